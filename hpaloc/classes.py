@@ -1,0 +1,89 @@
+"""The 19 locations of the 2021 Human Protein Atlas competition, their order, names and colours."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+COLOURS = ("red", "green", "blue", "yellow")
+
+
+@dataclass(frozen=True)
+class Location:
+    """One location class: its index in the label vector, full and short name, and plotting colour (hex)."""
+
+    index: int
+    name: str
+    short: str
+    colour: str
+
+
+# Colours group the compartments for the eye: blues in the nucleus, greens and browns in the cytoplasm,
+# reds for the cytoskeleton, grey for no staining.
+LOCATIONS = tuple(
+    Location(index, name, short, colour)
+    for index, (name, short, colour) in enumerate(
+        (
+            ("Nucleoplasm", "Nucleoplasm", "#1f4e9c"),
+            ("Nuclear membrane", "Nuc. membrane", "#5b8fd6"),
+            ("Nucleoli", "Nucleoli", "#2a9bd8"),
+            ("Nucleoli fibrillar center", "Nucleoli f.c.", "#7cc4ec"),
+            ("Nuclear speckles", "Nuc. speckles", "#4b3fb3"),
+            ("Nuclear bodies", "Nuc. bodies", "#9a8fe8"),
+            ("Endoplasmic reticulum", "ER", "#b8860b"),
+            ("Golgi apparatus", "Golgi", "#e0a92e"),
+            ("Intermediate filaments", "Int. filaments", "#c0392b"),
+            ("Actin filaments", "Actin", "#e77471"),
+            ("Microtubules", "Microtubules", "#8c1c13"),
+            ("Mitotic spindle", "Mit. spindle", "#d63a8b"),
+            ("Centrosome", "Centrosome", "#f0a3c8"),
+            ("Plasma membrane", "Plasma membr.", "#1f7a4d"),
+            ("Mitochondria", "Mitochondria", "#4caf50"),
+            ("Aggresome", "Aggresome", "#9ccc65"),
+            ("Cytosol", "Cytosol", "#6d8b74"),
+            ("Vesicles and punctate cytosolic patterns", "Vesicles", "#00897b"),
+            ("Negative", "Negative", "#9e9e9e"),
+        )
+    )
+)
+N_CLASSES = len(LOCATIONS)
+NAMES = tuple(location.name for location in LOCATIONS)
+NEGATIVE = NAMES.index("Negative")
+
+
+def parse_labels(text: str) -> tuple[int, ...]:
+    """Read a label string such as ``8|5|0``.
+
+    Returns the distinct class indices in ascending order; repeats are one label. Raises ValueError naming the
+    part that is no integer from 0 to 18, or saying that the string is empty.
+    """
+    parts = str(text).strip().split("|")
+    if parts == [""]:
+        raise ValueError("the label is empty")
+    labels = set()
+    for part in parts:
+        part = part.strip()
+        if not (part.isascii() and part.isdigit() and int(part) < N_CLASSES):
+            raise ValueError(f"unknown label {part!r} (labels are integers from 0 to {N_CLASSES - 1}, joined by |)")
+        labels.add(int(part))
+    return tuple(sorted(labels))
+
+
+def format_labels(labels: Iterable[int]) -> str:
+    """Write class indices as a label string, ascending and without repeats: ``(5, 0)`` gives ``0|5``."""
+    return "|".join(str(label) for label in sorted(set(labels)))
+
+
+def label_vector(labels: Iterable[int]) -> np.ndarray:
+    """Return the (19,) float32 vector with 1 at each of the class indices."""
+    vector = np.zeros(N_CLASSES, np.float32)
+    vector[list(labels)] = 1.0
+    return vector
+
+
+def label_matrix(label_sets: Sequence[Iterable[int]]) -> np.ndarray:
+    """Return the (n, 19) float32 matrix of n label sets, one row each."""
+    matrix = np.zeros((len(label_sets), N_CLASSES), np.float32)
+    for row, labels in enumerate(label_sets):
+        matrix[row, list(labels)] = 1.0
+    return matrix

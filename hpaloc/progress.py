@@ -1,0 +1,63 @@
+"""Logging of a job and progress of its long steps: bars for a person at a terminal, plain log lines otherwise."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TextIO, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+log = logging.getLogger("hpaloc")
+
+# The stream a person may be watching; a job's own stderr is redirected to its log file by log_to.
+_screen: TextIO = sys.stderr
+
+
+def log_to(path: str | os.PathLike[str]) -> None:
+    """Send everything this process writes (Python, C libraries, tracebacks) to the log file ``path``.
+
+    Progress bars still reach the terminal the process was started from, if there is one.
+    """
+    global _screen
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    # The descriptors are redirected, not sys.stderr alone, because TensorFlow and image libraries write to them.
+    _screen = os.fdopen(os.dup(2), "w", buffering=1)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+    sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, force=True, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    logging.captureWarnings(True)
+
+
+def track(iterable: Iterable[T], total: int | None = None, what: str = "fields") -> Iterator[T]:
+    """Yield the items of ``iterable`` and show how many are done.
+
+    ``total`` defaults to ``len(iterable)`` where it has one; ``what`` names the items. At a terminal a bar is
+    drawn; otherwise a log line is written about every ten seconds and one at the end.
+    """
+    if total is None and hasattr(iterable, "__len__"):
+        total = len(iterable)
+    if _screen.isatty():
+        yield from tqdm(iterable, total=total, desc=what, file=_screen, leave=False, dynamic_ncols=True)
+        return
+    start = last = time.monotonic()
+    done = 0
+    for item in iterable:
+        yield item
+        done += 1
+        now = time.monotonic()
+        if now - last >= 10 and done != total:
+            last = now
+            log.info("%s: %d%s done, %.1f/s", what, done, f" of {total}" if total else "", done / (now - start))
+    seconds = max(time.monotonic() - start, 1e-9)
+    log.info("%s: %d done in %.1f s (%.1f/s)", what, done, seconds, done / seconds)
