@@ -1,0 +1,289 @@
+"""Sheets of fields, their stable shards, and the manifests by which a workflow engine sees what changed."""
+
+import csv
+import glob
+import hashlib
+import io
+import os
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpaloc.classes import COLOURS, format_labels, parse_labels
+from hpaloc.files import digest, write_if_changed
+
+_FILES = (*COLOURS, "cell_mask", "nucleus_mask")
+_CARRIED = ("antibody", "cell_line", "split")
+
+
+class SheetError(ValueError):
+    """A sheet or its files are not as the configuration says; the message names the row, key or file."""
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """One field as the sheet has it; ``labels`` is None where the collection carries none."""
+
+    id: str
+    labels: tuple[int, ...] | None
+    pixel_size: float
+    antibody: str | None = None
+    cell_line: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class ManifestRow(SheetRow):
+    """One field of a shard with its files: ``paths`` by colour, masks for the backend `masks`, or a seed."""
+
+    paths: dict[str, str] = field(default_factory=dict)
+    cell_mask: str | None = None
+    nucleus_mask: str | None = None
+    seed: int | None = None
+
+
+def shard_of(id: str, shards: int) -> int:
+    """Return the shard (0 to ``shards`` - 1) of a field id.
+
+    The shard depends on the id alone (blake2b, 8 bytes, modulo ``shards``), so that adding or removing one field
+    touches one shard, on every machine and in every session.
+    """
+    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "big") % shards
+
+
+def shard_name(shard: int) -> str:
+    """Return the folder name of a shard: at least three digits, so that names sort as numbers."""
+    return f"{shard:03d}"
+
+
+def check_id(id: str) -> None:
+    """Raise ValueError with the reason where a field id cannot serve as the start of a file name."""
+    if not id:
+        raise ValueError("the ID is empty")
+    if id.startswith(".") or any(character in "/\\" or not character.isprintable() for character in id):
+        raise ValueError(f"the ID {id!r} cannot be a file name (slash, leading dot or control character)")
+    if len(id.encode()) > 200:
+        raise ValueError(f"the ID {id[:40]!r}… is longer than 200 bytes")
+
+
+def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0.08) -> list[SheetRow]:
+    """Read a sheet of fields.
+
+    A CSV with a column ``ID`` and, where ``labels``, ``Label`` (class indices joined by ``|``); ``antibody``,
+    ``cell_line``, ``split`` and ``pixel_size`` (µm) are read where present, other columns are left alone. A
+    byte-order mark, semicolons for commas, any line ending and blank lines are accepted. ``pixel_size`` is the
+    value for rows without one. Raises SheetError naming the file and the line of a missing column, an empty,
+    repeated or unusable ID, an unknown label or a pixel size that is no positive number.
+    """
+    name = os.fspath(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise SheetError(f"sheet {name}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SheetError(f"sheet {name}: cannot be read ({error})") from None
+    header_line = text.split("\n", 1)[0]
+    delimiter = ";" if ";" in header_line and "," not in header_line else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="")
+    columns = [column.strip() for column in reader.fieldnames or []]
+    reader.fieldnames = columns
+    for column in ("ID", *(("Label",) if labels else ())):
+        if column not in columns:
+            has = ", ".join(columns) or "nothing"
+            raise SheetError(f"sheet {name}: has no column {column} (its header has {has})")
+    rows: list[SheetRow] = []
+    line_of: dict[str, int] = {}
+    try:
+        for cells in reader:
+            here = f"sheet {name}, line {reader.line_num}"
+            if not any(isinstance(value, str) and value.strip() for value in cells.values()):
+                continue
+            if "" in cells or None in cells.values():
+                raise SheetError(f"{here}: does not have {len(columns)} columns as the header has")
+            id = cells["ID"].strip()
+            try:
+                check_id(id)
+                if id in line_of:
+                    raise ValueError(f"ID {id} stands already in line {line_of[id]}")
+                row_labels = parse_labels(cells["Label"]) if labels else None
+            except ValueError as error:
+                raise SheetError(f"{here} (ID {id}): {error}") from None
+            line_of[id] = reader.line_num
+            size = cells.get("pixel_size", "").strip()
+            try:
+                row_pixel_size = float(size) if size else pixel_size
+                if not 0 < row_pixel_size < float("inf"):
+                    raise ValueError
+            except ValueError:
+                raise SheetError(f"{here} (ID {id}): pixel_size {size!r} is no positive number of µm") from None
+            carried = {column: cells[column].strip() or None for column in _CARRIED if column in cells}
+            rows.append(SheetRow(id, row_labels, row_pixel_size, **carried))
+    except csv.Error as error:
+        raise SheetError(f"sheet {name}, line {reader.line_num}: {error}") from None
+    if not rows:
+        raise SheetError(f"sheet {name}: holds no field")
+    return rows
+
+
+def check_pattern(pattern: str, key: str, allowed: Sequence[str], needed: Sequence[str]) -> None:
+    """Raise SheetError naming ``key`` where a file pattern has an unknown placeholder or lacks a needed one."""
+    try:
+        found = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
+    except ValueError as error:
+        raise SheetError(f"{key}: {pattern!r} is no file pattern ({error})") from None
+    for name in sorted(found - set(allowed)):
+        known = ", ".join(f"{{{a}}}" for a in allowed)
+        raise SheetError(f"{key}: {pattern!r} has the unknown placeholder {{{name}}} (known: {known})")
+    for name in needed:
+        if name not in found:
+            raise SheetError(f"{key}: {pattern!r} lacks the placeholder {{{name}}}")
+
+
+class Folders:
+    """Sizes and times of files, each folder listed once however many of its files are asked for."""
+
+    def __init__(self) -> None:
+        self._listings: dict[str, dict[str, os.DirEntry[str]]] = {}
+
+    def stat(self, path: str) -> os.stat_result | None:
+        """Return the stat of a regular file, or None where there is none."""
+        folder, name = os.path.split(path)
+        listing = self._listings.get(folder)
+        if listing is None:
+            try:
+                with os.scandir(folder or ".") as entries:
+                    listing = {entry.name: entry for entry in entries}
+            except (FileNotFoundError, NotADirectoryError):
+                listing = {}
+            self._listings[folder] = listing
+        entry = listing.get(name)
+        if entry is None:
+            return None
+        try:
+            return entry.stat() if entry.is_file() else None
+        except FileNotFoundError:
+            return None
+
+
+def _state(path: str, folders: Folders, verify: str) -> str | None:
+    """Return what stands for a file's content in a manifest, ``size:time`` or a digest; None if it is absent."""
+    stat = folders.stat(path)
+    if stat is None:
+        return None
+    return digest(path) if verify == "content" else f"{stat.st_size}:{stat.st_mtime_ns}"
+
+
+def find_files(
+    rows: Sequence[SheetRow],
+    patterns: Mapping[str, Sequence[str]],
+    values: Mapping[str, str],
+    collection: str,
+    verify: str = "time",
+) -> list[dict[str, tuple[str, str]]]:
+    """Find the files of each field.
+
+    ``patterns`` gives, per kind (a colour, ``cell_mask``, ``nucleus_mask``), the patterns to try in turn; ``{id}``
+    and ``{colour}`` are filled in, and ``values`` holds the other placeholders. ``verify`` is ``time`` or
+    ``content``. Returns, per row, ``{kind: (path, state)}``. Raises SheetError with the number of missing files
+    and the first ten of them.
+    """
+    folders = Folders()
+    found: list[dict[str, tuple[str, str]]] = []
+    missing: list[str] = []
+    for row in rows:
+        files: dict[str, tuple[str, str]] = {}
+        for kind, candidates in patterns.items():
+            for candidate in candidates:
+                path = candidate.format(id=row.id, colour=kind, **values)
+                state = _state(path, folders, verify)
+                if state is not None:
+                    files[kind] = (path, state)
+                    break
+            else:
+                missing.append(candidates[0].format(id=row.id, colour=kind, **values))
+        found.append(files)
+    if missing:
+        total = len(rows) * len(patterns)
+        first = ", ".join(missing[:10])
+        which = "" if len(missing) == 1 else " the first ten:" if len(missing) > 10 else " these:"
+        verb = "file is" if len(missing) == 1 else "files are"
+        raise SheetError(f"collection {collection}: {len(missing)} of {total} {verb} missing:{which} {first}")
+    return found
+
+
+def write_manifests(
+    folder: str | os.PathLike[str],
+    rows: Sequence[SheetRow],
+    files: Sequence[Mapping[str, tuple[str, str]]],
+    shards: int,
+    seed: int | None = None,
+) -> list[str]:
+    """Write one manifest a shard, each only where its content changed, and remove those of shards without fields.
+
+    ``files`` is the result of find_files; for files that a rule makes, the state in it is empty and ``seed`` is
+    what determines them. Returns the names of the shards that hold fields.
+    """
+    folder = Path(folder)
+    kinds = [kind for kind in _FILES if files and kind in files[0]]
+    header = ["id", "labels", "pixel_size", *_CARRIED, "seed", *kinds, *(f"{kind}_state" for kind in kinds)]
+    texts: dict[str, io.StringIO] = {}
+    writers = {}
+    for row, of_row in sorted(zip(rows, files, strict=True), key=lambda pair: pair[0].id):
+        name = shard_name(shard_of(row.id, shards))
+        if name not in texts:
+            texts[name] = io.StringIO()
+            writers[name] = csv.writer(texts[name], lineterminator="\n")
+            writers[name].writerow(header)
+        writers[name].writerow(
+            [
+                row.id,
+                "" if row.labels is None else format_labels(row.labels),
+                repr(row.pixel_size),
+                *(getattr(row, column) or "" for column in _CARRIED),
+                "" if seed is None else seed,
+                *(of_row[kind][0] for kind in kinds),
+                *(of_row[kind][1] for kind in kinds),
+            ]
+        )
+    for name, text in texts.items():
+        write_if_changed(folder / f"{name}.csv", text.getvalue())
+    for name in set(shards_of(folder)) - set(texts):
+        (folder / f"{name}.csv").unlink()
+    return sorted(texts, key=int)
+
+
+def shards_of(folder: str | os.PathLike[str]) -> list[str]:
+    """Return the names of the shards whose manifests stand in ``folder``, in order."""
+    names = (Path(path).stem for path in glob.glob(os.path.join(glob.escape(os.fspath(folder)), "*.csv")))
+    return sorted((name for name in names if name.isdigit()), key=int)
+
+
+def read_manifest(path: str | os.PathLike[str]) -> list[ManifestRow]:
+    """Read a shard's manifest; rows are sorted by id. Raises SheetError naming the file if it is no manifest."""
+    rows = []
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if not {"id", "labels", "pixel_size"} <= set(reader.fieldnames or []):
+            raise SheetError(f"{os.fspath(path)}: is no manifest of a shard")
+        for cells in reader:
+            rows.append(
+                ManifestRow(
+                    id=cells["id"],
+                    labels=parse_labels(cells["labels"]) if cells["labels"] else None,
+                    pixel_size=float(cells["pixel_size"]),
+                    antibody=cells["antibody"] or None,
+                    cell_line=cells["cell_line"] or None,
+                    split=cells["split"] or None,
+                    paths={colour: cells[colour] for colour in COLOURS if colour in cells},
+                    cell_mask=cells.get("cell_mask") or None,
+                    nucleus_mask=cells.get("nucleus_mask") or None,
+                    seed=int(cells["seed"]) if cells["seed"] else None,
+                )
+            )
+    return rows
+
+
+def read_manifests(paths: Iterable[str | os.PathLike[str]]) -> list[ManifestRow]:
+    """Read several shards' manifests into one list, sorted by id."""
+    return sorted((row for path in paths for row in read_manifest(path)), key=lambda row: row.id)
