@@ -1,0 +1,117 @@
+"""Reading, checking and completing the configuration by its JSON schema."""
+
+import copy
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+SCHEMA_PATH = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message is one sentence that names the key."""
+
+
+def load_schema(path: Path = SCHEMA_PATH) -> dict[str, Any]:
+    """Return the JSON schema of the configuration."""
+    with open(path, encoding="utf-8") as file:
+        return yaml.safe_load(file)
+
+
+def _fill(value: Any, schema: Mapping[str, Any]) -> None:
+    """Add the schema's defaults to ``value`` in place."""
+    if isinstance(value, dict):
+        for key, of_key in schema.get("properties", {}).items():
+            if key not in value and "default" in of_key:
+                value[key] = copy.deepcopy(of_key["default"])
+            if key in value:
+                _fill(value[key], of_key)
+        of_others = schema.get("additionalProperties")
+        if isinstance(of_others, dict):
+            for key in set(value) - set(schema.get("properties", {})):
+                _fill(value[key], of_others)
+
+
+def _sentence(error: ValidationError) -> str:
+    key = ".".join(str(part) for part in error.absolute_path)
+    where = f"config key {key}" if key else "config"
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        known = error.schema.get("properties", {})
+        unknown = next(name for name in error.instance if name not in known)
+        close = difflib.get_close_matches(str(unknown), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+        return f"{where}: unknown key {unknown!r} ({hint})"
+    if error.validator == "required":
+        lacking = next(name for name in error.validator_value if name not in error.instance)
+        return f"{where}: the key {lacking!r} is needed"
+    if error.validator == "oneOf":
+        return f"{where}: {error.instance!r} is neither a file pattern nor a list of them"
+    if error.validator == "type":
+        wanted = error.validator_value
+        wanted = " or ".join(wanted) if isinstance(wanted, list) else wanted
+        return f"{where}: {error.instance!r} is not of type {wanted}"
+    if error.validator == "enum":
+        return f"{where}: {error.instance!r} is not one of {', '.join(map(str, error.validator_value))}"
+    if error.validator == "minItems" or error.validator == "minProperties" or error.validator == "minLength":
+        return f"{where}: is empty"
+    return f"{where}: {error.message}"
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a configuration and fill in every default.
+
+    Returns a new dictionary with all keys of the schema; collections have ``images`` as a list, and ``root``,
+    ``shards`` and ``pixel_size`` of their own. Raises ConfigError with one sentence that names the key.
+    """
+    schema = load_schema()
+    filled = copy.deepcopy(dict(config))
+    error = best_match(Draft202012Validator(schema).iter_errors(filled))
+    if error is not None:
+        raise ConfigError(_sentence(error))
+    _fill(filled, schema)
+    for name, collection in filled["collections"].items():
+        for key in ("root", "shards", "pixel_size"):
+            collection.setdefault(key, filled[key])
+        if "simulate" in collection:
+            for key in ("images", "truth", "masks"):
+                if key in collection:
+                    raise ConfigError(
+                        f"config key collections.{name}: {key!r} cannot stand beside 'simulate', which makes them"
+                    )
+        elif "images" not in collection:
+            raise ConfigError(f"config key collections.{name}: the key 'images' (or 'simulate') is needed")
+        else:
+            images = collection["images"]
+            collection["images"] = [images] if isinstance(images, str) else images
+        if filled["segmentation"]["backend"] == "masks" and "masks" not in collection:
+            raise ConfigError(f"config key collections.{name}: segmentation.backend masks needs the key 'masks'")
+    return filled
+
+
+def check_training(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a completed configuration names no usable training collection."""
+    name = config["train"]["collection"]
+    collections = config["collections"]
+    if name not in collections:
+        raise ConfigError(
+            f"config key train.collection: {name!r} is not among the collections ({', '.join(collections)})"
+        )
+    if not collections[name]["labels"]:
+        raise ConfigError(f"config key train.collection: the collection {name!r} has no labels (labels: true)")
+    if config["curation"]["labels"] == "cells" and not {"truth", "simulate"} & set(collections[name]):
+        raise ConfigError(f"config key curation.labels: cells needs the truth of the collection {name!r}")
+
+
+def check_prediction(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a completed configuration predicts a collection that it does not have."""
+    for name in config["predict"]["collections"]:
+        if name not in config["collections"]:
+            raise ConfigError(
+                f"config key predict.collections: {name!r} is not among the collections "
+                f"({', '.join(config['collections'])})"
+            )
