@@ -1,0 +1,215 @@
+"""Label images of cells and nuclei: files, ids, and tables of run-length masks made elsewhere."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import cv2
+import fastremap
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import tifffile
+
+from hpaloc import rle
+from hpaloc.files import atomic_path
+
+SUFFIX = {"cell": "_cellmask", "nucleus": "_nucleimask"}
+LARGEST_PNG_ID = 65_535
+
+# How a table of masks may name the columns of (field, height, width); the first form is hpaloc's own cell table.
+_TABLE_FORMS = (("field", "height", "width"), ("ID", "ImageHeight", "ImageWidth"))
+
+
+class MaskError(ValueError):
+    """A mask file or table that cannot be used; the message names the file."""
+
+
+def mask_path(folder: str | os.PathLike[str], field: str, kind: str) -> Path:
+    """Find the mask file of a field in a folder.
+
+    kind: "cell" or "nucleus". Returns the 16-bit PNG or, for a field of more than 65,535 cells, the 32-bit TIFF.
+    Raises FileNotFoundError naming the PNG when there is neither.
+    """
+    png = Path(folder) / f"{field}{SUFFIX[kind]}.png"
+    for path in (png, png.with_suffix(".tif")):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"{png}: no mask of field {field!r} (nor a .tif of that name)")
+
+
+def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a label image from a PNG or TIFF file.
+
+    Returns (H, W) uint16, or uint32 where an id does not fit; ids as in the file, 0 is background. Raises MaskError
+    naming the file when it is missing, broken, not grey, or not of unsigned integers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MaskError(f"{path}: no such mask file")
+    labels: np.ndarray | None
+    if path.name.lower().endswith((".tif", ".tiff")):
+        try:
+            labels = tifffile.imread(path)
+        except Exception as error:
+            # tifffile raises whatever the broken bytes lead it into; the file's name is what a user needs.
+            raise MaskError(f"{path}: not readable as a TIFF mask: {error}") from error
+    else:
+        labels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
+    if labels is None:
+        raise MaskError(f"{path}: not readable as a mask image")
+    if labels.ndim != 2:
+        raise MaskError(f"{path}: a label image has one channel, this one has shape {labels.shape}")
+    if labels.dtype.kind != "u":
+        if labels.dtype.kind != "i" or labels.min() < 0:
+            raise MaskError(f"{path}: ids are unsigned integers, not {labels.dtype} or negative numbers")
+        labels = labels.astype(np.uint64)
+    top = int(labels.max(initial=0))
+    if top > np.iinfo(np.uint32).max:
+        raise MaskError(f"{path}: id {top} does not fit 32 bits")
+    return labels.astype(np.uint16 if top <= LARGEST_PNG_ID else np.uint32, copy=False)
+
+
+def write_mask(path: str | os.PathLike[str], labels: np.ndarray) -> Path:
+    """Write a label image as a 16-bit PNG, or as a 32-bit TIFF where an id passes 65,535.
+
+    path: the PNG's name; the TIFF has the same name ending in .tif. labels: (H, W) of a non-negative integer type.
+    Returns the path written. The write is atomic, and a file of the other format left from before is removed.
+    """
+    png = Path(path)
+    tif = png.with_suffix(".tif")
+    if labels.max(initial=0) <= LARGEST_PNG_ID:
+        with atomic_path(png) as temporary:
+            # Label images are long equal runs: the RLE strategy is several times faster than zlib's default on them.
+            options = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_COMPRESSION, 1)
+            if not cv2.imwrite(str(temporary), labels.astype(np.uint16), options):
+                raise OSError(f"{png}: the mask cannot be written")
+        tif.unlink(missing_ok=True)
+        return png
+    with atomic_path(tif) as temporary:
+        tifffile.imwrite(temporary, labels.astype(np.uint32), compression="deflate", predictor=True, metadata=None)
+    png.unlink(missing_ok=True)
+    return tif
+
+
+def compact(labels: np.ndarray) -> np.ndarray:
+    """Renumber the ids of a label image to 1 … n, keeping their order.
+
+    labels: (H, W) of an unsigned integer type. Returns the same shape as uint16, or uint32 above 65,535 objects.
+    """
+    ids = fastremap.unique(labels)
+    ids = ids[ids != 0]
+    dtype = np.uint16 if ids.size <= LARGEST_PNG_ID else np.uint32
+    if ids.size == 0 or (int(ids[0]) == 1 and int(ids[-1]) == ids.size):
+        return labels.astype(dtype)
+    wide = labels.astype(np.uint32)
+    return fastremap.remap(wide, {0: 0, **{int(old): new for new, old in enumerate(ids, start=1)}}).astype(dtype)
+
+
+def share_ids(nuclei: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give each nucleus the id of the cell that holds most of it, and number the cells 1 … n.
+
+    nuclei, cells: (H, W) label images, ids unrelated. Returns (nuclei, cells) as uint16, or uint32 above 65,535 cells.
+    A nucleus is cut to its cell; one that lies mostly outside every cell is dropped; a cell may end with no nucleus or
+    with several. Raises ValueError when the shapes differ.
+    """
+    if nuclei.shape != cells.shape:
+        raise ValueError(f"the nucleus mask is {nuclei.shape}, the cell mask {cells.shape}")
+    cells = compact(cells)
+    inside = nuclei != 0
+    pairs, areas = np.unique(
+        (nuclei[inside].astype(np.uint64) << np.uint64(32)) | cells[inside].astype(np.uint64), return_counts=True
+    )
+    nucleus, cell = pairs >> np.uint64(32), pairs & np.uint64(0xFFFFFFFF)
+    by_area = np.lexsort((cell, -areas, nucleus))
+    largest = by_area[np.flatnonzero(np.diff(nucleus[by_area], prepend=np.uint64(0)))]
+    owner = {0: 0, **dict(zip(nucleus[largest].tolist(), cell[largest].tolist(), strict=True))}
+    owned = fastremap.remap(nuclei.astype(np.uint32), owner)
+    return np.where(owned == cells, cells, 0).astype(cells.dtype), cells
+
+
+def draw(masks: Mapping[int, str], height: int, width: int) -> np.ndarray:
+    """Draw run-length masks into one label image, as rle.encode_labels took them from it.
+
+    masks: {id: COCO run-length string}. Returns (height, width) uint16, or uint32 where an id passes 65,535. Where
+    masks overlap the higher id wins. Raises ValueError naming the id whose runs do not fill height x width pixels.
+    """
+    column_order = np.zeros(height * width, dtype=np.uint32)
+    for cell in sorted(masks):
+        runs = rle.run_lengths(masks[cell])
+        ends = np.cumsum(runs)
+        if ends[-1] != column_order.size:
+            raise ValueError(f"mask {cell} covers {ends[-1]} pixels, the image has {height} x {width}")
+        for start, end in zip(ends[:-1:2], ends[1::2], strict=True):
+            column_order[start:end] = cell
+    labels = np.ascontiguousarray(column_order.reshape(width, height).T)
+    return labels.astype(np.uint16 if labels.max(initial=0) <= LARGEST_PNG_ID else np.uint32)
+
+
+def _rows_of(path: Path, fields: list[str]) -> Iterable[pd.DataFrame]:
+    if path.suffix.lower() == ".parquet":
+        names = pq.read_schema(path).names
+        key = next((form[0] for form in _TABLE_FORMS if form[0] in names), None)
+        if key is None:
+            raise MaskError(f"{path}: a table of masks has a column `field` or `ID`, found {', '.join(names)}")
+        yield pq.read_table(path, filters=[(key, "in", fields)]).to_pandas()
+    else:
+        # A table of the whole competition is larger than memory should be asked for; only this shard's rows are kept.
+        for part in pd.read_csv(path, dtype={"field": str, "ID": str}, chunksize=2_000):
+            key = next((form[0] for form in _TABLE_FORMS if form[0] in part), None)
+            if key is None:
+                raise MaskError(
+                    f"{path}: a table of masks has a column `field` or `ID`, found {', '.join(part.columns)}"
+                )
+            yield part[part[key].isin(fields)]
+
+
+def read_rle_table(path: str | os.PathLike[str], fields: Iterable[str]) -> dict[str, tuple[int, int, dict[int, str]]]:
+    """Read the masks of some fields from a table of run-length masks (CSV or Parquet).
+
+    Three forms are known: one row a cell with field, cell, height, width, rle (COCO string; hpaloc's own cell table);
+    one row a cell with ID, ImageHeight, ImageWidth, EncodedMask (Kaggle mask); one row a field with ID, ImageHeight,
+    ImageWidth, PredictionString (triples of class, confidence, Kaggle mask; a mask that is named for several classes is
+    one cell). Returns {field: (height, width, {cell: COCO string})} for those fields the table has; cells are numbered
+    from 1 in the order of the table where it has no column `cell`. Raises MaskError naming the file and the field.
+    """
+    path = Path(path)
+    found: dict[str, tuple[int, int, dict[int, str]]] = {}
+    try:
+        for part in _rows_of(path, list(fields)):
+            for row in part.to_dict("records"):
+                _add_row(found, row)
+    except MaskError:
+        raise
+    except FileNotFoundError:
+        raise MaskError(f"{path}: no such table of masks") from None
+    except (ValueError, KeyError) as error:
+        raise MaskError(f"{path}: {error}") from error
+    return found
+
+
+def _add_row(found: dict[str, tuple[int, int, dict[int, str]]], row: Mapping[str, object]) -> None:
+    field_key, height_key, width_key = next(form for form in _TABLE_FORMS if form[0] in row)
+    field = str(row[field_key])
+    missing = [key for key in (height_key, width_key) if key not in row]
+    if missing:
+        raise ValueError(f"field {field}: the table has no column {missing[0]}")
+    size = int(str(row[height_key])), int(str(row[width_key]))
+    height, width, masks = found.setdefault(field, (*size, {}))
+    if (height, width) != size:
+        raise ValueError(f"field {field}: its rows name two sizes, {height} x {width} and {size[0]} x {size[1]}")
+    if "rle" in row:
+        new = [str(row["rle"])]
+    elif "EncodedMask" in row:
+        new = [rle.from_kaggle(str(row["EncodedMask"]))]
+    elif "PredictionString" in row:
+        words = row["PredictionString"].split() if isinstance(row["PredictionString"], str) else []
+        new = [rle.from_kaggle(word) for word in dict.fromkeys(words[2::3])]
+        new = [counts for counts in new if rle.run_lengths(counts)[1::2].sum()]
+    else:
+        raise ValueError(f"field {field}: the table has none of the columns rle, EncodedMask, PredictionString")
+    for counts in new:
+        cell = int(str(row["cell"])) if "cell" in row else len(masks) + 1
+        if cell in masks:
+            raise ValueError(f"field {field}: cell {cell} stands there twice")
+        masks[cell] = counts

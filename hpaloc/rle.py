@@ -1,0 +1,107 @@
+"""Run-length codec of cell masks: the COCO string form, and the Kaggle form that wraps it."""
+
+import base64
+import binascii
+import zlib
+from itertools import pairwise
+
+import numpy as np
+from pycocotools import mask as coco
+
+
+def _string(runs: np.ndarray, height: int, width: int) -> str:
+    return coco.frPyObjects({"counts": runs.tolist(), "size": [height, width]}, height, width)["counts"].decode("ascii")
+
+
+def encode(mask: np.ndarray) -> str:
+    """Encode one binary mask as a COCO run-length string.
+
+    mask: (H, W), bool or any integer; non-zero is inside. Runs go down the columns, the first run is background.
+    Raises ValueError when the mask is not two-dimensional or is empty in one direction.
+    """
+    if mask.ndim != 2 or 0 in mask.shape:
+        raise ValueError(f"a mask has two dimensions of at least one pixel, not shape {mask.shape}")
+    return coco.encode(np.asfortranarray(mask != 0, dtype=np.uint8))["counts"].decode("ascii")
+
+
+def run_lengths(counts: str) -> np.ndarray:
+    """Read the run lengths, in pixels, out of a COCO run-length string.
+
+    Returns (n,) int64: background, foreground, background … in column order. The string holds base-32 digits, low digit
+    first, and from the fourth run on the difference to the run two before (rleToString of the COCO API).
+    Raises ValueError when the string is not of that form.
+    """
+    digits = np.frombuffer(counts.encode("ascii", errors="replace"), np.uint8).astype(np.int64) - 48
+    if digits.size == 0 or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
+        raise ValueError("not a COCO run-length string")
+    last = np.flatnonzero((digits & 32) == 0)
+    first = np.concatenate(([0], last[:-1] + 1))
+    length = last - first + 1
+    if length.max() > 8:
+        raise ValueError("not a COCO run-length string: a run is longer than any image")
+    place = 5 * (np.arange(digits.size) - np.repeat(first, length))
+    runs = np.add.reduceat((digits & 31) << place, first)
+    runs -= np.where(digits[last] & 16, np.int64(1) << (5 * length), 0)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    if (runs < 0).any():
+        raise ValueError("not a COCO run-length string: a run is negative")
+    return runs
+
+
+def decode(counts: str, height: int, width: int) -> np.ndarray:
+    """Decode a COCO run-length string into a mask.
+
+    Returns (height, width) bool. Raises ValueError when the runs do not fill exactly height x width pixels.
+    """
+    covered = int(run_lengths(counts).sum())
+    if covered != height * width:
+        raise ValueError(f"the runs cover {covered} pixels, the image has {height} x {width} = {height * width}")
+    return coco.decode({"counts": counts.encode("ascii"), "size": [height, width]}).astype(bool)
+
+
+def encode_labels(labels: np.ndarray) -> dict[int, str]:
+    """Encode every object of a label image, all of them in one pass over the image.
+
+    labels: (H, W), any integer type, 0 is background. Returns {id: COCO run-length string}, ids in ascending order;
+    each string equals `encode(labels == id)`.
+    """
+    if labels.ndim != 2 or 0 in labels.shape:
+        raise ValueError(f"a label image has two dimensions of at least one pixel, not shape {labels.shape}")
+    height, width = labels.shape
+    column_order = labels.ravel(order="F")
+    start = np.concatenate(([0], np.flatnonzero(column_order[1:] != column_order[:-1]) + 1))
+    value = column_order[start]
+    length = np.diff(start, append=column_order.size)
+    inside = value != 0
+    start, length, value = start[inside], length[inside], value[inside]
+    order = np.argsort(value, kind="stable")
+    start, length, value = start[order], length[order], value[order]
+    edges = np.concatenate((np.flatnonzero(np.diff(value, prepend=value[:1] - 1 if value.size else 0)), [value.size]))
+    strings: dict[int, str] = {}
+    for a, b in pairwise(edges):
+        bounds = np.empty(2 * (b - a) + 2, dtype=np.int64)
+        bounds[0], bounds[-1] = 0, column_order.size
+        bounds[1:-1:2] = start[a:b]
+        bounds[2:-1:2] = start[a:b] + length[a:b]
+        runs = np.diff(bounds)
+        if runs[-1] == 0:
+            runs = runs[:-1]
+        strings[int(value[a])] = _string(runs, height, width)
+    return strings
+
+
+def to_kaggle(counts: str) -> str:
+    """Wrap a COCO run-length string in zlib and base64, the mask form of a Kaggle PredictionString."""
+    return base64.b64encode(zlib.compress(counts.encode("ascii"), zlib.Z_BEST_COMPRESSION)).decode("ascii")
+
+
+def from_kaggle(text: str) -> str:
+    """Unwrap the mask of a Kaggle PredictionString into a COCO run-length string.
+
+    Raises ValueError when the text is not base64 of zlib.
+    """
+    try:
+        return zlib.decompress(base64.b64decode(text, validate=True)).decode("ascii")
+    except (binascii.Error, zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"not a zlib and base64 mask: {error}") from error

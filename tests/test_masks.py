@@ -1,0 +1,136 @@
+"""Mask files, shared ids and mask tables."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from hpaloc import masks, rle
+
+
+def blocks(n_rows: int, n_columns: int, side: int = 5) -> np.ndarray:
+    ids = np.arange(1, n_rows * n_columns + 1, dtype=np.uint32).reshape(n_rows, n_columns)
+    return np.kron(ids, np.pad(np.ones((side - 2, side - 2), np.uint32), 1))
+
+
+def test_a_mask_comes_back_as_16_bit_png(tmp_path):
+    labels = blocks(20, 15)
+    path = masks.write_mask(tmp_path / "a_cellmask.png", labels)
+    assert path == masks.mask_path(tmp_path, "a", "cell")
+    assert cv2.imread(str(path), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    back = masks.read_mask(path)
+    assert back.dtype == np.uint16
+    np.testing.assert_array_equal(back, labels)
+
+
+def test_above_65535_ids_a_mask_is_a_32_bit_tiff(tmp_path):
+    labels = np.arange(70_000, dtype=np.uint32).reshape(200, 350)
+    stale = masks.write_mask(tmp_path / "b_nucleimask.png", np.ones((4, 4), np.uint16))
+    path = masks.write_mask(tmp_path / "b_nucleimask.png", labels)
+    assert path.name == "b_nucleimask.tif"
+    assert not stale.exists()
+    assert masks.mask_path(tmp_path, "b", "nucleus") == path
+    back = masks.read_mask(path)
+    assert back.dtype == np.uint32
+    np.testing.assert_array_equal(back, labels)
+
+
+def test_masks_of_other_people_are_read(tmp_path):
+    labels = blocks(3, 4)
+    cv2.imwrite(str(tmp_path / "x.png"), labels.astype(np.uint8))
+    tifffile.imwrite(tmp_path / "x.tiff", labels.astype(np.int64))
+    for name in ("x.png", "x.tiff"):
+        np.testing.assert_array_equal(masks.read_mask(tmp_path / name), labels)
+        assert masks.read_mask(tmp_path / name).dtype == np.uint16
+
+
+def test_bad_mask_files_are_named(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "broken.tif").write_bytes(b"no image")
+    (tmp_path / "empty.png").touch()
+    cv2.imwrite(str(tmp_path / "colour.png"), np.zeros((4, 4, 3), np.uint8))
+    tifffile.imwrite(tmp_path / "float.tif", np.zeros((4, 4), np.float32))
+    tifffile.imwrite(tmp_path / "negative.tif", np.full((4, 4), -1, np.int16))
+    names = ("broken.png", "broken.tif", "empty.png", "colour.png", "float.tif", "negative.tif", "absent.png")
+    for name in names:
+        with pytest.raises(masks.MaskError, match=name):
+            masks.read_mask(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"nothing_cellmask\.png"):
+        masks.mask_path(tmp_path, "nothing", "cell")
+
+
+def test_compact_keeps_the_order_of_ids():
+    labels = np.array([[9, 0, 700_000], [9, 3, 0]], np.uint32)
+    np.testing.assert_array_equal(masks.compact(labels), [[2, 0, 3], [2, 1, 0]])
+    assert masks.compact(labels).dtype == np.uint16
+    contiguous = blocks(4, 4)
+    np.testing.assert_array_equal(masks.compact(contiguous), contiguous)
+    assert masks.compact(np.zeros((3, 3), np.uint8)).max() == 0
+
+
+def test_a_nucleus_takes_the_id_of_the_cell_that_holds_most_of_it():
+    cells = np.zeros((6, 12), np.uint16)
+    cells[:, :6], cells[:, 6:10] = 40, 7
+    nuclei = np.zeros_like(cells)
+    nuclei[1:3, 3:8] = 1  # straddles: 3 columns in cell 40, 2 in cell 7
+    nuclei[4, 8] = 2
+    nuclei[2, 10:] = 3  # outside every cell
+    shared, numbered = masks.share_ids(nuclei, cells)
+    assert set(np.unique(numbered)) == {0, 1, 2}
+    assert (numbered[cells == 7] == 1).all()
+    expected = np.zeros_like(cells)
+    expected[1:3, 3:6], expected[4, 8] = 2, 1
+    np.testing.assert_array_equal(shared, expected)
+    with pytest.raises(ValueError, match="nucleus mask"):
+        masks.share_ids(nuclei[:3], cells)
+
+
+def test_share_ids_of_an_empty_field():
+    nothing = np.zeros((5, 5), np.uint8)
+    nuclei, cells = masks.share_ids(nothing, nothing)
+    assert nuclei.max() == cells.max() == 0
+    assert cells.dtype == np.uint16
+
+
+def test_draw_undoes_encode_labels():
+    labels = blocks(7, 5)
+    np.testing.assert_array_equal(masks.draw(rle.encode_labels(labels), *labels.shape), labels)
+    with pytest.raises(ValueError, match="mask 1 covers"):
+        masks.draw(rle.encode_labels(labels), 3, 3)
+
+
+@pytest.mark.parametrize("form", ["own.parquet", "own.csv", "kaggle_cells.csv", "submission.csv"])
+def test_rle_tables(tmp_path, form):
+    images = {"a": blocks(2, 3), "7": blocks(3, 2), "other": blocks(1, 1)}
+    rows = []
+    for field, labels in images.items():
+        height, width = labels.shape
+        coded = rle.encode_labels(labels)
+        if form == "submission.csv":
+            triples = " ".join(f"{c} 0.5 {rle.to_kaggle(coded[i])}" for i in coded for c in (3, 18))
+            rows.append({"ID": field, "ImageWidth": width, "ImageHeight": height, "PredictionString": triples})
+        for cell, counts in coded.items():
+            if form.startswith("own"):
+                rows.append({"field": field, "cell": cell, "height": height, "width": width, "rle": counts})
+            elif form == "kaggle_cells.csv":
+                mask = rle.to_kaggle(counts)
+                rows.append({"ID": field, "ImageHeight": height, "ImageWidth": width, "EncodedMask": mask})
+    table, path = pd.DataFrame(rows), tmp_path / form
+    table.to_parquet(path) if form.endswith("parquet") else table.to_csv(path, index=False)
+    found = masks.read_rle_table(path, ["a", "7", "absent"])
+    assert set(found) == {"a", "7"}
+    for field, (height, width, coded) in found.items():
+        np.testing.assert_array_equal(masks.draw(coded, height, width), images[field])
+
+
+def test_a_bad_rle_table_names_file_and_field(tmp_path):
+    path = tmp_path / "bad.csv"
+    pd.DataFrame({"field": ["a"], "cell": [1], "height": [5], "rle": ["1"]}).to_csv(path, index=False)
+    with pytest.raises(masks.MaskError, match=r"bad.csv: field a: the table has no column width"):
+        masks.read_rle_table(path, ["a"])
+    pd.DataFrame({"name": ["a"]}).to_csv(path, index=False)
+    with pytest.raises(masks.MaskError, match="`field` or `ID`"):
+        masks.read_rle_table(path, ["a"])
+    with pytest.raises(masks.MaskError, match="no such table"):
+        masks.read_rle_table(tmp_path / "absent.csv", ["a"])
