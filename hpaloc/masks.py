@@ -1,8 +1,9 @@
 """Label images of cells and nuclei: files, ids, and tables of run-length masks made elsewhere."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import fastremap
@@ -188,7 +189,7 @@ def read_rle_table(path: str | os.PathLike[str], fields: Iterable[str]) -> dict[
     return found
 
 
-def _add_row(found: dict[str, tuple[int, int, dict[int, str]]], row: Mapping[str, object]) -> None:
+def _add_row(found: dict[str, tuple[int, int, dict[int, str]]], row: Mapping[Hashable, Any]) -> None:
     field_key, height_key, width_key = next(form for form in _TABLE_FORMS if form[0] in row)
     field = str(row[field_key])
     missing = [key for key in (height_key, width_key) if key not in row]

@@ -1,0 +1,66 @@
+"""The one signature of all backends: a field's channels in, nuclei and cells with shared ids out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hpaloc.segmentation import ready_made, watershed
+
+# The channels a backend looks at. The protein of interest is never one of them: its location would steer its own cell.
+COLOURS_OF = {
+    "watershed": ("red", "yellow", "blue"),
+    "hpacellseg": ("red", "yellow", "blue"),
+    "masks": ("blue",),
+}
+BACKENDS = tuple(COLOURS_OF)
+
+
+def check_settings(settings: Mapping[str, Any]) -> str:
+    """Return the backend that the settings name; raise ValueError for an unknown backend or an unusable scale."""
+    backend = settings.get("backend", "watershed")
+    if backend not in BACKENDS:
+        raise ValueError(f"segmentation.backend: unknown backend {backend!r}, expected one of {', '.join(BACKENDS)}")
+    scale = settings.get("scale", 0.25)
+    if not 0 < scale <= 1:
+        raise ValueError(f"segmentation.scale: {scale} is not above 0 and at most 1")
+    return backend
+
+
+def segment_field(
+    images: Mapping[str, np.ndarray],
+    pixel_size: float,
+    settings: Mapping[str, Any],
+    *,
+    given: ready_made.Given | None = None,
+    chunk_above: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the nuclei and the cells of one field.
+
+    images: {colour: (H, W) uint8 or uint16} with at least the colours of `COLOURS_OF[backend]`. pixel_size: µm.
+    settings: the section `segmentation` of the config. given: the masks made elsewhere, for the backend `masks`.
+    chunk_above: the longer side in px above which a field is filtered block by block; None never does.
+    Returns (nuclei, cells), both (H, W) uint16 (uint32 above 65,535 cells), ids shared and contiguous from 1; a field
+    without a cell is no error. Raises ValueError for unusable settings or images.
+    """
+    backend = check_settings(settings)
+    missing = [colour for colour in COLOURS_OF[backend] if colour not in images]
+    if missing:
+        raise ValueError(
+            f"backend {backend} needs the channels {', '.join(COLOURS_OF[backend])}; missing: {missing[0]}"
+        )
+    shapes = {image.shape for image in images.values()}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+        raise ValueError(f"the channels of a field are grey images of one shape, not {sorted(shapes)}")
+    if not pixel_size > 0:
+        raise ValueError(f"pixel_size: {pixel_size} is not a length in µm")
+    if backend == "masks":
+        if given is None:
+            raise ValueError("backend masks needs the masks: name them under collections.<name>.masks")
+        return ready_made.segment(images["blue"], pixel_size, settings, given)
+    if backend == "hpacellseg":
+        # Only this backend needs torch, which most installations lack.
+        from hpaloc.segmentation import hpacellseg
+
+        return hpacellseg.segment(images, pixel_size, settings)
+    return watershed.segment(images, pixel_size, settings, chunk_above=chunk_above)

@@ -1,0 +1,66 @@
+"""The backend `masks`: cells, and where there are any nuclei, that were segmented elsewhere."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hpaloc.masks import MaskError, draw, read_mask, share_ids
+from hpaloc.segmentation import watershed
+
+_TABLES = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Given:
+    """Masks made elsewhere: cells, and nuclei or None, each an (H, W) label image of any unsigned type."""
+
+    cells: np.ndarray
+    nuclei: np.ndarray | None = None
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a mask path names a table of run-length masks (CSV, Parquet) and not one field's image."""
+    return os.fspath(path).lower().endswith(_TABLES)
+
+
+def read_given(
+    field: str,
+    cell_mask: str,
+    nucleus_mask: str | None,
+    tables: Mapping[str, tuple[int, int, dict[int, str]] | None],
+) -> Given:
+    """Read the masks of one field, made elsewhere.
+
+    cell_mask, nucleus_mask: an image, or a table whose entry for this field is given in `tables` under its path (None
+    where the table has no row of the field; see masks.read_rle_table).
+    Raises MaskError naming file and field.
+    """
+
+    def one(path: str) -> np.ndarray:
+        if not is_table(path):
+            return read_mask(path)
+        entry = tables.get(path)
+        if entry is None:
+            raise MaskError(f"{path}: the table has no row of field {field}")
+        height, width, masks = entry
+        return draw(masks, height, width)
+
+    return Given(one(cell_mask), one(nucleus_mask) if nucleus_mask else None)
+
+
+def segment(
+    blue: np.ndarray, pixel_size: float, settings: Mapping[str, Any], given: Given
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take the given cells over, with the given nuclei or with nuclei found in the blue channel.
+
+    blue: (H, W) uint8 or uint16. pixel_size: µm. Returns (nuclei, cells) as `segment_field` does. Cells keep their
+    order; ids that are 1 … n already stay as they are. Raises ValueError when a mask is of another size than the field.
+    """
+    for name, mask in (("cell", given.cells), ("nucleus", given.nuclei)):
+        if mask is not None and mask.shape != blue.shape:
+            raise ValueError(f"the {name} mask is {mask.shape}, the field {blue.shape}")
+    nuclei = watershed.find_nuclei(blue, pixel_size, settings) if given.nuclei is None else given.nuclei
+    return share_ids(nuclei, given.cells)

@@ -1,0 +1,296 @@
+"""The driver: one shard's fields over a Dask cluster, one field a task, every field accounted for."""
+
+import logging
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hpaloc.files import atomic_path
+from hpaloc.images import ImageError, read_field
+from hpaloc.masks import MaskError, read_rle_table, write_mask
+from hpaloc.progress import track
+from hpaloc.segmentation.backends import COLOURS_OF, check_settings, segment_field
+from hpaloc.segmentation.ready_made import Given, is_table, read_given
+from hpaloc.sheet import ManifestRow
+
+log = logging.getLogger("hpaloc")
+
+FIELDS = pa.schema(
+    [
+        ("field", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("dtype", pa.string()),
+        ("n_cells", pa.int32()),
+        ("status", pa.string()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+
+# What one worker may need for a field of 4096 x 4096 px, in MB, import of its libraries included.
+WORKER_MB = {"watershed": 900, "hpacellseg": 3000, "masks": 900}
+
+# How often a field may take its worker down with it before it is set aside.
+DEATHS_ALLOWED = 1
+
+
+class TooManyRejected(RuntimeError):
+    """More fields were rejected than `max_rejected_fraction` allows; `rejected` lists (field, reason)."""
+
+    def __init__(self, rejected: Sequence[tuple[str, str]], n_fields: int, fraction: float) -> None:
+        self.rejected = list(rejected)
+        lines = "\n".join(f"  {field}: {reason}" for field, reason in self.rejected)
+        super().__init__(
+            f"{len(self.rejected)} of {n_fields} fields rejected, max_rejected_fraction is {fraction}:\n{lines}"
+        )
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, ImageError | MaskError | ValueError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Read one field, segment it, write its two masks; what a worker runs.
+
+    task: field, paths, pixel_size, settings, out_dir, chunk_above, cell_mask, nucleus_mask, tables; plain values only,
+    so that a worker can receive it before it can import hpaloc. Returns one row of `FIELDS` and `seconds`, the time
+    spent in each step. An error of the field becomes a row of status "rejected", never an exception.
+    """
+    import cv2
+
+    # One field is one worker's one thread; OpenCV would take every core of the node.
+    cv2.setNumThreads(1)
+    row: dict[str, Any] = {"field": task["field"], "height": 0, "width": 0, "dtype": "", "n_cells": 0}
+    row |= {"status": "ok", "stage": "segment", "reason": ""}
+    try:
+        started = time.perf_counter()
+        images = read_field(task["paths"], COLOURS_OF[task["settings"]["backend"]])
+        given: Given | None = None
+        if task["cell_mask"]:
+            given = read_given(task["field"], task["cell_mask"], task["nucleus_mask"], task["tables"])
+        image = images["blue"]
+        row |= {"height": image.shape[0], "width": image.shape[1], "dtype": str(image.dtype)}
+        read = time.perf_counter()
+        nuclei, cells = segment_field(
+            images, task["pixel_size"], task["settings"], given=given, chunk_above=task["chunk_above"]
+        )
+        segmented = time.perf_counter()
+        write_mask(os.path.join(task["out_dir"], f"{task['field']}_cellmask.png"), cells)
+        write_mask(os.path.join(task["out_dir"], f"{task['field']}_nucleimask.png"), nuclei)
+        row["n_cells"] = int(cells.max(initial=0))
+        row["seconds"] = {
+            "read": read - started,
+            "segment": segmented - read,
+            "write": time.perf_counter() - segmented,
+        }
+    except Exception as error:
+        row |= {"n_cells": 0, "status": "rejected", "reason": _reason(error)}
+    return row
+
+
+def _entry(root: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    # Defined inside a function, so that cloudpickle sends it by value: a worker of somebody else's scheduler learns
+    # from the task itself where hpaloc lies, whatever its working directory and PYTHONPATH.
+    def run(task: Mapping[str, Any]) -> dict[str, Any]:
+        import sys
+
+        if root not in sys.path:
+            sys.path.insert(0, root)
+        from hpaloc.segmentation.shards import segment_to_files
+
+        return segment_to_files(task)
+
+    return run
+
+
+@contextmanager
+def _client(dask_settings: Mapping[str, Any], n_workers: int, worker_mb: int) -> Iterator[tuple[Any, int]]:
+    """Yield a client and the number of fields to keep in flight."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    if dask_settings.get("scheduler_address"):
+        with Client(dask_settings["scheduler_address"], set_as_default=False) as client:
+            log.info("segmenting on the Dask scheduler %s", dask_settings["scheduler_address"])
+            yield client, max(1, sum(client.nthreads().values()))
+        return
+    if dask_settings.get("jobqueue"):
+        from dask_jobqueue import SLURMCluster
+
+        options = dict(dask_settings["jobqueue"])
+        jobs = int(options.pop("jobs", 1))
+        with SLURMCluster(**options) as cluster, Client(cluster, set_as_default=False) as client:
+            cluster.scale(jobs=jobs)
+            log.info("segmenting on %d Slurm jobs of Dask workers", jobs)
+            yield client, jobs * int(options.get("cores", 1))
+        return
+    settings = {
+        "distributed.scheduler.allowed-failures": DEATHS_ALLOWED,
+        # Tasks return a few numbers: there is nothing to spill, and a paused worker would only wait for itself.
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": False,
+        "distributed.worker.memory.terminate": 0.95,
+    }
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+    with (
+        dask.config.set(settings),
+        tempfile.TemporaryDirectory(prefix="hpaloc-dask-") as scratch,
+        LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            local_directory=scratch,
+            memory_limit=f"{worker_mb}MB",
+            env={"DASK_LOGGING__DISTRIBUTED": "warning"},
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        log.info("segmenting with %d workers of %d MB", n_workers, worker_mb)
+        yield client, n_workers
+
+
+def _results(
+    client: Any, in_flight: int, tasks: Sequence[Mapping[str, Any]], root: str
+) -> Iterator[tuple[Mapping[str, Any], dict[str, Any] | Exception]]:
+    """Yield each task with its row, or with the error of the cluster; at most `in_flight` are out at a time."""
+    from distributed import as_completed
+
+    run = _entry(root)
+    waiting = iter(tasks)
+    out: dict[str, Mapping[str, Any]] = {}
+
+    def submit(task: Mapping[str, Any]) -> Any:
+        future = client.submit(run, task, pure=False, retries=0)
+        out[future.key] = task
+        return future
+
+    first = [submit(task) for task in islice(waiting, in_flight)]
+    completed = as_completed(first, loop=client.loop)
+    for future in completed:
+        task = out.pop(future.key)
+        if future.status == "finished":
+            yield task, future.result()
+        else:
+            yield task, future.exception() or RuntimeError(f"the task was {future.status}")
+        future.release()
+        following = next(waiting, None)
+        if following is not None:
+            completed.add(submit(following))
+
+
+def _tables(rows: Sequence[ManifestRow]) -> dict[str, dict[str, tuple[int, int, dict[int, str]]]]:
+    """Read the shard's rows of each table of masks that its manifest names."""
+    wanted: dict[str, list[str]] = {}
+    for row in rows:
+        for path in (row.cell_mask, row.nucleus_mask):
+            if path and is_table(path):
+                wanted.setdefault(path, []).append(row.id)
+    return {path: read_rle_table(path, fields) for path, fields in wanted.items()}
+
+
+def segment_shard(
+    rows: Sequence[ManifestRow],
+    out_dir: Path,
+    settings: Mapping[str, Any],
+    dask: Mapping[str, Any],
+    threads: int,
+    memory_mb: int,
+    max_rejected_fraction: float,
+) -> None:
+    """Segment the fields of one shard and write their masks and `fields.parquet` into a folder.
+
+    rows: the shard's manifest. out_dir: gets {id}_cellmask.png and {id}_nucleimask.png (see masks.write_mask) and
+    fields.parquet (schema `FIELDS`, one row a manifest row, in its order). settings, dask: sections of the config.
+    threads, memory_mb: what the job was given; a LocalCluster gets one process a thread, fewer where memory is short.
+    A field that cannot be read or segmented, or that takes its worker down twice when nothing else is running, is a
+    row of status "rejected" with the reason. The bytes written do not depend on the number of workers.
+    Called from a script, it needs the guard `if __name__ == "__main__"` there: workers are spawned.
+    Raises ValueError for unusable settings, MaskError for a broken mask table, TooManyRejected (after writing
+    everything) when more than ceil(max_rejected_fraction x fields) are rejected.
+    """
+    from distributed.scheduler import KilledWorker
+
+    backend = check_settings(settings)
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    tables = _tables(rows) if backend == "masks" else {}
+    tasks = []
+    for row in rows:
+        cell_mask = row.cell_mask if backend == "masks" else None
+        nucleus_mask = row.nucleus_mask if backend == "masks" else None
+        tasks.append(
+            {
+                "field": row.id,
+                "paths": {colour: str(path) for colour, path in row.paths.items()},
+                "pixel_size": float(row.pixel_size),
+                "settings": {"backend": backend, **settings},
+                "out_dir": str(out_dir.resolve()),
+                "chunk_above": dask.get("chunk_above"),
+                "cell_mask": cell_mask,
+                "nucleus_mask": nucleus_mask,
+                "tables": {path: tables[path].get(row.id) for path in (cell_mask, nucleus_mask) if path in tables},
+            }
+        )
+    by_field: dict[str, dict[str, Any]] = {}
+    n_workers = max(1, min(threads, memory_mb // WORKER_MB[backend], len(tasks)))
+    root = str(Path(__file__).resolve().parents[2])
+    if tasks:
+        with _client(dask, n_workers, max(1, memory_mb // n_workers)) as (client, in_flight):
+            died: list[Mapping[str, Any]] = []
+            for task, result in track(_results(client, in_flight, tasks, root), total=len(tasks), what="fields"):
+                if isinstance(result, KilledWorker):
+                    died.append(task)
+                else:
+                    by_field[task["field"]] = _row(task, result)
+            # A field may have died with a neighbour's worker; alone on the cluster only the guilty die again.
+            for task in died:
+                log.warning("%s: its worker died; trying it alone", task["field"])
+                for _, result in _results(client, 1, [task], root):
+                    by_field[task["field"]] = _row(task, result)
+    ordered = [by_field[row.id] for row in rows]
+    _log_shares(ordered)
+    table = pd.DataFrame(ordered, columns=FIELDS.names)
+    with atomic_path(out_dir / "fields.parquet") as temporary:
+        pq.write_table(pa.Table.from_pandas(table, schema=FIELDS, preserve_index=False), temporary)
+    rejected = [(row["field"], row["reason"]) for row in ordered if row["status"] == "rejected"]
+    for field, reason in rejected:
+        log.warning("rejected %s: %s", field, reason)
+    if len(rejected) > math.ceil(max_rejected_fraction * len(ordered)):
+        raise TooManyRejected(rejected, len(ordered), max_rejected_fraction)
+
+
+def _row(task: Mapping[str, Any], result: dict[str, Any] | Exception) -> dict[str, Any]:
+    if isinstance(result, dict):
+        return result
+    killed = type(result).__name__ == "KilledWorker"
+    reason = "its worker died each time it was tried (out of memory?)" if killed else _reason(result)
+    row: dict[str, Any] = {"field": task["field"], "height": 0, "width": 0, "dtype": "", "n_cells": 0}
+    return row | {"status": "rejected", "stage": "segment", "reason": reason}
+
+
+def _log_shares(rows: Sequence[Mapping[str, Any]]) -> None:
+    spent: dict[str, float] = {}
+    for row in rows:
+        for step, seconds in row.get("seconds", {}).items():
+            spent[step] = spent.get(step, 0.0) + seconds
+    total = sum(spent.values())
+    if total > 0:
+        shares = ", ".join(f"{step} {100 * seconds / total:.0f} %" for step, seconds in spent.items())
+        log.info("%.1f fields a minute and core; %s", 60 * len(rows) / total, shares)
