@@ -1,0 +1,372 @@
+"""From predictions of single cells to the tables of a collection, pooled calls per field and protein, a submission."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.optimize import nnls
+from sklearn.decomposition import PCA
+
+from hpaloc import rle
+from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES, format_labels, label_matrix, parse_labels
+from hpaloc.files import atomic_path
+from hpaloc.progress import log, track
+
+PROBABILITIES = tuple(f"p_{index}" for index in range(N_CLASSES))
+SHARES = tuple(f"share_{index}" for index in range(N_CLASSES))
+FRACTIONS = tuple(f"fraction_{index}" for index in range(N_CLASSES))
+
+# Enough for the leading components of an embedding; bounds the memory of a collection of any size.
+_PCA_SAMPLE = 20_000
+_PCA_COMPONENTS = 50
+
+
+class ConservationError(ValueError):
+    """Cells were lost, doubled or invented between two steps; the message names field and cell."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The files of one shard: its name, predictions, cell table and field table (Parquet each)."""
+
+    name: str
+    predictions: Path
+    cells: Path
+    fields: Path
+
+
+def check_conserved(cells: pd.DataFrame, predictions: pd.DataFrame, what: str = "predictions") -> None:
+    """Raise ConservationError unless both tables hold the same cells (field, cell) in the same order, each once."""
+    keys = [pd.MultiIndex.from_frame(table[["field", "cell"]]) for table in (cells, predictions)]
+    for table, key in zip(("the cell table", what), keys, strict=True):
+        if key.has_duplicates:
+            field, cell = key[key.duplicated()][0]
+            raise ConservationError(f"field {field}, cell {cell}: stands twice in {table}")
+    for present, absent, where in ((keys[0], keys[1], what), (keys[1], keys[0], "the cell table")):
+        lost = present.difference(absent, sort=False)
+        if len(lost):
+            raise ConservationError(
+                f"field {lost[0][0]}, cell {lost[0][1]}: is not in {where} ({len(lost)} such cells)"
+            )
+    moved = np.flatnonzero(keys[0] != keys[1])
+    if len(moved):
+        field, cell = keys[0][moved[0]]
+        raise ConservationError(f"field {field}, cell {cell}: the rows of {what} are in another order")
+
+
+def check_fields(fields: pd.DataFrame, cells: pd.DataFrame) -> None:
+    """Raise ConservationError unless each field's n_cells is the number of its rows in the cell table.
+
+    A rejected field has no cells; a cell whose field is unknown is an error too.
+    """
+    twice = fields["field"].duplicated()
+    if twice.any():
+        raise ConservationError(f"field {fields['field'][twice].iloc[0]}: stands twice in the field table")
+    counted = cells["field"].value_counts()
+    unknown = counted.index.difference(pd.Index(fields["field"]))
+    if len(unknown):
+        cell = cells.loc[cells["field"] == unknown[0], "cell"].iloc[0]
+        raise ConservationError(f"field {unknown[0]}, cell {cell}: the field is not in the field table")
+    expected = fields["n_cells"].fillna(0).to_numpy(np.int64) * (fields["status"] == "ok").to_numpy()
+    found = counted.reindex(fields["field"], fill_value=0).to_numpy()
+    wrong = np.flatnonzero(expected != found)
+    if len(wrong):
+        row = wrong[0]
+        raise ConservationError(
+            f"field {fields['field'].iloc[row]}: {expected[row]} cells were segmented, {found[row]} have a row"
+        )
+
+
+def pool_cells(p: np.ndarray, called_sets: np.ndarray, group: np.ndarray, n_groups: int) -> pd.DataFrame:
+    """Pool the predictions of cells into one call a group.
+
+    p (n, 19) probabilities; called_sets (n, 19) 0/1, the label set of each cell; group (n,) int 0 … n_groups - 1.
+    Returns n_groups rows: n_cells, p_0..p_18 (mean probability), call_mean (class of the greatest mean), call_vote
+    (class that most cells are called, each by its most likely class; equal votes go to the greater mean),
+    share_0..share_18 (share of cells whose label set holds the class) and labels (label string of the classes held
+    by at least half of the cells, else of call_vote). A group without cells has nan, -1 and "".
+    """
+    n = np.bincount(group, minlength=n_groups)
+    some = n > 0
+    mean, share, votes = (np.zeros((n_groups, N_CLASSES)) for _ in range(3))
+    np.add.at(mean, group, p)
+    np.add.at(share, group, called_sets)
+    if len(p):
+        np.add.at(votes, (group, p.argmax(axis=1)), 1)
+    with np.errstate(invalid="ignore"):
+        mean /= n[:, None]
+        share /= n[:, None]
+    call_mean = np.where(some, np.nan_to_num(mean).argmax(axis=1), -1)
+    # Means are at most 1, so half of one cannot outweigh a vote.
+    call_vote = np.where(some, (votes + np.nan_to_num(mean) / 2).argmax(axis=1), -1)
+    labels = [
+        format_labels(np.flatnonzero(row >= 0.5)) or (str(vote) if vote >= 0 else "")
+        for row, vote in zip(np.nan_to_num(share), call_vote, strict=True)
+    ]
+    return pd.concat(
+        [
+            pd.DataFrame({"n_cells": n, "call_mean": call_mean, "call_vote": call_vote, "labels": labels}),
+            pd.DataFrame(mean.astype(np.float32), columns=list(PROBABILITIES)),
+            pd.DataFrame(share.astype(np.float32), columns=list(SHARES)),
+        ],
+        axis=1,
+    )
+
+
+def class_prototypes(features: np.ndarray, single: np.ndarray) -> np.ndarray:
+    """Return the mean feature vector of the cells of each class.
+
+    features (n, d) of labelled cells, single (n,) their only true class (-1: left out). Returns (19, d) float64, a
+    row of nan for a class without a cell.
+    """
+    prototypes = np.full((N_CLASSES, features.shape[1]), np.nan)
+    for index in range(N_CLASSES):
+        if (single == index).any():
+            prototypes[index] = features[single == index].mean(axis=0, dtype=np.float64)
+    return prototypes
+
+
+def mixture_fractions(features: np.ndarray, prototypes: np.ndarray) -> np.ndarray:
+    """Infer the fraction of each location in each row by non-negative least squares on class prototypes.
+
+    features (m, d), usually the mean over the cells of a field; prototypes (19, d) from ``class_prototypes``.
+    Each row is written as a non-negative combination of the prototypes, its coefficients then scaled to sum to 1:
+    argmin over f >= 0 of ||prototypes.T f - row||. Returns (m, 19) float64; 0 for a class without prototype, nan for
+    a row that holds nan or that no prototype explains.
+    """
+    known = np.flatnonzero(np.isfinite(prototypes).all(axis=1))
+    if not len(known):
+        raise ValueError("no class has a prototype")
+    fractions = np.zeros((len(features), N_CLASSES))
+    for row, vector in enumerate(np.asarray(features, np.float64)):
+        if not np.isfinite(vector).all():
+            fractions[row] = np.nan
+            continue
+        weights, _ = nnls(prototypes[known].T, vector)
+        fractions[row, known] = weights / weights.sum() if weights.sum() > 0 else np.nan
+    return fractions
+
+
+def pooled_calls(
+    cells: pd.DataFrame, owners: pd.DataFrame, key: str, prototypes: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Pool cells into one row for each row of ``owners``.
+
+    cells: ``key``, p_0..p_18, labels (the called label set); owners: ``key`` (each value once) and columns to carry.
+    Returns owners with the columns of ``pool_cells`` and, where prototypes of the probabilities are given,
+    fraction_0..fraction_18 (see ``mixture_fractions``).
+    """
+    group = pd.Index(owners[key]).get_indexer(pd.Index(cells[key]))
+    if (group < 0).any():
+        raise ValueError(f"{key} {cells[key].iloc[int(np.argmax(group < 0))]}: has cells but no row of its own")
+    p = cells[list(PROBABILITIES)].to_numpy(np.float64)
+    pooled = pool_cells(p, label_sets(cells["labels"]), group, len(owners))
+    if prototypes is not None:
+        fractions = mixture_fractions(pooled[list(PROBABILITIES)].to_numpy(np.float64), prototypes)
+        pooled = pd.concat([pooled, pd.DataFrame(fractions.astype(np.float32), columns=list(FRACTIONS))], axis=1)
+    return pd.concat([owners.reset_index(drop=True), pooled], axis=1)
+
+
+def label_sets(labels: pd.Series) -> np.ndarray:
+    """Return the (n, 19) float32 matrix of a column of label strings; an empty string is no label."""
+    known = {text: parse_labels(text) if text else () for text in labels.unique()}
+    return label_matrix([known[text] for text in labels])
+
+
+def protein_owners(fields: pd.DataFrame) -> pd.DataFrame:
+    """Return one row an antibody: antibody, sheet_labels (all labels of its fields), n_fields."""
+    known = fields[fields["antibody"].fillna("") != ""]
+    rows = [
+        {
+            "antibody": antibody,
+            "sheet_labels": format_labels(
+                label for text in group["sheet_labels"] if text for label in parse_labels(text)
+            ),
+            "n_fields": len(group),
+        }
+        for antibody, group in known.groupby("antibody", sort=True)
+    ]
+    return pd.DataFrame(rows, columns=["antibody", "sheet_labels", "n_fields"])
+
+
+def aggregate(shards: Sequence[Shard], out_dir: Path, prototypes: np.ndarray | None = None) -> None:
+    """Join the shards of a collection into cells.parquet, fields.parquet, proteins.parquet and cells.h5ad.
+
+    ``prototypes`` (19, 19) are mean probabilities of cells of known class, see ``class_prototypes``. Every field has
+    a row in fields.parquet, rejected ones too; proteins.parquet is written where an antibody is known. ``shard`` and
+    ``row`` of cells.parquet say where the embedding of a cell stands: that row of that shard's predictions. Raises
+    ConservationError, naming field and cell, where the tables do not hold the same cells.
+    """
+    if not shards:
+        raise ValueError("there is no shard to aggregate")
+    cell_parts, field_parts, obs_parts = [], [], []
+    for shard in track(shards, what="shards joined"):
+        cell_table = pq.read_table(shard.cells)
+        table = cell_table.to_pandas()
+        columns = ["field", "cell", *PROBABILITIES, "labels"]
+        predictions = pq.read_table(shard.predictions, columns=columns).to_pandas()
+        fields = _read_fields(shard.fields)
+        check_conserved(table, predictions, str(shard.predictions))
+        check_fields(fields, table)
+        cell_parts.append(
+            predictions.assign(shard=shard.name, row=np.arange(len(predictions), dtype=np.int32))[
+                ["field", "cell", "shard", "row", "labels", *PROBABILITIES]
+            ]
+        )
+        field_parts.append(fields.assign(shard=shard.name))
+        obs_parts.append(cell_table.drop_columns([name for name in ("rle",) if name in cell_table.column_names]))
+    cells = pd.concat(cell_parts, ignore_index=True)
+    fields = pd.concat(field_parts, ignore_index=True)
+    check_fields(fields, cells)
+    write_parquet(cells, out_dir / "cells.parquet")
+    pooled = pooled_calls(cells, fields.rename(columns={"n_cells": "n_segmented"}), "field", prototypes)
+    write_parquet(pooled.drop(columns="n_segmented"), out_dir / "fields.parquet")
+    owners = protein_owners(fields)
+    if len(owners):
+        antibody = fields.set_index("field")["antibody"]
+        of_protein = cells.assign(antibody=antibody.reindex(cells["field"]).to_numpy())
+        of_protein = of_protein[of_protein["antibody"].fillna("") != ""]
+        write_parquet(pooled_calls(of_protein, owners, "antibody", prototypes), out_dir / "proteins.parquet")
+    # Arrow keeps the types of a shard without cells, which pandas would guess anew.
+    obs = pa.concat_tables(obs_parts, promote_options="default").to_pandas()
+    obs = obs.rename(columns={"labels": "sheet_labels"})
+    write_h5ad(shards, cells, obs, out_dir / "cells.h5ad")
+    log.info("%d cells of %d fields, %d proteins", len(cells), len(fields), len(owners))
+
+
+def _read_fields(path: Path) -> pd.DataFrame:
+    """Read a field table; the sheet's labels become sheet_labels, absent optional columns empty strings."""
+    table = pq.read_table(path).to_pandas().rename(columns={"labels": "sheet_labels"})
+    for column in ("sheet_labels", "antibody", "cell_line", "reason", "stage"):
+        table[column] = table[column].fillna("") if column in table else ""
+    kept = ["field", "sheet_labels", "antibody", "cell_line", "height", "width", "status", "stage", "reason", "n_cells"]
+    missing = [column for column in kept if column not in table]
+    if missing:
+        raise ValueError(f"{path}: the field table has no column {missing[0]}")
+    return table[kept]
+
+
+def write_parquet(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as Parquet (zstd), atomically; no pandas metadata, so the bytes depend on the rows alone."""
+    with atomic_path(path) as temporary:
+        arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+        pq.write_table(arrow, temporary, compression="zstd")
+
+
+def _embeddings(shards: Sequence[Shard]) -> Iterator[np.ndarray]:
+    for shard in shards:
+        column = pq.read_table(shard.predictions, columns=["embedding"])["embedding"].combine_chunks()
+        width = column.type.list_size
+        yield column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).astype(np.float32)
+
+
+def write_h5ad(shards: Sequence[Shard], cells: pd.DataFrame, obs: pd.DataFrame, path: Path) -> None:
+    """Write embeddings, probabilities and cell table as AnnData, one shard's embeddings in memory at a time.
+
+    X is the embedding (float32); obs the cell table with the called labels, indexed "field:cell"; obsm holds
+    probabilities (n, 19), X_pca (up to 50 components, fitted on at most 20,000 cells) and spatial (centroid x, y in
+    px); uns holds the names of the locations in the order of the probabilities.
+    """
+    width = pq.read_schema(shards[0].predictions).field("embedding").type.list_size
+    obs = obs.copy()
+    obs.index = pd.Index([f"{name}:{cell}" for name, cell in zip(obs["field"], obs["cell"], strict=True)])
+    p = cells[list(PROBABILITIES)].to_numpy(np.float32)
+    obs["called_labels"] = cells["labels"].to_numpy()
+    obs["called"] = pd.Categorical(np.array(NAMES)[p.argmax(axis=1)] if len(p) else [], categories=list(NAMES))
+    for column in ("field", "sheet_labels", "called_labels"):
+        if column in obs:
+            obs[column] = obs[column].astype(str).astype("category")
+    obsm = {"probabilities": p}
+    if {"centroid_x", "centroid_y"} <= set(obs.columns):
+        obsm["spatial"] = obs[["centroid_x", "centroid_y"]].to_numpy(np.float32)
+    obsm["X_pca"] = _principal_components(shards, len(obs), width)
+    table = anndata.AnnData(
+        obs=obs,
+        var=pd.DataFrame(index=[f"embedding_{index}" for index in range(width)]),
+        obsm=obsm,
+        uns={
+            "locations": np.array(NAMES, dtype=object),
+            "called_colors": np.array([location.colour for location in LOCATIONS], dtype=object),
+        },
+    )
+    with atomic_path(path) as temporary:
+        table.write_h5ad(temporary, compression="gzip")
+        with h5py.File(temporary, "r+") as file:
+            if "X" in file:
+                del file["X"]
+            data = file.create_dataset(
+                "X", (len(obs), width), "float32", chunks=(max(1, min(len(obs), 1024)), width), compression="gzip"
+            )
+            data.attrs["encoding-type"], data.attrs["encoding-version"] = "array", "0.2.0"
+            start = 0
+            for block in _embeddings(shards):
+                data[start : start + len(block)] = block
+                start += len(block)
+
+
+def _principal_components(shards: Sequence[Shard], n_cells: int, width: int) -> np.ndarray:
+    """Return (n_cells, up to 50) float32 principal components, fitted on a fixed random sample of the cells."""
+    n_components = min(_PCA_COMPONENTS, n_cells - 1, width)
+    if n_components < 1:
+        return np.zeros((n_cells, 0), np.float32)
+    chosen = np.zeros(n_cells, bool)
+    chosen[np.random.default_rng(0).permutation(n_cells)[:_PCA_SAMPLE]] = True
+    sample, start = [], 0
+    for block in _embeddings(shards):
+        sample.append(block[chosen[start : start + len(block)]])
+        start += len(block)
+    model = PCA(n_components, svd_solver="auto", random_state=0).fit(np.concatenate(sample))
+    return np.concatenate([model.transform(block).astype(np.float32) for block in _embeddings(shards) if len(block)])
+
+
+def write_submission(shards: Sequence[Shard], path: Path, order: Sequence[str] | None = None) -> None:
+    """Write the Kaggle table ID,ImageWidth,ImageHeight,PredictionString of a collection.
+
+    Every cell is emitted once for each of the 19 classes as "class confidence mask", cells in the order of their
+    table. Every field has a row, one without cells (or rejected) an empty PredictionString; the size of an image that
+    could not be read is 0. ``order`` lists the field ids in the order wanted (default: as the shards have them).
+    Raises ConservationError where cells and predictions differ, ValueError where ``order`` does not list each field
+    once.
+    """
+    rows: dict[str, tuple[int, int, str]] = {}
+    for shard in track(shards, what="shards submitted"):
+        table = pq.read_table(shard.cells, columns=["field", "cell", "rle"]).to_pandas()
+        predictions = pq.read_table(shard.predictions, columns=["field", "cell", *PROBABILITIES]).to_pandas()
+        fields = _read_fields(shard.fields)
+        check_conserved(table, predictions, str(shard.predictions))
+        check_fields(fields, table)
+        strings = prediction_strings(table, predictions)
+        for name, height, width in zip(
+            fields["field"], fields["height"].fillna(0), fields["width"].fillna(0), strict=True
+        ):
+            rows[name] = (int(width), int(height), strings.get(name, ""))
+    names = list(rows) if order is None else list(order)
+    if sorted(names) != sorted(rows):
+        odd = next(iter(set(names) ^ set(rows)), "")
+        raise ValueError(f"field {odd}: the order of the submission must list each field of the shards once")
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["ID", "ImageWidth", "ImageHeight", "PredictionString"])
+        writer.writerows([name, *rows[name]] for name in names)
+
+
+def prediction_strings(cells: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, str]:
+    """Return the PredictionString of each field: cells with field and rle, predictions with p_0..p_18, same rows.
+
+    Confidences are the shortest decimal that reads back as the same float32.
+    """
+    words: dict[str, list[str]] = {}
+    p = predictions[list(PROBABILITIES)].to_numpy(np.float32)
+    for name, counts, values in zip(cells["field"], cells["rle"], p, strict=True):
+        mask = rle.to_kaggle(counts)
+        triples = words.setdefault(name, [])
+        for index, value in enumerate(values):
+            triples.append(f"{index} {np.format_float_positional(value, trim='-')} {mask}")
+    return {name: " ".join(triples) for name, triples in words.items()}

@@ -1,0 +1,218 @@
+"""Pooled calls, mixtures, the tables of a collection, and the submission."""
+
+import csv
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hpaloc import pooling, rle
+from hpaloc.classes import N_CLASSES, label_vector
+
+WIDTH = 8
+
+
+def _shard(folder: Path, name: str, fields: dict[str, int], seed: int, rejected: tuple[str, ...] = ()) -> pooling.Shard:
+    """Write the three tables of a shard with random predictions; ``fields`` maps a field to its number of cells."""
+    generator = np.random.default_rng(seed)
+    cells = pd.DataFrame(
+        [
+            {"field": field, "cell": cell, "labels": "0|16", "centroid_y": 3.0, "centroid_x": 4.0}
+            for field, n in fields.items()
+            for cell in range(1, n + 1)
+        ],
+        columns=["field", "cell", "labels", "centroid_y", "centroid_x"],
+    ).astype({"cell": np.int32})
+    masks = []
+    for cell in cells["cell"]:
+        mask = np.zeros((20, 30), bool)
+        mask[cell : cell + 3, 2:9] = True
+        masks.append(rle.encode(mask))
+    cells["rle"] = masks
+    p = generator.random((len(cells), N_CLASSES)).astype(np.float32)
+    embedding = generator.standard_normal((len(cells), WIDTH)).astype(np.float16)
+    predictions = pa.table(
+        {
+            "field": cells["field"],
+            "cell": cells["cell"],
+            **{f"p_{index}": p[:, index] for index in range(N_CLASSES)},
+            "labels": [str(row.argmax()) for row in p],
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(embedding.ravel()), WIDTH),
+        }
+    )
+    names = [*fields, *rejected]
+    table = pd.DataFrame(
+        {
+            "field": names,
+            "labels": ["0|16" for _ in names],
+            "antibody": ["HPA1" if field.startswith("a") else None for field in names],
+            "cell_line": None,
+            "height": [20 if field in fields else 0 for field in names],
+            "width": [30 if field in fields else 0 for field in names],
+            "status": ["ok" if field in fields else "rejected" for field in names],
+            "stage": ["" if field in fields else "segment" for field in names],
+            "reason": ["" if field in fields else "cannot be read" for field in names],
+            "n_cells": [fields.get(field, 0) for field in names],
+        }
+    )
+    shard = pooling.Shard(*(name, *(folder / f"{name}.{part}.parquet" for part in ("predictions", "cells", "fields"))))
+    pq.write_table(predictions, shard.predictions)
+    cells.to_parquet(shard.cells)
+    table.to_parquet(shard.fields)
+    return shard
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> list[pooling.Shard]:
+    return [
+        _shard(tmp_path, "000", {"a1": 4, "b1": 1}, seed=1, rejected=("c1",)),
+        _shard(tmp_path, "001", {}, seed=2),
+        _shard(tmp_path, "002", {"a2": 3, "d1": 0}, seed=3),
+    ]
+
+
+def test_every_cell_and_every_field_has_one_row(shards: list[pooling.Shard], tmp_path: Path) -> None:
+    pooling.aggregate(shards, tmp_path / "out")
+    cells = pd.read_parquet(tmp_path / "out" / "cells.parquet")
+    fields = pd.read_parquet(tmp_path / "out" / "fields.parquet").set_index("field")
+    proteins = pd.read_parquet(tmp_path / "out" / "proteins.parquet").set_index("antibody")
+
+    assert list(zip(cells["field"], cells["cell"], strict=True)) == [
+        *(("a1", cell) for cell in (1, 2, 3, 4)),
+        ("b1", 1),
+        *(("a2", cell) for cell in (1, 2, 3)),
+    ]
+    assert list(fields.index) == ["a1", "b1", "c1", "a2", "d1"]
+    assert fields["n_cells"].to_dict() == {"a1": 4, "b1": 1, "c1": 0, "a2": 3, "d1": 0}
+    assert fields.loc["c1", ["status", "reason", "call_mean", "labels"]].tolist() == [
+        "rejected",
+        "cannot be read",
+        -1,
+        "",
+    ]
+    a1 = cells[cells["field"] == "a1"]
+    columns = list(pooling.PROBABILITIES)
+    np.testing.assert_allclose(fields.loc["a1", columns].to_numpy(float), a1[columns].mean().to_numpy(), atol=1e-6)
+    assert proteins["n_cells"].to_dict() == {"HPA1": 7}
+    assert proteins.loc["HPA1", ["sheet_labels", "n_fields"]].tolist() == ["0|16", 2]
+    # The reference leads to the embedding of the same cell.
+    row = cells[(cells["field"] == "a2") & (cells["cell"] == 2)].iloc[0]
+    assert row["shard"] == "002"
+    predictions = pq.read_table(shards[2].predictions).to_pandas()
+    assert tuple(predictions.loc[row["row"], ["field", "cell"]]) == ("a2", 2)
+
+
+def test_anndata_holds_embeddings_probabilities_and_the_cell_table(shards: list[pooling.Shard], tmp_path: Path) -> None:
+    pooling.aggregate(shards, tmp_path)
+    table = anndata.read_h5ad(tmp_path / "cells.h5ad")
+    expected = np.concatenate(
+        [np.array(pq.read_table(shard.predictions)["embedding"].to_pylist()).reshape(-1, WIDTH) for shard in shards]
+    )
+    np.testing.assert_array_equal(table.X, expected.astype(np.float32))
+    assert table.obs_names[0] == "a1:1"
+    assert table.obs["sheet_labels"].astype(str).tolist() == ["0|16"] * 8
+    assert table.obsm["probabilities"].shape == (8, N_CLASSES)
+    assert table.uns["locations"][table.obsm["probabilities"][0].argmax()] == table.obs["called"].iloc[0]
+    np.testing.assert_array_equal(table.obsm["spatial"][0], [4.0, 3.0])
+    # The components are those of the embeddings: distances between cells are kept.
+    scores = table.obsm["X_pca"]
+    np.testing.assert_allclose(
+        np.linalg.norm(scores[0] - scores[5]), np.linalg.norm(expected[0] - expected[5].astype(float)), rtol=1e-3
+    )
+
+
+def test_aggregate_twice_gives_the_same_bytes(shards: list[pooling.Shard], tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        pooling.aggregate(shards, tmp_path / folder)
+    for path in sorted((tmp_path / "one").iterdir()):
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("change", ["lost", "invented", "twice", "moved"])
+def test_a_cell_lost_invented_doubled_or_moved_is_named(
+    shards: list[pooling.Shard], tmp_path: Path, change: str
+) -> None:
+    table = pq.read_table(shards[0].predictions)
+    n = len(table)
+    rows = {"lost": [0, 2, 3, 4], "twice": [0, 1, 1, 3, 4], "moved": [1, 0, 2, 3, 4]}.get(change, list(range(n)))
+    table = table.take(rows)
+    if change == "invented":
+        table = table.set_column(1, "cell", pa.array([1, 9, 3, 4, 1], pa.int32()))
+    pq.write_table(table, shards[0].predictions)
+    cell = {"lost": 2, "invented": 2, "twice": 2, "moved": 1}[change]
+    for job in (
+        lambda: pooling.aggregate(shards, tmp_path / "out"),
+        lambda: pooling.write_submission(shards, tmp_path / "out.csv"),
+    ):
+        with pytest.raises(pooling.ConservationError, match=f"field a1, cell {cell}"):
+            job()
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_field_whose_cells_were_not_all_tiled_is_named(shards: list[pooling.Shard], tmp_path: Path) -> None:
+    fields = pd.read_parquet(shards[2].fields)
+    fields.loc[0, "n_cells"] = 4
+    fields.to_parquet(shards[2].fields)
+    with pytest.raises(pooling.ConservationError, match="field a2: 4 cells were segmented, 3 have a row"):
+        pooling.aggregate(shards, tmp_path)
+
+
+def test_submission_decodes_to_the_masks_and_keeps_confidences(shards: list[pooling.Shard], tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv"
+    pooling.write_submission(shards, path, order=["d1", "c1", "b1", "a2", "a1"])
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["ID", "ImageWidth", "ImageHeight", "PredictionString"]
+    assert [row["ID"] for row in rows] == ["d1", "c1", "b1", "a2", "a1"]
+    assert [row["PredictionString"] == "" for row in rows] == [True, True, False, False, False]
+    words = rows[4]["PredictionString"].split(" ")
+    assert len(words) == 3 * N_CLASSES * 4
+    predictions = pq.read_table(shards[0].predictions).to_pandas()
+    for cell in range(4):
+        for index in range(N_CLASSES):
+            location, confidence, mask = words[3 * (cell * N_CLASSES + index) :][:3]
+            assert int(location) == index
+            assert np.float32(confidence) == predictions.loc[cell, f"p_{index}"]
+            expected = np.zeros((20, 30), bool)
+            expected[cell + 1 : cell + 4, 2:9] = True
+            size = int(rows[4]["ImageHeight"]), int(rows[4]["ImageWidth"])
+            np.testing.assert_array_equal(rle.decode(rle.from_kaggle(mask), *size), expected)
+
+
+def test_submission_refuses_an_order_with_another_field(shards: list[pooling.Shard], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="field x9"):
+        pooling.write_submission(shards, tmp_path / "s.csv", order=["a1", "b1", "c1", "a2", "d1", "x9"])
+
+
+def test_vote_and_mean_can_differ_and_ties_go_to_the_greater_mean() -> None:
+    p = np.zeros((5, N_CLASSES))
+    p[0, [3, 7]] = 0.4, 0.3
+    p[1, [3, 7]] = 0.4, 0.3
+    p[2, [3, 7]] = 0.0, 0.9
+    p[3, 5], p[4, 6] = 0.7, 0.6
+    sets = np.stack([label_vector(labels) for labels in ((3,), (3, 7), (7,), (5,), (6,))])
+    pooled = pooling.pool_cells(p, sets, np.array([0, 0, 0, 2, 2]), 3)
+    assert pooled["n_cells"].tolist() == [3, 0, 2]
+    assert pooled["call_mean"].tolist() == [7, -1, 5]
+    assert pooled["call_vote"].tolist() == [3, -1, 5]
+    assert pooled["labels"].tolist() == ["3|7", "", "5|6"]
+    assert pooled.loc[0, "share_3"] == pytest.approx(2 / 3)
+    assert np.isnan(pooled.loc[1, "p_3"])
+
+
+def test_fractions_of_a_mixture_of_prototypes_are_found_again() -> None:
+    generator = np.random.default_rng(5)
+    features = generator.random((60, 30))
+    single = np.repeat([0, 5, 16], 20)
+    prototypes = pooling.class_prototypes(features, single)
+    assert np.isnan(prototypes[1]).all()
+    true = np.array([[0.2, 0.0, 0.8], [0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
+    mixed = 3.0 * true @ prototypes[[0, 5, 16]]
+    found = pooling.mixture_fractions(np.vstack([mixed, np.full(30, np.nan)]), prototypes)
+    np.testing.assert_allclose(found[:3][:, [0, 5, 16]], true, atol=1e-9)
+    assert np.isnan(found[3]).all()
+    np.testing.assert_allclose(found[:3].sum(axis=1), 1)
