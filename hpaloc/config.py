@@ -83,6 +83,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
                     raise ConfigError(
                         f"config key collections.{name}: {key!r} cannot stand beside 'simulate', which makes them"
                     )
+            if not collection["labels"]:
+                raise ConfigError(f"config key collections.{name}: a simulated collection needs labels: true")
         elif "images" not in collection:
             raise ConfigError(f"config key collections.{name}: the key 'images' (or 'simulate') is needed")
         else:

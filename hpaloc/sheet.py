@@ -9,6 +9,7 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hpaloc.classes import COLOURS, format_labels, parse_labels
 from hpaloc.files import digest, write_if_changed
@@ -287,3 +288,44 @@ def read_manifest(path: str | os.PathLike[str]) -> list[ManifestRow]:
 def read_manifests(paths: Iterable[str | os.PathLike[str]]) -> list[ManifestRow]:
     """Read several shards' manifests into one list, sorted by id."""
     return sorted((row for path in paths for row in read_manifest(path)), key=lambda row: row.id)
+
+
+def scan_collection(
+    name: str, config: Mapping[str, Any], folder: str | os.PathLike[str] = "results/sheet"
+) -> list[str]:
+    """Read a collection's sheet, find its files and write its manifests below ``folder``.
+
+    ``config`` is the completed configuration. Returns the names of the shards that hold fields. Raises SheetError
+    naming the row, key or files at fault.
+    """
+    collection = config["collections"][name]
+    key = f"config key collections.{name}"
+    root = collection["root"]
+    check_pattern(collection["sheet"], f"{key}.sheet", ["root"], [])
+    labelled = collection["labels"]
+    rows = read_sheet(collection["sheet"].format(root=root), labelled, collection["pixel_size"])
+    of_collection = Path(folder) / name
+    if "simulate" in collection:
+        made = []
+        for row in rows:
+            into = simulated_folder(name, shard_name(shard_of(row.id, collection["shards"])))
+            made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in COLOURS})
+        return write_manifests(of_collection, rows, made, collection["shards"], config["seed"])
+    patterns: dict[str, Sequence[str]] = dict.fromkeys(COLOURS, collection["images"])
+    for pattern in collection["images"]:
+        check_pattern(pattern, f"{key}.images", ["root", "id", "colour"], ["id", "colour"])
+    if config["segmentation"]["backend"] == "masks":
+        for kind, of_kind in (("cell_mask", "cells"), ("nucleus_mask", "nuclei")):
+            pattern = collection["masks"][of_kind]
+            if pattern is not None:
+                # A table of run-length masks holds many fields in one file.
+                table = pattern.endswith((".csv", ".parquet"))
+                check_pattern(pattern, f"{key}.masks.{of_kind}", ["root", "id"], [] if table else ["id"])
+                patterns[kind] = [pattern]
+    files = find_files(rows, patterns, {"root": root}, name, config["verify"])
+    return write_manifests(of_collection, rows, files, collection["shards"])
+
+
+def simulated_folder(collection: str, shard: str) -> str:
+    """Return the folder of the simulated files of one shard."""
+    return f"resources/simulated/{collection}/{shard}"

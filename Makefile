@@ -1,0 +1,50 @@
+# make demo    run the whole workflow on simulated fields and print where the report is
+# make test    run the test suite
+SHELL := /bin/bash
+PYTHON ?= python3.11
+CORES ?= $(shell nproc)
+BIN := .venv/bin
+# The installer itself, pinned: it reads the lock file and is several times faster than pip.
+UV := uv==0.13.9
+
+.PHONY: demo test test-full lint lock clean help
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+# The stamp is written last, so an interrupted install is done again.
+.venv/installed: requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "hpaloc needs Python 3.11 (TensorFlow 2.16 and tensorflow-io); set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --requirements requirements.lock
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/snakemake --cores $(CORES)
+	@echo "The report: $(CURDIR)/results/report.zip"
+
+# make test-full    run the slow tests too
+test: .venv/installed
+	$(BIN)/python -m pytest -n $(CORES) -m "not slow"
+
+test-full: .venv/installed
+	$(BIN)/python -m pytest -n $(CORES)
+
+# make lint    check the style of workflow and library, and the types of the library
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+
+# make lock    renew the lock file after a change of pyproject.toml
+lock: .venv/installed
+	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --python-version 3.11 --no-emit-index-url \
+	  --no-header --output-file requirements.lock
+
+# make clean    delete everything that a run made
+clean:
+	rm -rf results resources/simulated logs benchmarks/*/ benchmarks/*.tsv .snakemake

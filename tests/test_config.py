@@ -1,0 +1,91 @@
+"""The configuration: complete with its defaults, or refused in one sentence that names the key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hpaloc.config import ConfigError, check_prediction, check_training, complete, load_schema
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def minimal(**others):
+    return {"collections": {"train": {"sheet": "t.csv", "images": "{id}_{colour}.png", "labels": True}}, **others}
+
+
+def test_every_key_but_the_collections_has_a_default():
+    filled = complete(minimal())
+    assert filled["train"]["learning_rate"]["max"] == 0.0011
+    assert filled["curation"]["negatives"]["target_fraction"] == 0.1
+    assert filled["collections"]["train"] == {
+        "sheet": "t.csv", "images": ["{id}_{colour}.png"], "labels": True, "root": ".", "shards": 4, "pixel_size": 0.08,
+    }  # fmt: skip
+    assert complete(filled) == filled
+
+
+def test_a_collections_own_values_win():
+    config = minimal(shards=9, root="/data")
+    config["collections"]["train"] |= {"shards": 2, "pixel_size": 0.2}
+    filled = complete(config)["collections"]["train"]
+    assert (filled["shards"], filled["pixel_size"], filled["root"]) == (2, 0.2, "/data")
+
+
+def test_the_shipped_configurations_are_complete():
+    for path in (ROOT / "config").glob("*.yaml"):
+        filled = complete(yaml.safe_load(path.read_text()))
+        check_training(filled)
+        check_prediction(filled)
+
+
+def test_every_key_of_the_schema_says_what_it_is_and_its_default():
+    def walk(schema, path):
+        for key, of_key in schema.get("properties", {}).items():
+            here = f"{path}.{key}" if path else key
+            assert of_key.get("description", "").endswith("."), here
+            optional = not here.startswith("collections.") and here != "collections"
+            assert not optional or "default" in of_key, here
+            walk(of_key, here)
+            if isinstance(of_key.get("additionalProperties"), dict):
+                walk(of_key["additionalProperties"], f"{here}.*")
+
+    walk(load_schema(), "")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "config: the key 'collections' is needed"),
+        ({"collections": {}}, "config key collections: is empty"),
+        ({"collections": {"t": {"images": "x"}}}, "config key collections.t: the key 'sheet' is needed"),
+        ({"collections": {"t": {"sheet": "x"}}}, "collections.t: the key 'images' (or 'simulate') is needed"),
+        (minimal(train={"epoch": 3}), "config key train: unknown key 'epoch' (did you mean epochs?)"),
+        (minimal(train={"epochs": "ten"}), "config key train.epochs: 'ten' is not of type integer"),
+        (minimal(train={"epochs": 0}), "config key train.epochs: 0 is less than the minimum of 1"),
+        (minimal(train={"head": "tanh"}), "config key train.head: 'tanh' is not one of sigmoid, softmax"),
+        (minimal(train={"channels": ["red", "purple"]}), "config key train.channels.1: 'purple' is not one of"),
+        (minimal(segmentation={"backend": "masks"}), "train: segmentation.backend masks needs the key 'masks'"),
+        (minimal(segmentation=None), "config key segmentation: None is not of type object"),
+        (minimal(pixel_size=0), "config key pixel_size: 0 is less than or equal to the minimum of 0"),
+    ],
+)  # fmt: skip
+def test_a_wrong_configuration_is_one_sentence_with_its_key(config, message):
+    with pytest.raises(ConfigError) as error:
+        complete(config)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_collections_that_training_and_prediction_name_must_exist():
+    filled = complete(minimal())
+    with pytest.raises(ConfigError, match=r"predict\.collections: 'test' is not among the collections \(train\)"):
+        check_prediction(filled)
+    filled["train"]["collection"] = "other"
+    with pytest.raises(ConfigError, match=r"train\.collection: 'other' is not among the collections \(train\)"):
+        check_training(filled)
+    filled = complete(minimal(curation={"labels": "cells"}))
+    with pytest.raises(ConfigError, match=r"curation\.labels: cells needs the truth"):
+        check_training(filled)
+    filled = complete({"collections": {"train": {"sheet": "s", "images": "{id}{colour}"}}})
+    with pytest.raises(ConfigError, match="has no labels"):
+        check_training(filled)

@@ -1,0 +1,214 @@
+"""Sheets, shards and manifests: what is read, what is refused by row, and what a change touches."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from hpaloc.config import complete
+from hpaloc.sheet import SheetError, read_manifest, read_sheet, scan_collection, shard_of, shards_of
+
+COLOURS = ("red", "green", "blue", "yellow")
+
+
+def write(path, text, **options):
+    path.write_text(text, **options)
+    return path
+
+
+def test_labels_and_optional_columns(tmp_path):
+    sheet = write(tmp_path / "s.csv", "ID,Label,antibody,pixel_size,batch\n007,8|5|0,HPA1,0.1,x\nb c,13|13,,,y\n")
+    first, second = read_sheet(sheet, labels=True, pixel_size=0.08)
+    assert (first.id, first.labels, first.antibody, first.pixel_size) == ("007", (0, 5, 8), "HPA1", 0.1)
+    assert (second.id, second.labels, second.antibody, second.pixel_size) == ("b c", (13,), None, 0.08)
+
+
+def test_a_sample_submission_is_a_sheet(tmp_path):
+    text = "ID,ImageWidth,ImageHeight,PredictionString\nabc,2048,2048,0 1 eNoLCAgIMAEABJkBdQ==\n"
+    (row,) = read_sheet(write(tmp_path / "s.csv", text), labels=False)
+    assert (row.id, row.labels) == ("abc", None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["﻿ID,Label\na,1\nb,2\n", "ID,Label\r\na,1\r\nb,2\r\n", "ID;Label\na;1\nb;2\n", "ID,Label\n\na,1\n,\nb,2\n\n"],
+    ids=["byte-order mark", "CRLF", "semicolons", "blank lines"],
+)
+def test_spreadsheet_habits_are_accepted(tmp_path, text):
+    path = tmp_path / "s.csv"
+    path.write_bytes(text.encode())
+    assert [(row.id, row.labels) for row in read_sheet(path, labels=True)] == [("a", (1,)), ("b", (2,))]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,Label\na,1\n", "s.csv: has no column ID (its header has name, Label)"),
+        ("ID\na\n", "s.csv: has no column Label (its header has ID)"),
+        ("ID,Label\na,1\nb,19\n", "s.csv, line 3 (ID b): unknown label '19'"),
+        ("ID,Label\na,1.0\n", "s.csv, line 2 (ID a): unknown label '1.0'"),
+        ("ID,Label\na,\n", "s.csv, line 2 (ID a): the label is empty"),
+        ("ID,Label\na,1\nb,2\na,1\n", "s.csv, line 4 (ID a): ID a stands already in line 2"),
+        ("ID,Label\n,1\n", "s.csv, line 2 (ID ): the ID is empty"),
+        ("ID,Label\n../a,1\n", "s.csv, line 2 (ID ../a): the ID '../a' cannot be a file name"),
+        ("ID,Label\na/b,1\n", "cannot be a file name"),
+        ("ID,Label\na\n", "s.csv, line 2: does not have 2 columns"),
+        ("ID,Label\na,1,2\n", "s.csv, line 2: does not have 2 columns"),
+        ("ID,Label,pixel_size\na,1,zero\n", "s.csv, line 2 (ID a): pixel_size 'zero' is no positive number"),
+        ("ID,Label,pixel_size\na,1,-1\n", "pixel_size '-1' is no positive number"),
+        ("ID,Label\n", "s.csv: holds no field"),
+        ("", "s.csv: has no column ID (its header has nothing)"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path, text, message):
+    with pytest.raises(SheetError) as error:
+        read_sheet(write(tmp_path / "s.csv", text), labels=True)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_sheet_is_named(tmp_path):
+    with pytest.raises(SheetError, match=r"absent\.csv: no such file"):
+        read_sheet(tmp_path / "absent.csv", labels=True)
+
+
+def test_shards_are_stable_and_even():
+    # Written down once: another value here would move every field of every user to another shard.
+    assert [shard_of(id, 144) for id in ("a", "5c27f04c-bb99-11e8-b2b9-ac1f6b6435d0", "ä b")] == [47, 19, 22]
+    sizes = Counter(shard_of(f"field-{i}", 10) for i in range(20_000))
+    assert max(sizes.values()) / min(sizes.values()) < 1.15
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A working directory with twelve fields in four shards."""
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    ids = [f"f{i:02d}" for i in range(12)]
+    for id in ids:
+        for colour in COLOURS:
+            Path(f"images/{id}_{colour}.png").write_bytes(f"{id}{colour}".encode())
+    Path("train.csv").write_text("ID,Label\n" + "".join(f"{id},{i}\n" for i, id in enumerate(ids)))
+    return complete(
+        {"collections": {"train": {"sheet": "train.csv", "images": "images/{id}_{colour}.png", "labels": True}}}
+    )
+
+
+def states():
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path("results/sheet/train").iterdir()}
+
+
+def changed(before):
+    after = states()
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+def test_every_field_is_in_one_manifest_with_its_files(project):
+    shards = scan_collection("train", project)
+    assert shards == shards_of("results/sheet/train")
+    rows = [row for shard in shards for row in read_manifest(f"results/sheet/train/{shard}.csv")]
+    assert sorted(row.id for row in rows) == [f"f{i:02d}" for i in range(12)]
+    row = next(row for row in rows if row.id == "f03")
+    assert row.labels == (3,)
+    assert row.paths == {colour: f"images/f03_{colour}.png" for colour in COLOURS}
+
+
+def test_a_second_scan_writes_nothing(project):
+    scan_collection("train", project)
+    before = states()
+    scan_collection("train", project)
+    assert not changed(before)
+
+
+def test_a_changed_added_or_removed_field_touches_one_manifest(project):
+    scan_collection("train", project)
+    before = states()
+    Path("images/f05_green.png").write_bytes(b"longer than before")
+    scan_collection("train", project)
+    assert changed(before) == {f"{shard_of('f05', 4):03d}.csv"}
+
+    before = states()
+    for colour in COLOURS:
+        Path(f"images/new_{colour}.png").write_bytes(b"1")
+    with open("train.csv", "a") as sheet:
+        sheet.write("new,3\n")
+    scan_collection("train", project)
+    assert changed(before) == {f"{shard_of('new', 4):03d}.csv"}
+
+    before = states()
+    text = Path("train.csv").read_text()
+    Path("train.csv").write_text("".join(line for line in text.splitlines(True) if not line.startswith("f02")))
+    scan_collection("train", project)
+    assert changed(before) == {f"{shard_of('f02', 4):03d}.csv"}
+
+
+def test_verify_content_ignores_times_and_sees_content(project):
+    project["verify"] = "content"
+    scan_collection("train", project)
+    before = states()
+    os.utime("images/f05_green.png", (1, 1))
+    scan_collection("train", project)
+    assert not changed(before)
+    Path("images/f05_green.png").write_bytes(b"f05GREEN")
+    os.utime("images/f05_green.png", (1, 1))
+    scan_collection("train", project)
+    assert changed(before) == {f"{shard_of('f05', 4):03d}.csv"}
+
+
+def test_the_first_pattern_that_exists_is_taken_file_by_file(project):
+    project["collections"]["train"]["images"] = ["other/{id}_{colour}.tif", "images/{id}_{colour}.png"]
+    Path("other").mkdir()
+    Path("other/f00_red.tif").write_bytes(b"tiff")
+    shards = scan_collection("train", project)
+    rows = {row.id: row for shard in shards for row in read_manifest(f"results/sheet/train/{shard}.csv")}
+    assert rows["f00"].paths["red"] == "other/f00_red.tif"
+    assert rows["f00"].paths["blue"] == "images/f00_blue.png"
+
+
+def test_missing_files_are_counted_and_the_first_ten_named(project):
+    for i in range(3):
+        for colour in COLOURS:
+            Path(f"images/f{i:02d}_{colour}.png").unlink()
+    with pytest.raises(SheetError) as error:
+        scan_collection("train", project)
+    text = str(error.value)
+    assert text.startswith("collection train: 12 of 48 files are missing: the first ten: images/f00_red.png")
+    assert text.count(".png") == 10
+
+
+def test_one_missing_file_is_one_sentence(project):
+    Path("images/f04_blue.png").unlink()
+    with pytest.raises(SheetError, match=r"^collection train: 1 of 48 file is missing: images/f04_blue\.png$"):
+        scan_collection("train", project)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("images/{id}.png", "lacks the placeholder {colour}"),
+        ("images/{name}_{colour}.png", "has the unknown placeholder {name}"),
+        ("images/{id_{colour}.png", "is no file pattern"),
+        ("images/{id.__class__}_{colour}", "has the unknown placeholder"),
+    ],
+)
+def test_bad_patterns_are_named(project, pattern, message):
+    project["collections"]["train"]["images"] = [pattern]
+    with pytest.raises(SheetError) as error:
+        scan_collection("train", project)
+    assert message in str(error.value)
+    assert "collections.train.images" in str(error.value)
+
+
+def test_simulated_fields_are_determined_by_the_seed(project):
+    collection = project["collections"]["train"]
+    del collection["images"]
+    collection["simulate"] = {"shape": [256, 256]}
+    shards = scan_collection("train", project)
+    before = states()
+    row = read_manifest(f"results/sheet/train/{shards[0]}.csv")[0]
+    assert row.seed == 1
+    assert row.paths["red"] == f"resources/simulated/train/{shards[0]}/{row.id}_red.png"
+    project["seed"] = 2
+    scan_collection("train", project)
+    assert changed(before) == set(before)

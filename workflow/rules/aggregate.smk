@@ -1,0 +1,35 @@
+"""Pooling.
+
+Inputs: the predictions, cells and fields of a collection's shards.
+Outputs: one table of cells, one of fields, one of proteins where the antibody is known, and an AnnData file.
+Steps: join, check that every cell is there once, pool over field and antibody.
+"""
+
+
+rule aggregate:
+    """Join a collection's predictions and pool them into calls per field and protein."""
+    input:
+        predictions=lambda wildcards: of_shards(
+            "results/predictions/{collection}/shards/{shard}.parquet", wildcards.collection
+        ),
+        cells=lambda wildcards: of_shards("results/cells/{collection}/{shard}.parquet", wildcards.collection),
+        fields="results/sheet/{collection}.parquet",
+    output:
+        cells="results/predictions/{collection}/cells.parquet",
+        fields="results/predictions/{collection}/fields.parquet",
+        proteins="results/predictions/{collection}/proteins.parquet",
+        h5ad="results/predictions/{collection}/cells.h5ad",
+    log:
+        "logs/aggregate/{collection}.log",
+    benchmark:
+        "benchmarks/aggregate/{collection}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(16000),
+        runtime=grows(60),
+    params:
+        version=room_version("pooling"),
+    script:
+        "../scripts/aggregate.py"

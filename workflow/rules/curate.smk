@@ -1,0 +1,35 @@
+"""Curation.
+
+Inputs: the cell and field tables of the training collection.
+Outputs: the examples (one row each: cell, labels, weight, origin, part), a summary of counts, the cells left out.
+Steps: filter, label, add negatives, split by group, oversample.
+"""
+
+
+rule curate:
+    """Choose and label the cells that train and validate the model."""
+    input:
+        cells=lambda wildcards: of_shards("results/cells/{collection}/{shard}.parquet", training_collection(wildcards)),
+        fields=lambda wildcards: f"results/sheet/{training_collection(wildcards)}.parquet",
+        truth=training_truth,
+    output:
+        examples="results/dataset/examples.parquet",
+        summary=report("results/dataset/summary.json", caption="../report/summary.rst", category="Data"),
+        rejected="results/dataset/rejected_cells.parquet",
+    log:
+        "logs/curate.log",
+    benchmark:
+        "benchmarks/curate.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(60),
+    params:
+        curation=config["curation"],
+        truth=training_truth_pattern,
+        seed=config["seed"],
+        version=room_version("curation"),
+    script:
+        "../scripts/curate.py"

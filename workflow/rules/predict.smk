@@ -1,0 +1,34 @@
+"""Prediction.
+
+Inputs: a shard's tiles and cells, and a model folder.
+Outputs: probabilities, label set and embedding of every cell of the shard.
+Steps: check the model, average the dihedral views, apply the thresholds.
+"""
+
+
+rule predict:
+    """Predict the locations of the cells of one shard."""
+    input:
+        model=model_files,
+        cells="results/cells/{collection}/{shard}.parquet",
+        tiles=[f"results/tiles/{{collection}}/{{shard}}/{colour}.tfrecord" for colour in COLOURS],
+    output:
+        "results/predictions/{collection}/shards/{shard}.parquet",
+    log:
+        "logs/predict/{collection}/{shard}.log",
+    benchmark:
+        "benchmarks/predict/{collection}/{shard}.tsv"
+    conda:
+        "../../envs/tensorflow.yaml"
+    threads: 8
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(120),
+        **GPU,
+    params:
+        model=MODEL,
+        predict={key: config["predict"][key] for key in ("views", "batch_size")},
+        gpu=config["train"]["gpu"],
+        version=room_version("prediction"),
+    script:
+        "../scripts/predict.py"

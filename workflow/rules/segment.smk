@@ -1,0 +1,32 @@
+"""Segmentation.
+
+Inputs: a shard's manifest (and, through it, its channel files).
+Outputs: label images of cells and nuclei, and a table of what became of each field.
+Steps: a Dask cluster inside the job, one field a task; a field that fails is recorded and the rest goes on.
+"""
+
+
+rule segment:
+    """Find the nuclei and cells of the fields of one shard."""
+    input:
+        manifest="results/sheet/{collection}/{shard}.csv",
+        images=simulated,
+    output:
+        directory("results/segmentation/{collection}/{shard}"),
+    log:
+        "logs/segment/{collection}/{shard}.log",
+    benchmark:
+        "benchmarks/segment/{collection}/{shard}.tsv"
+    conda:
+        "../../envs/hpacellseg.yaml" if config["segmentation"]["backend"] == "hpacellseg" else "../../envs/segmentation.yaml"
+    threads: 4
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(120),
+    params:
+        segmentation=config["segmentation"],
+        dask=config["dask"],
+        max_rejected_fraction=config["max_rejected_fraction"],
+        version=room_version("segmentation"),
+    script:
+        "../scripts/segment.py"

@@ -1,0 +1,50 @@
+"""What became of every field.
+
+Inputs: the field tables of all shards.
+Outputs: one table of fields per collection, and the list of all that was rejected, with reasons.
+Steps: join.
+"""
+
+
+rule sheet:
+    """Join the field tables of a collection's shards."""
+    input:
+        lambda wildcards: of_shards("results/cells/{collection}/{shard}.fields.parquet", wildcards.collection),
+    output:
+        "results/sheet/{collection}.parquet",
+    log:
+        "logs/sheet/{collection}.log",
+    benchmark:
+        "benchmarks/sheet/{collection}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(20),
+    params:
+        version=room_version("tables"),
+    script:
+        "../scripts/sheet.py"
+
+
+rule rejected:
+    """List every field that was rejected at any stage of the collections to predict and to train on."""
+    input:
+        lambda wildcards: expand("results/sheet/{collection}.parquet", collection=used_collections(wildcards)),
+    output:
+        report("results/sheet/rejected.csv", caption="../report/rejected.rst", category="Data"),
+    log:
+        "logs/sheet/rejected.log",
+    benchmark:
+        "benchmarks/sheet/rejected.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(20),
+    params:
+        version=room_version("tables"),
+    script:
+        "../scripts/rejected.py"

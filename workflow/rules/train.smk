@@ -1,0 +1,61 @@
+"""Training.
+
+Inputs: the training data.
+Outputs: a model folder that explains itself, and the curves of its training.
+Steps: build the network, train it, fit the thresholds on the validation part.
+"""
+
+
+rule train:
+    """Train the network."""
+    input:
+        examples="results/dataset/examples.parquet",
+        parts=expand("results/dataset/{part}", part=["train", "validation"]),
+    output:
+        expand("results/model/{name}", name=MODEL_FILES),
+        history=report("results/model/history.csv", caption="../report/history.rst", category="Model"),
+        card="results/model/card.md",
+        logs=directory("results/model/logs"),
+    log:
+        "logs/train.log",
+    benchmark:
+        "benchmarks/train.tsv"
+    conda:
+        "../../envs/tensorflow.yaml"
+    threads: 8
+    resources:
+        mem_mb=grows(16000),
+        runtime=grows(1440),
+        **GPU,
+    params:
+        train=config["train"],
+        seed=config["seed"],
+        version=room_version("training"),
+    script:
+        "../scripts/train.py"
+
+
+rule training_curves:
+    """Draw the learning rate, loss, accuracy and AUC over the epochs."""
+    input:
+        "results/model/history.csv",
+    output:
+        [
+            report(f"results/figures/{name}.{suffix}", caption="../report/training.rst", category="Model")
+            for name in TRAINING_FIGURES
+            for suffix in ("svg", "png")
+        ],
+    log:
+        "logs/training_curves.log",
+    benchmark:
+        "benchmarks/training_curves.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(20),
+    params:
+        version=room_version("figures"),
+    script:
+        "../scripts/training_curves.py"

@@ -1,0 +1,25 @@
+"""Find the nuclei and cells of the fields of one shard."""
+
+from hpaloc.files import atomic_directory
+from hpaloc.progress import log_to
+from hpaloc.segmentation import segment_shard
+from hpaloc.sheet import read_manifest
+
+
+def main(job):
+    with atomic_directory(job.output[0]) as folder:
+        segment_shard(
+            read_manifest(job.input.manifest),
+            folder,
+            job.params.segmentation,
+            job.params.dask,
+            threads=job.threads,
+            memory_mb=job.resources.mem_mb,
+            max_rejected_fraction=job.params.max_rejected_fraction,
+        )
+
+
+# Dask's workers import this file anew; only the job itself may start a cluster.
+if __name__ == "__main__":
+    log_to(snakemake.log[0])
+    main(snakemake)

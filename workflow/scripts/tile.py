@@ -1,0 +1,25 @@
+"""Measure the cells of one shard and cut each into a tile per colour."""
+
+from hpaloc.classes import COLOURS
+from hpaloc.progress import log_to
+from hpaloc.sheet import read_manifest
+from hpaloc.tiles import tile_shard
+
+
+def main(job):
+    tile_shard(
+        read_manifest(job.input.manifest),
+        job.input.masks,
+        job.output.cells,
+        job.output.fields,
+        dict(zip(COLOURS, job.output.tiles, strict=True)),
+        size=job.params.tiles["size"],
+        mask_neighbours=job.params.tiles["mask_neighbours"],
+        threads=job.threads,
+        max_rejected_fraction=job.params.max_rejected_fraction,
+    )
+
+
+if __name__ == "__main__":
+    log_to(snakemake.log[0])
+    main(snakemake)
