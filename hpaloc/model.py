@@ -1,0 +1,272 @@
+"""The ResNet-50 of hpaloc: any subset of the four colours, the head of the method, and its inference twin."""
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hpaloc.classes import COLOURS, N_CLASSES, NAMES
+from hpaloc.files import digest
+
+HEADS = ("sigmoid", "softmax")
+# The colour each input plane of the public ImageNet weights is taken for.
+IMAGENET_CHANNELS = ("red", "green", "blue")
+# The stride of the last block in pixels: below it the last map has no extent.
+SMALLEST_INPUT = 32
+
+
+class ModelError(ValueError):
+    """A model cannot be built or loaded as asked; the message names the key or the file."""
+
+
+@keras.saving.register_keras_serializable(package="hpaloc")
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalisation of the last axis of a (n, h, w, c) map by TensorFlow's fused kernel.
+
+    The results are those of `keras.layers.BatchNormalization`, whose chain of elementwise kernels costs a
+    training step on a CPU about a sixth of its time and, in bfloat16, casts every map to float32 and back. The
+    statistics are float32 whatever the compute type.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Normalise by the batch's statistics when training, else by the moving ones."""
+        learn = bool(training) and self.trainable
+        empty = tf.zeros([0], tf.float32)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=empty if learn else tf.convert_to_tensor(self.moving_mean),
+            variance=empty if learn else tf.convert_to_tensor(self.moving_variance),
+            epsilon=self.epsilon,
+            is_training=learn,
+        )
+        if learn:
+            self.moving_mean.assign(self.moving_mean * self.momentum + mean * (1.0 - self.momentum))
+            self.moving_variance.assign(self.moving_variance * self.momentum + variance * (1.0 - self.momentum))
+        return outputs
+
+
+def check_channels(channels: Sequence[str]) -> tuple[str, ...]:
+    """Return the colours of the input planes; ModelError if one is unknown, repeated, or none is given."""
+    channels = tuple(channels)
+    if not channels or len(set(channels)) != len(channels) or not set(channels) <= set(COLOURS):
+        raise ModelError(f"channels must be distinct colours out of {', '.join(COLOURS)}, got {list(channels)}")
+    return channels
+
+
+def adapt_first_convolution(kernel: np.ndarray, source: Sequence[str], target: Sequence[str]) -> np.ndarray:
+    """Turn a first kernel for the colours ``source`` into one for the colours ``target``.
+
+    ``kernel`` is (k, k, len(source), filters); the result (k, k, len(target), filters), same dtype. A colour the
+    source knows keeps its plane, any other starts from the mean of the source's planes, and where the number of
+    colours changes all are scaled by len(source) / len(target), which keeps the mean response to a grey image.
+    """
+    if kernel.shape[2] != len(source):
+        raise ModelError(f"the first kernel has {kernel.shape[2]} planes, not one for each of {list(source)}")
+    mean = kernel.mean(axis=2)
+    planes = [kernel[:, :, source.index(colour)] if colour in source else mean for colour in target]
+    return np.stack(planes, axis=2) * kernel.dtype.type(len(source) / len(target))
+
+
+def backbone(channels: int, input_size: int | None = None, momentum: float = 0.9) -> keras.Model:
+    """Return an untrained ResNet-50 v1 without top: images 0..255 (n, S, S, channels) to maps (n, S/32, S/32, 2048).
+
+    The graph and the layer names are those of `keras.applications.ResNet50`, with these changes: no bias in
+    convolutions, which the batch norm behind each would cancel (that of the first also takes the scale of the
+    images away); He initialisation (He et al. 2015, arXiv:1502.01852); the last scale of each residual block
+    starts from 0, so that every block starts as the identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1);
+    moving averages of momentum 0.9, since with the 0.99 of Keras they trail the weights by hundreds of steps.
+    ``input_size`` S in pixels; None takes any size from 32 up.
+    """
+    if input_size is not None and input_size < SMALLEST_INPUT:
+        raise ModelError(f"input_size must be at least {SMALLEST_INPUT}, got {input_size}")
+    shape = (input_size, input_size, channels)
+    with warnings.catch_warnings():
+        # Keras warns of any number of channels but 1 and 3.
+        warnings.simplefilter("ignore", UserWarning)
+        stock = keras.applications.ResNet50(include_top=False, weights=None, input_shape=shape, name="resnet50")
+
+    def rebuild(layer: keras.layers.Layer) -> keras.layers.Layer:
+        settings = layer.get_config()
+        if isinstance(layer, keras.layers.BatchNormalization):
+            settings |= {"momentum": momentum}
+            if layer.name.endswith("_3_bn"):
+                settings["gamma_initializer"] = "zeros"
+            return FusedBatchNormalization.from_config(settings)
+        if isinstance(layer, keras.layers.Conv2D):
+            settings |= {"use_bias": False, "kernel_initializer": "he_normal"}
+        return type(layer).from_config(settings)
+
+    return keras.models.clone_model(stock, keras.Input(shape, name="image"), rebuild)
+
+
+def classifier(
+    channels: Sequence[str],
+    head: str = "sigmoid",
+    input_size: int | None = 224,
+    weights: str = "none",
+    dropout: Sequence[float] = (0.5, 0.25),
+    units: int = 512,
+) -> keras.Model:
+    """Return the cell classifier: tiles 0..255 (n, S, S, len(channels)) to probabilities (n, 19) float32.
+
+    Above the backbone stands the head of METHOD.md: global average pooling, batch norm, dropout, dense ``units``
+    relu (the layer ``embedding``), batch norm, dropout, dense 19. The last bias starts at the odds of 1 in 19.
+    ``weights`` is ``none``, ``imagenet`` (downloaded by Keras, its own digest checked) or a path to a .keras or
+    .h5 file; see `load_backbone`. Raises ModelError for an unknown head, colour, weight file or size.
+    """
+    channels = check_channels(channels)
+    if head not in HEADS:
+        raise ModelError(f"head must be one of {', '.join(HEADS)}, got {head!r}")
+    body = backbone(len(channels), input_size)
+    average = {"momentum": 0.9, "epsilon": 1.001e-5}
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(body.output)
+    x = keras.layers.BatchNormalization(**average, name="pool_bn")(x)
+    x = keras.layers.Dropout(dropout[0], name="pool_dropout")(x)
+    x = keras.layers.Dense(units, activation="relu", kernel_initializer="he_normal", name="embedding")(x)
+    x = keras.layers.BatchNormalization(**average, name="embedding_bn")(x)
+    x = keras.layers.Dropout(dropout[1], name="embedding_dropout")(x)
+    # Starting from the odds of 1 in 19 saves a sigmoid head the steps it would spend on learning that most are no.
+    bias = keras.initializers.Constant(-np.log(N_CLASSES - 1.0) if head == "sigmoid" else 0.0)
+    x = keras.layers.Dense(N_CLASSES, activation=head, bias_initializer=bias, dtype="float32", name="location")(x)
+    model = keras.Model(body.input, x, name="hpaloc_resnet50")
+    if weights != "none":
+        load_weights(model, channels, weights)
+    return model
+
+
+def load_weights(model: keras.Model, channels: Sequence[str], weights: str) -> list[str]:
+    """Fill a classifier made for ``channels`` from ``weights`` and return the names of the layers filled.
+
+    ``imagenet`` and .h5 files hold the stock ResNet-50 of Keras: its backbone is taken, the biases of its
+    convolutions and the mean that its own pre-processing subtracts go into the moving means. A .keras file is
+    another classifier of hpaloc, its config.json beside it: all layers are taken. The first kernel goes through
+    `adapt_first_convolution`. Nothing in a file is executed: of a .keras file, too, only the arrays are read.
+    Raises ModelError if the file is missing, of another kind, or does not fit.
+    """
+    if weights != "imagenet" and not Path(weights).exists():
+        raise ModelError(f"train.weights: no such file: {weights}")
+    if weights == "imagenet" or str(weights).endswith(".h5"):
+        try:
+            source = keras.applications.ResNet50(include_top=False, weights=weights)
+        except Exception as error:
+            raise ModelError(f"train.weights: cannot load {weights} into Keras' ResNet50: {error}") from error
+        _strip_stock(source)
+        planes: Sequence[str] = IMAGENET_CHANNELS
+    elif str(weights).endswith(".keras"):
+        source, settings, _ = load_folder(Path(weights).parent, Path(weights).name)
+        planes = settings["channels"]
+    else:
+        raise ModelError(f"train.weights must be none, imagenet or a .keras or .h5 file, got {weights}")
+    names = {layer.name for layer in source.layers if layer.weights}
+    filled = []
+    for layer in model.layers:
+        if not layer.weights or layer.name not in names:
+            continue
+        arrays = source.get_layer(layer.name).get_weights()
+        if isinstance(layer, keras.layers.Conv2D):
+            arrays = arrays[:1]
+        if layer.name == "conv1_conv":
+            arrays[0] = adapt_first_convolution(arrays[0], list(planes), list(channels))
+        try:
+            layer.set_weights(arrays)
+        except ValueError as error:
+            raise ModelError(f"train.weights: {weights} does not fit layer {layer.name}: {error}") from error
+        filled.append(layer.name)
+    return filled
+
+
+def _strip_stock(source: keras.Model) -> None:
+    """Move the convolution biases and the input mean of a stock ResNet-50 into the moving means, in place."""
+    # Keras' "caffe" pre-processing: planes in the order blue, green, red, minus these means of ImageNet.
+    mean = np.array([123.68, 116.779, 103.939], np.float32)
+    for layer in source.layers:
+        if not isinstance(layer, keras.layers.Conv2D):
+            continue
+        kernel, bias = layer.get_weights()
+        if layer.name == "conv1_conv":
+            kernel = kernel[:, :, ::-1]
+            bias = bias - np.einsum("hwcf,c->f", kernel, mean)
+        norm = source.get_layer(layer.name.removesuffix("_conv") + "_bn")
+        gamma, beta, moving_mean, moving_variance = norm.get_weights()
+        norm.set_weights([gamma, beta, moving_mean - bias, moving_variance])
+        layer.set_weights([kernel, np.zeros_like(bias)])
+
+
+def load_folder(folder: Path, name: str = "model.keras") -> tuple[keras.Model, dict[str, Any], dict[str, Any]]:
+    """Return (classifier, config, thresholds) of a model folder whose files agree with its checksums.json.
+
+    The network is built from config.json by `classifier` and only the arrays of ``name`` are read, so that no code
+    and no class name out of the file is ever run. Raises ModelError naming a file that is missing or was changed,
+    or a folder written for another list of classes.
+    """
+    folder = Path(folder)
+    check_folder(folder)
+    config = json.loads((folder / "config.json").read_text())
+    thresholds = json.loads((folder / "thresholds.json").read_text())
+    if config["classes"] != list(NAMES):
+        raise ModelError(f"{folder / 'config.json'}: its classes are not the {N_CLASSES} of hpaloc")
+    model = classifier(
+        config["channels"], config["head"], config["input_size"], dropout=config["dropout"], units=config["units"]
+    )
+    try:
+        model.load_weights(str(folder / name))
+    except Exception as error:
+        raise ModelError(f"{folder / name} does not hold the network that config.json describes: {error}") from error
+    return model, config, thresholds
+
+
+def write_checksums(folder: Path, names: Sequence[str]) -> None:
+    """Write checksums.json, the SHA-256 digest of each named file of a model folder."""
+    sums = {name: digest(folder / name) for name in names}
+    (folder / "checksums.json").write_text(json.dumps(sums, indent=2) + "\n")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ModelError unless every file that checksums.json lists is there and has the digest it had."""
+    path = Path(folder) / "checksums.json"
+    if not path.is_file():
+        raise ModelError(f"{folder} is no model folder: it has no checksums.json")
+    sums: Mapping[str, str] = json.loads(path.read_text())
+    for name in ("model.keras", "config.json", "thresholds.json"):
+        if name not in sums:
+            raise ModelError(f"{path} does not list {name}")
+    for name, expected in sums.items():
+        if not (Path(folder) / name).is_file():
+            raise ModelError(f"{Path(folder) / name} is missing")
+        if digest(Path(folder) / name) != expected:
+            raise ModelError(f"{Path(folder) / name} was changed after the model folder was written (checksums.json)")
+
+
+def fold_batch_norm(model: keras.Model) -> keras.Model:
+    """Return the inference twin of a classifier: each batch norm of a map folded into the convolution before it.
+
+    Same inputs, outputs and names of the layers that stay; weights are copies. A convolution then ends in a
+    bias, which TensorFlow fuses with it, its activation and the residual sum into one kernel.
+    """
+
+    def rebuild(layer: keras.layers.Layer) -> keras.layers.Layer:
+        settings = layer.get_config()
+        if isinstance(layer, keras.layers.Conv2D):
+            settings["use_bias"] = True
+        return type(layer).from_config(settings)
+
+    def skip(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if isinstance(layer, FusedBatchNormalization) else layer(*args, **kwargs)
+
+    twin = keras.models.clone_model(model, clone_function=rebuild, call_function=skip)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            norm = model.get_layer(layer.name.removesuffix("_conv") + "_bn")
+            gamma, beta, mean, variance = (np.float64(array) for array in norm.get_weights())
+            scale = gamma / np.sqrt(variance + norm.epsilon)
+            twin.get_layer(layer.name).set_weights([layer.get_weights()[0] * scale, beta - mean * scale])
+        elif layer.weights and not isinstance(layer, FusedBatchNormalization):
+            twin.get_layer(layer.name).set_weights(layer.get_weights())
+    return twin
