@@ -1,0 +1,160 @@
+"""The tables of cells, fields and examples: their Parquet schemas, reading and writing."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hpaloc.classes import COLOURS, N_CLASSES
+from hpaloc.files import atomic_path
+
+REGIONS = ("cell", "nucleus", "cytoplasm", "ring")
+# The three stains that are the same whatever the protein: two images of the same cells agree in them.
+REFERENCE_COLOURS = ("red", "blue", "yellow")
+LABEL_COLUMNS = tuple(f"label_{index}" for index in range(N_CLASSES))
+PARTS = ("train", "validation")
+
+
+def _measurements() -> list[tuple[str, pa.DataType]]:
+    columns = []
+    for colour in COLOURS:
+        columns += [(f"{colour}_{region}_{what}", pa.float32()) for region in REGIONS for what in ("mean", "std")]
+        columns += [(f"{colour}_{what}", pa.float32()) for what in ("median", "p99", "peak", "saturated")]
+        columns += [(f"{colour}_nucleus_cytoplasm_ratio", pa.float32())]
+    return columns
+
+
+CELLS = pa.schema(
+    [
+        ("field", pa.string()),
+        ("cell", pa.int32()),
+        ("labels", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("pixel_size", pa.float64()),
+        *((edge, pa.int32()) for edge in ("y0", "x0", "y1", "x1")),
+        *((name, pa.float32()) for name in ("centroid_y", "centroid_x", "centroid_y_um", "centroid_x_um")),
+        ("area_px", pa.int32()),
+        ("area_um2", pa.float32()),
+        ("nucleus_area_px", pa.int32()),
+        ("nucleus_area_um2", pa.float32()),
+        ("nucleus_fraction", pa.float32()),
+        ("nucleus_cytoplasm_area_ratio", pa.float32()),
+        ("border", pa.bool_()),
+        *_measurements(),
+        ("focus", pa.float32()),
+        ("saturation", pa.float32()),
+        ("green_signal", pa.float32()),
+        ("rle", pa.string()),
+    ]
+)
+
+FIELDS = pa.schema(
+    [
+        ("field", pa.string()),
+        ("labels", pa.string()),
+        ("antibody", pa.string()),
+        ("cell_line", pa.string()),
+        ("split", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("dtype", pa.string()),
+        ("pixel_size", pa.float64()),
+        ("n_cells", pa.int32()),
+        ("status", pa.string()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("full_scale", pa.int32()),
+        *((f"{colour}_{what}", pa.float32()) for colour in COLOURS for what in ("background", "noise", "white")),
+        ("green_threshold", pa.float32()),
+        *((f"hash_{colour}", pa.uint64()) for colour in REFERENCE_COLOURS),
+    ]
+)
+
+EXAMPLES = pa.schema(
+    [
+        ("part", pa.string()),
+        ("record_shard", pa.int32()),
+        ("position", pa.int32()),
+        ("field", pa.string()),
+        ("cell", pa.int32()),
+        ("key", pa.int64()),
+        ("shard", pa.int32()),
+        ("row", pa.int32()),
+        ("group", pa.string()),
+        ("origin", pa.string()),
+        ("copy", pa.int32()),
+        ("copies", pa.int32()),
+        ("green_scale", pa.float32()),
+        ("weight", pa.float32()),
+        ("labels", pa.string()),
+        *((column, pa.uint8()) for column in LABEL_COLUMNS),
+    ]
+)
+
+
+class TableError(ValueError):
+    """A table that lacks a column or mixes what should be apart; the message names the file or column."""
+
+
+class TooManyRejected(RuntimeError):
+    """More fields were rejected than `max_rejected_fraction` allows; `rejected` lists (field, reason)."""
+
+    def __init__(self, rejected: Sequence[tuple[str, str]], n_fields: int, fraction: float) -> None:
+        self.rejected = list(rejected)
+        lines = "\n".join(f"  {field}: {reason}" for field, reason in self.rejected)
+        super().__init__(
+            f"{len(self.rejected)} of {n_fields} fields rejected, max_rejected_fraction is {fraction}:\n{lines}"
+        )
+
+
+def to_table(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema) -> pa.Table:
+    """Bring rows into the columns, order and types of ``schema``.
+
+    Missing values (None, NaN) become nulls. Raises TableError naming a column that is lacking.
+    """
+    if isinstance(rows, pd.DataFrame):
+        lacking = [name for name in schema.names if name not in rows]
+        if lacking:
+            raise TableError(f"the table lacks the column {lacking[0]}")
+        return pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False).replace_schema_metadata()
+    return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def write_table(path: str | os.PathLike[str], table: pa.Table) -> None:
+    """Write a Parquet file in one atomic step; equal tables give equal bytes."""
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def _read(paths: Iterable[str | os.PathLike[str]], key: str, schema: pa.Schema) -> pd.DataFrame:
+    parts = []
+    for shard, path in enumerate(paths):
+        part = pq.read_table(path)
+        if key not in part.column_names:
+            raise TableError(f"{os.fspath(path)}: lacks the column {key}")
+        frame = part.to_pandas()
+        parts.append(frame.assign(shard=np.int32(shard), row=np.arange(len(frame), dtype=np.int32)))
+    if not parts:
+        return schema.empty_table().to_pandas().assign(shard=np.int32(0), row=np.int32(0))
+    filled = [part for part in parts if len(part)] or parts[:1]
+    return pd.concat(filled, ignore_index=True)
+
+
+def read_cells(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
+    """Read the cell tables of a collection's shards into one.
+
+    Adds ``shard``, the position of the table in ``paths``, and ``row``, the position of the cell in its table and so
+    of its tile in the shard's record files. Raises TableError naming a file that is no table of cells.
+    """
+    return _read([Path(path) for path in paths], "cell", CELLS)
+
+
+def read_fields(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
+    """Read the field tables of a collection's shards into one, with ``shard`` and ``row`` as read_cells adds them."""
+    return _read([Path(path) for path in paths], "field", FIELDS)

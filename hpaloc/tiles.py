@@ -1,0 +1,426 @@
+"""From a segmented field to measured cells and to one square tile per cell and colour."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cc3d
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from hpaloc import rle
+from hpaloc.classes import COLOURS, format_labels
+from hpaloc.files import atomic_path
+from hpaloc.images import ImageError, read_field
+from hpaloc.masks import MaskError, mask_path, read_mask
+from hpaloc.progress import log, track
+from hpaloc.sheet import ManifestRow
+from hpaloc.tables import CELLS, FIELDS, REFERENCE_COLOURS, REGIONS, TooManyRejected, to_table, write_table
+from hpaloc.tfrecord import FORMATS, RecordWriter, TileRecord, frame
+
+RING_UM = 1.0
+"""Width of the membrane ring in µm: the cell's outline as wide as the light microscope draws a membrane, and a bit."""
+
+WHITE_PERCENTILE = 99.98
+WHITE_NOISE = 24.0
+WHITE_FLOOR = 1 / 16
+GREEN_SPREAD = 5.0
+
+_FINE_UM = 0.25
+_COARSE_UM = 0.8
+# Rows of a field that the background is measured on: neighbours along a row are kept, for the noise.
+_ROW_STEP = 4
+_ENOUGH_BACKGROUND = 0.005
+
+
+@dataclass(frozen=True)
+class ColourLevels:
+    """Intensities of one colour of one field, in its own grey levels.
+
+    background: the median outside the cells; spread: half of the way from there to the 97.7th percentile outside
+    (one standard deviation, were it Gaussian); noise: the standard deviation from pixel to pixel; white: the level
+    that a tile's reader shows as 1.0.
+    """
+
+    background: float
+    spread: float
+    noise: float
+    white: float
+
+
+def full_scale(images: Mapping[str, np.ndarray]) -> int:
+    """Return the largest grey level that the field's detector could give.
+
+    255 for 8-bit images. In 16-bit files the detector is told by the brightest pixel of all colours: the smallest of
+    8, 10, 12, 14 and 16 bits that holds it, since cameras of 12 bits are commonly stored in 16.
+    """
+    first = next(iter(images.values()))
+    if first.dtype == np.uint8:
+        return 255
+    brightest = max(int(image.max(initial=0)) for image in images.values())
+    return next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if brightest < 2**bits)
+
+
+def _noise(image: np.ndarray, where: np.ndarray, at_most: float) -> float:
+    """Standard deviation of the pixel noise, from the mean absolute difference of neighbours in a row.
+
+    For Gaussian noise E|a - b| = 2 sigma / sqrt(pi). Only pairs of dark pixels count: differences between bright ones
+    are structure.
+    """
+    dark = where & (image <= at_most)
+    pairs = dark[:, 1:] & dark[:, :-1]
+    if not pairs.any():
+        return 0.0
+    difference = cv2.absdiff(image[:, 1:], image[:, :-1])
+    return float(difference[pairs].mean(dtype=np.float64) * math.sqrt(math.pi) / 2)
+
+
+def colour_levels(
+    image: np.ndarray, outside: np.ndarray, inside: np.ndarray, histogram: np.ndarray, scale: int
+) -> ColourLevels:
+    """Measure background, noise and white level of one colour of a field.
+
+    image: (h, W), every fourth row of the field; outside, inside: (h, W) bool, pixels well away from and in cells;
+    histogram: (n,) counts of the field's grey levels inside cells; scale: the detector's largest level. Returns
+    ColourLevels.
+
+    White is the 99.98th percentile inside the field's cells, which follows exposure, gain and bit depth, but never
+    lower than the background plus 24 times the noise, and never lower than 1/16 of the detector's range: so a dim
+    field with clean signal is stretched to full range and one with nothing but noise stays dark.
+    """
+    if outside.mean() >= _ENOUGH_BACKGROUND:
+        values = image[outside]
+    else:
+        # A field without gaps between its cells: its darkest pixels stand for the background.
+        values = image[image <= np.percentile(image, 2)]
+        outside = image <= np.percentile(image, 2)
+    background, upper = (float(level) for level in np.percentile(values, (50, 97.7)))
+    spread = (upper - background) / 2
+    noise = _noise(image, outside, upper)
+    total = int(histogram.sum())
+    if total:
+        cumulative = np.cumsum(histogram)
+        bright = float(np.searchsorted(cumulative, WHITE_PERCENTILE / 100 * total))
+        middle = float(np.searchsorted(cumulative, total / 2))
+        noise = max(noise, _noise(image, inside, middle))
+    else:
+        bright = upper
+    white = max(bright, background + WHITE_NOISE * noise, scale * WHITE_FLOOR)
+    return ColourLevels(background, spread, noise, white)
+
+
+def perceptual_hash(image: np.ndarray) -> int:
+    """Return a 64-bit perceptual hash: alike images differ in few bits.
+
+    image: (H, W), uint8 or uint16. The 8 x 8 lowest cosine frequencies, without the mean, of the image reduced to
+    32 x 32 and compared with their median (the pHash of C. Zauner, 2010, as in imagehash.phash). Scaling of the
+    intensities leaves it as it is.
+    """
+    small = cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    low = cv2.dct(small)[:8, :8].ravel()
+    bits = low > np.median(low[1:])
+    bits[0] = False
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def square(crop: np.ndarray) -> np.ndarray:
+    """Pad an (h, w) crop with zeros to (n, n), n the longer side; of an odd difference the odd pixel goes right or
+    to the bottom."""
+    height, width = crop.shape
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    padded = np.zeros((side, side), crop.dtype)
+    padded[top : top + height, left : left + width] = crop
+    return padded
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize a square image bicubically, antialiased when it shrinks.
+
+    image: (n, n) uint8 or uint16. Returns (size, size) of the same type, rounded and clipped to its range. Pillow's
+    bicubic kernel (Keys, a = -0.5), stretched by the factor of reduction, on float32.
+    """
+    if image.shape[0] == size:
+        return image
+    resized = np.asarray(Image.fromarray(image.astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC))
+    return np.clip(np.rint(resized), 0, np.iinfo(image.dtype).max).astype(image.dtype)
+
+
+def _odd(pixels: float) -> int:
+    return max(3, 2 * round((pixels - 1) / 2) + 1)
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below > 0 else math.nan
+
+
+@dataclass
+class TiledField:
+    """What a field gives: its row of FIELDS, its rows of CELLS, and per colour its cells' framed records."""
+
+    row: dict[str, Any]
+    cells: list[dict[str, Any]] = field(default_factory=list)
+    records: dict[str, list[bytes]] = field(default_factory=dict)
+
+
+def tile_field(
+    field: str,
+    images: Mapping[str, np.ndarray],
+    cells: np.ndarray,
+    nuclei: np.ndarray,
+    pixel_size: float,
+    size: int = 256,
+    mask_neighbours: bool = False,
+    format: str = "png",
+) -> TiledField:
+    """Measure every cell of a field and cut its tiles.
+
+    images: {colour: (H, W) uint8 or uint16}, one type; cells, nuclei: (H, W) label images with shared ids;
+    pixel_size: µm. Returns the measured part of the field's row, a row per cell in the order of ids, and the cells'
+    records per colour in the same order. ``mask_neighbours`` sets all but the cell itself to zero before resizing.
+    Raises ValueError where shapes or pixel types differ.
+    """
+    shape = cells.shape
+    for name, image in (*images.items(), ("nucleus mask", nuclei)):
+        if image.shape != shape:
+            raise ValueError(f"field {field}: the {name} is {image.shape}, the cell mask {shape}")
+    dtypes = {image.dtype for image in images.values()}
+    if len(dtypes) != 1:
+        raise ValueError(f"field {field}: its colours are of different pixel types, {sorted(map(str, dtypes))}")
+    dtype = dtypes.pop()
+    height, width = shape
+    scale = full_scale(images)
+    n_levels = max(scale, *(int(image.max(initial=0)) for image in images.values())) + 1
+    levels = np.arange(n_levels, dtype=np.float64)
+    squares = levels * levels
+
+    statistics = cc3d.statistics(cells, no_slice_conversion=True)
+    areas = statistics["voxel_counts"]
+    ids = np.flatnonzero(areas)
+    ids = ids[ids != 0]
+    strings = rle.encode_labels(cells)
+
+    reach = round(RING_UM / pixel_size)
+    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    peaks = {colour: cv2.blur(image, (3, 3)) for colour, image in images.items()}
+    red = images["red"].astype(np.float32)
+    fine = cv2.blur(red, (_odd(_FINE_UM / pixel_size),) * 2) - cv2.blur(red, (_odd(_COARSE_UM / pixel_size),) * 2)
+
+    rows: list[dict[str, Any]] = []
+    tiles: dict[str, list[np.ndarray]] = {colour: [] for colour in images}
+    totals = {colour: np.zeros(n_levels, np.int64) for colour in images}
+    for id in ids.tolist():
+        y0, y1, x0, x1 = (int(edge) for edge in statistics["bounding_boxes"][id])
+        y1, x1 = y1 + 1, x1 + 1
+        # One pixel more on each side, where the field has it, lets the erosion see where the cell ends; the field's
+        # own edge is no membrane.
+        top, left, bottom, right = max(y0 - 1, 0), max(x0 - 1, 0), min(y1 + 1, height), min(x1 + 1, width)
+        wide = (cells[top:bottom, left:right] == id).astype(np.uint8)
+        core = cv2.erode(wide, kernel)
+        inner = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
+        box = np.s_[y0:y1, x0:x1]
+        mask = wide[inner].astype(bool)
+        # 0 is cytoplasm, 1 the membrane ring, 2 the nucleus.
+        region = np.where(nuclei[box] == id, 2, 1 - core[inner])[mask].astype(np.int64)
+        area = int(areas[id])
+        nucleus_area = int(np.count_nonzero(region == 2))
+        centroid_y, centroid_x = statistics["centroids"][id]
+        row: dict[str, Any] = {
+            "field": field,
+            "cell": id,
+            "height": height,
+            "width": width,
+            "pixel_size": pixel_size,
+            "y0": y0,
+            "x0": x0,
+            "y1": y1,
+            "x1": x1,
+            "centroid_y": centroid_y,
+            "centroid_x": centroid_x,
+            "centroid_y_um": centroid_y * pixel_size,
+            "centroid_x_um": centroid_x * pixel_size,
+            "area_px": area,
+            "area_um2": area * pixel_size**2,
+            "nucleus_area_px": nucleus_area,
+            "nucleus_area_um2": nucleus_area * pixel_size**2,
+            "nucleus_fraction": nucleus_area / area,
+            "nucleus_cytoplasm_area_ratio": _ratio(nucleus_area, area - nucleus_area),
+            "border": y0 == 0 or x0 == 0 or y1 == height or x1 == width,
+            "rle": strings[id],
+        }
+        for colour, image in images.items():
+            crop = image[box]
+            tile = np.where(mask, crop, 0).astype(dtype) if mask_neighbours else crop
+            tiles[colour].append(resize(square(tile), size))
+            counts = np.bincount(region * n_levels + crop[mask], minlength=3 * n_levels).reshape(3, n_levels)
+            whole = counts.sum(axis=0)
+            totals[colour] += whole
+            for name, histogram in zip(REGIONS, (whole, counts[2], counts[0] + counts[1], counts[1]), strict=True):
+                total = histogram.sum()
+                mean = histogram @ levels / total if total else math.nan
+                row[f"{colour}_{name}_mean"] = mean
+                row[f"{colour}_{name}_std"] = (
+                    math.sqrt(max(histogram @ squares / total - mean * mean, 0.0)) if total else math.nan
+                )
+            cumulative = np.cumsum(whole)
+            row[f"{colour}_median"] = int(np.searchsorted(cumulative, 0.5 * area))
+            row[f"{colour}_p99"] = int(np.searchsorted(cumulative, 0.99 * area))
+            row[f"{colour}_peak"] = int(peaks[colour][box][mask].max())
+            row[f"{colour}_saturated"] = whole[scale:].sum() / area
+            row[f"{colour}_nucleus_cytoplasm_ratio"] = _ratio(
+                row[f"{colour}_nucleus_mean"], row[f"{colour}_cytoplasm_mean"]
+            )
+        row["saturation"] = max(row[f"{colour}_saturated"] for colour in images)
+        row["focus"] = float(fine[box][mask].std(dtype=np.float64))
+        rows.append(row)
+
+    some = cells[::_ROW_STEP] != 0
+    apart = cv2.dilate((cells != 0).astype(np.uint8), kernel)[::_ROW_STEP] == 0
+    measured: dict[str, ColourLevels] = {
+        colour: colour_levels(np.ascontiguousarray(image[::_ROW_STEP]), apart, some, totals[colour], scale)
+        for colour, image in images.items()
+    }
+    green = measured["green"]
+    threshold = green.background + GREEN_SPREAD * max(green.spread, scale / 255)
+    for row in rows:
+        row["focus"] = _ratio(row["focus"], row["red_cell_mean"] - measured["red"].background)
+        row["green_signal"] = (row["green_peak"] - green.background) / (threshold - green.background)
+
+    of_field: dict[str, Any] = {
+        "height": height,
+        "width": width,
+        "dtype": str(dtype),
+        "n_cells": len(rows),
+        "full_scale": scale,
+        "green_threshold": threshold,
+    }
+    for colour, level in measured.items():
+        of_field |= {
+            f"{colour}_background": level.background,
+            f"{colour}_noise": level.noise,
+            f"{colour}_white": level.white,
+        }
+    for colour in REFERENCE_COLOURS:
+        of_field[f"hash_{colour}"] = perceptual_hash(images[colour])
+    records = {
+        colour: [
+            frame(TileRecord(field, row["cell"], tile, measured[colour].white).encode(format))
+            for row, tile in zip(rows, tiles[colour], strict=True)
+        ]
+        for colour in images
+    }
+    return TiledField(of_field, rows, records)
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _tile_row(
+    manifest: ManifestRow, segmented: Mapping[str, Any], folder: Path, size: int, mask_neighbours: bool, format: str
+) -> TiledField:
+    """Read and tile the field of one manifest row; an error of the field becomes its reason for rejection."""
+    labels = format_labels(manifest.labels) if manifest.labels else ""
+    row: dict[str, Any] = {
+        "field": manifest.id,
+        "labels": labels,
+        "antibody": manifest.antibody,
+        "cell_line": manifest.cell_line,
+        "split": manifest.split,
+        "height": segmented["height"],
+        "width": segmented["width"],
+        "dtype": segmented["dtype"],
+        "pixel_size": manifest.pixel_size,
+        "n_cells": 0,
+        "status": "rejected",
+        "stage": segmented["stage"],
+        "reason": segmented["reason"],
+    }
+    if segmented["status"] != "ok":
+        return TiledField(row)
+    row["stage"] = "tile"
+    try:
+        images = read_field(manifest.paths)
+        cells = read_mask(mask_path(folder, manifest.id, "cell"))
+        nuclei = read_mask(mask_path(folder, manifest.id, "nucleus"))
+        tiled = tile_field(manifest.id, images, cells, nuclei, manifest.pixel_size, size, mask_neighbours, format)
+    except (ImageError, MaskError, OSError, ValueError) as error:
+        row["reason"] = _reason(error)
+        return TiledField(row)
+    for cell in tiled.cells:
+        cell["labels"] = labels
+    tiled.row = row | tiled.row | {"status": "ok", "reason": ""}
+    return tiled
+
+
+def _in_order(pool: ThreadPoolExecutor, jobs: Iterator[Any], ahead: int) -> Iterator[TiledField]:
+    """Yield the results of the jobs in their order, with never more than ``ahead`` of them begun and not yielded."""
+    running: list[Future[TiledField]] = [pool.submit(_tile_row, *job) for job in islice(jobs, ahead)]
+    while running:
+        yield running.pop(0).result()
+        running += [pool.submit(_tile_row, *job) for job in islice(jobs, 1)]
+
+
+def tile_shard(
+    rows: Sequence[ManifestRow],
+    segmentation_dir: str | os.PathLike[str],
+    cells_path: str | os.PathLike[str],
+    fields_path: str | os.PathLike[str],
+    tile_paths: Mapping[str, str | os.PathLike[str]],
+    size: int = 256,
+    mask_neighbours: bool = False,
+    threads: int = 1,
+    max_rejected_fraction: float = 0.05,
+    format: str = "png",
+) -> None:
+    """Measure and cut every cell of a shard's fields.
+
+    ``segmentation_dir`` holds the masks and fields.parquet of the rule `segment`. Writes the tables CELLS and FIELDS
+    and, per colour of ``tile_paths``, one TFRecord file with the same cells in the same order: fields as in ``rows``,
+    cells by id. ``size`` is the side of a tile in px, ``format`` is png or raw. A field rejected by segmentation stays
+    so; one that cannot be read now is rejected with the stage `tile`. Each image is read once, at most ``threads``
+    fields are held at a time, and the bytes written do not depend on ``threads``.
+
+    Raises TooManyRejected, after the tables were written, where more than ``max_rejected_fraction`` of the fields
+    (rounded up) are rejected, and ValueError where the segmentation knows nothing of a field.
+    """
+    if set(tile_paths) != set(COLOURS):
+        raise ValueError(f"tiles are written for {', '.join(COLOURS)}, not for {', '.join(tile_paths)}")
+    if format not in FORMATS:
+        raise ValueError(f"unknown tile format {format!r}, expected one of {', '.join(FORMATS)}")
+    folder = Path(segmentation_dir)
+    segmented = {row["field"]: row for row in pq.read_table(folder / "fields.parquet").to_pylist()}
+    unknown = [row.id for row in rows if row.id not in segmented]
+    if unknown:
+        raise ValueError(f"{folder / 'fields.parquet'}: has no row of field {unknown[0]}")
+    field_rows: list[dict[str, Any]] = []
+    cell_tables = [CELLS.empty_table()]
+    jobs = iter([(row, segmented[row.id], folder, size, mask_neighbours, format) for row in rows])
+    with ExitStack() as stack:
+        writers = {
+            colour: stack.enter_context(RecordWriter(stack.enter_context(atomic_path(path))))
+            for colour, path in tile_paths.items()
+        }
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
+        for tiled in track(_in_order(pool, jobs, threads), total=len(rows)):
+            field_rows.append(tiled.row)
+            cell_tables.append(to_table(tiled.cells, CELLS))
+            for colour, records in tiled.records.items():
+                for record in records:
+                    writers[colour].write_framed(record)
+    cells = pa.concat_tables(cell_tables).combine_chunks()
+    write_table(cells_path, cells)
+    write_table(fields_path, to_table(field_rows, FIELDS))
+    rejected = [(row["field"], row["reason"]) for row in field_rows if row["status"] != "ok"]
+    log.info("%d cells of %d fields tiled, %d fields rejected", cells.num_rows, len(rows), len(rejected))
+    if len(rejected) > math.ceil(max_rejected_fraction * len(rows)):
+        raise TooManyRejected(rejected, len(rows), max_rejected_fraction)
