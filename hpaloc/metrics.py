@@ -99,25 +99,22 @@ def match_fields(masks: Mapping[str, tuple[np.ndarray | None, np.ndarray]]) -> M
     return _join(_overlay(name, predicted, truth) for name, (predicted, truth) in masks.items())
 
 
-def match_files(
-    fields: Sequence[str], predicted: Mapping[str, Path | None], truth_pattern: str, threads: int = 1
-) -> Matches:
+def match_files(predicted: Mapping[str, Path | None], truth: Mapping[str, Path], threads: int = 1) -> Matches:
     """Overlay predicted and true mask files of many fields, ``threads`` fields at a time.
 
     ``predicted`` maps a field to its predicted cell mask file (None or absent: the field has no predicted cell),
-    ``truth_pattern`` holds ``{id}``. Raises FileNotFoundError naming the field where a true mask is absent, and
+    ``truth`` maps each field to be matched to its true mask file. Raises FileNotFoundError naming the field where a true mask is absent, and
     ValueError naming it where the two masks differ in shape.
     """
 
     def overlay(name: str) -> tuple[str, pd.DataFrame, np.ndarray, np.ndarray]:
-        truth_path = Path(truth_pattern.format(id=name))
-        if not truth_path.is_file():
-            raise FileNotFoundError(f"field {name}: no true mask at {truth_path}")
+        if not truth[name].is_file():
+            raise FileNotFoundError(f"field {name}: no true mask at {truth[name]}")
         path = predicted.get(name)
-        return _overlay(name, None if path is None else read_mask(path), read_mask(truth_path))
+        return _overlay(name, None if path is None else read_mask(path), read_mask(truth[name]))
 
     with ThreadPoolExecutor(threads) as pool:
-        return _join(track(pool.map(overlay, fields), len(fields), "fields matched"))
+        return _join(track(pool.map(overlay, truth), len(truth), "fields matched"))
 
 
 def _overlay(
@@ -870,13 +867,13 @@ class Collection:
     """Where the files of one collection are.
 
     predictions: folder with cells.parquet and fields.parquet of ``pooling.aggregate``; segmentation: folder with one
-    folder a shard of predicted cell masks; truth_cells: CSV of true cells and truth_masks: pattern with ``{id}`` of
-    their label images, both or neither.
+    folder a shard of predicted cell masks; truth_cells: CSVs of true cells and truth_masks: pattern with ``{id}``
+    (and ``{shard}``, where they lie by shard) of their label images, both or neither.
     """
 
     predictions: Path
     segmentation: Path | None = None
-    truth_cells: Path | None = None
+    truth_cells: Sequence[Path] = ()
     truth_masks: str | None = None
 
 
@@ -927,11 +924,11 @@ def evaluate(
 def _read_truth(
     files: Collection, fields: pd.DataFrame, threads: int
 ) -> tuple[pd.DataFrame, Matches] | tuple[None, None]:
-    if files.truth_cells is None and files.truth_masks is None:
+    if not files.truth_cells and files.truth_masks is None:
         return None, None
-    if files.truth_cells is None or files.truth_masks is None or files.segmentation is None:
+    if not files.truth_cells or files.truth_masks is None or files.segmentation is None:
         raise ValueError(f"{files.predictions}: per-cell truth needs true cells, true masks and predicted masks")
-    truth = read_cell_truth(files.truth_cells)
+    truth = pd.concat([read_cell_truth(path) for path in files.truth_cells], ignore_index=True)
     elsewhere = ~truth["field"].isin(fields["field"])
     if elsewhere.any():
         log.info("%d true cells are of fields that are not in this collection", int(elsewhere.sum()))
@@ -941,4 +938,8 @@ def _read_truth(
         name: mask_path(files.segmentation / shard, name, "cell") if status == "ok" else None
         for name, shard, status in zip(here["field"], here["shard"], here["status"], strict=True)
     }
-    return truth, match_files(list(here["field"]), predicted, files.truth_masks, threads)
+    true_masks = {
+        name: Path(files.truth_masks.format(id=name, shard=shard))
+        for name, shard in zip(here["field"], here["shard"], strict=True)
+    }
+    return truth, match_files(predicted, true_masks, threads)
