@@ -103,8 +103,8 @@ def match_files(predicted: Mapping[str, Path | None], truth: Mapping[str, Path],
     """Overlay predicted and true mask files of many fields, ``threads`` fields at a time.
 
     ``predicted`` maps a field to its predicted cell mask file (None or absent: the field has no predicted cell),
-    ``truth`` maps each field to be matched to its true mask file. Raises FileNotFoundError naming the field where a true mask is absent, and
-    ValueError naming it where the two masks differ in shape.
+    ``truth`` maps each field to be matched to its true mask file. Raises FileNotFoundError naming the field where a
+    true mask is absent, and ValueError naming it where the two masks differ in shape.
     """
 
     def overlay(name: str) -> tuple[str, pd.DataFrame, np.ndarray, np.ndarray]:

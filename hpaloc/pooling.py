@@ -42,6 +42,17 @@ class Shard:
     fields: Path
 
 
+def gather_shards(predictions: Sequence[str], cells: Sequence[str], fields: Sequence[str]) -> list[Shard]:
+    """Bring the files of a collection's shards together; each list is in the order of the shards.
+
+    Raises ValueError where the lists differ in length.
+    """
+    return [
+        Shard(Path(of_cells).stem, Path(of_predictions), Path(of_cells), Path(of_fields))
+        for of_predictions, of_cells, of_fields in zip(predictions, cells, fields, strict=True)
+    ]
+
+
 def check_conserved(cells: pd.DataFrame, predictions: pd.DataFrame, what: str = "predictions") -> None:
     """Raise ConservationError unless both tables hold the same cells (field, cell) in the same order, each once."""
     keys = [pd.MultiIndex.from_frame(table[["field", "cell"]]) for table in (cells, predictions)]
