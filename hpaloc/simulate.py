@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from hpaloc.classes import COLOURS, N_CLASSES, NAMES, NEGATIVE, format_labels
+from hpaloc.classes import COLOURS, N_CLASSES, NEGATIVE, format_labels
 from hpaloc.progress import track
 from hpaloc.sheet import ManifestRow, read_manifest
 
@@ -137,8 +137,8 @@ class _Scene:
     """The laid-out cells on their canvas, and the maps from which every pattern is drawn.
 
     ``um`` is the number of pixels in 1 µm. Distances are in µm: ``edge`` from the cell's own border inward,
-    ``outside`` from the nearest nucleus outward, ``inside`` from the nuclear border inward. ``radial`` runs from 0
-    at a nucleus to 1 at the cell's border.
+    ``free`` inward from where no cell is, ``outside`` from the nearest nucleus outward, ``inside`` from the nuclear
+    border inward. ``radial`` runs from 0 at a nucleus to 1 at the cell's border.
     """
 
     def __init__(
@@ -153,13 +153,15 @@ class _Scene:
         self.cell = labels > 0
         self.nucleus = nuclei > 0
         self.edge = self._distance(self.cell & ~border)
+        self.free = self._distance(self.cell)
         self.outside = self._distance(~self.nucleus)
         touching = np.zeros(self.shape, bool)
         touching[:, 1:] |= nuclei[:, 1:] != nuclei[:, :-1]
         touching[1:] |= nuclei[1:] != nuclei[:-1]
         self.inside = self._distance(self.nucleus & ~touching)
         self.radial = self.outside / (self.outside + self.edge + np.float32(1e-3))
-        self.soft_cell = _ramp(self.edge, 0.0, 0.9)
+        # Touching cells leave a narrow dim seam; a free border thins out more slowly.
+        self.soft_cell = _ramp(self.free, 0.0, 1.0) * (0.7 + 0.3 * _ramp(self.edge, 0.0, 0.45))
         self.soft_nucleus = _ramp(self.inside, 0.0, 0.35)
         self.boxes = ndimage.find_objects(labels)
         self.area = np.bincount(labels.ravel(), minlength=len(cells) + 1) / um**2
@@ -184,7 +186,7 @@ class _Scene:
         if factor > 1:
             smooth = cv2.resize(smooth, self.shape[::-1], interpolation=cv2.INTER_LINEAR_EXACT)
         # White noise of deviation s has deviation s / (2 sqrt(pi) sigma) after a Gaussian of that sigma.
-        return (smooth.astype(np.float32) - np.float32(32767.5)) * np.float32(2 * np.sqrt(np.pi) * sigma / 18918.6)
+        return (smooth.astype(np.float32) - 32767.5) * np.float32(2 * np.sqrt(np.pi) * sigma / 18918.6)
 
     def look_up(self, points: np.ndarray, image: np.ndarray) -> np.ndarray:
         """Return the values of an image at points (n, 2); points beyond the canvas take its border's values."""
@@ -195,8 +197,8 @@ class _Scene:
 
 def _ramp(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return the smooth step from 0 at ``low`` to 1 at ``high`` (3t² - 2t³), float32."""
-    t = np.clip((values - np.float32(low)) * np.float32(1 / (high - low)), np.float32(0), np.float32(1))
-    return t * t * (np.float32(3) - np.float32(2) * t)
+    t = np.clip((values - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
+    return t * t * (3 - 2 * t)
 
 
 def _outline(rng: np.random.Generator, radius: float, aspect: float, axis: float, lobes: float) -> np.ndarray:
@@ -365,8 +367,13 @@ def _furnish(rng: np.random.Generator, scene: _Scene) -> None:
             ]
         )
         fits = (scene.look_up(spots, scene.labels) == id) & (scene.look_up(spots, scene.nuclei) == 0)
-        room = np.where(fits, scene.look_up(spots, scene.edge), -1.0)
-        cell.centrosome = spots[room.argmax()]
+        if fits.any():
+            cell.centrosome = spots[np.where(fits, scene.look_up(spots, scene.edge), -1.0).argmax()]
+        else:
+            box = scene.boxes[id - 1]
+            room = np.where((scene.labels[box] == id) & ~scene.nucleus[box], scene.edge[box], -1.0)
+            y, x = np.unravel_index(room.argmax(), room.shape)
+            cell.centrosome = np.array([box[0].start + y, box[1].start + x], float)
         if cell.mitotic:
             continue
         size = cell.nucleus_outline.mean()
@@ -389,12 +396,10 @@ class _Pen:
         self.scene = scene
         self.layer = np.zeros(scene.shape, np.uint8)
 
-    def dot(self, y: float, x: float, radius: float, level: float) -> None:
-        scale = 1 << _SUBPIXEL
-        size = max(round(radius * self.scene.um * scale), scale // 2)
-        cv2.circle(
-            self.layer, (round(x * scale), round(y * scale)), size, round(255 * level), -1, cv2.LINE_AA, _SUBPIXEL
-        )
+    def dot(self, centre: np.ndarray, radius: float, level: float) -> None:
+        y, x = (round(value) for value in centre * (1 << _SUBPIXEL))
+        size = max(round(radius * self.scene.um * (1 << _SUBPIXEL)), 1 << _SUBPIXEL >> 1)
+        cv2.circle(self.layer, (x, y), size, (255 * level,), -1, cv2.LINE_AA, _SUBPIXEL)
 
     def blob(self, y: float, x: float, radius: float, aspect: float, axis: float, level: float) -> None:
         """Draw a filled, slightly uneven ellipse; here ``radius`` is in pixels."""
@@ -402,14 +407,13 @@ class _Pen:
         rim = radius * (1 + 0.12 * np.cos(2 * angle + 7 * axis) + 0.09 * np.cos(3 * angle + 5 * axis))
         dx, dy = rim * np.sqrt(aspect) * np.cos(angle), rim / np.sqrt(aspect) * np.sin(angle)
         points = np.stack([x + dx * np.cos(axis) - dy * np.sin(axis), y + dx * np.sin(axis) + dy * np.cos(axis)], 1)
-        cv2.fillPoly(self.layer, [_fixed(points)], round(255 * level), cv2.LINE_AA, _SUBPIXEL)
+        cv2.fillPoly(self.layer, [_fixed(points)], (255 * level,), cv2.LINE_AA, _SUBPIXEL)
 
     def lines(self, paths: Sequence[np.ndarray], thickness: float, level: float) -> None:
         """Draw open lines through points (n, 2) given as (y, x)."""
         width = max(1, round(thickness * self.scene.um))
-        cv2.polylines(
-            self.layer, [_fixed(p[:, ::-1]) for p in paths], False, round(255 * level), width, cv2.LINE_AA, _SUBPIXEL
-        )
+        points = [_fixed(path[:, ::-1]) for path in paths]
+        cv2.polylines(self.layer, points, False, (255 * level,), width, cv2.LINE_AA, _SUBPIXEL)
 
     def signal(self) -> np.ndarray:
         return self.layer.astype(np.float32) * np.float32(1 / 255)
@@ -548,14 +552,13 @@ def draw_microtubules(rng: np.random.Generator, scene: _Scene, chosen: np.ndarra
     start, owner = _scatter(
         rng, scene, centred, lambda p: _cytoplasm(scene, p, 0.1), lambda cell: (cell.centrosome, 1.6 * scene.um)
     )
-    home = np.array([cell.centrosome for cell in scene.cells] or np.zeros((0, 2)))
-    nucleus = np.array([cell.nucleus_centre for cell in scene.cells] or np.zeros((0, 2)))
     heading = rng.uniform(0, 2 * np.pi, len(start))
-    free = _where(scene, resting, lambda id, cell: scene.area[id] * 0.26)
+    spread = _where(scene, resting, lambda id, cell: scene.area[id] * 0.30)
     more, more_owner = _scatter(
-        rng, scene, free, lambda p: _cytoplasm(scene, p) * (1 - 0.5 * scene.look_up(p, scene.radial))
+        rng, scene, spread, lambda p: _cytoplasm(scene, p) * (1 - 0.6 * scene.look_up(p, scene.radial))
     )
-    away = more - (0.5 * home + 0.5 * nucleus)[more_owner - 1]
+    home = np.array([(cell.centrosome + cell.nucleus_centre) / 2 for cell in scene.cells]).reshape(-1, 2)
+    away = more - home[more_owner - 1]
     outward = np.arctan2(away[:, 0], away[:, 1]) + rng.normal(0, 0.6, len(more))
     along = _tangent(rng, scene, more, scene.outside, 0.4)
     outward = np.where(rng.random(len(more)) < 0.45, along, outward)
@@ -563,88 +566,99 @@ def draw_microtubules(rng: np.random.Generator, scene: _Scene, chosen: np.ndarra
     heading = np.concatenate([heading, outward])
     paths = _grow(rng, scene, start, heading, owner, rng.uniform(7, 22, len(start)), 0.9, 0.13)
     signal = _layers(scene, paths, 0.17, (0.5, 0.36, 0.26, 0.2))
-    return signal + draw_spindle(rng, scene, chosen & scene.mitotic)
+    above, above_owner = _scatter(
+        rng,
+        scene,
+        _where(scene, resting, lambda id, cell: rng.integers(0, 14)),
+        lambda p: scene.look_up(p, scene.outside) < 0.8,
+    )
+    heading = rng.uniform(0, 2 * np.pi, len(above))
+    over = _grow(rng, scene, above, heading, above_owner, rng.uniform(3, 10, len(above)), 0.9, 0.1, True)
+    return signal + _layers(scene, over, 0.17, (0.13,)) + draw_spindle(rng, scene, chosen & scene.mitotic)
 
 
 def draw_spindle(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
-    """Draw two poles, the fibres between them and the plate, and short asters."""
+    """Draw two poles, the fibres from them to the plate, and short asters."""
     um = scene.um
-    pen, faint = _Pen(scene), _Pen(scene)
+    pens = [_Pen(scene) for _ in range(3)]
     for id, cell in enumerate(scene.cells, 1):
         if not chosen[id]:
             continue
-        normal = cell.axis + np.pi / 2
-        reach = rng.uniform(4.6, 5.6) * um
+        normal = cell.axis + np.pi / 2 + rng.normal(0, 0.08)
+        width = rng.uniform(3.4, 4.6)
         for side in (-1, 1):
-            pole = _point(cell.nucleus_centre, normal, side * reach)
-            fibres = []
-            for offset in np.linspace(-0.9, 0.9, 19) + rng.normal(0, 0.03, 19):
-                end = _point(cell.nucleus_centre, cell.axis, offset * 4.6 * um)
-                bow = _point((pole + end) / 2, cell.axis, offset * 1.5 * um)
-                t = np.linspace(0, 1, 9)[:, None]
-                fibres.append((1 - t) ** 2 * pole + 2 * t * (1 - t) * bow + t**2 * end)
-            pen.lines(fibres[::2], 0.2, 0.75)
-            faint.lines(fibres[1::2], 0.2, 0.55)
-            asters = []
+            pole = _point(cell.nucleus_centre, normal, side * rng.uniform(4.4, 5.6) * um)
+            for k, offset in enumerate(np.linspace(-1, 1, 27) + rng.normal(0, 0.03, 27)):
+                end = _point(cell.nucleus_centre, cell.axis, offset * width * um)
+                bow = _point((pole + end) / 2, cell.axis, offset * width * 0.36 * um)
+                t = np.linspace(0, rng.uniform(0.75, 1.0), 9)[:, None]
+                fibre = (1 - t) ** 2 * pole + 2 * t * (1 - t) * bow + t**2 * end
+                pens[k % 3].lines([fibre], 0.17, rng.uniform(0.25, 0.6))
             for angle in rng.uniform(0, 2 * np.pi, 14):
-                asters.append(np.stack([pole, _point(pole, angle, rng.uniform(1.2, 3.2) * um)]))
-            faint.lines(asters, 0.17, 0.3)
-            pen.dot(*pole, 0.65, 1.0)
-    return (pen.signal() + faint.signal()) * scene.cell
+                pens[0].lines([np.stack([pole, _point(pole, angle, rng.uniform(1.2, 3.2) * um)])], 0.17, 0.2)
+            pens[1].dot(pole, rng.uniform(0.45, 0.65), 0.8)
+    return sum(pen.signal() for pen in pens) * scene.cell
 
 
 def draw_intermediate_filaments(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
     """Draw wavy bundles that wrap the nucleus like a basket and thin out before the cell's border."""
-    counts = _where(scene, chosen & ~scene.mitotic, lambda id, cell: 26 + scene.area[id] * 0.05)
+    counts = _where(scene, chosen & ~scene.mitotic, lambda id, cell: 40 + scene.area[id] * 0.12)
     start, owner = _scatter(
-        rng, scene, counts, lambda p: _cytoplasm(scene, p, 0.2) * (1 - _ramp(scene.look_up(p, scene.outside), 0.5, 5.0))
+        rng, scene, counts, lambda p: _cytoplasm(scene, p, 0.2) * (1 - _ramp(scene.look_up(p, scene.outside), 0.3, 5.0))
     )
-    heading = _tangent(rng, scene, start, scene.outside, 0.5)
-    paths = _grow(rng, scene, start, heading, owner, rng.uniform(7, 16, len(start)), 0.7, 0.34, edge=2.5)
-    signal = _layers(scene, paths, 0.42, (0.62, 0.45, 0.32))
-    return signal * (np.float32(1) - np.float32(0.75) * _ramp(scene.radial, 0.35, 0.95))
+    heading = _tangent(rng, scene, start, scene.outside, 0.75)
+    paths = _grow(rng, scene, start, heading, owner, rng.uniform(5, 14, len(start)), 0.6, 0.24, edge=2.5)
+    fine = _layers(scene, paths, 0.17, (0.75, 0.55, 0.4))
+    bundles = _layers(scene, paths[::4], 0.42, (0.4, 0.3))
+    uneven = np.clip(1 + 0.25 * scene.texture(0.9, 10), 0.3, 1.7)
+    return (fine + bundles) * uneven * (1 - 0.8 * _ramp(scene.radial, 0.3, 0.95))
 
 
 def draw_actin(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
     """Draw straight parallel stress fibres across the whole cell and a cortical line."""
-    counts = _where(scene, chosen & ~scene.mitotic, lambda id, cell: scene.area[id] * 0.045 + 8)
-    start, owner = _scatter(rng, scene, counts, lambda p: scene.look_up(p, scene.edge) > 0.3)
     axes = np.array([0.0] + [cell.axis + rng.normal(0, 0.25) for cell in scene.cells])
-    heading = axes[owner] + rng.normal(0, 0.07, len(owner))
-    length = rng.uniform(4, 14, len(start))
-    one = _grow(rng, scene, start, heading, owner, length, 1.0, 0.006, True, 0.3)
-    other = _grow(rng, scene, start, heading + np.pi, owner, length, 1.0, 0.006, True, 0.3)
-    signal = _layers(scene, one + other, 0.26, (0.85, 0.6, 0.4))
-    cortex = np.clip(np.float32(1) - scene.edge * np.float32(1 / 0.55), 0, 1) * scene.cell
-    uneven = np.clip(np.float32(0.55) + np.float32(0.3) * scene.texture(1.6, 11), 0.1, 1.2)
-    return signal + np.float32(0.6) * cortex * uneven
+    signal = np.zeros(scene.shape, np.float32)
+    for density, thickness, levels in ((0.03, 0.3, (0.7, 0.45)), (0.1, 0.16, (0.45, 0.3, 0.2))):
+        counts = _where(scene, chosen & ~scene.mitotic, lambda id, cell, d=density: 5 + scene.area[id] * d)  # type: ignore[misc]
+        start, owner = _scatter(rng, scene, counts, lambda p: scene.look_up(p, scene.edge) > 0.3)
+        heading = axes[owner] + rng.normal(0, 0.09, len(owner))
+        length = rng.uniform(2, 12, len(start))
+        one = _grow(rng, scene, start, heading, owner, length, 1.0, 0.012, True, 0.3)
+        other = _grow(rng, scene, start, heading + np.pi, owner, length, 1.0, 0.012, True, 0.3)
+        signal += _layers(scene, one + other, thickness, levels)
+    cortex = np.clip(1 - scene.edge / 0.55, 0, 1) * scene.cell
+    beaded = np.clip(1 + 0.18 * scene.texture(0.3, 9), 0.3, 1.6)
+    return signal * beaded + 0.6 * cortex * np.clip(0.55 + 0.3 * scene.texture(1.6, 11), 0.1, 1.2)
 
 
 def draw_mitochondria(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
     """Draw worm-like threads that fill the cytoplasm, denser towards the nucleus."""
-    counts = _where(scene, chosen & ~scene.mitotic, lambda id, cell: scene.area[id] * 0.26)
+    counts = _where(scene, chosen & ~scene.mitotic, lambda id, cell: scene.area[id] * 0.22)
     start, owner = _scatter(
-        rng, scene, counts, lambda p: _cytoplasm(scene, p, 0.5) * (1 - 0.95 * scene.look_up(p, scene.radial))
+        rng, scene, counts, lambda p: _cytoplasm(scene, p, 0.5) * (1 - 0.85 * scene.look_up(p, scene.radial))
     )
     heading = rng.uniform(0, 2 * np.pi, len(start))
-    paths = _grow(rng, scene, start, heading, owner, rng.uniform(1.2, 4.5, len(start)), 0.4, 0.33)
-    return _layers(scene, paths, 0.42, (0.9, 0.65, 0.45))
+    paths = _grow(rng, scene, start, heading, owner, rng.uniform(0.8, 4.0, len(start)), 0.4, 0.3)
+    uneven = np.clip(1 + 0.2 * scene.texture(0.3, 8), 0.3, 1.6)
+    return _layers(scene, paths, 0.34, (0.8, 0.6, 0.42)) * uneven
 
 
 def draw_golgi(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
     """Draw a compact ribbon of short curved pieces on one side of the nucleus, with a few vesicles around."""
     chosen = chosen & ~scene.mitotic
-    counts = _where(scene, chosen, lambda id, cell: rng.integers(9, 17))
-    reach = rng.uniform(3.0, 4.2) * scene.um
+    counts = _where(scene, chosen, lambda id, cell: rng.integers(9, 18))
 
     def near(cell: _Cell) -> tuple[np.ndarray, float]:
         outward = cell.centrosome - cell.nucleus_centre
-        return cell.centrosome + outward * (0.9 * scene.um / np.sqrt((outward**2).sum())), reach
+        return cell.centrosome + outward * (0.8 * scene.um / np.sqrt((outward**2).sum())), 4.4 * scene.um
 
-    start, owner = _scatter(rng, scene, counts, lambda p: _cytoplasm(scene, p, 0.35), near)
-    heading = _tangent(rng, scene, start, scene.outside, 0.5)
-    paths = _grow(rng, scene, start, heading, owner, rng.uniform(1.4, 3.6, len(start)), 0.4, 0.3)
-    signal = _layers(scene, paths, 0.6, (0.95, 0.75))
+    def flat(points: np.ndarray) -> np.ndarray:
+        return _cytoplasm(scene, points, 0.3) * (1 - _ramp(scene.look_up(points, scene.outside), 0.8, 3.6))
+
+    start, owner = _scatter(rng, scene, counts, flat, near)
+    heading = _tangent(rng, scene, start, scene.outside, 0.6)
+    paths = _grow(rng, scene, start, heading, owner, rng.uniform(1.2, 4.0, len(start)), 0.4, 0.34)
+    signal = _layers(scene, paths, 0.45, (0.75, 0.6))
     dots, _ = _scatter(
         rng,
         scene,
@@ -653,10 +667,9 @@ def draw_golgi(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> n
         lambda cell: (cell.centrosome, 6.5 * scene.um),
     )
     pen = _Pen(scene)
-    for y, x in dots:
-        pen.dot(y, x, 0.22, 0.6)
-    uneven = np.clip(np.float32(0.9) + np.float32(0.25) * scene.texture(0.35, 12), 0.3, 1.5)
-    return signal * uneven + pen.signal()
+    for spot in dots:
+        pen.dot(spot, 0.22, 0.55)
+    return signal * np.clip(0.9 + 0.25 * scene.texture(0.35, 12), 0.3, 1.5) + pen.signal()
 
 
 def draw_centrosome(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
@@ -664,12 +677,10 @@ def draw_centrosome(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray)
     pen = _Pen(scene)
     for id, cell in enumerate(scene.cells, 1):
         if chosen[id] and not cell.mitotic:
-            pen.dot(*cell.centrosome, rng.uniform(0.45, 0.6), 1.0)
+            pen.dot(cell.centrosome, rng.uniform(0.45, 0.6), 1.0)
             if rng.random() < 0.6:
-                pen.dot(
-                    *_point(cell.centrosome, rng.uniform(0, 2 * np.pi), rng.uniform(1.0, 1.7) * scene.um), 0.42, 0.9
-                )
-    return np.float32(1.4) * pen.signal()
+                pen.dot(_point(cell.centrosome, rng.uniform(0, 2 * np.pi), rng.uniform(1.0, 1.7) * scene.um), 0.42, 0.9)
+    return 1.4 * pen.signal()
 
 
 def draw_aggresome(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
@@ -684,9 +695,9 @@ def draw_aggresome(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) 
         size = rng.uniform(1.2, 1.9)
         for _ in range(9):
             spot = _point(centre, rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.85) * size * um)
-            pen.dot(*spot, size * rng.uniform(0.5, 0.75), rng.uniform(0.75, 1.0))
-    uneven = np.clip(np.float32(0.95) + np.float32(0.16) * scene.texture(0.3, 13), 0.3, 1.4)
-    return pen.signal() * uneven * scene.cell * np.float32(1.15)
+            pen.dot(spot, size * rng.uniform(0.5, 0.75), rng.uniform(0.75, 1.0))
+    uneven = np.clip(0.95 + 0.16 * scene.texture(0.3, 13), 0.3, 1.4)
+    return pen.signal() * uneven * scene.cell * 1.15
 
 
 def draw_vesicles(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
@@ -700,15 +711,15 @@ def draw_vesicles(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -
     )
     pen = _Pen(scene)
     sizes = rng.uniform(0.2, 0.42, len(points))
-    for (y, x), size, level in zip(points, sizes, rng.uniform(0.4, 1.0, len(points)), strict=True):
-        pen.dot(y, x, size, level)
-    return np.float32(1.2) * pen.signal()
+    for spot, size, level in zip(points, sizes, rng.uniform(0.4, 1.0, len(points)), strict=True):
+        pen.dot(spot, size, level)
+    return 1.2 * pen.signal()
 
 
 def draw_plasma_membrane(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
     """Draw the border of the cell as an uneven line with ruffles near it and a faint haze."""
-    line = np.clip(np.float32(1) - scene.edge * np.float32(1 / 0.7), 0, 1) * scene.cell
-    uneven = np.clip(np.float32(0.85) + np.float32(0.28) * scene.texture(1.2, 14), 0.25, 1.6)
+    line = np.clip(1 - scene.edge / 0.7, 0, 1) * scene.cell
+    uneven = np.clip(0.85 + 0.28 * scene.texture(1.2, 14), 0.25, 1.6)
     counts = _where(scene, chosen & ~scene.mitotic, lambda id, cell: 4 + scene.area[id] * 0.03)
     start, owner = _scatter(rng, scene, counts, lambda p: 1 - _ramp(scene.look_up(p, scene.edge), 0.3, 2.4))
     paths = _grow(
@@ -722,14 +733,14 @@ def draw_plasma_membrane(rng: np.random.Generator, scene: _Scene, chosen: np.nda
         0.3,
         True,
     )
-    haze = scene.soft_cell * np.clip(np.float32(0.14) + np.float32(0.035) * scene.texture(0.3, 15), 0, 1)
-    return line * uneven + np.float32(0.45) * _layers(scene, paths, 0.3, (1.0, 0.6)) + haze
+    haze = scene.soft_cell * np.clip(0.14 + 0.035 * scene.texture(0.3, 15), 0, 1)
+    return line * uneven + 0.45 * _layers(scene, paths, 0.3, (1.0, 0.6)) + haze
 
 
 def draw_nucleoplasm(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
     """Fill the nucleus but its nucleoli, with a fine texture."""
-    fine = np.float32(0.66) + np.float32(0.09) * scene.texture(0.22, 16) + np.float32(0.06) * scene.texture(0.8, 17)
-    return scene.soft_nucleus * np.clip(fine, 0, 1) * (np.float32(1) - np.float32(0.8) * nucleolar(scene))
+    fine = 0.64 + 0.13 * scene.texture(0.18, 16) + 0.06 * scene.texture(0.8, 17)
+    return scene.soft_nucleus * np.clip(fine, 0, 1.2) * (1 - 0.8 * nucleolar(scene))
 
 
 def nucleolar(scene: _Scene) -> np.ndarray:
@@ -743,7 +754,7 @@ def nucleolar(scene: _Scene) -> np.ndarray:
 
 def draw_nuclear_membrane(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
     """Draw a thin ring around the nucleus, a faint inside and an occasional fold."""
-    ring = np.clip(np.float32(1) - np.where(scene.nucleus, scene.inside, scene.outside) * np.float32(1 / 0.45), 0, 1)
+    ring = np.clip(1 - np.where(scene.nucleus, scene.inside, scene.outside) / 0.45, 0, 1)
     pen = _Pen(scene)
     for id, cell in enumerate(scene.cells, 1):
         if chosen[id] and not cell.mitotic and rng.random() < 0.3:
@@ -751,14 +762,15 @@ def draw_nuclear_membrane(rng: np.random.Generator, scene: _Scene, chosen: np.nd
             rim = cell.nucleus_outline[int(angle * _ANGLES / (2 * np.pi)) % _ANGLES]
             inner = _point(cell.nucleus_centre, angle + rng.normal(0, 0.5), 0.3 * rim)
             middle = _point(cell.nucleus_centre, angle, 0.7 * rim)
-            pen.lines([np.stack([_point(cell.nucleus_centre, angle, rim), middle, inner])], 0.3, 0.6)
-    uneven = np.clip(np.float32(0.95) + np.float32(0.12) * scene.texture(0.5, 18), 0.3, 1.4)
-    return (ring * uneven + pen.signal() * scene.nucleus + np.float32(0.13) * scene.soft_nucleus) * (scene.cell)
+            pen.lines([np.stack([_point(cell.nucleus_centre, angle, rim), middle, inner])], 0.3, 0.5)
+    uneven = np.clip(0.9 + 0.18 * scene.texture(0.4, 18), 0.3, 1.5)
+    faint = 0.12 * scene.soft_nucleus * np.clip(1 + 0.3 * scene.texture(0.2, 6), 0, 2)
+    return (ring * uneven + pen.signal() * scene.nucleus + faint) * scene.cell
 
 
 def draw_nucleoli(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
     """Fill the nucleoli, the holes of the chromatin."""
-    return nucleolar(scene) * np.clip(np.float32(0.9) + np.float32(0.1) * scene.texture(0.3, 19), 0, 1.3)
+    return nucleolar(scene) * np.clip(0.9 + 0.1 * scene.texture(0.3, 19), 0, 1.3)
 
 
 def draw_fibrillar_centers(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
@@ -769,8 +781,8 @@ def draw_fibrillar_centers(rng: np.random.Generator, scene: _Scene, chosen: np.n
             for y, x, radius, _, _ in cell.nucleoli:
                 for _ in range(rng.integers(2, 5)):
                     spot = _point(np.array([y, x]), rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.75) * radius)
-                    pen.dot(*spot, rng.uniform(0.22, 0.34), rng.uniform(0.7, 1.0))
-    return np.float32(1.3) * pen.signal() * scene.nucleus
+                    pen.dot(spot, rng.uniform(0.22, 0.34), rng.uniform(0.7, 1.0))
+    return 1.3 * pen.signal() * scene.nucleus
 
 
 def draw_speckles(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
@@ -785,12 +797,12 @@ def draw_speckles(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -
         lambda cell: (cell.nucleus_centre, cell.nucleus_outline.max()),
     )
     pen = _Pen(scene)
-    for y, x in points:
-        level = rng.uniform(0.55, 1.0)
-        for _ in range(rng.integers(1, 4)):
-            spot = _point(np.array([y, x]), rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.5) * scene.um)
-            pen.dot(*spot, rng.uniform(0.24, 0.46), level)
-    return pen.signal() * scene.nucleus
+    for point in points:
+        level = rng.uniform(0.45, 0.9)
+        for _ in range(rng.integers(1, 5)):
+            spot = _point(point, rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.6) * scene.um)
+            pen.dot(spot, rng.uniform(0.16, 0.4), level)
+    return pen.signal() * np.clip(1 + 0.25 * scene.texture(0.25, 7), 0.3, 1.6) * scene.nucleus
 
 
 def draw_nuclear_bodies(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
@@ -805,33 +817,28 @@ def draw_nuclear_bodies(rng: np.random.Generator, scene: _Scene, chosen: np.ndar
         lambda cell: (cell.nucleus_centre, cell.nucleus_outline.max()),
     )
     pen = _Pen(scene)
-    for y, x in points:
-        pen.dot(y, x, rng.uniform(0.3, 0.52), rng.uniform(0.75, 1.0))
-    return np.float32(1.3) * pen.signal() * scene.nucleus
+    for spot in points:
+        pen.dot(spot, rng.uniform(0.3, 0.52), rng.uniform(0.75, 1.0))
+    return 1.3 * pen.signal() * scene.nucleus
 
 
 def draw_reticulum(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
     """Fill the cytoplasm with a granular net, bright around the nucleus and fading to the border."""
     shift = int(rng.integers(20, 60))
-    grain = np.clip(np.float32(0.8) + np.float32(0.32) * scene.texture(0.18, shift), 0.1, 2)
-    net = np.clip(np.float32(1) - np.float32(0.35) * scene.texture(0.45, shift + 1), 0.2, 2)
-    fade = np.float32(1) - np.float32(0.85) * _ramp(scene.radial, 0.05, 0.95)
-    dark = np.where(scene.nucleus, np.float32(0.1), np.float32(1))
-    return np.float32(0.72) * scene.soft_cell * grain * net * fade * dark
+    grain = np.clip(0.85 + 0.34 * scene.texture(0.15, shift), 0.1, 2.2)
+    net = np.clip(1 - 0.24 * scene.texture(0.4, shift + 1), 0.2, 2)
+    patchy = np.clip(1 + 0.15 * scene.texture(2.5, shift + 2), 0.4, 1.6)
+    fade = 1 - 0.85 * _ramp(scene.radial, 0.05, 1.0)
+    dark = 1 - 0.9 * _ramp(scene.inside, -0.05, 0.3)
+    return 0.72 * scene.soft_cell * grain * net * patchy * fade * dark
 
 
 def draw_cytosol(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
     """Fill the cell smoothly up to its border, weaker in the nucleus."""
     shift = int(rng.integers(60, 90))
-    smooth = (
-        np.float32(0.62)
-        + np.float32(0.05) * scene.texture(0.25, shift)
-        + np.float32(0.05) * scene.texture(1.5, shift + 1)
-    )
-    weaker = np.float32(1) - np.float32(rng.uniform(0.45, 0.75)) * _ramp(scene.inside, -0.05, 0.6)
-    return (
-        _ramp(scene.edge, 0.0, 1.6) * np.clip(smooth, 0, 1) * weaker * (np.float32(1) - np.float32(0.25) * scene.radial)
-    )
+    smooth = np.clip(0.6 + 0.07 * scene.texture(0.2, shift) + 0.05 * scene.texture(1.5, shift + 1), 0, 1)
+    weaker = 1 - rng.uniform(0.45, 0.75) * _ramp(scene.inside, -0.05, 0.6)
+    return scene.soft_cell * smooth * weaker * (1 - 0.25 * scene.radial)
 
 
 PATTERNS: dict[int, Callable[[np.random.Generator, _Scene, np.ndarray], np.ndarray]] = {
@@ -865,7 +872,7 @@ _HAZE = {
     NUCLEAR_BODIES: (0.04, 0.09),
     GOLGI: (0.06, 0.03),
     MITOTIC_SPINDLE: (0.09, 0.0),
-    CENTROSOME: (0.08, 0.06),
+    CENTROSOME: (0.06, 0.05),
     AGGRESOME: (0.08, 0.05),
     MITOCHONDRIA: (0.05, 0.03),
     VESICLES: (0.06, 0.03),
@@ -910,7 +917,7 @@ def _protein(
         outer, inner = _HAZE.get(label, (0.0, 0.0))
         cytoplasm += np.float32(outer) * weight[label]
         nucleus += np.float32(inner) * weight[label]
-    grain = np.clip(np.float32(1) + np.float32(0.22) * scene.texture(0.2, 3), 0.2, 2)
+    grain = np.clip(1 + 0.22 * scene.texture(0.2, 3), 0.2, 2)
     green = np.where(scene.nucleus, nucleus[scene.labels], cytoplasm[scene.labels]) * scene.soft_cell * grain
     visible: list[list[int]] = [[] for _ in range(n)]
     flat = scene.labels.ravel()
@@ -930,9 +937,9 @@ def _protein(
 def _chromatin(rng: np.random.Generator, scene: _Scene) -> np.ndarray:
     """Return the blue signal: textured nuclei with nucleolar holes, bright condensed plates."""
     level = np.append(0, rng.uniform(0.55, 0.95, len(scene.cells))).astype(np.float32)
-    coarse = np.float32(0.13) * scene.texture(0.55, 1) + np.float32(0.1) * scene.texture(0.25, 2)
-    resting = (np.float32(0.8) + coarse) * (np.float32(1) - np.float32(0.62) * nucleolar(scene))
-    plate = np.float32(1.15) + np.float32(0.5) * coarse
+    coarse = 0.13 * scene.texture(0.55, 1) + 0.1 * scene.texture(0.25, 2)
+    resting = (0.8 + coarse) * (1 - 0.52 * nucleolar(scene))
+    plate = 1.15 + 0.5 * coarse
     body = np.where(scene.mitotic[scene.nuclei], plate, np.clip(resting, 0.1, 1.3))
     return level[scene.nuclei] * scene.soft_nucleus * body
 
@@ -946,13 +953,13 @@ def _photograph(
     the normal limit of the Poisson law, so that each pixel takes one random number whatever its brightness.
     """
     height, width = signal.shape
-    whole = np.rint(np.clip(signal, 0, 4) * np.float32(16000)).astype(np.uint16)
+    whole = np.rint(np.clip(signal, 0, 4) * 16000).astype(np.uint16)
     whole = cv2.GaussianBlur(whole, (0, 0), max(0.6, blur * um))
     fall = rng.uniform(0.05, 0.22)
     y0, x0 = rng.uniform(0.3, 0.7, 2)
     dy = ((np.arange(height) / height - y0) ** 2).astype(np.float32)[:, None]
     dx = ((np.arange(width) / width - x0) ** 2).astype(np.float32)[None]
-    light = np.float32(1) - np.float32(2 * fall) * (dy + dx)
+    light = 1 - np.float32(2 * fall) * (dy + dx)
     grey = whole * (light * np.float32(gain / 16000)) + np.float32(rng.uniform(1.0, 4.0))
     shot = np.float32(rng.uniform(0.25, 0.6))
     read = np.float32(rng.uniform(0.5, 1.2) ** 2)
@@ -1020,13 +1027,14 @@ def simulate_field(
 
     rng = np.random.default_rng(organelles)
     everyone = np.append(False, np.ones(len(cells), bool))
-    level = np.append(0, rng.uniform(0.7, 1.15, len(cells))).astype(np.float32)
+    level = np.zeros((2, len(cells) + 1), np.float32)
+    level[:, 1:] = rng.uniform(0.7, 1.15, (2, len(cells)))
     microtubules = draw_microtubules(rng, scene, everyone)
-    haze = np.where(scene.nucleus, np.float32(0.02), np.float32(0.07)) * scene.soft_cell
+    haze = np.where(scene.nucleus, 0.02, 0.07) * scene.soft_cell
     signals = {
-        "red": (microtubules + haze) * level[cell_ids],
+        "red": (microtubules + haze) * level[0][cell_ids],
         "blue": _chromatin(rng, scene),
-        "yellow": draw_reticulum(rng, scene, everyone) * (level[::-1].copy() if len(level) == 1 else level)[cell_ids],
+        "yellow": draw_reticulum(rng, scene, everyone) * level[1][cell_ids],
     }
     rng = np.random.default_rng(protein)
     expressed = _express(rng, scene, labels, silent_fraction)
