@@ -569,14 +569,15 @@ def pooled_accuracy(
             taken = order[rank < size]
             for method, call in _calls(p[taken], called[taken], index[taken], len(names)).items():
                 total = hits.setdefault((method, str(size)), np.zeros(len(names)))
-                total += (call == truth) / draws
+                total += call == truth
     at_least = {str(size): size for size in wanted} | {"all": 1, "all of >= 10": 10}
     for method, call in _calls(p, called, index, len(names)).items():
         for every in ("all", "all of >= 10"):
-            hits[method, every] = (call == truth).astype(float)
+            hits[method, every] = (call == truth) * float(draws)
     rows = []
     for (method, pooled), right in hits.items():
         enough = count >= at_least[pooled]
+        right = right / draws
         if not enough.any():
             continue
         interval = replicated_accuracy(right[enough], group[enough], seed=seed) or (None, None)
