@@ -68,10 +68,10 @@ class CellShape:
 
 
 SHAPES = {
-    "cobblestone": CellShape((11.5, 15.0), (1.0, 1.35), (6.2, 7.6), (1.05, 1.5), 0.05, (0, 0), 0.72, 0.85, 0.80),
-    "spread": CellShape((13.5, 19.0), (1.0, 1.6), (6.6, 8.2), (1.15, 1.7), 0.09, (1, 4), 0.74, 0.30, 0.68),
-    "spindle": CellShape((9.0, 11.5), (2.2, 3.4), (5.4, 6.6), (1.4, 2.1), 0.06, (0, 1), 0.86, 0.35, 0.62),
-    "round": CellShape((9.5, 12.0), (1.0, 1.25), (5.8, 7.0), (1.0, 1.3), 0.03, (0, 1), 0.78, 0.70, 0.95),
+    "cobblestone": CellShape((11.5, 15.0), (1.0, 1.35), (6.2, 7.6), (1.05, 1.5), 0.05, (0, 0), 0.72, 0.85, 0.90),
+    "spread": CellShape((13.5, 19.0), (1.0, 1.6), (6.6, 8.2), (1.15, 1.7), 0.09, (1, 4), 0.74, 0.30, 0.70),
+    "spindle": CellShape((9.5, 12.5), (2.2, 3.6), (5.6, 6.8), (1.4, 2.1), 0.06, (1, 2), 0.84, 0.35, 0.70),
+    "round": CellShape((9.5, 12.0), (1.0, 1.25), (5.8, 7.0), (1.0, 1.3), 0.03, (0, 1), 0.78, 0.70, 1.05),
 }
 
 # The usual look of the lines that the Atlas uses most; a line that is not listed gets one shape by its name.
@@ -131,6 +131,7 @@ class _Cell:
     line: CellShape
     centrosome: np.ndarray = field(default_factory=lambda: np.zeros(2))
     nucleoli: list[tuple[float, float, float, float, float]] = field(default_factory=list)
+    poles: tuple[np.ndarray, ...] = ()
 
 
 class _Scene:
@@ -201,25 +202,34 @@ def _ramp(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
-def _outline(rng: np.random.Generator, radius: float, aspect: float, axis: float, lobes: float) -> np.ndarray:
-    """Return the radius at 360 directions of an ellipse of given mean radius with random lobes."""
+def _outline(
+    rng: np.random.Generator, radius: float, aspect: float, axis: float, lobes: float, smoothness: float = 0.8
+) -> np.ndarray:
+    """Return the radius at 360 directions of an ellipse of given mean radius with random lobes.
+
+    Lobes of order k are smaller by (k - 1) to the power ``smoothness``.
+    """
     angle = np.arange(_ANGLES) * (2 * np.pi / _ANGLES)
     along, across = radius * np.sqrt(aspect), radius / np.sqrt(aspect)
     outline = along * across / np.sqrt((across * np.cos(angle - axis)) ** 2 + (along * np.sin(angle - axis)) ** 2)
     for wave in range(2, 8):
         outline = outline * (
-            1 + lobes * rng.normal() / (wave - 1) ** 0.8 * np.cos(wave * angle + rng.uniform(0, 2 * np.pi))
+            1 + lobes * rng.normal() / (wave - 1) ** smoothness * np.cos(wave * angle + rng.uniform(0, 2 * np.pi))
         )
     return outline
 
 
-def _protrude(rng: np.random.Generator, outline: np.ndarray, number: int) -> np.ndarray:
-    """Return the outline with ``number`` tapering protrusions."""
+def _protrude(rng: np.random.Generator, outline: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Return the outline with a tapering protrusion in each direction."""
     angle = np.arange(_ANGLES) * (2 * np.pi / _ANGLES)
-    for _ in range(number):
-        away = np.abs((angle - rng.uniform(0, 2 * np.pi) + np.pi) % (2 * np.pi) - np.pi)
+    for direction in directions:
+        away = np.abs((angle - direction + np.pi) % (2 * np.pi) - np.pi)
         outline = outline * (1 + rng.uniform(0.2, 0.6) * np.exp(-((away / rng.uniform(0.14, 0.4)) ** 2)))
     return outline
+
+
+def _reach(outline: np.ndarray, angle: float) -> float:
+    return float(outline[int(angle * _ANGLES / (2 * np.pi)) % _ANGLES])
 
 
 def _point(centre: np.ndarray, angle: float, distance: float) -> np.ndarray:
@@ -236,7 +246,7 @@ def _place(
     """
     direction = rng.uniform(0, np.pi)
     squeeze = np.sqrt(np.mean(line.aspect))
-    turn = np.array([[np.cos(direction), np.sin(direction)], [-np.sin(direction), np.cos(direction)]])
+    turn = np.array([[np.cos(direction), -np.sin(direction)], [np.sin(direction), np.cos(direction)]])
     frame = np.diag([squeeze, 1 / squeeze]) @ turn
     back = np.linalg.inv(frame)
     wanted = max(1, round(height * width / 1000 * line.density * density * rng.uniform(0.75, 1.2)))
@@ -291,11 +301,15 @@ def _lay_out(
             nucleus_centre = centre + rng.normal(0, 0.3 * um, 2)
         else:
             outline = _outline(rng, radius * um, aspect, axis, 0.035 + line.lobes * 0.8)
-            outline = _protrude(rng, outline, rng.integers(line.protrusions[0], line.protrusions[1] + 1))
-            lobes = line.lobes * (2.2 if rng.random() < 0.2 else 0.7)
+            directions = rng.uniform(0, 2 * np.pi, rng.integers(line.protrusions[0], line.protrusions[1] + 1))
+            if line.aspect[0] > 1.5:
+                # A spindly cell draws out its two ends.
+                directions = axis + np.pi * np.arange(len(directions)) + rng.normal(0, 0.2, len(directions))
+            outline = _protrude(rng, outline, directions)
+            lobes = line.lobes * (2.2 if rng.random() < 0.2 else 0.8)
             nucleus_axis = axis + rng.normal(0, 0.35)
             nucleus_outline = _outline(
-                rng, rng.uniform(*line.nucleus) * um, rng.uniform(*line.nucleus_aspect), nucleus_axis, lobes
+                rng, rng.uniform(*line.nucleus) * um, rng.uniform(*line.nucleus_aspect), nucleus_axis, lobes, 1.5
             )
             shift = rng.uniform(0, 0.22) * radius * um
             nucleus_centre = _point(centre, rng.uniform(0, 2 * np.pi), shift)
@@ -353,16 +367,14 @@ def _keep_largest(labels: np.ndarray, n: int) -> None:
 
 
 def _furnish(rng: np.random.Generator, scene: _Scene) -> None:
-    """Give each cell its centrosome and each nucleus its nucleoli."""
+    """Give each cell its centrosome and its nucleoli or, where it divides, the poles of its spindle."""
     um = scene.um
     for id, cell in enumerate(scene.cells, 1):
         angles = rng.uniform(0, 2 * np.pi, 8)
         gaps = rng.uniform(0.7, 1.8, 8) * um
         spots = np.array(
             [
-                _point(
-                    cell.nucleus_centre, angle, cell.nucleus_outline[int(angle * _ANGLES / (2 * np.pi)) % _ANGLES] + gap
-                )
+                _point(cell.nucleus_centre, angle, _reach(cell.nucleus_outline, angle) + gap)
                 for angle, gap in zip(angles, gaps, strict=True)
             ]
         )
@@ -375,15 +387,18 @@ def _furnish(rng: np.random.Generator, scene: _Scene) -> None:
             y, x = np.unravel_index(room.argmax(), room.shape)
             cell.centrosome = np.array([box[0].start + y, box[1].start + x], float)
         if cell.mitotic:
+            normal = cell.axis + np.pi / 2 + rng.normal(0, 0.08)
+            reach = rng.uniform(4.4, 5.6, 2) * um * (1, -1)
+            cell.poles = tuple(_point(cell.nucleus_centre, normal, distance) for distance in reach)
             continue
         size = cell.nucleus_outline.mean()
         wanted = rng.integers(2, 6)
         for _ in range(40):
             if len(cell.nucleoli) == wanted:
                 break
-            radius = rng.uniform(0.11, 0.21) * size
+            radius = rng.uniform(0.10, 0.20) * size
             angle = rng.uniform(0, 2 * np.pi)
-            rim = cell.nucleus_outline[int(angle * _ANGLES / (2 * np.pi)) % _ANGLES]
+            rim = _reach(cell.nucleus_outline, angle)
             y, x = _point(cell.nucleus_centre, angle, rng.uniform(0, 0.68) * rim)
             if all((y - b) ** 2 + (x - a) ** 2 > (1.15 * (radius + r)) ** 2 for b, a, r, _, _ in cell.nucleoli):
                 cell.nucleoli.append((y, x, radius, rng.uniform(1.0, 1.6), rng.uniform(0, np.pi)))
@@ -564,7 +579,7 @@ def draw_microtubules(rng: np.random.Generator, scene: _Scene, chosen: np.ndarra
     outward = np.where(rng.random(len(more)) < 0.45, along, outward)
     start, owner = np.concatenate([start, more]), np.concatenate([owner, more_owner])
     heading = np.concatenate([heading, outward])
-    paths = _grow(rng, scene, start, heading, owner, rng.uniform(7, 22, len(start)), 0.9, 0.13)
+    paths = _grow(rng, scene, start, heading, owner, rng.uniform(5, 20, len(start)), 0.9, 0.13, edge=0.7)
     signal = _layers(scene, paths, 0.17, (0.5, 0.36, 0.26, 0.2))
     above, above_owner = _scatter(
         rng,
@@ -573,8 +588,8 @@ def draw_microtubules(rng: np.random.Generator, scene: _Scene, chosen: np.ndarra
         lambda p: scene.look_up(p, scene.outside) < 0.8,
     )
     heading = rng.uniform(0, 2 * np.pi, len(above))
-    over = _grow(rng, scene, above, heading, above_owner, rng.uniform(3, 10, len(above)), 0.9, 0.1, True)
-    return signal + _layers(scene, over, 0.17, (0.13,)) + draw_spindle(rng, scene, chosen & scene.mitotic)
+    over = _grow(rng, scene, above, heading, above_owner, rng.uniform(5, 14, len(above)), 0.9, 0.1, True)
+    return signal + _layers(scene, over, 0.17, (0.09,)) + draw_spindle(rng, scene, chosen & scene.mitotic)
 
 
 def draw_spindle(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
@@ -584,10 +599,8 @@ def draw_spindle(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) ->
     for id, cell in enumerate(scene.cells, 1):
         if not chosen[id]:
             continue
-        normal = cell.axis + np.pi / 2 + rng.normal(0, 0.08)
         width = rng.uniform(3.4, 4.6)
-        for side in (-1, 1):
-            pole = _point(cell.nucleus_centre, normal, side * rng.uniform(4.4, 5.6) * um)
+        for pole in cell.poles:
             for k, offset in enumerate(np.linspace(-1, 1, 27) + rng.normal(0, 0.03, 27)):
                 end = _point(cell.nucleus_centre, cell.axis, offset * width * um)
                 bow = _point((pole + end) / 2, cell.axis, offset * width * 0.36 * um)
@@ -617,9 +630,10 @@ def draw_intermediate_filaments(rng: np.random.Generator, scene: _Scene, chosen:
 def draw_actin(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
     """Draw straight parallel stress fibres across the whole cell and a cortical line."""
     axes = np.array([0.0] + [cell.axis + rng.normal(0, 0.25) for cell in scene.cells])
+    resting = chosen & ~scene.mitotic
     signal = np.zeros(scene.shape, np.float32)
     for density, thickness, levels in ((0.03, 0.3, (0.7, 0.45)), (0.1, 0.16, (0.45, 0.3, 0.2))):
-        counts = _where(scene, chosen & ~scene.mitotic, lambda id, cell, d=density: 5 + scene.area[id] * d)  # type: ignore[misc]
+        counts = np.where(resting, np.rint(5 + scene.area * density), 0).astype(int)
         start, owner = _scatter(rng, scene, counts, lambda p: scene.look_up(p, scene.edge) > 0.3)
         heading = axes[owner] + rng.normal(0, 0.09, len(owner))
         length = rng.uniform(2, 12, len(start))
@@ -678,8 +692,9 @@ def draw_centrosome(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray)
     for id, cell in enumerate(scene.cells, 1):
         if chosen[id] and not cell.mitotic:
             pen.dot(cell.centrosome, rng.uniform(0.45, 0.6), 1.0)
-            if rng.random() < 0.6:
-                pen.dot(_point(cell.centrosome, rng.uniform(0, 2 * np.pi), rng.uniform(1.0, 1.7) * scene.um), 0.42, 0.9)
+            second = _point(cell.centrosome, rng.uniform(0, 2 * np.pi), rng.uniform(1.0, 1.7) * scene.um)
+            if rng.random() < 0.7 and scene.look_up(second[None], scene.labels)[0] == id:
+                pen.dot(second, 0.42, 0.9)
     return 1.4 * pen.signal()
 
 
@@ -691,8 +706,9 @@ def draw_aggresome(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) 
         if not chosen[id] or cell.mitotic:
             continue
         outward = cell.centrosome - cell.nucleus_centre
-        centre = cell.centrosome + outward * (rng.uniform(0.8, 1.4) * um / np.sqrt((outward**2).sum()))
         size = rng.uniform(1.2, 1.9)
+        room = max(0.0, float(scene.look_up(cell.centrosome[None], scene.edge)[0]) - 1.3 * size)
+        centre = cell.centrosome + outward * (min(rng.uniform(0.8, 1.4), room) * um / np.sqrt((outward**2).sum()))
         for _ in range(9):
             spot = _point(centre, rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.85) * size * um)
             pen.dot(spot, size * rng.uniform(0.5, 0.75), rng.uniform(0.75, 1.0))
@@ -759,7 +775,7 @@ def draw_nuclear_membrane(rng: np.random.Generator, scene: _Scene, chosen: np.nd
     for id, cell in enumerate(scene.cells, 1):
         if chosen[id] and not cell.mitotic and rng.random() < 0.3:
             angle = rng.uniform(0, 2 * np.pi)
-            rim = cell.nucleus_outline[int(angle * _ANGLES / (2 * np.pi)) % _ANGLES]
+            rim = _reach(cell.nucleus_outline, angle)
             inner = _point(cell.nucleus_centre, angle + rng.normal(0, 0.5), 0.3 * rim)
             middle = _point(cell.nucleus_centre, angle, 0.7 * rim)
             pen.lines([np.stack([_point(cell.nucleus_centre, angle, rim), middle, inner])], 0.3, 0.5)
@@ -825,12 +841,13 @@ def draw_nuclear_bodies(rng: np.random.Generator, scene: _Scene, chosen: np.ndar
 def draw_reticulum(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
     """Fill the cytoplasm with a granular net, bright around the nucleus and fading to the border."""
     shift = int(rng.integers(20, 60))
-    grain = np.clip(0.85 + 0.34 * scene.texture(0.15, shift), 0.1, 2.2)
+    grain = np.clip(0.86 + 0.22 * scene.texture(0.14, shift), 0.2, 1.6)
     net = np.clip(1 - 0.24 * scene.texture(0.4, shift + 1), 0.2, 2)
     patchy = np.clip(1 + 0.15 * scene.texture(2.5, shift + 2), 0.4, 1.6)
     fade = 1 - 0.85 * _ramp(scene.radial, 0.05, 1.0)
     dark = 1 - 0.9 * _ramp(scene.inside, -0.05, 0.3)
-    return 0.72 * scene.soft_cell * grain * net * patchy * fade * dark
+    # The square skews the grain: many dim spots, few bright ones.
+    return 0.75 * scene.soft_cell * grain * grain * net * patchy * fade * dark
 
 
 def draw_cytosol(rng: np.random.Generator, scene: _Scene, chosen: np.ndarray) -> np.ndarray:
@@ -917,7 +934,7 @@ def _protein(
         outer, inner = _HAZE.get(label, (0.0, 0.0))
         cytoplasm += np.float32(outer) * weight[label]
         nucleus += np.float32(inner) * weight[label]
-    grain = np.clip(1 + 0.22 * scene.texture(0.2, 3), 0.2, 2)
+    grain = np.clip(1 + 0.34 * scene.texture(0.14, 3), 0.1, 2.5)
     green = np.where(scene.nucleus, nucleus[scene.labels], cytoplasm[scene.labels]) * scene.soft_cell * grain
     visible: list[list[int]] = [[] for _ in range(n)]
     flat = scene.labels.ravel()
@@ -938,7 +955,7 @@ def _chromatin(rng: np.random.Generator, scene: _Scene) -> np.ndarray:
     """Return the blue signal: textured nuclei with nucleolar holes, bright condensed plates."""
     level = np.append(0, rng.uniform(0.55, 0.95, len(scene.cells))).astype(np.float32)
     coarse = 0.13 * scene.texture(0.55, 1) + 0.1 * scene.texture(0.25, 2)
-    resting = (0.8 + coarse) * (1 - 0.52 * nucleolar(scene))
+    resting = (0.8 + coarse) * (1 - 0.45 * nucleolar(scene))
     plate = 1.15 + 0.5 * coarse
     body = np.where(scene.mitotic[scene.nuclei], plate, np.clip(resting, 0.1, 1.3))
     return level[scene.nuclei] * scene.soft_nucleus * body
@@ -960,7 +977,7 @@ def _photograph(
     dy = ((np.arange(height) / height - y0) ** 2).astype(np.float32)[:, None]
     dx = ((np.arange(width) / width - x0) ** 2).astype(np.float32)[None]
     light = 1 - np.float32(2 * fall) * (dy + dx)
-    grey = whole * (light * np.float32(gain / 16000)) + np.float32(rng.uniform(1.0, 4.0))
+    grey = whole * (light * np.float32(gain / 16000)) + np.float32(rng.uniform(0.5, 3.0))
     shot = np.float32(rng.uniform(0.25, 0.6))
     read = np.float32(rng.uniform(0.5, 1.2) ** 2)
     grey += np.sqrt(grey * shot + read) * rng.standard_normal(grey.shape, np.float32)
@@ -997,10 +1014,10 @@ def simulate_field(
     """Simulate one four-colour field whose protein shows the patterns of ``labels``.
 
     ``shape`` is (height, width) in pixels of ``pixel_size`` µm; ``dtype`` is uint8 or uint16. ``silent_fraction`` is
-    the share of cells that do not express the protein; ``mitotic_fraction`` the share of dividing cells in a field
-    labelled Mitotic spindle (elsewhere 1 in 50 divides, and shows none of the field's patterns); ``density`` scales
-    the number of cells. In a field of several labels a cell shows all of them or lacks one. The truth of a cell holds
-    what can be seen of it in the picture. Everything is drawn from blake2b of seed and field id. Raises ValueError
+    the share of cells that do not express the protein (at least half where Negative is one of several labels);
+    ``mitotic_fraction`` the share of dividing cells in a field labelled Mitotic spindle (elsewhere 1 in 50 divides,
+    and shows none of the field's patterns); ``density`` scales the number of cells. In a field of several labels a
+    cell shows all of them or lacks one. The truth of a cell holds what can be seen of it in the picture. Everything is drawn from blake2b of seed and field id. Raises ValueError
     naming the field where an argument is out of range.
     """
     if not labels or not set(labels) <= set(range(N_CLASSES)):
