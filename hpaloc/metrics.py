@@ -436,7 +436,9 @@ def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
     share = successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    # The bounds are exact at 0 and 1; the sums are not.
+    low = 0.0 if share == 0 else float(centre - half)
+    return low, 1.0 if share == 1 else float(centre + half)
 
 
 def resampled_groups(n_groups: int, replicates: int, seed: int) -> np.ndarray:
@@ -580,7 +582,7 @@ def pooled_accuracy(
         right = right / draws
         if not enough.any():
             continue
-        interval = replicated_accuracy(right[enough], group[enough], seed=seed) or (None, None)
+        interval = replicated_accuracy(right[enough], group[enough], seed=seed) or (np.nan, np.nan)
         rows.append(
             {
                 "method": method,
@@ -704,7 +706,7 @@ def evaluate_collection(
         per_class=_per_class(scored_p, _labels_of(scored["true_labels"]), confusion, detected),
         confusion=pd.DataFrame(confusion, index=list(NAMES), columns=list(NAMES)),
         reliability=reliability(scored_p[one], single[one]),
-        pooled=pd.concat(pooled, ignore_index=True)[["level", *POOLED_COLUMNS]],
+        pooled=pd.concat([table for table in pooled if len(table)] or pooled[:1])[["level", *POOLED_COLUMNS]],
         scores=_score_table(metrics, int(one.sum()), pooled_scores),
         cells=scored,
     )
