@@ -69,7 +69,7 @@ class CellShape:
 
 SHAPES = {
     "cobblestone": CellShape((11.5, 15.0), (1.0, 1.35), (6.2, 7.6), (1.05, 1.5), 0.05, (0, 0), 0.72, 0.85, 0.90),
-    "spread": CellShape((13.5, 19.0), (1.0, 1.6), (6.6, 8.2), (1.15, 1.7), 0.09, (1, 4), 0.74, 0.30, 0.70),
+    "spread": CellShape((12.5, 17.5), (1.0, 1.6), (6.6, 8.2), (1.15, 1.7), 0.09, (1, 4), 0.74, 0.30, 0.70),
     "spindle": CellShape((9.5, 12.5), (2.2, 3.6), (5.6, 6.8), (1.4, 2.1), 0.06, (1, 2), 0.84, 0.35, 0.70),
     "round": CellShape((9.5, 12.0), (1.0, 1.25), (5.8, 7.0), (1.0, 1.3), 0.03, (0, 1), 0.78, 0.70, 1.05),
 }
@@ -955,7 +955,7 @@ def _chromatin(rng: np.random.Generator, scene: _Scene) -> np.ndarray:
     """Return the blue signal: textured nuclei with nucleolar holes, bright condensed plates."""
     level = np.append(0, rng.uniform(0.55, 0.95, len(scene.cells))).astype(np.float32)
     coarse = 0.13 * scene.texture(0.55, 1) + 0.1 * scene.texture(0.25, 2)
-    resting = (0.8 + coarse) * (1 - 0.45 * nucleolar(scene))
+    resting = (0.8 + coarse) * (1 - 0.5 * nucleolar(scene))
     plate = 1.15 + 0.5 * coarse
     body = np.where(scene.mitotic[scene.nuclei], plate, np.clip(resting, 0.1, 1.3))
     return level[scene.nuclei] * scene.soft_nucleus * body
@@ -1017,8 +1017,8 @@ def simulate_field(
     the share of cells that do not express the protein (at least half where Negative is one of several labels);
     ``mitotic_fraction`` the share of dividing cells in a field labelled Mitotic spindle (elsewhere 1 in 50 divides,
     and shows none of the field's patterns); ``density`` scales the number of cells. In a field of several labels a
-    cell shows all of them or lacks one. The truth of a cell holds what can be seen of it in the picture. Everything is drawn from blake2b of seed and field id. Raises ValueError
-    naming the field where an argument is out of range.
+    cell shows all of them or lacks one. The truth of a cell holds what can be seen of it in the picture. Everything
+    is drawn from blake2b of seed and field id. Raises ValueError naming the field where an argument is out of range.
     """
     if not labels or not set(labels) <= set(range(N_CLASSES)):
         raise ValueError(f"field {field}: labels {labels!r} are not one or more integers from 0 to {N_CLASSES - 1}")
