@@ -126,21 +126,30 @@ def test_ids_are_shared_and_without_gaps(line):
 
 
 def test_sizes_follow_the_pixel_size_and_the_cell_line():
-    def diameters(line, pixel_size, kind):
-        side = round(150 / pixel_size)
+    def diameters(line, pixel_size):
+        side = round(140 / pixel_size)
         field = simulate_field("s", (16,), 2, (side, side), pixel_size, line)
-        image = getattr(field, kind)
-        rim = set(np.unique(np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])))
-        area = np.bincount(image.ravel()) * pixel_size**2
-        return 2 * np.sqrt([a / np.pi for cell, a in enumerate(area) if cell and cell not in rim])
+        rim = np.concatenate([field.cells[0], field.cells[-1], field.cells[:, 0], field.cells[:, -1]])
+        whole = np.setdiff1d(np.arange(1, len(field.truth) + 1), rim)
+        areas = (np.bincount(image.ravel())[whole] * pixel_size**2 for image in (field.cells, field.nuclei))
+        return tuple(np.median(2 * np.sqrt(area / np.pi)) for area in areas)
 
-    for line in ("A-431", "U-2 OS"):
-        assert 20 < np.median(diameters(line, 0.3, "cells")) < 34
-        assert 10 < np.median(diameters(line, 0.3, "nuclei")) < 17
-    assert np.median(diameters("A-431", 0.6, "cells")) == pytest.approx(
-        np.median(diameters("A-431", 0.3, "cells")), rel=0.03
-    )
-    assert np.median(diameters("HEK 293", 0.3, "cells")) < np.median(diameters("U-2 OS", 0.3, "cells"))
+    epithelial, spread, round_ = (diameters(line, 0.4) for line in ("A-431", "U-2 OS", "HEK 293"))
+    for cell, nucleus in (epithelial, spread):
+        assert 20 < cell < 34
+        assert 10 < nucleus < 17
+    assert round_[0] < spread[0]
+    assert diameters("A-431", 0.6) == pytest.approx(epithelial, rel=0.03)
+
+
+@pytest.mark.parametrize("label", range(N_CLASSES))
+def test_a_field_may_hold_few_cells_or_none(label):
+    counts = []
+    for k in range(4):
+        field = simulate_field(f"small{k}", (label,), 1, (64, 96), 0.25)
+        assert np.array_equal(np.unique(field.nuclei)[1:], np.arange(1, len(field.truth) + 1))
+        counts.append(len(field.truth))
+    assert min(counts) < 3
 
 
 def test_cells_touch_and_are_cut_by_the_edge():
