@@ -1,0 +1,191 @@
+"""Cells grown from their nuclei over microtubules and endoplasmic reticulum."""
+
+from dataclasses import dataclass
+
+import cc3d
+import cv2
+import fastremap
+import numpy as np
+from scipy import ndimage, sparse
+from scipy.sparse.csgraph import dijkstra
+from skimage.feature import structure_tensor
+
+from hpaloc.segmentation.grid import blur, disk, whole
+from hpaloc.segmentation.nuclei import NucleusLevels, otsu
+from hpaloc.segmentation.regions import borders, join
+
+# Lengths in µm, areas in µm². Levels are relative: 1 is the usual cytoplasm beside the field's nuclei.
+RING = 3.0  # the cytoplasm beside a nucleus
+EDGE_BLUR = 0.3
+# A cell ends where its signal falls below this share of the usual cytoplasm: cells thin out towards their edge.
+FAINTEST = 0.06
+OPENING = 0.6  # fibres and noise thinner than twice this are no cell body
+LEAST_GAP = 0.2  # a gap smaller than this is a dark spot of the cytoplasm
+BORDER_BLUR = 0.8  # the width of a border between two cells
+FIBRE_BLUR = 1.5  # the neighbourhood that has one direction of fibres
+FLOOR = 0.05  # added before logarithms, so that noise in the dark has no borders
+# What a path pays for each µm: 1, and this for each e-fold of brightness a µm, and for each e-fold a µm² of a valley's
+# curvature. Valleys weigh most: two cells that meet are both thinner there. The result changes little over an order of
+# magnitude of either.
+SLOPE_COST, VALLEY_COST = 5.0, 100.0
+# A path straight across the fibres pays this much more than one along them: microtubules run along their own cell.
+ACROSS_FIBRES = 3.0
+# Nuclei closer than this touch; they are one cell's if the border drawn between their halves is brighter by this factor
+# than the cytoplasm of the fainter half (a true border is fainter), or if together they are as good as convex.
+TOUCHING, BRIGHT_BORDER, CONVEX = 0.8, 1.2, 0.94
+MIN_AREA = 35.0  # 5,500 px of 0.08 µm, the least cell of hpacellseg
+
+# Steps to 16 neighbours, each pair of opposite ones once: a path's length is then right within 3 % in any direction.
+_STEPS = ((0, 1), (1, 0), (1, 1), (1, -1), (1, 2), (2, 1), (2, -1), (1, -2))
+
+
+@dataclass(frozen=True)
+class CellLevels:
+    """Levels of a field: `cytoplasm`, the summed usual level beside nuclei; `faintest`, a cell's least share of it."""
+
+    cytoplasm: float
+    faintest: float
+
+
+def cell_levels(
+    red: np.ndarray, yellow: np.ndarray, blue: np.ndarray, nuclei: NucleusLevels, size: float
+) -> CellLevels:
+    """Measure the levels of a field from its three channels above background ((h, w) float32, working grid)."""
+    nucleus = (blue > nuclei.floor).astype(np.uint8)
+    ring = (cv2.dilate(nucleus, disk(RING / size)) > 0) & (nucleus == 0)
+    usual = [float(np.percentile(channel[ring], 60)) if ring.any() else 0.0 for channel in (red, yellow)]
+    cytoplasm = max(sum(usual), 1e-3)
+    # A threshold between cells and gaps, in a scale where a cell's faint edge counts as much as its bright middle; in a
+    # field without gaps it would cut the cells themselves, and the share of the cytoplasm takes its place.
+    relative = blur((red + yellow) / cytoplasm, EDGE_BLUR / size)
+    between = float(np.expm1(otsu(np.log1p(50 * relative)))) / 50
+    return CellLevels(cytoplasm, min(between, FAINTEST))
+
+
+def grow(body: np.ndarray, nuclei: np.ndarray, size: float, levels: CellLevels) -> np.ndarray:
+    """Grow the cells of a field from its nuclei.
+
+    body: (h, w) float32, red and yellow above background, summed, 1 = usual cytoplasm. nuclei: (h, w) int32, 1 … n.
+    size: µm a pixel. levels: of the whole field. Returns the cells, (h, w) int32, 1 … m; a cell can hold several
+    nuclei. Cells below `MIN_AREA` are dropped.
+
+    Every pixel of the foreground goes to the nucleus it is nearest to along a path through the foreground, where paths
+    that cross a valley or a step of brightness, or run across the fibres, are long. (Seeded geodesic growth as in
+    Jones, Carpenter and Golland 2005, CVBIA, with the direction of the fibres added.)
+    """
+    foreground = _foreground(body, nuclei, size, levels)
+    cells = _nearest(foreground, nuclei, _price(body, size), _fibres(body, nuclei, size))
+    cells = _share_between_touching(cells, nuclei, body, size)
+    cells = whole(cells)
+    area = np.bincount(cells.ravel()) * size**2
+    small = area < MIN_AREA
+    small[0] = False
+    return fastremap.renumber(np.where(small[cells], 0, cells).astype(np.int32))[0].astype(np.int32)
+
+
+def _foreground(body: np.ndarray, nuclei: np.ndarray, size: float, levels: CellLevels) -> np.ndarray:
+    bright = (blur(body, EDGE_BLUR / size) > levels.faintest) | (nuclei > 0)
+    opened = cv2.morphologyEx(
+        bright.astype(np.uint8), cv2.MORPH_OPEN, disk(OPENING / size), borderType=cv2.BORDER_REPLICATE
+    )
+    foreground = (opened > 0) | (nuclei > 0)
+    gaps, n_gaps = cc3d.connected_components((~foreground).astype(np.uint8), connectivity=4, return_N=True)
+    small = np.bincount(gaps.ravel(), minlength=n_gaps + 1) * size**2 < LEAST_GAP
+    small[0] = False
+    return foreground | small[gaps]
+
+
+def _price(body: np.ndarray, size: float) -> np.ndarray:
+    """What a µm of path costs at each pixel, by the slope and the valleys of the logarithm of the body."""
+    height = np.log(blur(body, BORDER_BLUR / size) + FLOOR)
+    down, right = np.gradient(height)
+    dd, dr = np.gradient(down)
+    rr = np.gradient(right, axis=1)
+    # The larger eigenvalue of the Hessian: positive across a valley.
+    curvature = (dd + rr) / 2 + np.sqrt(((dd - rr) / 2) ** 2 + dr**2)
+    slope = np.hypot(down, right) / size
+    return (1 + SLOPE_COST * slope + VALLEY_COST * np.maximum(curvature, 0) / size**2).astype(np.float32)
+
+
+def _fibres(body: np.ndarray, nuclei: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The structure tensor of the body, scaled to a trace of 1: large across the fibres, small along them."""
+    # Nuclei are dark in these channels; filled to the level of cytoplasm, their outlines are no fibres.
+    height = np.log(np.where(nuclei > 0, 1.0, body) + 0.1)
+    rows, mixed, columns = structure_tensor(height, sigma=FIBRE_BLUR / size, order="rc")
+    trace = rows + columns + 1e-6
+    return rows / trace, mixed / trace, columns / trace
+
+
+def _nearest(
+    foreground: np.ndarray, nuclei: np.ndarray, price: np.ndarray, fibres: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Give each foreground pixel the id of the nucleus that is nearest along the cheapest path."""
+    inside = foreground | (nuclei > 0)
+    number = np.full(inside.shape, -1, np.int32)
+    n_pixels = int(np.count_nonzero(inside))
+    number[inside] = np.arange(n_pixels, dtype=np.int32)
+    seeds = nuclei[inside]
+    if not seeds.any():
+        return np.zeros(inside.shape, np.int32)
+    height, width = inside.shape
+    starts, ends, costs = [], [], []
+    for dy, dx in _STEPS:
+        here = np.s_[0 : height - dy, max(0, -dx) : width - max(0, dx)]
+        there = np.s_[dy:height, max(0, dx) : width + min(0, dx)]
+        passable = inside[here] & inside[there]
+        length = float(np.hypot(dy, dx))
+        cost = price[here][passable] + price[there][passable]
+        across = sum(
+            weight * (tensor[here][passable] + tensor[there][passable])
+            for weight, tensor in zip((dy * dy, 2 * dy * dx, dx * dx), fibres, strict=True)
+        )
+        cost *= 0.5 * length * (1 + ACROSS_FIBRES * 0.5 / length**2 * across)
+        starts.append(number[here][passable])
+        ends.append(number[there][passable])
+        costs.append(cost.astype(np.float64))
+    graph = sparse.csr_matrix(
+        (np.concatenate(costs), (np.concatenate(starts), np.concatenate(ends))), shape=(n_pixels, n_pixels)
+    )
+    del starts, ends, costs
+    _, _, source = dijkstra(
+        graph, directed=False, indices=np.flatnonzero(seeds), min_only=True, return_predecessors=True
+    )
+    cells = np.zeros(inside.shape, np.int32)
+    # Pixels that no path reaches have a negative source: bodies without a nucleus.
+    cells[inside] = np.where(source >= 0, seeds[np.maximum(source, 0)], 0)
+    return cells
+
+
+def _share_between_touching(cells: np.ndarray, nuclei: np.ndarray, body: np.ndarray, size: float) -> np.ndarray:
+    """Join the cells of touching nuclei where nothing between them looks like a border."""
+    smooth = blur(body, BORDER_BLUR / size)
+    pairs, on_border = borders(cells, smooth, np.minimum, "mean")
+    if not len(pairs):
+        return cells
+    index = np.arange(int(cells.max()) + 1)
+    around = np.where(nuclei == 0, cells, 0)
+    cytoplasm = np.zeros(index.size)
+    present = np.unique(around[around > 0])
+    cytoplasm[present] = ndimage.median(smooth, around, present)
+    wide = cv2.dilate(nuclei.astype(np.float32), disk(TOUCHING / size)).astype(np.int32)
+    meet = (nuclei > 0) & (wide != nuclei)
+    touching = {(int(min(a, b)), int(max(a, b))) for a, b in zip(nuclei[meet], wide[meet], strict=True)}
+    boxes = ndimage.find_objects(nuclei)
+    together = []
+    for (one, other), level in zip(pairs.tolist(), on_border, strict=True):
+        if (one, other) not in touching:
+            continue
+        fainter = min(cytoplasm[one], cytoplasm[other])
+        if level >= BRIGHT_BORDER * fainter or _solidity(nuclei, boxes, one, other) > CONVEX:
+            together.append((one, other))
+    return join(cells, np.array(together, dtype=np.int64).reshape(-1, 2))
+
+
+def _solidity(nuclei: np.ndarray, boxes: list[tuple[slice, slice]], one: int, other: int) -> float:
+    """Share of the convex hull of two nuclei that they fill."""
+    a, b = boxes[one - 1], boxes[other - 1]
+    box = tuple(slice(min(s.start, t.start), max(s.stop, t.stop)) for s, t in zip(a, b, strict=True))
+    both = np.isin(nuclei[box], (one, other)).astype(np.uint8)
+    hull = cv2.convexHull(cv2.findNonZero(both))
+    filled = cv2.fillConvexPoly(np.zeros_like(both), hull, 1)
+    return float(both.sum() / filled.sum())

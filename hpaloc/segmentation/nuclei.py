@@ -1,0 +1,153 @@
+"""Nuclei in the blue channel: dim beside bright, touching, lobed, with nucleoli, over an uneven background."""
+
+from dataclasses import dataclass
+
+import cc3d
+import cv2
+import edt
+import fastremap
+import fill_voids
+import numpy as np
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+from skimage.segmentation import watershed
+
+from hpaloc.segmentation.grid import background, blur, disk
+from hpaloc.segmentation.regions import borders, join
+
+# Lengths in µm, areas in µm².
+SMOOTHING = 0.4
+CHROMATIN = 0.8  # the grain of chromatin, over which a nucleus counts as even
+RIM = 3.0  # how far from its edge the level of a nucleus is looked for; half the radius of a small one
+OPENING = 0.9  # spurs and bridges thinner than twice this are no part of a nucleus
+MIN_AREA = 16.0  # 2,500 px of 0.08 µm, the least nucleus of hpacellseg
+# Two lobes joined by less than this share of the narrower one's width, seen in shape and brightness, are two nuclei.
+NECK = 0.65
+# An object dimmer than this share of the field's usual nucleus is the haze of a cell's cytoplasm, not a nucleus.
+DIMMEST = 0.2
+# How many times the spread of the background the nuclei must stand above it for the field to have any. Noise alone, cut
+# in two by Otsu's threshold, reaches 2.7, an even ramp 3.5.
+SEPARATION = 5.0
+
+
+@dataclass(frozen=True)
+class NucleusLevels:
+    """Levels of a field's blue channel above its background: `floor` of anything that may be a nucleus, `usual` one."""
+
+    floor: float
+    usual: float
+
+
+def above_background(channel: np.ndarray, size: float) -> np.ndarray:
+    """Smooth a channel of the working grid lightly and take off its background; (h, w) float32, never negative."""
+    smooth = blur(channel, SMOOTHING / size)
+    return np.maximum(smooth - background(smooth, size), 0)
+
+
+def otsu(values: np.ndarray) -> float:
+    """Return Otsu's threshold of float values, deaf to the brightest thousandth, where dust and hot pixels are."""
+    clipped = np.minimum(values, np.percentile(values, 99.9))
+    return float(threshold_otsu(clipped)) if clipped.max() > clipped.min() else float("inf")
+
+
+def nucleus_levels(signal: np.ndarray) -> NucleusLevels | None:
+    """Measure the levels of a field from blue above background; None where nothing stands out as nuclei.
+
+    signal: float32 of any shape, the whole field or an even sample of it.
+    """
+    half = otsu(signal)
+    bright, dark = signal[signal > half], signal[signal <= half]
+    if bright.size == 0:
+        return None
+    centre = np.median(dark)
+    spread = 1.4826 * np.median(np.abs(dark - centre))
+    if np.median(bright) - centre < SEPARATION * spread or np.median(bright) <= 0:
+        return None
+    # The logarithm finds dim nuclei beside bright ones; half the linear threshold bounds it where only bright ones are.
+    return NucleusLevels(min(float(np.expm1(otsu(np.log1p(signal)))), 0.5 * half), float(np.median(bright)))
+
+
+def _parts(landscape: np.ndarray, mask: np.ndarray, radius: float) -> np.ndarray:
+    peaks = (cv2.dilate(landscape, disk(radius)) <= landscape) & mask
+    seeds = cc3d.connected_components(peaks.astype(np.uint8), connectivity=8)
+    return watershed(-landscape, seeds.astype(np.int32), mask=mask)
+
+
+def find(signal: np.ndarray, size: float, levels: NucleusLevels) -> np.ndarray:
+    """Find the nuclei of a field on the working grid.
+
+    signal: (h, w) float32, blue above background (`above_background`). size: µm a pixel. levels: of the whole field.
+    Returns (h, w) int32, 1 … n.
+
+    An edge is where the signal falls to half of the highest level within `RIM` of it: half-maximum is the edge of a
+    blurred body, and a local level finds dim nuclei beside bright ones. Bodies are cut where both their width (distance
+    to the edge) and their brightness have a neck narrower than `NECK`.
+    """
+    may_be = signal > levels.floor
+    even = blur(signal, CHROMATIN / size)
+    level = blur(cv2.dilate(even, disk(RIM / size), borderType=cv2.BORDER_REPLICATE), 1.0 / size)
+    mask = fill_voids.fill((signal > 0.5 * level) & may_be)
+    opening = disk(OPENING / size)
+    mask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, opening, borderType=cv2.BORDER_REPLICATE) > 0
+    if not mask.any():
+        return np.zeros(signal.shape, np.int32)
+    width = blur(edt.edt(mask, black_border=False, parallel=1).astype(np.float32), 0.5 / size)
+    brightness = np.clip(even / np.maximum(level, 1e-6), 0, 1)
+    # Nucleoli are dark, but no border: closing hides what is narrower than they are.
+    brightness = cv2.morphologyEx(brightness, cv2.MORPH_CLOSE, disk(1.2 / size))
+    landscape = np.where(mask, width * brightness, 0).astype(np.float32)
+    nuclei = _merge_lobes(_parts(landscape, mask, 1.2 / size), landscape)
+    nuclei = _regrow(nuclei, signal, even, may_be, size)
+    return _without_debris(nuclei, signal, size, levels)
+
+
+def _merge_lobes(parts: np.ndarray, landscape: np.ndarray) -> np.ndarray:
+    """Join the parts of a watershed over saddles, highest first, that reach `NECK` of the lower of their peaks."""
+    pairs, saddle = borders(parts, landscape, np.minimum, "max")
+    peak = ndimage.maximum(landscape, parts, np.arange(int(parts.max()) + 1))
+    chosen: list[tuple[int, int]] = []
+    root = np.arange(peak.size)
+
+    def find_root(part: int) -> int:
+        while root[part] != part:
+            root[part] = root[root[part]]
+            part = root[part]
+        return part
+
+    for k in np.argsort(-saddle, kind="stable"):
+        one, other = find_root(pairs[k, 0]), find_root(pairs[k, 1])
+        if one != other and saddle[k] >= NECK * min(peak[one], peak[other]):
+            low, high = (one, other) if peak[one] < peak[other] else (other, one)
+            root[low] = high
+            chosen.append((low, high))
+    return join(parts, np.array(chosen, dtype=np.int64).reshape(-1, 2))
+
+
+def _regrow(nuclei: np.ndarray, signal: np.ndarray, even: np.ndarray, may_be: np.ndarray, size: float) -> np.ndarray:
+    """Give back to dim nuclei the rim that a bright neighbour's level took from them, and smooth every nucleus."""
+    n_nuclei = int(nuclei.max())
+    level = np.asarray(ndimage.mean(signal, nuclei, np.arange(n_nuclei + 1)), dtype=np.float32)
+    reach = cv2.dilate((nuclei > 0).astype(np.uint8), disk(RIM / size)) > 0
+    owner = watershed(-even, nuclei, mask=may_be & reach)
+    grown = np.where((signal > 0.5 * level[owner]) | (nuclei > 0), owner, 0).astype(np.int32)
+    opening = disk(OPENING / size)
+    pad = opening.shape[0]
+    for nucleus, box in enumerate(ndimage.find_objects(grown), start=1):
+        if box is None:
+            continue
+        window = grown[box]
+        body = np.pad(fill_voids.fill(window == nucleus).astype(np.uint8), pad, mode="edge")
+        body = cv2.morphologyEx(body, cv2.MORPH_OPEN, opening)[pad:-pad, pad:-pad] > 0
+        window[(window == nucleus) & ~body] = 0
+        window[body & (window == 0)] = nucleus
+    return grown
+
+
+def _without_debris(nuclei: np.ndarray, signal: np.ndarray, size: float, levels: NucleusLevels) -> np.ndarray:
+    index = np.arange(int(nuclei.max()) + 1)
+    area = np.bincount(nuclei.ravel(), minlength=index.size) * size**2
+    level = np.asarray(ndimage.mean(signal, nuclei, index))
+    dropped = (area < MIN_AREA) | ~(level >= DIMMEST * levels.usual)
+    dropped[0] = False
+    kept = np.where(dropped[nuclei], 0, nuclei)
+    return fastremap.renumber(kept.astype(np.int32))[0].astype(np.int32)

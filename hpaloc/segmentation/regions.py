@@ -1,0 +1,49 @@
+"""Label images as graphs: which regions touch, what lies on their common border, and joining regions."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import fastremap
+import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+
+def borders(
+    labels: np.ndarray,
+    values: np.ndarray,
+    of_two: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    summary: Literal["max", "mean"],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the pairs of regions that touch, and summarise an image along each common border.
+
+    labels: (h, w) int, 0 is background. values: (h, w) float. of_two: the value of two facing pixels (np.minimum …).
+    Returns pairs (n, 2) int64, lower id first, in ascending order, and the summary (n,) float64.
+    """
+    found, on_border = [], []
+    for one, other in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        touch = (labels[one] != labels[other]) & (labels[one] > 0) & (labels[other] > 0)
+        a, b = labels[one][touch].astype(np.int64), labels[other][touch].astype(np.int64)
+        found.append(np.minimum(a, b) << 32 | np.maximum(a, b))
+        on_border.append(of_two(values[one][touch], values[other][touch]))
+    codes, where = np.unique(np.concatenate(found), return_inverse=True)
+    faced = np.concatenate(on_border).astype(np.float64)
+    if summary == "max":
+        result = np.full(codes.size, -np.inf)
+        np.maximum.at(result, where, faced)
+    else:
+        result = np.bincount(where, faced, codes.size) / np.bincount(where, minlength=codes.size)
+    return np.stack((codes >> 32, codes & 0xFFFFFFFF), axis=1), result
+
+
+def join(labels: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Join regions pair by pair; chains of pairs become one region.
+
+    labels: (h, w) int. pairs: (n, 2) int. Returns (h, w) int32 numbered 1 … m in the order of first appearance.
+    """
+    n = int(labels.max(initial=0)) + 1
+    graph = sparse.coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    _, group = connected_components(graph, directed=False)
+    joined = (group + 1)[labels]
+    joined[labels == 0] = 0
+    return fastremap.renumber(joined.astype(np.int32))[0].astype(np.int32)
