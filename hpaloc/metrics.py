@@ -228,64 +228,67 @@ def detection_average_precision(
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"unknown convention {convention!r}")
+    return _average_precisions(found, truth, pairs, (convention,), threshold)[convention]
+
+
+def _average_precisions(
+    found: pd.DataFrame,
+    truth: pd.DataFrame,
+    pairs: pd.DataFrame,
+    conventions: Sequence[Convention] = CONVENTIONS,
+    threshold: float = DETECTION_IOU,
+) -> dict[Convention, np.ndarray]:
     confidence = found["confidence"].to_numpy(np.float64)
     location = found["location"].to_numpy()
     if not np.isfinite(confidence).all():
         row = int(np.flatnonzero(~np.isfinite(confidence))[0])
         raise ValueError(f"field {found['field'].iloc[row]}, cell {found['cell'].iloc[row]}: confidence is not finite")
-    if len(location) and not (np.isin(location, np.arange(N_CLASSES))).all():
-        raise ValueError(f"locations must be 0 to {N_CLASSES - 1}, not {np.setdiff1d(location, np.arange(N_CLASSES))}")
-    twice = truth.duplicated(["field", "cell"])
-    if twice.any():
-        raise ValueError(
-            "true cell listed twice: field {}, cell {}".format(*truth.loc[twice, ["field", "cell"]].iloc[0])
-        )
+    odd = location[(location < 0) | (location >= N_CLASSES)]
+    if len(odd):
+        raise ValueError(f"locations must be 0 to {N_CLASSES - 1}, not {odd[0]}")
+    twice = truth[truth.duplicated(["field", "cell"])]
+    if len(twice):
+        raise ValueError("true cell listed twice: field {}, cell {}".format(*twice[["field", "cell"]].iloc[0]))
 
-    names = pd.Index(pd.unique(pd.concat([found["field"], truth["field"], pairs["field"]])))
-    found_field = names.get_indexer(found["field"])
-    truth_field = names.get_indexer(truth["field"])
-    pair_field = names.get_indexer(pairs["field"])
-    true_labels = _labels_of(truth["labels"])
+    # A cell's key is one integer, so that joins are searches in sorted arrays.
+    names = pd.Index(pd.unique(pd.concat([table["field"] for table in (truth, pairs, found)])))
+    most = 1 + max((int(column.max()) for column in (found["cell"], pairs["cell"]) if len(column)), default=0)
+    field_of = names.get_indexer(pd.Index(found["field"]))
+    key = field_of * most + found["cell"].to_numpy(np.int64)
+    truth_field = names.get_indexer(pd.Index(truth["field"]))
+    near = pairs[(pairs["iou"] >= threshold).to_numpy()]
+    near_field = names.get_indexer(pd.Index(near["field"]))
+    # A cell of the true masks that nobody labelled has no class to be right about; it finds no row here.
+    near_truth = pd.Index(truth_field * (1 << 32) + truth["cell"].to_numpy(np.int64)).get_indexer(
+        pd.Index(near_field * (1 << 32) + near["truth_cell"].to_numpy(np.int64))
+    )
+    order = np.lexsort(
+        (near["truth_cell"], -near["iou"].to_numpy(), near_field * most + near["cell"].to_numpy(np.int64))
+    )
+    order = order[near_truth[order] >= 0]
+    near_key, near_truth = (near_field * most + near["cell"].to_numpy(np.int64))[order], near_truth[order]
 
-    near = (pairs["iou"] >= threshold).to_numpy()
-    truth_row = pd.MultiIndex.from_arrays([truth_field, truth["cell"].to_numpy(np.int64)])
-    pair_truth = truth_row.get_indexer(
-        pd.MultiIndex.from_arrays([pair_field[near], pairs["truth_cell"].to_numpy(np.int64)[near]])
-    )
-    candidates = pd.DataFrame(
-        {
-            "field": pair_field[near],
-            "cell": pairs["cell"].to_numpy(np.int64)[near],
-            "truth_cell": pairs["truth_cell"].to_numpy(np.int64)[near],
-            "iou": pairs["iou"].to_numpy()[near],
-            "truth_row": pair_truth,
-        }
-    )
-    # A cell of the true masks that nobody labelled has no class to be right about.
-    candidates = candidates[candidates["truth_row"] >= 0].sort_values(
-        ["iou", "truth_cell"], ascending=[False, True], kind="stable"
-    )
-
-    result = np.full(N_CLASSES, np.nan)
-    found_cell = found["cell"].to_numpy(np.int64)
+    labels = _labels_of(truth["labels"]) > 0
+    result = {convention: np.full(N_CLASSES, np.nan) for convention in conventions}
     by_class = np.argsort(location, kind="stable")
     bounds = np.searchsorted(location[by_class], np.arange(N_CLASSES + 1))
-    for index in range(N_CLASSES):
-        has_class = true_labels[:, index] > 0
-        if not has_class.any():
-            continue
+    for index in np.flatnonzero(labels.any(axis=0)):
         rows = by_class[bounds[index] : bounds[index + 1]]
-        if convention == "absent_ignored":
-            present = np.zeros(len(names), bool)
-            present[truth_field[has_class]] = True
-            rows = rows[present[found_field[rows]]]
-        own = candidates[has_class[candidates["truth_row"].to_numpy()]].drop_duplicates(["field", "cell"])
-        target_of = pd.MultiIndex.from_arrays([own["field"].to_numpy(), own["cell"].to_numpy()])
-        hit = target_of.get_indexer(pd.MultiIndex.from_arrays([found_field[rows], found_cell[rows]]))
-        target = np.where(hit >= 0, own["truth_row"].to_numpy()[hit], -1) if len(own) else np.full(len(rows), -1)
+        own = labels[near_truth, index]
+        own_key, first = np.unique(near_key[own], return_index=True)
+        own_truth = near_truth[own][first]
+        place = np.searchsorted(own_key, key[rows])
+        hit = np.zeros(len(rows), bool)
+        inside = place < len(own_key)
+        hit[inside] = own_key[place[inside]] == key[rows][inside]
         best = np.full(len(truth), -np.inf)
-        np.maximum.at(best, target[target >= 0], confidence[rows][target >= 0])
-        result[index] = _envelope_area(confidence[rows], best[best > -np.inf], int(has_class.sum()))
+        np.maximum.at(best, own_truth[place[hit]], confidence[rows[hit]])
+        best = best[best > -np.inf]
+        present = np.zeros(len(names), bool)
+        present[truth_field[labels[:, index]]] = True
+        for convention in conventions:
+            kept = rows if convention == "absent_is_false_positive" else rows[present[field_of[rows]]]
+            result[convention][index] = _envelope_area(confidence[kept], best, int(labels[:, index].sum()))
     return result
 
 
@@ -305,7 +308,7 @@ def _envelope_area(confidence: np.ndarray, hits: np.ndarray, n_truth: int) -> fl
 
 def map60(found: pd.DataFrame, truth: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, float | None]:
     """Return the mean average precision at IoU 0.6 in both conventions, see ``detection_average_precision``."""
-    return {name: _mean(detection_average_precision(found, truth, pairs, name)) for name in CONVENTIONS}
+    return {name: _mean(values) for name, values in _average_precisions(found, truth, pairs).items()}
 
 
 def expected_calibration_error(table: pd.DataFrame) -> float:
@@ -645,7 +648,7 @@ def evaluate_collection(
     antibody = dict(zip(fields["field"], fields["antibody"].fillna(""), strict=True))
     groups = {name: antibody[name] or name for name in antibody}
     labels_of = dict(zip(fields["field"], fields["sheet_labels"].fillna(""), strict=True))
-    detected: dict[str, np.ndarray] = {}
+    detected: dict[Convention, np.ndarray] = {}
     detection_scores: dict[str, Any] = {}
     if truth is not None and matches is not None:
         annotated = cells[cells["field"].isin(truth["field"])]
@@ -653,8 +656,7 @@ def evaluate_collection(
         scored = _matched_cells(annotated, truth, matches.pairs)
         for name, true_labels in truth.groupby("field")["labels"]:
             labels_of[name] = labels_of.get(name) or _union(true_labels)
-        found = detections(annotated)
-        detected = {name: detection_average_precision(found, truth, matches.pairs, name) for name in CONVENTIONS}
+        detected = _average_precisions(detections(annotated), truth, matches.pairs)
         detection_scores = {
             "map60": {name: _mean(values) for name, values in detected.items()},
             "segmentation": segmentation_scores(matches),
@@ -787,7 +789,7 @@ def _pooled_curve(
 
 
 def _per_class(
-    p: np.ndarray, labels: np.ndarray, confusion: np.ndarray, detected: Mapping[str, np.ndarray]
+    p: np.ndarray, labels: np.ndarray, confusion: np.ndarray, detected: Mapping[Convention, np.ndarray]
 ) -> pd.DataFrame:
     ap, auc = ranking_scores(p, labels)
     right, true, called = np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0)

@@ -327,6 +327,13 @@ def test_the_threshold_of_overlap_is_inclusive() -> None:
     assert metrics.detection_average_precision(found, true_cells, pairs)[4] == 1
 
 
+def test_a_set_without_any_detection_scores_zero() -> None:
+    truth = pd.DataFrame({"field": ["f"], "cell": [1], "labels": ["4"]})
+    pairs = pd.DataFrame({"field": [], "cell": [], "truth_cell": [], "iou": []})
+    found = pd.DataFrame({"field": [], "cell": [], "location": [], "confidence": []})
+    assert metrics.map60(found, truth, pairs) == {"absent_is_false_positive": 0, "absent_ignored": 0}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
