@@ -42,7 +42,7 @@ rule all:
 rule predict_only:
     """Apply the model named by model.path to the collections to predict; nothing is trained."""
     input:
-        trained_elsewhere,
+        predict_only_outputs,
 
 
 rule explore:

@@ -12,6 +12,9 @@ from jsonschema.exceptions import ValidationError, best_match
 
 SCHEMA_PATH = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 
+# What a model folder must hold to predict.
+MODEL_FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json")
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message is one sentence that names the key."""
@@ -92,6 +95,16 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
             collection["images"] = [images] if isinstance(images, str) else images
         if filled["segmentation"]["backend"] == "masks" and "masks" not in collection:
             raise ConfigError(f"config key collections.{name}: segmentation.backend masks needs the key 'masks'")
+    predicted = filled["predict"]["collections"]
+    if predicted is None:
+        others = [name for name in filled["collections"] if name != filled["train"]["collection"]]
+        filled["predict"]["collections"] = others or list(filled["collections"])
+    for name in predicted or ():
+        if name not in filled["collections"]:
+            raise ConfigError(
+                f"config key predict.collections: {name!r} is not among the collections "
+                f"({', '.join(filled['collections'])})"
+            )
     return filled
 
 
@@ -109,11 +122,11 @@ def check_training(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"config key curation.labels: cells needs the truth of the collection {name!r}")
 
 
-def check_prediction(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a completed configuration predicts a collection that it does not have."""
-    for name in config["predict"]["collections"]:
-        if name not in config["collections"]:
-            raise ConfigError(
-                f"config key predict.collections: {name!r} is not among the collections "
-                f"({', '.join(config['collections'])})"
-            )
+def check_model(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a completed configuration names no folder of a trained model."""
+    path = config["model"]["path"]
+    if path is None:
+        raise ConfigError("config key model.path: predict_only needs the folder of a trained model")
+    for name in MODEL_FILES:
+        if not Path(path, name).is_file():
+            raise ConfigError(f"config key model.path: {path} is no folder of a trained model ({name} is missing)")

@@ -311,6 +311,11 @@ def scan_collection(
             into = simulated_folder(name, shard_name(shard_of(row.id, collection["shards"])))
             made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in COLOURS})
         return write_manifests(of_collection, rows, made, collection["shards"], config["seed"])
+    if "truth" in collection:
+        check_pattern(collection["truth"]["masks"], f"{key}.truth.masks", ["root", "id"], ["id"])
+        check_pattern(collection["truth"]["cells"], f"{key}.truth.cells", ["root"], [])
+        if not os.path.isfile(collection["truth"]["cells"].format(root=root)):
+            raise SheetError(f"{key}.truth.cells: {collection['truth']['cells'].format(root=root)}: no such file")
     patterns: dict[str, Sequence[str]] = dict.fromkeys(COLOURS, collection["images"])
     for pattern in collection["images"]:
         check_pattern(pattern, f"{key}.images", ["root", "id", "colour"], ["id", "colour"])

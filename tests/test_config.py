@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpaloc.config import ConfigError, check_prediction, check_training, complete, load_schema
+from hpaloc.config import ConfigError, check_training, complete, load_schema
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,7 +35,6 @@ def test_the_shipped_configurations_are_complete():
     for path in (ROOT / "config").glob("*.yaml"):
         filled = complete(yaml.safe_load(path.read_text()))
         check_training(filled)
-        check_prediction(filled)
 
 
 def test_every_key_of_the_schema_says_what_it_is_and_its_default():
@@ -76,10 +75,17 @@ def test_a_wrong_configuration_is_one_sentence_with_its_key(config, message):
     assert "\n" not in str(error.value)
 
 
+def test_what_is_predicted_by_default():
+    config = minimal()
+    assert complete(config)["predict"]["collections"] == ["train"]
+    config["collections"]["new"] = config["collections"]["later"] = config["collections"]["train"]
+    assert complete(config)["predict"]["collections"] == ["new", "later"]
+
+
 def test_collections_that_training_and_prediction_name_must_exist():
-    filled = complete(minimal())
     with pytest.raises(ConfigError, match=r"predict\.collections: 'test' is not among the collections \(train\)"):
-        check_prediction(filled)
+        complete(minimal(predict={"collections": ["test"]}))
+    filled = complete(minimal())
     filled["train"]["collection"] = "other"
     with pytest.raises(ConfigError, match=r"train\.collection: 'other' is not among the collections \(train\)"):
         check_training(filled)

@@ -13,7 +13,7 @@ rule aggregate:
             "results/predictions/{collection}/shards/{shard}.parquet", wildcards.collection
         ),
         cells=lambda wildcards: of_shards("results/cells/{collection}/{shard}.parquet", wildcards.collection),
-        fields="results/sheet/{collection}.parquet",
+        fields=lambda wildcards: of_shards("results/cells/{collection}/{shard}.fields.parquet", wildcards.collection),
     output:
         cells="results/predictions/{collection}/cells.parquet",
         fields="results/predictions/{collection}/fields.parquet",

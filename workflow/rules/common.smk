@@ -4,12 +4,13 @@ The scan happens once, in the process a person starts. Jobs find the manifests a
 """
 
 import os
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from hpaloc.classes import COLOURS
-from hpaloc.config import ConfigError, check_prediction, check_training, complete
+from hpaloc.config import MODEL_FILES, ConfigError, check_model, check_training, complete
 from hpaloc.sheet import SheetError, scan_collection, shards_of, simulated_folder
 from hpaloc.version import room_version
 
@@ -26,9 +27,19 @@ except (ConfigError, SheetError) as error:
 TRAINING = config["train"]["collection"]
 CHANNELS = config["train"]["channels"]
 MODEL = config["model"]["path"] or "results/model"
-MODEL_FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json")
 PREDICTED = config["predict"]["collections"]
 SCORED = [name for name in PREDICTED if COLLECTIONS.get(name, {}).get("labels")]
+# The figures of the data are of the collection that trains or, where it is not there, of the first labelled one.
+LABELLED = [name for name in (TRAINING, *COLLECTIONS) if COLLECTIONS.get(name, {}).get("labels")]
+EXPLORED = [*LABELLED, *COLLECTIONS][0]
+EXPLORE_FIGURES = ["figure3_channels"]
+if LABELLED:
+    EXPLORE_FIGURES += ["figure1_labels", "figure2a_labels_per_field", "figure2b_co_occurrence", "figure4_locations"]
+TRAINING_FIGURES = ("figure6_learning_rate", "figure7a_loss", "figure7b_accuracy", "figure7c_auc")
+EVALUATION_FIGURES = ("confusion", "per_class", "reliability", "pooled")
+TRUE_LABELS = config["curation"]["labels"] == "cells"
+# A GPU is asked for unless the configuration rules it out; where no limit is set, a local run ignores the request.
+GPU = {} if config["train"]["gpu"] == "none" else {"gpu": 1}
 
 
 wildcard_constraints:
@@ -65,24 +76,46 @@ def simulated_shards(collection):
     return [simulated_folder(collection, shard) for shard in SHARDS[collection]]
 
 
-def truth_cells(collection):
-    """Return the tables of the true cells of a collection, or nothing where it has none."""
+def truth(collection):
+    """Return the tables of a collection's true cells and the pattern of their masks; empty and None without truth."""
     if "simulate" in COLLECTIONS[collection]:
+        return {
+            "cells": [f"{folder}/cells.csv" for folder in simulated_shards(collection)],
+            "masks": f"{simulated_folder(collection, '{shard}')}/{{id}}_cellmask.png",
+        }
+    found = COLLECTIONS[collection].get("truth")
+    if found is None:
+        return {"cells": [], "masks": None}
+    root = COLLECTIONS[collection]["root"]
+    return {
+        "cells": [found["cells"].replace("{root}", root)],
+        "masks": found["masks"].replace("{root}", root),
+    }
+
+
+def truth_files(collection):
+    """Return what must be there before a collection's truth can be read."""
+    return simulated_shards(collection) or truth(collection)["cells"]
+
+
+def explore_outputs():
+    """Return the figures of the data."""
+    return expand("results/figures/{name}.{suffix}", name=EXPLORE_FIGURES, suffix=["svg", "png"])
+
+
+def model_outputs(wildcards):
+    """Return the curves of the training where the model is trained here."""
+    if config["model"]["path"]:
         return []
-    return COLLECTIONS[collection].get("truth", {}).get("cells", [])
-
-
-def checked(check):
-    """Run a check of the configuration and turn its error into the one that Snakemake prints plainly."""
-    try:
-        check(config)
-    except ConfigError as error:
-        raise WorkflowError(str(error))
+    return expand("results/figures/{name}.{suffix}", name=TRAINING_FIGURES, suffix=["svg", "png"])
 
 
 def training_collection(wildcards):
-    """Return the training collection once the configuration is known to be fit for training."""
-    checked(check_training)
+    """Return the training collection once the configuration is known to be fit for training.
+
+    Checked here and not before, since figures of the data or predictions need nothing to train on.
+    """
+    check_training(config)
     return TRAINING
 
 
@@ -98,19 +131,13 @@ def used_collections(wildcards):
 
 def predict_outputs(wildcards):
     """Return the final files of the collections to predict, and their scores where there is something to score."""
-    checked(check_prediction)
     names = ["cells.parquet", "fields.parquet", "submission.csv", "cells.h5ad"]
     files = expand("results/predictions/{collection}/{name}", collection=PREDICTED, name=names)
     files.append("results/sheet/rejected.csv")
     return files + (["results/evaluation/metrics.json"] if SCORED else [])
 
 
-def trained_elsewhere(wildcards):
-    """Return the final files of a prediction with a model that exists; raise where none is named."""
-    path = config["model"]["path"]
-    if path is None:
-        raise WorkflowError("config key model.path: predict_only needs the folder of a trained model")
-    for name in MODEL_FILES:
-        if not os.path.exists(f"{path}/{name}"):
-            raise WorkflowError(f"config key model.path: {path} is no model folder ({name} is missing)")
+def predict_only_outputs(wildcards):
+    """Return the final files of a prediction once it is known that there is a model to predict with."""
+    check_model(config)
     return predict_outputs(wildcards)

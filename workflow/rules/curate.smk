@@ -10,8 +10,11 @@ rule curate:
     """Choose and label the cells that train and validate the model."""
     input:
         cells=lambda wildcards: of_shards("results/cells/{collection}/{shard}.parquet", training_collection(wildcards)),
-        fields=lambda wildcards: f"results/sheet/{training_collection(wildcards)}.parquet",
-        truth=training_truth,
+        fields=lambda wildcards: of_shards(
+            "results/cells/{collection}/{shard}.fields.parquet", training_collection(wildcards)
+        ),
+        truth=lambda wildcards: truth_files(training_collection(wildcards)) if TRUE_LABELS else [],
+        masks=lambda wildcards: of_shards("results/segmentation/{collection}/{shard}", TRAINING) if TRUE_LABELS else [],
     output:
         examples="results/dataset/examples.parquet",
         summary=report("results/dataset/summary.json", caption="../report/summary.rst", category="Data"),
@@ -28,7 +31,7 @@ rule curate:
         runtime=grows(60),
     params:
         curation=config["curation"],
-        truth=training_truth_pattern,
+        truth=lambda wildcards: truth(TRAINING) if TRUE_LABELS else None,
         seed=config["seed"],
         version=room_version("curation"),
     script:

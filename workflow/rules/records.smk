@@ -29,8 +29,6 @@ rule records:
         mem_mb=grows(8000),
         runtime=grows(120),
     params:
-        shards=lambda wildcards: SHARDS[TRAINING],
-        seed=config["seed"],
         version=room_version("records"),
     script:
         "../scripts/records.py"

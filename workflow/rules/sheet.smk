@@ -23,6 +23,7 @@ rule sheet:
         mem_mb=grows(2000),
         runtime=grows(20),
     params:
+        shards=lambda wildcards: SHARDS[wildcards.collection],
         version=room_version("tables"),
     script:
         "../scripts/sheet.py"
@@ -45,6 +46,7 @@ rule rejected:
         mem_mb=grows(2000),
         runtime=grows(20),
     params:
+        collections=used_collections,
         version=room_version("tables"),
     script:
         "../scripts/rejected.py"

@@ -9,9 +9,11 @@ Steps: one row a field, one triple of class, confidence and mask per cell and cl
 rule submit:
     """Write a collection's predictions in the form of the 2021 competition."""
     input:
-        predictions="results/predictions/{collection}/cells.parquet",
+        predictions=lambda wildcards: of_shards(
+            "results/predictions/{collection}/shards/{shard}.parquet", wildcards.collection
+        ),
         cells=lambda wildcards: of_shards("results/cells/{collection}/{shard}.parquet", wildcards.collection),
-        fields="results/sheet/{collection}.parquet",
+        fields=lambda wildcards: of_shards("results/cells/{collection}/{shard}.fields.parquet", wildcards.collection),
     output:
         "results/predictions/{collection}/submission.csv",
     log:

@@ -41,7 +41,7 @@ rule training_curves:
         "results/model/history.csv",
     output:
         [
-            report(f"results/figures/{name}.{suffix}", caption="../report/training.rst", category="Model")
+            report(f"results/figures/{name}.{suffix}", caption="../report/training.rst", category="Model", labels={"figure": name.split("_", 1)[1].replace("_", " "), "format": suffix})
             for name in TRAINING_FIGURES
             for suffix in ("svg", "png")
         ],

@@ -1,0 +1,253 @@
+"""The whole chain on a small scale: simulated training fields, 16-bit TIFF test fields with truth per cell."""
+
+import base64
+import csv
+import json
+import os
+import shutil
+import zipfile
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from pycocotools import mask as coco
+from workflow_runs import ROOT, planned, snakemake, write_config, write_field, write_sheet
+
+from hpaloc.classes import COLOURS, format_labels
+from hpaloc.masks import mask_path, read_mask, write_mask
+from hpaloc.sheet import shard_of
+
+DATA = ROOT.parent / "shared" / "data" / "hpa-2021"
+# One worker runs all of these: they share the run that the first of them makes.
+pytestmark = pytest.mark.xdist_group("workflow")
+
+TRAINING = [
+    ((0,), "a"),
+    ((0,), "b"),
+    ((14,), "c"),
+    ((14,), "d"),
+    ((2,), "e"),
+    ((2,), "f"),
+    ((0, 14), "g"),
+    ((18,), "h"),
+]
+TEST = [(0,), (14,), (2, 0)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A finished run of everything: 8 simulated training fields, 3 test fields, one of them unreadable."""
+    folder = tmp_path_factory.mktemp("run")
+    write_sheet(
+        folder / "train.csv",
+        [{"ID": f"train-{i}", "Label": labels, "antibody": f"antibody-{i}"} for i, labels in enumerate(TRAINING)],
+    )
+    (folder / "images").mkdir()
+    truth = []
+    for i, labels in enumerate(TEST):
+        field = write_field(folder / "images", f"test-{i}", labels, seed=5, suffix=".tif", dtype="uint16")
+        write_mask(folder / "images" / f"test-{i}_truth.png", field.cells)
+        truth += [
+            {"ID": f"test-{i}", "cell": cell, "Label": "|".join(map(str, of_cell))} for cell, of_cell in field.truth
+        ]
+    for colour in COLOURS:
+        (folder / "images" / f"broken_{colour}.tif").write_bytes(b"II*\0 no image")
+    write_sheet(folder / "cells.csv", truth)
+    rows = [{"ID": f"test-{i}", "Label": format_labels(labels)} for i, labels in enumerate(TEST)]
+    write_sheet(folder / "test.csv", [*rows, {"ID": "broken", "Label": "4"}])
+    write_config(
+        folder / "config.yaml",
+        collections={
+            "train": {"sheet": "train.csv", "labels": True, "simulate": {"shape": [512, 512]}},
+            "test": {
+                "sheet": "test.csv",
+                "images": ["images/{id}_{colour}.png", "images/{id}_{colour}.tif"],
+                "labels": True,
+                "truth": {"cells": "cells.csv", "masks": "images/{id}_truth.png"},
+            },
+        },
+        shards=2,
+        pixel_size=0.16,
+        max_rejected_fraction=0.5,
+        curation={"labels": "all", "validation_fraction": 0.25},
+        train={"input_size": 32, "epochs": 1, "batch_size": 16},
+        predict={"views": 2},
+    )
+    snakemake(folder)
+    return folder
+
+
+def cells_of(folder, collection):
+    """Return the set of (field, cell) in the masks, in the cell tables, in the tiles' tables and in the predictions."""
+    masks = set()
+    for shard in (folder / "results/segmentation" / collection).iterdir():
+        for row in pd.read_parquet(shard / "fields.parquet").itertuples():
+            if row.status == "ok":
+                ids = np.unique(read_mask(mask_path(shard, row.field, "cell")))
+                masks |= {(row.field, int(cell)) for cell in ids if cell}
+                nuclei = np.unique(read_mask(mask_path(shard, row.field, "nucleus")))
+                assert set(nuclei) <= set(ids) | {0}
+    tables = [
+        pd.read_parquet(path)
+        for path in sorted((folder / "results/cells" / collection).glob("*.parquet"))
+        if not path.name.endswith(".fields.parquet")
+    ]
+    tiled = [pair for table in tables for pair in zip(table["field"], table["cell"].tolist(), strict=True)]
+    predictions = pd.read_parquet(folder / "results/predictions" / collection / "cells.parquet")
+    predicted = list(zip(predictions["field"], predictions["cell"].tolist(), strict=True))
+    assert len(set(tiled)) == len(tiled)
+    assert len(set(predicted)) == len(predicted)
+    return masks, set(tiled), set(predicted)
+
+
+def test_everything_that_was_promised_is_there(folder):
+    for name in (
+        "report.zip",
+        "model/model.keras",
+        "model/card.md",
+        "predictions/test/cells.parquet",
+        "predictions/test/fields.parquet",
+        "predictions/test/submission.csv",
+        "predictions/test/cells.h5ad",
+        "evaluation/metrics.json",
+        "dataset/summary.json",
+        "figures/figure1_labels.svg",
+        "figures/figure7a_loss.png",
+    ):
+        assert (folder / "results" / name).stat().st_size > 0, name
+    assert zipfile.ZipFile(folder / "results/report.zip").testzip() is None
+
+
+def test_no_half_written_file_is_left(folder):
+    assert [path for path in (folder / "results").rglob(".*")] == []
+
+
+def test_a_second_run_has_nothing_to_do(folder):
+    assert "Nothing to be done" in snakemake(folder).stdout
+
+
+def test_cells_are_conserved(folder):
+    masks, tiled, predicted = cells_of(folder, "test")
+    assert masks
+    assert masks == tiled == predicted
+
+
+def test_tiles_hold_the_cells_of_the_table_in_each_colour(folder):
+    from hpaloc.tfrecord import read_records
+
+    for path in (folder / "results/tiles").glob("*/*"):
+        table = pd.read_parquet(folder / "results/cells" / path.parent.name / f"{path.name}.parquet")
+        expected = list(zip(table["field"], table["cell"].tolist(), strict=True))
+        for colour in COLOURS:
+            assert [(tile.field, tile.cell) for tile in read_records(path / f"{colour}.tfrecord")] == expected
+
+
+def test_an_unreadable_field_is_listed_and_the_rest_goes_on(folder):
+    with open(folder / "results/sheet/rejected.csv", newline="") as file:
+        rejected = list(csv.DictReader(file))
+    assert [(row["collection"], row["field"], row["stage"]) for row in rejected] == [("test", "broken", "segment")]
+    assert "broken_" in rejected[0]["reason"]
+    fields = pd.read_parquet(folder / "results/predictions/test/fields.parquet")
+    assert set(fields["field"]) == {"test-0", "test-1", "test-2", "broken"}
+
+
+def test_the_submission_decodes_to_the_masks(folder):
+    csv.field_size_limit(2**27)
+    with open(folder / "results/predictions/test/submission.csv", newline="") as file:
+        rows = {row["ID"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"test-0", "test-1", "test-2", "broken"}
+    assert rows["broken"]["PredictionString"] == ""
+    shard = f"{shard_of('test-0', 2):03d}"
+    labels = read_mask(mask_path(folder / "results/segmentation/test" / shard, "test-0", "cell"))
+    words = rows["test-0"]["PredictionString"].split(" ")
+    assert len(words) == 3 * 19 * labels.max()
+    areas = set()
+    for name, confidence, text in zip(words[::3], words[1::3], words[2::3], strict=True):
+        assert 0 <= int(name) < 19
+        assert 0 <= float(confidence) <= 1
+        counts = zlib.decompress(base64.b64decode(text))
+        areas.add(int(coco.area({"counts": counts, "size": list(labels.shape)})))
+    assert areas == set(np.bincount(labels.ravel())[1:].tolist())
+
+
+def test_scores_are_of_the_true_cells(folder):
+    metrics = json.loads((folder / "results/evaluation/metrics.json").read_text())["test"]
+    assert metrics["n_fields"] >= 3
+    assert 0 <= metrics["cells"]["accuracy"] <= 1
+    assert metrics["segmentation"]["f1_60"] > 0.5
+    assert set(metrics["map60"]) == {"absent_is_false_positive", "absent_ignored"}
+
+
+def test_a_changed_image_lists_its_shard_and_what_depends_on_it(folder):
+    path = folder / "images/test-1_green.tif"
+    before = path.read_bytes()
+    try:
+        shutil.copy(folder / "images/test-0_green.tif", path)
+        jobs, shards = planned(folder)
+        shard = f"collection=test, shard={shard_of('test-1', 2):03d}"
+        assert shards == {"segment": {shard}, "tile": {shard}, "predict": {shard}}
+        for rule in ("aggregate", "submit", "evaluate", "sheet", "rejected", "report_zip"):
+            assert jobs[rule] == 1, rule
+        for rule in ("simulate", "train", "curate", "records", "training_curves"):
+            assert jobs[rule] == 0, rule
+    finally:
+        path.write_bytes(before)
+        snakemake(folder, "--touch")
+        snakemake(folder)
+
+
+def test_a_changed_training_key_reruns_no_segmentation(folder):
+    text = (folder / "config.yaml").read_text()
+    (folder / "other.yaml").write_text(text.replace("epochs: 1", "epochs: 2"))
+    jobs, _ = planned(folder, config="other.yaml")
+    assert jobs["train"] == 1
+    assert jobs["predict"] == 2
+    assert not {"segment", "tile", "curate", "records"} & set(jobs)
+
+
+def test_predict_only_trains_nothing(folder):
+    config = {
+        "collections": {"new": {"sheet": "new.csv", "images": "images/{id}_{colour}.tif"}},
+        "shards": 1,
+        "pixel_size": 0.16,
+        "predict": {"collections": ["new"], "views": 1},
+        "model": {"path": "results/model"},
+    }
+    write_config(folder / "new.yaml", **config)
+    write_sheet(folder / "new.csv", [{"ID": "test-2"}])
+    before = (folder / "results/model/model.keras").stat().st_mtime_ns
+    jobs, _ = planned(folder, "predict_only", config="new.yaml")
+    assert not {"train", "curate", "records", "evaluate"} & set(jobs)
+    snakemake(folder, "predict_only", config="new.yaml")
+    masks, tiled, predicted = cells_of(folder, "new")
+    assert masks
+    assert masks == tiled == predicted
+    assert (folder / "results/model/model.keras").stat().st_mtime_ns == before
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is absent")
+def test_real_fields_are_explored_and_predicted(folder):
+    ids = sorted({path.name.rsplit("_", 1)[0] for path in (DATA / "images").glob("*.png")})
+    with open(DATA / "train.csv", newline="") as file:
+        write_sheet(folder / "real.csv", [row for row in csv.DictReader(file) if row["ID"] in ids])
+    write_config(
+        folder / "real.yaml",
+        root=os.fspath(DATA),
+        collections={"hpa": {"sheet": "real.csv", "images": "{root}/images/{id}_{colour}.png", "labels": True}},
+        shards=2,
+        predict={"collections": ["hpa"], "views": 1},
+        model={"path": "results/model"},
+    )
+    snakemake(folder, "explore", "predict_only", config="real.yaml")
+    masks, tiled, predicted = cells_of(folder, "hpa")
+    assert len(masks) >= 60
+    assert masks == tiled == predicted
+    submission = pd.read_csv(folder / "results/predictions/hpa/submission.csv").set_index("ID")
+    assert sorted(submission.index) == ids
+    for id, row in submission.iterrows():
+        words = row["PredictionString"].split(" ")
+        size = [row["ImageHeight"], row["ImageWidth"]]
+        for text in words[2::57]:
+            counts = zlib.decompress(base64.b64decode(text))
+            assert 0 < coco.area({"counts": counts, "size": size}) < size[0] * size[1], id

@@ -1,0 +1,145 @@
+"""What the workflow says before it runs anything: the plan, the linter, and one sentence for each mistake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from workflow_runs import ROOT, planned, snakemake, write_config, write_sheet
+
+from hpaloc.classes import COLOURS
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A working directory with six empty fields in two collections."""
+    (tmp_path / "images").mkdir()
+    for collection in ("train", "test"):
+        ids = [f"{collection}-{i}" for i in range(3)]
+        for id in ids:
+            for colour in COLOURS:
+                (tmp_path / "images" / f"{id}_{colour}.png").touch()
+        write_sheet(tmp_path / f"{collection}.csv", [{"ID": id, "Label": "0"} for id in ids])
+    write_config(tmp_path / "config.yaml", **config())
+    return tmp_path
+
+
+def config(**others):
+    images = "images/{id}_{colour}.png"
+    collections = {name: {"sheet": f"{name}.csv", "images": images, "labels": True} for name in ("train", "test")}
+    return {"collections": collections, "shards": 1, **others}
+
+
+def test_the_plan_lists_every_stage(folder):
+    jobs, _ = planned(folder)
+    stages = ["segment", "tile", "sheet", "curate", "records", "train", "predict", "aggregate", "submit", "evaluate"]
+    assert [jobs[stage] for stage in stages] == [2, 2, 2, 1, 1, 1, 1, 1, 1, 1]
+    assert jobs["explore_data"] == jobs["report_zip"] == 1
+
+
+def test_explore_needs_sheets_and_images_only(folder):
+    jobs, _ = planned(folder, "explore")
+    assert dict(jobs) == {"explore_data": 1, "explore": 1}
+
+
+def test_the_linter_is_content():
+    command = [sys.executable, "-m", "snakemake", "--lint"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "Congratulations" in done.stdout
+
+
+def test_a_configuration_of_ones_own_stands_alone(folder):
+    text = snakemake(folder, "--dry-run").stdout
+    assert "demo-train" not in text
+    assert "simulate" not in text
+
+
+def mistakes():
+    def key(changed):
+        changed["train"] = {"epoch": 3}
+
+    def sheet(changed):
+        changed["collections"]["train"]["sheet"] = "absent.csv"
+
+    def collection(changed):
+        changed["predict"] = {"collections": ["tset"]}
+
+    def pattern(changed):
+        changed["collections"]["train"]["images"] = "images/{id}.png"
+
+    def training(changed):
+        changed["train"] = {"collection": "other"}
+
+    def model(changed):
+        changed["model"] = {"path": "absent"}
+
+    yield key, [], "config key train: unknown key 'epoch' (did you mean epochs?)"
+    yield sheet, [], "sheet absent.csv: no such file"
+    yield collection, [], "config key predict.collections: 'tset' is not among the collections (test, train)"
+    yield pattern, [], "config key collections.train.images: 'images/{id}.png' lacks the placeholder {colour}"
+    yield training, [], "config key train.collection: 'other' is not among the collections (test, train)"
+    yield model, ["predict_only"], "config key model.path: absent is no folder of a trained model"
+    yield (lambda changed: None), ["predict_only"], "config key model.path: predict_only needs the folder"
+
+
+@pytest.mark.parametrize(("change", "arguments", "sentence"), [*mistakes()])
+def test_a_mistake_in_the_configuration_stops_with_one_sentence(folder, change, arguments, sentence):
+    changed = config()
+    change(changed)
+    write_config(folder / "config.yaml", **changed)
+    done = snakemake(folder, "--dry-run", *arguments, check=False)
+    assert done.returncode != 0
+    # The line of the sentence holds nothing else.
+    assert any(line.strip().removeprefix("ConfigError: ").startswith(sentence) for line in done.stdout.splitlines()), (
+        done.stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("ID,Label\ntrain-0,0\ntrain-1,19\n", "line 3 (ID train-1): unknown label '19'"),
+        ("ID,Label\ntrain-0,0\ntrain-0,1\n", "line 3 (ID train-0): ID train-0 stands already in line 2"),
+        ("ID,Label\nother,0\n", "collection train: 4 of 4 files are missing: these: images/other_red.png"),
+    ],
+)
+def test_a_mistake_in_a_sheet_stops_with_one_sentence(folder, text, sentence):
+    (folder / "train.csv").write_text(text)
+    done = snakemake(folder, "--dry-run", check=False)
+    assert done.returncode != 0
+    assert sentence in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_every_rule_has_what_the_design_asks():
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        text = path.read_text()
+        assert text.startswith('"""'), path.name
+        for rule in text.split("\nrule ")[1:]:
+            name = rule.split(":", 1)[0]
+            assert rule.split("\n", 2)[1].strip().startswith('"""'), name
+            for directive in ("log:", "benchmark:", "conda:", "threads:", "mem_mb=grows(", "runtime=grows(", "script:"):
+                assert directive in rule, f"{name} lacks {directive}"
+            assert "partition" not in rule
+            script = rule.split("script:")[1].split('"')[1]
+            assert Path(path.parent, script).is_file(), name
+
+
+def test_the_environments_have_the_versions_of_the_lock_file():
+    locked = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if "==" in line and not line.startswith((" ", "#")):
+            name, version = line.split(";")[0].strip().split("==")
+            locked[name.lower()] = version
+    for path in (ROOT / "envs").glob("*.yaml"):
+        if path.stem == "hpacellseg":
+            continue
+        for entry in yaml.safe_load(path.read_text())["dependencies"]:
+            for pin in entry["pip"] if isinstance(entry, dict) else [entry]:
+                if pin.startswith("python") or pin == "pip":
+                    continue
+                name, version = pin.replace("==", "=").split("=")
+                name = {"tensorflow[and-cuda]": "tensorflow-cpu"}.get(name, name)
+                assert locked[name.lower()] == version, f"{path.name}: {pin}"

@@ -1,0 +1,64 @@
+"""Small collections on disk, and runs of the workflow over them in a folder of their own."""
+
+import csv
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import tifffile
+import yaml
+
+from hpaloc.classes import COLOURS
+from hpaloc.simulate import simulate_field
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def snakemake(folder, *arguments, config="config.yaml", check=True):
+    """Run the workflow in ``folder`` and return the finished process with stdout and stderr in one text."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
+    command += ["--cores", "2", "--nocolor", "--configfile", Path(folder, config), *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert not check or done.returncode == 0, done.stdout[-6000:]
+    return done
+
+
+def planned(folder, *arguments, **options):
+    """Return how many jobs of each rule a dry run lists, and the shards of those that have one."""
+    text = snakemake(folder, "--dry-run", *arguments, **options).stdout
+    jobs = Counter()
+    shards = {}
+    for rule, body in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", text, flags=re.MULTILINE):
+        jobs[rule] += 1
+        wildcards = re.search(r"wildcards: (.*)", body)
+        if wildcards and "shard=" in wildcards[1]:
+            shards.setdefault(rule, set()).add(wildcards[1])
+    return jobs, shards
+
+
+def write_field(folder, name, labels, seed, shape=(512, 512), suffix=".png", dtype="uint8"):
+    """Simulate one field, write its four channel files, and return it."""
+    field = simulate_field(name, labels, seed, shape, pixel_size=0.16, dtype=dtype)
+    for colour in COLOURS:
+        path = str(Path(folder, f"{name}_{colour}{suffix}"))
+        if suffix == ".tif":
+            tifffile.imwrite(path, field.images[colour], compression="deflate")
+        else:
+            cv2.imwrite(path, field.images[colour])
+    return field
+
+
+def write_sheet(path, rows):
+    """Write a sheet; ``rows`` are dictionaries with the same keys."""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_config(path, **config):
+    """Write a configuration."""
+    Path(path).write_text(yaml.safe_dump(config))

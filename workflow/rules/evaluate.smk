@@ -1,0 +1,46 @@
+"""Scores.
+
+Inputs: the predictions of the labelled collections, their masks, and their truth per cell where there is one.
+Outputs: metrics.json, tables per class, confusion matrices, figures.
+Steps: match predicted to true cells, score, resample groups for intervals, draw.
+"""
+
+
+rule evaluate:
+    """Score the predictions of the labelled collections."""
+    input:
+        predictions=expand("results/predictions/{collection}/{name}.parquet", collection=SCORED, name=["cells", "fields"]),
+        masks=[folder for name in SCORED for folder in of_shards("results/segmentation/{collection}/{shard}", name)],
+        truth=[path for name in SCORED for path in truth_files(name)],
+    output:
+        metrics=report("results/evaluation/metrics.json", caption="../report/metrics.rst", category="Scores"),
+        per_class=report("results/evaluation/per_class.csv", caption="../report/per_class.rst", category="Scores"),
+        others=expand("results/evaluation/{name}.csv", name=["confusion", "reliability", "pooled", "scores"]),
+        figures=[
+            report(
+                f"results/evaluation/{collection}/{name}.{suffix}",
+                caption=f"../report/{name}.rst",
+                category="Scores",
+                subcategory=collection,
+                labels={"figure": name.replace("_", " "), "format": suffix},
+            )
+            for collection in SCORED
+            for name in EVALUATION_FIGURES
+            for suffix in ("svg", "png")
+        ],
+    log:
+        "logs/evaluate.log",
+    benchmark:
+        "benchmarks/evaluate.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 2
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(60),
+    params:
+        truth={name: truth(name) for name in SCORED},
+        seed=config["seed"],
+        version=room_version("metrics", "figures"),
+    script:
+        "../scripts/evaluate.py"

@@ -1,0 +1,34 @@
+"""Figures of the data.
+
+Inputs: the sheet and images of the labelled collection that trains (or of the first one).
+Outputs: label distribution, labels per field, co-occurrence, the four channels of a field, panels of each location.
+Steps: count, choose fields, draw.
+"""
+
+
+rule explore_data:
+    """Draw the label distribution, co-occurrence, channels and panels of a collection."""
+    input:
+        manifests=of_shards("results/sheet/{collection}/{shard}.csv", EXPLORED),
+        simulated=simulated_shards(EXPLORED),
+    output:
+        [
+            report(f"results/figures/{name}.{suffix}", caption=f"../report/{name}.rst", category="Data", labels={"figure": name.split("_", 1)[1].replace("_", " "), "format": suffix})
+            for name in EXPLORE_FIGURES
+            for suffix in ("svg", "png")
+        ],
+    log:
+        "logs/explore.log",
+    benchmark:
+        "benchmarks/explore.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(30),
+    params:
+        seed=config["seed"],
+        version=room_version("figures"),
+    script:
+        "../scripts/explore.py"

@@ -1,0 +1,16 @@
+"""Join a collection's predictions and pool them into calls per field and protein."""
+
+from pathlib import Path
+
+from hpaloc.pooling import aggregate, gather_shards
+from hpaloc.progress import log_to
+
+
+def main(job):
+    shards = gather_shards(job.input.predictions, job.input.cells, job.input.fields)
+    aggregate(shards, Path(job.output.cells).parent)
+
+
+if __name__ == "__main__":
+    log_to(snakemake.log[0])
+    main(snakemake)

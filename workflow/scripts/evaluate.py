@@ -1,0 +1,27 @@
+"""Score the predictions of the labelled collections and draw the scores."""
+
+from pathlib import Path
+
+from hpaloc.figures import evaluation
+from hpaloc.metrics import Collection, evaluate
+from hpaloc.progress import log_to
+
+
+def main(job):
+    collections = {
+        name: Collection(
+            predictions=Path("results/predictions", name),
+            segmentation=Path("results/segmentation", name),
+            truth_cells=[Path(path) for path in truth["cells"]],
+            truth_masks=truth["masks"],
+        )
+        for name, truth in job.params.truth.items()
+    }
+    folder = Path(job.output.metrics).parent
+    evaluate(collections, folder, seed=job.params.seed, threads=job.threads)
+    evaluation(folder, folder)
+
+
+if __name__ == "__main__":
+    log_to(snakemake.log[0])
+    main(snakemake)

@@ -1,0 +1,24 @@
+"""Predict the locations of the cells of one shard."""
+
+from pathlib import Path
+
+from hpaloc.classes import COLOURS
+from hpaloc.prediction import predict_shard
+from hpaloc.progress import log_to
+
+
+def main(job):
+    predict_shard(
+        Path(job.params.model),
+        dict(zip(COLOURS, job.input.tiles, strict=True)),
+        Path(job.input.cells),
+        Path(job.output[0]),
+        views=job.params.predict["views"],
+        batch_size=job.params.predict["batch_size"],
+        gpu=job.params.gpu,
+    )
+
+
+if __name__ == "__main__":
+    log_to(snakemake.log[0])
+    main(snakemake)

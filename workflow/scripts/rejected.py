@@ -1,0 +1,13 @@
+"""List every field that was rejected, with stage and reason."""
+
+from hpaloc.progress import log_to
+from hpaloc.tables import list_rejected
+
+
+def main(job):
+    list_rejected(dict(zip(job.params.collections, job.input, strict=True)), job.output[0])
+
+
+if __name__ == "__main__":
+    log_to(snakemake.log[0])
+    main(snakemake)

@@ -1,0 +1,27 @@
+"""Collect figures, tables, run statistics and configuration into one archive."""
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+from hpaloc.files import atomic_path
+from hpaloc.progress import log_to
+
+
+def main(job):
+    with tempfile.TemporaryDirectory() as folder, atomic_path(job.output[0]) as archive:
+        configuration = Path(folder, "config.json")
+        configuration.write_text(json.dumps(job.params.config), encoding="utf-8")
+        # The engine's own report is made by the engine, over files that are all finished by now. The run this job
+        # belongs to holds the lock.
+        command = [
+            *(job.params.python, "-m", "snakemake", "--snakefile", job.params.snakefile, "--nolock"),
+            *("--configfile", configuration, "--report", archive, "--", *job.input),
+        ]
+        subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    log_to(snakemake.log[0])
+    main(snakemake)

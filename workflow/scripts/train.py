@@ -1,0 +1,21 @@
+"""Train the network."""
+
+from pathlib import Path
+
+from hpaloc.progress import log_to
+from hpaloc.training import train_model
+
+
+def main(job):
+    train_model(
+        Path(job.input.examples).parent,
+        Path(job.input.examples),
+        Path(job.output.history).parent,
+        job.params.train,
+        job.params.seed,
+    )
+
+
+if __name__ == "__main__":
+    log_to(snakemake.log[0])
+    main(snakemake)
