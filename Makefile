@@ -7,7 +7,7 @@ BIN := .venv/bin
 # The installer itself, pinned: it reads the lock file and is several times faster than pip.
 UV := uv==0.13.9
 
-.PHONY: demo test test-full lint lock clean help
+.PHONY: demo test test-full lint lock docs clean help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -44,6 +44,10 @@ lint: .venv/installed
 lock: .venv/installed
 	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --python-version 3.11 --no-emit-index-url \
 	  --no-header --output-file requirements.lock
+
+# make docs    renew the pages that are made from the code
+docs: .venv/installed
+	PYTHONPATH=. $(BIN)/python docs/make_config_table.py
 
 # make clean    delete everything that a run made
 clean:

@@ -1,5 +1,6 @@
 """The configuration: complete with its defaults, or refused in one sentence that names the key."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,11 @@ def test_collections_that_training_and_prediction_name_must_exist():
     filled = complete({"collections": {"train": {"sheet": "s", "images": "{id}{colour}"}}})
     with pytest.raises(ConfigError, match="has no labels"):
         check_training(filled)
+
+
+def test_the_reference_of_every_key_is_in_step_with_the_schema():
+    place = importlib.util.spec_from_file_location("make_config_table", ROOT / "docs" / "make_config_table.py")
+    table = importlib.util.module_from_spec(place)
+    place.loader.exec_module(table)
+    page = table.PAGE.read_text()
+    assert table.with_table(page) == page, "run `make docs`"
