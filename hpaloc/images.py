@@ -52,8 +52,9 @@ def _read_other(data: bytes, name: str) -> np.ndarray:
             raise ImageError(f"{name}: {size[0]} x {size[1]} px is more than hpaloc reads")
         if mode in ("1", "P", "PA", "CMYK", "LAB", "HSV", "F"):
             raise ImageError(f"{name}: colour mode {mode} is no grey or RGB image")
-        if getattr(header, "n_frames", 1) > 1:
-            raise ImageError(f"{name}: {header.n_frames} frames, one was expected")
+        frames = getattr(header, "n_frames", 1)
+        if frames > 1:
+            raise ImageError(f"{name}: {frames} frames, one was expected")
         # Pillow notices what OpenCV would paper over: a file cut short.
         header.load()
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

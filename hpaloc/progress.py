@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -45,7 +45,7 @@ def track(iterable: Iterable[T], total: int | None = None, what: str = "fields")
     ``total`` defaults to ``len(iterable)`` where it has one; ``what`` names the items. At a terminal a bar is
     drawn; otherwise a log line is written about every ten seconds and one at the end.
     """
-    if total is None and hasattr(iterable, "__len__"):
+    if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     if _screen.isatty():
         yield from tqdm(iterable, total=total, desc=what, file=_screen, leave=False, dynamic_ncols=True)

@@ -10,7 +10,8 @@ rule aggregate:
     """Join a collection's predictions and pool them into calls per field and protein."""
     input:
         predictions=lambda wildcards: of_shards(
-            "results/predictions/{collection}/shards/{shard}.parquet", wildcards.collection
+            "results/predictions/{collection}/shards/{shard}.parquet",
+            wildcards.collection,
         ),
         cells=lambda wildcards: of_shards("results/cells/{collection}/{shard}.parquet", wildcards.collection),
         fields=lambda wildcards: of_shards("results/cells/{collection}/{shard}.fields.parquet", wildcards.collection),

@@ -10,7 +10,13 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from hpaloc.classes import COLOURS
-from hpaloc.config import MODEL_FILES, ConfigError, check_model, check_training, complete
+from hpaloc.config import (
+    MODEL_FILES,
+    ConfigError,
+    check_model,
+    check_training,
+    complete,
+)
 from hpaloc.sheet import SheetError, scan_collection, shards_of, simulated_folder
 from hpaloc.version import room_version
 
@@ -34,8 +40,18 @@ LABELLED = [name for name in (TRAINING, *COLLECTIONS) if COLLECTIONS.get(name, {
 EXPLORED = [*LABELLED, *COLLECTIONS][0]
 EXPLORE_FIGURES = ["figure3_channels"]
 if LABELLED:
-    EXPLORE_FIGURES += ["figure1_labels", "figure2a_labels_per_field", "figure2b_co_occurrence", "figure4_locations"]
-TRAINING_FIGURES = ("figure6_learning_rate", "figure7a_loss", "figure7b_accuracy", "figure7c_auc")
+    EXPLORE_FIGURES += [
+        "figure1_labels",
+        "figure2a_labels_per_field",
+        "figure2b_co_occurrence",
+        "figure4_locations",
+    ]
+TRAINING_FIGURES = (
+    "figure6_learning_rate",
+    "figure7a_loss",
+    "figure7b_accuracy",
+    "figure7c_auc",
+)
 EVALUATION_FIGURES = ("confusion", "per_class", "reliability", "pooled")
 TRUE_LABELS = config["curation"]["labels"] == "cells"
 # A GPU is asked for unless the configuration rules it out; where no limit is set, a local run ignores the request.

@@ -9,15 +9,25 @@ Steps: filter, label, add negatives, split by group, oversample.
 rule curate:
     """Choose and label the cells that train and validate the model."""
     input:
-        cells=lambda wildcards: of_shards("results/cells/{collection}/{shard}.parquet", training_collection(wildcards)),
-        fields=lambda wildcards: of_shards(
-            "results/cells/{collection}/{shard}.fields.parquet", training_collection(wildcards)
+        cells=lambda wildcards: of_shards(
+            "results/cells/{collection}/{shard}.parquet",
+            training_collection(wildcards),
         ),
-        truth=lambda wildcards: truth_files(training_collection(wildcards)) if TRUE_LABELS else [],
-        masks=lambda wildcards: of_shards("results/segmentation/{collection}/{shard}", TRAINING) if TRUE_LABELS else [],
+        fields=lambda wildcards: of_shards(
+            "results/cells/{collection}/{shard}.fields.parquet",
+            training_collection(wildcards),
+        ),
+        truth=lambda wildcards: (truth_files(training_collection(wildcards)) if TRUE_LABELS else []),
+        masks=lambda wildcards: (
+            of_shards("results/segmentation/{collection}/{shard}", TRAINING) if TRUE_LABELS else []
+        ),
     output:
         examples="results/dataset/examples.parquet",
-        summary=report("results/dataset/summary.json", caption="../report/summary.rst", category="Data"),
+        summary=report(
+            "results/dataset/summary.json",
+            caption="../report/summary.rst",
+            category="Data",
+        ),
         rejected="results/dataset/rejected_cells.parquet",
     log:
         "logs/curate.log",

@@ -9,13 +9,28 @@ Steps: match predicted to true cells, score, resample groups for intervals, draw
 rule evaluate:
     """Score the predictions of the labelled collections."""
     input:
-        predictions=expand("results/predictions/{collection}/{name}.parquet", collection=SCORED, name=["cells", "fields"]),
+        predictions=expand(
+            "results/predictions/{collection}/{name}.parquet",
+            collection=SCORED,
+            name=["cells", "fields"],
+        ),
         masks=[folder for name in SCORED for folder in of_shards("results/segmentation/{collection}/{shard}", name)],
         truth=[path for name in SCORED for path in truth_files(name)],
     output:
-        metrics=report("results/evaluation/metrics.json", caption="../report/metrics.rst", category="Scores"),
-        per_class=report("results/evaluation/per_class.csv", caption="../report/per_class.rst", category="Scores"),
-        others=expand("results/evaluation/{name}.csv", name=["confusion", "reliability", "pooled", "scores"]),
+        metrics=report(
+            "results/evaluation/metrics.json",
+            caption="../report/metrics.rst",
+            category="Scores",
+        ),
+        per_class=report(
+            "results/evaluation/per_class.csv",
+            caption="../report/per_class.rst",
+            category="Scores",
+        ),
+        others=expand(
+            "results/evaluation/{name}.csv",
+            name=["confusion", "reliability", "pooled", "scores"],
+        ),
         figures=[
             report(
                 f"results/evaluation/{collection}/{name}.{suffix}",

@@ -13,7 +13,15 @@ rule explore_data:
         simulated=simulated_shards(EXPLORED),
     output:
         [
-            report(f"results/figures/{name}.{suffix}", caption=f"../report/{name}.rst", category="Data", labels={"figure": name.split("_", 1)[1].replace("_", " "), "format": suffix})
+            report(
+                f"results/figures/{name}.{suffix}",
+                caption=f"../report/{name}.rst",
+                category="Data",
+                labels={
+                    "figure": name.split("_", 1)[1].replace("_", " "),
+                    "format": suffix,
+                },
+            )
             for name in EXPLORE_FIGURES
             for suffix in ("svg", "png")
         ],

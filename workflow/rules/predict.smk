@@ -22,9 +22,9 @@ rule predict:
         "../../envs/tensorflow.yaml"
     threads: 8
     resources:
+        **GPU,
         mem_mb=grows(8000),
         runtime=grows(120),
-        **GPU,
     params:
         model=MODEL,
         predict={key: config["predict"][key] for key in ("views", "batch_size")},

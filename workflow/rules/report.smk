@@ -18,9 +18,9 @@ rule report_zip:
         "logs/report.log",
     benchmark:
         "benchmarks/report.tsv"
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
-    localrule: True
     threads: 1
     resources:
         mem_mb=grows(2000),

@@ -18,7 +18,9 @@ rule segment:
     benchmark:
         "benchmarks/segment/{collection}/{shard}.tsv"
     conda:
-        "../../envs/hpacellseg.yaml" if config["segmentation"]["backend"] == "hpacellseg" else "../../envs/segmentation.yaml"
+        "../../envs/hpacellseg.yaml"
+        if config["segmentation"]["backend"] == "hpacellseg"
+        else "../../envs/segmentation.yaml"
     threads: 4
     resources:
         mem_mb=grows(8000),

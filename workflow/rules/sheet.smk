@@ -32,9 +32,16 @@ rule sheet:
 rule rejected:
     """List every field that was rejected at any stage of the collections to predict and to train on."""
     input:
-        lambda wildcards: expand("results/sheet/{collection}.parquet", collection=used_collections(wildcards)),
+        lambda wildcards: expand(
+            "results/sheet/{collection}.parquet",
+            collection=used_collections(wildcards),
+        ),
     output:
-        report("results/sheet/rejected.csv", caption="../report/rejected.rst", category="Data"),
+        report(
+            "results/sheet/rejected.csv",
+            caption="../report/rejected.rst",
+            category="Data",
+        ),
     log:
         "logs/sheet/rejected.log",
     benchmark:

@@ -10,7 +10,8 @@ rule submit:
     """Write a collection's predictions in the form of the 2021 competition."""
     input:
         predictions=lambda wildcards: of_shards(
-            "results/predictions/{collection}/shards/{shard}.parquet", wildcards.collection
+            "results/predictions/{collection}/shards/{shard}.parquet",
+            wildcards.collection,
         ),
         cells=lambda wildcards: of_shards("results/cells/{collection}/{shard}.parquet", wildcards.collection),
         fields=lambda wildcards: of_shards("results/cells/{collection}/{shard}.fields.parquet", wildcards.collection),

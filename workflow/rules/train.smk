@@ -13,7 +13,11 @@ rule train:
         parts=expand("results/dataset/{part}", part=["train", "validation"]),
     output:
         expand("results/model/{name}", name=MODEL_FILES),
-        history=report("results/model/history.csv", caption="../report/history.rst", category="Model"),
+        history=report(
+            "results/model/history.csv",
+            caption="../report/history.rst",
+            category="Model",
+        ),
         card="results/model/card.md",
         logs=directory("results/model/logs"),
     log:
@@ -24,9 +28,9 @@ rule train:
         "../../envs/tensorflow.yaml"
     threads: 8
     resources:
+        **GPU,
         mem_mb=grows(16000),
         runtime=grows(1440),
-        **GPU,
     params:
         train=config["train"],
         seed=config["seed"],
@@ -41,7 +45,15 @@ rule training_curves:
         "results/model/history.csv",
     output:
         [
-            report(f"results/figures/{name}.{suffix}", caption="../report/training.rst", category="Model", labels={"figure": name.split("_", 1)[1].replace("_", " "), "format": suffix})
+            report(
+                f"results/figures/{name}.{suffix}",
+                caption="../report/training.rst",
+                category="Model",
+                labels={
+                    "figure": name.split("_", 1)[1].replace("_", " "),
+                    "format": suffix,
+                },
+            )
             for name in TRAINING_FIGURES
             for suffix in ("svg", "png")
         ],
