@@ -1,8 +1,10 @@
 """The ResNet-50 of hpaloc: any subset of the four colours, the head of the method, and its inference twin."""
 
 import json
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hpaloc.classes import COLOURS, N_CLASSES, NAMES
+from hpaloc.classes import COLOURS, N_CLASSES, NAMES, NEGATIVE
 from hpaloc.files import digest
 
+log = logging.getLogger("hpaloc")
+
 HEADS = ("sigmoid", "softmax")
+# How the probability of Negative is made from the network's 19 outputs; see `settle_negative`.
+NEGATIVE_RULES = ("complement", "network", "mean")
 # The colour each input plane of the public ImageNet weights is taken for.
 IMAGENET_CHANNELS = ("red", "green", "blue")
 # The stride of the last block in pixels: below it the last map has no extent.
@@ -22,6 +28,66 @@ SMALLEST_INPUT = 32
 
 class ModelError(ValueError):
     """A model cannot be built or loaded as asked; the message names the key or the file."""
+
+
+class NoGpuError(RuntimeError):
+    """A GPU was asked for and none is visible."""
+
+
+def select_device(gpu: str = "auto", threads: int | None = None) -> tuple[tf.distribute.Strategy, str]:
+    """Choose the device for this process and return (strategy, its name for people), logging the name.
+
+    ``gpu`` is ``auto`` (all visible GPUs, else the CPU), ``required`` (NoGpuError where none is visible) or
+    ``none``. Several GPUs share each batch (MirroredStrategy). ``threads`` bounds the CPU threads of TensorFlow; it
+    and ``none`` have effect only before TensorFlow's first operation in the process.
+    """
+    if gpu not in ("auto", "required", "none"):
+        raise ModelError(f"gpu must be auto, required or none, got {gpu!r}")
+    cards = tf.config.list_physical_devices("GPU")
+    if gpu == "required" and not cards:
+        raise NoGpuError(
+            "gpu: required, but TensorFlow sees no GPU here. Check that the job got one (nvidia-smi), that "
+            "CUDA_VISIBLE_DEVICES is not empty and that the environment holds tensorflow[and-cuda]; or set gpu: auto."
+        )
+    try:
+        if threads:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
+        if gpu == "none":
+            tf.config.set_visible_devices([], "GPU")
+        for card in cards if gpu != "none" else ():
+            # Taking memory as it is needed lets two jobs share a card.
+            tf.config.experimental.set_memory_growth(card, True)
+    except RuntimeError:
+        log.warning("TensorFlow runs already in this process: its threads and devices stay as they are")
+    cards = tf.config.get_visible_devices("GPU")
+    if not cards:
+        log.info("device: CPU, %s (TensorFlow %s)", f"{threads} threads" if threads else "all cores", tf.__version__)
+        return tf.distribute.get_strategy(), "CPU"
+    names = [tf.config.experimental.get_device_details(card).get("device_name", card.name) for card in cards]
+    log.info("device: %d GPU: %s (TensorFlow %s)", len(cards), ", ".join(names), tf.__version__)
+    strategy = tf.distribute.MirroredStrategy() if len(cards) > 1 else tf.distribute.get_strategy()
+    return strategy, f"{len(cards)} GPU: {', '.join(names)}"
+
+
+def choose_precision(precision: str = "auto") -> str:
+    """Return the Keras dtype policy for ``precision``: float32, mixed_bfloat16 or mixed_float16.
+
+    ``auto`` takes bfloat16 where the device computes with it (CPUs with AVX512-BF16 or AMX, GPUs from compute
+    capability 8), float16 on GPUs from 7 (tensor cores), else float32.
+    """
+    if precision != "auto":
+        if precision not in ("float32", "mixed_bfloat16", "mixed_float16"):
+            raise ModelError(f"precision must be auto, float32, mixed_bfloat16 or mixed_float16, got {precision!r}")
+        return precision
+    cards = tf.config.get_visible_devices("GPU")
+    if cards:
+        capabilities = [tf.config.experimental.get_device_details(card)["compute_capability"] for card in cards]
+        lowest = min(capabilities)
+        return "mixed_bfloat16" if lowest >= (8, 0) else "mixed_float16" if lowest >= (7, 0) else "float32"
+    information = Path("/proc/cpuinfo")
+    flags = information.read_text() if information.is_file() else ""
+    return "mixed_bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
 @keras.saving.register_keras_serializable(package="hpaloc")
@@ -50,6 +116,17 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             self.moving_mean.assign(self.moving_mean * self.momentum + mean * (1.0 - self.momentum))
             self.moving_variance.assign(self.moving_variance * self.momentum + variance * (1.0 - self.momentum))
         return outputs
+
+
+@contextmanager
+def precision_policy(policy: str) -> Iterator[None]:
+    """Make layers under the Keras dtype policy ``policy`` and put the former policy back afterwards."""
+    former = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(former)
 
 
 def check_channels(channels: Sequence[str]) -> tuple[str, ...]:
@@ -270,3 +347,72 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         elif layer.weights and not isinstance(layer, FusedBatchNormalization):
             twin.get_layer(layer.name).set_weights(layer.get_weights())
     return twin
+
+
+def settle_negative(probabilities: np.ndarray, rule: str) -> np.ndarray:
+    """Return (n, 19) probabilities whose Negative column follows ``rule``; a copy, same dtype.
+
+    ``complement``: the smallest of 1 - p over the other classes (METHOD.md, "Training"); ``network``: the output
+    for Negative as it is; ``mean``: the mean of both. Raises ModelError for another rule.
+    """
+    if rule not in NEGATIVE_RULES:
+        raise ModelError(f"the rule for Negative must be one of {', '.join(NEGATIVE_RULES)}, got {rule!r}")
+    settled = np.array(probabilities)
+    complement = 1 - np.delete(settled, NEGATIVE, axis=1).max(axis=1)
+    if rule == "complement":
+        settled[:, NEGATIVE] = complement
+    elif rule == "mean":
+        settled[:, NEGATIVE] = (settled[:, NEGATIVE] + complement) / 2
+    return settled
+
+
+def label_sets(probabilities: np.ndarray, thresholds: np.ndarray | None) -> list[tuple[int, ...]]:
+    """Return the label set of each cell from (n, 19) probabilities.
+
+    With (19,) thresholds: the locations that reach theirs, and Negative alone where none does. Without (softmax:
+    one location a cell): the likeliest class.
+    """
+    if thresholds is None:
+        return [(int(best),) for best in probabilities.argmax(axis=1)]
+    passed = probabilities >= thresholds
+    passed[:, NEGATIVE] = ~np.delete(passed, NEGATIVE, axis=1).any(axis=1)
+    return [tuple(np.flatnonzero(row).tolist()) for row in passed]
+
+
+def decision_thresholds(decision: Mapping[str, Any]) -> np.ndarray | None:
+    """Return the (19,) thresholds of a model folder's thresholds.json, or None where the likeliest class is taken."""
+    if decision["thresholds"] is None:
+        return None
+    # Negative has none: it is what a cell is when no location reaches its threshold.
+    return np.array([decision["thresholds"].get(name, np.inf) for name in NAMES], np.float32)
+
+
+def dihedral_views(images: Any, views: int) -> list[Any]:
+    """Return the first ``views`` (1 to 8) of the turns and mirrorings of a square batch (n, S, S, c).
+
+    They are the four turns by a quarter, then those of the mirror image; the first is the batch itself.
+    """
+    if not 1 <= views <= 8:
+        raise ModelError(f"predict.views must be 1 to 8, got {views}")
+    mirrored = tf.reverse(images, [2])
+    return [tf.image.rot90(images if view < 4 else mirrored, view % 4) for view in range(views)]
+
+
+def averaged(model: keras.Model, views: int, fold: bool = True) -> Any:
+    """Return a compiled function: images 0..255 (n, S, S, c) to (probabilities (n, 19), embeddings (n, d)), float32.
+
+    Both are means over the dihedral views. ``fold`` runs the folded twin of the model, which is faster and agrees
+    up to rounding.
+    """
+    network = fold_batch_norm(model) if fold else model
+    twin = keras.Model(network.input, [network.output, network.get_layer("embedding").output])
+
+    @tf.function(reduce_retracing=True)
+    def forward(images: Any) -> tuple[Any, Any]:
+        images = tf.cast(images, twin.input.dtype)
+        outputs = [twin(view, training=False) for view in dihedral_views(images, views)]
+        probabilities = tf.add_n([tf.cast(output[0], tf.float32) for output in outputs]) / views
+        embeddings = tf.add_n([tf.cast(output[1], tf.float32) for output in outputs]) / views
+        return probabilities, embeddings
+
+    return forward

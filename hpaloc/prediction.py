@@ -1,0 +1,122 @@
+"""Per-cell prediction: a shard's tiles through a model folder into one Parquet table, batch by batch."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from hpaloc.classes import N_CLASSES, format_labels
+from hpaloc.files import atomic_path
+from hpaloc.model import (
+    averaged,
+    choose_precision,
+    decision_thresholds,
+    label_sets,
+    load_folder,
+    precision_policy,
+    select_device,
+    settle_negative,
+)
+from hpaloc.records import tile_dataset
+
+log = logging.getLogger("hpaloc")
+
+
+# Rows of a row group: enough for compression, few enough for memory.
+ROW_GROUP = 4096
+
+
+class PredictionError(ValueError):
+    """Tiles and cell table do not belong together; the message names the cell."""
+
+
+def prediction_schema(units: int) -> pa.Schema:
+    """Return the schema of a prediction table whose embeddings have ``units`` components."""
+    return pa.schema(
+        [
+            pa.field("field", pa.string()),
+            pa.field("cell", pa.int32()),
+            *(pa.field(f"p_{index}", pa.float32()) for index in range(N_CLASSES)),
+            pa.field("labels", pa.string()),
+            pa.field("embedding", pa.list_(pa.float16(), units)),
+        ]
+    )
+
+
+def _expected(cells: Path) -> Iterator[tuple[str, int]]:
+    for batch in pq.ParquetFile(cells).iter_batches(ROW_GROUP, columns=["field", "cell"]):
+        yield from zip(batch["field"].to_pylist(), batch["cell"].to_pylist(), strict=True)
+
+
+def predict_shard(
+    model_dir: Path,
+    tiles: Mapping[str, Path],
+    cells: Path,
+    out: Path,
+    views: int = 8,
+    batch_size: int = 64,
+    gpu: str = "auto",
+    threads: int | None = None,
+    precision: str = "auto",
+) -> None:
+    """Predict every cell of a shard and write its table to ``out``, in one atomic step.
+
+    ``tiles`` holds the TFRecord of each colour the model sees, ``cells`` the shard's cell table; rows and order of
+    the result are those of the cell table: field, cell, p_0 to p_18 (means over ``views`` dihedral views, Negative
+    by the rule of the model folder), labels (the set above the folder's thresholds, ``0|16``), embedding (float16).
+    Memory holds some thousand rows, whatever the shard's size. Raises ModelError for a model folder that was changed,
+    NoGpuError, and PredictionError where tiles and cell table differ.
+    """
+    select_device(gpu, threads)
+    policy = choose_precision(precision)
+    log.info("precision: %s", policy)
+    with precision_policy(policy):
+        model, config, decision = load_folder(model_dir)
+        forward = averaged(model, views)
+    channels = config["channels"]
+    missing = [colour for colour in channels if colour not in tiles]
+    if missing:
+        raise PredictionError(f"the model needs tiles of {', '.join(missing)}, which are not given")
+    thresholds = decision_thresholds(decision)
+    images = tile_dataset({colour: [str(tiles[colour])] for colour in channels}, channels, config["input_size"])
+    images = images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    total = pq.ParquetFile(cells).metadata.num_rows
+    schema = prediction_schema(config["units"])
+    start = time.monotonic()
+    with atomic_path(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        expected = _expected(Path(cells))
+        done, waiting = 0, []
+        for batch in images:
+            fields = [name.decode() for name in batch["field"].numpy()]
+            ids = batch["cell"].numpy()
+            for field, cell in zip(fields, ids.tolist(), strict=True):
+                wanted = next(expected, None)
+                if wanted != (field, cell):
+                    raise PredictionError(f"tile of cell {cell} of field {field}, where {cells} has {wanted}")
+            probabilities, embeddings = (output.numpy() for output in forward(batch["image"]))
+            probabilities = settle_negative(probabilities, decision["negative_rule"])
+            sets = [format_labels(labels) for labels in label_sets(probabilities, thresholds)]
+            flat = pa.array(embeddings.astype(np.float16).ravel())
+            columns = [
+                pa.array(fields),
+                pa.array(ids),
+                *(pa.array(column) for column in probabilities.T),
+                pa.array(sets),
+                pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1]),
+            ]
+            waiting.append(pa.Table.from_arrays(columns, schema=schema))
+            done += len(ids)
+            if len(waiting) * batch_size >= ROW_GROUP:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting = []
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))
+        if (extra := next(expected, None)) is not None:
+            raise PredictionError(f"there is no tile of cell {extra[1]} of field {extra[0]}, which {cells} lists")
+    seconds = time.monotonic() - start
+    log.info("cells: %d of %d predicted in %.1f s (%.1f/s, %d views)", done, total, seconds, done / seconds, views)

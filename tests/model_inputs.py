@@ -1,0 +1,93 @@
+"""Small tiles, datasets and model folders for the tests of the network."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hpaloc.classes import NAMES
+from hpaloc.tables import CELLS, EXAMPLES, to_table, write_table
+from hpaloc.tfrecord import RecordWriter, TileRecord, cell_key
+
+
+def patterned_tiles(labels: np.ndarray, size: int, planes: int, seed: int = 0) -> np.ndarray:
+    """Return (n, size, size, planes) uint8 tiles whose green (plane 1 or 0) is striped by the class of the cell."""
+    rng = np.random.default_rng(seed)
+    tiles = rng.integers(0, 60, (len(labels), size, size, planes), dtype=np.uint8)
+    place = np.arange(size)
+    for tile, label in zip(tiles, labels, strict=True):
+        stripes = (place // (2 + label) % 2 * 180).astype(np.uint8)
+        tile[..., min(1, planes - 1)] += stripes[:, None]
+    return tiles
+
+
+def write_tile_shard(folder: Path, tiles: np.ndarray, colours: tuple[str, ...], start: int = 0) -> pd.DataFrame:
+    """Write one TFRecord per colour and cells.parquet; return the cell table (field, cell)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = pd.DataFrame(
+        {"field": [f"field{(start + i) // 5}" for i in range(len(tiles))], "cell": np.arange(1, len(tiles) + 1) + start}
+    )
+    for plane, colour in enumerate(colours):
+        with RecordWriter(folder / f"{colour}.tfrecord") as writer:
+            for (field, cell), tile in zip(cells.itertuples(index=False), tiles, strict=True):
+                writer.write(TileRecord(field, int(cell), np.ascontiguousarray(tile[..., plane]), 255.0).encode())
+    table = cells.reindex(columns=CELLS.names)
+    table["labels"] = ""
+    write_table(folder / "cells.parquet", to_table(table, CELLS))
+    return cells
+
+
+def write_training_data(folder: Path, counts: dict[str, int], size: int, colours: tuple[str, ...]) -> Path:
+    """Write train/ and validation/ records of the classes 0, 3 and 18 in turn; return the path of examples.parquet."""
+    tables = []
+    for number, (part, count) in enumerate(counts.items()):
+        classes = np.array([0, 3, 18])[np.arange(count) % 3]
+        cells = write_tile_shard(
+            folder / part, patterned_tiles(classes, size, len(colours), number), colours, 1000 * number
+        )
+        (folder / part / "cells.parquet").unlink()
+        for colour in colours:
+            (folder / part / f"{colour}.tfrecord").rename(folder / part / f"{colour}-00000-of-00001.tfrecord")
+        rows = cells.reindex(columns=EXAMPLES.names).assign(
+            part=part,
+            record_shard=0,
+            position=np.arange(count),
+            key=[cell_key(field, int(cell)) for field, cell in cells.itertuples(index=False)],
+            shard=0,
+            row=np.arange(count),
+            group=cells["field"],
+            origin="real",
+            copy=0,
+            copies=1,
+            green_scale=1.0,
+            weight=1.0,
+            labels=[str(label) for label in classes],
+        )
+        for index in range(len(NAMES)):
+            rows[f"label_{index}"] = (classes == index).astype(np.uint8)
+        tables.append(rows)
+    write_table(folder / "examples.parquet", to_table(pd.concat(tables, ignore_index=True), EXAMPLES))
+    return folder / "examples.parquet"
+
+
+def write_model_folder(folder: Path, model, channels: tuple[str, ...], head: str, input_size: int) -> Path:
+    """Write a model folder around an untrained classifier."""
+    from hpaloc.model import write_checksums
+
+    folder.mkdir(parents=True)
+    model.save(folder / "model.keras")
+    config = {
+        "channels": list(channels),
+        "head": head,
+        "input_size": input_size,
+        "units": 512,
+        "dropout": [0.5, 0.25],
+        "classes": list(NAMES),
+    }
+    thresholds = {name: 0.06 for name in NAMES[:-1]} if head == "sigmoid" else None
+    decision = {"negative_rule": "complement" if head == "sigmoid" else "network", "thresholds": thresholds}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "thresholds.json").write_text(json.dumps(decision))
+    write_checksums(folder, ("model.keras", "config.json", "thresholds.json"))
+    return folder
