@@ -1,0 +1,325 @@
+"""Tile records as tf.data: per-colour TFRecord files zipped into images, labels from Parquet by tensorflow-io.
+
+The only room that touches tensorflow-io, and the only one on its floor to touch TensorFlow; both are imported by the
+functions that read, so that writing records needs neither.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hpaloc.classes import COLOURS, N_CLASSES
+from hpaloc.files import atomic_directory
+from hpaloc.progress import log
+from hpaloc.tables import LABEL_COLUMNS, PARTS, TableError
+from hpaloc.tfrecord import RecordWriter, TileRecord, decode_example, read_record_at, read_records, record_offsets
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Arrow rows handed to the graph at a time; unbatched at once, so it sets speed (a row at a time is 300 times slower)
+# and nothing else.
+_ARROW_BATCH = 1024
+_ARROW_COLUMNS = (*LABEL_COLUMNS, "weight", "key")
+
+# tensorflow-io reads Arrow memory in place and only its own Python object keeps that memory; a data set that outlives
+# the object (one that a distribution strategy has rebuilt) would read freed memory. The tables are some bytes an
+# example, so they stay for the process's life.
+_arrow_memory: list[pa.Buffer] = []
+
+
+def record_name(colour: str, shard: int, shards: int) -> str:
+    """Return the name of one record file of a part: ``green-00003-of-00012.tfrecord``."""
+    return f"{colour}-{shard:05d}-of-{shards:05d}.tfrecord"
+
+
+def _read_examples(examples: pd.DataFrame | str | os.PathLike[str]) -> pd.DataFrame:
+    table = examples if isinstance(examples, pd.DataFrame) else pq.read_table(examples).to_pandas()
+    for column in ("part", "record_shard", "position", "shard", "row", "green_scale", "key"):
+        if column not in table:
+            raise TableError(f"the table of examples lacks the column {column}")
+    return table
+
+
+def _write_colour(
+    colour: str, examples: pd.DataFrame, tiles: Sequence[Path], offsets: Sequence[Sequence[int]], folder: Path
+) -> None:
+    """Write one part of one colour, one record file at a time; ``offsets`` are those of this colour's tile files."""
+    shards = int(examples["record_shard"].max()) + 1 if len(examples) else 0
+    with ExitStack() as stack:
+        files: dict[int, BinaryIO] = {}
+        for record_shard, members in examples.groupby("record_shard", sort=True):
+            payloads: list[bytes] = [b""] * len(members)
+            # The tile files are read front to back whatever the order of the examples.
+            places = zip(
+                members["shard"],
+                members["row"],
+                members["position"],
+                members["key"],
+                members["green_scale"],
+                strict=True,
+            )
+            for shard, row, position, key, scale in sorted(places, key=lambda place: place[:3]):
+                if shard not in files:
+                    files[shard] = stack.enter_context(open(tiles[shard], "rb"))
+                if row >= len(offsets[shard]):
+                    raise TableError(f"{tiles[shard]}: holds {len(offsets[shard])} tiles, an example is its tile {row}")
+                payload = read_record_at(files[shard], offsets[shard][row])
+                if decode_example(payload)["key"] != key:
+                    raise TableError(f"{tiles[shard]}: tile {row} is another cell than the examples say")
+                if colour == "green" and scale != 1.0:
+                    payload = _dimmed(payload, float(scale))
+                payloads[position] = payload
+            with RecordWriter(folder / record_name(colour, int(record_shard), shards)) as writer:
+                for payload in payloads:
+                    writer.write(payload)
+
+
+def _dimmed(payload: bytes, scale: float) -> bytes:
+    record = TileRecord.decode(payload)
+    dim = np.rint(record.tile.astype(np.float32) * np.float32(scale)).astype(record.tile.dtype)
+    return replace(record, tile=dim).encode(decode_example(payload)["format"].decode())  # type: ignore[union-attr]
+
+
+def write_dataset(
+    examples: pd.DataFrame | str | os.PathLike[str],
+    tiles: Mapping[str, Sequence[str | os.PathLike[str]]],
+    out: Mapping[str, str | os.PathLike[str]],
+    threads: int = 1,
+) -> None:
+    """Write the tiles of the examples, in the examples' order, as TFRecord files per part and colour.
+
+    examples: a table EXAMPLES or its file. tiles: per colour the shards' tile files, in the order of the cell tables
+    that curation read. out: the folder of each part (train, validation), replaced whole; its files are named
+    ``colour-NNNNN-of-NNNNN.tfrecord``. A synthetic negative gets its green scaled here. One record file per thread is
+    held in memory. Raises TableError where a tile is not the cell that its example names.
+    """
+    table = _read_examples(examples)
+    unknown = set(table["part"]) - set(out)
+    if unknown:
+        raise TableError(f"no folder is given for the part {sorted(unknown)[0]!r} of the examples")
+    paths = {colour: [Path(path) for path in of_colour] for colour, of_colour in tiles.items()}
+    used = sorted(table["shard"].unique())
+    for colour, of_colour in paths.items():
+        if used and used[-1] >= len(of_colour):
+            raise TableError(f"the examples name tile shard {used[-1]}, but {colour} has {len(of_colour)} files")
+    with ThreadPoolExecutor(threads) as pool:
+        offsets = {
+            colour: dict(zip(used, pool.map(record_offsets, (of_colour[shard] for shard in used)), strict=True))
+            for colour, of_colour in paths.items()
+        }
+        for part, target in out.items():
+            members = table[table["part"] == part]
+            with atomic_directory(target) as folder:
+                jobs = [
+                    pool.submit(_write_colour, colour, members, of_colour, offsets[colour], folder)
+                    for colour, of_colour in paths.items()
+                ]
+                for job in jobs:
+                    job.result()
+            log.info("%s: %d examples written", part, len(members))
+
+
+def _first_format(paths: Sequence[str]) -> str:
+    for path in paths:
+        for payload in read_records(path):
+            return str(decode_example(payload)["format"].decode())  # type: ignore[union-attr]
+    return "png"
+
+
+def _parallel(parallel: int | None) -> int:
+    import tensorflow as tf
+
+    return tf.data.AUTOTUNE if parallel is None else parallel
+
+
+def _streams(paths: Mapping[str, Sequence[str | os.PathLike[str]]], channels: Sequence[str]) -> "tf.data.Dataset":
+    """Zip the serialized records of the channels' files: elements are (n_channels,) strings."""
+    import tensorflow as tf
+
+    for channel in channels:
+        if channel not in paths:
+            raise ValueError(f"there are no tiles of the channel {channel!r}, only of {', '.join(paths)}")
+        missing = [os.fspath(path) for path in paths[channel] if not os.path.isfile(path)]
+        if missing:
+            raise FileNotFoundError(f"no such record file: {missing[0]}")
+    streams = [tf.data.TFRecordDataset([os.fspath(path) for path in paths[channel]]) for channel in channels]
+    return tf.data.Dataset.zip(tuple(streams)).map(lambda *records: tf.stack(records), deterministic=True)
+
+
+def _decoder(format: str, input_size: int) -> Callable[["tf.Tensor"], dict[str, "tf.Tensor"]]:
+    """Return the graph function that turns (n_channels,) serialized records into image, field, cell and key."""
+    import tensorflow as tf
+
+    features = {
+        **{name: tf.io.FixedLenFeature((), tf.int64) for name in ("cell", "depth", "key", "size")},
+        **{name: tf.io.FixedLenFeature((), tf.string) for name in ("field", "format", "image")},
+        "white": tf.io.FixedLenFeature((), tf.float32),
+    }
+
+    @tf.autograph.experimental.do_not_convert
+    def unpack(image: "tf.Tensor", depth: "tf.Tensor", size: "tf.Tensor") -> "tf.Tensor":
+        if format == "png":
+            # An 8-bit PNG read as 16 bit is widened by 257, which the white level must follow.
+            return tf.cast(tf.io.decode_png(image, channels=1, dtype=tf.uint16)[..., 0], tf.float32)
+        grey = tf.cond(
+            depth == 16,
+            lambda: tf.cast(tf.io.decode_raw(image, tf.uint16), tf.float32),
+            lambda: tf.cast(tf.io.decode_raw(image, tf.uint8), tf.float32),
+        )
+        return tf.reshape(grey, (size, size))
+
+    @tf.autograph.experimental.do_not_convert
+    def decode(records: "tf.Tensor") -> dict[str, "tf.Tensor"]:
+        parsed = tf.io.parse_example(records, features)
+        with tf.control_dependencies(
+            [
+                tf.debugging.assert_equal(
+                    parsed["key"], parsed["key"][0], "the colours' record files hold different cells"
+                ),
+                tf.debugging.assert_equal(parsed["format"], format, "the record files are of different tile formats"),
+            ]
+        ):
+            white = parsed["white"]
+            if format == "png":
+                white *= tf.where(parsed["depth"] == 8, 257.0, 1.0)
+            channels = [
+                unpack(parsed["image"][index], parsed["depth"][index], parsed["size"][index]) / white[index]
+                for index in range(records.shape[0])
+            ]
+            image = tf.clip_by_value(tf.stack(channels, axis=-1), 0.0, 1.0)
+            shape = tf.shape(image)
+            image = tf.cond(
+                shape[0] == input_size,
+                lambda: image,
+                lambda: tf.image.resize(image, (input_size, input_size), antialias=True),
+            )
+            image = tf.cast(tf.round(image * 255.0), tf.uint8)
+            image = tf.ensure_shape(image, (input_size, input_size, records.shape[0]))
+            return {
+                "image": image,
+                "field": parsed["field"][0],
+                "cell": tf.cast(parsed["cell"][0], tf.int32),
+                "key": parsed["key"][0],
+            }
+
+    return decode
+
+
+def tile_dataset(
+    paths: Mapping[str, Sequence[str | os.PathLike[str]]],
+    channels: Sequence[str] = COLOURS,
+    input_size: int = 256,
+    parallel: int | None = None,
+) -> "tf.data.Dataset":
+    """Read tiles of any subset of the colours, in the order of the files.
+
+    paths: per colour its record files, cells in the same order in each; only the files of ``channels`` are opened.
+    Elements are {"image": (input_size, input_size, n_channels) uint8, "field": string, "cell": int32}. A tile is
+    divided by its white level, clipped to 0 … 1, resized (bilinear, antialiased) and scaled to 0 … 255. ``parallel``
+    is the number of tiles decoded at a time; the order never depends on it. Raises ValueError for an unknown channel
+    and FileNotFoundError for a missing file; iterating raises tf.errors.InvalidArgumentError where two colours hold
+    different cells, and DataLossError where a file is damaged.
+    """
+    import tensorflow as tf
+
+    serialized = _streams(paths, channels)
+    format = _first_format([os.fspath(path) for path in paths[channels[0]]])
+    decode = _decoder(format, input_size)
+
+    @tf.autograph.experimental.do_not_convert
+    def without_key(records: "tf.Tensor") -> dict[str, "tf.Tensor"]:
+        element = decode(records)
+        del element["key"]
+        return element
+
+    counts = {channel: sum(len(record_offsets(path)) for path in paths[channel]) for channel in channels}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"the colours hold different numbers of tiles: {counts}")
+    dataset = serialized.map(without_key, num_parallel_calls=_parallel(parallel), deterministic=True)
+    return dataset.apply(tf.data.experimental.assert_cardinality(counts[channels[0]]))
+
+
+def example_dataset(examples: pd.DataFrame, columns: Sequence[str] = _ARROW_COLUMNS) -> "tf.data.Dataset":
+    """Feed numeric columns of the examples to tf.data through tensorflow-io's Arrow reader.
+
+    Elements are {column: scalar}, in the order of the rows. Raises TableError for a column that is no number.
+    """
+    import tensorflow as tf
+    import tensorflow_io.arrow as tfio_arrow
+
+    table = pa.Table.from_pandas(examples[list(columns)], preserve_index=False).replace_schema_metadata()
+    for name, type in zip(table.column_names, table.schema.types, strict=True):
+        if not (pa.types.is_integer(type) or pa.types.is_floating(type)):
+            raise TableError(f"the column {name} of the examples is {type}, not a number")
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=_ARROW_BATCH)
+    buffer = sink.getvalue()
+    _arrow_memory.append(buffer)
+    types = tuple(tf.as_dtype(type.to_pandas_dtype()) for type in table.schema.types)
+    # Not the form from serialized batches: in tensorflow-io 0.37.1 it hands out other values than it was given.
+    arrow = tfio_arrow.ArrowDataset(
+        None,
+        tuple(range(len(types))),
+        types,
+        tuple(tf.TensorShape([]) for _ in types),
+        batch_size=_ARROW_BATCH,
+        arrow_buffer=buffer,
+    )
+    return arrow.map(lambda *values: dict(zip(columns, values, strict=True))).unbatch()
+
+
+def training_dataset(
+    folder: str | os.PathLike[str],
+    examples: pd.DataFrame | str | os.PathLike[str],
+    channels: Sequence[str] = ("red", "green", "blue"),
+    input_size: int = 224,
+    shuffle: int = 0,
+    seed: int | None = None,
+    parallel: int | None = None,
+) -> "tf.data.Dataset":
+    """Read one part of the training data: images from its record files, labels and weights from the examples.
+
+    folder: ``results/dataset/train`` or ``…/validation``; its name is the part. Elements are (image (input_size,
+    input_size, n_channels) uint8, label (19,) float32, weight float32), unbatched and undecoded until needed. The
+    record files are shuffled as a whole already; ``shuffle`` is the number of records (still compressed) among which
+    each epoch draws anew, seeded by ``seed``; 0 keeps the order. Iterating raises tf.errors.InvalidArgumentError where
+    a tile is not the cell that its row of the examples names.
+    """
+    import tensorflow as tf
+
+    folder = Path(folder)
+    table = _read_examples(examples)
+    part = folder.name
+    if part not in PARTS:
+        raise ValueError(f"{folder}: the folder's name is the part of the training data, one of {', '.join(PARTS)}")
+    members = table[table["part"] == part].sort_values(["record_shard", "position"])
+    shards = int(members["record_shard"].max()) + 1 if len(members) else 0
+    paths = {channel: [folder / record_name(channel, shard, shards) for shard in range(shards)] for channel in channels}
+    rows = example_dataset(members)
+    dataset = tf.data.Dataset.zip(_streams(paths, channels), rows)
+    if shuffle:
+        dataset = dataset.shuffle(shuffle, seed=seed, reshuffle_each_iteration=True)
+    decode = _decoder(_first_format([os.fspath(path) for path in paths[channels[0]]]), input_size)
+
+    @tf.autograph.experimental.do_not_convert
+    def element(records: "tf.Tensor", row: dict[str, "tf.Tensor"]) -> tuple["tf.Tensor", "tf.Tensor", "tf.Tensor"]:
+        tile = decode(records)
+        check = tf.debugging.assert_equal(tile["key"], row["key"], "the record files and the examples differ in order")
+        with tf.control_dependencies([check]):
+            label = tf.cast(tf.stack([row[column] for column in LABEL_COLUMNS]), tf.float32)
+            label = tf.ensure_shape(label, (N_CLASSES,))
+            return tf.identity(tile["image"]), label, tf.cast(row["weight"], tf.float32)
+
+    dataset = dataset.map(element, num_parallel_calls=_parallel(parallel), deterministic=True)
+    return dataset.apply(tf.data.experimental.assert_cardinality(len(members)))
