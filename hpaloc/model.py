@@ -387,32 +387,34 @@ def decision_thresholds(decision: Mapping[str, Any]) -> np.ndarray | None:
     return np.array([decision["thresholds"].get(name, np.inf) for name in NAMES], np.float32)
 
 
-def dihedral_views(images: Any, views: int) -> list[Any]:
-    """Return the first ``views`` (1 to 8) of the turns and mirrorings of a square batch (n, S, S, c).
+def dihedral_view(images: Any, view: int) -> Any:
+    """Return turn or mirroring number ``view`` (0 to 7) of a square batch (n, S, S, c).
 
-    They are the four turns by a quarter, then those of the mirror image; the first is the batch itself.
+    0 is the batch itself, 1 to 3 its quarter turns, 4 to 7 those of its mirror image.
     """
-    if not 1 <= views <= 8:
-        raise ModelError(f"predict.views must be 1 to 8, got {views}")
-    mirrored = tf.reverse(images, [2])
-    return [tf.image.rot90(images if view < 4 else mirrored, view % 4) for view in range(views)]
+    return tf.image.rot90(images if view < 4 else tf.reverse(images, [2]), view % 4)
 
 
 def averaged(model: keras.Model, views: int, fold: bool = True) -> Any:
-    """Return a compiled function: images 0..255 (n, S, S, c) to (probabilities (n, 19), embeddings (n, d)), float32.
+    """Return a function: images 0..255 (n, S, S, c) to (probabilities (n, 19), embeddings (n, d)), float32.
 
-    Both are means over the dihedral views. ``fold`` runs the folded twin of the model, which is faster and agrees
-    up to rounding.
+    Both are means over the first ``views`` dihedral views. ``fold`` runs the folded twin of the
+    model, which is faster and agrees up to rounding.
     """
+    if not 1 <= views <= 8:
+        raise ModelError(f"predict.views must be 1 to 8, got {views}")
     network = fold_batch_norm(model) if fold else model
     twin = keras.Model(network.input, [network.output, network.get_layer("embedding").output])
 
+    # Compiled for one view, since a graph of eight takes eight times as long to build and runs no faster.
     @tf.function(reduce_retracing=True)
     def forward(images: Any) -> tuple[Any, Any]:
-        images = tf.cast(images, twin.input.dtype)
-        outputs = [twin(view, training=False) for view in dihedral_views(images, views)]
-        probabilities = tf.add_n([tf.cast(output[0], tf.float32) for output in outputs]) / views
-        embeddings = tf.add_n([tf.cast(output[1], tf.float32) for output in outputs]) / views
-        return probabilities, embeddings
+        probabilities, embeddings = twin(tf.cast(images, twin.input.dtype), training=False)
+        return tf.cast(probabilities, tf.float32), tf.cast(embeddings, tf.float32)
 
-    return forward
+    def mean_of_views(images: Any) -> tuple[Any, Any]:
+        images = tf.convert_to_tensor(images)
+        outputs = [forward(dihedral_view(images, view)) for view in range(views)]
+        return tuple(tf.add_n(output) / views for output in zip(*outputs, strict=True))
+
+    return mean_of_views
