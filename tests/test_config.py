@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from hpaloc.config import ConfigError, check_training, complete, load_schema
+from hpaloc.curation import DEFAULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -104,3 +105,7 @@ def test_the_reference_of_every_key_is_in_step_with_the_schema():
     place.loader.exec_module(table)
     page = table.PAGE.read_text()
     assert table.with_table(page) == page, "run `make docs`"
+
+
+def test_curation_called_without_the_workflow_has_the_same_defaults():
+    assert complete(minimal())["curation"] == DEFAULTS

@@ -42,6 +42,7 @@ rule curate:
     params:
         curation=config["curation"],
         truth=lambda wildcards: truth(TRAINING) if TRUE_LABELS else None,
+        shards=lambda wildcards: SHARDS[TRAINING],
         seed=config["seed"],
         version=room_version("curation"),
     script:
