@@ -33,7 +33,9 @@ RING_UM = 1.0
 WHITE_PERCENTILE = 99.98
 WHITE_NOISE = 24.0
 WHITE_FLOOR = 1 / 16
+GREEN_NOISE = 12.0
 GREEN_SPREAD = 5.0
+GREEN_FLOOR = 5 / 255
 
 _FINE_UM = 0.25
 _COARSE_UM = 0.8
@@ -290,7 +292,9 @@ def tile_field(
         for colour, image in images.items()
     }
     green = measured["green"]
-    threshold = green.background + GREEN_SPREAD * max(green.spread, scale / 255)
+    # A cell whose brightest spot, smoothed over 3 x 3 px, stays below this shows no more than background, its noise and
+    # autofluorescence. docs/data.md has the distributions this was set between.
+    threshold = green.background + max(GREEN_NOISE * green.noise, GREEN_SPREAD * green.spread, GREEN_FLOOR * scale)
     for row in rows:
         row["focus"] = _ratio(row["focus"], row["red_cell_mean"] - measured["red"].background)
         row["green_signal"] = (row["green_peak"] - green.background) / (threshold - green.background)
