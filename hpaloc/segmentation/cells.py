@@ -19,20 +19,21 @@ RING = 3.0  # the cytoplasm beside a nucleus
 EDGE_BLUR = 0.3
 # A cell ends where its signal falls below this share of the usual cytoplasm: cells thin out towards their edge.
 FAINTEST = 0.06
-OPENING = 0.6  # fibres and noise thinner than twice this are no cell body
+OPENING = 0.4  # fibres and noise thinner than twice this are no cell body
+CRACK = 0.8  # a gap narrower than twice this is a border between two cells, or a dark spot of one
 LEAST_GAP = 0.2  # a gap smaller than this is a dark spot of the cytoplasm
-BORDER_BLUR = 0.8  # the width of a border between two cells
-FIBRE_BLUR = 1.5  # the neighbourhood that has one direction of fibres
+BORDER_BLUR = 1.0  # the width of a border between two cells
+FIBRE_BLUR = 1.0  # the neighbourhood that has one direction of fibres
 FLOOR = 0.05  # added before logarithms, so that noise in the dark has no borders
 # What a path pays for each µm: 1, and this for each e-fold of brightness a µm, and for each e-fold a µm² of a valley's
 # curvature. Valleys weigh most: two cells that meet are both thinner there. The result changes little over an order of
 # magnitude of either.
-SLOPE_COST, VALLEY_COST = 5.0, 100.0
+SLOPE_COST, VALLEY_COST = 10.0, 150.0
 # A path straight across the fibres pays this much more than one along them: microtubules run along their own cell.
 ACROSS_FIBRES = 3.0
 # Nuclei closer than this touch; they are one cell's if the border drawn between their halves is brighter by this factor
 # than the cytoplasm of the fainter half (a true border is fainter), or if together they are as good as convex.
-TOUCHING, BRIGHT_BORDER, CONVEX = 0.8, 1.2, 0.94
+TOUCHING, BRIGHT_BORDER, CONVEX = 1.0, 1.1, 0.94
 MIN_AREA = 35.0  # 5,500 px of 0.08 µm, the least cell of hpacellseg
 
 # Steps to 16 neighbours, each pair of opposite ones once: a path's length is then right within 3 % in any direction.
@@ -88,7 +89,10 @@ def _foreground(body: np.ndarray, nuclei: np.ndarray, size: float, levels: CellL
     opened = cv2.morphologyEx(
         bright.astype(np.uint8), cv2.MORPH_OPEN, disk(OPENING / size), borderType=cv2.BORDER_REPLICATE
     )
-    foreground = (opened > 0) | (nuclei > 0)
+    closing = disk(CRACK / size)
+    pad = closing.shape[0]
+    closed = cv2.morphologyEx(np.pad(opened, pad, mode="edge"), cv2.MORPH_CLOSE, closing)[pad:-pad, pad:-pad]
+    foreground = (closed > 0) | (nuclei > 0)
     gaps, n_gaps = cc3d.connected_components((~foreground).astype(np.uint8), connectivity=4, return_N=True)
     small = np.bincount(gaps.ravel(), minlength=n_gaps + 1) * size**2 < LEAST_GAP
     small[0] = False

@@ -19,8 +19,10 @@ from hpaloc.segmentation.regions import borders, join
 SMOOTHING = 0.4
 CHROMATIN = 0.8  # the grain of chromatin, over which a nucleus counts as even
 RIM = 3.0  # how far from its edge the level of a nucleus is looked for; half the radius of a small one
-OPENING = 0.9  # spurs and bridges thinner than twice this are no part of a nucleus
+OPENING = 0.6  # spurs and bridges thinner than twice this are no part of a nucleus
 MIN_AREA = 16.0  # 2,500 px of 0.08 µm, the least nucleus of hpacellseg
+# Condensed chromosomes are brighter than any interphase nucleus by this factor; a plate seen from its side is small.
+CONDENSED, MIN_PLATE_AREA = 1.3, 8.0
 # Two lobes joined by less than this share of the narrower one's width, seen in shape and brightness, are two nuclei.
 NECK = 0.65
 # An object dimmer than this share of the field's usual nucleus is the haze of a cell's cytoplasm, not a nucleus.
@@ -147,7 +149,8 @@ def _without_debris(nuclei: np.ndarray, signal: np.ndarray, size: float, levels:
     index = np.arange(int(nuclei.max()) + 1)
     area = np.bincount(nuclei.ravel(), minlength=index.size) * size**2
     level = np.asarray(ndimage.mean(signal, nuclei, index))
-    dropped = (area < MIN_AREA) | ~(level >= DIMMEST * levels.usual)
+    least = np.where(level > CONDENSED * levels.usual, MIN_PLATE_AREA, MIN_AREA)
+    dropped = (area < least) | ~(level >= DIMMEST * levels.usual)
     dropped[0] = False
     kept = np.where(dropped[nuclei], 0, nuclei)
     return fastremap.renumber(kept.astype(np.int32))[0].astype(np.int32)

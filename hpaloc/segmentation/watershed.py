@@ -11,7 +11,7 @@ from hpaloc.segmentation.grid import grid_of
 from hpaloc.segmentation.nuclei import above_background
 
 # Outlines are smoothed over these lengths in µm when they are drawn at full size.
-NUCLEUS_SMOOTHING, CELL_SMOOTHING = 0.3, 1.0
+NUCLEUS_SMOOTHING, CELL_SMOOTHING = 0.3, 1.2
 
 
 def find_nuclei(blue: np.ndarray, pixel_size: float, settings: Mapping[str, Any]) -> np.ndarray:
