@@ -161,18 +161,6 @@ def read_fields(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
     return _read([Path(path) for path in paths], "field", FIELDS)
 
 
-def join_fields(shards: Mapping[str, str | os.PathLike[str]], path: str | os.PathLike[str]) -> None:
-    """Join the field tables of a collection's shards into one Parquet file.
-
-    ``shards`` maps the name of each shard to its table; the result has the columns of FIELDS after ``shard``.
-    """
-    parts = []
-    for name, of_shard in shards.items():
-        part = pq.read_table(of_shard, schema=FIELDS)
-        parts.append(part.add_column(0, "shard", pa.array([name] * part.num_rows, pa.string())))
-    write_table(path, pa.concat_tables(parts))
-
-
 def list_rejected(collections: Mapping[str, str | os.PathLike[str]], path: str | os.PathLike[str]) -> None:
     """Write the CSV collection,field,stage,reason of every rejected field; ``collections`` maps names to tables."""
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
