@@ -418,3 +418,142 @@ def averaged(model: keras.Model, views: int, fold: bool = True) -> Any:
         return tuple(tf.add_n(output) / views for output in zip(*outputs, strict=True))
 
     return mean_of_views
+
+
+class FullyConvolutionalResNet50(keras.Model):
+    """The fully convolutional twin of a classifier: it shares its weights and takes images of any size.
+
+    Called on (n, H, W, colours) 0..255 with H and W not below the classifier's tiles it gives (n, h, w, 19) float32
+    probabilities: those of the classifier at each step of 32 px. Global average pooling becomes an average pooling
+    of the size of the classifier's last map (7 × 7 at 224 px), the dense layers 1 × 1 convolutions with the same
+    variables (METHOD.md, "Fully convolutional ResNet-50"). A later change of the classifier's weights shows here.
+    """
+
+    STEP = 32
+
+    def __init__(self, model: keras.Model, **settings: Any) -> None:
+        settings.setdefault("name", "fully_convolutional_resnet50")
+        super().__init__(**settings)
+        maps = model.get_layer("pool").input
+        self.tile_size: int = model.input_shape[1]
+        self.window: int = maps.shape[1]
+        self.colours: int = model.input_shape[3]
+        # Run once more over an input of open size, the very same layers make a second graph.
+        self.body = keras.models.clone_model(
+            keras.Model(model.input, maps), keras.Input((None, None, self.colours)), clone_function=lambda layer: layer
+        )
+        self.head = [model.get_layer(name) for name in ("pool_bn", "embedding", "embedding_bn", "location")]
+
+    def _locate(self, maps: Any) -> Any:
+        first, embedding, second, location = self.head
+        for norm, dense in ((first, embedding), (second, location)):
+            scale = norm.gamma / tf.sqrt(norm.moving_variance + norm.epsilon)
+            maps = (maps - norm.moving_mean) * scale + norm.beta
+            maps = tf.nn.conv2d(maps, tf.convert_to_tensor(dense.kernel)[None, None], 1, "VALID") + dense.bias
+            maps = dense.activation(maps)
+        return maps
+
+    def call(self, images: Any, training: bool | None = None) -> Any:
+        """Return the probabilities of every position at which a whole tile lies in the image."""
+        maps = tf.cast(self.body(images, training=False), tf.float32)
+        return self._locate(tf.nn.avg_pool2d(maps, self.window, 1, "VALID"))
+
+    def class_activation_maps(self, image: np.ndarray, window: int = 1) -> np.ndarray:
+        """Return (H, W, 19) float32: the probability of each class around each pixel of one image (H, W, colours).
+
+        ``window`` is the side in steps of 32 px over which features are averaged: 1 gives the finest map, the
+        classifier's own (``self.window``) the smoothest. Between the steps the maps are bilinear. Raises ModelError
+        for an image that is smaller than a tile or has other colours.
+        """
+        height, width = image.shape[:2]
+        if image.ndim != 3 or image.shape[2] != self.colours or min(height, width) < self.tile_size:
+            raise ModelError(
+                f"an image of {self.colours} colours and at least {self.tile_size} px a side is needed, "
+                f"got one of shape {image.shape}"
+            )
+        maps = tf.cast(self.body(tf.convert_to_tensor(image)[None], training=False), tf.float32)
+        # Padding is left out of the average, so a map keeps its size and its borders their level.
+        maps = self._locate(tf.nn.avg_pool2d(maps, window, 1, "SAME"))
+        covered = [self.STEP * steps for steps in maps.shape[1:3]]
+        return tf.image.resize(maps, covered)[0, :height, :width].numpy()
+
+
+def theoretical_receptive_field(model: keras.Model, pooled: bool = False) -> int:
+    """Return the side in pixels of the input that can reach one position of the last map of a ResNet-50.
+
+    From the kernels k and strides s on the longest path: r = 1 + Σ (k - 1)·j, j the product of the strides before.
+    ``pooled`` adds the average pooling above. 483 and, at 224 px, 675.
+    """
+    field, jump = 1, 1
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.MaxPooling2D):
+            kernel, stride = layer.pool_size[0], layer.strides[0]
+        elif isinstance(layer, keras.layers.Conv2D) and not layer.name.endswith("_0_conv"):
+            kernel, stride = layer.kernel_size[0], layer.strides[0]
+        else:
+            continue
+        field += (kernel - 1) * jump
+        jump *= stride
+    if pooled:
+        field += (model.get_layer("pool").input.shape[1] - 1) * jump
+    return field
+
+
+def propagated_receptive_field(model: keras.Model, side: int = 1024) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """Return the gradient of the middle of the last map on the input, and the box (y0, x0, y1, x1) where it is not 0.
+
+    The twin of METHOD.md, "Fully convolutional ResNet-50": constant positive weights, no batch norm, average for max
+    pooling; one filter in each convolution, since filters alike give the same map. The gradient is (side, side)
+    float64 of sum 1, the box in pixels, its ends exclusive.
+    """
+    body = keras.Model(model.input, model.get_layer("pool").input)
+
+    def rebuild(layer: keras.layers.Layer) -> keras.layers.Layer:
+        settings = layer.get_config() | {"dtype": "float64"}
+        if isinstance(layer, keras.layers.MaxPooling2D):
+            names = ("name", "dtype", "pool_size", "strides", "padding", "data_format")
+            return keras.layers.AveragePooling2D(**{name: settings[name] for name in names})
+        if isinstance(layer, keras.layers.Conv2D):
+            weight = 1 / np.prod(layer.kernel_size)
+            settings |= {"filters": 1, "kernel_initializer": keras.initializers.Constant(weight), "use_bias": False}
+        return type(layer).from_config(settings)
+
+    def skip(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if isinstance(layer, keras.layers.BatchNormalization) else layer(*args, **kwargs)
+
+    image = keras.Input((side, side, 1), dtype="float64")
+    twin = keras.models.clone_model(body, image, clone_function=rebuild, call_function=skip)
+    gradient = _middle_gradient(twin, tf.ones((1, side, side, 1), tf.float64))[0, ..., 0]
+    rows, columns = np.flatnonzero(gradient.any(axis=1)), np.flatnonzero(gradient.any(axis=0))
+    box = (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    return gradient / gradient.sum(), box
+
+
+def _middle_gradient(network: keras.Model, images: Any) -> np.ndarray:
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        maps = network(images, training=False)
+        middle = tf.reduce_sum(maps[:, maps.shape[1] // 2, maps.shape[2] // 2])
+    return tape.gradient(middle, images).numpy()
+
+
+def effective_receptive_field(model: keras.Model, images: np.ndarray) -> dict[str, Any]:
+    """Return where in the input the middle of a classifier's last map draws from, on real images 0..255.
+
+    The squared gradient of the sum of all filters, added over images and colours (Luo et al. 2016, arXiv:1701.04128).
+    ``images`` is (n, H, W, colours), of any size from the classifier's on. The result holds ``mass`` (H, W) of sum 1
+    and ``radius_50`` and ``radius_95``, the radii in pixels around the centre of mass that hold 50 % and 95 %.
+    """
+    body = FullyConvolutionalResNet50(model).body
+    mass = np.zeros(images.shape[1:3])
+    for image in images:
+        mass += np.square(_middle_gradient(body, tf.constant(image[None], tf.float32)), dtype=float).sum(axis=(0, 3))
+    if not mass.any():
+        raise ModelError("no gradient reaches these images; take some with cells on them")
+    mass /= mass.sum()
+    y, x = np.indices(mass.shape)
+    distance = np.hypot(y - (mass * y).sum(), x - (mass * x).sum()).ravel()
+    order = distance.argsort()
+    held = mass.ravel()[order].cumsum()
+    radius = {f"radius_{share}": float(distance[order][np.searchsorted(held, share / 100)]) for share in (50, 95)}
+    return {"mass": mass, **radius}

@@ -387,6 +387,8 @@ def fit(
     after a kill (backup/, best.weights.h5), and afterwards last.weights.h5, history.csv and TensorBoard's logs/.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
+    # Not 0, with which tf.data cannot draw the order of an epoch from a seed that is a tensor.
+    tf.random.set_seed(seed + 1)
     size, planes = network.input_shape[1], network.input_shape[3]
     tile_bytes = size * size * planes
     epochs = _RestartableEpochs(

@@ -1,0 +1,93 @@
+import keras
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from model_inputs import patterned_tiles, write_model_folder, write_tile_shard
+
+from hpaloc import prediction
+from hpaloc.classes import N_CLASSES, NEGATIVE, format_labels
+from hpaloc.model import ModelError, NoGpuError, averaged, classifier, label_sets, settle_negative
+from hpaloc.prediction import PredictionError, predict_shard
+from hpaloc.training import renew_statistics
+
+SIZE = 32
+CHANNELS = ("green", "red")
+
+
+@pytest.fixture(scope="module")
+def network():
+    keras.utils.set_random_seed(2)
+    model = classifier(CHANNELS, "sigmoid", SIZE)
+    # Statistics of such tiles, so that the cells come out different and no probability is 0 or 1.
+    renew_statistics(model, [patterned_tiles(np.arange(16), SIZE, 2)])
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(network, tmp_path_factory):
+    return write_model_folder(tmp_path_factory.mktemp("model") / "m", network, CHANNELS, "sigmoid", SIZE)
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiles")
+    tiles = patterned_tiles(np.arange(11), SIZE, 3)
+    write_tile_shard(folder, tiles, ("red", "green", "blue"))
+    return folder, tiles
+
+
+def paths(folder):
+    return {colour: folder / f"{colour}.tfrecord" for colour in ("red", "green", "blue")}
+
+
+def test_every_cell_is_predicted_in_the_order_of_the_cell_table(network, folder, shard, tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction, "ROW_GROUP", 8)
+    tile_folder, tiles = shard
+    cells = tile_folder / "cells.parquet"
+    predict_shard(folder, paths(tile_folder), cells, tmp_path / "out.parquet", 2, 4, "none", precision="float32")
+    table = pq.read_table(tmp_path / "out.parquet")
+    expected = pq.read_table(cells)
+    assert table["field"].equals(expected["field"])
+    assert table["cell"].equals(expected["cell"])
+    assert pq.ParquetFile(tmp_path / "out.parquet").metadata.num_row_groups == 2
+    probabilities, embeddings = (array.numpy() for array in averaged(network, 2)(tiles[..., [1, 0]]))
+    probabilities = settle_negative(probabilities, "complement")
+    found = np.stack([table[f"p_{index}"].to_numpy() for index in range(N_CLASSES)], axis=1)
+    assert np.ptp(found[:, 0]) > 1e-3
+    np.testing.assert_allclose(found, probabilities, rtol=1e-3, atol=1e-5)
+    assert str(table.schema.field("embedding").type).startswith("fixed_size_list<")
+    vectors = np.stack(table["embedding"].to_pylist())
+    np.testing.assert_allclose(vectors, embeddings, rtol=2e-3, atol=1e-3)
+    thresholds = np.full(N_CLASSES, 0.06)
+    thresholds[NEGATIVE] = np.inf
+    assert table["labels"].to_pylist() == [format_labels(labels) for labels in label_sets(found, thresholds)]
+    assert len({path.name for path in tmp_path.iterdir()}) == 1
+
+
+def test_a_shard_without_cells_gives_an_empty_table(folder, tmp_path):
+    write_tile_shard(tmp_path, np.zeros((0, SIZE, SIZE, 3), np.uint8), ("red", "green", "blue"))
+    predict_shard(folder, paths(tmp_path), tmp_path / "cells.parquet", tmp_path / "out.parquet", 1, 4, "none")
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.num_rows == 0
+    assert table.column_names[:3] == ["field", "cell", "p_0"]
+
+
+@pytest.mark.parametrize("kept", [slice(0, 9), slice(1, None)])
+def test_tiles_and_cell_table_must_agree(folder, shard, tmp_path, kept):
+    tile_folder, _ = shard
+    cells = pq.read_table(tile_folder / "cells.parquet").to_pandas()
+    cells.iloc[kept].to_parquet(tmp_path / "cells.parquet")
+    with pytest.raises(PredictionError, match="cell"):
+        predict_shard(folder, paths(tile_folder), tmp_path / "cells.parquet", tmp_path / "out.parquet", 1, 4, "none")
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_missing_tiles_folders_and_gpus_are_errors(folder, shard, tmp_path):
+    tile_folder, _ = shard
+    cells, out = tile_folder / "cells.parquet", tmp_path / "out.parquet"
+    with pytest.raises(PredictionError, match="red"):
+        predict_shard(folder, {"green": tile_folder / "green.tfrecord"}, cells, out, 1, 4, "none")
+    with pytest.raises(ModelError, match=r"checksums\.json"):
+        predict_shard(tmp_path, paths(tile_folder), cells, out, 1, 4, "none")
+    with pytest.raises(NoGpuError):
+        predict_shard(folder, paths(tile_folder), cells, out, 1, 4, "required")

@@ -1,0 +1,306 @@
+import json
+import logging
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from model_inputs import patterned_tiles, write_training_data
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from hpaloc import training
+from hpaloc.classes import N_CLASSES, NEGATIVE, label_matrix
+from hpaloc.model import FusedBatchNormalization, load_folder
+from hpaloc.training import (
+    Accuracy,
+    Augmentation,
+    BalancedAccuracy,
+    FusedAdam,
+    MacroAUC,
+    TrainingError,
+    choose_negative_rule,
+    class_weights,
+    fit,
+    fit_thresholds,
+    learning_rate,
+    renew_statistics,
+    train_model,
+)
+
+SETTINGS = {
+    "channels": ["red", "green"],
+    "input_size": 32,
+    "weights": "none",
+    "head": "sigmoid",
+    "epochs": 1,
+    "batch_size": 8,
+    "learning_rate": {"start": 0.001, "max": 0.002, "min": 0.001},
+    "class_weight_m": 50,
+    "precision": "float32",
+    "gpu": "none",
+}
+
+
+def small_network(planes: int = 2, size: int = 16) -> keras.Model:
+    """A network with the kinds of layers of the classifier, in two convolutions."""
+    inputs = keras.Input((size, size, planes), name="image")
+    x = keras.layers.Conv2D(8, 3, strides=2, use_bias=False, name="a_conv")(inputs)
+    x = FusedBatchNormalization(momentum=0.9, name="a_bn")(x)
+    x = keras.layers.Activation("relu")(x)
+    x = keras.layers.Conv2D(16, 3, strides=2, use_bias=False, name="b_conv")(x)
+    x = FusedBatchNormalization(momentum=0.9, name="b_bn")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dropout(0.3)(x)
+    x = keras.layers.Dense(16, activation="relu", name="embedding")(x)
+    x = keras.layers.Dropout(0.2)(x)
+    return keras.Model(inputs, keras.layers.Dense(N_CLASSES, activation="sigmoid")(x))
+
+
+def small_data(count: int, seed: int = 0) -> tf.data.Dataset:
+    classes = np.array([0, 3, 18])[np.arange(count) % 3]
+    labels = label_matrix([(label,) for label in classes])
+    return tf.data.Dataset.from_tensor_slices(
+        (patterned_tiles(classes, 16, 2, seed), labels, np.ones(count, np.float32))
+    )
+
+
+def train_small(work_dir, epochs: int, seed: int = 5) -> tuple[list[np.ndarray], pd.DataFrame]:
+    keras.utils.set_random_seed(seed)
+    network = small_network()
+    settings = SETTINGS | {"epochs": epochs}
+    fit(network, small_data(36), small_data(12, 1), (36, 12), settings, seed, work_dir)
+    return network.get_weights(), pd.read_csv(work_dir / "history.csv")
+
+
+def test_the_schedule_gives_the_ten_values_of_the_method():
+    expected = [0.0005, 0.0007, 0.0009, 0.0011, 0.0011, 0.0011, 0.00095, 0.0008375, 0.0007531, 0.0006898]
+    np.testing.assert_allclose([learning_rate(epoch) for epoch in range(10)], expected, atol=5e-8)
+
+
+def test_the_start_that_the_paper_prints_makes_a_ramp_down():
+    rates = [learning_rate(epoch, start=0.005) for epoch in range(5)]
+    np.testing.assert_allclose(rates, [0.005, 0.0037, 0.0024, 0.0011, 0.0011], atol=1e-12)
+
+
+def test_a_schedule_without_ramp_and_plateau_decays_from_the_maximum():
+    rates = [learning_rate(epoch, max=0.01, min=0.0, ramp_epochs=0, sustain_epochs=0, decay=0.5) for epoch in range(3)]
+    np.testing.assert_allclose(rates, [0.01, 0.005, 0.0025])
+
+
+# Cells from one-label fields, METHOD.md, "Classes and counts".
+CELLS = [36226, 4621, 12071, 12349, 16824, 14615, 9955, 18041, 10749, 5190, 7602, 9, 13322, 20414, 26603, 2163, 22040]
+CELLS += [5505, 880]
+
+
+def test_m_of_50_weighs_every_class_of_the_one_label_cells_alike():
+    assert class_weights(CELLS, 50).tolist() == [1.0] * N_CLASSES
+
+
+def test_m_of_10_weighs_the_frequent_classes_down():
+    weights = class_weights(CELLS, 10)
+    assert weights.dtype == np.float32
+    printed = {0: 0.254, 14: 0.346, 16: 0.419, 13: 0.450, 7: 0.506, 4: 0.543, 5: 0.621}
+    # METHOD.md's own values come from counts that differ by up to 5 % from those of its table.
+    for index, value in printed.items():
+        assert weights[index] == pytest.approx(10 * 880 / CELLS[index], rel=1e-6)
+        assert weights[index] == pytest.approx(value, rel=0.05)
+    assert weights[11] == weights[18] == weights[15] == 1.0
+    assert np.argsort(weights, kind="stable")[:4].tolist() == [0, 14, 16, 13]
+
+
+def test_class_weights_of_few_classes():
+    assert class_weights([0, 0, 7], 10).tolist() == [1.0, 1.0, 1.0]
+    assert class_weights([5, 1000, 0], 0.1).tolist() == pytest.approx([1.0, 0.1, 1.0])
+
+
+def test_augmentation_turns_and_relights_each_tile_on_its_own():
+    rng = np.random.default_rng(0)
+    tile = rng.integers(60, 190, (12, 12, 3)).astype(np.float32)
+    batch = np.repeat(tile[None], 200, axis=0)
+    views = {np.rot90(base, turn).astype(np.float32).tobytes() for base in (tile, tile[:, ::-1]) for turn in range(4)}
+    turned = Augmentation(brightness=0.0, contrast=(1.0, 1.0), seed=3)(batch, training=True).numpy()
+    assert {np.rint(image).tobytes() for image in turned} == views
+
+    relit = Augmentation(brightness=0.1, contrast=(0.85, 1.15), seed=3)(batch, training=True).numpy()
+    shift = relit.mean(axis=(1, 2)) - tile.mean(axis=(0, 1))
+    ratio = relit.std(axis=(1, 2)) / tile.std(axis=(0, 1))
+    assert np.abs(shift).max() <= 25.5 + 1e-2
+    assert shift.max() > 20
+    assert shift.min() < -20
+    assert 0.85 - 1e-3 <= ratio.min() < 0.88
+    assert 1.12 < ratio.max() <= 1.15 + 1e-3
+    assert np.abs(np.corrcoef(shift.T)[0, 1]) < 0.3
+
+    layer = Augmentation(seed=3)
+    assert np.array_equal(layer(batch, training=False), batch)
+    assert layer(batch, training=True).numpy().min() >= 0
+
+
+def test_the_fused_adam_takes_the_steps_of_adam():
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(5, 4)), rng.normal(size=(6, 5, 4)).astype(np.float32)
+    ends = []
+    for kind in (keras.optimizers.Adam, FusedAdam):
+        optimizer, variable = kind(0.01), keras.Variable(start, dtype="float32")
+        for number, gradient in enumerate(gradients):
+            optimizer.learning_rate = 0.01 / (1 + number)
+            optimizer.apply([tf.constant(gradient)], [variable])
+        ends.append(variable.numpy())
+    np.testing.assert_allclose(ends[1], ends[0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_metrics_agree_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    present = [0, 3, 7, 18]
+    truth = rng.choice(present, 300, p=[0.6, 0.2, 0.1, 0.1])
+    labels = label_matrix([(label,) for label in truth])
+    labels[:20, 3] = 1
+    probabilities = np.clip(labels * 0.3 + rng.random(labels.shape) * 0.7, 0, 1).astype(np.float32)
+    probabilities[:, [1, 2]] = 0.0
+    scores = {}
+    for metric in (Accuracy(), BalancedAccuracy(), MacroAUC()):
+        for part in np.split(np.arange(300), [64, 200]):
+            metric.update_state(labels[part], probabilities[part])
+        scores[metric.name] = float(metric.result())
+    single = labels.sum(axis=1) == 1
+    found, true = probabilities[single].argmax(axis=1), labels[single].argmax(axis=1)
+    assert scores["accuracy"] == pytest.approx(np.mean(found == true))
+    recalls = [np.mean(found[true == label] == label) for label in present]
+    assert scores["balanced_accuracy"] == pytest.approx(np.mean(recalls), abs=1e-6)
+    assert np.mean(recalls) == pytest.approx(balanced_accuracy_score(true, found))
+    areas = [roc_auc_score(labels[:, label], probabilities[:, label]) for label in present]
+    assert scores["auc"] == pytest.approx(np.mean(areas), abs=2e-3)
+
+
+def test_renewed_statistics_are_those_of_the_images_without_dropout():
+    network = small_network()
+    images = patterned_tiles(np.arange(64) % 5, 16, 2).astype(np.float32)
+    renew_statistics(network, np.split(images, 4))
+    maps = keras.Model(network.input, network.get_layer("a_conv").output)(images).numpy()
+    first = network.get_layer("a_bn")
+    np.testing.assert_allclose(first.moving_mean, maps.mean(axis=(0, 1, 2)), rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(first.moving_variance, maps.var(axis=(0, 1, 2)), rtol=1e-2)
+    assert first.momentum == 0.9
+    assert [layer.rate for layer in network.layers if isinstance(layer, keras.layers.Dropout)] == [0.3, 0.2]
+    before = first.moving_mean.numpy()
+    renew_statistics(network, [])
+    assert np.array_equal(first.moving_mean, before)
+
+
+def test_thresholds_give_the_best_f1():
+    labels = np.zeros((40, N_CLASSES))
+    probabilities = np.zeros((40, N_CLASSES))
+    labels[:10, 2] = 1
+    probabilities[:, 2] = np.r_[np.linspace(0.2, 0.3, 10), np.linspace(0.0, 0.1, 30)]
+    labels[:2, 4] = 1
+    labels[:20, 6] = 1
+    probabilities[:, 6] = np.r_[np.full(20, 0.9), np.full(20, 0.1)]
+    thresholds = fit_thresholds(labels, probabilities)
+    assert 0.1 < thresholds[2] < 0.2
+    assert thresholds[4] == 0.5  # two positives fit nothing
+    assert thresholds[6] == 0.5
+
+
+def test_the_rule_for_negative_is_the_one_that_finds_most():
+    labels = label_matrix([(3,)] * 10 + [(NEGATIVE,)] * 10)
+    hesitant = np.full((20, N_CLASSES), 0.02)
+    hesitant[:10, 3], hesitant[10:, NEGATIVE] = 0.4, 0.4
+    assert choose_negative_rule(labels, hesitant) == "network"
+    blind = np.full((20, N_CLASSES), 0.02)
+    blind[:10, 3] = 0.9
+    assert choose_negative_rule(labels, blind) == "complement"
+    assert choose_negative_rule(labels[:10], hesitant[:10]) == "complement"
+
+
+def test_a_resumed_training_ends_where_an_unbroken_one_does(tmp_path, caplog, monkeypatch):
+    unbroken, history = train_small(tmp_path / "a", epochs=4)
+    again, _ = train_small(tmp_path / "b", epochs=4)
+    for first, second in zip(unbroken, again, strict=True):
+        np.testing.assert_allclose(second, first, rtol=1e-5, atol=1e-6)
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    assert history["learning_rate"].tolist() == pytest.approx([0.001, 0.001 + 0.001 / 3, 0.001 + 0.002 / 3, 0.002])
+    assert {"val_loss", "val_accuracy", "val_balanced_accuracy", "val_auc", "images_per_second"} <= set(history)
+
+    class Killed(Exception):
+        pass
+
+    end = training._Best.on_epoch_end
+
+    def killed(self, epoch, logs=None):
+        end(self, epoch, logs)
+        if epoch == 2:
+            raise Killed
+
+    monkeypatch.setattr(training._Best, "on_epoch_end", killed)
+    with pytest.raises(Killed):
+        train_small(tmp_path / "c", epochs=4)
+    monkeypatch.undo()
+    with caplog.at_level(logging.INFO, "hpaloc"):
+        resumed, resumed_history = train_small(tmp_path / "c", epochs=4)
+    assert "resuming at epoch" in caplog.text
+    assert resumed_history["epoch"].tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(resumed_history["loss"], history["loss"], rtol=1e-4)
+    for first, second in zip(unbroken, resumed, strict=True):
+        np.testing.assert_allclose(second, first, rtol=1e-4, atol=1e-5)
+
+
+def test_training_stops_when_validation_stands_still_and_keeps_the_best_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "PATIENCE", 2)
+    keras.utils.set_random_seed(0)
+    network = small_network()
+    # Labels of the validation cells contradict those of training, so its loss can only grow.
+    contrary = small_data(12).map(lambda image, label, weight: (image, tf.roll(label, 1, 0), weight))
+    settings = SETTINGS | {"epochs": 30, "learning_rate": {"start": 0.02, "max": 0.02, "min": 0.02}}
+    fit(network, small_data(36), contrary, (36, 12), settings, 0, tmp_path)
+    history = pd.read_csv(tmp_path / "history.csv")
+    best = int(history["val_loss"].idxmin())
+    assert len(history) == best + 3 < 30
+    trainer_loss = keras.losses.BinaryCrossentropy()
+    images, labels, _ = next(iter(contrary.batch(12)))
+    assert float(trainer_loss(labels, network(images))) == pytest.approx(history["val_loss"][best], rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def training_data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dataset")
+    write_training_data(folder, {"train": 18, "validation": 9}, 40, ("red", "green"))
+    return folder
+
+
+def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "hpaloc"):
+        train_model(training_data, training_data / "examples.parquet", tmp_path / "model", SETTINGS, seed=3)
+    assert caplog.records[0].getMessage().startswith("device: CPU")
+    folder = tmp_path / "model"
+    names = {"model.keras", "config.json", "thresholds.json", "history.csv", "checksums.json", "card.md", "logs"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
+    assert any((folder / "logs").rglob("events.out.tfevents*"))
+    network, config, decision = load_folder(folder)
+    assert network.input_shape == (None, 32, 32, 2)
+    assert config["channels"] == ["red", "green"]
+    assert config["examples"]["train"]["Nucleoplasm"] == 6
+    assert config["examples"]["validation"]["Negative"] == 3
+    assert config["train"] == SETTINGS
+    assert config["seed"] == 3
+    assert config["versions"]["tensorflow"] == tf.__version__
+    assert len(decision["thresholds"]) == N_CLASSES - 1
+    assert set(json.loads((folder / "checksums.json").read_text())) == names - {"checksums.json", "logs"}
+    card = (folder / "card.md").read_text()
+    assert "18 cells of" in card
+    assert "| 3 | Nucleoli fibrillar center | 6 | 3 |" in card
+    assert "Never seen in training: Nuclear membrane" in card
+
+
+def test_data_that_cannot_be_trained_on_is_named(training_data, tmp_path):
+    table = pd.read_parquet(training_data / "examples.parquet")
+    table[table["part"] == "train"].to_parquet(tmp_path / "train_only.parquet")
+    with pytest.raises(TrainingError, match="validation"):
+        train_model(training_data, tmp_path / "train_only.parquet", tmp_path / "model", SETTINGS, seed=3)
+    table["label_16"] = 1
+    table.to_parquet(tmp_path / "several.parquet")
+    softmax = SETTINGS | {"head": "softmax"}
+    with pytest.raises(TrainingError, match="exactly one location"):
+        train_model(training_data, tmp_path / "several.parquet", tmp_path / "model", softmax, seed=3)
+    assert not (tmp_path / "model").exists()
