@@ -17,6 +17,7 @@ from workflow_runs import ROOT, planned, snakemake, write_config, write_field, w
 from hpaloc.classes import COLOURS, format_labels
 from hpaloc.masks import mask_path, read_mask, write_mask
 from hpaloc.sheet import shard_of
+from hpaloc.tfrecord import decode_example, read_records
 
 DATA = ROOT.parent / "shared" / "data" / "hpa-2021"
 # One worker runs all of these: they share the run that the first of them makes.
@@ -134,13 +135,12 @@ def test_cells_are_conserved(folder):
 
 
 def test_tiles_hold_the_cells_of_the_table_in_each_colour(folder):
-    from hpaloc.tfrecord import read_records
-
     for path in (folder / "results/tiles").glob("*/*"):
         table = pd.read_parquet(folder / "results/cells" / path.parent.name / f"{path.name}.parquet")
         expected = list(zip(table["field"], table["cell"].tolist(), strict=True))
         for colour in COLOURS:
-            assert [(tile.field, tile.cell) for tile in read_records(path / f"{colour}.tfrecord")] == expected
+            tiles = [decode_example(record) for record in read_records(path / f"{colour}.tfrecord")]
+            assert [(tile["field"].decode(), tile["cell"]) for tile in tiles] == expected
 
 
 def test_an_unreadable_field_is_listed_and_the_rest_goes_on(folder):
