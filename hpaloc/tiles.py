@@ -12,6 +12,7 @@ from typing import Any
 
 import cc3d
 import cv2
+import fastremap
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +22,7 @@ from hpaloc import rle
 from hpaloc.classes import COLOURS, format_labels
 from hpaloc.files import atomic_path
 from hpaloc.images import ImageError, read_field
-from hpaloc.masks import MaskError, mask_path, read_mask
+from hpaloc.masks import MaskError, compact, mask_path, read_mask
 from hpaloc.progress import log, track
 from hpaloc.sheet import ManifestRow
 from hpaloc.tables import CELLS, FIELDS, REFERENCE_COLOURS, REGIONS, TooManyRejected, to_table, write_table
@@ -205,10 +206,10 @@ def tile_field(
     levels = np.arange(n_levels, dtype=np.float64)
     squares = levels * levels
 
-    statistics = cc3d.statistics(cells, no_slice_conversion=True)
-    areas = statistics["voxel_counts"]
-    ids = np.flatnonzero(areas)
+    ids = fastremap.unique(cells)
     ids = ids[ids != 0]
+    # cc3d counts up to the highest id; ranks keep a table of few cells with high ids small.
+    statistics = cc3d.statistics(compact(cells), no_slice_conversion=True)
     strings = rle.encode_labels(cells)
 
     reach = round(RING_UM / pixel_size)
@@ -220,8 +221,8 @@ def tile_field(
     rows: list[dict[str, Any]] = []
     tiles: dict[str, list[np.ndarray]] = {colour: [] for colour in images}
     totals = {colour: np.zeros(n_levels, np.int64) for colour in images}
-    for id in ids.tolist():
-        y0, y1, x0, x1 = (int(edge) for edge in statistics["bounding_boxes"][id])
+    for rank, id in enumerate(ids.tolist(), start=1):
+        y0, y1, x0, x1 = (int(edge) for edge in statistics["bounding_boxes"][rank])
         y1, x1 = y1 + 1, x1 + 1
         # One pixel more on each side, where the field has it, lets the erosion see where the cell ends; the field's
         # own edge is no membrane.
@@ -233,9 +234,9 @@ def tile_field(
         mask = wide[inner].astype(bool)
         # 0 is cytoplasm, 1 the membrane ring, 2 the nucleus.
         region = np.where(nuclei[box] == id, 2, 1 - core[inner])[mask].astype(np.int64)
-        area = int(areas[id])
+        area = int(statistics["voxel_counts"][rank])
         nucleus_area = int(np.count_nonzero(region == 2))
-        centroid_y, centroid_x = statistics["centroids"][id]
+        centroid_y, centroid_x = statistics["centroids"][rank]
         row: dict[str, Any] = {
             "field": field,
             "cell": id,
