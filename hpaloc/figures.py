@@ -83,7 +83,7 @@ def _figure(stem: Path, width: float, height: float) -> Iterator[Figure]:
         # Names hold dots (an antibody, a version), so the suffix is appended and not replaced.
         for suffix, metadata in ((".svg", {"Date": None, "Creator": None}), (".png", {"Software": None})):
             with atomic_path(stem.parent / f"{stem.name}{suffix}") as temporary:
-                figure.savefig(temporary, metadata=metadata)
+                figure.savefig(temporary, metadata=metadata, bbox_inches="tight", pad_inches=0.04)
 
 
 def _whole_numbers(most: int = 7) -> MaxNLocator:
@@ -357,8 +357,14 @@ def learning_rate(history: pd.DataFrame, stem: Path) -> None:
         axes.set_ylabel("Learning rate")
         axes.set_ylim(bottom=0)
         axes.margins(y=0.15)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _epochs(axes, history)
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-4, -4), useMathText=True)
+
+
+def _epochs(axes: Axes, history: pd.DataFrame) -> None:
+    first, last = int(history["epoch"].min()), int(history["epoch"].max())
+    axes.set_xlim(first - 0.5, last + 0.5)
+    axes.set_xticks(range(first, last + 1, 1 + (last - first) // 10))
 
 
 def curves(
@@ -382,7 +388,7 @@ def curves(
                     )
         axes.set_xlabel("Epoch")
         axes.set_ylabel(ylabel)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _epochs(axes, history)
         if top is not None:
             axes.set_ylim(top=top)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, columnspacing=1.2, handlelength=2.2)
@@ -474,6 +480,7 @@ def reliability(table: pd.DataFrame, ece: float | None, stem: Path) -> None:
     """Draw accuracy against confidence with the number of cells below; table as ``metrics.reliability`` makes it."""
     with _figure(stem, _NARROW, 3.9) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        figure.get_layout_engine().set(h_pad=0.08)
         width = table["high"] - table["low"]
         upper.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--", label="perfect calibration")
         upper.bar(table["low"], table["accuracy"], width, align="edge", color=_LIGHT, edgecolor="white", linewidth=0.5)

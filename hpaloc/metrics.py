@@ -841,6 +841,74 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def control_examples(examples: pd.DataFrame, control: str, fraction: float = 0.2, seed: int = 0) -> pd.DataFrame:
+    """Change a table of examples into that of a control training, whose score says what the evaluation is worth.
+
+    examples: field, cell, copy, part, group, labels and label_0..label_18 (``tables.EXAMPLES``). Controls:
+
+    - ``tile_random_split``: ``fraction`` of the cells validate, drawn whatever their field, as much of the literature
+      does. What it scores above the grouped split is leak: cells of one field share label, stain and light.
+    - ``class_sorted_split``: the first 7.5 % of the cells sorted by class validate,
+      which is one class or two, as in the paper's notebook.
+    - ``shuffled_labels``: the split stays, and every group takes the labels of another. What can be scored then is
+      chance, unless something leaks.
+
+    Returns the changed rows in the order of ``examples``: copies of a cell never validate and are dropped where their
+    cell does. Raises ValueError for an unknown control.
+    """
+    if control not in CONTROLS:
+        raise ValueError(f"unknown control {control!r}, not one of {', '.join(CONTROLS)}")
+    changed = examples.reset_index(drop=True)
+    if control == "shuffled_labels":
+        columns = ["labels", *(f"label_{index}" for index in range(N_CLASSES))]
+        changed[columns] = changed[columns].to_numpy()[shuffled_labels(changed["group"].to_numpy(), seed)]
+        return changed.astype({column: examples[column].dtype for column in columns})
+    cell = pd.factorize(pd.MultiIndex.from_frame(changed[["field", "cell"]]))[0]
+    _, first = np.unique(cell, return_index=True)
+    if control == "tile_random_split":
+        validates = tile_random_split(len(first), fraction, seed)
+    else:
+        classes = [parse_labels(text)[0] for text in changed["labels"].iloc[first]]
+        validates = class_sorted_split(np.array(classes))
+    part = np.where(validates[cell], "validation", "train")
+    changed["part"] = part
+    return changed[(part == "train") | (changed["copy"] == 0)].reset_index(drop=True)
+
+
+def tile_random_split(n: int, fraction: float = 0.2, seed: int = 0) -> np.ndarray:
+    """Return (n,) bool, true for ``fraction`` of n cells drawn without regard to fields."""
+    validates = np.zeros(n, bool)
+    validates[np.random.default_rng(seed).permutation(n)[: round(n * fraction)]] = True
+    return validates
+
+
+def class_sorted_split(classes: np.ndarray, fraction: float = 0.075) -> np.ndarray:
+    """Return (n,) bool, true for the first ``fraction`` of the cells when they are sorted by class."""
+    validates = np.zeros(len(classes), bool)
+    validates[np.argsort(classes, kind="stable")[: round(len(classes) * fraction)]] = True
+    return validates
+
+
+def shuffled_labels(groups: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return (n,) row numbers: whose labels each row is to take, when every group takes those of another group.
+
+    Groups are passed on in one random cycle, so that no group keeps its own; rows of a group draw from the rows of
+    the group they take from. With one group alone its rows are permuted.
+    """
+    generator = np.random.default_rng(seed)
+    names, index = np.unique(groups, return_inverse=True)
+    if len(names) == 1:
+        return generator.permutation(len(groups))
+    cycle = generator.permutation(len(names))
+    giver = np.empty(len(names), int)
+    giver[cycle] = np.roll(cycle, 1)
+    order = np.argsort(index, kind="stable")
+    count = np.bincount(index)
+    start = np.cumsum(count) - count
+    wanted = giver[index]
+    return order[start[wanted] + (generator.random(len(groups)) * count[wanted]).astype(int)]
+
+
 def read_cell_truth(path: Path) -> pd.DataFrame:
     """Read a table of true cells, CSV with ID, cell, Label (indices joined by ``|``).
 

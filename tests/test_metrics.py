@@ -599,3 +599,57 @@ def test_a_bad_table_of_true_cells_names_file_and_line(tmp_path: Path, text: str
     (tmp_path / "cells.csv").write_text(text)
     with pytest.raises(ValueError, match=f"cells.csv.*{message}"):
         metrics.read_cell_truth(tmp_path / "cells.csv")
+
+
+def example_table(n_groups: int = 12) -> pd.DataFrame:
+    rows = []
+    for group in range(n_groups):
+        label = (0, 0, 5, 18)[group % 4]
+        for cell in range(1, 6):
+            for copy in range(2 if group == 1 else 1):
+                rows.append((f"f{group}", cell, copy, "validation" if group < 3 else "train", f"g{group}", str(label)))
+    table = pd.DataFrame(rows, columns=["field", "cell", "copy", "part", "group", "labels"])
+    vectors = label_matrix([parse_labels(text) for text in table["labels"]]).astype(np.uint8)
+    return pd.concat([table, pd.DataFrame(vectors, columns=[f"label_{index}" for index in range(N_CLASSES)])], axis=1)
+
+
+def test_control_that_splits_fields() -> None:
+    table = example_table()
+    changed = metrics.control_examples(table, "tile_random_split", 0.25, seed=1)
+    validation = changed[changed["part"] == "validation"]
+    assert len(validation) == 15
+    assert (validation["copy"] == 0).all()
+    train = set(zip(*changed.loc[changed["part"] == "train", ["field", "cell"]].to_numpy().T, strict=True))
+    held = set(zip(*validation[["field", "cell"]].to_numpy().T, strict=True))
+    assert not train & held
+    assert len(train | held) == 60
+    assert {field for field, _ in train} & {field for field, _ in held}
+
+
+def test_control_that_sorts_by_class_validates_on_one_class() -> None:
+    changed = metrics.control_examples(example_table(), "class_sorted_split")
+    validation = changed[changed["part"] == "validation"]
+    assert validation["labels"].tolist() == ["0"] * round(60 * 0.075)
+
+
+def test_control_that_shuffles_labels_keeps_the_split_and_moves_every_group() -> None:
+    table = example_table()
+    table["labels"] = [f"{index}" for index in np.repeat(np.arange(12), [5, 10] + [5] * 10)]
+    table[[f"label_{index}" for index in range(N_CLASSES)]] = np.eye(N_CLASSES, dtype=np.uint8)[
+        table["labels"].astype(int)
+    ]
+    changed = metrics.control_examples(table, "shuffled_labels", seed=3)
+    pd.testing.assert_frame_equal(
+        changed[["field", "cell", "copy", "part", "group"]], table[["field", "cell", "copy", "part", "group"]]
+    )
+    assert (changed["labels"] != table["labels"]).all()
+    assert (changed.groupby("group")["labels"].nunique() == 1).all()
+    assert set(changed["labels"]) == set(table["labels"])
+    vectors = changed[[f"label_{index}" for index in range(N_CLASSES)]]
+    assert (vectors.dtypes == np.uint8).all()
+    assert vectors.to_numpy().argmax(axis=1).tolist() == changed["labels"].astype(int).tolist()
+
+
+def test_an_unknown_control_is_an_error() -> None:
+    with pytest.raises(ValueError, match="unknown control 'random'"):
+        metrics.control_examples(example_table(), "random")
