@@ -1,6 +1,7 @@
 """From predictions of single cells to the tables of a collection, pooled calls per field and protein, a submission."""
 
 import csv
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,6 +143,25 @@ def class_prototypes(features: np.ndarray, single: np.ndarray) -> np.ndarray:
         if (single == index).any():
             prototypes[index] = features[single == index].mean(axis=0, dtype=np.float64)
     return prototypes
+
+
+def read_prototypes(path: Path) -> np.ndarray | None:
+    """Read the class prototypes of a model folder from its thresholds.json, key ``prototypes``.
+
+    The key maps the name of a location to the 19 mean probabilities of its cells, or to null. Returns (19, 19)
+    float64 with rows of nan for locations without prototype; None where the file has no prototypes. Raises ValueError
+    naming the file and the location whose prototype has not 19 numbers.
+    """
+    named = json.loads(path.read_text(encoding="utf-8")).get("prototypes")
+    if named is None:
+        return None
+    prototypes = np.full((N_CLASSES, N_CLASSES), np.nan)
+    for name, row in named.items():
+        if name not in NAMES or (row is not None and len(row) != N_CLASSES):
+            raise ValueError(f"{path}: the prototype of {name!r} is not {N_CLASSES} numbers of a known location")
+        if row is not None:
+            prototypes[NAMES.index(name)] = row
+    return prototypes if np.isfinite(prototypes).any() else None
 
 
 def mixture_fractions(features: np.ndarray, prototypes: np.ndarray) -> np.ndarray:

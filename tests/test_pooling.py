@@ -1,6 +1,7 @@
 """Pooled calls, mixtures, the tables of a collection, and the submission."""
 
 import csv
+import json
 from pathlib import Path
 
 import anndata
@@ -216,3 +217,33 @@ def test_fractions_of_a_mixture_of_prototypes_are_found_again() -> None:
     np.testing.assert_allclose(found[:3][:, [0, 5, 16]], true, atol=1e-9)
     assert np.isnan(found[3]).all()
     np.testing.assert_allclose(found[:3].sum(axis=1), 1)
+
+
+def test_prototypes_of_a_model_folder(tmp_path: Path) -> None:
+    path = tmp_path / "thresholds.json"
+    path.write_text(json.dumps({"prototypes": {"Cytosol": [0.0] * 16 + [0.9, 0.1, 0.0], "Nucleoli": None}}))
+    prototypes = pooling.read_prototypes(path)
+    assert prototypes is not None
+    np.testing.assert_array_equal(prototypes[16, 16:], [0.9, 0.1, 0.0])
+    assert np.isnan(np.delete(prototypes, 16, axis=0)).all()
+    path.write_text("{}")
+    assert pooling.read_prototypes(path) is None
+    path.write_text(json.dumps({"prototypes": {"Cytosol": [1.0]}}))
+    with pytest.raises(ValueError, match="the prototype of 'Cytosol'"):
+        pooling.read_prototypes(path)
+
+
+def test_fields_and_proteins_get_fractions_where_prototypes_are_known(
+    shards: list[pooling.Shard], tmp_path: Path
+) -> None:
+    prototypes = np.full((N_CLASSES, N_CLASSES), np.nan)
+    prototypes[[2, 7]] = np.eye(N_CLASSES)[[2, 7]]
+    pooling.aggregate(shards, tmp_path, prototypes)
+    for name in ("fields", "proteins"):
+        table = pd.read_parquet(tmp_path / f"{name}.parquet")
+        table = table[table["n_cells"] > 0]
+        expected = table["p_2"] / (table["p_2"] + table["p_7"])
+        np.testing.assert_allclose(table["fraction_2"], expected, rtol=1e-5)
+        np.testing.assert_allclose(table["fraction_2"] + table["fraction_7"], 1, rtol=1e-6)
+    empty = pd.read_parquet(tmp_path / "fields.parquet").query("n_cells == 0")
+    assert empty["fraction_2"].isna().all()
