@@ -153,7 +153,7 @@ def _streams(paths: Mapping[str, Sequence[str | os.PathLike[str]]], channels: Se
         if missing:
             raise FileNotFoundError(f"no such record file: {missing[0]}")
     streams = [tf.data.TFRecordDataset([os.fspath(path) for path in paths[channel]]) for channel in channels]
-    return tf.data.Dataset.zip(tuple(streams)).map(lambda *records: tf.stack(records), deterministic=True)
+    return tf.data.Dataset.zip(tuple(streams)).map(lambda *records: tf.stack(records))
 
 
 def _decoder(format: str, input_size: int) -> Callable[["tf.Tensor"], dict[str, "tf.Tensor"]]:
