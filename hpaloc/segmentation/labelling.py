@@ -1,0 +1,192 @@
+"""From the probability maps of a nucleus and a cell network to nuclei and cells.
+
+The steps and constants are those of `label_cell` of hpacellseg (CellProfiling/HPA-Cell-Segmentation), so that the regions
+are the same; areas are in µm², ids have no limit of 255, and the floods, which take nearly all its time, run only where
+they decide anything.
+"""
+
+import cv2
+import fill_voids
+import numpy as np
+from skimage.filters import threshold_otsu
+from skimage.morphology import disk
+from skimage.segmentation import watershed
+
+# Probabilities, of 255 in the maps.
+NUCLEUS, NUCLEUS_SEED, NOT_BORDER, BORDER = 0.4, 0.15, 0.95, 0.05
+LEAST_CELL, OTSU_SHARE = 0.22, 0.5
+# Areas in pixels of 0.08 µm, the scale of the maps that the constants were made for.
+SEED_AREA, NUCLEUS_HOLE, NUCLEUS_SPECK, NUCLEUS_AREA, CELL_AREA = 500, 1000, 8, 2500, 5500
+CLOSING_RADIUS = 6
+REFERENCE_PIXEL_SIZE = 0.08
+# The factor by which the flood over the cells is first done coarsely.
+COARSE = 4
+
+
+def label_cells(
+    nuclei_map: np.ndarray, cell_map: np.ndarray, pixel_size: float = REFERENCE_PIXEL_SIZE, reduce: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label the nuclei and the cells of a field from its two probability maps.
+
+    nuclei_map, cell_map: (H, W, 3) uint8, of which channel 1 is the border and channel 2 the body, 255 = certain.
+    pixel_size: µm. reduce: work on every `reduce` x `reduce` px as one (4 is the scale of the networks themselves) and
+    draw the result back at full size; quicker, and a little smoother.
+    Returns (nuclei, cells), (H, W) uint16, or uint32 above 65,535 cells; ids shared, contiguous from 1. Every nucleus lies
+    in a cell; a cell may have no nucleus left. Raises ValueError for maps of another shape or type.
+    """
+    for name, probabilities in (("nucleus", nuclei_map), ("cell", cell_map)):
+        if probabilities.ndim != 3 or probabilities.shape[2] != 3 or probabilities.dtype != np.uint8:
+            raise ValueError(f"the {name} map is (H, W, 3) uint8, not {probabilities.shape} {probabilities.dtype}")
+    if nuclei_map.shape != cell_map.shape:
+        raise ValueError(f"the nucleus map is {nuclei_map.shape}, the cell map {cell_map.shape}")
+    height, width = cell_map.shape[:2]
+    if reduce > 1:
+        size = (max(1, round(width / reduce)), max(1, round(height / reduce)))
+        nuclei_map, cell_map = (cv2.resize(m, size, interpolation=cv2.INTER_AREA) for m in (nuclei_map, cell_map))
+    scale = REFERENCE_PIXEL_SIZE / (pixel_size * reduce)
+    nuclei, cells = _label(*(np.ascontiguousarray(m[..., k]) for m in (nuclei_map, cell_map) for k in (1, 2)), scale)
+    if reduce > 1:
+        cells = _drawn_back(cells, (height, width), reduce)
+        nuclei = cells * (_drawn_back(nuclei, (height, width), 1) > 0)
+    dtype = np.uint16 if int(cells.max(initial=0)) <= np.iinfo(np.uint16).max else np.uint32
+    return nuclei.astype(dtype), cells.astype(dtype)
+
+
+def _above(probabilities: np.ndarray, least: float) -> np.ndarray:
+    # In whole numbers: comparing with a fraction would first turn the map into 64-bit floats.
+    return probabilities > int(255 * least)
+
+
+def _label(
+    nucleus_border: np.ndarray, nucleus: np.ndarray, cell_border: np.ndarray, cell: np.ndarray, scale: float
+) -> tuple[np.ndarray, np.ndarray]:
+    area = scale**2
+    nuclei = _nuclei(nucleus, nucleus_border, cell_border, area)
+    cells = _flood_in_steps(cell, nuclei, _above(cell, _cell_threshold(cell)))
+    cells = _closed(_without_small(cells, CELL_AREA * area), round(CLOSING_RADIUS * scale))
+    cells = _components(_apart(cells), 4)
+    cells = _flood(cell, cells, (cells > 0) | _above(cell_border, BORDER))
+    cells = _components(_without_small_parts(_apart(cells), CELL_AREA * area, 8), 8)
+    inside = _without_small_parts((nuclei > 0) & (cells > 0), NUCLEUS_AREA * area, 8)
+    return cells * inside, cells
+
+
+def _nuclei(nucleus: np.ndarray, nucleus_border: np.ndarray, cell_border: np.ndarray, area: float) -> np.ndarray:
+    # cv2.add saturates; the sum of two certain borders must not start again from zero.
+    no_border = ~_above(cv2.add(nucleus_border, cell_border), NOT_BORDER)
+    seeds = _without_small_parts(_above(nucleus, NUCLEUS_SEED) & no_border, SEED_AREA * area, 4)
+    body = ~_without_small_parts(~_above(nucleus, NUCLEUS), NUCLEUS_HOLE * area, 4)
+    body = _without_small_parts(body, NUCLEUS_SPECK * area, 4)
+    nuclei = _flood(np.zeros_like(nucleus), _components(seeds, 4), body, line=True)
+    return _without_small(nuclei, NUCLEUS_AREA * area)
+
+
+def _cell_threshold(cell: np.ndarray) -> float:
+    counts = cv2.calcHist([cell], [0], None, [256], [0, 256]).ravel()
+    present = np.flatnonzero(counts)
+    low, high = present[0] / 255, present[-1] / 255
+    if low == high:
+        return max(LEAST_CELL, OTSU_SHARE * low)
+    histogram, edges = np.histogram(np.arange(256) / 255, bins=256, range=(low, high), weights=counts)
+    otsu = float(threshold_otsu(hist=(histogram, (edges[:-1] + edges[1:]) / 2)))
+    return max(LEAST_CELL, OTSU_SHARE * otsu)
+
+
+def _components(mask: np.ndarray, connectivity: int) -> np.ndarray:
+    return cv2.connectedComponents(mask.view(np.uint8), connectivity=connectivity, ltype=cv2.CV_32S)[1]
+
+
+def _without_small_parts(mask: np.ndarray, least: float, connectivity: int) -> np.ndarray:
+    """Clear the connected parts of a mask that are smaller than `least` px; the mask itself is changed."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(
+        mask.view(np.uint8), connectivity=connectivity, ltype=cv2.CV_32S
+    )
+    for part in np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] < least) + 1:
+        x, y, width, height = stats[part, :4]
+        box = np.s_[y : y + height, x : x + width]
+        mask[box][parts[box] == part] = False
+    return mask
+
+
+def _without_small(labels: np.ndarray, least: float) -> np.ndarray:
+    small = np.bincount(labels.ravel()) < least
+    small[0] = False
+    if not small.any():
+        return labels
+    return np.where(small, 0, np.arange(small.size, dtype=np.int32)).astype(np.int32)[labels]
+
+
+def _flood(landscape: np.ndarray, seeds: np.ndarray, mask: np.ndarray, line: bool = False) -> np.ndarray:
+    """Flood a mask from seeds in falling order of the landscape; the result of skimage's watershed(-landscape, …).
+
+    The inside of a seed decides nothing, so only its rim is given to the flood.
+    """
+    result = seeds * mask
+    open_ = mask & (result == 0)
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    rim = cv2.dilate(open_.view(np.uint8), cross, iterations=2 if line else 1)
+    if line:
+        # With lines between regions, seeds that touch lose their common border too.
+        values = _storable(result)
+        rim |= cv2.dilate((cv2.dilate(values, cross) != values).view(np.uint8), cross, iterations=2)
+    rim &= mask.view(np.uint8)
+    rows, columns = rim.any(axis=1).nonzero()[0], rim.any(axis=0).nonzero()[0]
+    if rows.size == 0:
+        return result
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    active = rim[box] > 0
+    flooded = watershed(255 - landscape[box], result[box] * active, mask=active, watershed_line=line)
+    result[box][active] = flooded[active]
+    return result
+
+
+def _flood_in_steps(landscape: np.ndarray, seeds: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Flood coarsely first, then at full size only where the coarse regions meet."""
+    height, width = mask.shape
+    size = (max(1, round(width / COARSE)), max(1, round(height / COARSE)))
+    small = cv2.resize(landscape, size, interpolation=cv2.INTER_AREA)
+    small_mask = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    small_seeds = cv2.resize(_storable(seeds), size, interpolation=cv2.INTER_NEAREST).astype(np.int32)
+    coarse = _storable(_flood(small, small_seeds, small_mask))
+    # Certain is what has one coarse region within two coarse pixels; the rest is flooded anew.
+    square = np.ones((5, 5), np.uint8)
+    highest = cv2.dilate(coarse, square)
+    top = np.float32(np.inf) if coarse.dtype == np.float32 else np.iinfo(np.uint16).max
+    lowest = cv2.erode(np.where(coarse > 0, coarse, top).astype(coarse.dtype), square)
+    certain = cv2.resize(
+        np.where(highest == lowest, highest, 0).astype(coarse.dtype), (width, height), interpolation=cv2.INTER_NEAREST
+    ).astype(np.int32)
+    np.copyto(certain, seeds, where=seeds > 0)
+    return _flood(landscape, certain, mask)
+
+
+def _storable(labels: np.ndarray) -> np.ndarray:
+    # OpenCV filters 16-bit values and floats, and floats hold every id below 2^24 exactly.
+    return labels.astype(np.uint16 if int(labels.max(initial=0)) < np.iinfo(np.uint16).max else np.float32)
+
+
+def _closed(labels: np.ndarray, radius: int) -> np.ndarray:
+    """Close every region with a disk; where two compete the higher id wins, as in a closing of grey values."""
+    if radius < 1:
+        return labels
+    return cv2.morphologyEx(_storable(labels), cv2.MORPH_CLOSE, disk(radius)).astype(np.int32)
+
+
+def _apart(labels: np.ndarray) -> np.ndarray:
+    """Take the outermost pixels off every region and fill its holes; a mask in which regions do not touch."""
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    values = _storable(labels)
+    inner = (cv2.erode(values, cross) == cv2.dilate(values, cross)) & (values > 0)
+    return fill_voids.fill(inner)
+
+
+def _drawn_back(labels: np.ndarray, shape: tuple[int, int], border: int) -> np.ndarray:
+    """Enlarge labels; a border of `border` px, of which one pixel was taken off the small regions, becomes one of 1 px."""
+    values = _storable(labels)
+    if border > 1:
+        values = np.where(values > 0, values, cv2.dilate(values, np.ones((3, 3), np.uint8)))
+    values = cv2.resize(values, shape[::-1], interpolation=cv2.INTER_NEAREST)
+    if border > 1:
+        cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+        values = values * (cv2.erode(values, cross) == cv2.dilate(values, cross))
+    return values.astype(np.int32)
