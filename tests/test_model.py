@@ -10,6 +10,7 @@ from model_inputs import write_model_folder
 
 from hpaloc.classes import N_CLASSES, NEGATIVE
 from hpaloc.model import (
+    FullyConvolutionalResNet50,
     FusedBatchNormalization,
     ModelError,
     NoGpuError,
@@ -19,13 +20,16 @@ from hpaloc.model import (
     choose_precision,
     classifier,
     dihedral_view,
+    effective_receptive_field,
     fold_batch_norm,
     label_sets,
     load_folder,
     load_weights,
     precision_policy,
+    propagated_receptive_field,
     select_device,
     settle_negative,
+    theoretical_receptive_field,
 )
 
 SIZE = 32
@@ -323,3 +327,74 @@ def test_averaging_over_eight_views_forgets_the_orientation(model, tiles):
     assert np.abs(model(tiles).numpy() - probabilities).max() > 1e-4
     with pytest.raises(ModelError, match="9"):
         averaged(model, 9)
+
+
+def test_the_fully_convolutional_twin_gives_the_outputs_of_the_classifier_on_tiles(model, tiles):
+    twin = FullyConvolutionalResNet50(model)
+    maps = twin(tiles).numpy()
+    assert maps.shape == (3, 1, 1, N_CLASSES)
+    np.testing.assert_allclose(maps[:, 0, 0], model(tiles).numpy(), rtol=1e-4, atol=1e-6)
+    kernel, bias = model.get_layer("location").get_weights()
+    model.get_layer("location").set_weights([kernel * 0.5, bias + 1])
+    changed = twin(tiles).numpy()[:, 0, 0]
+    np.testing.assert_allclose(changed, model(tiles).numpy(), rtol=1e-4, atol=1e-6)
+    assert np.abs(changed - maps[:, 0, 0]).max() > 1e-3
+    model.get_layer("location").set_weights([kernel, bias])
+
+
+def test_the_twin_takes_images_of_any_size_and_shape():
+    network = classifier(("green", "red"), "softmax", 64)
+    stir(network)
+    twin = FullyConvolutionalResNet50(network)
+    assert twin.window == 2
+    image = np.random.default_rng(1).integers(0, 256, (150, 97, 2), dtype=np.uint8)
+    assert twin(image[None]).shape == (1, 4, 3, N_CLASSES)
+    maps = twin.class_activation_maps(image)
+    assert maps.shape == (150, 97, N_CLASSES)
+    np.testing.assert_allclose(maps.sum(axis=2), 1, atol=1e-4)
+    for wrong in (image[:60], image[..., :1]):
+        with pytest.raises(ModelError, match="shape"):
+            twin.class_activation_maps(wrong)
+
+
+def test_activation_maps_follow_what_moves_in_the_image(model):
+    twin = FullyConvolutionalResNet50(model)
+    image = np.zeros((640, 512, 2), np.uint8)
+    patch = np.random.default_rng(2).integers(0, 256, (64, 64, 2), dtype=np.uint8)
+    places = []
+    dark = twin.class_activation_maps(image)
+    for corner in (224, 352):
+        shown = image.copy()
+        shown[corner : corner + 64, 224:288] = patch
+        change = np.abs(twin.class_activation_maps(shown) - dark).sum(axis=2)
+        rows, columns = np.indices(change.shape)
+        places.append([(change * rows).sum() / change.sum(), (change * columns).sum() / change.sum()])
+    (first_row, first_column), (second_row, second_column) = places
+    assert second_row - first_row == pytest.approx(128, abs=24)
+    assert second_column == pytest.approx(first_column, abs=1)
+    assert first_row == pytest.approx(256, abs=48)
+
+
+def test_the_theoretical_receptive_field_is_that_of_resnet50():
+    network = classifier(("green",), "sigmoid", 224)
+    assert theoretical_receptive_field(network) == 483
+    assert theoretical_receptive_field(network, pooled=True) == 675
+
+
+def test_the_back_propagated_receptive_field_lies_in_the_theoretical_one(model):
+    gradient, (y0, x0, y1, x1) = propagated_receptive_field(model, 640)
+    # Keras strides in the first 1 × 1 convolution of a block, so no position of an even grid is left out.
+    assert (y1 - y0, x1 - x0) == (483, 483)
+    assert gradient.sum() == pytest.approx(1)
+    middle = gradient[(y0 + y1) // 2, (x0 + x1) // 2]
+    assert middle > 100 * gradient[y0, x0] > 0
+
+
+def test_the_effective_receptive_field_is_smaller_than_the_theoretical_one(model):
+    images = np.random.default_rng(0).integers(0, 256, (2, 512, 512, 2), dtype=np.uint8)
+    found = effective_receptive_field(model, images)
+    assert found["mass"].shape == (512, 512)
+    assert found["mass"].sum() == pytest.approx(1)
+    assert 0 < found["radius_50"] < found["radius_95"] < 483 / 2
+    with pytest.raises(ModelError, match="no gradient"):
+        effective_receptive_field(model, images[:0])
