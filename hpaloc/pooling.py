@@ -231,7 +231,7 @@ def aggregate(shards: Sequence[Shard], out_dir: Path, prototypes: np.ndarray | N
     """Join the shards of a collection into cells.parquet, fields.parquet, proteins.parquet and cells.h5ad.
 
     ``prototypes`` (19, 19) are mean probabilities of cells of known class, see ``class_prototypes``. Every field has
-    a row in fields.parquet, rejected ones too; proteins.parquet is written where an antibody is known. ``shard`` and
+    a row in fields.parquet, rejected ones too; proteins.parquet has a row for each antibody known. ``shard`` and
     ``row`` of cells.parquet say where the embedding of a cell stands: that row of that shard's predictions. Raises
     ConservationError, naming field and cell, where the tables do not hold the same cells.
     """
@@ -260,11 +260,10 @@ def aggregate(shards: Sequence[Shard], out_dir: Path, prototypes: np.ndarray | N
     pooled = pooled_calls(cells, fields.rename(columns={"n_cells": "n_segmented"}), "field", prototypes)
     write_parquet(pooled.drop(columns="n_segmented"), out_dir / "fields.parquet")
     owners = protein_owners(fields)
-    if len(owners):
-        antibody = fields.set_index("field")["antibody"]
-        of_protein = cells.assign(antibody=antibody.reindex(cells["field"]).to_numpy())
-        of_protein = of_protein[of_protein["antibody"].fillna("") != ""]
-        write_parquet(pooled_calls(of_protein, owners, "antibody", prototypes), out_dir / "proteins.parquet")
+    antibody = fields.set_index("field")["antibody"]
+    of_protein = cells.assign(antibody=antibody.reindex(cells["field"]).to_numpy())
+    of_protein = of_protein[of_protein["antibody"] != ""]
+    write_parquet(pooled_calls(of_protein, owners, "antibody", prototypes), out_dir / "proteins.parquet")
     # Arrow keeps the types of a shard without cells, which pandas would guess anew.
     obs = pa.concat_tables(obs_parts, promote_options="default").to_pandas()
     obs = obs.rename(columns={"labels": "sheet_labels"})
@@ -332,9 +331,8 @@ def write_h5ad(shards: Sequence[Shard], cells: pd.DataFrame, obs: pd.DataFrame, 
         with h5py.File(temporary, "r+") as file:
             if "X" in file:
                 del file["X"]
-            data = file.create_dataset(
-                "X", (len(obs), width), "float32", chunks=(max(1, min(len(obs), 1024)), width), compression="gzip"
-            )
+            stored = {"chunks": (min(len(obs), 1024), width), "compression": "gzip"} if len(obs) else {}
+            data = file.create_dataset("X", (len(obs), width), "float32", **stored)
             data.attrs["encoding-type"], data.attrs["encoding-version"] = "array", "0.2.0"
             start = 0
             for block in _embeddings(shards):

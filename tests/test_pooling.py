@@ -107,6 +107,23 @@ def test_every_cell_and_every_field_has_one_row(shards: list[pooling.Shard], tmp
     assert tuple(predictions.loc[row["row"], ["field", "cell"]]) == ("a2", 2)
 
 
+def test_without_antibodies_the_table_of_proteins_is_empty(tmp_path: Path) -> None:
+    pooling.aggregate([_shard(tmp_path, "000", {"b1": 2}, seed=1)], tmp_path)
+    proteins = pd.read_parquet(tmp_path / "proteins.parquet")
+    assert len(proteins) == 0
+    assert {"antibody", "n_cells", "call_mean", "p_0"} <= set(proteins.columns)
+
+
+def test_a_collection_without_any_cell_has_tables(tmp_path: Path) -> None:
+    shard = _shard(tmp_path, "000", {"a1": 0}, seed=1, rejected=("c1",))
+    pooling.aggregate([shard], tmp_path)
+    pooling.write_submission([shard], tmp_path / "submission.csv")
+    assert len(pd.read_parquet(tmp_path / "cells.parquet")) == 0
+    assert pd.read_parquet(tmp_path / "fields.parquet")["n_cells"].tolist() == [0, 0]
+    assert anndata.read_h5ad(tmp_path / "cells.h5ad").shape == (0, WIDTH)
+    assert (tmp_path / "submission.csv").read_text().splitlines()[1:] == ["a1,30,20,", "c1,0,0,"]
+
+
 def test_anndata_holds_embeddings_probabilities_and_the_cell_table(shards: list[pooling.Shard], tmp_path: Path) -> None:
     pooling.aggregate(shards, tmp_path)
     table = anndata.read_h5ad(tmp_path / "cells.h5ad")
