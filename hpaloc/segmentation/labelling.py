@@ -1,8 +1,8 @@
 """From the probability maps of a nucleus and a cell network to nuclei and cells.
 
-The steps and constants are those of `label_cell` of hpacellseg (CellProfiling/HPA-Cell-Segmentation), so that the regions
-are the same; areas are in µm², ids have no limit of 255, and the floods, which take nearly all its time, run only where
-they decide anything.
+The steps and constants are those of `label_cell` of hpacellseg (CellProfiling/HPA-Cell-Segmentation), so that the
+regions are the same; areas are in µm², ids have no limit of 255, and the floods, which take nearly all its time, run
+only where they decide anything.
 """
 
 import cv2
@@ -31,8 +31,8 @@ def label_cells(
     nuclei_map, cell_map: (H, W, 3) uint8, of which channel 1 is the border and channel 2 the body, 255 = certain.
     pixel_size: µm. reduce: work on every `reduce` x `reduce` px as one (4 is the scale of the networks themselves) and
     draw the result back at full size; quicker, and a little smoother.
-    Returns (nuclei, cells), (H, W) uint16, or uint32 above 65,535 cells; ids shared, contiguous from 1. Every nucleus lies
-    in a cell; a cell may have no nucleus left. Raises ValueError for maps of another shape or type.
+    Returns (nuclei, cells), (H, W) uint16, or uint32 above 65,535 cells; ids shared, contiguous from 1. Every nucleus
+    lies in a cell; a cell may have no nucleus left. Raises ValueError for maps of another shape or type.
     """
     for name, probabilities in (("nucleus", nuclei_map), ("cell", cell_map)):
         if probabilities.ndim != 3 or probabilities.shape[2] != 3 or probabilities.dtype != np.uint8:
@@ -181,7 +181,7 @@ def _apart(labels: np.ndarray) -> np.ndarray:
 
 
 def _drawn_back(labels: np.ndarray, shape: tuple[int, int], border: int) -> np.ndarray:
-    """Enlarge labels; a border of `border` px, of which one pixel was taken off the small regions, becomes one of 1 px."""
+    """Enlarge labels by `border`; of the rim pixel that the small regions lost, one full-size pixel stays lost."""
     values = _storable(labels)
     if border > 1:
         values = np.where(values > 0, values, cv2.dilate(values, np.ones((3, 3), np.uint8)))

@@ -21,6 +21,7 @@ from hpaloc.masks import MaskError, read_rle_table, write_mask
 from hpaloc.progress import track
 from hpaloc.segmentation.backends import COLOURS_OF, check_settings, segment_field
 from hpaloc.segmentation.ready_made import Given, is_table, read_given
+from hpaloc.segmentation.weights import SetupError, ready
 from hpaloc.sheet import ManifestRow
 
 log = logging.getLogger("hpaloc")
@@ -68,7 +69,8 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
 
     task: field, paths, pixel_size, settings, out_dir, chunk_above, cell_mask, nucleus_mask, tables; plain values only,
     so that a worker can receive it before it can import hpaloc. Returns one row of `FIELDS` and `seconds`, the time
-    spent in each step. An error of the field becomes a row of status "rejected", never an exception.
+    spent in each step. An error of the field becomes a row of status "rejected"; SetupError
+    and ImportError are raised, since they concern every field.
     """
     import cv2
 
@@ -97,6 +99,9 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
             "segment": segmented - read,
             "write": time.perf_counter() - segmented,
         }
+    except (SetupError, ImportError):
+        # Every field would fail alike.
+        raise
     except Exception as error:
         row |= {"n_cells": 0, "status": "rejected", "reason": _reason(error)}
     return row
@@ -222,7 +227,8 @@ def segment_shard(
     A field that cannot be read or segmented, or that takes its worker down twice when nothing else is running, is a
     row of status "rejected" with the reason. The bytes written do not depend on the number of workers.
     Called from a script, it needs the guard `if __name__ == "__main__"` there: workers are spawned.
-    Raises ValueError for unusable settings, MaskError for a broken mask table, TooManyRejected (after writing
+    Raises ValueError for unusable settings, SetupError for weights or a GPU that are not there, MaskError for a broken
+    mask table, TooManyRejected (after writing
     everything) when more than ceil(max_rejected_fraction x fields) are rejected.
     """
     from distributed.scheduler import KilledWorker
@@ -231,6 +237,9 @@ def segment_shard(
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     tables = _tables(rows) if backend == "masks" else {}
+    if backend == "hpacellseg":
+        # Weights are fetched, and refused, once and before any worker starts.
+        ready(settings)
     tasks = []
     for row in rows:
         cell_mask = row.cell_mask if backend == "masks" else None
@@ -257,13 +266,17 @@ def segment_shard(
             for task, result in track(_results(client, in_flight, tasks, root), total=len(tasks), what="fields"):
                 if isinstance(result, KilledWorker):
                     died.append(task)
+                elif isinstance(result, Exception):
+                    raise result
                 else:
-                    by_field[task["field"]] = _row(task, result)
+                    by_field[task["field"]] = result
             # A field may have died with a neighbour's worker; alone on the cluster only the guilty die again.
             for task in died:
                 log.warning("%s: its worker died; trying it alone", task["field"])
                 for _, result in _results(client, 1, [task], root):
-                    by_field[task["field"]] = _row(task, result)
+                    if isinstance(result, Exception) and not isinstance(result, KilledWorker):
+                        raise result
+                    by_field[task["field"]] = result if isinstance(result, dict) else _killed(task)
     ordered = [by_field[row.id] for row in rows]
     _log_shares(ordered)
     table = pd.DataFrame(ordered, columns=FIELDS.names)
@@ -276,11 +289,8 @@ def segment_shard(
         raise TooManyRejected(rejected, len(ordered), max_rejected_fraction)
 
 
-def _row(task: Mapping[str, Any], result: dict[str, Any] | Exception) -> dict[str, Any]:
-    if isinstance(result, dict):
-        return result
-    killed = type(result).__name__ == "KilledWorker"
-    reason = "its worker died each time it was tried (out of memory?)" if killed else _reason(result)
+def _killed(task: Mapping[str, Any]) -> dict[str, Any]:
+    reason = "its worker died each time it was tried (out of memory?)"
     row: dict[str, Any] = {"field": task["field"], "height": 0, "width": 0, "dtype": "", "n_cells": 0}
     return row | {"status": "rejected", "stage": "segment", "reason": reason}
 

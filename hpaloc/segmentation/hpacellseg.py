@@ -1,0 +1,131 @@
+"""The backend `hpacellseg`: the networks of HPA-Cell-Segmentation, with hpaloc's own preparation and labelling.
+
+The package's own prediction methods swap height and width on the way back, need a size divisible by 32 and an older
+scikit-image; only its class and its networks are used here. torch and hpacellseg are imported when the first field
+comes.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from skimage.transform import resize
+from skimage.util import img_as_float32, img_as_ubyte
+
+from hpaloc.segmentation import weights
+from hpaloc.segmentation.grid import grid_of
+from hpaloc.segmentation.labelling import label_cells
+
+log = logging.getLogger("hpaloc")
+
+# What the networks were trained with: reflected margins of 32 px up to a multiple of 32, and these statistics.
+MARGIN = 32
+MEAN = np.array([124, 117, 104], np.float32)[:, None, None] / 255
+STD = np.float32(1 / (0.0167 * 255))
+
+
+class DeviceError(weights.SetupError):
+    """A GPU was asked for and there is none."""
+
+
+def choose_device(wanted: str) -> str:
+    """Return the torch device for the setting `device` (auto, cpu, cuda, cuda:N); DeviceError where a GPU is absent."""
+    import torch
+
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if wanted != "auto" and not wanted.startswith("cuda"):
+        raise ValueError(f"segmentation.device: {wanted!r} is none of auto, cpu, cuda, cuda:N")
+    if not torch.cuda.is_available():
+        raise DeviceError(f"segmentation.device is {wanted}, but torch {torch.__version__} sees no GPU on this machine")
+    return "cuda" if wanted == "auto" else wanted
+
+
+def load(settings: Mapping[str, Any]) -> Any:
+    """Return hpacellseg's CellSegmentator with both networks loaded, in evaluation mode, on the device asked for.
+
+    settings: section `segmentation` (weights, device, scale). Loaded once a process. Raises WeightsError, DeviceError.
+    """
+    files = weights.ready(settings)
+    return _loaded(
+        str(files["nuclei"]), str(files["cells"]), settings.get("device", "auto"), settings.get("scale", 0.25)
+    )
+
+
+@lru_cache(maxsize=1)
+def _loaded(nuclei: str, cells: str, wanted: str, scale: float) -> Any:
+    import torch
+    from hpacellseg.cellsegmentator import CellSegmentator
+
+    device = choose_device(wanted)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    networks = []
+    for path in (nuclei, cells):
+        log.info("unpickling %s (digest checked)", path)
+        # Whole modules are pickled in these files; weights.ready has compared their digests before this line.
+        network = torch.load(path, map_location="cpu", weights_only=False)
+        if isinstance(network, torch.nn.DataParallel):
+            network = network.module
+        if not isinstance(network, torch.nn.Module):
+            raise weights.WeightsError(f"{path}: holds a {type(network).__name__}, not a network")
+        networks.append(network.eval())
+    log.info("hpacellseg on %s, torch %s", device, torch.__version__)
+    return CellSegmentator(*networks, scale_factor=scale, device=device, padding=True, multi_channel_model=True)
+
+
+def _prepared(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    small = resize(img_as_float32(image), shape, order=1, anti_aliasing=True)
+    padding = [(MARGIN, MARGIN + (-side) % MARGIN) for side in shape]
+    return np.pad(small, padding, mode="symmetric").astype(np.float32)
+
+
+def probability_maps(
+    segmentator: Any, fields: Sequence[Mapping[str, np.ndarray]], pixel_size: float, settings: Mapping[str, Any]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Run both networks over several fields; fields of one size go through them together.
+
+    segmentator: from `load`. fields: {red, yellow, blue: (H, W) uint8 or uint16}, each field of any size. pixel_size:
+    µm. Returns for each field (nuclei_map, cell_map), (H, W, 3) uint8: nothing, border, body.
+    """
+    import torch
+
+    shapes = [grid_of(field["blue"].shape, pixel_size, settings).coarse_shape for field in fields]
+    maps: list[Any] = [None] * len(fields)
+    for shape in dict.fromkeys(shapes):
+        chosen = [k for k, other in enumerate(shapes) if other == shape]
+        small = [{c: _prepared(fields[k][c], shape) for c in ("red", "yellow", "blue")} for k in chosen]
+        inputs = {
+            "nuclei": np.stack([np.stack([field["blue"]] * 3) for field in small]),
+            "cells": np.stack([np.stack([field[c] for c in ("red", "yellow", "blue")]) for field in small]),
+        }
+        found = {}
+        for name, network in (("nuclei", segmentator.nuclei_model), ("cells", segmentator.cell_model)):
+            batch = torch.from_numpy((inputs[name] - MEAN) / STD).to(segmentator.device)
+            with torch.inference_mode():
+                result = torch.softmax(network(batch), dim=1).cpu().numpy()
+            result = result[:, :, MARGIN : MARGIN + shape[0], MARGIN : MARGIN + shape[1]]
+            found[name] = np.ascontiguousarray(result.transpose(0, 2, 3, 1))
+        for n, k in enumerate(chosen):
+            height, width = fields[k]["blue"].shape
+            nuclei, cells = found["nuclei"][n], found["cells"][n]
+            nuclei = cv2.resize(img_as_ubyte(nuclei), (width, height), interpolation=cv2.INTER_AREA)
+            cells = img_as_ubyte(cv2.resize(cells, (width, height), interpolation=cv2.INTER_AREA))
+            nuclei[..., 0] = cells[..., 0] = 0
+            maps[k] = (nuclei, cells)
+    return maps
+
+
+def segment(
+    images: Mapping[str, np.ndarray], pixel_size: float, settings: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the nuclei and the cells of a field with hpacellseg's networks.
+
+    images: red, yellow and blue, (H, W) uint8 or uint16, any size. pixel_size: µm. settings: section `segmentation`
+    (weights, device, scale). Returns (nuclei, cells) as `segment_field` does. Raises WeightsError, DeviceError.
+    """
+    ((nuclei_map, cell_map),) = probability_maps(load(settings), [images], pixel_size, settings)
+    return label_cells(nuclei_map, cell_map, pixel_size)

@@ -1,0 +1,119 @@
+"""Network weights: fetched with resume, and never unpickled before their digest has been checked."""
+
+import fcntl
+import json
+import logging
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpaloc.files import atomic_path, digest
+
+log = logging.getLogger("hpaloc")
+
+# The authors' deposit of the networks of hpacellseg.
+SOURCE = "https://zenodo.org/records/4665863/files/"
+FILES = {"nuclei": "dpn_unet_nuclei_v1.pth", "cells": "dpn_unet_cell_3ch_v1.pth"}
+_BLOCK = 1 << 20
+
+
+class SetupError(RuntimeError):
+    """Something is wrong with the installation or the settings, not with a field: the whole job has to stop."""
+
+
+class WeightsError(SetupError):
+    """Weights that are missing, cannot be fetched, or are not the ones that were used before."""
+
+
+def weights_folder() -> Path:
+    """Return the folder that fetched weights are kept in: hpaloc/ in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpaloc"
+
+
+def ready(settings: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the checked files of the nucleus and the cell network, fetching what the settings do not name.
+
+    settings: section `segmentation`; `weights.nuclei` and `weights.cells` are paths or null. Raises WeightsError.
+    """
+    named = settings.get("weights") or {}
+    files = {}
+    for network, name in FILES.items():
+        if named.get(network):
+            path = Path(named[network])
+            if not path.is_file():
+                raise WeightsError(f"segmentation.weights.{network}: {path}: no such file")
+        else:
+            path = weights_folder() / name
+            if not path.is_file():
+                fetch(SOURCE + name, path)
+        check(path)
+        files[network] = path
+    return files
+
+
+def fetch(url: str, path: Path) -> None:
+    """Download a file, going on where an interrupted download stopped.
+
+    Several jobs may ask for one file at once: the first fetches it, the others wait. Raises WeightsError when the
+    server cannot be reached or sends less than it announced; what has come stays for the next try.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with open(part, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if path.is_file():
+            return
+        have = os.fstat(file.fileno()).st_size
+        log.info("fetching %s%s", url, f" from byte {have}" if have else "")
+        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                if have and response.status != 206:
+                    # The server sends the whole file again.
+                    file.truncate(0)
+                    have = 0
+                length = response.headers.get("Content-Length")
+                expected = have + int(length) if length else None
+                while block := response.read(_BLOCK):
+                    file.write(block)
+        except urllib.error.HTTPError as error:
+            # 416: nothing lies behind what has come already.
+            if error.code != 416:
+                raise WeightsError(f"{url}: {error}; name a local file in segmentation.weights instead") from error
+            expected = have
+        except OSError as error:
+            raise WeightsError(f"{url}: {error}; name a local file in segmentation.weights instead") from error
+        file.flush()
+        size = os.fstat(file.fileno()).st_size
+        if expected is not None and size < expected:
+            raise WeightsError(f"{url}: {size} of {expected} bytes came; run again to fetch the rest")
+        os.replace(part, path)
+
+
+def check(path: Path) -> str:
+    """Compare a weights file with the size and digest recorded at its first use, recording them now if it is the first.
+
+    The record stands beside the file, as <name>.sha256.json. Returns the SHA-256 digest. Raises WeightsError when the
+    file is not the recorded one.
+    """
+    record = path.with_name(path.name + ".sha256.json")
+    found = {"size": path.stat().st_size, "sha256": digest(path)}
+    if not record.is_file():
+        try:
+            with atomic_path(record) as temporary:
+                temporary.write_text(json.dumps(found) + "\n")
+        except OSError as error:
+            raise WeightsError(f"{path}: its digest cannot be recorded beside it: {error}") from error
+        log.info("%s: first use, recorded sha256 %s (%d bytes)", path, found["sha256"], found["size"])
+        return str(found["sha256"])
+    recorded = json.loads(record.read_text())
+    if found != recorded:
+        raise WeightsError(
+            f"{path}: sha256 {found['sha256']} ({found['size']} bytes) is not the recorded {recorded['sha256']} "
+            f"({recorded['size']} bytes); nothing was unpickled. If the change is meant, delete {record}"
+        )
+    log.info("%s: sha256 %s is the recorded one", path, found["sha256"])
+    return str(found["sha256"])
