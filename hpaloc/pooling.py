@@ -355,35 +355,31 @@ def _principal_components(shards: Sequence[Shard], n_cells: int, width: int) -> 
     return np.concatenate([model.transform(block).astype(np.float32) for block in _embeddings(shards) if len(block)])
 
 
-def write_submission(shards: Sequence[Shard], path: Path, order: Sequence[str] | None = None) -> None:
-    """Write the Kaggle table ID,ImageWidth,ImageHeight,PredictionString of a collection.
+def write_submission(shards: Sequence[Shard], path: Path) -> None:
+    """Write the Kaggle table ID,ImageWidth,ImageHeight,PredictionString of a collection, shard by shard.
 
-    Every cell is emitted once for each of the 19 classes as "class confidence mask", cells in the order of their
-    table. Every field has a row, one without cells (or rejected) an empty PredictionString; the size of an image that
-    could not be read is 0. ``order`` lists the field ids in the order wanted (default: as the shards have them).
-    Raises ConservationError where cells and predictions differ, ValueError where ``order`` does not list each field
-    once.
+    Every cell is emitted once for each of the 19 classes as "class confidence mask", fields and cells in the order of
+    their tables. Every field has a row, one without cells (or rejected) an empty PredictionString; the size of an
+    image that could not be read is 0. Memory holds one shard. Raises ConservationError where cells and predictions
+    differ or a field is in two shards.
     """
-    rows: dict[str, tuple[int, int, str]] = {}
-    for shard in track(shards, what="shards submitted"):
-        table = pq.read_table(shard.cells, columns=["field", "cell", "rle"]).to_pandas()
-        predictions = pq.read_table(shard.predictions, columns=["field", "cell", *PROBABILITIES]).to_pandas()
-        fields = _read_fields(shard.fields)
-        check_conserved(table, predictions, str(shard.predictions))
-        check_fields(fields, table)
-        strings = prediction_strings(table, predictions)
-        for name, height, width in zip(
-            fields["field"], fields["height"].fillna(0), fields["width"].fillna(0), strict=True
-        ):
-            rows[name] = (int(width), int(height), strings.get(name, ""))
-    names = list(rows) if order is None else list(order)
-    if sorted(names) != sorted(rows):
-        odd = next(iter(set(names) ^ set(rows)), "")
-        raise ValueError(f"field {odd}: the order of the submission must list each field of the shards once")
+    seen: set[str] = set()
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["ID", "ImageWidth", "ImageHeight", "PredictionString"])
-        writer.writerows([name, *rows[name]] for name in names)
+        for shard in track(shards, what="shards submitted"):
+            table = pq.read_table(shard.cells, columns=["field", "cell", "rle"]).to_pandas()
+            predictions = pq.read_table(shard.predictions, columns=["field", "cell", *PROBABILITIES]).to_pandas()
+            fields = _read_fields(shard.fields)
+            check_conserved(table, predictions, str(shard.predictions))
+            check_fields(fields, table)
+            strings = prediction_strings(table, predictions)
+            sizes = zip(fields["field"], fields["width"].fillna(0), fields["height"].fillna(0), strict=True)
+            for name, width, height in sizes:
+                if name in seen:
+                    raise ConservationError(f"field {name}: is in two shards")
+                seen.add(name)
+                writer.writerow([name, int(width), int(height), strings.get(name, "")])
 
 
 def prediction_strings(cells: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, str]:

@@ -181,13 +181,13 @@ def test_a_field_whose_cells_were_not_all_tiled_is_named(shards: list[pooling.Sh
 
 def test_submission_decodes_to_the_masks_and_keeps_confidences(shards: list[pooling.Shard], tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
-    pooling.write_submission(shards, path, order=["d1", "c1", "b1", "a2", "a1"])
+    pooling.write_submission(shards, path)
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["ID", "ImageWidth", "ImageHeight", "PredictionString"]
-    assert [row["ID"] for row in rows] == ["d1", "c1", "b1", "a2", "a1"]
-    assert [row["PredictionString"] == "" for row in rows] == [True, True, False, False, False]
-    words = rows[4]["PredictionString"].split(" ")
+    assert [row["ID"] for row in rows] == ["a1", "b1", "c1", "a2", "d1"]
+    assert [row["PredictionString"] == "" for row in rows] == [False, False, True, False, True]
+    words = rows[0]["PredictionString"].split(" ")
     assert len(words) == 3 * N_CLASSES * 4
     predictions = pq.read_table(shards[0].predictions).to_pandas()
     for cell in range(4):
@@ -197,13 +197,17 @@ def test_submission_decodes_to_the_masks_and_keeps_confidences(shards: list[pool
             assert np.float32(confidence) == predictions.loc[cell, f"p_{index}"]
             expected = np.zeros((20, 30), bool)
             expected[cell + 1 : cell + 4, 2:9] = True
-            size = int(rows[4]["ImageHeight"]), int(rows[4]["ImageWidth"])
+            size = int(rows[0]["ImageHeight"]), int(rows[0]["ImageWidth"])
             np.testing.assert_array_equal(rle.decode(rle.from_kaggle(mask), *size), expected)
 
 
-def test_submission_refuses_an_order_with_another_field(shards: list[pooling.Shard], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="field x9"):
-        pooling.write_submission(shards, tmp_path / "s.csv", order=["a1", "b1", "c1", "a2", "d1", "x9"])
+def test_a_field_in_two_shards_is_an_error(shards: list[pooling.Shard], tmp_path: Path) -> None:
+    for job in (
+        lambda: pooling.write_submission([*shards, shards[0]], tmp_path / "s.csv"),
+        lambda: pooling.aggregate([*shards, shards[0]], tmp_path / "out"),
+    ):
+        with pytest.raises(pooling.ConservationError, match="field a1"):
+            job()
 
 
 def test_vote_and_mean_can_differ_and_ties_go_to_the_greater_mean() -> None:
