@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib
@@ -44,7 +45,8 @@ _LIGHT = "#BFD7EA"
 # A double journal column, and one that is half as wide, in inches (180 and 88 mm).
 _WIDE, _NARROW = 7.09, 3.46
 _DPI = 200
-_STYLE = {
+# Any, because the stubs of matplotlib want the keys one by one.
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
     "axes.titlesize": 8,
@@ -404,7 +406,7 @@ def training(history: Path, out_dir: Path) -> None:
     learning_rate(table, names[0])
     curves(table, {"loss": ""}, "Loss", names[1])
     curves(table, {"accuracy": "all cells", "balanced_accuracy": "mean of classes"}, "Accuracy", names[2], top=1.02)
-    curves(table, {"auc": ""}, "Area under the ROC curve, mean of classes", names[3], top=1.02)
+    curves(table, {"auc": ""}, "ROC area, mean of classes", names[3], top=1.02)
 
 
 def confusion(counts: np.ndarray, stem: Path) -> None:
@@ -479,8 +481,7 @@ def per_class(table: pd.DataFrame, stem: Path) -> None:
 def reliability(table: pd.DataFrame, ece: float | None, stem: Path) -> None:
     """Draw accuracy against confidence with the number of cells below; table as ``metrics.reliability`` makes it."""
     with _figure(stem, _NARROW, 3.9) as figure:
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        figure.get_layout_engine().set(h_pad=0.08)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1), gridspec_kw={"hspace": 0.12})
         width = table["high"] - table["low"]
         upper.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--", label="perfect calibration")
         upper.bar(table["low"], table["accuracy"], width, align="edge", color=_LIGHT, edgecolor="white", linewidth=0.5)
@@ -509,7 +510,7 @@ def pooled(table: pd.DataFrame, stem: Path) -> None:
         for axes, level in zip(
             np.atleast_1d(figure.subplots(1, max(1, len(levels)))), levels or ["field"], strict=True
         ):
-            own = table[(table["level"] == level) & table["size"].astype(str).str.isdigit()]
+            own = table[(table["level"] == level) & table["size"].astype(str).str.fullmatch(r"\d+")]
             sizes = sorted(own["size"].astype(int).unique())
             for method, colour, marker, shift in (("mean", BLUE, "o", -0.06), ("vote", ORANGE, "s", 0.06)):
                 line = (
@@ -545,13 +546,13 @@ def pooled(table: pd.DataFrame, stem: Path) -> None:
 
 def mixtures(true: np.ndarray, found: np.ndarray, pair: Sequence[str], stem: Path) -> None:
     """Draw inferred against true fractions of a location; pair names the mixture of each point (one colour each)."""
-    pair = np.asarray(pair)
+    names = np.asarray(pair)
     with _figure(stem, _NARROW, 3.3) as figure:
         axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--")
-        looks = zip(dict.fromkeys(pair.tolist()), _looks(), strict=False)
+        looks = zip(dict.fromkeys(names.tolist()), _looks(), strict=False)
         for name, (colour, marker) in looks:
-            rows = pair == name
+            rows = names == name
             axes.plot(
                 true[rows],
                 found[rows],
