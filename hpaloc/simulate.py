@@ -1134,17 +1134,17 @@ DEMO_PAIRS = ((0, 16), (0, 2), (0, 13), (13, 16), (0, 7), (0, 12))  # the most f
 def demo_sheet(part: str, seed: int = 1) -> list[dict[str, str]]:
     """Return the rows (ID, Label, antibody, cell_line) of the demo's sheet ``train`` or ``test``.
 
-    In train each class has two antibodies of two fields (Mitotic spindle, of whose cells half divide, has three, and
-    so have three classes of small dots), and each of the most frequent pairs of labels has one or two; in test each
-    class has one antibody of two fields and each pair one field. The two fields of an antibody are of different cell
-    lines. No antibody is in both. Raises ValueError for another ``part``.
+    In train each field is of an antibody of its own, so that a split by antibody can be near any fraction: four
+    fields a class (six for Mitotic spindle, of whose cells half divide, and for three classes of small dots), two to
+    four for each of the most frequent pairs of labels. In test each class has one antibody of two fields, of different
+    cell lines, and each pair one field. No antibody is in both. Raises ValueError for another ``part``.
     """
     if part not in ("train", "test"):
         raise ValueError(f"part {part!r} is neither train nor test")
     single = [(label,) for label in range(N_CLASSES)]
     extra = [(MITOTIC_SPINDLE,), (FIBRILLAR_CENTER,), (NUCLEAR_BODIES,), (CENTROSOME,)]
     if part == "train":
-        plan = [(labels, 2) for labels in single * 2 + extra + list(DEMO_PAIRS) + list(DEMO_PAIRS[:2])]
+        plan = [(labels, 1) for labels in 4 * single + 2 * [*extra, *DEMO_PAIRS, *DEMO_PAIRS[:2]]]
     else:
         plan = [(labels, 2) for labels in single] + [(labels, 1) for labels in DEMO_PAIRS]
     digest = hashlib.blake2b(f"{seed}:{part}".encode(), digest_size=16).digest()
