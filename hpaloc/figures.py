@@ -510,7 +510,8 @@ def pooled(table: pd.DataFrame, stem: Path) -> None:
         for axes, level in zip(
             np.atleast_1d(figure.subplots(1, max(1, len(levels)))), levels or ["field"], strict=True
         ):
-            own = table[(table["level"] == level) & table["size"].astype(str).str.fullmatch(r"\d+")]
+            counted = pd.to_numeric(table["size"], errors="coerce").notna()
+            own = table[(table["level"] == level) & counted]
             sizes = sorted(own["size"].astype(int).unique())
             for method, colour, marker, shift in (("mean", BLUE, "o", -0.06), ("vote", ORANGE, "s", 0.06)):
                 line = (
