@@ -841,6 +841,37 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def score_mixtures(fields: pd.DataFrame, mixtures: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Compare inferred with known fractions of locations in fields of mixed proteins.
+
+    fields: field, fraction_0..fraction_18 (``pooling.aggregate`` with prototypes); mixtures: ID, label_a, fraction_a,
+    label_b, fraction_b, one row a field. Returns one row for each field and each of its two locations (field, pair,
+    location, true, found), and the Pearson correlation and mean absolute error of found against true. A field without
+    cells counts as found 0 and 0. Raises ValueError naming a mixed field that ``fields`` lacks.
+    """
+    row = pd.Index(fields["field"]).get_indexer(pd.Index(mixtures["ID"]))
+    if (row < 0).any():
+        raise ValueError(f"field {mixtures['ID'].iloc[int(row.argmin())]}: is mixed, but it is not among the fields")
+    fractions = np.nan_to_num(fields[[f"fraction_{index}" for index in range(N_CLASSES)]].to_numpy(np.float64))
+    sides = [
+        pd.DataFrame(
+            {
+                "field": mixtures["ID"],
+                "pair": [
+                    f"{NAMES[a]} + {NAMES[b]}" for a, b in zip(mixtures["label_a"], mixtures["label_b"], strict=True)
+                ],
+                "location": mixtures[f"label_{side}"],
+                "true": mixtures[f"fraction_{side}"],
+                "found": fractions[row, mixtures[f"label_{side}"]],
+            }
+        )
+        for side in ("a", "b")
+    ]
+    table = pd.concat(sides).sort_index(kind="stable").reset_index(drop=True)
+    error = (table["found"] - table["true"]).abs().mean()
+    return table, {"correlation": float(table["found"].corr(table["true"])), "mean_absolute_error": float(error)}
+
+
 def control_examples(examples: pd.DataFrame, control: str, fraction: float = 0.2, seed: int = 0) -> pd.DataFrame:
     """Change a table of examples into that of a control training, whose score says what the evaluation is worth.
 

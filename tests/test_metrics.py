@@ -653,3 +653,28 @@ def test_control_that_shuffles_labels_keeps_the_split_and_moves_every_group() ->
 def test_an_unknown_control_is_an_error() -> None:
     with pytest.raises(ValueError, match="unknown control 'random'"):
         metrics.control_examples(example_table(), "random")
+
+
+def test_mixtures_are_compared_by_field_and_location() -> None:
+    fractions = np.zeros((3, N_CLASSES))
+    fractions[0, [2, 7]] = 0.3, 0.6
+    fractions[1, [2, 7]] = 0.5, 0.5
+    fractions[2] = np.nan
+    fields = pd.DataFrame(fractions, columns=[f"fraction_{index}" for index in range(N_CLASSES)])
+    fields["field"] = ["f", "g", "empty"]
+    mixtures = pd.DataFrame(
+        {
+            "ID": ["g", "f", "empty"],
+            "label_a": 2,
+            "fraction_a": [0.5, 0.25, 0.4],
+            "label_b": 7,
+            "fraction_b": [0.5, 0.75, 0.6],
+        }
+    )
+    table, scores = metrics.score_mixtures(fields, mixtures)
+    assert table["found"].tolist() == [0.5, 0.5, 0.3, 0.6, 0, 0]
+    assert table["pair"].unique().tolist() == ["Nucleoli + Golgi apparatus"]
+    assert scores["mean_absolute_error"] == pytest.approx((0.05 + 0.15 + 0.4 + 0.6) / 6)
+    assert scores["correlation"] == pytest.approx(np.corrcoef(table["true"], table["found"])[0, 1])
+    with pytest.raises(ValueError, match="field empty: is mixed"):
+        metrics.score_mixtures(fields[:2], mixtures)
