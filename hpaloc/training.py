@@ -41,12 +41,13 @@ log = logging.getLogger("hpaloc")
 
 PATIENCE = 5
 BRIGHTNESS = 0.1
-CONTRAST = (0.85, 1.15)
+CONTRAST = 0.15
 # Tiles that fit into this many bytes after decoding are kept in memory from the first epoch on.
 CACHE_BYTES = 4 << 30
 SHUFFLE_BUFFER = 8192
 # Batches from which the batch norm statistics are estimated anew before each validation.
-STATISTICS_BATCHES = 24
+STATISTICS_BATCHES = 16
+BACKUP_SECONDS = 60.0
 DROPOUT = (0.5, 0.25)
 # Thresholds are fitted on probabilities made as `predict` makes them.
 VALIDATION_VIEWS = 8
@@ -96,20 +97,20 @@ def class_weights(counts: Sequence[int] | np.ndarray, m: float) -> np.ndarray:
 class Augmentation(keras.layers.Layer):
     """Turn, mirror and relight each tile of a batch (n, S, S, colours) 0..255, when training.
 
-    One of the 8 dihedral views at random; then, for every colour on its own, contrast around the mean of the tile
-    and brightness in shares of full scale. Sources of the ranges: METHOD.md, "The steps".
+    One of the 8 dihedral views at random; then, for every colour on its own, contrast times 1 ± ``contrast`` around the
+    mean of the tile, and ± ``brightness`` of full scale. The ranges of the method: METHOD.md, "The steps".
     """
 
     def __init__(
         self,
         brightness: float = BRIGHTNESS,
-        contrast: Sequence[float] = CONTRAST,
+        contrast: float = CONTRAST,
         seed: int = 0,
         **settings: Any,
     ) -> None:
         settings.setdefault("dtype", "float32")
         super().__init__(**settings)
-        self.brightness, self.contrast = brightness, tuple(contrast)
+        self.brightness, self.contrast = brightness, contrast
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, images: Any, training: bool | None = None) -> Any:
@@ -122,9 +123,8 @@ class Augmentation(keras.layers.Layer):
         images = tf.where(draws[1] < 0.5, tf.reverse(images, [2]), images)
         images = tf.where(draws[2] < 0.5, tf.transpose(images, [0, 2, 1, 3]), images)
         draws = tf.random.stateless_uniform([2, count, 1, 1, colours], tf.cast(self.seed_generator.next(), tf.int32))
-        low, high = self.contrast
         mean = tf.reduce_mean(images, [1, 2], keepdims=True)
-        images = mean + (images - mean) * (low + (high - low) * draws[0])
+        images = mean + (images - mean) * (1.0 + self.contrast * (2.0 * draws[0] - 1.0))
         images += 255.0 * self.brightness * (2.0 * draws[1] - 1.0)
         return tf.clip_by_value(images, 0.0, 255.0)
 
@@ -226,40 +226,44 @@ class MacroAUC(_Counts):
         return tf.math.divide_no_nan(tf.reduce_sum(tf.math.divide_no_nan(wins, pairs)), present)
 
 
-def renew_statistics(model: keras.Model, batches: Iterable[Any]) -> None:
-    """Set the moving statistics of every batch norm to those of ``batches`` of images under the present weights.
+def statistics_renewal(model: keras.Model) -> Callable[[Iterable[Any]], None]:
+    """Return a function that sets the moving statistics of every batch norm to those of the batches it is given.
 
     Moving averages trail the weights, which costs a network trained for few steps much of its accuracy, and the
-    batch norms behind dropout learn another variance than they meet later; so the images pass once more, with
-    dropout off. Mean and variance are those of all batches together. Without a batch nothing changes.
+    batch norms behind dropout learn another variance than they meet later; so images (n, S, S, colours) pass once
+    more under the present weights, with dropout off. Mean and variance are those of all batches together. Without a
+    batch nothing changes. The function is compiled at its first call and may be used again as training goes on.
     """
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     drops = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
-    momenta, rates = [norm.momentum for norm in norms], [drop.rate for drop in drops]
-    for norm in norms:
-        norm.momentum = 0.0
-    for drop in drops:
-        drop.rate = 0.0
-    try:
-        # A new function is traced each time, because the settings above are read when tracing.
-        forward = tf.function(lambda images: model(images, training=True)[:0])
+
+    @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.float32)])
+    def forward(images: Any) -> None:
+        # Momentum and rate are read while tracing, so the layers are changed for this graph alone.
+        kept = [(norm, "momentum", norm.momentum) for norm in norms] + [(drop, "rate", drop.rate) for drop in drops]
+        for layer, name, _ in kept:
+            setattr(layer, name, 0.0)
+        try:
+            model(images, training=True)
+        finally:
+            for layer, name, value in kept:
+                setattr(layer, name, value)
+
+    def renew(batches: Iterable[Any]) -> None:
         sums = [np.zeros((3, norm.moving_mean.shape[0])) for norm in norms]
         seen = 0
         for images in batches:
-            forward(images)
+            forward(tf.cast(images, tf.float32))
             seen += 1
             for total, norm in zip(sums, norms, strict=True):
                 mean, variance = np.asarray(norm.moving_mean, float), np.asarray(norm.moving_variance, float)
                 total += np.stack([mean, mean**2, variance])
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for drop, rate in zip(drops, rates, strict=True):
-            drop.rate = rate
-    for total, norm in zip(sums, norms, strict=True) if seen else ():
-        mean, square, variance = total / seen
-        norm.moving_mean.assign(mean)
-        norm.moving_variance.assign(variance + np.maximum(square - mean**2, 0.0))
+        for total, norm in zip(sums, norms, strict=True) if seen else ():
+            mean, square, variance = total / seen
+            norm.moving_mean.assign(mean)
+            norm.moving_variance.assign(variance + np.maximum(square - mean**2, 0.0))
+
+    return renew
 
 
 class _RestartableEpochs:
@@ -274,7 +278,7 @@ class _RestartableEpochs:
             lambda: iter([self.epoch]), output_signature=tf.TensorSpec((), tf.int64)
         )
         shuffled = epochs.flat_map(lambda epoch: examples.shuffle(buffer, seed=seed * 1_000_003 + epoch))
-        self.plain = examples
+        self.plain, self.cached = examples, cache
         self.batch_size = min(batch_size, count)
         batches = shuffled.batch(self.batch_size, drop_remainder=True)
         self.steps = count // self.batch_size
@@ -303,19 +307,35 @@ class _Statistics(keras.callbacks.Callback):
 
     def __init__(self, network: keras.Model, images: tf.data.Dataset) -> None:
         super().__init__()
-        self.network, self.images = network, images
+        self.renew, self.images = statistics_renewal(network), images
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        renew_statistics(self.network, self.images)
+        self.renew(self.images)
+
+
+class _Backup(keras.callbacks.BackupAndRestore):
+    """Keep what a killed run needs to go on, at the end of an epoch and not more often than `BACKUP_SECONDS`.
+
+    Weights and optimiser state take a second or two to write, which short epochs would feel.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, double_checkpoint=True, delete_checkpoint=False)
+        self.saved = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        if time.monotonic() - self.saved >= BACKUP_SECONDS:
+            super().on_epoch_end(epoch, logs)
+            self.saved = time.monotonic()
 
 
 class _Diary(keras.callbacks.Callback):
     """Keep history.csv, one row an epoch, over restarts; log a line an epoch with the images per second."""
 
-    def __init__(self, path: Path, images: int) -> None:
+    def __init__(self, path: Path, rate: Callable[[int], float], images: int) -> None:
         super().__init__()
-        self.path, self.images = path, images
-        self.rows: list[dict[str, float]] = []
+        self.path, self.rate, self.images = path, rate, images
+        self.rows: list[dict[str, Any]] = []
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         first = self.model._initial_epoch or 0
@@ -333,7 +353,7 @@ class _Diary(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         seconds = self.trained - self.start
-        row = {"epoch": epoch, "learning_rate": float(self.model.optimizer.learning_rate)}
+        row = {"epoch": epoch, "learning_rate": self.rate(epoch)}
         row |= {name: float(value) for name, value in (logs or {}).items()}
         row |= {
             "seconds": round(time.monotonic() - self.start, 3),
@@ -399,14 +419,19 @@ def fit(
     plain = epochs.plain.map(lambda image, label, weight: image).batch(epochs.batch_size, drop_remainder=True)
     plain = plain.take(STATISTICS_BATCHES)
 
-    augmentation = Augmentation(seed=seed, name="augmentation")
+    def rate(epoch: int) -> float:
+        return learning_rate(epoch, **settings["learning_rate"])
+
+    augmentation = Augmentation(
+        settings.get("brightness", BRIGHTNESS), settings.get("contrast", CONTRAST), seed, name="augmentation"
+    )
     inputs = keras.Input(network.input_shape[1:], name="tile")
     trainer = keras.Model(inputs, network(augmentation(inputs)), name="trainer")
     loss = (
         keras.losses.BinaryCrossentropy() if settings["head"] == "sigmoid" else keras.losses.CategoricalCrossentropy()
     )
     trainer.compile(
-        FusedAdam(learning_rate(0, **settings["learning_rate"])),
+        FusedAdam(rate(0)),
         loss,
         metrics=[Accuracy(), BalancedAccuracy(), MacroAUC()],
         # On a CPU, XLA more than halves the speed of this network.
@@ -416,19 +441,22 @@ def fit(
     random += [layer.seed_generator for layer in network.layers if isinstance(layer, keras.layers.Dropout)]
 
     start, seen = time.monotonic(), 0
-    for _, labels, _ in epochs.batches:
+    # The first pass fills the cache; without one, a stretch is enough to measure.
+    for _, labels, _ in epochs.batches if epochs.cached else epochs.batches.take(50):
         seen += len(labels)
     log.info("input pipeline alone, first pass: %.0f examples/s", seen / (time.monotonic() - start))
-    diary = _Diary(work_dir / "history.csv", epochs.steps * epochs.batch_size)
+
+    diary = _Diary(work_dir / "history.csv", rate, epochs.steps * epochs.batch_size)
     best = _Best(network, work_dir / "best.weights.h5", diary)
     trainer.fit(
         epochs.batches,
         validation_data=validation,
         epochs=settings["epochs"],
         verbose=0,
+        shuffle=False,
         callbacks=[
-            keras.callbacks.BackupAndRestore(work_dir / "backup", double_checkpoint=True, delete_checkpoint=False),
-            _StartOfEpoch(lambda epoch: learning_rate(epoch, **settings["learning_rate"]), epochs, random, seed),
+            _Backup(work_dir / "backup"),
+            _StartOfEpoch(rate, epochs, random, seed),
             _Statistics(network, plain),
             diary,
             best,
@@ -559,7 +587,7 @@ def train_model(
         "precision": policy,
         "device": device,
         "seed": seed,
-        "best_epoch": int(history["val_loss"].idxmin()),
+        "best_epoch": int(history["val_loss"].to_numpy().argmin()),
         "examples": {part: _by_class(rows) for part, rows in parts.items()},
         "class_weights": {name: round(float(weight), 6) for name, weight in zip(NAMES, weights, strict=True)},
         "train": dict(settings),

@@ -8,7 +8,7 @@ from hpaloc import prediction
 from hpaloc.classes import N_CLASSES, NEGATIVE, format_labels
 from hpaloc.model import ModelError, NoGpuError, averaged, classifier, label_sets, settle_negative
 from hpaloc.prediction import PredictionError, predict_shard
-from hpaloc.training import renew_statistics
+from hpaloc.training import statistics_renewal
 
 SIZE = 32
 CHANNELS = ("green", "red")
@@ -19,7 +19,7 @@ def network():
     keras.utils.set_random_seed(2)
     model = classifier(CHANNELS, "sigmoid", SIZE)
     # Statistics of such tiles, so that the cells come out different and no probability is 0 or 1.
-    renew_statistics(model, [patterned_tiles(np.arange(16), SIZE, 2)])
+    statistics_renewal(model)([patterned_tiles(np.arange(16), SIZE, 2)])
     return model
 
 
