@@ -149,11 +149,15 @@ def square(crop: np.ndarray) -> np.ndarray:
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """Resize a square image bicubically, antialiased when it shrinks.
 
-    image: (n, n) uint8 or uint16. Returns (size, size) of the same type, rounded and clipped to its range. Pillow's
-    bicubic kernel (Keys, a = -0.5), stretched by the factor of reduction, on float32.
+    image: (n, n) uint8 or uint16. Returns (size, size) of the same type, rounded and clipped to its range. Enlarging is
+    OpenCV's INTER_CUBIC (Keys' kernel, a = -0.75); shrinking is Pillow's BICUBIC, whose kernel (a = -0.5) is stretched
+    by the factor of reduction, on float32.
     """
-    if image.shape[0] == size:
+    side = image.shape[0]
+    if side == size:
         return image
+    if side < size:
+        return cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
     resized = np.asarray(Image.fromarray(image.astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC))
     return np.clip(np.rint(resized), 0, np.iinfo(image.dtype).max).astype(image.dtype)
 
