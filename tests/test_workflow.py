@@ -23,16 +23,7 @@ DATA = ROOT.parent / "shared" / "data" / "hpa-2021"
 # One worker runs all of these: they share the run that the first of them makes.
 pytestmark = pytest.mark.xdist_group("workflow")
 
-TRAINING = [
-    ((0,), "a"),
-    ((0,), "b"),
-    ((14,), "c"),
-    ((14,), "d"),
-    ((2,), "e"),
-    ((2,), "f"),
-    ((0, 14), "g"),
-    ((18,), "h"),
-]
+TRAINING = ["0", "0", "14", "14", "2", "2", "0|14", "18"]
 TEST = [(0,), (14,), (2, 0)]
 
 
