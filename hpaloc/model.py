@@ -413,7 +413,7 @@ def averaged(model: keras.Model, views: int, fold: bool = True) -> Any:
         return tf.cast(probabilities, tf.float32), tf.cast(embeddings, tf.float32)
 
     def mean_of_views(images: Any) -> tuple[Any, Any]:
-        images = tf.convert_to_tensor(images)
+        images = tf.cast(images, tf.float32)
         outputs = [forward(dihedral_view(images, view)) for view in range(views)]
         return tuple(tf.add_n(output) / views for output in zip(*outputs, strict=True))
 
