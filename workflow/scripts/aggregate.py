@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from hpaloc.pooling import aggregate, gather_shards
+from hpaloc.pooling import aggregate, gather_shards, read_prototypes
 from hpaloc.progress import log_to
 
 
 def main(job):
     shards = gather_shards(job.input.predictions, job.input.cells, job.input.fields)
-    aggregate(shards, Path(job.output.cells).parent)
+    aggregate(shards, Path(job.output.cells).parent, read_prototypes(Path(job.input.thresholds)))
 
 
 if __name__ == "__main__":
