@@ -279,7 +279,8 @@ def match_truth(
     """
     known = truth.assign(ID=truth["ID"].astype(str), cell=truth["cell"].astype(int)).set_index(["ID", "cell"])["Label"]
     found = []
-    for field, members in cells.groupby("field", sort=True):
+    for name, members in cells.groupby("field", sort=True):
+        field = str(name)
         if field not in known.index.get_level_values(0):
             continue
         if field not in masks:
@@ -442,11 +443,12 @@ def curate(
     kept = np.flatnonzero(reason == "")
     if not len(kept):
         raise ValueError("curation leaves no cell: every cell lacks a label or fails a filter")
+    names = cells["field"].to_list()
     field_labels: dict[str, set[int]] = {}
     for row in kept:
-        field_labels.setdefault(cells.at[row, "field"], set()).update(labels[row])
+        field_labels.setdefault(names[row], set()).update(labels[row])
     for row in candidates:
-        field_labels.setdefault(cells.at[row, "field"], set(labels[row]))
+        field_labels.setdefault(names[row], set(labels[row]))
     split, split_summary = _split_fields(
         fields, {field: tuple(sorted(found)) for field, found in field_labels.items()}, known, seed
     )

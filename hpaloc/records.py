@@ -51,13 +51,14 @@ def _read_examples(examples: pd.DataFrame | str | os.PathLike[str]) -> pd.DataFr
 
 
 def _write_colour(
-    colour: str, examples: pd.DataFrame, tiles: Sequence[Path], offsets: Sequence[Sequence[int]], folder: Path
+    colour: str, examples: pd.DataFrame, tiles: Sequence[Path], offsets: Mapping[int, Sequence[int]], folder: Path
 ) -> None:
     """Write one part of one colour, one record file at a time; ``offsets`` are those of this colour's tile files."""
     shards = int(examples["record_shard"].max()) + 1 if len(examples) else 0
     with ExitStack() as stack:
         files: dict[int, BinaryIO] = {}
-        for record_shard, members in examples.groupby("record_shard", sort=True):
+        for record_shard in range(shards):
+            members = examples[examples["record_shard"] == record_shard]
             payloads: list[bytes] = [b""] * len(members)
             # The tile files are read front to back whatever the order of the examples.
             places = zip(
@@ -79,7 +80,7 @@ def _write_colour(
                 if colour == "green" and scale != 1.0:
                     payload = _dimmed(payload, float(scale))
                 payloads[position] = payload
-            with RecordWriter(folder / record_name(colour, int(record_shard), shards)) as writer:
+            with RecordWriter(folder / record_name(colour, record_shard, shards)) as writer:
                 for payload in payloads:
                     writer.write(payload)
 

@@ -215,9 +215,8 @@ class TileRecord:
     def encode(self, format: str = "png") -> bytes:
         """Serialise as a tf.train.Example with the features cell, depth, field, format, image, key, size, white."""
         if format == "png":
-            image = imagecodecs.png_encode(
-                np.ascontiguousarray(self.tile), level=_PNG_LEVEL, strategy=_PNG_RLE, filter=_PNG_FILTER_SUB
-            )
+            pixels = np.ascontiguousarray(self.tile)
+            image = bytes(imagecodecs.png_encode(pixels, level=_PNG_LEVEL, strategy=_PNG_RLE, filter=_PNG_FILTER_SUB))
         elif format == "raw":
             image = self.tile.astype(self.tile.dtype.newbyteorder("<")).tobytes()
         else:
