@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
+import imagecodecs
 import numpy as np
 import tifffile
 from PIL import Image
@@ -55,14 +55,10 @@ def _read_other(data: bytes, name: str) -> np.ndarray:
         frames = getattr(header, "n_frames", 1)
         if frames > 1:
             raise ImageError(f"{name}: {frames} frames, one was expected")
-        # Pillow notices what OpenCV would paper over: a file cut short.
-        header.load()
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise ImageError(f"{name}: cannot be decoded")
-    if image.ndim == 3:
-        image = image[..., [2, 1, 0, 3][: image.shape[2]]]
-    return image
+        if header.format == "PNG":
+            # Pillow brings 16-bit RGB down to 8; this keeps every depth, and refuses a file cut short.
+            return imagecodecs.png_decode(data)
+        return np.asarray(header)
 
 
 def _grey(image: np.ndarray, colour: str, name: str) -> np.ndarray:
