@@ -170,3 +170,24 @@ def list_rejected(collections: Mapping[str, str | os.PathLike[str]], path: str |
             for row in pq.read_table(of_collection, columns=["field", "status", "stage", "reason"]).to_pylist():
                 if row["status"] != "ok":
                     writer.writerow([name, row["field"], row["stage"], row["reason"]])
+
+
+def join_fields(paths: Mapping[str, str | os.PathLike[str]], out: str | os.PathLike[str]) -> None:
+    """Join the field tables of a collection's shards into one Parquet file, sorted by field.
+
+    paths: {name of the shard: its table}. Adds ``shard``, the name of the shard. Raises TableError naming a file that
+    is no table of fields, or a field that two shards have.
+    """
+    parts = []
+    for name, path in paths.items():
+        table = pq.read_table(path)
+        if not table.schema.equals(FIELDS):
+            raise TableError(f"{os.fspath(path)}: is no table of fields")
+        parts.append(table.append_column(pa.field("shard", pa.string()), pa.array([name] * len(table), pa.string())))
+    empty = FIELDS.append(pa.field("shard", pa.string())).empty_table()
+    joined = pa.concat_tables([empty, *parts]).sort_by("field").combine_chunks()
+    counts = joined["field"].value_counts()
+    for entry in counts.to_pylist():
+        if entry["counts"] > 1:
+            raise TableError(f"the field {entry['values']} is in {entry['counts']} shards")
+    write_table(out, joined)
