@@ -66,16 +66,19 @@ def test_real_fields_are_found(name):
 @pytest.mark.skipif(not FIELDS, reason="../shared/data is not there")
 def test_single_real_cells_are_found_one_a_slot():
     occupied = one = 0
-    for blue in sorted(REAL.glob("hpa-cells-5/images/*_blue.jpg"))[::4]:
+    for blue in sorted(REAL.glob("hpa-cells-5/images/*_blue.jpg"))[::6]:
         images = {c: cv2.imread(str(blue).replace("_blue", f"_{c}"), -1) for c in ("red", "yellow", "blue")}
         _, cells = segment_field(images, 0.08, SETTINGS)
+        area = np.bincount(cells.ravel())
         for y in range(0, 1536, 512):
             for x in range(0, 1536, 512):
                 slot = np.s_[y : y + 512, x : x + 512]
                 if images["blue"][slot].max() > 40:
                     occupied += 1
-                    one += np.unique(cells[slot][cells[slot] > 0]).size == 1
-    assert occupied > 50
+                    # A cell is in the slot that holds most of it: cut cells reach a pixel into the next.
+                    inside = np.bincount(cells[slot].ravel(), minlength=area.size)
+                    one += np.count_nonzero(2 * inside[1:] > area[1:]) == 1
+    assert occupied > 40
     assert one >= 0.97 * occupied
 
 

@@ -19,6 +19,7 @@ RING = 3.0  # the cytoplasm beside a nucleus
 EDGE_BLUR = 0.3
 # A cell ends where its signal falls below this share of the usual cytoplasm: cells thin out towards their edge.
 FAINTEST = 0.06
+STEEP, STEEP_SHARE = 1.0, 0.15  # within this distance a signal does not fall below this share inside a cell
 OPENING = 0.4  # fibres and noise thinner than twice this are no cell body
 CRACK = 0.8  # a gap narrower than twice this is a border between two cells, or a dark spot of one
 LEAST_GAP = 0.2  # a gap smaller than this is a dark spot of the cytoplasm
@@ -85,7 +86,10 @@ def grow(body: np.ndarray, nuclei: np.ndarray, size: float, levels: CellLevels) 
 
 
 def _foreground(body: np.ndarray, nuclei: np.ndarray, size: float, levels: CellLevels) -> np.ndarray:
-    bright = (blur(body, EDGE_BLUR / size) > levels.faintest) | (nuclei > 0)
+    smooth = blur(body, EDGE_BLUR / size)
+    # A sharp edge, once blurred, reaches far out at the level of the faintest cell; it is where it is steep.
+    nearby = cv2.dilate(smooth, disk(STEEP / size), borderType=cv2.BORDER_REPLICATE)
+    bright = (smooth > np.maximum(levels.faintest, STEEP_SHARE * nearby)) | (nuclei > 0)
     opened = cv2.morphologyEx(
         bright.astype(np.uint8), cv2.MORPH_OPEN, disk(OPENING / size), borderType=cv2.BORDER_REPLICATE
     )

@@ -1,0 +1,234 @@
+"""The Dask driver: every field accounted for, whatever happens to the workers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpaloc.masks import mask_path, read_mask
+from hpaloc.segmentation import TooManyRejected, segment_shard
+from hpaloc.segmentation.shards import segment_to_files
+from hpaloc.sheet import ManifestRow
+from hpaloc.simulate import simulate_field
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = {"backend": "watershed", "scale": 0.25}
+DASK = {"scheduler_address": None, "jobqueue": None, "chunk_above": 6144}
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fields")
+    made = []
+    for n in range(3):
+        field = simulate_field(f"f{n}", (0,), n, shape=(256, 320))
+        paths = {}
+        for colour, image in field.images.items():
+            paths[colour] = str(folder / f"f{n}_{colour}.png")
+            cv2.imwrite(paths[colour], image)
+        mask = str(folder / f"f{n}_mask.png")
+        cv2.imwrite(mask, field.cells)
+        made.append(ManifestRow(f"f{n}", None, 0.16, paths=paths, cell_mask=mask))
+    return made
+
+
+def run(rows, out, *, threads=1, settings=SETTINGS, dask=DASK, fraction=0.0):
+    segment_shard(rows, out, settings, dask, threads, 4000, fraction)
+    return pd.read_parquet(out / "fields.parquet")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_bytes_do_not_depend_on_the_number_of_workers(rows, tmp_path):
+    table = run(rows, tmp_path / "one")
+    run(rows, tmp_path / "two", threads=2)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert list(table["field"]) == ["f0", "f1", "f2"]
+    assert (table["status"] == "ok").all()
+    assert (table["stage"] == "segment").all()
+    for row in table.itertuples():
+        cells = read_mask(mask_path(tmp_path / "one", row.field, "cell"))
+        nuclei = read_mask(mask_path(tmp_path / "one", row.field, "nucleus"))
+        assert cells.shape == nuclei.shape == (row.height, row.width)
+        assert row.n_cells == cells.max() > 0
+        assert row.dtype == "uint8"
+
+
+def test_broken_fields_are_rejected_with_a_reason_and_the_rest_goes_on(rows, tmp_path):
+    absent = replace(rows[0], id="absent", paths=dict(rows[0].paths, red=str(tmp_path / "no.png")))
+    (tmp_path / "half.png").write_bytes(Path(rows[1].paths["blue"]).read_bytes()[:400])
+    half = replace(rows[1], id="half", paths=dict(rows[1].paths, blue=str(tmp_path / "half.png")))
+    table = run([absent, rows[2], half], tmp_path / "out", fraction=0.6).set_index("field")
+    assert list(table["status"]) == ["rejected", "ok", "rejected"]
+    assert "no.png" in table.loc["absent", "reason"]
+    assert "half.png" in table.loc["half", "reason"]
+    assert not list((tmp_path / "out").glob("absent*"))
+    with pytest.raises(TooManyRejected, match=r"absent: .*no\.png") as error:
+        run([absent, rows[2], half], tmp_path / "again", fraction=0.1)
+    assert [field for field, _ in error.value.rejected] == ["absent", "half"]
+    assert len(pd.read_parquet(tmp_path / "again" / "fields.parquet")) == 3
+
+
+def test_an_empty_shard_is_an_empty_table(tmp_path):
+    table = run([], tmp_path)
+    assert len(table) == 0
+    assert list(table.columns)[:2] == ["field", "height"]
+
+
+def test_given_masks_and_tables_through_the_driver(rows, tmp_path):
+    table = run(rows, tmp_path / "images", settings={"backend": "masks"})
+    for row in rows:
+        given = cv2.imread(row.cell_mask, cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(read_mask(mask_path(tmp_path / "images", row.id, "cell")), given)
+    assert (table["n_cells"] > 0).all()
+    wrong = replace(rows[0], cell_mask=str(tmp_path / "none.png"))
+    table = run([wrong, rows[1]], tmp_path / "wrong", settings={"backend": "masks"}, fraction=0.5)
+    assert "none.png" in table["reason"][0]
+
+
+def test_one_field_can_be_run_without_dask(rows, tmp_path):
+    task = {
+        "field": "f0",
+        "paths": rows[0].paths,
+        "pixel_size": 0.16,
+        "settings": SETTINGS,
+        "out_dir": str(tmp_path),
+        "chunk_above": None,
+        "cell_mask": None,
+        "nucleus_mask": None,
+        "tables": {},
+    }
+    row = segment_to_files(task)
+    assert row["status"] == "ok"
+    assert set(row["seconds"]) == {"read", "segment", "write"}
+
+
+# A FIFO in place of a channel holds a worker in mid-field until somebody writes or kills it.
+SCRIPT = """
+import sys
+sys.path.insert(0, {root!r})
+from hpaloc.segmentation import segment_shard
+from hpaloc.sheet import ManifestRow
+import json
+if __name__ == "__main__":
+    rows = [ManifestRow(r["id"], None, 0.16, paths=r["paths"]) for r in json.load(open({rows!r}))]
+    segment_shard(rows, {out!r}, {settings!r}, {dask!r}, 1, 2000, 1.0)
+"""
+
+
+def children(pid: int) -> set[int]:
+    found = set()
+    for task in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = task.read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[1]) == pid:
+            found |= {int(task.parent.name), *children(int(task.parent.name))}
+    return found
+
+
+def readers(job: subprocess.Popen[bytes], fifo: Path) -> list[int]:
+    found = []
+    for pid in children(job.pid):
+        try:
+            if any(os.readlink(link) == str(fifo) for link in Path(f"/proc/{pid}/fd").iterdir()):
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+def kill_reader(job: subprocess.Popen[bytes], fifo: Path) -> None:
+    """Wait until a worker reads the FIFO, kill it, and wait until it has let go of it."""
+    with open(fifo, "wb"):
+        # The writer's open returns a moment before the reader's.
+        while job.poll() is None and not (found := readers(job, fifo)):
+            pass
+        if job.poll() is None:
+            os.kill(found[0], signal.SIGKILL)
+        while job.poll() is None and readers(job, fifo):
+            pass
+
+
+def test_a_killed_worker_is_replaced_and_its_field_redone(rows, tmp_path):
+    fifo = tmp_path / "blue.png"
+    os.mkfifo(fifo)
+    listed = [{"id": row.id, "paths": row.paths} for row in rows]
+    listed[1]["paths"] = dict(rows[1].paths, blue=str(fifo))
+    (tmp_path / "rows.json").write_text(json.dumps(listed))
+    script = tmp_path / "job.py"
+    script.write_text(
+        SCRIPT.format(
+            root=str(ROOT), rows=str(tmp_path / "rows.json"), out=str(tmp_path / "out"), settings=SETTINGS, dask=DASK
+        )
+    )
+    job = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path)
+    try:
+        kill_reader(job, fifo)
+        with open(fifo, "wb") as pipe:
+            pipe.write(Path(rows[1].paths["blue"]).read_bytes())
+        assert job.wait(120) == 0
+    finally:
+        job.kill()
+    table = pd.read_parquet(tmp_path / "out" / "fields.parquet")
+    assert list(table["status"]) == ["ok", "ok", "ok"]
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_field_that_always_kills_its_worker_is_rejected_and_the_rest_goes_on(rows, tmp_path):
+    fifo = tmp_path / "blue.png"
+    os.mkfifo(fifo)
+    listed = [{"id": row.id, "paths": row.paths} for row in rows]
+    listed[0]["paths"] = dict(rows[0].paths, blue=str(fifo))
+    (tmp_path / "rows.json").write_text(json.dumps(listed))
+    script = tmp_path / "job.py"
+    script.write_text(
+        SCRIPT.format(
+            root=str(ROOT), rows=str(tmp_path / "rows.json"), out=str(tmp_path / "out"), settings=SETTINGS, dask=DASK
+        )
+    )
+    job = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path)
+
+    def kill_every_reader() -> None:
+        while job.poll() is None:
+            kill_reader(job, fifo)
+
+    killer = threading.Thread(target=kill_every_reader, daemon=True)
+    killer.start()
+    try:
+        assert job.wait(240) == 0
+    finally:
+        job.kill()
+        # Lets the thread out of its wait for a reader.
+        os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
+    table = pd.read_parquet(tmp_path / "out" / "fields.parquet")
+    assert list(table["status"]) == ["rejected", "ok", "ok"]
+    assert "worker died" in table["reason"][0]
+
+
+def test_an_existing_scheduler_is_joined(rows, tmp_path):
+    from distributed import LocalCluster
+
+    # Its workers know nothing of hpaloc: they start elsewhere, without its folder on their path.
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, host="127.0.0.1", dashboard_address=None
+    ) as c:
+        table = run(rows[:1], tmp_path, dask=dict(DASK, scheduler_address=c.scheduler_address))
+    assert list(table["status"]) == ["ok"]
+
+
+def test_settings_are_checked_before_anything_runs(rows, tmp_path):
+    with pytest.raises(ValueError, match="unknown backend"):
+        run(rows, tmp_path, settings={"backend": "stardist"})
