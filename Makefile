@@ -27,10 +27,10 @@ demo: .venv/installed
 
 # make test-full    run the slow tests too
 test: .venv/installed
-	$(BIN)/python -m pytest -n $(CORES) -m "not slow"
+	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup -m "not slow"
 
 test-full: .venv/installed
-	$(BIN)/python -m pytest -n $(CORES)
+	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup
 
 # make lint    check the style of workflow and library, and the types of the library
 lint: .venv/installed

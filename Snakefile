@@ -19,15 +19,20 @@ include: "workflow/rules/simulate.smk"
 include: "workflow/rules/segment.smk"
 include: "workflow/rules/tile.smk"
 include: "workflow/rules/sheet.smk"
-include: "workflow/rules/curate.smk"
-include: "workflow/rules/records.smk"
-include: "workflow/rules/train.smk"
 include: "workflow/rules/predict.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/submit.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/explore.smk"
 include: "workflow/rules/report.smk"
+
+
+# With a model of one's own nothing is ever trained, even where the data would call for it.
+if not config["model"]["path"]:
+
+    include: "workflow/rules/curate.smk"
+    include: "workflow/rules/records.smk"
+    include: "workflow/rules/train.smk"
 
 
 rule all:

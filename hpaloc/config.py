@@ -93,6 +93,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         else:
             images = collection["images"]
             collection["images"] = [images] if isinstance(images, str) else images
+        if "truth" in collection and not collection["labels"]:
+            raise ConfigError(f"config key collections.{name}: 'truth' is of use with labels: true only")
         if filled["segmentation"]["backend"] == "masks" and "masks" not in collection:
             raise ConfigError(f"config key collections.{name}: segmentation.backend masks needs the key 'masks'")
     predicted = filled["predict"]["collections"]

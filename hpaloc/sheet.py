@@ -305,6 +305,12 @@ def scan_collection(
     labelled = collection["labels"]
     rows = read_sheet(collection["sheet"].format(root=root), labelled, collection["pixel_size"])
     of_collection = Path(folder) / name
+    if name == config["train"]["collection"]:
+        for row in rows:
+            if row.split not in (None, "train", "validation"):
+                raise SheetError(
+                    f"sheet {collection['sheet']} (ID {row.id}): split {row.split!r} is not train or validation"
+                )
     if "simulate" in collection:
         made = []
         for row in rows:
@@ -314,8 +320,7 @@ def scan_collection(
     if "truth" in collection:
         check_pattern(collection["truth"]["masks"], f"{key}.truth.masks", ["root", "id"], ["id"])
         check_pattern(collection["truth"]["cells"], f"{key}.truth.cells", ["root"], [])
-        if not os.path.isfile(collection["truth"]["cells"].format(root=root)):
-            raise SheetError(f"{key}.truth.cells: {collection['truth']['cells'].format(root=root)}: no such file")
+        _write_truth_manifest(name, config, rows, of_collection)
     patterns: dict[str, Sequence[str]] = dict.fromkeys(COLOURS, collection["images"])
     for pattern in collection["images"]:
         check_pattern(pattern, f"{key}.images", ["root", "id", "colour"], ["id", "colour"])
@@ -329,6 +334,35 @@ def scan_collection(
                 patterns[kind] = [pattern]
     files = find_files(rows, patterns, {"root": root}, name, config["verify"])
     return write_manifests(of_collection, rows, files, collection["shards"])
+
+
+def _write_truth_manifest(name: str, config: Mapping[str, Any], rows: Sequence[SheetRow], folder: Path) -> None:
+    """Check the truth per cell of a collection and write ``truth.csv``: the true mask of each field and its state."""
+    collection = config["collections"][name]
+    path = collection["truth"]["cells"].format(root=collection["root"])
+    known: dict[str, None] = {}
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            lacking = {"ID", "cell", "Label"} - set(reader.fieldnames or [])
+            if lacking:
+                raise SheetError(f"truth {path}: has no column {min(lacking)}")
+            for cells in reader:
+                try:
+                    parse_labels(cells["Label"])
+                except ValueError as error:
+                    raise SheetError(f"truth {path}, line {reader.line_num} (ID {cells['ID']}): {error}") from None
+                known[cells["ID"]] = None
+    except FileNotFoundError:
+        raise SheetError(f"config key collections.{name}.truth.cells: {path}: no such file") from None
+    true_rows = [row for row in rows if row.id in known]
+    pattern = {"truth": [collection["truth"]["masks"]]}
+    found = find_files(true_rows, pattern, {"root": collection["root"]}, name, config["verify"])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "mask", "state"])
+    writer.writerows(sorted((row.id, *files["truth"]) for row, files in zip(true_rows, found, strict=True)))
+    write_if_changed(folder / "truth.csv", text.getvalue())
 
 
 def simulated_folder(collection: str, shard: str) -> str:

@@ -1,6 +1,7 @@
 """The tables of cells, fields and examples: their Parquet schemas, reading and writing."""
 
 import csv
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hpaloc.classes import COLOURS, N_CLASSES
@@ -172,11 +174,14 @@ def list_rejected(collections: Mapping[str, str | os.PathLike[str]], path: str |
                     writer.writerow([name, row["field"], row["stage"], row["reason"]])
 
 
-def join_fields(paths: Mapping[str, str | os.PathLike[str]], out: str | os.PathLike[str]) -> None:
+def join_fields(
+    paths: Mapping[str, str | os.PathLike[str]], out: str | os.PathLike[str], max_rejected_fraction: float = 1.0
+) -> None:
     """Join the field tables of a collection's shards into one Parquet file, sorted by field.
 
     paths: {name of the shard: its table}. Adds ``shard``, the name of the shard. Raises TableError naming a file that
-    is no table of fields, or a field that two shards have.
+    is no table of fields, or a field that two shards have, and TooManyRejected where more than
+    ``max_rejected_fraction`` of the collection's fields (rounded up) are rejected: small shards may each lose one.
     """
     parts = []
     for name, path in paths.items():
@@ -191,3 +196,6 @@ def join_fields(paths: Mapping[str, str | os.PathLike[str]], out: str | os.PathL
         if entry["counts"] > 1:
             raise TableError(f"the field {entry['values']} is in {entry['counts']} shards")
     write_table(out, joined)
+    rejected = joined.filter(pc.not_equal(joined["status"], "ok")).select(["field", "reason"]).to_pylist()
+    if len(rejected) > math.ceil(max_rejected_fraction * len(joined)):
+        raise TooManyRejected([tuple(row.values()) for row in rejected], len(joined), max_rejected_fraction)

@@ -1,6 +1,7 @@
 """Training of the cell classifier: schedule, weights, augmentation, and the model folder that comes out."""
 
 import csv
+import hashlib
 import json
 import logging
 import math
@@ -21,7 +22,7 @@ from sklearn.metrics import f1_score
 
 import hpaloc
 from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, label_matrix
-from hpaloc.files import atomic_directory
+from hpaloc.files import atomic_directory, digest
 from hpaloc.model import (
     NEGATIVE_RULES,
     averaged,
@@ -36,6 +37,7 @@ from hpaloc.model import (
 )
 from hpaloc.records import training_dataset
 from hpaloc.tables import LABEL_COLUMNS
+from hpaloc.version import room_version
 
 log = logging.getLogger("hpaloc")
 
@@ -509,6 +511,22 @@ def label_counts(examples: pd.DataFrame) -> np.ndarray:
     return examples[list(LABEL_COLUMNS)].sum().to_numpy(int)
 
 
+def _keep_if_same(work_dir: Path, settings: Mapping[str, Any], seed: int, examples: Path) -> None:
+    """Empty ``work_dir`` unless what it keeps is of this very training.
+
+    Epochs of other settings, code or examples would be gone on from: with another split, cells that trained then
+    would validate now.
+    """
+    parts = [json.dumps(settings, sort_keys=True), str(seed), digest(examples), room_version("training")]
+    fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    note = work_dir / "fingerprint.txt"
+    if work_dir.exists() and not (note.is_file() and note.read_text() == fingerprint):
+        log.info("starting anew: the epochs in %s are of another training", work_dir)
+        shutil.rmtree(work_dir)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    note.write_text(fingerprint)
+
+
 def train_model(
     dataset_dir: Path,
     examples: Path,
@@ -552,6 +570,7 @@ def train_model(
         return image, label, weight * tf.reduce_max(label * weights)
 
     work_dir = Path(work_dir or f"{Path(out_dir)}.work")
+    _keep_if_same(work_dir, settings, seed, examples)
     with precision_policy(policy), strategy.scope():
         network = classifier(
             settings["channels"],

@@ -19,6 +19,19 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
+def _shape(node: object) -> object:
+    """Return a syntax tree as nested tuples that do not depend on the Python that parsed it.
+
+    ``ast.dump`` does: newer ones add fields, empty in older code, or leave empty ones out.
+    """
+    if isinstance(node, ast.AST):
+        fields = [(name, _shape(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return (type(node).__name__, *sorted(fields, key=lambda field: field[0]))
+    if isinstance(node, list):
+        return tuple(_shape(part) for part in node)
+    return repr(node)
+
+
 @cache
 def _read(module: str) -> tuple[bytes, frozenset[str]]:
     """Return the digest of one module's code, and the modules of hpaloc that it imports."""
@@ -39,7 +52,7 @@ def _read(module: str) -> tuple[bytes, frozenset[str]]:
         if _PACKAGE.joinpath(*name.split(".")).with_suffix(".py").exists()
         or (_PACKAGE.joinpath(*name.split(".")).is_dir())
     }
-    code = ast.dump(_without_docstrings(tree), annotate_fields=False)
+    code = repr(_shape(_without_docstrings(tree)))
     return hashlib.blake2b(code.encode(), digest_size=16).digest(), frozenset(rooms)
 
 

@@ -252,6 +252,26 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(tmp_path, caplog, mo
         np.testing.assert_allclose(second, first, rtol=1e-4, atol=1e-5)
 
 
+def test_epochs_of_another_training_are_not_gone_on_from(tmp_path):
+    examples = tmp_path / "examples.parquet"
+    examples.write_bytes(b"one split")
+    work = tmp_path / "model.work"
+
+    def kept(settings, seed=1):
+        training._keep_if_same(work, settings, seed, examples)
+        found = (work / "epoch").exists()
+        (work / "epoch").touch()
+        return found
+
+    assert not kept(SETTINGS)
+    assert kept(SETTINGS)
+    assert not kept({**SETTINGS, "epochs": 2})
+    assert not kept({**SETTINGS, "epochs": 2}, seed=2)
+    examples.write_bytes(b"another split")
+    assert not kept({**SETTINGS, "epochs": 2}, seed=2)
+    assert kept({**SETTINGS, "epochs": 2}, seed=2)
+
+
 def test_training_stops_when_validation_stands_still_and_keeps_the_best_epoch(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "PATIENCE", 2)
     keras.utils.set_random_seed(0)

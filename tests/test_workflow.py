@@ -197,12 +197,24 @@ def test_a_changed_training_key_reruns_no_segmentation(folder):
     assert not {"segment", "tile", "curate", "records"} & set(jobs)
 
 
+def test_a_changed_limit_or_device_reruns_nothing(folder):
+    text = (folder / "config.yaml").read_text()
+    text = text.replace("max_rejected_fraction: 0.5", "max_rejected_fraction: 0.6\ndask: {chunk_above: 9000}")
+    (folder / "other.yaml").write_text(text.replace("batch_size: 16", "batch_size: 16\n  gpu: none"))
+    jobs, _ = planned(folder, config="other.yaml")
+    assert not set(jobs) - {"report_zip", "all"}
+
+
 def test_predict_only_trains_nothing(folder):
     config = {
-        "collections": {"new": {"sheet": "new.csv", "images": "images/{id}_{colour}.tif"}},
+        "collections": {
+            "new": {"sheet": "new.csv", "images": "images/{id}_{colour}.tif"},
+            # There, and changed, but nothing to train on where a model is named.
+            "train": {"sheet": "train.csv", "labels": True, "simulate": {"shape": [256, 256]}},
+        },
         "shards": 1,
         "pixel_size": 0.16,
-        "predict": {"collections": ["new"], "views": 1},
+        "predict": {"views": 1},
         "model": {"path": "results/model"},
     }
     write_config(folder / "new.yaml", **config)

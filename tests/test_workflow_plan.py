@@ -43,6 +43,25 @@ def test_explore_needs_sheets_and_images_only(folder):
     assert dict(jobs) == {"explore_data": 1, "explore": 1}
 
 
+def test_a_model_of_ones_own_is_never_trained_over(folder):
+    for name in ("model.keras", "config.json", "thresholds.json", "checksums.json"):
+        path = folder / "results" / "model" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    write_config(folder / "config.yaml", **config(model={"path": "results/model"}))
+    for target in ("all", "predict_only"):
+        jobs, _ = planned(folder, target)
+        assert jobs["predict"] == 1
+        assert not {"train", "curate", "records"} & set(jobs)
+
+
+def test_a_collection_without_labels_is_explored_by_its_channels(folder):
+    only = {"new": {"sheet": "test.csv", "images": "images/{id}_{colour}.png"}}
+    write_config(folder / "config.yaml", collections=only)
+    snakemake(folder, "explore", check=False)
+    assert sorted(path.stem for path in (folder / "results/figures").glob("*.svg")) == ["figure3_channels"]
+
+
 def test_the_linter_is_content():
     command = [sys.executable, "-m", "snakemake", "--lint"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
@@ -100,6 +119,7 @@ def test_a_mistake_in_the_configuration_stops_with_one_sentence(folder, change, 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        ("ID,Label,split\ntrain-0,0,test\n", "sheet train.csv (ID train-0): split 'test' is not train or validation"),
         ("ID,Label\ntrain-0,0\ntrain-1,19\n", "line 3 (ID train-1): unknown label '19'"),
         ("ID,Label\ntrain-0,0\ntrain-0,1\n", "line 3 (ID train-0): ID train-0 stands already in line 2"),
         ("ID,Label\nother,0\n", "collection train: 4 of 4 files are missing: these: images/other_red.png"),

@@ -20,10 +20,17 @@ from hpaloc.config import (
 from hpaloc.sheet import SheetError, scan_collection, shards_of, simulated_folder
 from hpaloc.version import room_version
 
+
+def under_way():
+    """Return whether a run holds the lock of this working directory and has written its manifests."""
+    return any(Path(".snakemake/locks").glob("*")) and Path("results/sheet").is_dir()
+
+
 try:
     config = complete(config)
     COLLECTIONS = config["collections"]
-    if workflow.is_main_process:
+    # Jobs read the manifests that the driver wrote; and while a run is under way, a second process leaves them alone.
+    if workflow.is_main_process and not under_way():
         SHARDS = {name: scan_collection(name, config) for name in COLLECTIONS}
     else:
         SHARDS = {name: shards_of(f"results/sheet/{name}") for name in COLLECTIONS}
@@ -34,7 +41,8 @@ TRAINING = config["train"]["collection"]
 CHANNELS = config["train"]["channels"]
 MODEL = config["model"]["path"] or "results/model"
 PREDICTED = config["predict"]["collections"]
-SCORED = [name for name in PREDICTED if COLLECTIONS.get(name, {}).get("labels")]
+# A model is not scored on the cells it was trained on; history.csv and the model card have its validation scores.
+SCORED = [name for name in PREDICTED if COLLECTIONS[name]["labels"] and (config["model"]["path"] or name != TRAINING)]
 # The figures of the data are of the collection that trains or, where it is not there, of the first labelled one.
 LABELLED = [name for name in (TRAINING, *COLLECTIONS) if COLLECTIONS.get(name, {}).get("labels")]
 EXPLORED = [*LABELLED, *COLLECTIONS][0]
@@ -111,7 +119,10 @@ def truth(collection):
 
 def truth_files(collection):
     """Return what must be there before a collection's truth can be read."""
-    return simulated_shards(collection) or truth(collection)["cells"]
+    if "simulate" in COLLECTIONS[collection]:
+        return simulated_shards(collection)
+    cells = truth(collection)["cells"]
+    return [*cells, f"results/sheet/{collection}/truth.csv"] if cells else []
 
 
 def explore_outputs():

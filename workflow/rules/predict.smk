@@ -27,8 +27,7 @@ rule predict:
         runtime=grows(120),
     params:
         model=MODEL,
-        predict={key: config["predict"][key] for key in ("views", "batch_size")},
-        gpu=config["train"]["gpu"],
+        views=config["predict"]["views"],
         version=room_version("prediction"),
     script:
         "../scripts/predict.py"

@@ -2,6 +2,8 @@
 
 Inputs: a shard's manifest (and, through it, its channel files).
 Outputs: label images of cells and nuclei, and a table of what became of each field.
+What only decides where and how fast the work is done is read from the configuration by the script, not passed as a
+parameter: a change of it reruns nothing.
 Steps: a Dask cluster inside the job, one field a task; a field that fails is recorded and the rest goes on.
 """
 
@@ -27,8 +29,6 @@ rule segment:
         runtime=grows(120),
     params:
         segmentation=config["segmentation"],
-        dask=config["dask"],
-        max_rejected_fraction=config["max_rejected_fraction"],
         version=room_version("segmentation"),
     script:
         "../scripts/segment.py"

@@ -28,7 +28,6 @@ rule tile:
         runtime=grows(120),
     params:
         tiles=config["tiles"],
-        max_rejected_fraction=config["max_rejected_fraction"],
         version=room_version("tiles"),
     script:
         "../scripts/tile.py"

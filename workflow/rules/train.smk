@@ -32,7 +32,7 @@ rule train:
         mem_mb=grows(16000),
         runtime=grows(1440),
     params:
-        train=config["train"],
+        train={key: value for key, value in config["train"].items() if key != "gpu"},
         seed=config["seed"],
         version=room_version("training"),
     script:

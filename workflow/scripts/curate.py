@@ -12,7 +12,9 @@ def read_truth(job, cells, fields):
     """Return the truth of the pipeline's cells, or None where the field's labels are to be inherited."""
     if job.params.truth is None:
         return None
-    truth = pd.concat([pd.read_csv(path, dtype=str) for path in job.params.truth["cells"]], ignore_index=True)
+    truth = pd.concat(
+        [pd.read_csv(path, dtype=str, keep_default_na=False) for path in job.params.truth["cells"]], ignore_index=True
+    )
     shards = dict(zip(fields["field"], fields["shard"], strict=True))
     masks = {
         field: job.params.truth["masks"].format(id=field, shard=job.params.shards[shards[field]])

@@ -13,9 +13,10 @@ def main(job):
         dict(zip(COLOURS, job.input.tiles, strict=True)),
         Path(job.input.cells),
         Path(job.output[0]),
-        views=job.params.predict["views"],
-        batch_size=job.params.predict["batch_size"],
-        gpu=job.params.gpu,
+        views=job.params.views,
+        batch_size=job.config["predict"]["batch_size"],
+        gpu=job.config["train"]["gpu"],
+        threads=job.threads,
     )
 
 

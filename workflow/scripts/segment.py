@@ -12,10 +12,10 @@ def main(job):
             read_manifest(job.input.manifest),
             folder,
             job.params.segmentation,
-            job.params.dask,
+            job.config["dask"],
             threads=job.threads,
             memory_mb=job.resources.mem_mb,
-            max_rejected_fraction=job.params.max_rejected_fraction,
+            max_rejected_fraction=job.config["max_rejected_fraction"],
         )
 
 

@@ -5,7 +5,8 @@ from hpaloc.tables import join_fields
 
 
 def main(job):
-    join_fields(dict(zip(job.params.shards, job.input, strict=True)), job.output[0])
+    shards = dict(zip(job.params.shards, job.input, strict=True))
+    join_fields(shards, job.output[0], job.config["max_rejected_fraction"])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def main(job):
         size=job.params.tiles["size"],
         mask_neighbours=job.params.tiles["mask_neighbours"],
         threads=job.threads,
-        max_rejected_fraction=job.params.max_rejected_fraction,
+        max_rejected_fraction=job.config["max_rejected_fraction"],
     )
 
 

@@ -11,8 +11,9 @@ def main(job):
         Path(job.input.examples).parent,
         Path(job.input.examples),
         Path(job.output.history).parent,
-        job.params.train,
+        {**job.params.train, "gpu": job.config["train"]["gpu"]},
         job.params.seed,
+        threads=job.threads,
     )
 
 
