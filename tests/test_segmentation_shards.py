@@ -189,9 +189,8 @@ def test_a_field_that_always_kills_its_worker_is_rejected_and_the_rest_goes_on(r
 def test_an_existing_scheduler_is_joined(rows, tmp_path):
     from distributed import LocalCluster
 
-    # Its workers know nothing of hpaloc: they start elsewhere, without its folder on their path.
     with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, host="127.0.0.1", dashboard_address=None
+        n_workers=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0"
     ) as c:
         table = run(rows[:1], tmp_path, dask=dict(DASK, scheduler_address=c.scheduler_address))
     assert list(table["status"]) == ["ok"]

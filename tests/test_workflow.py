@@ -108,7 +108,9 @@ def test_everything_that_was_promised_is_there(folder):
         "figures/figure7a_loss.png",
     ):
         assert (folder / "results" / name).stat().st_size > 0, name
-    assert zipfile.ZipFile(folder / "results/report.zip").testzip() is None
+    archive = zipfile.ZipFile(folder / "results/report.zip")
+    assert archive.testzip() is None
+    assert "report/report.html" in archive.namelist()
 
 
 def test_no_half_written_file_is_left(folder):

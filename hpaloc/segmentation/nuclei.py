@@ -27,9 +27,9 @@ CONDENSED, MIN_PLATE_AREA = 1.3, 8.0
 NECK = 0.65
 # An object dimmer than this share of the field's usual nucleus is the haze of a cell's cytoplasm, not a nucleus.
 DIMMEST = 0.2
-# How many times the spread of the background the nuclei must stand above it for the field to have any. Noise alone, cut
-# in two by Otsu's threshold, reaches 2.7, an even ramp 3.5.
-SEPARATION = 5.0
+# How many times brighter than nearly all of the background nuclei must be for the field to have any. Noise alone, cut in
+# two by Otsu's threshold, reaches 2.1.
+SEPARATION = 3.0
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,7 @@ def nucleus_levels(signal: np.ndarray) -> NucleusLevels | None:
     bright, dark = signal[signal > half], signal[signal <= half]
     if bright.size == 0:
         return None
-    centre = np.median(dark)
-    spread = 1.4826 * np.median(np.abs(dark - centre))
-    if np.median(bright) - centre < SEPARATION * spread or np.median(bright) <= 0:
+    if np.median(bright) <= SEPARATION * np.percentile(dark, 90):
         return None
     # The logarithm finds dim nuclei beside bright ones; half the linear threshold bounds it where only bright ones are.
     return NucleusLevels(min(float(np.expm1(otsu(np.log1p(signal)))), 0.5 * half), float(np.median(bright)))

@@ -5,13 +5,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from hpaloc.files import atomic_path
 from hpaloc.progress import log_to
 
 
 def main(job):
-    with tempfile.TemporaryDirectory() as folder, atomic_path(job.output[0]) as archive:
-        configuration = Path(folder, "config.json")
+    final = Path(job.output[0])
+    # The archive's one folder is named after the file, so the temporary file needs the final name.
+    with tempfile.TemporaryDirectory(prefix=".report.", dir=final.parent) as folder:
+        archive, configuration = Path(folder, final.name), Path(folder, "config.json")
         configuration.write_text(json.dumps(job.params.config), encoding="utf-8")
         # The engine's own report is made by the engine, over files that are all finished by now. The run this job
         # belongs to holds the lock.
@@ -20,6 +21,7 @@ def main(job):
             *("--configfile", configuration, "--report", archive, "--", *job.input),
         ]
         subprocess.run(command, check=True)
+        archive.replace(final)
 
 
 if __name__ == "__main__":
