@@ -27,8 +27,8 @@ CONDENSED, MIN_PLATE_AREA = 1.3, 8.0
 NECK = 0.65
 # An object dimmer than this share of the field's usual nucleus is the haze of a cell's cytoplasm, not a nucleus.
 DIMMEST = 0.2
-# How many times brighter than nearly all of the background nuclei must be for the field to have any. Noise alone, cut in
-# two by Otsu's threshold, reaches 2.1.
+# How many times brighter than nearly all of the background nuclei must be for the field to have any. Noise alone, cut
+# in two by Otsu's threshold, reaches 2.1.
 SEPARATION = 3.0
 
 

@@ -35,7 +35,7 @@ def segment(
 
     images: red, yellow and blue, (H, W) uint8 or uint16. pixel_size: µm. settings: section `segmentation`, of which
     `scale` is used: the field is worked on at 0.08 / scale µm a pixel, or at its own size where that is coarser.
-    chunk_above: the longer side in px above which the field is worked on block by block; None never does.
+    chunk_above: accepted for the interface; the reduced grid this works on fits in memory at any size met so far.
     Returns (nuclei, cells), (H, W) uint16 or uint32, ids shared, contiguous from 1.
     """
     grid = grid_of(images["blue"].shape, pixel_size, settings)
