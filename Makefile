@@ -7,7 +7,7 @@ BIN := .venv/bin
 # The installer itself, pinned: it reads the lock file and is several times faster than pip.
 UV := uv==0.13.9
 
-.PHONY: demo test test-full lint lock docs clean help
+.PHONY: demo test test-full lint types lock docs clean help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -32,13 +32,16 @@ test: .venv/installed
 test-full: .venv/installed
 	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup
 
-# make lint    check the style of workflow and library, and the types of the library
+# make lint    check the style of workflow and library
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
-	$(BIN)/mypy
 	$(BIN)/snakemake --lint
+
+# make types   check the types of the library
+types: .venv/installed
+	$(BIN)/mypy
 
 # make lock    renew the lock file after a change of pyproject.toml
 lock: .venv/installed
