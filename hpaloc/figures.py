@@ -326,28 +326,29 @@ def explore(rows: Sequence[SheetRow], out_dir: Path) -> None:
     field with most labels, figure 4 the first readable one-label field of each location. Without any label only
     figure 3 is drawn.
     """
-    names = dict(zip(("labels", "per_field", "co_occurrence", "channels", "locations"), EXPLORE, strict=True))
+    names = [out_dir / name for name in EXPLORE]
+    label_sets = [row.labels for row in rows if row.labels]
+    if label_sets:
+        label_distribution(label_sets, names[0])
+        labels_per_field(label_sets, names[1])
+        co_occurrence(label_sets, names[2])
     by_labels = sorted(rows, key=lambda row: -len(row.labels or ()))
     example = _readable(by_labels)
     if example is None:
-        with _figure(out_dir / names["channels"], _WIDE, 1.2) as figure:
+        with _figure(names[3], _WIDE, 1.2) as figure:
             figure.text(0.5, 0.5, "no field of this collection has readable images", ha="center")
     else:
         row, images = example
         located = ", ".join(NAMES[label] for label in row.labels or ()) or "no label"
-        field_channels(images, f"{row.id}: {located}", row.pixel_size, out_dir / names["channels"])
-    label_sets = [row.labels for row in rows if row.labels]
+        field_channels(images, f"{row.id}: {located}", row.pixel_size, names[3])
     if not label_sets:
         return
-    label_distribution(label_sets, out_dir / names["labels"])
-    labels_per_field(label_sets, out_dir / names["per_field"])
-    co_occurrence(label_sets, out_dir / names["co_occurrence"])
     panels = {}
     for location in LOCATIONS:
         found = _readable(row for row in rows if row.labels == (location.index,))
         if found is not None:
             panels[location.index] = (found[0].id, found[1])
-    location_panels(panels, out_dir / names["locations"])
+    location_panels(panels, names[4])
 
 
 def learning_rate(history: pd.DataFrame, stem: Path) -> None:

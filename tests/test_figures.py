@@ -127,9 +127,9 @@ def test_explore_draws_fields_of_every_location(tmp_path: Path, drawn: list[Figu
     assert images[0].images[0].get_array().shape == (96, 128, 3)
 
 
-def test_explore_without_labels_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no field of this collection has a label"):
-        figures.explore([SheetRow("a", None, 0.08)], tmp_path)
+def test_explore_without_labels_draws_the_channels_alone(tmp_path: Path) -> None:
+    figures.explore([SheetRow("a", None, 0.08)], tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure3_channels.png", "figure3_channels.svg"]
 
 
 def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
