@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def snakemake(folder, *arguments, config="config.yaml", check=True):
     """Run the workflow in ``folder`` and return the finished process with stdout and stderr in one text."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
-    command += ["--cores", "2", "--nocolor", "--configfile", Path(folder, config), *arguments]
+    # Last, since it takes every word after it that is no option for one more file.
+    command += ["--cores", "2", "--nocolor", *arguments, "--configfile", Path(folder, config)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     assert not check or done.returncode == 0, done.stdout[-6000:]
     return done
