@@ -8,6 +8,7 @@ import math
 import platform
 import shutil
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -164,8 +165,9 @@ class _Counts(keras.metrics.Metric):
         super().__init__(name=name, dtype="float32")
         self.counts = self.add_variable(shape, initializer="zeros", name="counts", dtype="float32", aggregation="sum")
 
+    @abstractmethod
     def table(self, labels: Any, probabilities: Any) -> Any:
-        raise NotImplementedError
+        """Return the counts of one batch, of the shape given above, from (n, 19) labels and probabilities."""
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Add a batch; weights are left aside, since a score should speak of cells."""

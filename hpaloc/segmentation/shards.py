@@ -23,6 +23,7 @@ from hpaloc.segmentation.backends import COLOURS_OF, check_settings, segment_fie
 from hpaloc.segmentation.ready_made import Given, is_table, read_given
 from hpaloc.segmentation.weights import SetupError, ready
 from hpaloc.sheet import ManifestRow
+from hpaloc.tables import TooManyRejected
 
 log = logging.getLogger("hpaloc")
 
@@ -44,17 +45,6 @@ WORKER_MB = {"watershed": 900, "hpacellseg": 3000, "masks": 900}
 
 # How often a field may take its worker down with it before it is set aside.
 DEATHS_ALLOWED = 1
-
-
-class TooManyRejected(RuntimeError):
-    """More fields were rejected than `max_rejected_fraction` allows; `rejected` lists (field, reason)."""
-
-    def __init__(self, rejected: Sequence[tuple[str, str]], n_fields: int, fraction: float) -> None:
-        self.rejected = list(rejected)
-        lines = "\n".join(f"  {field}: {reason}" for field, reason in self.rejected)
-        super().__init__(
-            f"{len(self.rejected)} of {n_fields} fields rejected, max_rejected_fraction is {fraction}:\n{lines}"
-        )
 
 
 def _reason(error: BaseException) -> str:
