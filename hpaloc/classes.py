@@ -87,3 +87,16 @@ def label_matrix(label_sets: Sequence[Iterable[int]]) -> np.ndarray:
     for row, labels in enumerate(label_sets):
         matrix[row, list(labels)] = 1.0
     return matrix
+
+
+def class_prototypes(features: np.ndarray, single: np.ndarray) -> np.ndarray:
+    """Return the mean feature vector of the cells of each class.
+
+    features (n, d) of labelled cells, single (n,) their only true class (-1: left out). Returns (19, d) float64, a
+    row of nan for a class without a cell.
+    """
+    prototypes = np.full((N_CLASSES, features.shape[1]), np.nan)
+    for index in range(N_CLASSES):
+        if (single == index).any():
+            prototypes[index] = features[single == index].mean(axis=0, dtype=np.float64)
+    return prototypes

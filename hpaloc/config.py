@@ -99,7 +99,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"config key collections.{name}: segmentation.backend masks needs the key 'masks'")
     predicted = filled["predict"]["collections"]
     if predicted is None:
-        others = [name for name in filled["collections"] if name != filled["train"]["collection"]]
+        others = [name for name in filled["collections"] if name not in training_collections(filled)]
         filled["predict"]["collections"] = others or list(filled["collections"])
     for name in predicted or ():
         if name not in filled["collections"]:
@@ -110,18 +110,27 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
+def training_collections(config: Mapping[str, Any]) -> list[str]:
+    """Return the collections that train: that of the first training, where there is one, and that of the last."""
+    pretraining = config["train"]["pretraining"]
+    return [*([pretraining["collection"]] if pretraining else []), config["train"]["collection"]]
+
+
 def check_training(config: Mapping[str, Any]) -> None:
     """Raise ConfigError where a completed configuration names no usable training collection."""
-    name = config["train"]["collection"]
     collections = config["collections"]
-    if name not in collections:
+    names = training_collections(config)
+    if len(set(names)) < len(names):
         raise ConfigError(
-            f"config key train.collection: {name!r} is not among the collections ({', '.join(collections)})"
+            f"config key train.pretraining.collection: {names[0]!r} is the collection that trains at last"
         )
-    if not collections[name]["labels"]:
-        raise ConfigError(f"config key train.collection: the collection {name!r} has no labels (labels: true)")
-    if config["curation"]["labels"] == "cells" and not {"truth", "simulate"} & set(collections[name]):
-        raise ConfigError(f"config key curation.labels: cells needs the truth of the collection {name!r}")
+    for name, key in zip(reversed(names), ("train.collection", "train.pretraining.collection"), strict=False):
+        if name not in collections:
+            raise ConfigError(f"config key {key}: {name!r} is not among the collections ({', '.join(collections)})")
+        if not collections[name]["labels"]:
+            raise ConfigError(f"config key {key}: the collection {name!r} has no labels (labels: true)")
+        if config["curation"]["labels"] == "cells" and not {"truth", "simulate"} & set(collections[name]):
+            raise ConfigError(f"config key curation.labels: cells needs the truth of the collection {name!r}")
 
 
 def check_model(config: Mapping[str, Any]) -> None:

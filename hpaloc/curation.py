@@ -188,13 +188,14 @@ def split_groups(
     iterative stratification (Sechidis et al. 2011). A group none of whose label sets another group has goes to
     training, unless too little would be left to validate on; the validation part then holds ceil(fraction x fields
     of the other groups) fields, as near as whole groups come. Each class that two groups hold ends in both parts,
-    also where that takes a group of the former kind. ``fixed`` names the part of a field where the sheet does.
+    also where that takes a group of the former kind. With a fraction of 0 only what
+    ``fixed`` names validates. ``fixed`` names the part of a field where the sheet does.
     Returns (n,) str of train and validation. Raises ValueError where there are not two groups, or ``fixed`` is not a
     part or tears a group apart.
     """
     names, group_of = np.unique(np.asarray(groups, str), return_inverse=True)
     n_groups = len(names)
-    if n_groups < 2:
+    if n_groups < 2 and validation_fraction > 0:
         raise ValueError("a split into training and validation needs at least two groups of labelled fields")
     sizes = np.bincount(group_of)
     set_names, set_of = np.unique([format_labels(labels) for labels in label_sets], return_inverse=True)
@@ -216,6 +217,8 @@ def split_groups(
         free[group] = False
         validation[group] = part == "validation"
 
+    if validation_fraction == 0:
+        return np.where(validation[group_of], "validation", "train")
     shared = holds[:, holds.sum(axis=0) > 1].any(axis=1)
     drawn = free & shared
     if sizes[drawn].sum() < 2 * validation_fraction * sizes[free].sum():
@@ -506,7 +509,7 @@ def curate(
     examples["key"] = [cell_key(field, cell) for field, cell in zip(examples["field"], examples["cell"], strict=True)]
     for column, values in zip(LABEL_COLUMNS, matrix[repeated].T, strict=True):
         examples[column] = values
-    examples = _place(examples, rng)
+    examples = place(examples, rng)
     left_out = pd.DataFrame({"field": cells["field"], "cell": cells["cell"], "reason": reason})[reason != ""]
 
     kinds = Counter(reason)
@@ -536,8 +539,12 @@ def curate(
     return examples, summary, left_out.reset_index(drop=True)
 
 
-def _place(examples: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Shuffle each part and give each example its record file and its position in it."""
+def place(examples: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Shuffle each part and give each example its record file and its position in it.
+
+    examples: columns of EXAMPLES but record_shard and position, which are written anew. Returns the examples in the
+    order of the record files.
+    """
     placed = []
     for part in PARTS:
         members = examples[examples["part"] == part]

@@ -966,6 +966,24 @@ def read_cell_truth(path: Path) -> pd.DataFrame:
     return truth
 
 
+def read_controls(configs: Mapping[str, Path | str], model: Path | str | None = None) -> dict[str, dict[str, Any]]:
+    """Read the scores of control trainings on their own validation parts.
+
+    configs: the config.json of each control's model folder, by name; model: that of the real training, whose scores
+    on its own validation part come beside each as ``real_training``. Returns what each config.json has under
+    ``scores``. Raises ValueError naming a file without scores.
+    """
+
+    def scores(path: Path | str) -> dict[str, Any]:
+        found = json.loads(Path(path).read_text(encoding="utf-8")).get("scores")
+        if found is None:
+            raise ValueError(f"{path}: this model folder has no scores; train it with this version of hpaloc")
+        return found
+
+    real = {"real_training": scores(model)} if configs and model else {}
+    return {name: scores(path) | real for name, path in configs.items()}
+
+
 @dataclass(frozen=True)
 class Collection:
     """Where the files of one collection are.
@@ -993,7 +1011,7 @@ def evaluate(
 
     Writes metrics.json (returned too) and per_class.csv, confusion.csv, reliability.csv, pooled.csv, scores.csv, each
     with a first column ``collection``. ``controls`` are the scores of the control trainings by name, see
-    ``score_cells``; the names are those of CONTROLS, one that was not trained is null. See ``evaluate_collection``
+    ``read_controls``; the names are those of CONTROLS, one that was not trained is null. See ``evaluate_collection``
     for what raises.
     """
     metrics: dict[str, Any] = {}

@@ -132,19 +132,6 @@ def pool_cells(p: np.ndarray, called_sets: np.ndarray, group: np.ndarray, n_grou
     )
 
 
-def class_prototypes(features: np.ndarray, single: np.ndarray) -> np.ndarray:
-    """Return the mean feature vector of the cells of each class.
-
-    features (n, d) of labelled cells, single (n,) their only true class (-1: left out). Returns (19, d) float64, a
-    row of nan for a class without a cell.
-    """
-    prototypes = np.full((N_CLASSES, features.shape[1]), np.nan)
-    for index in range(N_CLASSES):
-        if (single == index).any():
-            prototypes[index] = features[single == index].mean(axis=0, dtype=np.float64)
-    return prototypes
-
-
 def read_prototypes(path: Path) -> np.ndarray | None:
     """Read the class prototypes of a model folder from its thresholds.json, key ``prototypes``.
 

@@ -22,7 +22,7 @@ import tensorflow as tf
 from sklearn.metrics import f1_score
 
 import hpaloc
-from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, label_matrix
+from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, class_prototypes, label_matrix
 from hpaloc.files import atomic_directory, digest
 from hpaloc.model import (
     NEGATIVE_RULES,
@@ -101,19 +101,25 @@ class Augmentation(keras.layers.Layer):
     """Turn, mirror and relight each tile of a batch (n, S, S, colours) 0..255, when training.
 
     One of the 8 dihedral views at random; then, for every colour on its own, contrast times 1 ± ``contrast`` around the
-    mean of the tile, and ± ``brightness`` of full scale. The ranges of the method: METHOD.md, "The steps".
+    mean of the tile, and ± ``brightness`` of full scale. The ranges of the method: METHOD.md, "The steps". Beyond them,
+    for few cells: ``rotation`` turns by any angle, ``zoom`` z scales by e^-z to e^z, ``gain`` g multiplies each colour
+    by e^-g to e^g, uniform in the exponent. What comes in from outside the tile is black, as the padding is.
     """
 
     def __init__(
         self,
         brightness: float = BRIGHTNESS,
         contrast: float = CONTRAST,
+        rotation: bool = False,
+        zoom: float = 0.0,
+        gain: float = 0.0,
         seed: int = 0,
         **settings: Any,
     ) -> None:
         settings.setdefault("dtype", "float32")
         super().__init__(**settings)
         self.brightness, self.contrast = brightness, contrast
+        self.rotation, self.zoom, self.gain = rotation, zoom, gain
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, images: Any, training: bool | None = None) -> Any:
@@ -125,11 +131,45 @@ class Augmentation(keras.layers.Layer):
         images = tf.where(draws[0] < 0.5, tf.reverse(images, [1]), images)
         images = tf.where(draws[1] < 0.5, tf.reverse(images, [2]), images)
         images = tf.where(draws[2] < 0.5, tf.transpose(images, [0, 2, 1, 3]), images)
+        if self.rotation or self.zoom:
+            draws = tf.random.stateless_uniform([2, count], tf.cast(self.seed_generator.next(), tf.int32))
+            images = _turned(
+                images, float(self.rotation) * math.pi / 2 * draws[0], tf.exp(self.zoom * (2.0 * draws[1] - 1.0))
+            )
+        if self.gain:
+            draws = tf.random.stateless_uniform(
+                [count, 1, 1, colours], tf.cast(self.seed_generator.next(), tf.int32), -self.gain, self.gain
+            )
+            images *= tf.exp(draws)
         draws = tf.random.stateless_uniform([2, count, 1, 1, colours], tf.cast(self.seed_generator.next(), tf.int32))
         mean = tf.reduce_mean(images, [1, 2], keepdims=True)
         images = mean + (images - mean) * (1.0 + self.contrast * (2.0 * draws[0] - 1.0))
         images += 255.0 * self.brightness * (2.0 * draws[1] - 1.0)
         return tf.clip_by_value(images, 0.0, 255.0)
+
+
+def _turned(images: Any, angle: Any, scale: Any) -> Any:
+    """Turn each image (n, S, S, c) by its angle in radians and enlarge it by its scale, both (n,), about its centre."""
+    size = images.shape[1]
+    centre = (size - 1) / 2.0
+    cosine, sine = tf.cos(angle) / scale, tf.sin(angle) / scale
+    zero = tf.zeros_like(cosine)
+    transforms = tf.stack(
+        [
+            *(cosine, -sine, centre - centre * (cosine - sine)),
+            *(sine, cosine, centre - centre * (sine + cosine)),
+            *(zero, zero),
+        ],
+        axis=1,
+    )
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(images, tf.float32),
+        transforms=transforms,
+        output_shape=[size, size],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
 
 
 @keras.saving.register_keras_serializable(package="hpaloc")
@@ -181,7 +221,9 @@ class BalancedAccuracy(_Counts):
         super().__init__((2, N_CLASSES), name)
 
     def table(self, labels: Any, probabilities: Any) -> Any:
-        labels *= tf.cast(tf.reduce_sum(labels, 1, keepdims=True) == 1, tf.float32)
+        # Nearly, since the labels of blended cells are sums of fractions.
+        single = tf.abs(tf.reduce_sum(labels, 1, keepdims=True) - 1.0) < 1e-3
+        labels = tf.one_hot(tf.argmax(labels, 1), N_CLASSES) * tf.cast(single, tf.float32)
         hit = tf.cast(tf.argmax(labels, 1) == tf.argmax(probabilities, 1), tf.float32)
         return tf.stack([tf.reduce_sum(labels * hit[:, None], 0), tf.reduce_sum(labels, 0)])
 
@@ -219,6 +261,7 @@ class MacroAUC(_Counts):
         odds = tf.math.log(tf.clip_by_value(probabilities, 1e-6, 1 - 1e-6))
         odds -= tf.math.log1p(-tf.clip_by_value(probabilities, 1e-6, 1 - 1e-6))
         bins = tf.cast((odds + 14.0) / 28.0 * self.BINS, tf.int32)
+        labels = tf.round(labels)
         place = tf.one_hot(tf.clip_by_value(bins, 0, self.BINS - 1), self.BINS)
         return tf.stack([tf.einsum("nc,ncb->cb", labels, place), tf.einsum("nc,ncb->cb", 1.0 - labels, place)])
 
@@ -273,20 +316,52 @@ def statistics_renewal(model: keras.Model) -> Callable[[Iterable[Any]], None]:
 class _RestartableEpochs:
     """The training batches, shuffled by seed and epoch alone, so that a resumed run sees what an unbroken one sees."""
 
-    def __init__(self, examples: tf.data.Dataset, count: int, batch_size: int, seed: int, cache: bool) -> None:
+    def __init__(
+        self, examples: tf.data.Dataset, count: int, batch_size: int, seed: int, cache: bool, mixup: float = 0.0
+    ) -> None:
         self.epoch = 0
+        self.batch_size = min(batch_size, count)
         examples = examples.cache() if cache else examples
         buffer = count if cache else min(count, SHUFFLE_BUFFER)
         # Asked for the epoch whenever Keras starts to iterate; a seed fixed in the graph would forget it on resuming.
         epochs = tf.data.Dataset.from_generator(
             lambda: iter([self.epoch]), output_signature=tf.TensorSpec((), tf.int64)
         )
-        shuffled = epochs.flat_map(lambda epoch: examples.shuffle(buffer, seed=seed * 1_000_003 + epoch))
+        shuffled = epochs.flat_map(lambda epoch: self._epoch(examples, buffer, seed * 1_000_003 + epoch, mixup))
         self.plain, self.cached = examples, cache
-        self.batch_size = min(batch_size, count)
-        batches = shuffled.batch(self.batch_size, drop_remainder=True)
         self.steps = count // self.batch_size
-        self.batches = batches.apply(tf.data.experimental.assert_cardinality(self.steps)).prefetch(tf.data.AUTOTUNE)
+        self.batches = shuffled.apply(tf.data.experimental.assert_cardinality(self.steps)).prefetch(tf.data.AUTOTUNE)
+
+    def _epoch(self, examples: tf.data.Dataset, buffer: int, seed: Any, mixup: float) -> tf.data.Dataset:
+        batches = examples.shuffle(buffer, seed=seed).batch(self.batch_size, drop_remainder=True)
+        if not mixup:
+            return batches
+        numbered = batches.enumerate()
+        return numbered.map(
+            lambda step, batch: mixed(*batch, mixup, tf.stack([tf.cast(seed, tf.int64), step])),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+
+def mixed(images: Any, labels: Any, weights: Any, share: float, seed: Any) -> tuple[Any, Any, Any]:
+    """Blend a share of the cells of a batch, at random, each with another cell of the batch.
+
+    images (n, S, S, c), labels (n, 19) and weights (n,) become float32 sums in the proportion λ : 1 - λ, λ uniform
+    from 0.5 to 1. ``seed`` (2,) integers. The source of the idea: Zhang et al. 2018 (arXiv:1710.09412), who draw λ
+    from a beta distribution; two cells of known blend also teach what a mixture of locations looks like.
+    """
+    count = tf.shape(images)[0]
+    draws = tf.random.stateless_uniform([3, count], seed)
+    others = tf.argsort(draws[0])
+    kept = tf.where(draws[1] < share, 0.5 + 0.5 * draws[2], 1.0)
+
+    def blend(values: Any) -> Any:
+        values = tf.cast(values, tf.float32)
+        part = tf.reshape(kept, tf.concat([[count], tf.ones([tf.rank(values) - 1], tf.int32)], 0))
+        return part * values + (1.0 - part) * tf.gather(values, others)
+
+    return blend(images), blend(labels), blend(weights)
 
 
 class _StartOfEpoch(keras.callbacks.Callback):
@@ -350,7 +425,10 @@ class _Diary(keras.callbacks.Callback):
             log.info("resuming at epoch %d", first)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self.start = time.monotonic()
+        self.start = self.trained = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self.trained = time.monotonic()
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self.trained = time.monotonic()
@@ -398,7 +476,7 @@ class _Best(keras.callbacks.Callback):
 def fit(
     network: keras.Model,
     train: tf.data.Dataset,
-    validation: tf.data.Dataset,
+    validation: tf.data.Dataset | None,
     counts: tuple[int, int],
     settings: Mapping[str, Any],
     seed: int,
@@ -407,8 +485,9 @@ def fit(
     """Train a classifier in place, to the weights of its best epoch.
 
     ``train`` and ``validation`` yield (image (S, S, c) uint8, label (19,) float32, weight float32), ``counts`` how
-    many. ``settings`` is the section ``train`` of the config. ``work_dir`` keeps what a later call needs to go on
-    after a kill (backup/, best.weights.h5), and afterwards last.weights.h5, history.csv and TensorBoard's logs/.
+    many; without ``validation`` the weights are those of the last epoch. ``settings`` is the section ``train`` of the
+    config. ``work_dir`` keeps what a later call needs to go on after a kill (backup/, best.weights.h5), and afterwards
+    last.weights.h5, history.csv and TensorBoard's logs/.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     # Not 0, with which tf.data cannot draw the order of an epoch from a seed that is a tensor.
@@ -416,18 +495,25 @@ def fit(
     size, planes = network.input_shape[1], network.input_shape[3]
     tile_bytes = size * size * planes
     epochs = _RestartableEpochs(
-        train, counts[0], settings["batch_size"], seed, cache=counts[0] * tile_bytes <= CACHE_BYTES
+        train,
+        counts[0],
+        settings["batch_size"],
+        seed,
+        cache=counts[0] * tile_bytes <= CACHE_BYTES,
+        mixup=settings.get("mixup", 0.0),
     )
-    validation = validation.cache() if counts[1] * tile_bytes <= CACHE_BYTES / 4 else validation
-    validation = validation.batch(max(settings["batch_size"], 64)).prefetch(tf.data.AUTOTUNE)
+    if validation is not None:
+        validation = validation.cache() if counts[1] * tile_bytes <= CACHE_BYTES / 4 else validation
+        validation = validation.batch(max(settings["batch_size"], 64)).prefetch(tf.data.AUTOTUNE)
     plain = epochs.plain.map(lambda image, label, weight: image).batch(epochs.batch_size, drop_remainder=True)
     plain = plain.take(STATISTICS_BATCHES)
 
     def rate(epoch: int) -> float:
         return learning_rate(epoch, **settings["learning_rate"])
 
+    kinds = ("brightness", "contrast", "rotation", "zoom", "gain")
     augmentation = Augmentation(
-        settings.get("brightness", BRIGHTNESS), settings.get("contrast", CONTRAST), seed, name="augmentation"
+        **{kind: settings[kind] for kind in kinds if kind in settings}, seed=seed, name="augmentation"
     )
     inputs = keras.Input(network.input_shape[1:], name="tile")
     trainer = keras.Model(inputs, network(augmentation(inputs)), name="trainer")
@@ -451,7 +537,8 @@ def fit(
     log.info("input pipeline alone, first pass: %.0f examples/s", seen / (time.monotonic() - start))
 
     diary = _Diary(work_dir / "history.csv", rate, epochs.steps * epochs.batch_size)
-    best = _Best(network, work_dir / "best.weights.h5", diary)
+    statistics = _Statistics(network, plain)
+    best = [] if validation is None else [_Best(network, work_dir / "best.weights.h5", diary)]
     trainer.fit(
         epochs.batches,
         validation_data=validation,
@@ -461,14 +548,17 @@ def fit(
         callbacks=[
             _Backup(work_dir / "backup"),
             _StartOfEpoch(rate, epochs, random, seed),
-            _Statistics(network, plain),
+            statistics,
             diary,
-            best,
+            *best,
             keras.callbacks.TensorBoard(work_dir / "logs", write_graph=False),
         ],
     )
+    if validation is None:
+        statistics.renew(plain)
     network.save_weights(work_dir / "last.weights.h5")
-    network.load_weights(work_dir / "best.weights.h5")
+    if validation is not None:
+        network.load_weights(work_dir / "best.weights.h5")
 
 
 def fit_thresholds(labels: np.ndarray, probabilities: np.ndarray, fewest: int = 5) -> np.ndarray:
@@ -542,7 +632,8 @@ def train_model(
 
     ``dataset_dir`` holds the folders train and validation of TFRecords, ``examples`` is their table. ``work_dir``
     (default: ``out_dir`` with .work at its end) keeps epochs, so that a killed call goes on where it stopped; it is
-    removed at the end. The folder gets model.keras (weights of the epoch of lowest validation loss), config.json,
+    removed at the end. The folder gets model.keras (weights of the epoch of lowest validation loss, or
+    of the last where no cell validates), config.json,
     thresholds.json, history.csv, checksums.json, card.md and logs/ (TensorBoard, last.weights.h5). Raises
     TrainingError for data that cannot be trained on, NoGpuError, ModelError.
     """
@@ -552,9 +643,8 @@ def train_model(
     keras.utils.set_random_seed(seed)
     table = pq.read_table(examples, columns=["part", "field", "weight", "origin", *LABEL_COLUMNS]).to_pandas()
     parts = {part: table[table["part"] == part] for part in ("train", "validation")}
-    for part, rows in parts.items():
-        if rows.empty:
-            raise TrainingError(f"{examples}: there is no example of the part {part}")
+    if parts["train"].empty:
+        raise TrainingError(f"{examples}: there is no example of the part train")
     if settings["head"] == "softmax" and (table[list(LABEL_COLUMNS)].sum(axis=1) != 1).any():
         raise TrainingError(
             "train.head: softmax needs exactly one location a cell; use sigmoid or curation.labels: single"
@@ -562,9 +652,14 @@ def train_model(
     counts = {part: len(rows) for part, rows in parts.items()}
     weights = class_weights(label_counts(parts["train"]), settings["class_weight_m"])
     log.info("%d training cells, %d validation cells", counts["train"], counts["validation"])
+    if not counts["validation"]:
+        log.warning(
+            "no cell validates: every epoch is run, the last is kept, and thresholds are those of training cells"
+        )
     datasets = {
         part: training_dataset(Path(dataset_dir) / part, examples, settings["channels"], settings["input_size"])
         for part in parts
+        if counts[part]
     }
 
     def weigh(image: Any, label: Any, weight: Any) -> tuple[Any, Any, Any]:
@@ -584,13 +679,14 @@ def train_model(
         fit(
             network,
             datasets["train"].map(weigh),
-            datasets["validation"].map(weigh),
+            datasets["validation"].map(weigh) if counts["validation"] else None,
             (counts["train"], counts["validation"]),
             settings,
             seed,
             work_dir,
         )
-        decision, scores = _decide(network, datasets["validation"], settings)
+        judged = "validation" if counts["validation"] else "train"
+        decision, scores = _decide(network, datasets[judged], settings, judged)
     history = pd.read_csv(work_dir / "history.csv")
     config = {
         "network": "ResNet-50",
@@ -605,10 +701,11 @@ def train_model(
             "scale": "divided by the white level of the field and colour, clipped to 0..1, times 255, rounded",
             "resize": "bilinear, antialiased, to input_size",
         },
+        "scores": {"part": judged, "cells": counts[judged]} | scores,
         "precision": policy,
         "device": device,
         "seed": seed,
-        "best_epoch": int(history["val_loss"].to_numpy().argmin()),
+        "best_epoch": int(history["val_loss"].to_numpy().argmin()) if counts["validation"] else len(history) - 1,
         "examples": {part: _by_class(rows) for part, rows in parts.items()},
         "class_weights": {name: round(float(weight), 6) for name, weight in zip(NAMES, weights, strict=True)},
         "train": dict(settings),
@@ -636,16 +733,16 @@ def _by_class(examples: pd.DataFrame) -> dict[str, int]:
 
 
 def _decide(
-    network: keras.Model, validation: tf.data.Dataset, settings: Mapping[str, Any]
+    network: keras.Model, cells: tf.data.Dataset, settings: Mapping[str, Any], part: str
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Fit thresholds and the rule for Negative on the validation cells; return (thresholds.json, scores)."""
+    """Fit thresholds, the rule for Negative and prototypes on the cells of a part; return (thresholds.json, scores)."""
     forward = averaged(network, VALIDATION_VIEWS)
     outputs, truths = [], []
-    for images, labels, _ in validation.batch(settings["batch_size"]):
+    for images, labels, _ in cells.batch(settings["batch_size"]):
         outputs.append(forward(images)[0].numpy())
         truths.append(labels.numpy())
     probabilities, labels = np.concatenate(outputs), np.concatenate(truths)
-    decision: dict[str, Any] = {"fitted_on": "validation", "views": VALIDATION_VIEWS, "cells": len(labels)}
+    decision: dict[str, Any] = {"fitted_on": part, "views": VALIDATION_VIEWS, "cells": len(labels)}
     if settings["head"] == "sigmoid":
         values = fit_thresholds(labels, probabilities)
         decision["criterion"] = "best F1 of the class; Negative where no location reaches its threshold"
@@ -658,6 +755,11 @@ def _decide(
     probabilities = settle_negative(probabilities, decision["negative_rule"])
     sets = label_matrix(label_sets(probabilities, decision_thresholds(decision)))
     single = labels.sum(axis=1) == 1
+    prototypes = class_prototypes(probabilities, np.where(single, labels.argmax(axis=1), -1))
+    decision["prototypes"] = {
+        name: None if np.isnan(row).any() else np.round(row, 6).tolist()
+        for name, row in zip(NAMES, prototypes, strict=True)
+    }
     hits = probabilities[single].argmax(axis=1) == labels[single].argmax(axis=1)
     truth = labels[single].argmax(axis=1)
     scores = {
@@ -667,6 +769,7 @@ def _decide(
     }
     if single.any():
         scores |= {
+            "classes": len(np.unique(truth)),
             "accuracy": float(hits.mean()),
             "balanced_accuracy": float(np.mean([hits[truth == index].mean() for index in np.unique(truth)])),
         }
@@ -682,6 +785,7 @@ def model_card(
 ) -> str:
     """Return the model card, a Markdown page: what the model takes and gives, its data, its scores, its limits."""
     best = history.iloc[config["best_epoch"]]
+    prefix = "val_" if decision["fitted_on"] == "validation" else ""
     rows = [
         f"| {index} | {name} | {config['examples']['train'][name]} | {config['examples']['validation'][name]} "
         f"| {config['class_weights'][name]:.3f} | {(decision['thresholds'] or {}).get(name, '')} |"
@@ -713,14 +817,17 @@ def model_card(
             "|---|---|---|---|---|---|",
             *rows,
             "",
-            "## Scores on the validation cells",
+            f"## Scores on the {decision['fitted_on']} cells",
             "",
-            *(f"- {name.replace('_', ' ')}: {value:.4f}" for name, value in sorted(scores.items())),
-            f"- epoch {config['best_epoch']} of {len(history)}: loss {best['val_loss']:.4f}, AUC {best['val_auc']:.4f} "
-            "(one view)",
+            *(f"- {name.replace('_', ' ')}: {value:.4g}" for name, value in sorted(scores.items())),
+            f"- epoch {config['best_epoch']} of {len(history)}: loss {best[prefix + 'loss']:.4f}, AUC "
+            f"{best[prefix + 'auc']:.4f} (one view)",
             "",
             "Thresholds, the rule for Negative and the epoch were chosen on these same cells, so a score on fields "
-            "apart from them is the one to quote (evaluation/metrics.json).",
+            "apart from them is the one to quote (evaluation/metrics.json)."
+            if prefix
+            else "There was no validation part, so these are scores of the very cells that trained the network and say "
+            "nothing of others; quote one on other fields (evaluation/metrics.json).",
             "",
             "## Limits",
             "",

@@ -162,6 +162,13 @@ def test_the_sheet_s_own_split_is_kept():
         curation.split_groups(sets, groups, 0.25, 1, ["test", *[None] * 7])
 
 
+def test_with_a_fraction_of_0_only_what_the_sheet_names_validates():
+    sets, groups = [(0,), (1,), (1,)], ["a", "b", "c"]
+    assert curation.split_groups(sets, groups, 0.0, 1).tolist() == ["train"] * 3
+    assert curation.split_groups(sets, groups, 0.0, 1, [None, "validation", None]).tolist()[1] == "validation"
+    assert curation.split_groups([(4,)], ["a"], 0.0, 1).tolist() == ["train"]
+
+
 def flip(value, *positions):
     for position in positions:
         value ^= 1 << position

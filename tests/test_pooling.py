@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hpaloc import pooling, rle
-from hpaloc.classes import N_CLASSES, label_vector
+from hpaloc.classes import N_CLASSES, class_prototypes, label_vector
 
 WIDTH = 8
 
@@ -230,7 +230,7 @@ def test_fractions_of_a_mixture_of_prototypes_are_found_again() -> None:
     generator = np.random.default_rng(5)
     features = generator.random((60, 30))
     single = np.repeat([0, 5, 16], 20)
-    prototypes = pooling.class_prototypes(features, single)
+    prototypes = class_prototypes(features, single)
     assert np.isnan(prototypes[1]).all()
     true = np.array([[0.2, 0.0, 0.8], [0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
     mixed = 3.0 * true @ prototypes[[0, 5, 16]]

@@ -7,7 +7,7 @@ from model_inputs import patterned_tiles, write_model_folder, write_tile_shard
 from hpaloc import prediction
 from hpaloc.classes import N_CLASSES, NEGATIVE, format_labels
 from hpaloc.model import ModelError, NoGpuError, averaged, classifier, label_sets, settle_negative
-from hpaloc.prediction import PredictionError, predict_shard
+from hpaloc.prediction import PredictionError, lean_on_field, predict_shard
 from hpaloc.training import statistics_renewal
 
 SIZE = 32
@@ -91,3 +91,32 @@ def test_missing_tiles_folders_and_gpus_are_errors(folder, shard, tmp_path):
         predict_shard(tmp_path, paths(tile_folder), cells, out, 1, 4, "none")
     with pytest.raises(NoGpuError):
         predict_shard(folder, paths(tile_folder), cells, out, 1, 4, "required")
+
+
+def test_a_call_leans_on_its_field_as_far_as_asked():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(N_CLASSES), 7)
+    fields = ["a"] * 4 + ["b"] * 3
+    np.testing.assert_allclose(lean_on_field(p, fields, 0.0), p)
+    mean = np.repeat([p[:4].mean(0), p[4:].mean(0)], [4, 3], axis=0)
+    np.testing.assert_allclose(lean_on_field(p, fields, 1.0), mean)
+    half = lean_on_field(p, fields, 0.5, normalise=True)
+    np.testing.assert_allclose(half.sum(1), 1)
+    assert (half.argmax(1) == (p * mean).argmax(1)).all()
+
+
+def test_fields_torn_by_batches_lean_on_all_their_cells(folder, shard, tmp_path):
+    tile_folder, _ = shard
+    arguments = (folder, paths(tile_folder), tile_folder / "cells.parquet")
+    tables = []
+    # Five cells a field: batches of 3 tear fields apart, one of 64 holds them all.
+    for weight, batch_size in ((0.0, 64), (0.7, 64), (0.7, 3)):
+        predict_shard(
+            *arguments, tmp_path / "p.parquet", 1, batch_size, "none", precision="float32", field_weight=weight
+        )
+        tables.append(pq.read_table(tmp_path / "p.parquet"))
+    arrays = [np.stack([table[f"p_{index}"].to_numpy() for index in range(N_CLASSES)], axis=1) for table in tables]
+    names = tables[0]["field"].to_pylist()
+    np.testing.assert_allclose(arrays[1], lean_on_field(arrays[0], names, 0.7), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(arrays[2], arrays[1], rtol=1e-3, atol=1e-6)
+    assert tables[2].select(["field", "cell"]).equals(tables[0].select(["field", "cell"]))

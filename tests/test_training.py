@@ -27,6 +27,7 @@ from hpaloc.training import (
     fit,
     fit_thresholds,
     learning_rate,
+    mixed,
     statistics_renewal,
     train_model,
 )
@@ -140,6 +141,46 @@ def test_augmentation_turns_and_relights_each_tile_on_its_own():
     layer = Augmentation(seed=3)
     assert np.array_equal(layer(batch, training=False), batch)
     assert layer(batch, training=True).numpy().min() >= 0
+
+
+def test_augmentation_by_any_angle_size_and_exposure():
+    place = np.arange(33) - 16.0
+    blob = (np.hypot(place[:, None], place[None]) < 8).astype(np.float32) * 100
+    batch = np.repeat(blob[None, ..., None], 300, axis=0).repeat(2, axis=3)
+    none = {"brightness": 0.0, "contrast": 0.0, "seed": 1}
+    turned = Augmentation(**none, rotation=True)(batch, training=True).numpy()
+    # A disc in the middle looks the same from every side.
+    assert np.abs(turned - batch).mean() < 2
+    areas = Augmentation(**none, zoom=0.2)(batch, training=True).numpy()[..., 0].sum((1, 2)) / blob.sum()
+    assert 0.95 * np.exp(-0.4) < areas.min() < np.exp(-0.3)
+    assert np.exp(0.3) < areas.max() < 1.05 * np.exp(0.4)
+    gains = Augmentation(**none, gain=0.5)(batch, training=True).numpy()[:, 16, 16] / 100
+    assert np.exp(-0.5) <= gains.min() < np.exp(-0.45)
+    assert np.exp(0.45) < gains.max() <= np.exp(0.5)
+    assert abs(np.corrcoef(gains.T)[0, 1]) < 0.2
+    stroke = np.zeros((1, 33, 33, 1), np.float32)
+    stroke[0, 16, 16:30] = 200
+    ends = [
+        np.unravel_index(np.argmax(image[..., 0] * np.hypot(place[:, None], place[None])), (33, 33))
+        for image in Augmentation(**none, rotation=True)(np.repeat(stroke, 200, axis=0), training=True).numpy()
+    ]
+    angles = np.sort([np.arctan2(y - 16, x - 16) for y, x in ends])
+    assert np.diff(angles).max() < 0.3
+
+
+def test_blended_cells_share_images_labels_and_weights():
+    labels = label_matrix([(index % 5,) for index in range(400)])
+    images = np.broadcast_to(labels.argmax(1).astype(np.uint8)[:, None, None, None] * 50, (400, 4, 4, 2))
+    blended = [array.numpy() for array in mixed(images, labels, np.ones(400, np.float32), 0.25, [1, 2])]
+    assert [array.dtype for array in blended] == [np.float32] * 3
+    np.testing.assert_allclose(blended[1].sum(1), 1, atol=1e-5)
+    assert blended[1].max(1).min() >= 0.5 - 1e-5
+    touched = (blended[1].max(1) < 1).mean()
+    # A quarter are blended, a fifth of them with a cell of the same class.
+    assert 0.13 < touched < 0.28
+    np.testing.assert_allclose(blended[0][:, 0, 0, 0], blended[1] @ np.arange(N_CLASSES) * 50, rtol=1e-4, atol=1e-3)
+    same = mixed(images, labels, np.ones(400, np.float32), 0.25, [1, 2])
+    assert np.array_equal(same[0], blended[0])
 
 
 def test_the_fused_adam_takes_the_steps_of_adam():
@@ -313,6 +354,9 @@ def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
     assert config["seed"] == 3
     assert config["versions"]["tensorflow"] == tf.__version__
     assert len(decision["thresholds"]) == N_CLASSES - 1
+    assert len(decision["prototypes"]["Nucleoplasm"]) == N_CLASSES
+    assert decision["prototypes"]["Golgi apparatus"] is None
+    assert (config["scores"]["part"], config["scores"]["cells"], config["scores"]["classes"]) == ("validation", 9, 3)
     assert set(json.loads((folder / "checksums.json").read_text())) == names - {"checksums.json", "logs"}
     card = (folder / "card.md").read_text()
     assert "18 cells of" in card
@@ -322,15 +366,30 @@ def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
 
 def test_data_that_cannot_be_trained_on_is_named(training_data, tmp_path):
     table = pd.read_parquet(training_data / "examples.parquet")
-    table[table["part"] == "train"].to_parquet(tmp_path / "train_only.parquet")
-    with pytest.raises(TrainingError, match="validation"):
-        train_model(training_data, tmp_path / "train_only.parquet", tmp_path / "model", SETTINGS, seed=3)
+    table[table["part"] == "validation"].to_parquet(tmp_path / "validation_only.parquet")
+    with pytest.raises(TrainingError, match="no example of the part train"):
+        train_model(training_data, tmp_path / "validation_only.parquet", tmp_path / "model", SETTINGS, seed=3)
     table["label_16"] = 1
     table.to_parquet(tmp_path / "several.parquet")
     softmax = SETTINGS | {"head": "softmax"}
     with pytest.raises(TrainingError, match="exactly one location"):
         train_model(training_data, tmp_path / "several.parquet", tmp_path / "model", softmax, seed=3)
     assert not (tmp_path / "model").exists()
+
+
+def test_without_a_validation_part_the_last_epoch_is_kept(training_data, tmp_path, caplog):
+    table = pd.read_parquet(training_data / "examples.parquet")
+    table[table["part"] == "train"].to_parquet(tmp_path / "examples.parquet")
+    settings = SETTINGS | {"epochs": 2, "mixup": 0.5, "rotation": True, "zoom": 0.1, "gain": 0.3}
+    train_model(training_data, tmp_path / "examples.parquet", tmp_path / "model", settings, seed=3)
+    assert "no cell validates" in caplog.text
+    _, config, decision = load_folder(tmp_path / "model")
+    assert config["best_epoch"] == 1
+    assert decision["fitted_on"] == config["scores"]["part"] == "train"
+    history = pd.read_csv(tmp_path / "model" / "history.csv")
+    assert len(history) == 2
+    assert "val_loss" not in history
+    assert "say nothing of others" in " ".join((tmp_path / "model" / "card.md").read_text().split())
 
 
 @pytest.mark.slow

@@ -52,6 +52,7 @@ def folder(tmp_path_factory):
         folder / "config.yaml",
         collections={
             "train": {"sheet": "train.csv", "labels": True, "simulate": {"shape": [512, 512]}},
+            "first": {"sheet": "train.csv", "labels": True, "simulate": {"shape": [512, 512], "density": 0.7}},
             "test": {
                 "sheet": "test.csv",
                 "images": ["images/{id}_{colour}.png", "images/{id}_{colour}.tif"],
@@ -63,7 +64,8 @@ def folder(tmp_path_factory):
         pixel_size=0.16,
         max_rejected_fraction=0.5,
         curation={"labels": "all", "validation_fraction": 0.25},
-        train={"input_size": 32, "epochs": 1, "batch_size": 16},
+        train={"input_size": 32, "epochs": 1, "batch_size": 16, "pretraining": {"collection": "first", "epochs": 1}},
+        evaluation={"controls": ["shuffled_labels"]},
         predict={"views": 2},
     )
     snakemake(folder)

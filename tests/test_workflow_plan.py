@@ -38,6 +38,24 @@ def test_the_plan_lists_every_stage(folder):
     assert jobs["explore_data"] == jobs["report_zip"] == 1
 
 
+def test_a_first_training_and_controls_are_trained_beside_the_model(folder):
+    collections = config()["collections"] | {"first": {"sheet": "train.csv", "labels": True, "simulate": {}}}
+    settings = {"train": {"pretraining": {"collection": "first"}}, "evaluation": {"controls": ["shuffled_labels"]}}
+    write_config(folder / "config.yaml", **config() | {"collections": collections} | settings)
+    jobs, shards = planned(folder)
+    for rule in ("curate", "records", "train"):
+        assert jobs[rule] == 1
+    assert jobs["curate_pretraining"] == jobs["records_pretraining"] == jobs["pretrain"] == 1
+    assert jobs["control"] == jobs["records_control"] == jobs["train_control"] == 1
+    # The collection of the first training is neither predicted nor scored.
+    assert jobs["predict"] == 1
+    assert shards["predict"] == {"collection=test, shard=000"}
+    settings["train"]["pretraining"]["collection"] = "train"
+    write_config(folder / "config.yaml", **config() | {"collections": collections} | settings)
+    text = snakemake(folder, "--dry-run", check=False).stdout
+    assert "train.pretraining.collection: 'train' is the collection that trains at last" in text
+
+
 def test_explore_needs_sheets_and_images_only(folder):
     jobs, _ = planned(folder, "explore")
     assert dict(jobs) == {"explore_data": 1, "explore": 1}

@@ -16,6 +16,7 @@ from hpaloc.config import (
     check_model,
     check_training,
     complete,
+    training_collections,
 )
 from hpaloc.sheet import SheetError, scan_collection, shards_of, simulated_folder
 from hpaloc.version import room_version
@@ -38,11 +39,19 @@ except (ConfigError, SheetError) as error:
     raise WorkflowError(str(error))
 
 TRAINING = config["train"]["collection"]
+PRETRAINING = None if config["model"]["path"] else config["train"]["pretraining"]
+CONTROLS = [] if config["model"]["path"] else config["evaluation"]["controls"]
+# What changes the weights of the network; where it runs does not.
+TRAIN_SETTINGS = {key: value for key, value in config["train"].items() if key not in ("gpu", "pretraining")}
 CHANNELS = config["train"]["channels"]
 MODEL = config["model"]["path"] or "results/model"
 PREDICTED = config["predict"]["collections"]
 # A model is not scored on the cells it was trained on; history.csv and the model card have its validation scores.
-SCORED = [name for name in PREDICTED if COLLECTIONS[name]["labels"] and (config["model"]["path"] or name != TRAINING)]
+SCORED = [
+    name
+    for name in PREDICTED
+    if COLLECTIONS[name]["labels"] and (config["model"]["path"] or name not in training_collections(config))
+]
 # The figures of the data are of the collection that trains or, where it is not there, of the first labelled one.
 LABELLED = [name for name in (TRAINING, *COLLECTIONS) if COLLECTIONS.get(name, {}).get("labels")]
 EXPLORED = [*LABELLED, *COLLECTIONS][0]
@@ -137,13 +146,38 @@ def model_outputs(wildcards):
     return expand("results/figures/{name}.{suffix}", name=TRAINING_FIGURES, suffix=["svg", "png"])
 
 
-def training_collection(wildcards):
-    """Return the training collection once the configuration is known to be fit for training.
+def to_curate(collection):
+    """Return the input function of the curation of a collection.
 
-    Checked here and not before, since figures of the data or predictions need nothing to train on.
+    Whether the configuration is fit for training is checked here and not before, since figures of the data or
+    predictions need nothing to train on.
     """
-    check_training(config)
-    return TRAINING
+
+    def inputs(wildcards):
+        check_training(config)
+        return {
+            "cells": of_shards("results/cells/{collection}/{shard}.parquet", collection),
+            "fields": of_shards("results/cells/{collection}/{shard}.fields.parquet", collection),
+            "truth": truth_files(collection) if TRUE_LABELS else [],
+            "masks": of_shards("results/segmentation/{collection}/{shard}", collection) if TRUE_LABELS else [],
+        }
+
+    return inputs
+
+
+def tiles_of(collection):
+    """Return the input function of the tiles of a collection, colour by colour within each shard."""
+
+    def inputs(wildcards):
+        check_training(config)
+        return expand(
+            "results/tiles/{collection}/{shard}/{colour}.tfrecord",
+            collection=collection,
+            shard=SHARDS[collection],
+            colour=COLOURS,
+        )
+
+    return inputs
 
 
 def model_files(wildcards):
@@ -153,7 +187,7 @@ def model_files(wildcards):
 
 def used_collections(wildcards):
     """Return the names of the collections that this run trains on or predicts."""
-    return list(dict.fromkeys([*PREDICTED, *([] if config["model"]["path"] else [TRAINING])]))
+    return list(dict.fromkeys([*PREDICTED, *([] if config["model"]["path"] else training_collections(config))]))
 
 
 def predict_outputs(wildcards):

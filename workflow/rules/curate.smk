@@ -9,18 +9,7 @@ Steps: filter, label, add negatives, split by group, oversample.
 rule curate:
     """Choose and label the cells that train and validate the model."""
     input:
-        cells=lambda wildcards: of_shards(
-            "results/cells/{collection}/{shard}.parquet",
-            training_collection(wildcards),
-        ),
-        fields=lambda wildcards: of_shards(
-            "results/cells/{collection}/{shard}.fields.parquet",
-            training_collection(wildcards),
-        ),
-        truth=lambda wildcards: (truth_files(training_collection(wildcards)) if TRUE_LABELS else []),
-        masks=lambda wildcards: (
-            of_shards("results/segmentation/{collection}/{shard}", TRAINING) if TRUE_LABELS else []
-        ),
+        unpack(to_curate(TRAINING)),
     output:
         examples="results/dataset/examples.parquet",
         summary=report(

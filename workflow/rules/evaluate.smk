@@ -16,6 +16,8 @@ rule evaluate:
         ),
         masks=[folder for name in SCORED for folder in of_shards("results/segmentation/{collection}/{shard}", name)],
         truth=[path for name in SCORED for path in truth_files(name)],
+        controls=expand("results/controls/{control}/model/config.json", control=CONTROLS),
+        model=f"{MODEL}/config.json" if CONTROLS else [],
     output:
         metrics=report(
             "results/evaluation/metrics.json",
@@ -55,6 +57,7 @@ rule evaluate:
         runtime=grows(60),
     params:
         truth={name: truth(name) for name in SCORED},
+        controls=CONTROLS,
         seed=config["seed"],
         version=room_version("metrics", "figures"),
     script:

@@ -28,6 +28,7 @@ rule predict:
     params:
         model=MODEL,
         views=config["predict"]["views"],
+        field_weight=config["predict"]["field_weight"],
         version=room_version("prediction"),
     script:
         "../scripts/predict.py"

@@ -10,12 +10,7 @@ rule records:
     """Write the tiles of the examples as shuffled TFRecord shards."""
     input:
         examples="results/dataset/examples.parquet",
-        tiles=lambda wildcards: expand(
-            "results/tiles/{collection}/{shard}/{colour}.tfrecord",
-            collection=TRAINING,
-            shard=SHARDS[training_collection(wildcards)],
-            colour=COLOURS,
-        ),
+        tiles=tiles_of(TRAINING),
     output:
         directory(expand("results/dataset/{part}", part=["train", "validation"])),
     log:

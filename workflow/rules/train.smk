@@ -11,6 +11,7 @@ rule train:
     input:
         examples="results/dataset/examples.parquet",
         parts=expand("results/dataset/{part}", part=["train", "validation"]),
+        start=(expand("results/pretraining/model/{name}", name=MODEL_FILES) if PRETRAINING else []),
     output:
         expand("results/model/{name}", name=MODEL_FILES),
         history=report(
@@ -32,7 +33,10 @@ rule train:
         mem_mb=grows(16000),
         runtime=grows(1440),
     params:
-        train={key: value for key, value in config["train"].items() if key != "gpu"},
+        train={
+            **TRAIN_SETTINGS,
+            **({"weights": "results/pretraining/model/model.keras"} if PRETRAINING else {}),
+        },
         seed=config["seed"],
         version=room_version("training"),
     script:
@@ -71,3 +75,13 @@ rule training_curves:
         version=room_version("figures"),
     script:
         "../scripts/training_curves.py"
+
+
+if PRETRAINING:
+
+    include: "pretrain.smk"
+
+
+if CONTROLS:
+
+    include: "controls.smk"

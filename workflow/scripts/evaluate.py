@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hpaloc.figures import evaluation
-from hpaloc.metrics import Collection, evaluate
+from hpaloc.metrics import Collection, evaluate, read_controls
 from hpaloc.progress import log_to
 
 
@@ -18,7 +18,8 @@ def main(job):
         for name, truth in job.params.truth.items()
     }
     folder = Path(job.output.metrics).parent
-    evaluate(collections, folder, seed=job.params.seed, threads=job.threads)
+    controls = read_controls(dict(zip(job.params.controls, job.input.controls, strict=True)), job.input.model)
+    evaluate(collections, folder, controls, seed=job.params.seed, threads=job.threads)
     evaluation(folder, folder)
 
 

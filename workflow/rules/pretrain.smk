@@ -1,0 +1,56 @@
+"""A first training, from which the training starts (train.pretraining), such as one on simulated fields.
+
+Inputs: the cells and tiles of its collection.
+Outputs: results/pretraining, with its examples, records and model folder.
+Steps: those of curate, records and train.
+"""
+
+
+use rule curate as curate_pretraining with:
+    input:
+        unpack(to_curate(PRETRAINING["collection"])),
+    output:
+        examples="results/pretraining/examples.parquet",
+        summary="results/pretraining/summary.json",
+        rejected="results/pretraining/rejected_cells.parquet",
+    log:
+        "logs/curate_pretraining.log",
+    benchmark:
+        "benchmarks/curate_pretraining.tsv"
+    params:
+        curation=config["curation"],
+        truth=lambda wildcards: (truth(PRETRAINING["collection"]) if TRUE_LABELS else None),
+        shards=lambda wildcards: SHARDS[PRETRAINING["collection"]],
+        seed=config["seed"],
+        version=room_version("curation"),
+
+
+use rule records as records_pretraining with:
+    input:
+        examples="results/pretraining/examples.parquet",
+        tiles=tiles_of(PRETRAINING["collection"]),
+    output:
+        directory(expand("results/pretraining/{part}", part=["train", "validation"])),
+    log:
+        "logs/records_pretraining.log",
+    benchmark:
+        "benchmarks/records_pretraining.tsv"
+
+
+use rule train as pretrain with:
+    input:
+        examples="results/pretraining/examples.parquet",
+        parts=expand("results/pretraining/{part}", part=["train", "validation"]),
+    output:
+        expand("results/pretraining/model/{name}", name=MODEL_FILES),
+        history="results/pretraining/model/history.csv",
+        card="results/pretraining/model/card.md",
+        logs=directory("results/pretraining/model/logs"),
+    log:
+        "logs/pretrain.log",
+    benchmark:
+        "benchmarks/pretrain.tsv"
+    params:
+        train={**TRAIN_SETTINGS, **PRETRAINING},
+        seed=config["seed"],
+        version=room_version("training"),

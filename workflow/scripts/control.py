@@ -1,0 +1,20 @@
+"""Change the split or the labels of the examples into those of a control."""
+
+import numpy as np
+import pandas as pd
+
+from hpaloc.curation import examples_table, place
+from hpaloc.metrics import control_examples
+from hpaloc.progress import log_to
+from hpaloc.tables import write_table
+
+
+def main(job):
+    examples = pd.read_parquet(job.input[0])
+    changed = control_examples(examples, job.wildcards.control, job.params.fraction, job.params.seed)
+    write_table(job.output[0], examples_table(place(changed, np.random.default_rng(job.params.seed))))
+
+
+if __name__ == "__main__":
+    log_to(snakemake.log[0])
+    main(snakemake)
