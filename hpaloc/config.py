@@ -100,7 +100,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     predicted = filled["predict"]["collections"]
     if predicted is None:
         others = [name for name in filled["collections"] if name not in training_collections(filled)]
-        filled["predict"]["collections"] = others or list(filled["collections"])
+        filled["predict"]["collections"] = others or [filled["train"]["collection"]]
     for name in predicted or ():
         if name not in filled["collections"]:
             raise ConfigError(
