@@ -27,10 +27,10 @@ demo: .venv/installed
 
 # make test-full    run the slow tests too
 test: .venv/installed
-	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow"
 
 test-full: .venv/installed
-	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
 # make lint    check the style of workflow and library
 lint: .venv/installed

@@ -12,7 +12,7 @@ import pytest
 from hpaloc.classes import N_CLASSES
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.slow
 
 
 def make(folder, target):

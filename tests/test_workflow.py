@@ -20,8 +20,6 @@ from hpaloc.sheet import shard_of
 from hpaloc.tfrecord import decode_example, read_records
 
 DATA = ROOT.parent / "shared" / "data" / "hpa-2021"
-# One worker runs all of these: they share the run that the first of them makes.
-pytestmark = pytest.mark.xdist_group("workflow")
 
 TRAINING = ["0", "0", "14", "14", "2", "2", "0|14", "18"]
 TEST = [(0,), (14,), (2, 0)]
