@@ -53,7 +53,8 @@ def cell_levels(
     red: np.ndarray, yellow: np.ndarray, blue: np.ndarray, nuclei: NucleusLevels, size: float
 ) -> CellLevels:
     """Measure the levels of a field from its three channels above background ((h, w) float32, working grid)."""
-    nucleus = (blue > nuclei.floor).astype(np.uint8)
+    # Half of the usual nucleus, not the floor: a haze of blue over whole cells is above that, and leaves no ring.
+    nucleus = (blue > 0.5 * nuclei.usual).astype(np.uint8)
     ring = (cv2.dilate(nucleus, disk(RING / size)) > 0) & (nucleus == 0)
     usual = [float(np.percentile(channel[ring], 60)) if ring.any() else 0.0 for channel in (red, yellow)]
     cytoplasm = max(sum(usual), 1e-3)

@@ -27,6 +27,8 @@ CONDENSED, MIN_PLATE_AREA = 1.3, 8.0
 NECK = 0.65
 # An object dimmer than this share of the field's usual nucleus is the haze of a cell's cytoplasm, not a nucleus.
 DIMMEST = 0.2
+# Signals below this share of the usual nucleus are all one darkness to the logarithm, whatever the depth of the image.
+LOG_UNIT = 0.01
 # How many times brighter than nearly all of the background nuclei must be for the field to have any. Noise alone, cut
 # in two by Otsu's threshold, reaches 2.1.
 SEPARATION = 3.0
@@ -64,7 +66,9 @@ def nucleus_levels(signal: np.ndarray) -> NucleusLevels | None:
     if np.median(bright) <= SEPARATION * np.percentile(dark, 90):
         return None
     # The logarithm finds dim nuclei beside bright ones; half the linear threshold bounds it where only bright ones are.
-    return NucleusLevels(min(float(np.expm1(otsu(np.log1p(signal)))), 0.5 * half), float(np.median(bright)))
+    usual = float(np.median(bright))
+    unit = LOG_UNIT * usual
+    return NucleusLevels(min(unit * float(np.expm1(otsu(np.log1p(signal / unit)))), 0.5 * half), usual)
 
 
 def _parts(landscape: np.ndarray, mask: np.ndarray, radius: float) -> np.ndarray:
