@@ -1,5 +1,6 @@
 """Nuclei in the blue channel: dim beside bright, touching, lobed, with nucleoli, over an uneven background."""
 
+import math
 from dataclasses import dataclass
 
 import cc3d
@@ -25,8 +26,11 @@ MIN_AREA = 16.0  # 2,500 px of 0.08 µm, the least nucleus of hpacellseg
 CONDENSED, MIN_PLATE_AREA = 1.3, 8.0
 # Two lobes joined by less than this share of the narrower one's width, seen in shape and brightness, are two nuclei.
 NECK = 0.65
-# An object dimmer than this share of the field's usual nucleus is the haze of a cell's cytoplasm, not a nucleus.
-DIMMEST = 0.2
+# Two nuclei that touch are darker than this, as a share of the dimmer one's level, along the line between them.
+DARK_LINE = 0.8
+# An object dimmer than this share of the field's usual nucleus is the haze of a cell's cytoplasm, unless it looks like
+# a nucleus: of the size of a cell's, as good as convex, and at most this share as bright beside its edge as within.
+DIMMEST, DIM_AREA, DIM_CONVEX, DIM_BESIDE = 0.2, 35.0, 0.9, 0.25
 # Signals below this share of the usual nucleus are all one darkness to the logarithm, whatever the depth of the image.
 LOG_UNIT = 0.01
 # How many times brighter than nearly all of the background nuclei must be for the field to have any. Noise alone, cut
@@ -102,6 +106,7 @@ def find(signal: np.ndarray, size: float, levels: NucleusLevels) -> np.ndarray:
     landscape = np.where(mask, width * brightness, 0).astype(np.float32)
     nuclei = _merge_lobes(_parts(landscape, mask, 1.2 / size), landscape)
     nuclei = _regrow(nuclei, signal, even, may_be, size)
+    nuclei = _join_unparted(nuclei, signal)
     return _without_debris(nuclei, signal, size, levels)
 
 
@@ -147,6 +152,15 @@ def _regrow(nuclei: np.ndarray, signal: np.ndarray, even: np.ndarray, may_be: np
     return grown
 
 
+def _join_unparted(nuclei: np.ndarray, signal: np.ndarray) -> np.ndarray:
+    """Join nuclei that touch with no dark line between them: lobes of one, or one around a vacuole."""
+    pairs, along = borders(nuclei, signal, np.minimum, "mean")
+    if not len(pairs):
+        return nuclei
+    level = np.asarray(ndimage.median(signal, nuclei, np.arange(int(nuclei.max()) + 1)))
+    return join(nuclei, pairs[along >= DARK_LINE * level[pairs].min(axis=1)])
+
+
 def _without_debris(nuclei: np.ndarray, signal: np.ndarray, size: float, levels: NucleusLevels) -> np.ndarray:
     index = np.arange(int(nuclei.max()) + 1)
     area = np.bincount(nuclei.ravel(), minlength=index.size) * size**2
@@ -154,5 +168,26 @@ def _without_debris(nuclei: np.ndarray, signal: np.ndarray, size: float, levels:
     least = np.where(level > CONDENSED * levels.usual, MIN_PLATE_AREA, MIN_AREA)
     dropped = (area < least) | ~(level >= DIMMEST * levels.usual)
     dropped[0] = False
+    for nucleus in np.flatnonzero(dropped & (area >= DIM_AREA)):
+        dropped[nucleus] = not _stands_out(nuclei, int(nucleus), signal, size, float(level[nucleus]))
     kept = np.where(dropped[nuclei], 0, nuclei)
     return fastremap.renumber(kept.astype(np.int32))[0].astype(np.int32)
+
+
+def _stands_out(nuclei: np.ndarray, nucleus: int, signal: np.ndarray, size: float, level: float) -> bool:
+    """Tell whether a dim object is compact and its edge sharp, as a nucleus is and a haze is not."""
+    rows, columns = np.nonzero(nuclei == nucleus)
+    margin = math.ceil(2.5 / size) + 1
+    box = np.s_[
+        max(0, rows.min() - margin) : rows.max() + margin + 1,
+        max(0, columns.min() - margin) : columns.max() + margin + 1,
+    ]
+    window = nuclei[box]
+    body = (window == nucleus).astype(np.uint8)
+    hull = cv2.fillConvexPoly(np.zeros_like(body), cv2.convexHull(cv2.findNonZero(body)), 1)
+    # From 1 µm, past the blur of the edge, to 2.5 µm; what belongs to another nucleus or its blur does not count.
+    others = cv2.dilate(((window > 0) & (body == 0)).astype(np.uint8), disk(1.0 / size))
+    beside = (cv2.dilate(body, disk(2.5 / size)) > 0) & (cv2.dilate(body, disk(1.0 / size)) == 0) & (others == 0)
+    if body.sum() < DIM_CONVEX * hull.sum() or not beside.any():
+        return False
+    return bool(np.median(signal[box][beside]) <= DIM_BESIDE * level)
