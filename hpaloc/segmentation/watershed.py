@@ -47,8 +47,7 @@ def segment(
     red, yellow = (above_background(grid.reduce(images[colour]), grid.size) for colour in ("red", "yellow"))
     levels = cells.cell_levels(red, yellow, blue, nucleus_levels, grid.size)
     seeds = nuclei.find(blue, grid.size, nucleus_levels)
-    body = (red + yellow) / np.float32(levels.cytoplasm)
-    grown = cells.grow(body, seeds, grid.size, levels)
+    grown = cells.grow(levels.body(red, yellow), seeds, grid.size, levels)
     return share_ids(
         grid.enlarge(seeds, NUCLEUS_SMOOTHING).astype(np.uint32),
         grid.enlarge(grown, CELL_SMOOTHING).astype(np.uint32),
