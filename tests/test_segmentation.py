@@ -144,6 +144,111 @@ def test_a_missing_cytoplasm_channel_is_borne(field, found):
     assert agreement(found[1], segment_field(dark, 0.16, SETTINGS)[1])[0] > 0.9
 
 
+def test_a_dim_or_noisy_cytoplasm_channel_is_borne(field, found):
+    dim = dict(field.images, red=(field.images["red"] * 0.1).astype(np.uint8))
+    f1, mean_iou = agreement(found[1], segment_field(dim, 0.16, SETTINGS)[1])
+    assert f1 > 0.95
+    assert mean_iou > 0.95
+    rng = np.random.default_rng(0)
+    noise = dict(field.images, red=rng.poisson(8, field.cells.shape).astype(np.uint8))
+    absent = dict(field.images, red=np.zeros_like(field.images["red"]))
+    without = segment_field(absent, 0.16, SETTINGS)[1]
+    np.testing.assert_array_equal(segment_field(noise, 0.16, SETTINGS)[1], without)
+
+
+def test_sixteen_bits_and_an_offset_give_the_same_cells(field, found):
+    images = {colour: image.astype(np.uint16) * 200 + 500 for colour, image in field.images.items()}
+    f1, mean_iou = agreement(found[1], segment_field(images, 0.16, SETTINGS)[1])
+    assert f1 == 1
+    assert mean_iou > 0.99
+
+
+def drawn(*nuclei: np.ndarray, cells: list[tuple[int, int, int]], shape=(400, 600)) -> dict[str, np.ndarray]:
+    """A field of 0.08 µm: blue images of nuclei, added, and discs (x, y, radius) of cytoplasm, a little blurred."""
+    body = np.zeros(shape, np.float32)
+    for x, y, radius in cells:
+        cv2.circle(body, (x, y), radius, 90, -1)
+    images = {"red": body, "yellow": body, "blue": np.sum(nuclei, axis=0, dtype=np.float32)}
+    return {c: np.clip(cv2.GaussianBlur(image, (0, 0), 3), 0, 255).astype(np.uint8) for c, image in images.items()}
+
+
+def oval(x: int, y: int, a: int, b: int, level: float, shape=(400, 600)) -> np.ndarray:
+    return cv2.ellipse(np.zeros(shape, np.float32), (x, y), (a, b), 0, 0, 360, level, -1)
+
+
+def test_nuclei_that_touch_are_two_where_a_dark_line_parts_them():
+    pair = np.maximum(oval(255, 200, 45, 60, 120), oval(345, 200, 45, 60, 120))
+    cells = [(230, 200, 120), (370, 200, 120)]
+    line = pair.copy()
+    line[:, 295:305] = 0
+    assert segment_field(drawn(line, cells=cells), 0.08, SETTINGS)[1].max() == 2
+    # Bridged over half of their width they are the lobes of one nucleus.
+    bridge = pair.copy()
+    bridge[170:230, 270:330] = 120
+    nuclei, cells = segment_field(drawn(bridge, cells=cells), 0.08, SETTINGS)
+    assert cells.max() == 1
+    assert nuclei[200, 255] == nuclei[200, 345] == 1
+
+
+def test_a_vacuole_does_not_cut_a_nucleus():
+    nucleus = oval(300, 200, 60, 60, 120)
+    cv2.circle(nucleus, (285, 180), 28, 20, -1)
+    cv2.line(nucleus, (285, 180), (285, 100), 20, 20)
+    nuclei, cells = segment_field(drawn(nucleus, cells=[(300, 200, 130)]), 0.08, SETTINGS)
+    assert cells.max() == 1
+    assert nuclei[200, 250] == nuclei[200, 345] == 1
+
+
+def test_nucleoli_are_no_holes_of_a_nucleus():
+    nucleus = oval(300, 200, 70, 55, 120)
+    for x in (270, 330):
+        cv2.circle(nucleus, (x, 200), 14, 15, -1)
+    nuclei, _ = segment_field(drawn(nucleus, cells=[(300, 200, 130)]), 0.08, SETTINGS)
+    assert nuclei[200, 270] == nuclei[200, 330] == nuclei[200, 300] == 1
+
+
+def test_a_dim_nucleus_beside_a_bright_one_is_found_and_a_haze_is_not():
+    bright, dim = oval(150, 200, 50, 50, 220), oval(450, 200, 50, 50, 30)
+    cells = [(150, 200, 120), (450, 200, 120)]
+    nuclei, found = segment_field(drawn(bright, dim, cells=cells), 0.08, SETTINGS)
+    assert found.max() == 2
+    assert nuclei[200, 450] > 0
+    haze = cv2.GaussianBlur(oval(450, 200, 90, 60, 45), (0, 0), 45)
+    nuclei, found = segment_field(drawn(bright, haze, cells=cells), 0.08, SETTINGS)
+    assert found.max() == 1
+    assert nuclei[200, 450] == 0
+
+
+def test_an_uneven_background_is_no_cell():
+    cells = [(150, 200, 120), (450, 200, 120)]
+    images = drawn(oval(150, 200, 50, 50, 100), oval(450, 200, 50, 50, 100), cells=cells)
+    even = segment_field(images, 0.08, SETTINGS)[1]
+    slope = np.linspace(0, 60, 600, dtype=np.float32)
+    uneven = {colour: np.clip(image + slope, 0, 255).astype(np.uint8) for colour, image in images.items()}
+    found = segment_field(uneven, 0.08, SETTINGS)[1]
+    f1, mean_iou = agreement(even, found)
+    assert f1 == 1
+    assert mean_iou > 0.9
+
+
+def test_debris_is_no_cell():
+    nucleus = oval(150, 200, 50, 50, 100)
+    for x, y, radius in ((400, 80, 4), (500, 300, 12), (330, 350, 8)):
+        cv2.circle(nucleus, (x, y), radius, 200, -1)
+    nuclei, cells = segment_field(drawn(nucleus, cells=[(150, 200, 120), (500, 300, 25)]), 0.08, SETTINGS)
+    assert cells.max() == 1
+    assert cells[300, 500] == nuclei[300, 500] == 0
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (20, 700), (3, 5), (301, 17)])
+def test_fields_of_any_size_are_taken(shape):
+    images = drawn(oval(300, 150, 50, 50, 120), cells=[(300, 150, 120)])
+    images = {colour: np.resize(image[100:200, 250:350], shape) for colour, image in images.items()}
+    nuclei, cells = segment_field(images, 0.08, SETTINGS)
+    assert nuclei.shape == cells.shape == shape
+    check_ids(nuclei, cells)
+
+
 def test_a_mitotic_plate_is_a_nucleus():
     blue = np.zeros((400, 400), np.float32)
     cv2.ellipse(blue, (100, 200), (60, 45), 0, 0, 360, 90, -1)

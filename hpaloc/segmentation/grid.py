@@ -108,10 +108,27 @@ def background(image: np.ndarray, size: float) -> np.ndarray:
     shape = tuple(max(1, round(side * coarse)) for side in image.shape)
     small = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), 1.0, borderType=cv2.BORDER_REPLICATE)
+    # An opening keeps a slope, but not within its radius of the field's bright side: the slope is taken out before.
+    slope = _lowest_plane(small)
+    small -= slope
     step = size / coarse
     small = cv2.morphologyEx(small, cv2.MORPH_OPEN, disk(radius / step), borderType=cv2.BORDER_REFLECT)
-    small = cv2.GaussianBlur(small, (0, 0), radius / (2 * step))
+    small = cv2.GaussianBlur(small, (0, 0), radius / (2 * step)) + slope
     return cv2.resize(small, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _lowest_plane(image: np.ndarray) -> np.ndarray:
+    """Fit a plane to the darkest part of a small image: each time to what lies below the last one."""
+    height, width = image.shape
+    down, right = np.mgrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j]
+    terms = np.stack((np.ones(image.size), down.ravel(), right.ravel()), axis=1)
+    values = image.ravel().astype(np.float64)
+    plane = np.full(values.size, np.inf)
+    for _ in range(4):
+        # About half of the pixels stay each time, so the last fit is to the darkest eighth.
+        below = values <= plane + 1e-6
+        plane = terms @ np.linalg.lstsq(terms[below], values[below], rcond=None)[0]
+    return plane.reshape(image.shape).astype(np.float32)
 
 
 def whole(labels: np.ndarray) -> np.ndarray:
