@@ -110,7 +110,8 @@ def test_one_field_can_be_run_without_dask(rows, tmp_path):
     }
     row = segment_to_files(task)
     assert row["status"] == "ok"
-    assert set(row["seconds"]) == {"read", "segment", "write"}
+    assert set(row["seconds"]) == {"read", "filter", "label", "write"}
+    assert all(seconds > 0 for seconds in row["seconds"].values())
 
 
 # A FIFO in place of a channel holds a worker in mid-field until somebody writes or kills it.

@@ -17,6 +17,7 @@ from skimage.transform import resize
 from skimage.util import img_as_float32, img_as_ubyte
 
 from hpaloc.segmentation import weights
+from hpaloc.segmentation.clock import step
 from hpaloc.segmentation.grid import grid_of
 from hpaloc.segmentation.labelling import label_cells
 
@@ -127,5 +128,7 @@ def segment(
     images: red, yellow and blue, (H, W) uint8 or uint16, any size. pixel_size: µm. settings: section `segmentation`
     (weights, device, scale). Returns (nuclei, cells) as `segment_field` does. Raises WeightsError, DeviceError.
     """
-    ((nuclei_map, cell_map),) = probability_maps(load(settings), [images], pixel_size, settings)
+    segmentator = load(settings)
+    with step("filter"):
+        ((nuclei_map, cell_map),) = probability_maps(segmentator, [images], pixel_size, settings)
     return label_cells(nuclei_map, cell_map, pixel_size)

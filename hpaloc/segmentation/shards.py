@@ -20,6 +20,7 @@ from hpaloc.images import ImageError, read_field
 from hpaloc.masks import MaskError, read_rle_table, write_mask
 from hpaloc.progress import track
 from hpaloc.segmentation.backends import COLOURS_OF, check_settings, segment_field
+from hpaloc.segmentation.clock import clock
 from hpaloc.segmentation.ready_made import Given, is_table, read_given
 from hpaloc.segmentation.weights import SetupError, ready
 from hpaloc.sheet import ManifestRow
@@ -59,8 +60,9 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
 
     task: field, paths, pixel_size, settings, out_dir, chunk_above, cell_mask, nucleus_mask, tables; plain values only,
     so that a worker can receive it before it can import hpaloc. Returns one row of `FIELDS` and `seconds`, the time
-    spent in each step. An error of the field becomes a row of status "rejected"; SetupError
-    and ImportError are raised, since they concern every field.
+    spent reading, filtering (the channels to signals, or the networks to probabilities), labelling (all the rest of
+    the segmentation) and writing. An error of the field becomes a row of status "rejected"; SetupError and ImportError
+    are raised, since they concern every field.
     """
     import cv2
 
@@ -77,16 +79,18 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
         image = images["blue"]
         row |= {"height": image.shape[0], "width": image.shape[1], "dtype": str(image.dtype)}
         read = time.perf_counter()
-        nuclei, cells = segment_field(
-            images, task["pixel_size"], task["settings"], given=given, chunk_above=task["chunk_above"]
-        )
+        with clock() as spent:
+            nuclei, cells = segment_field(
+                images, task["pixel_size"], task["settings"], given=given, chunk_above=task["chunk_above"]
+            )
         segmented = time.perf_counter()
         write_mask(os.path.join(task["out_dir"], f"{task['field']}_cellmask.png"), cells)
         write_mask(os.path.join(task["out_dir"], f"{task['field']}_nucleimask.png"), nuclei)
         row["n_cells"] = int(cells.max(initial=0))
         row["seconds"] = {
             "read": read - started,
-            "segment": segmented - read,
+            "filter": spent.get("filter", 0.0),
+            "label": segmented - read - spent.get("filter", 0.0),
             "write": time.perf_counter() - segmented,
         }
     except (SetupError, ImportError):

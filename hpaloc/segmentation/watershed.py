@@ -7,6 +7,7 @@ import numpy as np
 
 from hpaloc.masks import share_ids
 from hpaloc.segmentation import cells, nuclei
+from hpaloc.segmentation.clock import step
 from hpaloc.segmentation.grid import grid_of
 from hpaloc.segmentation.nuclei import above_background
 
@@ -21,7 +22,8 @@ def find_nuclei(blue: np.ndarray, pixel_size: float, settings: Mapping[str, Any]
     Returns (H, W) int32, ids contiguous from 1, all 0 where nothing looks like a nucleus.
     """
     grid = grid_of(blue.shape, pixel_size, settings)
-    signal = above_background(grid.reduce(blue), grid.size)
+    with step("filter"):
+        signal = above_background(grid.reduce(blue), grid.size)
     levels = nuclei.nucleus_levels(signal)
     if levels is None:
         return np.zeros(blue.shape, np.int32)
@@ -39,15 +41,18 @@ def segment(
     Returns (nuclei, cells), (H, W) uint16 or uint32, ids shared, contiguous from 1.
     """
     grid = grid_of(images["blue"].shape, pixel_size, settings)
-    blue = above_background(grid.reduce(images["blue"]), grid.size)
+    with step("filter"):
+        blue = above_background(grid.reduce(images["blue"]), grid.size)
     nucleus_levels = nuclei.nucleus_levels(blue)
     if nucleus_levels is None:
         nothing = np.zeros(grid.shape, np.uint16)
         return nothing, nothing.copy()
-    red, yellow = (above_background(grid.reduce(images[colour]), grid.size) for colour in ("red", "yellow"))
-    levels = cells.cell_levels(red, yellow, blue, nucleus_levels, grid.size)
+    with step("filter"):
+        red, yellow = (above_background(grid.reduce(images[colour]), grid.size) for colour in ("red", "yellow"))
+        levels = cells.cell_levels(red, yellow, blue, nucleus_levels, grid.size)
+        body = levels.body(red, yellow)
     seeds = nuclei.find(blue, grid.size, nucleus_levels)
-    grown = cells.grow(levels.body(red, yellow), seeds, grid.size, levels)
+    grown = cells.grow(body, seeds, grid.size, levels)
     return share_ids(
         grid.enlarge(seeds, NUCLEUS_SMOOTHING).astype(np.uint32),
         grid.enlarge(grown, CELL_SMOOTHING).astype(np.uint32),
