@@ -12,7 +12,7 @@ from skimage.feature import structure_tensor
 
 from hpaloc.segmentation.grid import blur, disk, whole
 from hpaloc.segmentation.nuclei import NucleusLevels, otsu
-from hpaloc.segmentation.regions import borders, join
+from hpaloc.segmentation.regions import borders, join, solidity
 
 # Lengths in µm, areas in µm². Levels are relative: 1 is the usual cytoplasm beside the field's nuclei.
 RING = 3.0  # the cytoplasm beside a nucleus
@@ -216,7 +216,4 @@ def _solidity(nuclei: np.ndarray, boxes: list[tuple[slice, slice]], one: int, ot
     """Share of the convex hull of two nuclei that they fill."""
     a, b = boxes[one - 1], boxes[other - 1]
     box = tuple(slice(min(s.start, t.start), max(s.stop, t.stop)) for s, t in zip(a, b, strict=True))
-    both = np.isin(nuclei[box], (one, other)).astype(np.uint8)
-    hull = cv2.convexHull(cv2.findNonZero(both))
-    filled = cv2.fillConvexPoly(np.zeros_like(both), hull, 1)
-    return float(both.sum() / filled.sum())
+    return solidity(np.isin(nuclei[box], (one, other)))

@@ -80,7 +80,7 @@ class Grid:
         return whole(drawn)
 
 
-def grid_of(shape: tuple[int, int], pixel_size: float, settings: Mapping[str, Any]) -> Grid:
+def grid_of(shape: tuple[int, ...], pixel_size: float, settings: Mapping[str, Any]) -> Grid:
     """Lay the working grid over a field of `shape` px of `pixel_size` µm; coarse fields keep their own pixels."""
     factor = min(1.0, pixel_size * settings.get("scale", 0.25) / REFERENCE_PIXEL_SIZE)
     return Grid((int(shape[0]), int(shape[1])), factor, pixel_size / factor)
@@ -110,7 +110,7 @@ def background(image: np.ndarray, size: float) -> np.ndarray:
     small = cv2.GaussianBlur(small, (0, 0), 1.0, borderType=cv2.BORDER_REPLICATE)
     # An opening keeps a slope, but not within its radius of the field's bright side: the slope is taken out before.
     slope = _lowest_plane(small)
-    small -= slope
+    small = small - slope
     step = size / coarse
     small = cv2.morphologyEx(small, cv2.MORPH_OPEN, disk(radius / step), borderType=cv2.BORDER_REFLECT)
     small = cv2.GaussianBlur(small, (0, 0), radius / (2 * step)) + slope

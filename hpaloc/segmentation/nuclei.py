@@ -14,7 +14,7 @@ from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
 from hpaloc.segmentation.grid import background, blur, disk
-from hpaloc.segmentation.regions import borders, join
+from hpaloc.segmentation.regions import borders, join, solidity
 
 # Lengths in µm, areas in µm².
 SMOOTHING = 0.4
@@ -184,10 +184,9 @@ def _stands_out(nuclei: np.ndarray, nucleus: int, signal: np.ndarray, size: floa
     ]
     window = nuclei[box]
     body = (window == nucleus).astype(np.uint8)
-    hull = cv2.fillConvexPoly(np.zeros_like(body), cv2.convexHull(cv2.findNonZero(body)), 1)
     # From 1 µm, past the blur of the edge, to 2.5 µm; what belongs to another nucleus or its blur does not count.
     others = cv2.dilate(((window > 0) & (body == 0)).astype(np.uint8), disk(1.0 / size))
     beside = (cv2.dilate(body, disk(2.5 / size)) > 0) & (cv2.dilate(body, disk(1.0 / size)) == 0) & (others == 0)
-    if body.sum() < DIM_CONVEX * hull.sum() or not beside.any():
+    if not beside.any() or solidity(body > 0) < DIM_CONVEX:
         return False
     return bool(np.median(signal[box][beside]) <= DIM_BESIDE * level)

@@ -1,8 +1,9 @@
-"""Label images as graphs: which regions touch, what lies on their common border, and joining regions."""
+"""Label images as graphs: which regions touch, what lies on their common border, joining regions; how convex one is."""
 
 from collections.abc import Callable
 from typing import Literal
 
+import cv2
 import fastremap
 import numpy as np
 from scipy import sparse
@@ -47,3 +48,10 @@ def join(labels: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     joined = (group + 1)[labels]
     joined[labels == 0] = 0
     return fastremap.renumber(joined.astype(np.int32))[0].astype(np.int32)
+
+
+def solidity(body: np.ndarray) -> float:
+    """Return the share of its convex hull that a body fills; (h, w) bool, not empty, in one piece or several."""
+    mask = body.astype(np.uint8)
+    hull = cv2.fillConvexPoly(np.zeros_like(mask), cv2.convexHull(np.argwhere(body)[:, ::-1].astype(np.int32)), (1,))
+    return float(mask.sum() / np.asarray(hull).sum())
