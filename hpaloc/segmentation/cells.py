@@ -12,7 +12,7 @@ from skimage.feature import structure_tensor
 
 from hpaloc.segmentation.grid import blur, disk, whole
 from hpaloc.segmentation.nuclei import NucleusLevels, otsu
-from hpaloc.segmentation.regions import borders, join, solidity
+from hpaloc.segmentation.regions import borders, join
 
 # Lengths in µm, areas in µm². Levels are relative: 1 is the usual cytoplasm beside the field's nuclei.
 RING = 3.0  # the cytoplasm beside a nucleus
@@ -36,8 +36,8 @@ SLOPE_COST, VALLEY_COST = 10.0, 150.0
 # A path straight across the fibres pays this much more than one along them: microtubules run along their own cell.
 ACROSS_FIBRES = 3.0
 # Nuclei closer than this touch; they are one cell's if the border drawn between their halves is brighter by this factor
-# than the cytoplasm of the fainter half (a true border is fainter), or if together they are as good as convex.
-TOUCHING, BRIGHT_BORDER, CONVEX = 1.0, 1.1, 0.94
+# than the cytoplasm of the fainter half (a true border is fainter).
+TOUCHING, BRIGHT_BORDER = 1.0, 1.25
 MIN_AREA = 35.0  # 5,500 px of 0.08 µm, the least cell of hpacellseg
 
 # Steps to 16 neighbours, each pair of opposite ones once: a path's length is then right within 3 % in any direction.
@@ -201,19 +201,9 @@ def _share_between_touching(cells: np.ndarray, nuclei: np.ndarray, body: np.ndar
     wide = cv2.dilate(nuclei.astype(np.float32), disk(TOUCHING / size)).astype(np.int32)
     meet = (nuclei > 0) & (wide != nuclei)
     touching = {(int(min(a, b)), int(max(a, b))) for a, b in zip(nuclei[meet], wide[meet], strict=True)}
-    boxes = ndimage.find_objects(nuclei)
-    together = []
-    for (one, other), level in zip(pairs.tolist(), on_border, strict=True):
-        if (one, other) not in touching:
-            continue
-        fainter = min(cytoplasm[one], cytoplasm[other])
-        if level >= BRIGHT_BORDER * fainter or _solidity(nuclei, boxes, one, other) > CONVEX:
-            together.append((one, other))
+    together = [
+        (one, other)
+        for (one, other), level in zip(pairs.tolist(), on_border, strict=True)
+        if (one, other) in touching and level >= BRIGHT_BORDER * min(cytoplasm[one], cytoplasm[other])
+    ]
     return join(cells, np.array(together, dtype=np.int64).reshape(-1, 2))
-
-
-def _solidity(nuclei: np.ndarray, boxes: list[tuple[slice, slice]], one: int, other: int) -> float:
-    """Share of the convex hull of two nuclei that they fill."""
-    a, b = boxes[one - 1], boxes[other - 1]
-    box = tuple(slice(min(s.start, t.start), max(s.stop, t.stop)) for s, t in zip(a, b, strict=True))
-    return solidity(np.isin(nuclei[box], (one, other)))
