@@ -18,6 +18,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -28,6 +29,9 @@ from hpaloc.simulate import simulate_field
 
 SETTINGS = {"backend": "watershed", "scale": 0.25}
 COLOURS = ("red", "yellow", "blue")
+
+Images = dict[str, np.ndarray]
+Change = Callable[[Images, np.ndarray], tuple[Images, np.ndarray, float]]
 
 # A shard of `fields` simulated fields through the whole driver, in a process of its own; prints the peak of the sum of
 # the memory of the process and its workers, in MB.
@@ -114,24 +118,101 @@ def real_fields(data: Path, overlays: Path | None) -> list[str]:
     return rows
 
 
+def clipped(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.round(values), 0, 255).astype(np.uint8)
+
+
+def changes() -> dict[str, Change]:
+    """What is done to a field that should not change its cells: images and truth to images, truth and pixel size."""
+    rng = np.random.default_rng(0)
+
+    def each(change: Callable[[np.ndarray], np.ndarray], *colours: str) -> Change:
+        def changed(images: Images, truth: np.ndarray) -> tuple[Images, np.ndarray, float]:
+            new = {colour: change(images[colour].astype(np.float32)) for colour in colours or COLOURS}
+            return {**images, **{c: x if x.dtype == np.uint16 else clipped(x) for c, x in new.items()}}, truth, 0.08
+
+        return changed
+
+    return {
+        "none": lambda images, truth: (images, truth, 0.08),
+        "0.3 times as bright": each(lambda x: 0.3 * x),
+        "16 bit, 200 times as bright, offset 500": each(lambda x: (200 * x + 500).astype(np.uint16)),
+        "Gaussian noise of 8 grey levels": each(lambda x: x + rng.normal(0, 8, x.shape)),
+        "blurred by 2 px": each(lambda x: cv2.GaussianBlur(x, (0, 0), 2)),
+        "background rising by 30 grey levels": each(lambda x: x + np.linspace(0, 30, x.shape[1])),
+        "half as bright on one side": each(lambda x: x * np.linspace(0.5, 1, x.shape[1])),
+        "gamma 0.7": each(lambda x: 255 * (x / 255) ** 0.7),
+        "gamma 1.4": each(lambda x: 255 * (x / 255) ** 1.4),
+        "turned by 90°": lambda images, truth: (
+            {colour: np.ascontiguousarray(np.rot90(image)) for colour, image in images.items()},
+            np.ascontiguousarray(np.rot90(truth)),
+            0.08,
+        ),
+        "red 0.2 times as bright": each(lambda x: 0.2 * x, "red"),
+        "yellow 0.2 times as bright": each(lambda x: 0.2 * x, "yellow"),
+        "red 4 times as bright, saturated": each(lambda x: 4 * x, "red"),
+        "red absent": each(lambda x: 0 * x, "red"),
+        "yellow absent": each(lambda x: 0 * x, "yellow"),
+        "15 % of red in blue": lambda images, truth: (
+            {**images, "blue": clipped(images["blue"] + 0.15 * images["red"].astype(np.float32))},
+            truth,
+            0.08,
+        ),
+        "pixel size 10 % too small": lambda images, truth: (images, truth, 0.072),
+        "pixel size 10 % too large": lambda images, truth: (images, truth, 0.088),
+    }
+
+
+def robustness(data: Path) -> list[str]:
+    """The table of the real fields after each change, F1 / mean IoU."""
+    masks = sorted((data / "hpa-2021/masks").glob("*_cellmask.png"))
+    if not masks:
+        return ["| (not measured: no hpa-2021/ in the data folder) |", "|---|"]
+    names = [path.name.removesuffix("_cellmask.png") for path in masks]
+    fields = [read(data / "hpa-2021/images", name, "png") for name in names]
+    truths = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in masks]
+    rows = [f"| change | {' | '.join(name[:8] for name in names)} |", "|---|" + "---|" * len(names)]
+    for what, change in changes().items():
+        scores = []
+        for images, truth in zip(fields, truths, strict=True):
+            changed, turned, pixel_size = change(images, truth)
+            _, _, f1, iou = agreement(turned, segment_field(changed, pixel_size, SETTINGS)[1])
+            scores.append(f"{f1:.3f} / {iou:.3f}")
+        rows.append(f"| {what} | {' | '.join(scores)} |")
+    return rows
+
+
 def grid_slots(data: Path) -> str:
     """One sentence on the fields of single cells in 3 x 3 slots."""
-    occupied = one = 0
+    occupied = 0
+    one = np.zeros(4, int)
     for blue in sorted((data / "hpa-cells-5/images").glob("*_blue.jpg")):
         images = read(blue.parent, blue.name.removesuffix("_blue.jpg"), "jpg")
-        _, cells = segment_field(images, 0.08, SETTINGS)
+        nuclei, cells = segment_field(images, 0.08, SETTINGS)
         area = np.bincount(cells.ravel())
         side = cells.shape[0] // 3
-        for y in range(3):
-            for x in range(3):
-                slot = np.s_[y * side : (y + 1) * side, x * side : (x + 1) * side]
-                if images["blue"][slot].max() > 40:
-                    occupied += 1
-                    inside = np.bincount(cells[slot].ravel(), minlength=area.size)
-                    one += np.count_nonzero(2 * inside[1:] > area[1:]) == 1
+        rows, columns = np.indices(cells.shape) // side
+        slot = rows * 3 + columns
+        inside = np.stack([np.bincount(cells[slot == k], minlength=area.size)[1:] for k in range(9)])
+        centres = []
+        for labels in (cells, nuclei):
+            middle = ndimage.center_of_mass(labels > 0, labels, np.arange(1, area.size))
+            found = np.array([int(y) // side * 3 + int(x) // side for y, x in middle], int)
+            centres.append(np.bincount(found, minlength=9))
+        for k in range(9):
+            if images["blue"][slot == k].max() <= 40:
+                continue
+            occupied += 1
+            share = inside[k] / area[1:]
+            one += np.array([(share > 0.5).sum(), centres[0][k], centres[1][k], (share > 0.02).sum()]) == 1
     if not occupied:
-        return "Not measured: no hpa-cells-5/ in the data folder."
-    return f"{one} of {occupied} occupied slots ({100 * one / occupied:.1f} %) hold exactly one cell."
+        return "not measured: no hpa-cells-5/ in the data folder."
+    percent = [f"{n} ({100 * n / occupied:.1f} %)" for n in one]
+    return (
+        f"of {occupied} occupied slots, {percent[0]} hold most of exactly one cell, {percent[1]} the centre of exactly "
+        f"one, {percent[2]} the centre of exactly one nucleus; {percent[3]} hold more than 2 % of exactly one cell (the "
+        "outline of a cell cut at a slot's edge runs some 8 px past its hard edge into the next slot)."
+    )
 
 
 def simulated() -> list[str]:
@@ -237,6 +318,7 @@ def main() -> None:
         page = PAGE.format(
             machine=f"{platform.machine()}, Python {platform.python_version()}, one core",
             real="\n".join(real_fields(data, arguments.overlays)),
+            robustness="\n".join(robustness(data)),
             slots=grid_slots(data),
             simulated="\n".join(simulated()),
             labelling="\n".join(labelling(data)),
@@ -260,6 +342,10 @@ Real fields of the 2021 competition against the masks of hpacellseg:
 | field | true cells | found | F1 at IoU 0.6 | mean IoU |
 |---|---|---|---|---|
 {real}
+
+The same fields after changes that should not matter, F1 / mean IoU:
+
+{robustness}
 
 Single real cells on black, 3 x 3 to a field: {slots}
 
@@ -292,10 +378,12 @@ Peak memory of a job (driver and one worker) against the fields in its shard:
 
 The field is brought to 0.32 µm a pixel (`segmentation.scale` 0.25), whatever its own pixel size. In the blue channel an
 edge is where the signal falls to half of the local level, so that dim nuclei stand beside bright ones; bodies are cut
-where width and brightness have a common neck. Cells grow from the nuclei over the sum of red and yellow: every pixel of
-the foreground goes to the nucleus that is nearest along a path that avoids valleys and steps of brightness and prefers
-the direction of the fibres, which keeps long, crossing cells whole. Touching nuclei with no border between them are one
-cell. Outlines are drawn back at full size, smoothed over 1.2 µm.
+where width and brightness have a common neck, and joined again where no dark line parts them. A dim object counts where
+it is compact and its edge sharp. Cells grow from the nuclei over red and yellow, each brought to its own usual level
+beside the nuclei before they are summed, unless it holds nothing but noise: every pixel of the foreground goes to the
+nucleus that is nearest along a path that avoids valleys and steps of brightness and prefers the direction of the
+fibres, which keeps long, crossing cells whole. Touching nuclei with a bright border between them are one cell. Outlines
+are drawn back at full size, smoothed over 1.2 µm.
 
 A cell body without a nucleus that is connected to a cell is given to that cell; one that stands alone is background.
 """
