@@ -210,8 +210,8 @@ def grid_slots(data: Path) -> str:
     percent = [f"{n} ({100 * n / occupied:.1f} %)" for n in one]
     return (
         f"of {occupied} occupied slots, {percent[0]} hold most of exactly one cell, {percent[1]} the centre of exactly "
-        f"one, {percent[2]} the centre of exactly one nucleus; {percent[3]} hold more than 2 % of exactly one cell (the "
-        "outline of a cell cut at a slot's edge runs some 8 px past its hard edge into the next slot)."
+        f"one, {percent[2]} the centre of exactly one nucleus; {percent[3]} hold more than 2 % of exactly one cell "
+        "(the outline of a cell cut at a slot's edge runs some 8 px past its hard edge into the next slot)."
     )
 
 

@@ -29,7 +29,8 @@ NECK = 0.65
 # Two nuclei that touch are darker than this, as a share of the dimmer one's level, along the line between them.
 DARK_LINE = 0.8
 # An object dimmer than this share of the field's usual nucleus is the haze of a cell's cytoplasm, unless it looks like
-# a nucleus: of the size of a cell's, as good as convex, and at most this share as bright beside its edge as within.
+# a nucleus: of at least this area and solidity, and beside its edge at most this share as bright as within. Haze fails
+# these; nuclei of one field differ severalfold in brightness.
 DIMMEST, DIM_AREA, DIM_CONVEX, DIM_BESIDE = 0.2, 35.0, 0.9, 0.25
 # Signals below this share of the usual nucleus are all one darkness to the logarithm, whatever the depth of the image.
 LOG_UNIT = 0.01
