@@ -26,9 +26,8 @@ MIN_AREA = 16.0  # 2,500 px of 0.08 µm, the least nucleus of hpacellseg
 CONDENSED, MIN_PLATE_AREA = 1.3, 8.0
 # Two lobes joined by less than this share of the narrower one's width, seen in shape and brightness, are two nuclei.
 NECK = 0.65
-# Two nuclei that touch are darker than this, as a share of the dimmer one's level, along the line between them, unless
-# one is so much dimmer than the other that the blur of the bright one fills the line.
-DARK_LINE, ALIKE = 0.8, 0.5
+# Two nuclei that touch are darker than this, as a share of the dimmer one's level, along the line between them.
+DARK_LINE = 0.8
 # An object dimmer than this share of the field's usual nucleus is the haze of a cell's cytoplasm, unless it looks like
 # a nucleus: of at least this area and solidity, and beside its edge at most this share as bright as within. Haze fails
 # these; nuclei of one field differ severalfold in brightness.
@@ -160,8 +159,7 @@ def _join_unparted(nuclei: np.ndarray, signal: np.ndarray) -> np.ndarray:
     if not len(pairs):
         return nuclei
     level = np.asarray(ndimage.median(signal, nuclei, np.arange(int(nuclei.max()) + 1)))
-    dim, bright = level[pairs].min(axis=1), level[pairs].max(axis=1)
-    return join(nuclei, pairs[(along >= DARK_LINE * dim) & (dim >= ALIKE * bright)])
+    return join(nuclei, pairs[along >= DARK_LINE * level[pairs].min(axis=1)])
 
 
 def _without_debris(nuclei: np.ndarray, signal: np.ndarray, size: float, levels: NucleusLevels) -> np.ndarray:
