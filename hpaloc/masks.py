@@ -17,6 +17,7 @@ from hpaloc.files import atomic_path
 
 SUFFIX = {"cell": "_cellmask", "nucleus": "_nucleimask"}
 LARGEST_PNG_ID = 65_535
+_STRIP = 1024  # rows
 
 # How a table of masks may name the columns of (field, height, width); the first form is hpaloc's own cell table.
 _TABLE_FORMS = (("field", "height", "width"), ("ID", "ImageHeight", "ImageWidth"))
@@ -102,7 +103,7 @@ def compact(labels: np.ndarray) -> np.ndarray:
     ids = ids[ids != 0]
     dtype = np.uint16 if ids.size <= LARGEST_PNG_ID else np.uint32
     if ids.size == 0 or (int(ids[0]) == 1 and int(ids[-1]) == ids.size):
-        return labels.astype(dtype)
+        return labels.astype(dtype, copy=False)
     wide = labels.astype(np.uint32)
     return fastremap.remap(wide, {0: 0, **{int(old): new for new, old in enumerate(ids, start=1)}}).astype(dtype)
 
@@ -117,16 +118,23 @@ def share_ids(nuclei: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.nda
     if nuclei.shape != cells.shape:
         raise ValueError(f"the nucleus mask is {nuclei.shape}, the cell mask {cells.shape}")
     cells = compact(cells)
-    inside = nuclei != 0
-    pairs, areas = np.unique(
-        (nuclei[inside].astype(np.uint64) << np.uint64(32)) | cells[inside].astype(np.uint64), return_counts=True
-    )
-    nucleus, cell = pairs >> np.uint64(32), pairs & np.uint64(0xFFFFFFFF)
-    by_area = np.lexsort((cell, -areas, nucleus))
-    largest = by_area[np.flatnonzero(np.diff(nucleus[by_area], prepend=np.uint64(0)))]
-    owner = {0: 0, **dict(zip(nucleus[largest].tolist(), cell[largest].tolist(), strict=True))}
-    owned = fastremap.remap(nuclei.astype(np.uint32), owner)
-    return np.where(owned == cells, cells, 0).astype(cells.dtype), cells
+    # Strip by strip: pairs of ids of a whole field would be many times its size.
+    strips = [slice(top, top + _STRIP) for top in range(0, cells.shape[0], _STRIP)]
+    shared: dict[int, int] = {}
+    for strip in strips:
+        inside = nuclei[strip] != 0
+        codes = (nuclei[strip][inside].astype(np.uint64) << np.uint64(32)) | cells[strip][inside].astype(np.uint64)
+        for code, area in zip(*fastremap.unique(codes, return_counts=True), strict=True):
+            shared[int(code)] = shared.get(int(code), 0) + int(area)
+    owner = {0: 0}
+    # The largest share decides; of equal ones the lower id.
+    for code, _ in sorted(shared.items(), key=lambda one: (-one[1], one[0])):
+        owner.setdefault(code >> 32, code & 0xFFFFFFFF)
+    result = np.zeros_like(cells)
+    for strip in strips:
+        owned = fastremap.remap(nuclei[strip].astype(np.uint32), owner)
+        np.copyto(result[strip], cells[strip], where=owned == cells[strip])
+    return result, cells
 
 
 def draw(masks: Mapping[int, str], height: int, width: int) -> np.ndarray:

@@ -39,7 +39,7 @@ def segment_field(
 
     images: {colour: (H, W) uint8 or uint16} with at least the colours of `COLOURS_OF[backend]`. pixel_size: µm.
     settings: the section `segmentation` of the config. given: the masks made elsewhere, for the backend `masks`.
-    chunk_above: the longer side in px above which a field is filtered block by block; None never does.
+    chunk_above: the longer side in px above which a field is worked on block by block; None never does.
     Returns (nuclei, cells), both (H, W) uint16 (uint32 above 65,535 cells), ids shared and contiguous from 1; a field
     without a cell is no error. Raises ValueError for unusable settings or images.
     """
@@ -49,18 +49,18 @@ def segment_field(
         raise ValueError(
             f"backend {backend} needs the channels {', '.join(COLOURS_OF[backend])}; missing: {missing[0]}"
         )
-    shapes = {image.shape for image in images.values()}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 2:
-        raise ValueError(f"the channels of a field are grey images of one shape, not {sorted(shapes)}")
+    shapes = sorted({image.shape for image in images.values()})
+    if len(shapes) != 1 or len(shapes[0]) != 2:
+        raise ValueError(f"the channels of a field are grey images of one shape, not {shapes}")
     if not pixel_size > 0:
         raise ValueError(f"pixel_size: {pixel_size} is not a length in µm")
     if backend == "masks":
         if given is None:
             raise ValueError("backend masks needs the masks: name them under collections.<name>.masks")
-        return ready_made.segment(images["blue"], pixel_size, settings, given)
+        return ready_made.segment(images["blue"], pixel_size, settings, given, chunk_above=chunk_above)
     if backend == "hpacellseg":
         # Only this backend needs torch, which most installations lack.
         from hpaloc.segmentation import hpacellseg
 
-        return hpacellseg.segment(images, pixel_size, settings)
+        return hpacellseg.segment(images, pixel_size, settings, chunk_above=chunk_above)
     return watershed.segment(images, pixel_size, settings, chunk_above=chunk_above)

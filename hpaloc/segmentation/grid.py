@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cc3d
 import cv2
 import fill_voids
 import numpy as np
@@ -36,48 +35,65 @@ class Grid:
             image = cv2.resize(image.astype(np.float32), self.coarse_shape[::-1], interpolation=cv2.INTER_AREA)
         return image.astype(np.float32)
 
-    def enlarge(self, labels: np.ndarray, smoothing: float) -> np.ndarray:
+    def enlarge(self, labels: np.ndarray, smoothing: float, side: int | None = None) -> np.ndarray:
         """Draw a label image of the working grid at full size, outlines smoothed over `smoothing` µm.
 
         Every pixel goes to the label (or the background) that holds most of its Gaussian surroundings, so that outlines
         are neither stairs nor frayed; each label keeps its largest connected part, its holes filled.
-        labels: (h, w) int32, 1 … n. Returns (H, W) int32.
+        labels: (h, w) int32, 1 … n. side: draw squares of this many px one after the other, which takes less memory and
+        gives the same. Returns (H, W) uint16, or uint32 above 65,535 labels.
         """
         height, width = self.shape
-        coarse_height, coarse_width = labels.shape
-        step_y, step_x = coarse_height / height, coarse_width / width
+        side = side or max(self.shape)
+        most = int(labels.max(initial=0))
+        drawn = np.zeros(self.shape, np.uint16 if most <= np.iinfo(np.uint16).max else np.uint32)
+        for top in range(0, height, side):
+            for left in range(0, width, side):
+                self._draw(drawn[top : top + side, left : left + side], top, left, labels, smoothing)
+        return whole(drawn)
+
+    def _draw(self, square: np.ndarray, top: int, left: int, labels: np.ndarray, smoothing: float) -> None:
+        """Fill a square of the full-size raster whose first pixel is (top, left)."""
+        step_y, step_x = (small / full for small, full in zip(labels.shape, self.shape, strict=True))
+        bottom, right = top + square.shape[0], left + square.shape[1]
         sigma = max(smoothing / self.size, 0.5)
         reach = int(3 * sigma) + 2
-        drawn = np.zeros(self.shape, np.int32)
-        background = cv2.GaussianBlur((labels == 0).astype(np.float32), (0, 0), sigma)
-        most = cv2.resize(background, (width, height), interpolation=cv2.INTER_LINEAR)
-        for label, box in enumerate(ndimage.find_objects(labels), start=1):
-            if box is None:
-                continue
-            y0, y1 = max(0, box[0].start - reach), min(coarse_height, box[0].stop + reach)
-            x0, x1 = max(0, box[1].start - reach), min(coarse_width, box[1].stop + reach)
-            share = cv2.GaussianBlur((labels[y0:y1, x0:x1] == label).astype(np.float32), (0, 0), sigma)
-            top, bottom = round(y0 / step_y), round(y1 / step_y)
-            left, right = round(x0 / step_x), round(x1 / step_x)
-            # Pixel centres of the fine raster in coordinates of the coarse window.
+        # What decides the square on the working grid; one more reach, since a blur is not itself at a cut edge.
+        y, y_end = max(0, int(top * step_y) - 2 * reach), min(labels.shape[0], int(bottom * step_y) + 2 * reach + 1)
+        x, x_end = max(0, int(left * step_x) - 2 * reach), min(labels.shape[1], int(right * step_x) + 2 * reach + 1)
+        labels = labels[y:y_end, x:x_end]
+
+        def share_of(belongs: np.ndarray, y0: int, x0: int, rows: slice, columns: slice) -> np.ndarray:
+            # Pixel centres of the full-size raster in coordinates of the piece that begins at (y0, x0).
             back = np.array(
                 [
-                    [step_x, 0, (left + 0.5) * step_x - 0.5 - x0],
-                    [0, step_y, (top + 0.5) * step_y - 0.5 - y0],
+                    [step_x, 0, (columns.start + 0.5) * step_x - 0.5 - x0],
+                    [0, step_y, (rows.start + 0.5) * step_y - 0.5 - y0],
                 ]
             )
-            share = cv2.warpAffine(
-                share,
+            return cv2.warpAffine(
+                cv2.GaussianBlur(belongs.astype(np.float32), (0, 0), sigma),
                 back,
-                (right - left, bottom - top),
+                (columns.stop - columns.start, rows.stop - rows.start),
                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                 borderMode=cv2.BORDER_REPLICATE,
             )
-            window = np.s_[top:bottom, left:right]
+
+        most = share_of(labels == 0, y, x, slice(top, bottom), slice(left, right))
+        for label, box in enumerate(ndimage.find_objects(labels), start=1):
+            if box is None:
+                continue
+            y0, y1 = max(0, box[0].start - reach), min(labels.shape[0], box[0].stop + reach)
+            x0, x1 = max(0, box[1].start - reach), min(labels.shape[1], box[1].stop + reach)
+            rows = slice(max(top, round((y + y0) / step_y)), min(bottom, round((y + y1) / step_y)))
+            columns = slice(max(left, round((x + x0) / step_x)), min(right, round((x + x1) / step_x)))
+            if rows.start >= rows.stop or columns.start >= columns.stop:
+                continue
+            share = share_of(labels[y0:y1, x0:x1] == label, y + y0, x + x0, rows, columns)
+            window = np.s_[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
             wins = share > most[window]
-            drawn[window][wins] = label
+            square[window][wins] = label
             most[window][wins] = share[wins]
-        return whole(drawn)
 
 
 def grid_of(shape: tuple[int, ...], pixel_size: float, settings: Mapping[str, Any]) -> Grid:
@@ -134,23 +150,19 @@ def _lowest_plane(image: np.ndarray) -> np.ndarray:
 def whole(labels: np.ndarray) -> np.ndarray:
     """Keep the largest 8-connected part of every label, and fill the holes inside it.
 
-    labels: (H, W) int32. Returns the same; ids stay.
+    labels: (H, W) of an integer type, changed in place. Returns it; ids stay.
     """
-    parts, n_parts = cc3d.connected_components(labels, connectivity=8, return_N=True)
-    if n_parts == 0:
-        return labels
-    area = np.bincount(parts.ravel(), minlength=n_parts + 1)
-    owner = np.zeros(n_parts + 1, np.int64)
-    owner[parts.ravel()] = labels.ravel()
-    largest = np.zeros(int(labels.max()) + 1, np.int64)
-    # Ascending area, so that the largest part of a label is written last; ties go to the first part.
-    for part in np.lexsort((-np.arange(n_parts + 1), area)):
-        if part:
-            largest[owner[part]] = part
-    kept = np.where(largest[labels] == parts, labels, 0).astype(np.int32)
-    for label, box in enumerate(ndimage.find_objects(kept), start=1):
+    boxes = ndimage.find_objects(labels)
+    for label, box in enumerate(boxes, start=1):
         if box is not None:
-            window = kept[box]
+            window = labels[box]
+            n_parts, parts, stats, _ = cv2.connectedComponentsWithStats((window == label).astype(np.uint8))
+            if n_parts > 2:
+                largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+                window[(parts > 0) & (parts != largest)] = 0
+    for label, box in enumerate(boxes, start=1):
+        if box is not None:
+            window = labels[box]
             holes = fill_voids.fill(window == label) & (window == 0)
             window[holes] = label
-    return kept
+    return labels

@@ -16,13 +16,17 @@ import numpy as np
 from skimage.transform import resize
 from skimage.util import img_as_float32, img_as_ubyte
 
+from hpaloc.masks import compact
 from hpaloc.segmentation import weights
-from hpaloc.segmentation.clock import step
+from hpaloc.segmentation.blocks import MARGIN as MARGIN_UM
+from hpaloc.segmentation.blocks import Block, cut, joined
 from hpaloc.segmentation.grid import grid_of
-from hpaloc.segmentation.labelling import label_cells
+from hpaloc.segmentation.labelling import cell_threshold, label_cells
 
 log = logging.getLogger("hpaloc")
 
+# The reduced labelling works at the networks' own scale.
+REDUCED = 4
 # What the networks were trained with: reflected margins of 32 px up to a multiple of 32, and these statistics.
 MARGIN = 32
 MEAN = np.array([124, 117, 104], np.float32)[:, None, None] / 255
@@ -121,14 +125,50 @@ def probability_maps(
 
 
 def segment(
-    images: Mapping[str, np.ndarray], pixel_size: float, settings: Mapping[str, Any]
+    images: Mapping[str, np.ndarray], pixel_size: float, settings: Mapping[str, Any], *, chunk_above: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the nuclei and the cells of a field with hpacellseg's networks.
 
     images: red, yellow and blue, (H, W) uint8 or uint16, any size. pixel_size: µm. settings: section `segmentation`
-    (weights, device, scale). Returns (nuclei, cells) as `segment_field` does. Raises WeightsError, DeviceError.
+    (weights, device, scale, reduced_labelling). chunk_above: the longer side in px above which the networks and the
+    labelling see overlapping blocks of about that size, one after the other.
+    Returns (nuclei, cells) as `segment_field` does. Raises WeightsError, DeviceError.
     """
     segmentator = load(settings)
-    with step("filter"):
+    reduce = REDUCED if settings.get("reduced_labelling") else 1
+    shape = images["blue"].shape
+    if chunk_above is None or max(shape) <= chunk_above:
         ((nuclei_map, cell_map),) = probability_maps(segmentator, [images], pixel_size, settings)
-    return label_cells(nuclei_map, cell_map, pixel_size)
+        return label_cells(nuclei_map, cell_map, pixel_size, reduce)
+    return _segment_in_blocks(segmentator, images, pixel_size, settings, chunk_above, reduce)
+
+
+def _segment_in_blocks(
+    segmentator: Any,
+    images: Mapping[str, np.ndarray],
+    pixel_size: float,
+    settings: Mapping[str, Any],
+    side: int,
+    reduce: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    height, width = images["blue"].shape
+    # Windows that begin on the networks' own raster, and on that of the reduced labelling.
+    blocks = cut((height, width), side, round(MARGIN_UM / pixel_size), MARGIN)
+    maps = np.zeros((2, height, width, 3), np.uint8)
+    for block in blocks:
+        window = {colour: image[block.window] for colour, image in images.items()}
+        (found,) = probability_maps(segmentator, [window], pixel_size, settings)
+        for whole_map, of_window in zip(maps, found, strict=True):
+            whole_map[block.core] = of_window[block.core_in_window]
+    # Of the whole field, so that a block of few cells has the same cells in it as its neighbours see.
+    threshold = cell_threshold(np.ascontiguousarray(maps[1, ..., 2]))
+    is_nucleus = np.zeros((height, width), bool)
+
+    def label(block: Block) -> np.ndarray:
+        nuclei_map, cell_map = (whole_map[block.window] for whole_map in maps)
+        nuclei, cells = label_cells(nuclei_map, cell_map, pixel_size, reduce, threshold)
+        is_nucleus[block.core] = nuclei[block.core_in_window] > 0
+        return cells
+
+    cells = compact(joined(blocks, label, (height, width)))
+    return cells * is_nucleus, cells

@@ -24,13 +24,18 @@ COARSE = 4
 
 
 def label_cells(
-    nuclei_map: np.ndarray, cell_map: np.ndarray, pixel_size: float = REFERENCE_PIXEL_SIZE, reduce: int = 1
+    nuclei_map: np.ndarray,
+    cell_map: np.ndarray,
+    pixel_size: float = REFERENCE_PIXEL_SIZE,
+    reduce: int = 1,
+    threshold: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label the nuclei and the cells of a field from its two probability maps.
 
     nuclei_map, cell_map: (H, W, 3) uint8, of which channel 1 is the border and channel 2 the body, 255 = certain.
     pixel_size: µm. reduce: work on every `reduce` x `reduce` px as one (4 is the scale of the networks themselves) and
-    draw the result back at full size; quicker, and a little smoother.
+    draw the result back at full size; quicker, and a little smoother. threshold: least probability of a cell where the
+    maps are a part of a field, from `cell_threshold` of the whole; None measures it on these maps.
     Returns (nuclei, cells), (H, W) uint16, or uint32 above 65,535 cells; ids shared, contiguous from 1. Every nucleus
     lies in a cell; a cell may have no nucleus left. Raises ValueError for maps of another shape or type.
     """
@@ -44,7 +49,8 @@ def label_cells(
         size = (max(1, round(width / reduce)), max(1, round(height / reduce)))
         nuclei_map, cell_map = (cv2.resize(m, size, interpolation=cv2.INTER_AREA) for m in (nuclei_map, cell_map))
     scale = REFERENCE_PIXEL_SIZE / (pixel_size * reduce)
-    nuclei, cells = _label(*(np.ascontiguousarray(m[..., k]) for m in (nuclei_map, cell_map) for k in (1, 2)), scale)
+    channels = [np.ascontiguousarray(m[..., k]) for m in (nuclei_map, cell_map) for k in (1, 2)]
+    nuclei, cells = _label(channels, scale, threshold)
     if reduce > 1:
         cells = _drawn_back(cells, (height, width), reduce)
         nuclei = cells * (_drawn_back(nuclei, (height, width), 1) > 0)
@@ -57,12 +63,11 @@ def _above(probabilities: np.ndarray, least: float) -> np.ndarray:
     return probabilities > int(255 * least)
 
 
-def _label(
-    nucleus_border: np.ndarray, nucleus: np.ndarray, cell_border: np.ndarray, cell: np.ndarray, scale: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _label(channels: list[np.ndarray], scale: float, threshold: float | None) -> tuple[np.ndarray, np.ndarray]:
+    nucleus_border, nucleus, cell_border, cell = channels
     area = scale**2
     nuclei = _nuclei(nucleus, nucleus_border, cell_border, area)
-    cells = _flood_in_steps(cell, nuclei, _above(cell, _cell_threshold(cell)))
+    cells = _flood_in_steps(cell, nuclei, _above(cell, cell_threshold(cell) if threshold is None else threshold))
     cells = _closed(_without_small(cells, CELL_AREA * area), round(CLOSING_RADIUS * scale))
     cells = _components(_apart(cells), 4)
     cells = _flood(cell, cells, (cells > 0) | _above(cell_border, BORDER))
@@ -81,7 +86,8 @@ def _nuclei(nucleus: np.ndarray, nucleus_border: np.ndarray, cell_border: np.nda
     return _without_small(nuclei, NUCLEUS_AREA * area)
 
 
-def _cell_threshold(cell: np.ndarray) -> float:
+def cell_threshold(cell: np.ndarray) -> float:
+    """Return the least probability of a cell's body, from Otsu's threshold of the field's map ((H, W) uint8)."""
     counts = cv2.calcHist([cell], [0], None, [256], [0, 256]).ravel()
     present = np.flatnonzero(counts)
     low, high = present[0] / 255, present[-1] / 255
@@ -128,8 +134,9 @@ def _flood(landscape: np.ndarray, seeds: np.ndarray, mask: np.ndarray, line: boo
     if line:
         # With lines between regions, seeds that touch lose their common border too.
         values = _storable(result)
-        rim |= cv2.dilate((cv2.dilate(values, cross) != values).view(np.uint8), cross, iterations=2)
-    rim &= mask.view(np.uint8)
+        touching = (cv2.dilate(values, cross) != values).astype(np.uint8)
+        rim = cv2.bitwise_or(rim, cv2.dilate(touching, cross, iterations=2))
+    rim = cv2.bitwise_and(rim, mask.view(np.uint8))
     rows, columns = rim.any(axis=1).nonzero()[0], rim.any(axis=0).nonzero()[0]
     if rows.size == 0:
         return result

@@ -52,15 +52,23 @@ def read_given(
 
 
 def segment(
-    blue: np.ndarray, pixel_size: float, settings: Mapping[str, Any], given: Given
+    blue: np.ndarray,
+    pixel_size: float,
+    settings: Mapping[str, Any],
+    given: Given,
+    *,
+    chunk_above: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take the given cells over, with the given nuclei or with nuclei found in the blue channel.
 
-    blue: (H, W) uint8 or uint16. pixel_size: µm. Returns (nuclei, cells) as `segment_field` does. Cells keep their
-    order; ids that are 1 … n already stay as they are. Raises ValueError when a mask is of another size than the field.
+    blue: (H, W) uint8 or uint16. pixel_size: µm. chunk_above: as in watershed.segment.
+    Returns (nuclei, cells) as `segment_field` does. Cells keep their order; ids that are 1 … n already stay as they
+    are. Raises ValueError when a mask is of another size than the field.
     """
     for name, mask in (("cell", given.cells), ("nucleus", given.nuclei)):
         if mask is not None and mask.shape != blue.shape:
             raise ValueError(f"the {name} mask is {mask.shape}, the field {blue.shape}")
-    nuclei = watershed.find_nuclei(blue, pixel_size, settings) if given.nuclei is None else given.nuclei
+    nuclei = given.nuclei
+    if nuclei is None:
+        nuclei = watershed.find_nuclei(blue, pixel_size, settings, chunk_above=chunk_above)
     return share_ids(nuclei, given.cells)

@@ -127,16 +127,6 @@ def _client(dask_settings: Mapping[str, Any], n_workers: int, worker_mb: int) ->
             log.info("segmenting on the Dask scheduler %s", dask_settings["scheduler_address"])
             yield client, max(1, sum(client.nthreads().values()))
         return
-    if dask_settings.get("jobqueue"):
-        from dask_jobqueue import SLURMCluster
-
-        options = dict(dask_settings["jobqueue"])
-        jobs = int(options.pop("jobs", 1))
-        with SLURMCluster(**options) as cluster, Client(cluster, set_as_default=False) as client:
-            cluster.scale(jobs=jobs)
-            log.info("segmenting on %d Slurm jobs of Dask workers", jobs)
-            yield client, jobs * int(options.get("cores", 1))
-        return
     settings = {
         "distributed.scheduler.allowed-failures": DEATHS_ALLOWED,
         # Tasks return a few numbers: there is nothing to spill, and a paused worker would only wait for itself.
@@ -145,6 +135,11 @@ def _client(dask_settings: Mapping[str, Any], n_workers: int, worker_mb: int) ->
         "distributed.worker.memory.pause": False,
         "distributed.worker.memory.terminate": 0.95,
     }
+    if dask_settings.get("jobqueue"):
+        with dask.config.set(settings), _slurm_cluster(dask_settings["jobqueue"]) as (cluster, n_processes):
+            with Client(cluster, set_as_default=False) as client:
+                yield client, n_processes
+        return
     logging.getLogger("distributed").setLevel(logging.WARNING)
     with (
         dask.config.set(settings),
@@ -163,6 +158,29 @@ def _client(dask_settings: Mapping[str, Any], n_workers: int, worker_mb: int) ->
     ):
         log.info("segmenting with %d workers of %d MB", n_workers, worker_mb)
         yield client, n_workers
+
+
+@contextmanager
+def _slurm_cluster(jobqueue: Mapping[str, Any]) -> Iterator[tuple[Any, int]]:
+    """Yield a cluster whose workers are Slurm jobs, and the number of its processes; a job that ends is replaced."""
+    from dask_jobqueue import SLURMCluster
+
+    options = dict(jobqueue)
+    jobs = int(options.pop("jobs", 1))
+    # One field a process, as in a LocalCluster: a death, or a shortage of memory, then concerns one field.
+    processes = int(options.setdefault("processes", int(options.get("cores", 1))))
+    options["scheduler_options"] = {"dashboard_address": None, **(options.get("scheduler_options") or {})}
+    memory = "DASK_DISTRIBUTED__WORKER__MEMORY__"
+    options["job_script_prologue"] = [
+        # Workers are started by a shell that knows nothing of the settings of this process.
+        *(f"export {memory}{name}=False" for name in ("TARGET", "SPILL", "PAUSE")),
+        f"export {memory}TERMINATE=0.95",
+        *(options.get("job_script_prologue") or ()),
+    ]
+    with SLURMCluster(**options) as cluster:
+        cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
+        log.info("segmenting on %d Slurm jobs of %d Dask workers", jobs, processes)
+        yield cluster, jobs * processes
 
 
 def _results(

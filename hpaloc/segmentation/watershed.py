@@ -1,33 +1,39 @@
-"""The embedded backend: nuclei from the blue channel, cells grown from them over microtubules and reticulum."""
+"""The embedded backend: nuclei from the blue channel, cells grown from them over microtubules and reticulum.
 
-from collections.abc import Mapping
+A field above `dask.chunk_above` is filtered block by block, its levels are measured once on the whole working grid, and
+nuclei and cells are found in overlapping blocks that share them.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from hpaloc.masks import share_ids
-from hpaloc.segmentation import cells, nuclei
-from hpaloc.segmentation.clock import step
-from hpaloc.segmentation.grid import grid_of
+from hpaloc.segmentation import blocks, cells, nuclei
+from hpaloc.segmentation.grid import Grid, background, grid_of
 from hpaloc.segmentation.nuclei import above_background
 
 # Outlines are smoothed over these lengths in µm when they are drawn at full size.
 NUCLEUS_SMOOTHING, CELL_SMOOTHING = 0.3, 1.2
 
 
-def find_nuclei(blue: np.ndarray, pixel_size: float, settings: Mapping[str, Any]) -> np.ndarray:
+def find_nuclei(
+    blue: np.ndarray, pixel_size: float, settings: Mapping[str, Any], *, chunk_above: int | None = None
+) -> np.ndarray:
     """Find the nuclei in the blue channel alone.
 
     blue: (H, W) uint8 or uint16. pixel_size: µm. settings: section `segmentation`, of which `scale` is used.
-    Returns (H, W) int32, ids contiguous from 1, all 0 where nothing looks like a nucleus.
+    chunk_above: as in `segment`. Returns (H, W) uint16 or uint32, ids contiguous from 1, all 0 where nothing looks like
+    a nucleus.
     """
     grid = grid_of(blue.shape, pixel_size, settings)
-    with step("filter"):
-        signal = above_background(grid.reduce(blue), grid.size)
+    side = _side(grid, chunk_above)
+    signal = _filtered(blue, grid, side)
     levels = nuclei.nucleus_levels(signal)
     if levels is None:
-        return np.zeros(blue.shape, np.int32)
-    return grid.enlarge(nuclei.find(signal, grid.size, levels), NUCLEUS_SMOOTHING)
+        return np.zeros(blue.shape, np.uint16)
+    return grid.enlarge(_find(signal, grid, levels, side), NUCLEUS_SMOOTHING, side)
 
 
 def segment(
@@ -37,23 +43,60 @@ def segment(
 
     images: red, yellow and blue, (H, W) uint8 or uint16. pixel_size: µm. settings: section `segmentation`, of which
     `scale` is used: the field is worked on at 0.08 / scale µm a pixel, or at its own size where that is coarser.
-    chunk_above: accepted for the interface; the reduced grid this works on fits in memory at any size met so far.
+    chunk_above: the longer side in px above which the field is worked on in overlapping blocks of about that size.
     Returns (nuclei, cells), (H, W) uint16 or uint32, ids shared, contiguous from 1.
     """
     grid = grid_of(images["blue"].shape, pixel_size, settings)
-    with step("filter"):
-        blue = above_background(grid.reduce(images["blue"]), grid.size)
+    side = _side(grid, chunk_above)
+    blue = _filtered(images["blue"], grid, side)
     nucleus_levels = nuclei.nucleus_levels(blue)
     if nucleus_levels is None:
         nothing = np.zeros(grid.shape, np.uint16)
         return nothing, nothing.copy()
-    with step("filter"):
-        red, yellow = (above_background(grid.reduce(images[colour]), grid.size) for colour in ("red", "yellow"))
-        levels = cells.cell_levels(red, yellow, blue, nucleus_levels, grid.size)
-        body = levels.body(red, yellow)
-    seeds = nuclei.find(blue, grid.size, nucleus_levels)
-    grown = cells.grow(body, seeds, grid.size, levels)
-    return share_ids(
-        grid.enlarge(seeds, NUCLEUS_SMOOTHING).astype(np.uint32),
-        grid.enlarge(grown, CELL_SMOOTHING).astype(np.uint32),
-    )
+    red, yellow = (_filtered(images[colour], grid, side) for colour in ("red", "yellow"))
+    levels = cells.cell_levels(red, yellow, blue, nucleus_levels, grid.size)
+    body = (red + yellow) / np.float32(levels.cytoplasm)
+    del red, yellow
+    seeds = _find(blue, grid, nucleus_levels, side)
+
+    def grow(window: tuple[slice, slice]) -> np.ndarray:
+        return cells.grow(body[window], np.ascontiguousarray(seeds[window]), grid.size, levels)
+
+    grown = _in_blocks(grow, grid, side)
+    return share_ids(grid.enlarge(seeds, NUCLEUS_SMOOTHING, side), grid.enlarge(grown, CELL_SMOOTHING, side))
+
+
+def _side(grid: Grid, chunk_above: int | None) -> int | None:
+    """Return the side of a block in px of the field, or None where the field is worked on in one piece."""
+    return chunk_above if chunk_above and max(grid.shape) > chunk_above else None
+
+
+def _filtered(channel: np.ndarray, grid: Grid, side: int | None) -> np.ndarray:
+    """Bring a channel to the working grid, smoothed and above its background."""
+    if side is None:
+        return above_background(grid.reduce(channel), grid.size)
+    # Neither needed below chunk_above nor installed beside the networks' older numpy.
+    import dask.array as da
+    from dask_image.ndfilters import gaussian_filter
+
+    step = round(1 / grid.factor)
+    if step * grid.factor == 1 and not any(length % step for length in grid.shape):
+        chunk = -(-side // step) * step
+        reduced = da.coarsen(np.mean, da.from_array(channel, chunks=chunk), {0: step, 1: step}).astype(np.float32)
+    else:
+        reduced = da.from_array(grid.reduce(channel), chunks=side)
+    # One thread a worker: blocks are filtered one after the other.
+    smooth = gaussian_filter(reduced, nuclei.SMOOTHING / grid.size, mode="mirror").compute(scheduler="synchronous")
+    return np.maximum(smooth - background(smooth, grid.size), 0)
+
+
+def _find(signal: np.ndarray, grid: Grid, levels: nuclei.NucleusLevels, side: int | None) -> np.ndarray:
+    return _in_blocks(lambda window: nuclei.find(signal[window], grid.size, levels), grid, side)
+
+
+def _in_blocks(find: Callable[[tuple[slice, slice]], np.ndarray], grid: Grid, side: int | None) -> np.ndarray:
+    """Find objects on the working grid, (h, w) int32, in one piece or in blocks of `side` px of the field."""
+    if side is None:
+        return find((slice(None), slice(None)))
+    cut = blocks.cut(grid.coarse_shape, round(side * grid.factor), round(blocks.MARGIN / grid.size))
+    return blocks.joined(cut, lambda block: find(block.window), grid.coarse_shape)

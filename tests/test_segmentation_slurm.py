@@ -1,0 +1,131 @@
+"""Dask workers as Slurm jobs: the same bytes as from a LocalCluster, and a job that is lost is replaced."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pandas as pd
+import pytest
+
+from hpaloc.segmentation import segment_shard
+from hpaloc.sheet import ManifestRow
+from hpaloc.simulate import simulate_field
+
+ROOT = Path(__file__).parents[1]
+TOOLS = (ROOT / "../shared/tools").resolve()
+SETTINGS = {"backend": "watershed", "scale": 0.25}
+
+# One worker runs all of these: they share a cluster.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+
+
+def answers() -> bool:
+    done = subprocess.run(["sinfo", "--noheader", "--format=%T"], capture_output=True, text=True, check=False)
+    return done.returncode == 0 and any(state in done.stdout for state in ("idle", "mixed"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slurm(tmp_path_factory):
+    """A Slurm that is up, or a one-node one for these tests."""
+    if shutil.which("sbatch") is None:
+        pytest.skip("sbatch is not installed")
+    if answers():
+        yield
+        return
+    if not (TOOLS / "slurm-up").is_file() or os.geteuid() != 0:
+        pytest.skip("no Slurm cluster answers, and there is no tool, or no right, to start one")
+    folder = tmp_path_factory.mktemp("slurm")
+    log = folder / "up.log"
+    with open(log, "w") as out:
+        # Into a file: the daemons keep the descriptors they inherit, and a pipe would never end.
+        subprocess.run([TOOLS / "slurm-up", folder, "none"], check=True, stdout=out, stderr=out)
+    try:
+        yield
+    finally:
+        subprocess.run([TOOLS / "slurm-down", folder], check=False, stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fields")
+    made = []
+    for n in range(3):
+        field = simulate_field(f"f{n}", (0,), n, shape=(256, 320))
+        paths = {colour: str(folder / f"f{n}_{colour}.png") for colour in field.images}
+        for colour, image in field.images.items():
+            cv2.imwrite(paths[colour], image)
+        made.append(ManifestRow(f"f{n}", None, 0.16, paths=paths))
+    return made
+
+
+def jobqueue(folder: Path, jobs: int) -> dict[str, object]:
+    return {
+        "jobs": jobs,
+        "cores": 1,
+        "memory": "1500MB",
+        "walltime": "00:10:00",
+        "interface": "lo",
+        "local_directory": str(folder),
+        "log_directory": str(folder / "logs"),
+    }
+
+
+def test_masks_of_slurm_workers_are_those_of_local_ones(rows, tmp_path):
+    segment_shard(rows, tmp_path / "local", SETTINGS, {}, 1, 2000, 0.0)
+    segment_shard(rows, tmp_path / "slurm", SETTINGS, {"jobqueue": jobqueue(tmp_path, 2)}, 1, 2000, 0.0)
+    local, slurm = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("local", "slurm")
+    )
+    assert len(local) == 7
+    assert local == slurm
+
+
+SCRIPT = """
+import json, sys
+sys.path.insert(0, {root!r})
+from hpaloc.segmentation import segment_shard
+from hpaloc.sheet import ManifestRow
+
+if __name__ == "__main__":
+    rows = [ManifestRow(r["id"], None, 0.16, paths=r["paths"]) for r in json.load(open({rows!r}))]
+    segment_shard(rows, {out!r}, {settings!r}, {{"jobqueue": {jobqueue!r}}}, 1, 2000, 0.0)
+"""
+
+
+def test_a_cancelled_job_is_replaced_and_its_field_redone(rows, tmp_path):
+    # A FIFO in place of a channel holds a worker in mid-field until somebody writes.
+    fifo = tmp_path / "blue.png"
+    os.mkfifo(fifo)
+    listed = [{"id": row.id, "paths": row.paths} for row in rows]
+    listed[1]["paths"] = dict(rows[1].paths, blue=str(fifo))
+    (tmp_path / "rows.json").write_text(json.dumps(listed))
+    name = f"hpaloc-{os.getpid()}"
+    script = tmp_path / "job.py"
+    script.write_text(
+        SCRIPT.format(
+            root=str(ROOT),
+            rows=str(tmp_path / "rows.json"),
+            out=str(tmp_path / "out"),
+            settings=SETTINGS,
+            jobqueue=jobqueue(tmp_path, 1) | {"job_name": name},
+        )
+    )
+    job = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path)
+    try:
+        with open(fifo, "wb"):
+            subprocess.run(["scancel", "--signal=KILL", f"--name={name}"], check=True)
+            # Until the worker is gone, the next opening of the FIFO would still find it.
+            while subprocess.run(
+                ["squeue", "--noheader", "--states=R,CG", f"--name={name}"], capture_output=True, text=True, check=True
+            ).stdout:
+                pass
+        with open(fifo, "wb") as pipe:
+            pipe.write(Path(rows[1].paths["blue"]).read_bytes())
+        assert job.wait(120) == 0
+    finally:
+        job.kill()
+    assert list(pd.read_parquet(tmp_path / "out" / "fields.parquet")["status"]) == ["ok"] * 3
