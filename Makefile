@@ -7,7 +7,7 @@ BIN := .venv/bin
 # The installer itself, pinned: it reads the lock file and is several times faster than pip.
 UV := uv==0.13.9
 
-.PHONY: demo test test-full lint types lock docs clean help
+.PHONY: demo test test-full test-hpacellseg lint types lock docs clean help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -31,6 +31,20 @@ test: .venv/installed
 
 test-full: .venv/installed
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
+
+# make test-hpacellseg    run the tests that need torch, in an environment made from envs/hpacellseg.yaml
+.venv-hpacellseg/installed: envs/hpacellseg.yaml envs/hpacellseg.post-deploy.sh .venv/installed
+	$(PYTHON) -m venv --clear .venv-hpacellseg
+	$(BIN)/python -c 'import yaml; \
+	  print(*next(e["pip"] for e in yaml.safe_load(open("$<"))["dependencies"] if isinstance(e, dict)), sep="\n")' \
+	  > .venv-hpacellseg/requirements.txt
+	VIRTUAL_ENV=.venv-hpacellseg $(BIN)/uv pip install --quiet --requirements .venv-hpacellseg/requirements.txt \
+	  pytest pytest-xdist psutil
+	PATH=$(CURDIR)/.venv-hpacellseg/bin:$$PATH bash envs/hpacellseg.post-deploy.sh
+	touch $@
+
+test-hpacellseg: .venv-hpacellseg/installed
+	.venv-hpacellseg/bin/python -m pytest tests/test_segmentation_hpacellseg.py tests/test_segmentation_labelling.py
 
 # make lint    check the style of workflow and library
 lint: .venv/installed

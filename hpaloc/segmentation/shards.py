@@ -136,9 +136,12 @@ def _client(dask_settings: Mapping[str, Any], n_workers: int, worker_mb: int) ->
         "distributed.worker.memory.terminate": 0.95,
     }
     if dask_settings.get("jobqueue"):
-        with dask.config.set(settings), _slurm_cluster(dask_settings["jobqueue"]) as (cluster, n_processes):
-            with Client(cluster, set_as_default=False) as client:
-                yield client, n_processes
+        with (
+            dask.config.set(settings),
+            _slurm_cluster(dask_settings["jobqueue"]) as (cluster, n_processes),
+            Client(cluster, set_as_default=False) as client,
+        ):
+            yield client, n_processes
         return
     logging.getLogger("distributed").setLevel(logging.WARNING)
     with (
