@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from dask import config
+from distributed import LocalCluster
 
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.segmentation import TooManyRejected, segment_shard
@@ -50,10 +54,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_bytes_do_not_depend_on_the_number_of_workers(rows, tmp_path):
+    rows = [*rows, replace(rows[0], id="f3")]
     table = run(rows, tmp_path / "one")
-    run(rows, tmp_path / "two", threads=2)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    assert list(table["field"]) == ["f0", "f1", "f2"]
+    run(rows, tmp_path / "four", threads=4)
+    assert contents(tmp_path / "one") == contents(tmp_path / "four")
+    assert list(table["field"]) == ["f0", "f1", "f2", "f3"]
     assert (table["status"] == "ok").all()
     assert (table["stage"] == "segment").all()
     for row in table.itertuples():
@@ -127,69 +132,84 @@ if __name__ == "__main__":
 """
 
 
-def kill_worker(job: subprocess.Popen[bytes], fifo: Path) -> None:
-    """Wait until the job's one worker reads the FIFO, kill it, and wait until it is gone."""
+@contextmanager
+def job_held_by(fifo: Path, rows, held: int, folder: Path, existing: bool) -> Iterator[tuple[subprocess.Popen, int]]:
+    """Run a job that one field holds up; yield it and the process that its workers are children of."""
+    os.mkfifo(fifo)
+    listed = [{"id": row.id, "paths": row.paths} for row in rows]
+    listed[held]["paths"] = dict(rows[held].paths, blue=str(fifo))
+    (folder / "rows.json").write_text(json.dumps(listed))
+    script = folder / "job.py"
+    with ExitStack() as stack:
+        dask = DASK
+        if existing:
+            stack.enter_context(config.set({"distributed.scheduler.allowed-failures": 1}))
+            cluster = stack.enter_context(
+                LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
+            )
+            dask = dict(DASK, scheduler_address=cluster.scheduler_address)
+        script.write_text(
+            SCRIPT.format(
+                root=str(ROOT), rows=str(folder / "rows.json"), out=str(folder / "out"), settings=SETTINGS, dask=dask
+            )
+        )
+        job = subprocess.Popen([sys.executable, str(script)], cwd=folder)
+        try:
+            yield job, os.getpid() if existing else job.pid
+        finally:
+            job.kill()
+            job.wait()
+
+
+def kill_worker(parent: int, fifo: Path) -> None:
+    """Wait until a worker reads the FIFO, kill it, and wait until it is gone."""
     with open(fifo, "wb"):
-        children = psutil.Process(job.pid).children(recursive=True)
+        children = psutil.Process(parent).children(recursive=True)
         workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
         for worker in workers:
             worker.kill()
         psutil.wait_procs(workers, timeout=60)
 
 
-def test_a_killed_worker_is_replaced_and_its_field_redone(rows, tmp_path):
+# The workers of the job's own cluster, and of somebody else's scheduler.
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_killed_worker_is_replaced_and_its_field_redone(rows, tmp_path, existing):
     fifo = tmp_path / "blue.png"
-    os.mkfifo(fifo)
-    listed = [{"id": row.id, "paths": row.paths} for row in rows]
-    listed[1]["paths"] = dict(rows[1].paths, blue=str(fifo))
-    (tmp_path / "rows.json").write_text(json.dumps(listed))
-    script = tmp_path / "job.py"
-    script.write_text(
-        SCRIPT.format(
-            root=str(ROOT), rows=str(tmp_path / "rows.json"), out=str(tmp_path / "out"), settings=SETTINGS, dask=DASK
-        )
-    )
-    job = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path)
-    try:
-        kill_worker(job, fifo)
+    with job_held_by(fifo, rows, 1, tmp_path, existing) as (job, parent):
+        kill_worker(parent, fifo)
         with open(fifo, "wb") as pipe:
             pipe.write(Path(rows[1].paths["blue"]).read_bytes())
         assert job.wait(120) == 0
-    finally:
-        job.kill()
     table = pd.read_parquet(tmp_path / "out" / "fields.parquet")
     assert list(table["status"]) == ["ok", "ok", "ok"]
     assert not list((tmp_path / "out").glob(".*"))
 
 
-def test_a_field_that_always_kills_its_worker_is_rejected_and_the_rest_goes_on(rows, tmp_path):
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_field_that_always_kills_its_worker_is_rejected_and_the_rest_goes_on(rows, tmp_path, existing):
     fifo = tmp_path / "blue.png"
-    os.mkfifo(fifo)
-    listed = [{"id": row.id, "paths": row.paths} for row in rows]
-    listed[0]["paths"] = dict(rows[0].paths, blue=str(fifo))
-    (tmp_path / "rows.json").write_text(json.dumps(listed))
-    script = tmp_path / "job.py"
-    script.write_text(
-        SCRIPT.format(
-            root=str(ROOT), rows=str(tmp_path / "rows.json"), out=str(tmp_path / "out"), settings=SETTINGS, dask=DASK
-        )
-    )
-    job = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path)
-    try:
+    with job_held_by(fifo, rows, 0, tmp_path, existing) as (job, parent):
         # Twice among the others, and twice when it is tried alone.
         for _ in range(4):
-            kill_worker(job, fifo)
+            kill_worker(parent, fifo)
         assert job.wait(240) == 0
-    finally:
-        job.kill()
     table = pd.read_parquet(tmp_path / "out" / "fields.parquet")
     assert list(table["status"]) == ["rejected", "ok", "ok"]
     assert "worker died" in table["reason"][0]
 
 
-def test_an_existing_scheduler_is_joined(rows, tmp_path):
-    from distributed import LocalCluster
+def test_a_field_that_does_not_fit_in_memory_is_rejected_and_the_rest_goes_on(rows, tmp_path):
+    # Its three channels alone are 432 MB, on top of the worker's own 300 MB.
+    huge = str(tmp_path / "huge.png")
+    cv2.imwrite(huge, np.zeros((12_000, 12_000), np.uint8))
+    greedy = replace(rows[0], id="greedy", paths=dict.fromkeys(rows[0].paths, huge))
+    segment_shard([greedy, *rows[1:]], tmp_path / "out", SETTINGS, DASK, 1, 650, 1.0)
+    table = pd.read_parquet(tmp_path / "out" / "fields.parquet")
+    assert list(table["status"]) == ["rejected", "ok", "ok"]
+    assert "out of memory" in table["reason"][0]
 
+
+def test_an_existing_scheduler_is_joined(rows, tmp_path):
     with LocalCluster(
         n_workers=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0"
     ) as c:

@@ -29,7 +29,7 @@ class Block:
         return rows, columns
 
 
-def cut(shape: tuple[int, int], side: int, margin: int, multiple: int = 1) -> list[Block]:
+def cut(shape: tuple[int, ...], side: int, margin: int, multiple: int = 1) -> list[Block]:
     """Cut a field into blocks whose windows have sides of about `side` px.
 
     shape: height and width in px. margin: px. multiple: cores and windows start at a multiple of this, so that blocks

@@ -25,8 +25,6 @@ from hpaloc.segmentation.labelling import cell_threshold, label_cells
 
 log = logging.getLogger("hpaloc")
 
-# The reduced labelling works at the networks' own scale.
-REDUCED = 4
 # What the networks were trained with: reflected margins of 32 px up to a multiple of 32, and these statistics.
 MARGIN = 32
 MEAN = np.array([124, 117, 104], np.float32)[:, None, None] / 255
@@ -135,12 +133,16 @@ def segment(
     Returns (nuclei, cells) as `segment_field` does. Raises WeightsError, DeviceError.
     """
     segmentator = load(settings)
-    reduce = REDUCED if settings.get("reduced_labelling") else 1
     shape = images["blue"].shape
+    # The maps hold nothing finer than the networks' own raster.
+    step = max(1, round(1 / grid_of(shape, pixel_size, settings).factor))
+    reduce = step if settings.get("reduced_labelling") else 1
     if chunk_above is None or max(shape) <= chunk_above:
         ((nuclei_map, cell_map),) = probability_maps(segmentator, [images], pixel_size, settings)
         return label_cells(nuclei_map, cell_map, pixel_size, reduce)
-    return _segment_in_blocks(segmentator, images, pixel_size, settings, chunk_above, reduce)
+    # Windows that begin on the networks' raster, which halves several times.
+    blocks = cut(shape, chunk_above, round(MARGIN_UM / pixel_size), 8 * step)
+    return _segment_in_blocks(segmentator, images, pixel_size, settings, blocks, reduce)
 
 
 def _segment_in_blocks(
@@ -148,12 +150,10 @@ def _segment_in_blocks(
     images: Mapping[str, np.ndarray],
     pixel_size: float,
     settings: Mapping[str, Any],
-    side: int,
+    blocks: list[Block],
     reduce: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     height, width = images["blue"].shape
-    # Windows that begin on the networks' own raster, and on that of the reduced labelling.
-    blocks = cut((height, width), side, round(MARGIN_UM / pixel_size), MARGIN)
     maps = np.zeros((2, height, width, 3), np.uint8)
     for block in blocks:
         window = {colour: image[block.window] for colour, image in images.items()}
