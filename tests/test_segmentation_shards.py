@@ -143,7 +143,8 @@ def job_held_by(fifo: Path, rows, held: int, folder: Path, existing: bool) -> It
     with ExitStack() as stack:
         dask = DASK
         if existing:
-            stack.enter_context(config.set({"distributed.scheduler.allowed-failures": 1}))
+            patience = {"distributed.deploy.lost-worker-timeout": "1 hour"}
+            stack.enter_context(config.set({"distributed.scheduler.allowed-failures": 1} | patience))
             cluster = stack.enter_context(
                 LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
             )

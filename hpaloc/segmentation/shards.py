@@ -127,7 +127,7 @@ def _client(dask_settings: Mapping[str, Any], n_workers: int, worker_mb: int) ->
             log.info("segmenting on the Dask scheduler %s", dask_settings["scheduler_address"])
             yield client, max(1, sum(client.nthreads().values()))
         return
-    settings = {
+    settings: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": DEATHS_ALLOWED,
         # Tasks return a few numbers: there is nothing to spill, and a paused worker would only wait for itself.
         "distributed.worker.memory.target": False,
@@ -143,6 +143,9 @@ def _client(dask_settings: Mapping[str, Any], n_workers: int, worker_mb: int) ->
         ):
             yield client, n_processes
         return
+    # A nanny starts its worker anew, however long that takes on a busy machine; a cluster that gave it up in the
+    # meantime, as it does after 15 s, would be left without workers and wait for ever.
+    settings["distributed.deploy.lost-worker-timeout"] = "1 hour"
     logging.getLogger("distributed").setLevel(logging.WARNING)
     with (
         dask.config.set(settings),
