@@ -19,8 +19,7 @@ ROOT = Path(__file__).parents[1]
 TOOLS = (ROOT / "../shared/tools").resolve()
 SETTINGS = {"backend": "watershed", "scale": 0.25}
 
-# One worker runs all of these: they share a cluster.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slow
 
 
 def answers() -> bool:
