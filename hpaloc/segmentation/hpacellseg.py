@@ -20,6 +20,7 @@ from hpaloc.masks import compact
 from hpaloc.segmentation import weights
 from hpaloc.segmentation.blocks import MARGIN as MARGIN_UM
 from hpaloc.segmentation.blocks import Block, cut, joined
+from hpaloc.segmentation.clock import step
 from hpaloc.segmentation.grid import grid_of
 from hpaloc.segmentation.labelling import cell_threshold, label_cells
 
@@ -135,13 +136,14 @@ def segment(
     segmentator = load(settings)
     shape = images["blue"].shape
     # The maps hold nothing finer than the networks' own raster.
-    step = max(1, round(1 / grid_of(shape, pixel_size, settings).factor))
-    reduce = step if settings.get("reduced_labelling") else 1
+    ratio = max(1, round(1 / grid_of(shape, pixel_size, settings).factor))
+    reduce = ratio if settings.get("reduced_labelling") else 1
     if chunk_above is None or max(shape) <= chunk_above:
-        ((nuclei_map, cell_map),) = probability_maps(segmentator, [images], pixel_size, settings)
+        with step("filter"):
+            ((nuclei_map, cell_map),) = probability_maps(segmentator, [images], pixel_size, settings)
         return label_cells(nuclei_map, cell_map, pixel_size, reduce)
     # Windows that begin on the networks' raster, which halves several times.
-    blocks = cut(shape, chunk_above, round(MARGIN_UM / pixel_size), 8 * step)
+    blocks = cut(shape, chunk_above, round(MARGIN_UM / pixel_size), 8 * ratio)
     return _segment_in_blocks(segmentator, images, pixel_size, settings, blocks, reduce)
 
 
@@ -157,7 +159,8 @@ def _segment_in_blocks(
     maps = np.zeros((2, height, width, 3), np.uint8)
     for block in blocks:
         window = {colour: image[block.window] for colour, image in images.items()}
-        (found,) = probability_maps(segmentator, [window], pixel_size, settings)
+        with step("filter"):
+            (found,) = probability_maps(segmentator, [window], pixel_size, settings)
         for whole_map, of_window in zip(maps, found, strict=True):
             whole_map[block.core] = of_window[block.core_in_window]
     # Of the whole field, so that a block of few cells has the same cells in it as its neighbours see.

@@ -11,6 +11,7 @@ import numpy as np
 
 from hpaloc.masks import share_ids
 from hpaloc.segmentation import blocks, cells, nuclei
+from hpaloc.segmentation.clock import step
 from hpaloc.segmentation.grid import Grid, background, grid_of
 from hpaloc.segmentation.nuclei import above_background
 
@@ -29,7 +30,8 @@ def find_nuclei(
     """
     grid = grid_of(blue.shape, pixel_size, settings)
     side = _side(grid, chunk_above)
-    signal = _filtered(blue, grid, side)
+    with step("filter"):
+        signal = _filtered(blue, grid, side)
     levels = nuclei.nucleus_levels(signal)
     if levels is None:
         return np.zeros(blue.shape, np.uint16)
@@ -48,15 +50,17 @@ def segment(
     """
     grid = grid_of(images["blue"].shape, pixel_size, settings)
     side = _side(grid, chunk_above)
-    blue = _filtered(images["blue"], grid, side)
+    with step("filter"):
+        blue = _filtered(images["blue"], grid, side)
     nucleus_levels = nuclei.nucleus_levels(blue)
     if nucleus_levels is None:
         nothing = np.zeros(grid.shape, np.uint16)
         return nothing, nothing.copy()
-    red, yellow = (_filtered(images[colour], grid, side) for colour in ("red", "yellow"))
-    levels = cells.cell_levels(red, yellow, blue, nucleus_levels, grid.size)
-    body = (red + yellow) / np.float32(levels.cytoplasm)
-    del red, yellow
+    with step("filter"):
+        red, yellow = (_filtered(images[colour], grid, side) for colour in ("red", "yellow"))
+        levels = cells.cell_levels(red, yellow, blue, nucleus_levels, grid.size)
+        body = levels.body(red, yellow)
+        del red, yellow
     seeds = _find(blue, grid, nucleus_levels, side)
 
     def grow(window: tuple[slice, slice]) -> np.ndarray:
@@ -79,10 +83,10 @@ def _filtered(channel: np.ndarray, grid: Grid, side: int | None) -> np.ndarray:
     import dask.array as da
     from dask_image.ndfilters import gaussian_filter
 
-    step = round(1 / grid.factor)
-    if step * grid.factor == 1 and not any(length % step for length in grid.shape):
-        chunk = -(-side // step) * step
-        reduced = da.coarsen(np.mean, da.from_array(channel, chunks=chunk), {0: step, 1: step}).astype(np.float32)
+    ratio = round(1 / grid.factor)
+    if ratio * grid.factor == 1 and not any(length % ratio for length in grid.shape):
+        chunk = -(-side // ratio) * ratio
+        reduced = da.coarsen(np.mean, da.from_array(channel, chunks=chunk), {0: ratio, 1: ratio}).astype(np.float32)
     else:
         reduced = da.from_array(grid.reduce(channel), chunks=side)
     # One thread a worker: blocks are filtered one after the other.
