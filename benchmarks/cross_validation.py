@@ -115,7 +115,6 @@ def main() -> None:
     arguments = parser.parse_args()
     given = yaml.safe_load(arguments.configfile.read_text())
     given["root"] = str(arguments.root)
-    base = complete(given)
     for change in arguments.set:
         key, value = change.split("=", 1)
         *path, last = key.split(".")
@@ -124,7 +123,7 @@ def main() -> None:
             section = section.setdefault(name, {})
         section[last] = yaml.safe_load(value)
     config = complete(given)
-    prepare(arguments, base)
+    prepare(arguments, config)
     examples = pd.read_parquet(arguments.work / "results/dataset/examples.parquet")
     labels = examples.groupby("field")["labels"].first()
     splitter = StratifiedKFold(arguments.folds, shuffle=True, random_state=config["seed"])
