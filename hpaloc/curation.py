@@ -56,24 +56,6 @@ DUPLICATE_BITS = 20
 _HASHES = tuple(f"hash_{colour}" for colour in REFERENCE_COLOURS)
 
 
-def class_weights(counts: Sequence[int] | np.ndarray, m: float = 50.0) -> np.ndarray:
-    """Return the weight of each class from its number of examples.
-
-    w_c = min(1, m n2 / n_c), n2 the second-smallest count among the classes that occur; the rarest class and those
-    that do not occur have weight 1. Returns (n_classes,) float32. The rule is that of the paper's source; on the
-    one-label cells of the 2021 competition m = 50 gives 1 throughout.
-    """
-    counts = np.asarray(counts, np.float64)
-    weights = np.ones(len(counts), np.float32)
-    present = np.flatnonzero(counts > 0)
-    if len(present) < 2:
-        return weights
-    order = present[np.argsort(counts[present], kind="stable")]
-    weights[present] = np.minimum(1.0, m * counts[order[1]] / counts[present])
-    weights[order[0]] = 1.0
-    return weights
-
-
 def near_duplicates(hashes: np.ndarray, max_bits: int = DUPLICATE_BITS) -> np.ndarray:
     """Find the pairs of fields whose perceptual hashes are nearly the same.
 

@@ -18,7 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 from hpaloc.classes import COLOURS, LOCATIONS, N_CLASSES, NAMES
 from hpaloc.files import atomic_path
@@ -167,6 +168,8 @@ def co_occurrence(label_sets: Sequence[Sequence[int]], stem: Path) -> None:
         for row in range(N_CLASSES):
             axes.plot([-0.5, row + 0.5, row + 0.5], [row - 0.5, row - 0.5, row + 0.5], color="0.85", linewidth=0.4)
         bar = figure.colorbar(image, ax=axes, shrink=0.5, aspect=25, pad=0.01)
+        bar.ax.yaxis.set_major_formatter("{x:,.0f}")
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
         bar.set_label("Fields with both labels (diagonal: with this label alone)")
         pairs = counts[np.tril_indices(N_CLASSES, -1)]
         axes.text(
@@ -218,12 +221,33 @@ def _shrink(image: np.ndarray, white: float, side: int) -> np.ndarray:
     return np.clip(small / white, 0, 1)
 
 
-def _scale_bar(axes: Axes, width_px: int, pixel_size: float, length_um: float = 20.0) -> None:
-    """Draw a white bar of ``length_um`` into the lower right corner of an image ``width_px`` wide."""
-    length = length_um / pixel_size / width_px
-    axes.plot([0.94 - length, 0.94], [0.04, 0.04], transform=axes.transAxes, color="white", linewidth=2)
+def _scale_bar(axes: Axes, width_px: int, pixel_size: float, size: float = 7) -> None:
+    """Draw a white bar of 20 µm, or less in a small field, into the lower right corner of an image ``width_px`` wide.
+
+    Bar and length have a black edge, since a cell may lie below them.
+    """
+    width_um = width_px * pixel_size
+    length_um = max((um for um in (1, 2, 5, 10, 20) if um <= 0.4 * width_um), default=0.5)
+    length = length_um / width_um
+    axes.plot(
+        [0.94 - length, 0.94],
+        [0.04, 0.04],
+        transform=axes.transAxes,
+        color="white",
+        linewidth=2,
+        solid_capstyle="butt",
+        path_effects=[withStroke(linewidth=3.5, foreground="black")],
+    )
     axes.text(
-        0.94 - length / 2, 0.055, f"{length_um:g} µm", transform=axes.transAxes, color="white", ha="center", va="bottom"
+        0.94 - length / 2,
+        0.06,
+        f"{length_um:g} µm",
+        transform=axes.transAxes,
+        color="white",
+        fontsize=size,
+        ha="center",
+        va="bottom",
+        path_effects=[withStroke(linewidth=1.5, foreground="black")],
     )
 
 
@@ -262,11 +286,11 @@ def composite(images: Mapping[str, np.ndarray], side: int = 420) -> np.ndarray:
     return np.stack([_shrink(images[colour], white[colour], side) for colour in ("red", "green", "blue")], axis=-1)
 
 
-def location_panels(panels: Mapping[int, tuple[str, Mapping[str, np.ndarray]]], stem: Path) -> None:
+def location_panels(panels: Mapping[int, tuple[str, Mapping[str, np.ndarray], float]], stem: Path) -> None:
     """Draw one field of each location as an RGB picture (figure 4).
 
-    panels: class index to the name of a one-label field and its images. A location without a field gets an empty
-    panel that says so.
+    panels: class index to the name of a one-label field, its images and its pixel size in µm. Every panel has its own
+    scale bar, since fields differ in size. A location without a field gets an empty panel that says so.
     """
     columns, rows = 5, 4
     with _figure(stem, _WIDE, _WIDE / columns * rows * 1.13) as figure:
@@ -274,8 +298,10 @@ def location_panels(panels: Mapping[int, tuple[str, Mapping[str, np.ndarray]]], 
         for axes, location in zip(grid, LOCATIONS, strict=False):
             title = location.name if len(location.name) < 24 else _broken(location.name)
             if location.index in panels:
-                _picture(axes, composite(panels[location.index][1]), title)
-                axes.set_xlabel(_shortened(panels[location.index][0]), fontsize=5, labelpad=2)
+                name, images, pixel_size = panels[location.index]
+                _picture(axes, composite(images), title)
+                _scale_bar(axes, images["green"].shape[1], pixel_size, size=5)
+                axes.set_xlabel(_shortened(name), fontsize=5, labelpad=2)
             else:
                 _picture(axes, np.full((2, 2, 3), 0.93), title)
                 axes.text(
@@ -347,7 +373,7 @@ def explore(rows: Sequence[SheetRow], out_dir: Path) -> None:
     for location in LOCATIONS:
         found = _readable(row for row in rows if row.labels == (location.index,))
         if found is not None:
-            panels[location.index] = (found[0].id, found[1])
+            panels[location.index] = (found[0].id, found[1], found[0].pixel_size)
     location_panels(panels, names[4])
 
 

@@ -96,6 +96,14 @@ def class_weights(counts: Sequence[int] | np.ndarray, m: float) -> np.ndarray:
     return weights.astype(np.float32)
 
 
+def weighted(examples: tf.data.Dataset, weights: np.ndarray) -> tf.data.Dataset:
+    """Multiply the weight of each example (image, label (19,), weight) by that of its class, ``weights`` (19,).
+
+    A cell of several locations counts by the one that is to be held up most.
+    """
+    return examples.map(lambda image, label, weight: (image, label, weight * tf.reduce_max(label * weights)))
+
+
 @keras.saving.register_keras_serializable(package="hpaloc")
 class Augmentation(keras.layers.Layer):
     """Turn, mirror and relight each tile of a batch (n, S, S, colours) 0..255, when training.
@@ -661,11 +669,6 @@ def train_model(
         for part in parts
         if counts[part]
     }
-
-    def weigh(image: Any, label: Any, weight: Any) -> tuple[Any, Any, Any]:
-        # A cell of several locations counts by the one that is to be held up most.
-        return image, label, weight * tf.reduce_max(label * weights)
-
     work_dir = Path(work_dir or f"{Path(out_dir)}.work")
     _keep_if_same(work_dir, settings, seed, examples)
     with precision_policy(policy), strategy.scope():
@@ -678,8 +681,8 @@ def train_model(
         )
         fit(
             network,
-            datasets["train"].map(weigh),
-            datasets["validation"].map(weigh) if counts["validation"] else None,
+            weighted(datasets["train"], weights),
+            weighted(datasets["validation"], weights) if counts["validation"] else None,
             (counts["train"], counts["validation"]),
             settings,
             seed,

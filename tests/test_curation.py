@@ -18,27 +18,27 @@ from hpaloc.masks import write_mask
 TRAIN_CSV = Path(__file__).parents[1] / ".." / "shared" / "data" / "hpa-2021" / "train.csv"
 needs_sheet = pytest.mark.skipif(not TRAIN_CSV.is_file(), reason="the sheet of the 2021 competition is not here")
 
-# Class: fields, fields with that label only, cells of the latter (Kaggle 2021).
+# Of each class: fields, fields with that label only.
 COUNTS = (
-    (8797, 1551, 36226),
-    (1095, 221, 4621),
-    (2451, 515, 12071),
-    (1262, 549, 12349),
-    (1425, 788, 16824),
-    (1792, 636, 14615),
-    (775, 476, 9955),
-    (1846, 719, 18041),
-    (964, 529, 10749),
-    (998, 300, 5190),
-    (818, 404, 7602),
-    (78, 1, 9),
-    (1734, 561, 13322),
-    (3111, 880, 20414),
-    (2013, 1054, 26603),
-    (252, 82, 2163),
-    (5685, 906, 22040),
-    (593, 302, 5505),
-    (34, 34, 880),
+    (8797, 1551),
+    (1095, 221),
+    (2451, 515),
+    (1262, 549),
+    (1425, 788),
+    (1792, 636),
+    (775, 476),
+    (1846, 719),
+    (964, 529),
+    (998, 300),
+    (818, 404),
+    (78, 1),
+    (1734, 561),
+    (3111, 880),
+    (2013, 1054),
+    (252, 82),
+    (5685, 906),
+    (593, 302),
+    (34, 34),
 )
 
 
@@ -53,13 +53,15 @@ def test_the_counts_of_the_competition_s_sheet(sheet):
     table, sets = sheet
     assert len(table) == 21806
     assert Counter(map(len, sets)) == {1: 10508, 2: 8873, 3: 2233, 4: 190, 5: 2}
+    # Before repeats within a row are removed.
+    assert (~table["Label"].str.contains("|", regex=False)).sum() == 10412
     raw = table["Label"].value_counts()
     assert (len(raw), int((raw == 1).sum())) == (432, 66)
     of_sets = Counter(sets)
     assert (len(of_sets), sum(count == 1 for count in of_sets.values())) == (372, 55)
     assert sum(len(label.split("|")) > len(labels) for label, labels in zip(table["Label"], sets, strict=True)) == 146
-    assert label_matrix(sets).sum(axis=0).tolist() == [fields for fields, _, _ in COUNTS]
-    assert [of_sets[(label,)] for label in range(N_CLASSES)] == [only for _, only, _ in COUNTS]
+    assert label_matrix(sets).sum(axis=0).tolist() == [fields for fields, _ in COUNTS]
+    assert [of_sets[(label,)] for label in range(N_CLASSES)] == [only for _, only in COUNTS]
     pairs = Counter(pair for labels in sets for pair in combinations(labels, 2))
     assert pairs.most_common(6) == [
         ((0, 16), 2410),
@@ -96,18 +98,6 @@ def test_the_split_is_the_seed_s(sheet):
     first = curation.split_groups(sets[some], table["ID"][some].to_numpy(), 0.2, seed=1)
     assert (first == curation.split_groups(sets[some], table["ID"][some].to_numpy(), 0.2, seed=1)).all()
     assert (first != curation.split_groups(sets[some], table["ID"][some].to_numpy(), 0.2, seed=2)).any()
-
-
-def test_class_weights():
-    counts = np.array([cells for _, _, cells in COUNTS])
-    assert curation.class_weights(counts, 50).tolist() == [1.0] * N_CLASSES
-    # The paper's own count of nucleoplasm tiles, 34,662, and its weight at m = 10.
-    assert curation.class_weights([34662, 880, 9], 10)[0] == pytest.approx(0.254, abs=5e-4)
-    weights = curation.class_weights(counts, 10)
-    assert weights[11] == 1.0
-    assert np.argmin(weights) == 0
-    assert curation.class_weights([0, 5, 0], 1).tolist() == [1.0, 1.0, 1.0]
-    assert curation.class_weights([100, 0, 10, 1], 1).tolist() == [pytest.approx(0.1), 1.0, 1.0, 1.0]
 
 
 labels_of_fields = st.lists(

@@ -117,12 +117,16 @@ def test_explore_draws_fields_of_every_location(tmp_path: Path, drawn: list[Figu
     figures.explore(rows, tmp_path / "out")
     panels = [text.get_text() for text in texts(drawn[4])]
     assert sum("no readable" in text for text in panels) == N_CLASSES - 16
+    # Each picture has its own scale bar.
+    assert panels.count("20 µm") == 16
     for figure in drawn:
         assert_readable(figure)
     images = [axes for axes in drawn[3].axes if axes.images]
     assert [axes.get_title() for axes in images] == [
         "Microtubules", "Protein of interest", "Nucleus", "Endoplasmic reticulum",
     ]  # fmt: skip
+    bar = drawn[3].axes[-1].lines[0].get_xdata()
+    assert bar[1] - bar[0] == pytest.approx(20 / (128 * 0.5))
     # A field that is not square keeps its shape.
     assert images[0].images[0].get_array().shape == (96, 128, 3)
 

@@ -30,6 +30,7 @@ from hpaloc.training import (
     mixed,
     statistics_renewal,
     train_model,
+    weighted,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,12 +113,33 @@ def test_m_of_10_weighs_the_frequent_classes_down():
         assert weights[index] == pytest.approx(10 * 880 / CELLS[index], rel=1e-6)
         assert weights[index] == pytest.approx(value, rel=0.05)
     assert weights[11] == weights[18] == weights[15] == 1.0
+    # The paper's own count of nucleoplasm tiles gives the printed weight.
+    assert class_weights([34662, 880, 9], 10)[0] == pytest.approx(0.254, abs=5e-4)
     assert np.argsort(weights, kind="stable")[:4].tolist() == [0, 14, 16, 13]
 
 
 def test_class_weights_of_few_classes():
     assert class_weights([0, 0, 7], 10).tolist() == [1.0, 1.0, 1.0]
     assert class_weights([5, 1000, 0], 0.1).tolist() == pytest.approx([1.0, 0.1, 1.0])
+
+
+def test_an_example_weighs_what_its_row_and_its_heaviest_class_say():
+    labels = label_matrix([(0,), (3,), (0, 3)]).astype(np.float32)
+    data = tf.data.Dataset.from_tensor_slices((np.zeros((3, 2, 2, 1), np.uint8), labels, np.float32([1, 0.5, 2])))
+    weights = np.ones(N_CLASSES, np.float32)
+    weights[[0, 3]] = 0.25, 0.75
+    assert [float(weight) for _, _, weight in weighted(data, weights)] == [0.25, 0.375, 1.5]
+
+
+def test_examples_of_weight_0_teach_nothing(tmp_path):
+    before = {}
+    for name, weight in (("none", 0.0), ("full", 1.0)):
+        keras.utils.set_random_seed(0)
+        network = small_network()
+        before[name] = network.layers[-1].get_weights()[0].copy()
+        data = small_data(16).map(lambda image, label, one, weight=weight: (image, label, one * weight))
+        fit(network, data, None, (16, 0), SETTINGS, 0, tmp_path / name)
+        assert np.array_equal(network.layers[-1].get_weights()[0], before[name]) == (weight == 0.0)
 
 
 def test_augmentation_turns_and_relights_each_tile_on_its_own():
