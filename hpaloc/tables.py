@@ -126,7 +126,12 @@ def to_table(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema
         if lacking:
             raise TableError(f"the table lacks the column {lacking[0]}")
         return pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False).replace_schema_metadata()
-    return pa.Table.from_pylist(list(rows), schema=schema)
+    # from_pandas makes NaN a null here too; Table.from_pylist would keep it.
+    columns = [
+        pa.array([row.get(name) for row in rows], type, from_pandas=True)
+        for name, type in zip(schema.names, schema.types, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def write_table(path: str | os.PathLike[str], table: pa.Table) -> None:

@@ -334,6 +334,31 @@ def test_fields_without_any_nucleus_are_spared_by_the_nucleus_filter():
     assert left_out.to_dict("records") == [{"field": "f000", "cell": 1, "reason": "nucleus"}]
 
 
+def test_near_duplicates_and_antibodies_stay_in_one_part_whatever_the_seed():
+    cells, fields = tables_of()
+    rng = np.random.default_rng(5)
+    columns = ["hash_red", "hash_blue", "hash_yellow"]
+    table = fields[columns].to_numpy(np.uint64)
+    # Each of the first ten fields once more, in another antibody and nearly the same picture.
+    for row in range(10):
+        table[39 - row] = [flip(int(value), *rng.choice(63, 4, replace=False)) for value in table[row]]
+    fields[columns] = table
+    pairs = curation.near_duplicates(table)
+    assert len(pairs) == 10
+    for seed in range(3):
+        examples, summary, _ = run(cells, fields, seed=seed)
+        part = examples.groupby("field")["part"].first().reindex(fields["field"]).to_numpy()
+        assert (part[pairs[:, 0]] == part[pairs[:, 1]]).all()
+        assert summary["split"]["duplicate_pairs"] == 10
+        assert summary["split"]["groups"] == 15
+
+
+def test_a_cell_whose_focus_is_unknown_is_kept():
+    cells, fields = tables_of()
+    cells.loc[3, "focus"] = np.nan
+    assert run(cells, fields)[2].empty
+
+
 def test_label_modes():
     cells, fields = tables_of()
     for table in (cells, fields):

@@ -270,6 +270,23 @@ def test_a_data_set_outlives_what_made_it(dataset):
     assert [label.tolist() for _, label, _ in data.as_numpy_iterator()] == expected
 
 
+def test_an_empty_shard_among_others_and_an_empty_part_are_read(shards, dataset, tmp_path):
+    _, examples = dataset
+    for colour in COLOURS:
+        (tmp_path / f"{colour}.tfrecord").touch()
+    empty = {colour: [str(tmp_path / f"{colour}.tfrecord")] for colour in COLOURS}
+    first = {colour: [*empty[colour], *of_colour] for colour, of_colour in paths(shards).items()}
+    assert len(list(records.tile_dataset(empty, COLOURS, 32))) == 0
+    assert len(list(records.tile_dataset(first, COLOURS, 32))) == 24
+    # Nothing validates, and the tiles of the first shard are none.
+    train = examples.assign(part="train", shard=examples["shard"] + 1)
+    train = train.assign(record_shard=0, position=np.arange(len(train)))
+    records.write_dataset(train, first, {part: tmp_path / part for part in tables.PARTS})
+    assert list((tmp_path / "validation").iterdir()) == []
+    assert len(list(records.training_dataset(tmp_path / "train", train, ["green"], 32))) == len(train)
+    assert len(list(records.training_dataset(tmp_path / "validation", train, ["green"], 32))) == 0
+
+
 def test_bytes_depend_on_neither_threads_nor_repetition(shards, dataset, tmp_path):
     folder, _ = dataset
     records.write_dataset(

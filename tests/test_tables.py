@@ -1,5 +1,7 @@
 """Schemas of the tables, and their reading and writing."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -25,11 +27,13 @@ def test_a_lacking_column_is_named():
 
 def test_missing_values_are_nulls_and_types_are_the_schema_s():
     schema = pa.schema([("a", pa.string()), ("b", pa.float32()), ("c", pa.int32())])
-    from_rows = tables.to_table([{"a": None, "b": 1, "c": 2}], schema)
-    from_frame = tables.to_table(pd.DataFrame({"c": [2], "b": [1.0], "a": [None], "extra": [0]}), schema)
+    from_rows = tables.to_table([{"a": None, "b": 1, "c": 2}, {"b": math.nan, "c": 3}], schema)
+    columns = {"c": [2, 3], "b": [1.0, math.nan], "a": [None, None], "extra": [0, 0]}
+    from_frame = tables.to_table(pd.DataFrame(columns), schema)
     assert from_rows.equals(from_frame)
     assert from_rows.schema.equals(schema)
-    assert from_rows["a"].null_count == 1
+    assert from_rows["a"].null_count == 2
+    assert from_rows["b"].null_count == 1
 
 
 def test_equal_tables_give_equal_bytes(tmp_path):

@@ -1,15 +1,21 @@
 """Tiles and measurements of cells: against brute force, across bit depths, and when fields fail."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from scipy import ndimage
 from tile_fields import make_field, tile, write_shard
 
 from hpaloc import images, rle, tiles
 from hpaloc.classes import COLOURS
-from hpaloc.tables import TooManyRejected
+from hpaloc.curation import DUPLICATE_BITS, near_duplicates
+from hpaloc.masks import write_mask
+from hpaloc.tables import CELLS, TooManyRejected, to_table
 from hpaloc.tfrecord import TileRecord, read_records
 
 
@@ -192,6 +198,92 @@ def test_saturation_and_focus_tell_bad_cells():
         assert soft["focus"] < 0.7 * clear["focus"]
 
 
+def blocks(shape, cells):
+    """Label image with a rectangle (y0, y1, x0, x1) for each id."""
+    labels = np.zeros(shape, np.uint16)
+    for id, (y0, y1, x0, x1) in cells.items():
+        labels[y0:y1, x0:x1] = id
+    return labels
+
+
+def test_cells_of_any_size_are_padded_and_resized_to_the_tile():
+    shape = (700, 640)
+    # One pixel wide, one pixel in all, 10 px, the tile's own size (even and odd boxes), larger than the tile.
+    boxes = {
+        3: (5, 45, 7, 8),
+        5: (5, 6, 20, 21),
+        8: (5, 15, 30, 40),
+        9: (60, 316, 10, 265),
+        300: (330, 690, 5, 611),
+    }
+    cells = blocks(shape, boxes)
+    rng = np.random.default_rng(0)
+    images = {colour: rng.integers(0, 256, shape, dtype=np.uint8) for colour in COLOURS}
+    tiled = of_field(images, cells, np.zeros_like(cells), size=256)
+    found = {record.cell: record.tile for record in decoded(tiled, "green")}
+    assert list(found) == list(boxes)
+    assert all(tile.shape == (256, 256) and tile.dtype == np.uint8 for tile in found.values())
+    green = {id: images["green"][y0:y1, x0:x1] for id, (y0, y1, x0, x1) in boxes.items()}
+    # 256 x 255: the one column of padding is the last.
+    np.testing.assert_array_equal(found[9][:, :255], green[9])
+    assert not found[9][:, 255].any()
+    # 1 x 1: nothing to interpolate.
+    assert (found[5] == green[5][0, 0]).all()
+    # 10 px enlarged is OpenCV's bicubic, 606 px reduced (and padded by 123 rows above and below) is Pillow's.
+    np.testing.assert_array_equal(found[8], cv2.resize(green[8], (256, 256), interpolation=cv2.INTER_CUBIC))
+    padded = np.pad(green[300], ((123, 123), (0, 0))).astype(np.float32)
+    reduced = np.asarray(Image.fromarray(padded).resize((256, 256), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(found[300], np.clip(np.rint(reduced), 0, 255).astype(np.uint8))
+    # 40 x 1 padded to 40 x 40: 19 columns left, 20 right of the cell.
+    column = found[3].astype(int).sum(axis=0).argmax()
+    assert column / 256 * 40 == pytest.approx(19.5, abs=0.5)
+    for row, (y0, y1, x0, x1) in zip(tiled.cells, boxes.values(), strict=True):
+        assert (row["y0"], row["y1"], row["x0"], row["x1"]) == (y0, y1, x0, x1)
+        assert row["area_px"] == (y1 - y0) * (x1 - x0)
+        np.testing.assert_array_equal(rle.decode(row["rle"], *shape), cells == row["cell"])
+
+
+def test_a_cell_that_fills_its_field_touches_the_border_and_has_no_ring():
+    images, cells, _ = make_field(11, shape=(60, 80))
+    nuclei = blocks(cells.shape, {1: (20, 40, 30, 50)})
+    tiled = of_field(images, np.ones_like(cells), nuclei)
+    (row,) = tiled.cells
+    assert row["border"]
+    assert (row["y0"], row["x0"], row["y1"], row["x1"]) == (0, 0, 60, 80)
+    # The field's own edge is no membrane.
+    assert np.isnan(row["green_ring_mean"])
+    assert row["green_cytoplasm_mean"] == pytest.approx(images["green"][nuclei == 0].mean())
+    assert 0 < tiled.row["green_white"] <= 255
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_black_green_channel_is_no_signal_and_no_error(dtype):
+    images, cells, nuclei = make_field(12, dtype=dtype)
+    images["green"][:] = 0
+    tiled = of_field(images, cells, nuclei)
+    assert [row["green_signal"] for row in tiled.cells] == [0.0] * 4
+    assert tiled.row["green_white"] >= tiled.row["full_scale"] / 16
+    assert all(not record.tile.any() for record in decoded(tiled, "green"))
+    # Black over black has no ratio; the table says null.
+    table = to_table([row | {"labels": "0"} for row in tiled.cells], CELLS)
+    assert table["green_nucleus_cytoplasm_ratio"].null_count == 4
+
+
+def test_a_black_red_channel_leaves_the_focus_unknown():
+    images, cells, nuclei = make_field(12)
+    images["red"][:] = 0
+    assert np.isnan([row["focus"] for row in of_field(images, cells, nuclei).cells]).all()
+
+
+def test_saturation_of_12_bits_in_16_is_told_at_4095():
+    images, cells, nuclei = make_field(13, dtype=np.uint16)
+    images = {colour: image // 16 for colour, image in images.items()}
+    images["green"][cells == 2] = 4095
+    tiled = of_field(images, cells, nuclei)
+    assert tiled.row["full_scale"] == 4095
+    assert [row["saturation"] > 0.9 for row in tiled.cells] == [False, True, False, False]
+
+
 def test_colours_of_another_size_or_type_are_an_error():
     images, cells, nuclei = make_field(1)
     with pytest.raises(ValueError, match="field f: the green is"):
@@ -213,6 +305,64 @@ def test_perceptual_hash_survives_noise_scale_and_compression_but_not_another_fi
         assert bits(tiles.perceptual_hash(same), value) <= 4
     other = make_field(1, shape=(400, 400), cells=((300, 90, 60), (80, 300, 50)))[0]["red"]
     assert bits(tiles.perceptual_hash(other), value) > 12
+
+
+DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
+REFERENCE = ("red", "blue", "yellow")
+
+
+def hashes(field_images):
+    return [tiles.perceptual_hash(image) for image in field_images]
+
+
+def distance(a, b):
+    return sum(bits(x, y) for x, y in zip(a, b, strict=True))
+
+
+def real_images(name, suffix):
+    """Yield the id and the reference colours of every field of a folder of real images."""
+    folder = DATA / name / "images"
+    for path in sorted(folder.glob(f"*_red.{suffix}")):
+        id = path.name.removesuffix(f"_red.{suffix}")
+        yield id, [images.read_channel(folder / f"{id}_{colour}.{suffix}", colour) for colour in REFERENCE]
+
+
+def jpeg(image, quality):
+    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_UNCHANGED)
+
+
+@pytest.mark.skipif(not (DATA / "hpa-2021").is_dir(), reason="the fields ../shared/data/hpa-2021 are absent")
+def test_a_real_field_is_a_duplicate_of_its_copies_and_of_no_other_field():
+    rng = np.random.default_rng(0)
+    same = {
+        "JPEG": lambda image: jpeg(image, 60),
+        "poor JPEG": lambda image: jpeg(image, 20),
+        "half as bright": lambda image: image // 2,
+        "brighter": lambda image: cv2.add(image, 20),
+        "16 bit": lambda image: image.astype(np.uint16) * 257,
+        "half the size": lambda image: cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
+        "noise": lambda image: np.clip(image + rng.integers(-9, 10, image.shape), 0, 255).astype(np.uint8),
+        "8 px aside": lambda image: np.roll(image, 8, axis=1),
+    }
+    of_field = {}
+    for id, channels in real_images("hpa-2021", "png"):
+        of_field[id] = hashes(channels)
+        for name, change in same.items():
+            changed = hashes([change(image) for image in channels])
+            assert len(near_duplicates(np.array([of_field[id], changed], np.uint64))) == 1, (id, name)
+            assert distance(of_field[id], changed) <= 4, (id, name)
+        flipped = hashes([np.ascontiguousarray(image[:, ::-1]) for image in channels])
+        assert distance(of_field[id], flipped) > 2 * DUPLICATE_BITS
+    assert len(of_field) == 3
+    assert len(near_duplicates(np.array(list(of_field.values()), np.uint64))) == 0
+
+
+@pytest.mark.skipif(not (DATA / "hpa-cells-5").is_dir(), reason="the fields ../shared/data/hpa-cells-5 are absent")
+def test_real_fields_alike_in_layout_are_no_duplicates():
+    table = np.array([hashes(channels) for _, channels in real_images("hpa-cells-5", "jpg")], np.uint64)
+    assert len(table) == 51
+    # All are 3 x 3 grids; the nearest two are still far beyond the limit.
+    assert len(near_duplicates(table, max_bits=2 * DUPLICATE_BITS)) == 0
 
 
 @pytest.fixture
@@ -245,6 +395,17 @@ def test_bytes_depend_on_neither_threads_nor_repetition(shard, tmp_path, format)
     second = tile(rows, segmentation, tmp_path / "four", threads=4, format=format)
     for a, b in zip((*first[:2], *first[2].values()), (*second[:2], *second[2].values()), strict=True):
         assert a.read_bytes() == b.read_bytes()
+
+
+def test_shards_without_cells_or_fields_give_empty_tables_and_files(shard, tmp_path):
+    rows, segmentation = shard
+    write_mask(segmentation / "f0_cellmask.png", np.zeros((160, 190), np.uint16))
+    for name, some in (("no cells", rows[:1]), ("no fields", [])):
+        cells, fields, paths = tile(some, segmentation, tmp_path / name)
+        assert pq.read_schema(cells).equals(CELLS)
+        assert len(pd.read_parquet(cells)) == 0
+        assert pd.read_parquet(fields)["n_cells"].tolist() == [0] * len(some)
+        assert all(path.stat().st_size == 0 for path in paths.values())
 
 
 def test_every_image_is_read_once(shard, tmp_path, monkeypatch):
