@@ -2,7 +2,7 @@
 
 usage: python benchmarks/curation.py WORK [--real FOLDER] [--synthetic 0.05] [--threads 1]
 
-Takes the training fields of config/config.yaml and those of FOLDER (train.csv, and images as {id}_{colour}.jpg or .png),
+Takes the training fields of config/config.yaml and those of FOLDER (train.csv, and images/{id}_{colour}.* of any kind),
 segments and tiles them into WORK, and curates the cells in the mode `single`: the demo by its own configuration and by
 the defaults, the real fields by the defaults. What WORK holds already is not made again. Prints the tables of
 docs/data.md, and ends with an error where a field, an antibody or a pair of near-duplicates is in both parts.
@@ -108,7 +108,7 @@ def column(cells, fields, settings, seed):
     if any(in_both.values()):
         raise SystemExit(f"in both parts: {in_both}")
     found["fields, antibodies or near-duplicates in both parts"] = sum(in_both.values())
-    return examples, left_out, {name: f"{value:,}" if isinstance(value, int) else value for name, value in found.items()}
+    return examples, left_out, {name: str(value) for name, value in found.items()}
 
 
 def by_truth(cells, examples, left_out, truth):
@@ -158,7 +158,7 @@ def main():
 
     print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for name in columns["demo, defaults"]:
-        print(f"| {name} | {' | '.join(str(of_column[name]) for of_column in columns.values())} |")
+        print(f"| {name} | {' | '.join(of_column[name] for of_column in columns.values())} |")
     white = demo_table["green_white"].groupby(demo_table["labels"] == "18").agg(["min", "mean", "max"])
     print(f"\nwhite of green in the demo, True for Negative fields:\n{white.round().to_string()}")
     print("\n| cells of the demo | negative by its truth |\n|---|---|")
