@@ -1,5 +1,7 @@
 """Measure the cells of one shard and cut each into a tile per colour."""
 
+import cv2
+
 from hpaloc.classes import COLOURS
 from hpaloc.progress import log_to
 from hpaloc.sheet import read_manifest
@@ -7,6 +9,8 @@ from hpaloc.tiles import tile_shard
 
 
 def main(job):
+    # The job's threads take a field each; OpenCV would start as many again as the node has cores.
+    cv2.setNumThreads(1)
     tile_shard(
         read_manifest(job.input.manifest),
         job.input.masks,
