@@ -59,7 +59,8 @@ def measured(rows, work, config, threads):
     cells, fields = work / "cells.parquet", work / "fields.parquet"
     if not fields.exists():
         masks = work / "segmentation"
-        segment_shard(rows, masks, config["segmentation"], config["dask"], threads, 2000 * threads, 1.0)
+        if not (masks / "fields.parquet").exists():
+            segment_shard(rows, masks, config["segmentation"], config["dask"], threads, 2000 * threads, 1.0)
         tiles = {colour: work / f"{colour}.tfrecord" for colour in COLOURS}
         tile_shard(rows, masks, cells, fields, tiles, threads=threads, max_rejected_fraction=1.0)
     return read_cells([cells]), read_fields([fields])

@@ -170,6 +170,26 @@ def _ratio(above: float, below: float) -> float:
     return above / below if below > 0 else math.nan
 
 
+def _own_peak(smooth: np.ndarray, cells: np.ndarray, id: int, box: tuple[int, int, int, int], reach: int) -> float:
+    """Return the brightest level of a cell that a neighbour's light does not explain.
+
+    smooth: (H, W) image; cells: (H, W) label image; box: y0, x0, y1, x1 of the cell. An outline is right to within a
+    few pixels, so a dark cell beside a lit one has some of its pixels. Where the cell is within ``reach`` px of another
+    one, its median counts and not its maximum: a membrane lights the whole of a contact, a neighbour a part.
+    """
+    y0, x0, y1, x1 = box
+    top, left = max(y0 - reach, 0), max(x0 - reach, 0)
+    around = cells[top : y1 + reach, left : x1 + reach]
+    own = around == id
+    values = smooth[top : y1 + reach, left : x1 + reach]
+    others = ((around != 0) & ~own).astype(np.uint8)
+    if not others.any():
+        return float(values[own].max())
+    contact = cv2.dilate(others, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)) != 0
+    apart, beside = values[own & ~contact], values[own & contact]
+    return max(float(apart.max(initial=0)), float(np.median(beside)) if beside.size else 0.0)
+
+
 @dataclass
 class TiledField:
     """What a field gives: its row of FIELDS, its rows of CELLS, and per colour its cells' framed records."""
@@ -223,6 +243,7 @@ def tile_field(
     fine = cv2.blur(red, (_odd(_FINE_UM / pixel_size),) * 2) - cv2.blur(red, (_odd(_COARSE_UM / pixel_size),) * 2)
 
     rows: list[dict[str, Any]] = []
+    lit: list[float] = []
     tiles: dict[str, list[np.ndarray]] = {colour: [] for colour in images}
     totals = {colour: np.zeros(n_levels, np.int64) for colour in images}
     for rank, id in enumerate(ids.tolist(), start=1):
@@ -289,6 +310,7 @@ def tile_field(
         row["saturation"] = max(row[f"{colour}_saturated"] for colour in images)
         row["focus"] = float(fine[box][mask].std(dtype=np.float64))
         rows.append(row)
+        lit.append(_own_peak(peaks["green"], cells, id, (y0, x0, y1, x1), reach))
 
     some = cells[::_ROW_STEP] != 0
     apart = cv2.dilate((cells != 0).astype(np.uint8), kernel)[::_ROW_STEP] == 0
@@ -298,11 +320,11 @@ def tile_field(
     }
     green = measured["green"]
     # A cell whose brightest spot, smoothed over 3 x 3 px, stays below this shows no more than background, its noise and
-    # autofluorescence. docs/data.md has the distributions this was set between.
+    # autofluorescence. docs/data.md has what this finds in the demo.
     threshold = green.background + max(GREEN_NOISE * green.noise, GREEN_SPREAD * green.spread, GREEN_FLOOR * scale)
-    for row in rows:
+    for row, peak in zip(rows, lit, strict=True):
         row["focus"] = _ratio(row["focus"], row["red_cell_mean"] - measured["red"].background)
-        row["green_signal"] = (row["green_peak"] - green.background) / (threshold - green.background)
+        row["green_signal"] = (peak - green.background) / (threshold - green.background)
 
     of_field: dict[str, Any] = {
         "height": height,

@@ -269,6 +269,36 @@ def test_a_black_green_channel_is_no_signal_and_no_error(dtype):
     assert table["green_nucleus_cytoplasm_ratio"].null_count == 4
 
 
+def test_a_dark_cell_is_not_lit_by_its_neighbour():
+    images, cells, nuclei = make_field(14)
+    # Cells 3 and 4 touch; 3 is dark, and its outline takes in five pixels of 4.
+    images["green"][cells == 3] = 4
+    shifted = np.roll(cells, 5, axis=1)
+    taken = (cells == 4) & (shifted == 3)
+    assert taken.any()
+    drawn = np.where(taken, 3, cells)
+    signal = {row["cell"]: row["green_signal"] for row in of_field(images, drawn, nuclei).cells}
+    assert signal[3] < 1 < min(signal[1], signal[2], signal[4])
+    # A protein of the membrane between two cells is not taken for the neighbour's.
+    images["green"][cells == 3] = 4
+    depth = ndimage.distance_transform_edt(cells == 3)
+    images["green"][(depth > 0) & (depth < 13)] = 120
+    signal = {row["cell"]: row["green_signal"] for row in of_field(images, cells, nuclei).cells}
+    assert signal[3] > 1
+
+
+def test_a_cell_between_neighbours_is_judged_by_its_median():
+    shape = (40, 60)
+    cells = blocks(shape, {1: (0, 40, 0, 20), 2: (0, 40, 20, 24), 3: (0, 40, 24, 60)})
+    for level, lit in ((200, True), (3, False)):
+        images = {colour: np.full(shape, 3, np.uint8) for colour in COLOURS}
+        images["green"][cells == 2] = level
+        images["green"][5:9, 23] = 200
+        row = of_field(images, cells, np.zeros_like(cells)).cells[1]
+        assert (row["green_signal"] > 1) == lit
+        assert row["green_peak"] > 50
+
+
 def test_a_black_red_channel_leaves_the_focus_unknown():
     images, cells, nuclei = make_field(12)
     images["red"][:] = 0
