@@ -346,7 +346,7 @@ class _RestartableEpochs:
             return batches
         numbered = batches.enumerate()
         return numbered.map(
-            lambda step, batch: mixed(*batch, share=mixup, seed=tf.stack([tf.cast(seed, tf.int64), step])),
+            lambda step, batch: mixed(batch[0], batch[1], batch[2], mixup, tf.stack([tf.cast(seed, tf.int64), step])),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
