@@ -374,6 +374,11 @@ Peak memory of a job (driver and one worker) against the fields in its shard:
 |---|---|
 {memory}
 
+Fields above `dask.chunk_above` go block by block with dask-image, overlapping by 60 µm, and their labels are joined: an
+object that several blocks see is taken whole from the block whose core holds most of it. A field of 12,288 x 12,288 px,
+tiled from a real one of 2048 px, has the cells of the tile: 396 of 396 away from the seams at an IoU of 0.9 or more
+(the second field: 108 of 108), within 2.0 GB. `tests/test_segmentation_blocks.py` holds this at 99 % and 4 GB.
+
 ## How cells are found
 
 The field is brought to 0.32 µm a pixel (`segmentation.scale` 0.25), whatever its own pixel size. In the blue channel an
