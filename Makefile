@@ -16,6 +16,8 @@ help:
 .venv/installed: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "hpaloc needs Python 3.11 (TensorFlow 2.16 and tensorflow-io); set PYTHON=/path/to/python3.11"; exit 1; }
+	@# Through a link, --clear would empty the environment of another checkout.
+	@test ! -L .venv || { echo ".venv is a link; remove it, and make installs an environment here"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --requirements requirements.lock

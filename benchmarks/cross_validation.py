@@ -139,6 +139,7 @@ def main() -> None:
             folder = arguments.work / "folds" / f"{arguments.name}-{fold}"
             shutil.rmtree(folder, ignore_errors=True)
             parts.append(run_fold(arguments.work, config, examples, held_out, folder))
+            parts[-1].to_parquet(folder.with_suffix(".parquet"))
             print(fold, json.dumps(scores(parts[-1])), flush=True)
     cells = pd.concat(parts, ignore_index=True)
     cells.to_parquet(arguments.work / "folds" / f"{arguments.name}.parquet")
