@@ -36,8 +36,8 @@ PROBABILITIES = [f"p_{index}" for index in range(N_CLASSES)]
 FIELD_WEIGHTS = (0.0, 0.5, 0.8, 1.0)
 
 
-def prepare(arguments: argparse.Namespace, config: dict) -> None:
-    """Run the workflow in the work folder as far as the folds share it."""
+def prepare(arguments: argparse.Namespace, given: dict, config: dict) -> None:
+    """Run the workflow in the work folder, with the configuration as changed, as far as the folds share it."""
     arguments.work.mkdir(parents=True, exist_ok=True)
     if not (arguments.work / "config").exists():
         # Sheets are named relative to the working directory, and the demo's are in the repository.
@@ -47,11 +47,12 @@ def prepare(arguments: argparse.Namespace, config: dict) -> None:
     targets += [f"results/tiles/{config['train']['collection']}/{shard}/green.tfrecord" for shard in shards]
     if config["train"]["pretraining"]:
         targets.append("results/pretraining/model/model.keras")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", arguments.work]
-    command += ["--cores", "all", *targets, "--config", f"root={arguments.root}"]
-    # The examples are divided here, so nothing may be set aside there.
-    command += ["--configfile", arguments.configfile.resolve()]
-    subprocess.run(command, check=True)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", "."]
+    # The folds divide the examples, so nothing may be set aside before.
+    given = {**given, "curation": {**given.get("curation", {}), "validation_fraction": 0.0}}
+    (arguments.work / "config.yaml").write_text(yaml.safe_dump(given))
+    command += ["--cores", "all", *targets, "--configfile", "config.yaml"]
+    subprocess.run(command, check=True, cwd=arguments.work)
 
 
 def run_fold(work: Path, config: dict, examples: pd.DataFrame, held_out: set[str], folder: Path) -> pd.DataFrame:
@@ -127,7 +128,7 @@ def main() -> None:
             section = section.setdefault(name, {})
         section[last] = yaml.safe_load(value)
     config = complete(given)
-    prepare(arguments, config)
+    prepare(arguments, given, config)
     examples = pd.read_parquet(arguments.work / "results/dataset/examples.parquet")
     labels = examples.groupby("field")["labels"].first()
     splitter = StratifiedKFold(arguments.folds, shuffle=True, random_state=config["seed"])

@@ -131,6 +131,13 @@ def check_training(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"config key {key}: the collection {name!r} has no labels (labels: true)")
         if config["curation"]["labels"] == "cells" and not {"truth", "simulate"} & set(collections[name]):
             raise ConfigError(f"config key curation.labels: cells needs the truth of the collection {name!r}")
+    if config["evaluation"]["controls"]:
+        if config["curation"]["validation_fraction"] == 0:
+            raise ConfigError(
+                "config key evaluation.controls: a control is scored on a validation part, of which there is none"
+            )
+        if not any(collections[name]["labels"] and name not in names for name in config["predict"]["collections"]):
+            raise ConfigError("config key evaluation.controls: there is no labelled collection to predict and score")
 
 
 def check_model(config: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
@@ -82,11 +83,9 @@ def lean_on_field(
     w = 0.5 the order of the classes is that of the product of cell and field, by which the best teams of the
     competition ranked their calls (METHOD.md, "The steps"). Returns (n, 19), the dtype of the probabilities.
     """
-    names, of_cell = np.unique(np.asarray(fields), return_inverse=True)
-    mean = np.zeros((len(names), probabilities.shape[1]))
-    np.add.at(mean, of_cell, probabilities)
-    mean /= np.bincount(of_cell)[:, None]
-    drawn = np.power(probabilities, 1.0 - weight, dtype=np.float64) * np.power(mean[of_cell], weight)
+    cells = pd.DataFrame(probabilities, dtype=np.float64)
+    mean = cells.groupby(np.asarray(fields)).transform("mean").to_numpy()
+    drawn = cells.to_numpy() ** (1.0 - weight) * mean**weight
     if normalise:
         drawn /= drawn.sum(axis=1, keepdims=True)
     return drawn.astype(probabilities.dtype)

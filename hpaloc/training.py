@@ -170,14 +170,7 @@ def _turned(images: Any, angle: Any, scale: Any) -> Any:
         ],
         axis=1,
     )
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(images, tf.float32),
-        transforms=transforms,
-        output_shape=[size, size],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
-    )
+    return keras.ops.image.affine_transform(images, transforms, interpolation="bilinear", fill_mode="constant")
 
 
 @keras.saving.register_keras_serializable(package="hpaloc")
@@ -269,6 +262,7 @@ class MacroAUC(_Counts):
         odds = tf.math.log(tf.clip_by_value(probabilities, 1e-6, 1 - 1e-6))
         odds -= tf.math.log1p(-tf.clip_by_value(probabilities, 1e-6, 1 - 1e-6))
         bins = tf.cast((odds + 14.0) / 28.0 * self.BINS, tf.int32)
+        # A blended cell counts for the class that it is mostly of.
         labels = tf.round(labels)
         place = tf.one_hot(tf.clip_by_value(bins, 0, self.BINS - 1), self.BINS)
         return tf.stack([tf.einsum("nc,ncb->cb", labels, place), tf.einsum("nc,ncb->cb", 1.0 - labels, place)])
@@ -359,6 +353,7 @@ def mixed(images: Any, labels: Any, weights: Any, share: float, seed: Any) -> tu
     from 0.5 to 1. ``seed`` (2,) integers. The source of the idea: Zhang et al. 2018 (arXiv:1710.09412), who draw λ
     from a beta distribution; two cells of known blend also teach what a mixture of locations looks like.
     """
+    # keras.layers.MixUp draws from a state that runs on from batch to batch; a resumed run would go another way.
     count = tf.shape(images)[0]
     draws = tf.random.stateless_uniform([3, count], seed)
     others = tf.argsort(draws[0])

@@ -109,3 +109,13 @@ def test_the_reference_of_every_key_is_in_step_with_the_schema():
 
 def test_curation_called_without_the_workflow_has_the_same_defaults():
     assert complete(minimal())["curation"] == DEFAULTS
+
+
+def test_controls_that_could_not_be_scored_are_refused():
+    collections = {name: {"sheet": "x", "images": "{id}_{colour}", "labels": True} for name in ("train", "test")}
+    controls = {"evaluation": {"controls": ["shuffled_labels"]}}
+    check_training(complete({"collections": collections, **controls}))
+    with pytest.raises(ConfigError, match="controls: a control is scored on a validation part"):
+        check_training(complete({"collections": collections, "curation": {"validation_fraction": 0}, **controls}))
+    with pytest.raises(ConfigError, match="controls: there is no labelled collection"):
+        check_training(complete({"collections": {"train": collections["train"]}, **controls}))

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from segmented_fields import ious
 
 from hpaloc import rle
 from hpaloc.segmentation import segment_field
@@ -18,11 +19,7 @@ FIELDS = sorted(path.name.removesuffix("_cellmask.png") for path in REAL.glob("h
 
 def agreement(truth: np.ndarray, found: np.ndarray) -> tuple[float, float]:
     """F1 at IoU 0.6, and the mean IoU of the cells matched there."""
-    n = int(found.max()) + 1
-    shared = np.bincount((truth.astype(np.int64) * n + found).ravel(), minlength=(int(truth.max()) + 1) * n)
-    shared = shared.reshape(-1, n)
-    union = shared.sum(1, keepdims=True) + shared.sum(0, keepdims=True) - shared
-    iou = (shared / np.maximum(union, 1))[1:, 1:]
+    iou = ious(truth, found)
     hit = iou >= 0.6
     return 2 * hit.sum() / (truth.max() + found.max()), float(iou[hit].mean())
 

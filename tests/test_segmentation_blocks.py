@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import ndimage
+from segmented_fields import best_ious
 
 from hpaloc.segmentation import segment_field
 from hpaloc.segmentation.blocks import Block, cut, joined
@@ -18,14 +19,6 @@ from hpaloc.simulate import simulate_field
 ROOT = Path(__file__).parents[1]
 REAL = (ROOT / "../shared/data/hpa-2021").resolve()
 SETTINGS = {"backend": "watershed", "scale": 0.25}
-
-
-def best_ious(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    n = int(found.max()) + 1
-    shared = np.bincount((truth.astype(np.int64) * n + found).ravel(), minlength=(int(truth.max()) + 1) * n)
-    shared = shared.reshape(-1, n)
-    union = shared.sum(1, keepdims=True) + shared.sum(0, keepdims=True) - shared
-    return (shared / np.maximum(union, 1))[1:, 1:].max(axis=1, initial=0)
 
 
 @pytest.mark.parametrize(("shape", "side", "margin", "multiple"), [((100, 70), 40, 10, 1), ((257, 64), 64, 30, 16)])

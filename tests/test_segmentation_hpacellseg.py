@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from segmented_fields import best_ious
 
 from hpaloc.segmentation import segment_field, segment_shard, weights
 from hpaloc.sheet import ManifestRow
@@ -91,15 +92,6 @@ def settings(tmp_path_factory):
     return {"backend": "hpacellseg", "scale": 0.25, "device": "cpu", "weights": paths}
 
 
-def matched_ious(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """The best IoU of each true cell."""
-    n = int(found.max()) + 1
-    shared = np.bincount((truth.astype(np.int64) * n + found).ravel(), minlength=(int(truth.max()) + 1) * n)
-    shared = shared.reshape(-1, n)
-    union = shared.sum(1, keepdims=True) + shared.sum(0, keepdims=True) - shared
-    return (shared / np.maximum(union, 1))[1:, 1:].max(axis=1, initial=0)
-
-
 def test_networks_of_a_minute_find_the_cells_of_simulated_fields(settings):
     scores = []
     for seed in (7, 8, 9):
@@ -109,7 +101,7 @@ def test_networks_of_a_minute_find_the_cells_of_simulated_fields(settings):
         assert cells.shape == nuclei.shape == (620, 900)
         np.testing.assert_array_equal(nuclei[nuclei > 0], cells[nuclei > 0])
         np.testing.assert_array_equal(np.unique(cells), np.arange(cells.max() + 1))
-        hits = (matched_ious(field.cells, cells) >= 0.6).sum()
+        hits = (best_ious(field.cells, cells) >= 0.6).sum()
         scores.append(2 * hits / (field.cells.max() + cells.max()))
     assert np.mean(scores) >= 0.8
 
@@ -203,7 +195,7 @@ def test_a_field_in_blocks_has_the_cells_of_the_field_in_one_piece(settings):
     _, cells = segment_field(field.images, 0.16, settings)
     nuclei, in_blocks = segment_field(field.images, 0.16, settings, chunk_above=900)
     assert cells.max() > 10
-    assert (matched_ious(cells, in_blocks) >= 0.95).mean() >= 0.95
+    assert (best_ious(cells, in_blocks) >= 0.95).mean() >= 0.95
     assert abs(int(in_blocks.max()) - int(cells.max())) <= 1
     np.testing.assert_array_equal(nuclei[nuclei > 0], in_blocks[nuclei > 0])
     np.testing.assert_array_equal(np.unique(in_blocks), np.arange(in_blocks.max() + 1))
@@ -216,7 +208,7 @@ def test_reduced_labelling_is_close_to_the_full_one(settings, chunk_above):
     _, reduced = segment_field(field.images, 0.16, settings | {"reduced_labelling": True}, chunk_above=chunk_above)
     assert not np.array_equal(full, reduced)
     # Not the mean: where networks of a minute are undecided, the two decide differently.
-    assert np.median(matched_ious(full, reduced)) >= 0.95
+    assert np.median(best_ious(full, reduced)) >= 0.95
 
 
 def test_fields_of_several_sizes_share_batches(settings):

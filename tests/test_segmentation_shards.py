@@ -16,12 +16,11 @@ import psutil
 import pytest
 from dask import config
 from distributed import LocalCluster
+from segmented_fields import manifest_rows
 
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.segmentation import TooManyRejected, segment_shard
 from hpaloc.segmentation.shards import segment_to_files
-from hpaloc.sheet import ManifestRow
-from hpaloc.simulate import simulate_field
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {"backend": "watershed", "scale": 0.25}
@@ -30,18 +29,7 @@ DASK = {"scheduler_address": None, "jobqueue": None, "chunk_above": 6144}
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fields")
-    made = []
-    for n in range(3):
-        field = simulate_field(f"f{n}", (0,), n, shape=(256, 320))
-        paths = {}
-        for colour, image in field.images.items():
-            paths[colour] = str(folder / f"f{n}_{colour}.png")
-            cv2.imwrite(paths[colour], image)
-        mask = str(folder / f"f{n}_mask.png")
-        cv2.imwrite(mask, field.cells)
-        made.append(ManifestRow(f"f{n}", None, 0.16, paths=paths, cell_mask=mask))
-    return made
+    return manifest_rows(tmp_path_factory.mktemp("fields"))
 
 
 def run(rows, out, *, threads=1, settings=SETTINGS, dask=DASK, fraction=0.0):

@@ -7,13 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import pandas as pd
 import pytest
+from segmented_fields import manifest_rows
 
 from hpaloc.segmentation import segment_shard
-from hpaloc.sheet import ManifestRow
-from hpaloc.simulate import simulate_field
 
 ROOT = Path(__file__).parents[1]
 TOOLS = (ROOT / "../shared/tools").resolve()
@@ -50,15 +48,7 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fields")
-    made = []
-    for n in range(3):
-        field = simulate_field(f"f{n}", (0,), n, shape=(256, 320))
-        paths = {colour: str(folder / f"f{n}_{colour}.png") for colour in field.images}
-        for colour, image in field.images.items():
-            cv2.imwrite(paths[colour], image)
-        made.append(ManifestRow(f"f{n}", None, 0.16, paths=paths))
-    return made
+    return manifest_rows(tmp_path_factory.mktemp("fields"))
 
 
 def jobqueue(folder: Path, jobs: int) -> dict[str, object]:

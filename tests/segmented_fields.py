@@ -1,0 +1,40 @@
+"""Small simulated fields on disk, and the agreement of two label images, for the tests of the segmentation."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from hpaloc.sheet import ManifestRow
+from hpaloc.simulate import simulate_field
+
+
+def ious(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Return the IoU of each true cell 1 … n with each found one 1 … m, (n, m), of two (H, W) label images.
+
+    Not from hpaloc.metrics, which the environment of the networks cannot import: it has no scikit-learn.
+    """
+    n = int(found.max()) + 1
+    shared = np.bincount((truth.astype(np.int64) * n + found).ravel(), minlength=(int(truth.max()) + 1) * n)
+    shared = shared.reshape(-1, n)
+    union = shared.sum(1, keepdims=True) + shared.sum(0, keepdims=True) - shared
+    return (shared / np.maximum(union, 1))[1:, 1:]
+
+
+def best_ious(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Return the best IoU of each true cell, (n,)."""
+    return ious(truth, found).max(axis=1, initial=0)
+
+
+def manifest_rows(folder: Path) -> list[ManifestRow]:
+    """Write three small fields with their true masks and return their rows."""
+    made = []
+    for n in range(3):
+        field = simulate_field(f"f{n}", (0,), n, shape=(256, 320))
+        paths = {colour: str(folder / f"f{n}_{colour}.png") for colour in field.images}
+        for colour, image in field.images.items():
+            cv2.imwrite(paths[colour], image)
+        mask = str(folder / f"f{n}_mask.png")
+        cv2.imwrite(mask, field.cells)
+        made.append(ManifestRow(f"f{n}", None, 0.16, paths=paths, cell_mask=mask))
+    return made
