@@ -39,9 +39,9 @@ FIELD_WEIGHTS = (0.0, 0.5, 0.8, 1.0)
 def prepare(arguments: argparse.Namespace, given: dict, config: dict) -> None:
     """Run the workflow in the work folder, with the configuration as changed, as far as the folds share it."""
     arguments.work.mkdir(parents=True, exist_ok=True)
-    if not (arguments.work / "config").exists():
-        # Sheets are named relative to the working directory, and the demo's are in the repository.
-        (arguments.work / "config").symlink_to(ROOT / "config")
+    # Sheets are named relative to the working directory, and the demo's are in the repository.
+    (arguments.work / "config").unlink(missing_ok=True)
+    (arguments.work / "config").symlink_to(ROOT / "config")
     targets = ["results/dataset/examples.parquet"]
     shards = [f"{shard:03d}" for shard in range(config["collections"][config["train"]["collection"]]["shards"])]
     targets += [f"results/tiles/{config['train']['collection']}/{shard}/green.tfrecord" for shard in shards]

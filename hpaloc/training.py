@@ -488,9 +488,10 @@ def fit(
     """Train a classifier in place, to the weights of its best epoch.
 
     ``train`` and ``validation`` yield (image (S, S, c) uint8, label (19,) float32, weight float32), ``counts`` how
-    many; without ``validation`` the weights are those of the last epoch. ``settings`` is the section ``train`` of the
-    config. ``work_dir`` keeps what a later call needs to go on after a kill (backup/, best.weights.h5), and afterwards
-    last.weights.h5, history.csv and TensorBoard's logs/.
+    many; without ``validation`` the weights are those of the last epoch. Where ``averaging`` is above 0, the weights
+    that validate and are kept are the running mean of this momentum over the steps. ``settings`` is the section
+    ``train`` of the config. ``work_dir`` keeps what a later call needs to go on after a kill (backup/,
+    best.weights.h5), and afterwards last.weights.h5, history.csv and TensorBoard's logs/.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     # Not 0, with which tf.data cannot draw the order of an epoch from a seed that is a tensor.
@@ -523,8 +524,9 @@ def fit(
     loss = (
         keras.losses.BinaryCrossentropy() if settings["head"] == "sigmoid" else keras.losses.CategoricalCrossentropy()
     )
+    averaging = settings.get("averaging", 0.0)
     trainer.compile(
-        FusedAdam(rate(0)),
+        FusedAdam(rate(0), use_ema=averaging > 0, ema_momentum=averaging),
         loss,
         metrics=[Accuracy(), BalancedAccuracy(), MacroAUC()],
         # On a CPU, XLA more than halves the speed of this network.
@@ -551,6 +553,8 @@ def fit(
         callbacks=[
             _Backup(work_dir / "backup"),
             _StartOfEpoch(rate, epochs, random, seed),
+            # After the backup, which keeps both sets of weights in their places, and before all that judges or saves.
+            *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if averaging else []),
             statistics,
             diary,
             *best,

@@ -72,10 +72,10 @@ def small_data(count: int, seed: int = 0) -> tf.data.Dataset:
     )
 
 
-def train_small(work_dir, epochs: int, seed: int = 5) -> tuple[list[np.ndarray], pd.DataFrame]:
+def train_small(work_dir, epochs: int, seed: int = 5, **changes) -> tuple[list[np.ndarray], pd.DataFrame]:
     keras.utils.set_random_seed(seed)
     network = small_network()
-    settings = SETTINGS | {"epochs": epochs}
+    settings = SETTINGS | {"epochs": epochs} | changes
     fit(network, small_data(36), small_data(12, 1), (36, 12), settings, seed, work_dir)
     return network.get_weights(), pd.read_csv(work_dir / "history.csv")
 
@@ -282,9 +282,10 @@ def test_the_rule_for_negative_is_the_one_that_finds_most():
     assert choose_negative_rule(labels[:10], hesitant[:10]) == "complement"
 
 
-def test_a_resumed_training_ends_where_an_unbroken_one_does(tmp_path, caplog, monkeypatch):
-    unbroken, history = train_small(tmp_path / "a", epochs=4)
-    again, _ = train_small(tmp_path / "b", epochs=4)
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
+def test_a_resumed_training_ends_where_an_unbroken_one_does(averaging, tmp_path, caplog, monkeypatch):
+    unbroken, history = train_small(tmp_path / "a", epochs=4, averaging=averaging)
+    again, _ = train_small(tmp_path / "b", epochs=4, averaging=averaging)
     monkeypatch.setattr(training, "BACKUP_SECONDS", 0.0)
     for first, second in zip(unbroken, again, strict=True):
         np.testing.assert_allclose(second, first, rtol=1e-5, atol=1e-6)
@@ -304,15 +305,30 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(tmp_path, caplog, mo
 
     monkeypatch.setattr(training._Best, "on_epoch_end", killed)
     with pytest.raises(Killed):
-        train_small(tmp_path / "c", epochs=4)
+        train_small(tmp_path / "c", epochs=4, averaging=averaging)
     monkeypatch.setattr(training._Best, "on_epoch_end", end)
     with caplog.at_level(logging.INFO, "hpaloc"):
-        resumed, resumed_history = train_small(tmp_path / "c", epochs=4)
+        resumed, resumed_history = train_small(tmp_path / "c", epochs=4, averaging=averaging)
     assert "resuming at epoch" in caplog.text
     assert resumed_history["epoch"].tolist() == [0, 1, 2, 3]
     np.testing.assert_allclose(resumed_history["loss"], history["loss"], rtol=1e-4)
     for first, second in zip(unbroken, resumed, strict=True):
         np.testing.assert_allclose(second, first, rtol=1e-4, atol=1e-5)
+
+
+def test_averaged_weights_are_the_running_mean_over_the_steps(tmp_path):
+    def weights(epochs, averaging):
+        keras.utils.set_random_seed(5)
+        network = small_network()
+        # One step an epoch.
+        settings = SETTINGS | {"epochs": epochs, "averaging": averaging}
+        fit(network, small_data(8), None, (8, 0), settings, 5, tmp_path / f"{epochs}-{averaging}")
+        return [variable.numpy() for variable in network.trainable_variables]
+
+    steps = [weights(epochs, 0.0) for epochs in (1, 2, 3)]
+    for mean, first, second, third in zip(weights(3, 0.8), *steps, strict=True):
+        np.testing.assert_allclose(mean, 0.64 * first + 0.16 * second + 0.2 * third, rtol=1e-4, atol=1e-6)
+        assert np.abs(mean - third).max() > 1e-5
 
 
 def test_epochs_of_another_training_are_not_gone_on_from(tmp_path):
