@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
@@ -34,7 +35,7 @@ EXPLORE = (
     "figure3_channels",
     "figure4_locations",
 )
-TRAINING = ("figure6_learning_rate", "figure7a_loss", "figure7b_accuracy", "figure7c_auc")
+TRAINING = ("figure6_learning_rate", "figure7a_loss", "figure7b_accuracy", "figure7c_auc", "figure8_receptive_field")
 EVALUATION = ("confusion", "per_class", "reliability", "pooled")
 
 SHORT = tuple(location.short for location in LOCATIONS)
@@ -423,10 +424,11 @@ def curves(
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, columnspacing=1.2, handlelength=2.2)
 
 
-def training(history: Path, out_dir: Path) -> None:
-    """Draw the figures of a training (TRAINING) from its history.csv.
+def training(history: Path, fields: Path, out_dir: Path) -> None:
+    """Draw the figures of a training (TRAINING) from its history.csv and its receptive fields.
 
-    The file has a row an epoch: epoch, learning_rate, loss, accuracy, balanced_accuracy, auc and the same with val_.
+    history has a row an epoch: epoch, learning_rate, loss, accuracy, balanced_accuracy, auc and the same with val_;
+    fields is the .npz of ``training.measure_receptive_fields``.
     """
     table = pd.read_csv(history)
     names = [out_dir / name for name in TRAINING]
@@ -434,6 +436,50 @@ def training(history: Path, out_dir: Path) -> None:
     curves(table, {"loss": ""}, "Loss", names[1])
     curves(table, {"accuracy": "all cells", "balanced_accuracy": "mean of classes"}, "Accuracy", names[2], top=1.02)
     curves(table, {"auc": ""}, "ROC area, mean of classes", names[3], top=1.02)
+    with np.load(fields) as arrays:
+        receptive_field(arrays, names[4])
+
+
+def receptive_field(fields: Mapping[str, np.ndarray], stem: Path) -> None:
+    """Draw what reaches one position of the last map: by back-propagation, on cells, and how much within a radius.
+
+    fields: ``model.receptive_fields``. The square is the tile, the dashed one the theoretical field.
+    """
+    tile, theoretical = int(fields["tile"]), int(fields["theoretical"])
+    with _figure(stem, _WIDE, 2.5) as figure:
+        panels = figure.subplots(1, 3, width_ratios=(1, 1, 1.15))
+        titles = ("Back-propagated, constant weights", "Effective, trained network on cells")
+        for axes, name, title in zip(panels, ("propagated", "effective"), titles, strict=False):
+            mass = np.asarray(fields[name], float)
+            half = mass.shape[0] / 2
+            # The root, since the middle outshines the rest by orders of magnitude.
+            axes.imshow(np.sqrt(mass), cmap="magma", extent=(-half, half, half, -half))
+            for side, style in ((tile, "-"), (theoretical, "--")):
+                axes.add_patch(
+                    Rectangle((-side / 2, -side / 2), side, side, fill=False, color="white", linestyle=style)
+                )
+            axes.set_title(title)
+            axes.set_xlabel("px from the middle")
+        reach = max(0.6 * tile, 1.3 * float(fields["radius_95"]))
+        panels[1].set_xlim(-reach, reach)
+        panels[1].set_ylim(reach, -reach)
+        for share, colour in ((50, SKY), (95, ORANGE)):
+            radius = float(fields[f"radius_{share}"])
+            panels[1].add_patch(Circle((0, 0), radius, fill=False, color=colour, linewidth=1.2))
+            panels[2].plot(radius, share / 100, "o", color=colour, markersize=4)
+            panels[2].text(radius, share / 100, f"  {share} %: {radius:.0f} px", color=colour, fontsize=6.5, va="top")
+        for name, colour, text in (("effective", BLUE, "effective"), ("propagated", GREY, "back-propagated")):
+            mass = np.asarray(fields[name], float)
+            distance = np.hypot(*(np.indices(mass.shape) - (mass.shape[0] - 1) / 2)).ravel()
+            order = distance.argsort()
+            panels[2].plot(distance[order], mass.ravel()[order].cumsum(), color=colour, label=text)
+        panels[2].axvline(tile / 2, color="0.3", linewidth=0.8, linestyle=":", label="half a tile")
+        panels[2].set_xlim(0, theoretical / 2 * 1.1)
+        panels[2].set_ylim(0, 1.02)
+        panels[2].yaxis.set_major_formatter(PercentFormatter(1))
+        panels[2].set_xlabel("Radius (px)")
+        panels[2].set_ylabel("Mass within")
+        panels[2].legend(loc="lower right", bbox_to_anchor=(1, 0.12))
 
 
 def confusion(counts: np.ndarray, stem: Path) -> None:

@@ -557,3 +557,29 @@ def effective_receptive_field(model: keras.Model, images: np.ndarray) -> dict[st
     held = mass.ravel()[order].cumsum()
     radius = {f"radius_{share}": float(distance[order][np.searchsorted(held, share / 100)]) for share in (50, 95)}
     return {"mass": mass, **radius}
+
+
+def receptive_fields(model: keras.Model, tiles: np.ndarray, montages: int = 8) -> dict[str, np.ndarray]:
+    """Measure the receptive field of the middle of a classifier's last map in three ways, for a figure.
+
+    ``tiles`` (n, S, S, colours) 0..255 of the classifier's size are laid side by side, at random, into ``montages``
+    images wide enough to hold the whole field. Returns ``tile`` (side S), ``theoretical`` (side), ``propagated``
+    (gradient of sum 1) with ``box`` (y0, x0, y1, x1), and ``effective`` (squared gradient of sum 1) with ``radius_50``
+    and ``radius_95``, all in px; both maps have the montage's side. Raises ModelError without a tile.
+    """
+    if not len(tiles):
+        raise ModelError("no tile to measure the receptive field on")
+    theoretical = theoretical_receptive_field(model)
+    across = -(-theoretical // model.input_shape[1]) + 1
+    chosen = np.random.default_rng(0).integers(0, len(tiles), (montages, across, across))
+    images = np.stack([np.concatenate([np.concatenate(tiles[row], axis=1) for row in grid]) for grid in chosen])
+    propagated, box = propagated_receptive_field(model, images.shape[1])
+    effective = effective_receptive_field(model, images)
+    return {
+        "tile": np.array(model.input_shape[1]),
+        "theoretical": np.array(theoretical),
+        "propagated": propagated.astype(np.float32),
+        "box": np.array(box),
+        "effective": effective["mass"].astype(np.float32),
+        **{name: np.array(effective[name]) for name in ("radius_50", "radius_95")},
+    }

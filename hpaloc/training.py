@@ -23,7 +23,7 @@ from sklearn.metrics import f1_score
 
 import hpaloc
 from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, class_prototypes, label_matrix
-from hpaloc.files import atomic_directory, digest
+from hpaloc.files import atomic_directory, atomic_path, digest
 from hpaloc.model import (
     NEGATIVE_RULES,
     averaged,
@@ -31,7 +31,9 @@ from hpaloc.model import (
     classifier,
     decision_thresholds,
     label_sets,
+    load_folder,
     precision_policy,
+    receptive_fields,
     select_device,
     settle_negative,
     write_checksums,
@@ -52,6 +54,8 @@ SHUFFLE_BUFFER = 8192
 STATISTICS_BATCHES = 16
 BACKUP_SECONDS = 60.0
 DROPOUT = (0.5, 0.25)
+# Tiles on which the receptive field is measured.
+RECEPTIVE_CELLS = 256
 # Thresholds are fitted on probabilities made as `predict` makes them.
 VALIDATION_VIEWS = 8
 
@@ -842,3 +846,18 @@ def model_card(
             "",
         ]
     )
+
+
+def measure_receptive_fields(
+    model_dir: Path, part_dir: Path, examples: Path, out: Path, cells: int = RECEPTIVE_CELLS
+) -> None:
+    """Write the receptive fields of a model folder on its training cells to ``out``, an .npz of `receptive_fields`.
+
+    ``part_dir`` is ``results/dataset/train``, ``examples`` its table; the first ``cells`` tiles are used, which are
+    in random order. Raises ModelError for a model folder that was changed.
+    """
+    model, config, _ = load_folder(model_dir)
+    dataset = training_dataset(part_dir, examples, config["channels"], config["input_size"]).take(cells)
+    fields = receptive_fields(model, np.stack([image.numpy() for image, _, _ in dataset]))
+    with atomic_path(out) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **fields)

@@ -181,7 +181,11 @@ def history(epochs: int) -> pd.DataFrame:
 def test_training_figures(tmp_path: Path, drawn: list[Figure], epochs: int) -> None:
     table = history(epochs)
     table.to_csv(tmp_path / "history.csv", index=False)
-    figures.training(tmp_path / "history.csv", tmp_path / "out")
+    mass = np.zeros((96, 96))
+    mass[48, 40:56] = 1 / 16
+    fields = {"tile": 32, "theoretical": 83, "propagated": mass, "effective": mass, "radius_50": 4.0, "radius_95": 8.0}
+    np.savez(tmp_path / "fields.npz", **fields)
+    figures.training(tmp_path / "history.csv", tmp_path / "fields.npz", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").glob("*.svg")) == [
         f"{name}.svg" for name in figures.TRAINING
     ]
@@ -192,6 +196,9 @@ def test_training_figures(tmp_path: Path, drawn: list[Figure], epochs: int) -> N
         f"{name}, {part}" for part in ("training", "validation") for name in ("all cells", "mean of classes")
     ]
     np.testing.assert_allclose(drawn[3].axes[0].lines[1].get_ydata(), table["val_auc"])
+    within = next(line for line in drawn[4].axes[2].lines if line.get_label() == "effective")
+    assert np.interp(3.0, *within.get_data()) < 0.5 < np.interp(5.0, *within.get_data())
+    assert within.get_ydata()[-1] == pytest.approx(1)
     for figure in drawn:
         assert_readable(figure)
 

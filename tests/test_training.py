@@ -27,6 +27,7 @@ from hpaloc.training import (
     fit,
     fit_thresholds,
     learning_rate,
+    measure_receptive_fields,
     mixed,
     statistics_renewal,
     train_model,
@@ -398,6 +399,13 @@ def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
     assert set(json.loads((folder / "checksums.json").read_text())) == names - {"checksums.json", "logs"}
     card = (folder / "card.md").read_text()
     assert "18 cells of" in card
+    examples = training_data / "examples.parquet"
+    measure_receptive_fields(folder, training_data / "train", examples, tmp_path / "fields.npz", cells=4)
+    with np.load(tmp_path / "fields.npz") as fields:
+        assert (int(fields["tile"]), int(fields["theoretical"])) == (32, 483)
+        assert fields["effective"].shape == fields["propagated"].shape
+        assert len(fields["effective"]) >= 483
+        assert 0 < fields["radius_50"] < fields["radius_95"] < 483 / 2
     assert "| 3 | Nucleoli fibrillar center | 6 | 3 |" in card
     assert "Never seen in training: Nuclear membrane" in card
 

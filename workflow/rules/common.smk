@@ -68,6 +68,7 @@ TRAINING_FIGURES = (
     "figure7a_loss",
     "figure7b_accuracy",
     "figure7c_auc",
+    "figure8_receptive_field",
 )
 EVALUATION_FIGURES = ("confusion", "per_class", "reliability", "pooled")
 TRUE_LABELS = config["curation"]["labels"] == "cells"

@@ -1,8 +1,8 @@
 """Training.
 
 Inputs: the training data.
-Outputs: a model folder that explains itself, and the curves of its training.
-Steps: build the network, train it, fit the thresholds on the validation part.
+Outputs: a model folder that explains itself, the curves of its training, and its receptive field.
+Steps: build the network, train it, fit the thresholds on the validation part, measure and draw.
 """
 
 
@@ -43,10 +43,35 @@ rule train:
         "../scripts/train.py"
 
 
-rule training_curves:
-    """Draw the learning rate, loss, accuracy and AUC over the epochs."""
+rule receptive_field:
+    """Measure which part of a tile reaches one position of the network's last map."""
     input:
-        "results/model/history.csv",
+        model=expand("results/model/{name}", name=MODEL_FILES),
+        examples="results/dataset/examples.parquet",
+        part="results/dataset/train",
+    output:
+        "results/figures/receptive_field.npz",
+    log:
+        "logs/receptive_field.log",
+    benchmark:
+        "benchmarks/receptive_field.tsv"
+    conda:
+        "../../envs/tensorflow.yaml"
+    threads: 2
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(30),
+    params:
+        version=room_version("model", "records"),
+    script:
+        "../scripts/receptive_field.py"
+
+
+rule training_curves:
+    """Draw the learning rate, loss, accuracy and AUC over the epochs, and the receptive field."""
+    input:
+        history="results/model/history.csv",
+        receptive_field="results/figures/receptive_field.npz",
     output:
         [
             report(

@@ -1,4 +1,4 @@
-"""Draw the learning rate, loss, accuracy and AUC over the epochs."""
+"""Draw the learning rate, loss, accuracy and AUC over the epochs, and the receptive field."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from hpaloc.progress import log_to
 
 
 def main(job):
-    training(Path(job.input[0]), Path(job.output[0]).parent)
+    training(Path(job.input.history), Path(job.input.receptive_field), Path(job.output[0]).parent)
 
 
 if __name__ == "__main__":
