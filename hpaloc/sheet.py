@@ -5,6 +5,7 @@ import glob
 import hashlib
 import io
 import os
+import stat
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ class SheetError(ValueError):
     """A sheet or its files are not as the configuration says; the message names the row, key or file."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SheetRow:
     """One field as the sheet has it; ``labels`` is None where the collection carries none."""
 
@@ -34,7 +35,7 @@ class SheetRow:
     split: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ManifestRow(SheetRow):
     """One field of a shard with its files: ``paths`` by colour, masks for the backend `masks`, or a seed."""
 
@@ -142,37 +143,36 @@ def check_pattern(pattern: str, key: str, allowed: Sequence[str], needed: Sequen
 
 
 class Folders:
-    """Sizes and times of files, each folder listed once however many of its files are asked for."""
+    """Sizes and times of files; the names in a folder are listed once, so that asking for an absent file is free."""
 
     def __init__(self) -> None:
-        self._listings: dict[str, dict[str, os.DirEntry[str]]] = {}
+        self._names: dict[str, frozenset[str]] = {}
 
     def stat(self, path: str) -> os.stat_result | None:
         """Return the stat of a regular file, or None where there is none."""
-        folder, name = os.path.split(path)
-        listing = self._listings.get(folder)
-        if listing is None:
+        folder, slash, name = path.rpartition("/")
+        names = self._names.get(folder)
+        if names is None:
             try:
-                with os.scandir(folder or ".") as entries:
-                    listing = {entry.name: entry for entry in entries}
+                names = frozenset(os.listdir(folder or slash or "."))
             except (FileNotFoundError, NotADirectoryError):
-                listing = {}
-            self._listings[folder] = listing
-        entry = listing.get(name)
-        if entry is None:
+                names = frozenset()
+            self._names[folder] = names
+        if name not in names:
             return None
         try:
-            return entry.stat() if entry.is_file() else None
+            found = os.stat(path)
         except FileNotFoundError:
             return None
+        return found if stat.S_ISREG(found.st_mode) else None
 
 
 def _state(path: str, folders: Folders, verify: str) -> str | None:
     """Return what stands for a file's content in a manifest, ``size:time`` or a digest; None if it is absent."""
-    stat = folders.stat(path)
-    if stat is None:
+    found = folders.stat(path)
+    if found is None:
         return None
-    return digest(path) if verify == "content" else f"{stat.st_size}:{stat.st_mtime_ns}"
+    return digest(path) if verify == "content" else f"{found.st_size}:{found.st_mtime_ns}"
 
 
 def find_files(
@@ -228,30 +228,29 @@ def write_manifests(
     folder = Path(folder)
     kinds = [kind for kind in _FILES if files and kind in files[0]]
     header = ["id", "labels", "pixel_size", *_CARRIED, "seed", *kinds, *(f"{kind}_state" for kind in kinds)]
-    texts: dict[str, io.StringIO] = {}
-    writers = {}
-    for row, of_row in sorted(zip(rows, files, strict=True), key=lambda pair: pair[0].id):
-        name = shard_name(shard_of(row.id, shards))
-        if name not in texts:
-            texts[name] = io.StringIO()
-            writers[name] = csv.writer(texts[name], lineterminator="\n")
-            writers[name].writerow(header)
-        writers[name].writerow(
-            [
-                row.id,
-                "" if row.labels is None else format_labels(row.labels),
-                repr(row.pixel_size),
-                *(getattr(row, column) or "" for column in _CARRIED),
-                "" if seed is None else seed,
-                *(of_row[kind][0] for kind in kinds),
-                *(of_row[kind][1] for kind in kinds),
-            ]
-        )
-    for name, text in texts.items():
+    of_shard: dict[str, list[int]] = {}
+    for index in sorted(range(len(rows)), key=lambda index: rows[index].id):
+        of_shard.setdefault(shard_name(shard_of(rows[index].id, shards)), []).append(index)
+    for name, indices in of_shard.items():
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        for row, of_row in ((rows[index], files[index]) for index in indices):
+            writer.writerow(
+                [
+                    row.id,
+                    "" if row.labels is None else format_labels(row.labels),
+                    repr(row.pixel_size),
+                    *(getattr(row, column) or "" for column in _CARRIED),
+                    "" if seed is None else seed,
+                    *(of_row[kind][0] for kind in kinds),
+                    *(of_row[kind][1] for kind in kinds),
+                ]
+            )
         write_if_changed(folder / f"{name}.csv", text.getvalue())
-    for name in set(shards_of(folder)) - set(texts):
+    for name in set(shards_of(folder)) - set(of_shard):
         (folder / f"{name}.csv").unlink()
-    return sorted(texts, key=int)
+    return sorted(of_shard, key=int)
 
 
 def shards_of(folder: str | os.PathLike[str]) -> list[str]:
