@@ -153,7 +153,9 @@ def main():
         folder.mkdir()
         write_collections(folder, arguments.fields, arguments.shards)
         snakefile = copy_workflow(Path(temporary, "workflow"))
-        print(f"{arguments.fields} fields of 4 files in {arguments.shards} shards, {arguments.cores} cores\n", flush=True)
+        print(
+            f"{arguments.fields} fields of 4 files in {arguments.shards} shards, {arguments.cores} cores\n", flush=True
+        )
         print("| | jobs | s | MB |\n|---|---|---|---|")
 
         def row(what, done, jobs):

@@ -1,15 +1,14 @@
 """Small collections on disk, and runs of the workflow over them in a folder of their own."""
 
 import csv
-import re
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import cv2
 import tifffile
 import yaml
+from dag import listed_jobs
 
 from hpaloc.classes import COLOURS
 from hpaloc.simulate import simulate_field
@@ -30,14 +29,7 @@ def snakemake(folder, *arguments, config="config.yaml", check=True):
 def planned(folder, *arguments, **options):
     """Return how many jobs of each rule a dry run lists, and the shards of those that have one."""
     text = snakemake(folder, "--dry-run", *arguments, **options).stdout
-    jobs = Counter()
-    shards = {}
-    for rule, body in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", text, flags=re.MULTILINE):
-        jobs[rule] += 1
-        wildcards = re.search(r"wildcards: (.*)", body)
-        if wildcards and "shard=" in wildcards[1]:
-            shards.setdefault(rule, set()).add(wildcards[1])
-    return jobs, shards
+    return listed_jobs(text)
 
 
 def write_field(folder, name, labels, seed, shape=(512, 512), suffix=".png", dtype="uint8"):

@@ -1,0 +1,95 @@
+"""What reruns after which change, in a finished run of jobs that do nothing: the smaller sibling of benchmarks/dag.py."""
+
+import shutil
+
+import pytest
+from dag import copy_workflow, listed_jobs, reruns, run, write_collections
+
+FIELDS, SHARDS = 120, 8
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A copy of the workflow and the folder in which it has run over empty files."""
+    folder = tmp_path_factory.mktemp("dag")
+    collections = folder / "run"
+    collections.mkdir()
+    write_collections(collections, FIELDS, SHARDS)
+    snakefile = copy_workflow(folder / "workflow")
+    run(snakefile, collections, "--cores", "2")
+    return snakefile, collections
+
+
+def listed(finished):
+    return listed_jobs(run(*finished, "--dry-run").text)
+
+
+def test_nothing_is_to_be_done_where_nothing_has_changed(finished):
+    done = run(*finished, "--dry-run")
+    assert "Nothing to be done" in done.text
+    # The manifests are written anew only where they differ.
+    manifests = sorted((finished[1] / "results/sheet/test").glob("*.csv"))
+    before = [path.stat().st_mtime_ns for path in manifests]
+    run(*finished, "--dry-run")
+    assert [path.stat().st_mtime_ns for path in manifests] == before
+
+
+def test_a_field_touches_its_shard_and_a_training_key_no_segmentation(finished):
+    seen = {change: (jobs, shards) for change, _, jobs, shards in reruns(*finished)}
+    for change in ("a changed file", "an added row", "a removed row"):
+        jobs, shards = seen[change]
+        assert jobs["segment"] == jobs["tile"] == jobs["predict"] == 1, change
+        assert shards["segment"] == shards["tile"] == shards["predict"], change
+        assert not jobs["train"], change
+    jobs, _ = seen["a changed training parameter"]
+    assert jobs["train"] == 1
+    assert jobs["predict"] > 1
+    assert not {"segment", "tile", "curate", "records"} & set(jobs)
+    # Every change was taken back.
+    assert not listed(finished)[0]
+
+
+def edit(room, old, new):
+    """Replace the first ``old`` in a module and return what takes it back."""
+    backup = room.with_suffix(".before")
+    shutil.copy2(room, backup)
+    text = room.read_text()
+    assert old in text
+    room.write_text(text.replace(old, new, 1))
+    return lambda: backup.replace(room)
+
+
+def test_words_and_plumbing_rerun_nothing(finished):
+    library = finished[0].parent / "hpaloc"
+    edits = [
+        edit(library / "images.py", '"""', '"""Changed. '),
+        edit(library / "metrics.py", "\nimport ", "\n# Changed.\n\nimport "),
+        edit(library / "progress.py", "now - last >= 10", "now - last >= 11"),
+    ]
+    try:
+        assert not listed(finished)[0]
+    finally:
+        for take_back in edits:
+            take_back()
+
+
+@pytest.mark.parametrize(
+    ("room", "first"),
+    [
+        ("segmentation/watershed.py", "segment"),
+        ("tiles.py", "tile"),
+        ("training.py", "train"),
+        ("metrics.py", "evaluate"),
+    ],
+)
+def test_a_stage_reruns_when_the_code_of_its_rooms_changes(finished, room, first):
+    take_back = edit(finished[0].parent / "hpaloc" / room, "\nimport ", "\nCHANGED = True\nimport ")
+    try:
+        jobs, _ = listed(finished)
+    finally:
+        take_back()
+    stages = ["segment", "tile", "curate", "records", "train", "predict", "aggregate", "evaluate"]
+    rerun = [stage for stage in stages if jobs[stage]]
+    # It and all that follows, to the scores.
+    assert rerun[0] == first, jobs
+    assert rerun[-1] == "evaluate"
