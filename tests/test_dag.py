@@ -1,4 +1,4 @@
-"""What reruns after which change, in a finished run of jobs that do nothing: the smaller sibling of benchmarks/dag.py."""
+"""What reruns after which change, in a finished run of jobs that do nothing: a small benchmarks/dag.py."""
 
 import shutil
 
