@@ -24,9 +24,9 @@ NEGATIVE_RULES = ("complement", "network", "mean")
 IMAGENET_CHANNELS = ("red", "green", "blue")
 # The stride of the last block in pixels: below it the last map has no extent.
 SMALLEST_INPUT = 32
-# The last scale of each residual block at the start. At 0 (Goyal et al. 2017, arXiv:1706.02677, section 5.1) every block
-# starts as the identity, and after a few hundred steps still nearly is: the scales were below 0.03, and half of what
-# a position of the last map draws on lay within 5 px. At 1, the stock value, the same steps learn less.
+# The last scale of each residual block at the start. At 0 (Goyal et al. 2017, arXiv:1706.02677, section 5.1) every
+# block starts as the identity, and after a few hundred steps still nearly is: the scales were below 0.03, and half of
+# what a position of the last map draws on lay within 5 px. At 1, the stock value, the same steps learn less.
 BRANCH_SCALE = 0.2
 
 
@@ -161,7 +161,8 @@ def backbone(channels: int, input_size: int | None = None, momentum: float = 0.9
     The graph and the layer names are those of `keras.applications.ResNet50`, with these changes: no bias in
     convolutions, which the batch norm behind each would cancel (that of the first also takes the scale of the
     images away); He initialisation (He et al. 2015, arXiv:1502.01852); the last scale of each residual block
-    starts from `BRANCH_SCALE`; moving averages of momentum 0.9, since with the 0.99 of Keras they trail the weights by hundreds of steps.
+    starts from `BRANCH_SCALE`; moving averages of momentum 0.9, since with the 0.99 of Keras they trail the weights
+    by hundreds of steps.
     ``input_size`` S in pixels; None takes any size from 32 up.
     """
     if input_size is not None and input_size < SMALLEST_INPUT:
