@@ -7,7 +7,7 @@ BIN := .venv/bin
 # The installer itself, pinned: it reads the lock file and is several times faster than pip.
 UV := uv==0.13.9
 
-.PHONY: demo test test-full test-hpacellseg lint types lock docs clean help
+.PHONY: demo test test-full test-hpacellseg lint types lock docs browser-assets clean help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -25,6 +25,7 @@ help:
 
 demo: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
+	@echo "The cell browser: $(CURDIR)/results/browser/index.html"
 	@echo "The report: $(CURDIR)/results/report.zip"
 
 # make test-full    run the slow tests too
@@ -67,6 +68,10 @@ lock: .venv/installed
 # make docs    renew the pages that are made from the code
 docs: .venv/installed
 	PYTHONPATH=. $(BIN)/python docs/make_config_table.py
+
+# make browser-assets   bundle the page of the cell browser from its sources; needs npm, the bundle is in the repository
+browser-assets:
+	cd hpaloc/browser/source && npm ci --no-audit --no-fund && npm run build
 
 # make clean    delete everything that a run made
 clean:

@@ -24,6 +24,7 @@ include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/submit.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/explore.smk"
+include: "workflow/rules/browse.smk"
 include: "workflow/rules/report.smk"
 
 

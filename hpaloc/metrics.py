@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from scipy import sparse
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -21,6 +22,7 @@ from hpaloc.classes import N_CLASSES, NAMES, format_labels, label_matrix, parse_
 from hpaloc.files import atomic_path
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
+from hpaloc.tables import PROBABILITIES, write_table
 
 # The competition's detection threshold (METHOD.md, "Metric of the competition").
 DETECTION_IOU = 0.6
@@ -31,7 +33,6 @@ POOL_SIZES = (1, 2, 3, 5, 10, 20, 50)
 CONTROLS = ("tile_random_split", "class_sorted_split", "shuffled_labels")
 CELL_SCORES = ("accuracy", "balanced_accuracy", "macro_ap", "macro_auc", "ece")
 POOLED_COLUMNS = ("method", "size", "n_owners", "n_cells", "accuracy", "low", "high")
-PROBABILITIES = tuple(f"p_{index}" for index in range(N_CLASSES))
 
 # Replicates of a ranking score are summed over this many score levels at most; the score itself is exact.
 _LEVELS = 2048
@@ -1010,7 +1011,8 @@ def evaluate(
     """Score collections and write the evaluation folder.
 
     Writes metrics.json (returned too) and per_class.csv, confusion.csv, reliability.csv, pooled.csv, scores.csv, each
-    with a first column ``collection``. ``controls`` are the scores of the control trainings by name, see
+    with a first column ``collection``; and {collection}/cells.parquet, the true labels of each cell that was scored
+    (field, cell, true_labels). ``controls`` are the scores of the control trainings by name, see
     ``read_controls``; the names are those of CONTROLS, one that was not trained is null. See ``evaluate_collection``
     for what raises.
     """
@@ -1022,6 +1024,8 @@ def evaluate(
         truth, matches = _read_truth(files, fields, threads)
         result = evaluate_collection(cells, fields, truth, matches, replicates, seed)
         metrics[name] = result.metrics
+        scored = pa.Table.from_pandas(result.cells[["field", "cell", "true_labels"]], preserve_index=False)
+        write_table(out_dir / name / "cells.parquet", scored.replace_schema_metadata(None))
         confusion = result.confusion.rename_axis("true").reset_index()
         for table, rows in (
             ("per_class", result.per_class),

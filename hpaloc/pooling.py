@@ -19,8 +19,8 @@ from hpaloc import rle
 from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES, format_labels, label_matrix, parse_labels
 from hpaloc.files import atomic_path
 from hpaloc.progress import log, track
+from hpaloc.tables import PROBABILITIES
 
-PROBABILITIES = tuple(f"p_{index}" for index in range(N_CLASSES))
 SHARES = tuple(f"share_{index}" for index in range(N_CLASSES))
 FRACTIONS = tuple(f"fraction_{index}" for index in range(N_CLASSES))
 

@@ -19,6 +19,7 @@ from hpaloc.files import atomic_path
 REGIONS = ("cell", "nucleus", "cytoplasm", "ring")
 # The three stains that are the same whatever the protein: two images of the same cells agree in them.
 REFERENCE_COLOURS = ("red", "blue", "yellow")
+PROBABILITIES = tuple(f"p_{index}" for index in range(N_CLASSES))
 LABEL_COLUMNS = tuple(f"label_{index}" for index in range(N_CLASSES))
 PARTS = ("train", "validation")
 

@@ -5,6 +5,8 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+from hpaloc.files import digest
+
 _PACKAGE = Path(__file__).parent
 
 # Rooms that decide how results are written, logged or found, not what is in them.
@@ -72,4 +74,10 @@ def room_version(*rooms: str) -> str:
         seen[room], imported = _read(room)
         waiting.extend(imported)
     joined = b"".join(name.encode() + seen[name] for name in sorted(seen))
+    return hashlib.blake2b(joined, digest_size=8).hexdigest()
+
+
+def files_version(*paths: str) -> str:
+    """Return a digest (16 hexadecimal characters) of the content of files; ``paths`` are relative to hpaloc."""
+    joined = b"".join(path.encode() + digest(_PACKAGE / path).encode() for path in sorted(paths))
     return hashlib.blake2b(joined, digest_size=8).hexdigest()

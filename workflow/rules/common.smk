@@ -19,7 +19,7 @@ from hpaloc.config import (
     training_collections,
 )
 from hpaloc.sheet import SheetError, scan_collection, shards_of, simulated_folder
-from hpaloc.version import room_version
+from hpaloc.version import files_version, room_version
 
 
 def under_way():
@@ -71,6 +71,8 @@ TRAINING_FIGURES = (
     "figure8_receptive_field",
 )
 EVALUATION_FIGURES = ("confusion", "per_class", "reliability", "pooled")
+# What stands beside the collections in the folder of the cell browser; the page first.
+BROWSER_FILES = ("index.html", "browser.js", "browser.css", "LICENCES.txt")
 TRUE_LABELS = config["curation"]["labels"] == "cells"
 # A GPU is asked for unless the configuration rules it out; where no limit is set, a local run ignores the request.
 GPU = {} if config["train"]["gpu"] == "none" else {"gpu": 1}
@@ -196,6 +198,7 @@ def predict_outputs(wildcards):
     names = ["cells.parquet", "fields.parquet", "submission.csv", "cells.h5ad"]
     files = expand("results/predictions/{collection}/{name}", collection=PREDICTED, name=names)
     files.append("results/sheet/rejected.csv")
+    files.append("results/browser/index.html")
     return files + (["results/evaluation/metrics.json"] if SCORED else [])
 
 

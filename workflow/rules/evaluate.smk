@@ -33,6 +33,7 @@ rule evaluate:
             "results/evaluation/{name}.csv",
             name=["confusion", "reliability", "pooled", "scores"],
         ),
+        cells=expand("results/evaluation/{collection}/cells.parquet", collection=SCORED),
         figures=[
             report(
                 f"results/evaluation/{collection}/{name}.{suffix}",

@@ -1,0 +1,1 @@
+"""The cell browser: pages that open from disk, with every shown cell, its field, its activation map and its scores."""

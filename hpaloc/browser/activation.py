@@ -1,0 +1,92 @@
+"""Activation maps: which part of a tile speaks for the location that its cell is called."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from hpaloc.model import load_folder, precision_policy, select_device
+from hpaloc.progress import log, track
+from hpaloc.records import tile_dataset
+from hpaloc.tables import PROBABILITIES
+
+# The last map of each of the network's stages, deepest first.
+_STAGES = ("conv5_block3_out", "conv4_block6_out", "conv3_block4_out", "conv2_block3_out")
+# The deepest stage knows most of classes; below this many positions a side it no longer says where.
+_SMALLEST_SIDE = 8
+
+
+class ActivationMaps:
+    """Class activation maps of a classifier from one forward and one backward pass.
+
+    LayerCAM (Jiang et al. 2021, IEEE TIP 30:5875): the sum over the filters of a layer of activation times the
+    positive part of the gradient of the class, here of its log probability. The layer is the deepest whose map has at
+    least 8 positions a side, so that networks of small tiles give maps that show a place too. Strided convolutions
+    above that layer pass the gradient on at every second position only; it is averaged over such a period.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        layers = {layer.name: layer for layer in model.layers}
+        maps = [layers[name].output for name in _STAGES]
+        chosen = next((of_stage for of_stage in maps if of_stage.shape[1] >= _SMALLEST_SIDE), maps[-1])
+        self.side: int = chosen.shape[1]
+        self._period = self.side // maps[0].shape[1]
+        self._twin = keras.Model(model.input, [chosen, model.output])
+
+    def __call__(self, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Return (n, side, side) float32, 0 to 1: the map of each image's class, its strongest place at 1.
+
+        images: (n, S, S, colours) 0..255; classes: (n,) class indices. A map is 0 throughout where nothing in the
+        image speaks for the class.
+        """
+        return self._maps(tf.cast(images, tf.float32), tf.cast(classes, tf.int32)).numpy()
+
+    @tf.function(reduce_retracing=True)
+    def _maps(self, images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        # The tape follows the trainable weights by itself, and so every map that is computed from them.
+        with tf.GradientTape() as tape:
+            maps, probabilities = self._twin(images, training=False)
+            score = tf.math.log(tf.gather(probabilities, classes, axis=1, batch_dims=1) + 1e-7)
+        gradient = tf.nn.avg_pool2d(tape.gradient(score, maps), self._period, 1, "SAME")
+        located = tf.reduce_sum(maps * tf.nn.relu(gradient), axis=-1)
+        return tf.math.divide_no_nan(located, tf.reduce_max(located, axis=(1, 2), keepdims=True))
+
+
+def shard_activation_maps(
+    model_dir: Path,
+    tiles: Mapping[str, Path],
+    predictions: Path,
+    batch_size: int = 64,
+    gpu: str = "auto",
+    threads: int | None = None,
+) -> np.ndarray:
+    """Return the activation map of every cell of a shard for its likeliest location.
+
+    ``tiles`` holds the TFRecord of each colour, ``predictions`` the shard's prediction table (rows in the order of the
+    tiles). Returns (n, side, side) uint8, 255 at the strongest place of each map. Raises ModelError for a model folder
+    that was changed, and ValueError where tiles and predictions hold different cells.
+    """
+    select_device(gpu, threads)
+    with precision_policy("float32"):
+        model, config, _ = load_folder(model_dir)
+    table = pd.read_parquet(predictions, columns=["field", "cell", *PROBABILITIES])
+    classes = table[list(PROBABILITIES)].to_numpy().argmax(axis=1)
+    maps_of = ActivationMaps(model)
+    channels = config["channels"]
+    dataset = tile_dataset({colour: [str(tiles[colour])] for colour in channels}, channels, config["input_size"])
+    maps = np.zeros((len(table), maps_of.side, maps_of.side), np.uint8)
+    start = 0
+    batches = dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    for batch in track(batches, -(-len(table) // batch_size), "batches of activation maps"):
+        end = start + len(batch["cell"])
+        if batch["cell"].numpy().tolist() != table["cell"].iloc[start:end].tolist():
+            raise ValueError(f"{predictions}: its cells from row {start} on are not those of the tiles")
+        maps[start:end] = np.rint(255 * maps_of(batch["image"], classes[start:end]))
+        start = end
+    if start != len(table):
+        raise ValueError(f"{predictions}: has {len(table)} cells, the tiles have {start}")
+    log.info("activation maps of %d cells, %d positions a side", len(table), maps_of.side)
+    return maps

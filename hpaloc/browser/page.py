@@ -1,0 +1,211 @@
+"""The page of the cell browser: the table of each collection's shown cells, and the program that shows them."""
+
+import base64
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
+
+from hpaloc.browser.pictures import COLUMNS, PLANES, ROWS, SPRITE_SIZE, script
+from hpaloc.classes import LOCATIONS, parse_labels
+from hpaloc.files import atomic_path
+from hpaloc.progress import log, track
+from hpaloc.tables import PROBABILITIES
+
+APP = Path(__file__).parent / "app"
+# What stands beside the collections' folders: the page, the bundled program and style, and the licences of its parts.
+APP_FILES = ("index.html", "browser.js", "browser.css", "LICENCES.txt")
+
+NEIGHBOURS = 8
+# t-SNE of more cells takes minutes; the rest is placed among them.
+_MAPPED = 4000
+_PLACED_BY = 5
+
+
+@dataclass(frozen=True)
+class BrowsedCollection:
+    """Where the files of one collection are.
+
+    predictions: folder with cells.parquet, fields.parquet and cells.h5ad; pictures: {name of the shard: folder with
+    cells.parquet of ``pictures.write_pictures``}; truth: table of matched cells (field, cell, true_labels), or None.
+    """
+
+    predictions: Path
+    pictures: Mapping[str, Path]
+    truth: Path | None = None
+
+
+def column(values: Any, dtype: str) -> dict[str, Any]:
+    """Pack a column of numbers: {"type", "data"}, little-endian bytes in base64, as typed arrays read them."""
+    array = np.ascontiguousarray(values).astype(np.dtype(dtype).newbyteorder("<"))
+    return {"type": dtype, "data": base64.b64encode(array.tobytes()).decode()}
+
+
+def embedding_map(coordinates: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Lay cells out in two dimensions, neighbours beside each other.
+
+    coordinates: (n, d) principal components of the embeddings. t-SNE (van der Maaten and Hinton 2008) of at most 4000
+    cells; each other cell stands at the mean of its 5 nearest mapped cells. Returns (n, 2) float32, -1 to 1.
+    """
+    n = len(coordinates)
+    if n < 5 or not coordinates.shape[1]:
+        found = np.zeros((n, 2))
+        found[:, : min(2, coordinates.shape[1])] = coordinates[:, :2]
+    else:
+        chosen = np.sort(np.random.default_rng(seed).permutation(n)[:_MAPPED])
+        tsne = TSNE(init="pca", perplexity=min(30.0, (len(chosen) - 1) / 3), random_state=seed)
+        mapped = tsne.fit_transform(coordinates[chosen])
+        found = np.zeros((n, 2))
+        found[chosen] = mapped
+        rest = np.setdiff1d(np.arange(n), chosen)
+        if len(rest):
+            nearest = NearestNeighbors(n_neighbors=_PLACED_BY).fit(coordinates[chosen])
+            found[rest] = mapped[nearest.kneighbors(coordinates[rest], return_distance=False)].mean(axis=1)
+    found -= found.min(axis=0) + np.ptp(found, axis=0) / 2 if n else 0.0
+    return (found / (np.abs(found).max(initial=0.0) or 1.0)).astype(np.float32)
+
+
+def nearest_cells(coordinates: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
+    """Return the (n, k) int32 indices of the cells nearest to each cell, itself left out; -1 where there are fewer."""
+    n = len(coordinates)
+    found = np.full((n, k), -1, np.int32)
+    of_each = min(k, n - 1)
+    if of_each > 0 and coordinates.shape[1]:
+        index = NearestNeighbors(n_neighbors=of_each + 1, algorithm="brute").fit(coordinates)
+        nearest = index.kneighbors(coordinates, return_distance=False)
+        for cell, row in enumerate(nearest):
+            # Of cells that are alike, the cell itself need not come first.
+            found[cell, :of_each] = row[row != cell][:of_each]
+    return found
+
+
+class _Texts:
+    """Numbers for texts that repeat."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+
+    def number(self, text: str) -> int:
+        return self.known.setdefault(text, len(self.known))
+
+
+def collection_table(name: str, files: BrowsedCollection, seed: int = 0) -> dict[str, Any]:
+    """Return everything the page knows of one collection without its pictures.
+
+    Cells are columns (see ``column``) in the order of their sheets. Labels are numbers into ``label_sets``; truth is
+    that of the cell where there is one (``truth_is`` "cells"), else the labels of its field ("fields"), -1 where there
+    is neither. Raises ValueError where tables do not belong together.
+    """
+    cells = pd.read_parquet(files.predictions / "cells.parquet")
+    fields = pd.read_parquet(files.predictions / "fields.parquet")
+    table = anndata.read_h5ad(files.predictions / "cells.h5ad", backed="r")
+    if len(table) != len(cells):
+        raise ValueError(f"{files.predictions}: cells.h5ad has {len(table)} cells, cells.parquet {len(cells)}")
+    cells = cells.assign(
+        position=np.arange(len(cells)),
+        **{key: table.obs[key].to_numpy() for key in ("y0", "x0", "y1", "x1", "pixel_size", "area_um2")},
+    )
+    key_of = cells.set_index(["shard", "row"])["position"]
+    parts = [pd.read_parquet(folder / "cells.parquet").assign(shard=shard) for shard, folder in files.pictures.items()]
+    pictured = pd.concat(parts, ignore_index=True)
+    shown = cells.iloc[key_of.loc[pd.MultiIndex.from_frame(pictured[["shard", "row"]])].to_numpy()]
+    coordinates = np.asarray(table.obsm["X_pca"])[shown["position"].to_numpy()]
+    placed = table.obsm.get("X_umap")
+    if placed is None:
+        map_is, placed = "t-SNE", embedding_map(coordinates, seed)
+    else:
+        map_is, placed = "UMAP", np.asarray(placed, np.float32)[shown["position"].to_numpy()]
+    shards = list(files.pictures)
+    sets = _Texts()
+    truth, truth_is = _truth(shown, fields, files.truth)
+    numbers = {field: number for number, field in enumerate(dict.fromkeys(shown["field"]))}
+    picture_of = dict(zip(shown["field"], pictured["picture"], strict=True))
+    shown_of_fields = fields.set_index("field").loc[list(numbers)]
+    p = shown[list(PROBABILITIES)].to_numpy(np.float64)
+    columns = {
+        "field": column(shown["field"].map(numbers), "uint32"),
+        "cell": column(shown["cell"], "uint32"),
+        "shard": column(pictured["shard"].map({shard: i for i, shard in enumerate(shards)}), "uint16"),
+        "sheet": column(pictured["sheet"], "uint32"),
+        "place": column(pictured["place"], "uint8"),
+        "called": column([sets.number(text) for text in shown["labels"]], "uint16"),
+        "truth": column([sets.number(text) if text else -1 for text in truth], "int16"),
+        "p": column(np.rint(255 * p.clip(0, 1)), "uint8"),
+        "area": column(shown["area_um2"], "float32"),
+        "map": column(placed, "float32"),
+        "neighbours": column(nearest_cells(coordinates), "int32"),
+        **{key: column(shown[key], "uint16") for key in ("y0", "x0", "y1", "x1")},
+    }
+    return {
+        "name": name,
+        "n": len(shown),
+        "cells": columns,
+        "label_sets": [list(parse_labels(text)) if text else [] for text in sets.known],
+        "truth_is": truth_is,
+        "map_is": map_is,
+        "shards": shards,
+        "fields": {
+            "id": list(numbers),
+            "antibody": shown_of_fields["antibody"].fillna("").tolist(),
+            "cell_line": shown_of_fields["cell_line"].fillna("").tolist(),
+            "labels": shown_of_fields["sheet_labels"].fillna("").tolist(),
+            "called": shown_of_fields["labels"].fillna("").tolist(),
+            "height": shown_of_fields["height"].astype(int).tolist(),
+            "width": shown_of_fields["width"].astype(int).tolist(),
+            "pixel_size": shown.groupby("field")["pixel_size"].first().loc[list(numbers)].tolist(),
+            "picture": [int(picture_of[field]) for field in numbers],
+        },
+        "left_out": {
+            "cells": len(cells) - len(shown),
+            "fields": int((fields["n_cells"] > 0).sum()) - len(numbers),
+            "rejected": int((fields["status"] != "ok").sum()),
+        },
+    }
+
+
+def _truth(shown: pd.DataFrame, fields: pd.DataFrame, path: Path | None) -> tuple[list[str], str]:
+    if path is not None:
+        matched = pd.read_parquet(path, columns=["field", "cell", "true_labels"])
+        keys = pd.MultiIndex.from_frame(shown[["field", "cell"]])
+        of_cell = matched.set_index(["field", "cell"])["true_labels"].reindex(keys)
+        return of_cell.fillna("").tolist(), "cells"
+    of_field = fields.set_index("field")["sheet_labels"]
+    texts = shown["field"].map(of_field).fillna("").tolist()
+    return texts, "fields" if any(texts) else "none"
+
+
+def write_page(
+    folder: Path, collections: Mapping[str, BrowsedCollection], seed: int = 0, title: str = "hpaloc cell browser"
+) -> None:
+    """Write the page into ``folder``: index.html, its program and style, and one table a collection.
+
+    The pictures stand in ``folder/{collection}/{shard}`` already. Everything is found by relative paths, so that the
+    folder can be moved, zipped and opened from disk.
+    """
+    written = []
+    for name, files in track(collections.items(), len(collections), "collections"):
+        table = collection_table(name, files, seed)
+        with atomic_path(folder / name / "table.js") as temporary:
+            temporary.write_text(script(table), encoding="utf-8")
+        written.append({"name": name, "n": table["n"]})
+        log.info("collection %s: %d cells of %d fields shown", name, table["n"], len(table["fields"]["id"]))
+    about = {
+        "title": title,
+        "collections": written,
+        "locations": [
+            {"name": location.name, "short": location.short, "colour": location.colour} for location in LOCATIONS
+        ],
+        "sheet": {"columns": COLUMNS, "rows": ROWS, "size": SPRITE_SIZE, "planes": list(PLANES)},
+    }
+    with atomic_path(folder / "about.js") as temporary:
+        temporary.write_text(script(about), encoding="utf-8")
+    for name in APP_FILES:
+        with atomic_path(folder / name) as temporary:
+            shutil.copyfile(APP / name, temporary)

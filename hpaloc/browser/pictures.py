@@ -1,0 +1,193 @@
+"""Pictures of the cell browser: fields with their outlines, and small pictures of cells in sprite sheets.
+
+A browser that opens a page from disk may not read other files as data; it may run scripts. So every sheet is a script
+that hands over one text: JSON with the images in base64.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from hpaloc.classes import COLOURS
+from hpaloc.images import ImageError, read_field
+from hpaloc.masks import mask_path, read_mask
+from hpaloc.progress import log, track
+from hpaloc.sheet import ManifestRow
+from hpaloc.tables import PROBABILITIES
+
+# The planes of a sheet, one below the other: the four colours, the cell's own mask, its activation map.
+PLANES = (*COLOURS, "mask", "activation")
+# A sheet is read as a whole for any of its cells: small enough to be quick, large enough to keep files few.
+COLUMNS, ROWS = 8, 4
+# A multiple of JPEG's blocks, so that neighbours on a sheet never leak into each other.
+SPRITE_SIZE = 96
+FIELD_SIZE = 1024
+_QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 85)
+# How far an outline may leave the mask's own, in pixels of the picture.
+_OUTLINE_TOLERANCE = 0.6
+
+
+def shown_fields(fields: Sequence[str], most: int) -> set[str]:
+    """Choose at most ``most`` of the named fields: those of the smallest hash, so the choice hardly ever changes."""
+    return set(sorted(fields, key=lambda name: hashlib.blake2b(name.encode(), digest_size=8).digest())[:most])
+
+
+def script(value: Any) -> str:
+    """Return a script that hands ``value`` over to the page, as a text of JSON.
+
+    Read as a text and not as a literal, so that no name or value in it can be anything but data.
+    """
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return f"hpaloc.deliver({json.dumps(text)})\n"
+
+
+def _jpeg(image: np.ndarray) -> str:
+    return base64.b64encode(cv2.imencode(".jpg", image, _QUALITY)[1].tobytes()).decode()
+
+
+def shown_levels(images: Mapping[str, np.ndarray], levels: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """Bring each colour of a field to (H, W) uint8: 255 at its white level, clipped, as the network sees the tiles.
+
+    ``levels`` holds ``{colour}_white`` as the field table has it; a colour without one is shown by its own maximum.
+    """
+    shown = {}
+    for colour, image in images.items():
+        white = float(levels.get(f"{colour}_white") or 0.0)
+        if not white > 0:
+            white = float(image.max()) or 1.0
+        shown[colour] = cv2.convertScaleAbs(image.astype(np.float32), alpha=255.0 / white)
+    return shown
+
+
+def outlines(labels: np.ndarray, boxes: Mapping[int, tuple[int, int, int, int]], scale: float) -> dict[int, list[int]]:
+    """Trace the outline of each cell.
+
+    labels: (H, W) label image; boxes: {id: (y0, x0, y1, x1)} px, ends exclusive; scale: from px of the field to px of
+    the picture. Returns {id: [x, y, x, y, …]}, a closed polygon in tenths of a pixel of the picture: the longest
+    outline where a cell has parts.
+    """
+    traced: dict[int, list[int]] = {}
+    for id, (y0, x0, y1, x1) in boxes.items():
+        inside = (labels[y0:y1, x0:x1] == id).astype(np.uint8)
+        found, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        if not found:
+            traced[id] = []
+            continue
+        longest = max(found, key=len).astype(np.float32)
+        # Contours run through the middles of pixels.
+        points = (longest[:, 0, :] + (x0 + 0.5, y0 + 0.5)) * scale
+        smooth = cv2.approxPolyDP(points.astype(np.float32)[:, None], _OUTLINE_TOLERANCE, True)[:, 0]
+        traced[id] = np.rint(10 * smooth).astype(int).ravel().tolist()
+    return traced
+
+
+def sprite(image: np.ndarray, box: tuple[int, int, int, int], size: int = SPRITE_SIZE) -> np.ndarray:
+    """Cut a box (y0, x0, y1, x1) out of an (H, W) uint8 image and bring it to (size, size), padded as tiles are."""
+    y0, x0, y1, x1 = box
+    side = max(y1 - y0, x1 - x0)
+    top, left = (side - (y1 - y0)) // 2, (side - (x1 - x0)) // 2
+    padded = np.zeros((side, side), np.uint8)
+    padded[top : top + y1 - y0, left : left + x1 - x0] = image[y0:y1, x0:x1]
+    return cv2.resize(padded, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
+
+
+def field_picture(shown: Mapping[str, np.ndarray], traced: Mapping[int, Sequence[int]], size: int) -> dict[str, Any]:
+    """Return what the page of one field needs: its size, its four colours below each other as JPEG, its outlines."""
+    height, width = shown[COLOURS[0]].shape
+    scale = picture_scale(height, width, size)
+    fitted = (max(1, round(width * scale)), max(1, round(height * scale)))
+    stack = np.concatenate([cv2.resize(shown[colour], fitted, interpolation=cv2.INTER_AREA) for colour in COLOURS])
+    return {
+        "width": stack.shape[1],
+        "height": stack.shape[0] // len(COLOURS),
+        "image": _jpeg(stack),
+        "cells": list(traced),
+        "outlines": list(traced.values()),
+    }
+
+
+def picture_scale(height: int, width: int, size: int) -> float:
+    """Return the scale, at most 1, that brings the longer side of a field to ``size`` px."""
+    return min(1.0, size / max(height, width))
+
+
+def write_pictures(
+    folder: Path,
+    manifest: Sequence[ManifestRow],
+    segmentation: Path,
+    cells: pd.DataFrame,
+    fields: pd.DataFrame,
+    predictions: pd.DataFrame,
+    activation: np.ndarray,
+    most_fields: int,
+    field_size: int = FIELD_SIZE,
+) -> None:
+    """Write the pictures of one shard: ``fields/NNNNN.js``, ``sprites/NNNNN.js`` and ``cells.parquet``.
+
+    manifest: the fields with their files; segmentation: folder of their masks; cells, fields, predictions: the
+    shard's tables, cells and predictions in the same order; activation: (n, side, side) uint8, one map a cell.
+    ``most_fields`` bounds how many fields are shown. cells.parquet tells of each shown cell its row in the shard, its
+    field's picture, and its sheet and place on it (left to right, top to bottom); cells stand in the order of their
+    location and confidence, so that what is looked at together is read together. Raises ImageError or MaskError naming
+    a file that cannot be read any more.
+    """
+    (folder / "fields").mkdir(parents=True)
+    (folder / "sprites").mkdir()
+    segmented = fields[fields["status"] == "ok"].set_index("field")
+    levels: Mapping[Any, Any] = segmented[[f"{colour}_white" for colour in COLOURS]].to_dict("index")
+    chosen = shown_fields(list(segmented.index), most_fields)
+    rows_of = cells.groupby("field", sort=False).indices
+    pictures = [row for row in manifest if row.id in chosen]
+    sprites: dict[int, np.ndarray] = {}
+    shown_in: dict[int, int] = {}
+    for number, row in enumerate(track(pictures, what="fields drawn")):
+        labels = read_mask(mask_path(segmentation, row.id, "cell"))
+        try:
+            shown = shown_levels(read_field(row.paths), levels[row.id])
+        except ImageError as error:
+            raise ImageError(f"field {row.id} was read before and cannot be any more: {error}") from error
+        boxes = {}
+        for position in rows_of.get(row.id, ()):
+            cell = cells.iloc[position]
+            box = (int(cell["y0"]), int(cell["x0"]), int(cell["y1"]), int(cell["x1"]))
+            boxes[int(cell["cell"])] = box
+            lit = cv2.resize(activation[position], (SPRITE_SIZE, SPRITE_SIZE), interpolation=cv2.INTER_CUBIC)
+            crop = labels[box[0] : box[2], box[1] : box[3]] == cell["cell"]
+            own = sprite(crop.astype(np.uint8) * 255, (0, 0, *crop.shape))
+            planes = [sprite(shown[colour], box) for colour in COLOURS]
+            sprites[int(position)] = np.stack([*planes, own, lit])
+            shown_in[int(position)] = number
+        traced = outlines(labels, boxes, picture_scale(labels.shape[0], labels.shape[1], field_size))
+        page = field_picture(shown, traced, field_size)
+        (folder / "fields" / f"{number:05d}.js").write_text(script(page), encoding="utf-8")
+    p = predictions[list(PROBABILITIES)].to_numpy()
+    order = sorted(sprites, key=lambda position: (int(p[position].argmax()), -float(p[position].max()), position))
+    a_sheet = COLUMNS * ROWS
+    for start in range(0, len(order), a_sheet):
+        laid = sheet([sprites[position] for position in order[start : start + a_sheet]])
+        (folder / "sprites" / f"{start // a_sheet:05d}.js").write_text(script({"image": _jpeg(laid)}), encoding="utf-8")
+    table = {
+        "row": np.array(order, np.int32),
+        "picture": np.array([shown_in[position] for position in order], np.int32),
+        "sheet": (np.arange(len(order)) // a_sheet).astype(np.int32),
+        "place": (np.arange(len(order)) % a_sheet).astype(np.int32),
+    }
+    pd.DataFrame(table).to_parquet(folder / "cells.parquet", index=False)
+    log.info("%d of %d fields and %d of %d cells shown", len(pictures), len(segmented), len(order), len(cells))
+
+
+def sheet(sprites: Sequence[np.ndarray]) -> np.ndarray:
+    """Lay up to 32 sprites (planes, S, S) out on one sheet: (planes · rows · S, columns · S), plane below plane."""
+    planes, size = sprites[0].shape[:2]
+    laid = np.zeros((planes, ROWS * size, COLUMNS * size), np.uint8)
+    for place, of_cell in enumerate(sprites):
+        top, left = place // COLUMNS * size, place % COLUMNS * size
+        laid[:, top : top + size, left : left + size] = of_cell
+    return laid.reshape(planes * ROWS * size, COLUMNS * size)

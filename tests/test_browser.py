@@ -1,0 +1,415 @@
+"""The cell browser: its files, and the page in a real Chromium, opened from disk."""
+
+import base64
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+import pytest
+from browsed_cells import HOSTILE, chromium, large_browser, small_browser, sources
+
+from hpaloc.browser.page import APP, APP_FILES, BrowsedCollection, collection_table, embedding_map, nearest_cells
+from hpaloc.browser.pictures import COLUMNS, PLANES, ROWS, outlines, script, sheet, shown_fields, sprite
+
+
+def read_script(path):
+    """Return what a data script delivers."""
+    text = path.read_text()
+    return json.loads(json.loads(text[len("hpaloc.deliver(") : -len(")\n")]))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return small_browser(tmp_path_factory.mktemp("browser"))
+
+
+# The files.
+
+
+def test_every_cell_is_in_the_table_once_in_the_order_of_location_and_confidence(small):
+    folder, cells = small
+    table = read_script(folder / "small/table.js")
+    unpacked = {
+        name: np.frombuffer(base64.b64decode(packed["data"]), packed["type"]) for name, packed in table["cells"].items()
+    }
+    found = {(table["fields"]["id"][f], int(c)) for f, c in zip(unpacked["field"], unpacked["cell"], strict=True)}
+    assert table["n"] == len(cells) == len(unpacked["cell"])
+    assert found == set(zip(cells["field"], cells["cell"], strict=True))
+    p = unpacked["p"].reshape(len(cells), -1)
+    order = [(int(row.argmax()), -int(row.max())) for row in p]
+    assert order == sorted(order)
+    assert (unpacked["truth"] == -1).sum() == 1
+    assert table["left_out"] == {"cells": 0, "fields": 0, "rejected": 0}
+
+
+def test_fewer_fields_are_shown_where_asked_and_the_page_says_so(tmp_path):
+    folder, cells = small_browser(tmp_path, ids=("a", "b", "c"), most_fields=2)
+    table = read_script(folder / "small/table.js")
+    assert len(table["fields"]["id"]) == 2
+    assert table["left_out"]["fields"] == 1
+    assert table["n"] + table["left_out"]["cells"] == len(cells)
+
+
+def test_the_choice_of_fields_hardly_changes_when_one_is_added():
+    fields = [f"field{number}" for number in range(50)]
+    before, after = shown_fields(fields, 20), shown_fields([*fields, "another"], 20)
+    assert len(before) == 20
+    assert len(before - after) <= 1
+
+
+def test_tables_of_different_cells_are_refused(small, tmp_path):
+    folder, _ = small
+    pooled = folder.parent / "pooled"
+    for name in ("fields.parquet", "cells.h5ad"):
+        os.symlink(pooled / name, tmp_path / name)
+    pd.read_parquet(pooled / "cells.parquet").iloc[1:].to_parquet(tmp_path / "cells.parquet")
+    with pytest.raises(ValueError, match=r"cells\.h5ad has \d+ cells"):
+        collection_table("small", BrowsedCollection(tmp_path, {"000": folder / "small/000"}))
+
+
+def test_an_outline_runs_around_its_cell():
+    labels = np.zeros((40, 60), np.uint16)
+    labels[10:30, 20:50] = 7
+    traced = outlines(labels, {7: (10, 20, 30, 50)}, scale=0.5)
+    points = np.array(traced[7]).reshape(-1, 2) / 10
+    np.testing.assert_allclose(points.min(axis=0), (10.25, 5.25), atol=0.3)
+    np.testing.assert_allclose(points.max(axis=0), (24.75, 14.75), atol=0.3)
+
+
+def test_a_sprite_is_padded_like_a_tile_and_stands_at_its_place():
+    image = np.zeros((20, 30), np.uint8)
+    image[5:9, 10:20] = 200
+    of_cell = sprite(image, (5, 10, 9, 20), 20)
+    assert of_cell[:4].max() == 0
+    assert of_cell[8:12].min() > 150
+    planes = [np.full((len(PLANES), 8, 8), value, np.uint8) for value in range(1, COLUMNS + 3)]
+    laid = sheet(planes)
+    assert laid.shape == (len(PLANES) * ROWS * 8, COLUMNS * 8)
+    assert laid[8, 8] == COLUMNS + 2
+    assert laid[ROWS * 8, 8] == 2
+
+
+def test_neighbours_are_near_and_never_the_cell_itself():
+    generator = np.random.default_rng(0)
+    groups = np.repeat([0.0, 50.0], 30)[:, None] + generator.normal(size=(60, 5))
+    near = nearest_cells(groups, 5)
+    assert ((near < 30) == (np.arange(60) < 30)[:, None]).all()
+    assert (near != np.arange(60)[:, None]).all()
+    assert (nearest_cells(groups[:3], 5)[:, 2:] == -1).all()
+    twice = np.zeros((4, 5))
+    assert (nearest_cells(twice, 3) != np.arange(4)[:, None]).all()
+
+
+@pytest.mark.parametrize("n", [0, 1, 4, 40])
+def test_a_map_of_any_number_of_cells_stays_in_its_frame(n):
+    placed = embedding_map(np.random.default_rng(0).normal(size=(n, 3)))
+    assert placed.shape == (n, 2)
+    assert np.isfinite(placed).all()
+    assert np.abs(placed).max(initial=0) <= 1
+
+
+def test_cells_beyond_the_mapped_stand_among_their_neighbours(monkeypatch):
+    monkeypatch.setattr("hpaloc.browser.page._MAPPED", 60)
+    generator = np.random.default_rng(0)
+    groups = np.repeat([0.0, 80.0], 100)[:, None] + generator.normal(size=(200, 5))
+    placed = embedding_map(groups)
+    centres = placed[:100].mean(axis=0), placed[100:].mean(axis=0)
+    nearer = np.linalg.norm(placed - centres[0], axis=1) < np.linalg.norm(placed - centres[1], axis=1)
+    assert (nearer == (np.arange(200) < 100)).all()
+
+
+def test_a_data_script_is_one_text_and_no_code():
+    value = {"id": '</script><!-- \u2028 " \\ ` ${x}', "__proto__": [1]}
+    text = script(value)
+    assert re.fullmatch(r'hpaloc\.deliver\("(?:[^"\\\n\u2028]|\\.)*"\)\n', text)
+    assert json.loads(json.loads(text[len("hpaloc.deliver(") : -2])) == value
+
+
+def test_the_bundle_is_of_these_sources():
+    names = sorted(
+        path.name
+        for path in sources().iterdir()
+        if re.search(r"\.(jsx?|css|html)$", path.name) or path.name == "package-lock.json"
+    )
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(f"{name}\0".encode() + (sources() / name).read_bytes())
+    first = (APP / "browser.js").read_text().split("\n", 1)[0]
+    assert digest.hexdigest() in first, "the sources changed: make browser-assets"
+    for name in ("browser.css", "index.html"):
+        assert (APP / name).read_bytes() == (sources() / name).read_bytes()
+
+
+def test_the_licence_of_every_part_is_there():
+    licences = (APP / "LICENCES.txt").read_text()
+    for part in json.loads((sources() / "package.json").read_text())["dependencies"]:
+        assert f"{part} " in licences
+
+
+def test_the_page_reaches_for_nothing_elsewhere(small):
+    for name in APP_FILES:
+        if name != "LICENCES.txt":
+            text = (small[0] / name).read_text()
+            found = set(re.findall(r"https?://[\w./-]+", text))
+            assert all(address.startswith("http://www.w3.org/") for address in found), found
+
+
+# The page in a real browser.
+
+needs_chromium = pytest.mark.skipif(
+    chromium() is None and not os.environ.get("CI"), reason="no Chromium here (Debian: apt-get install chromium)"
+)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        # In a container Chromium cannot make its sandbox; the page is ours.
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(engine, folder):
+    """Open the page of ``folder`` from disk; at the end nothing may have gone wrong in it."""
+    page = engine.new_page(viewport={"width": 1440, "height": 900}, accept_downloads=True)
+    problems, requested = [], []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto((folder / "index.html").as_uri())
+    page.wait_for_selector("#gallery .card canvas[data-drawn]")
+    yield page
+    page.close()
+    assert problems == []
+    assert all(url.startswith(("file:", "blob:", "data:")) for url in requested)
+
+
+@pytest.fixture
+def page(engine, small):
+    with opened(engine, small[0]) as page:
+        yield page
+
+
+def shown(page):
+    """Return how many cells pass the filters, as the page says."""
+    return int(page.inner_text("#shown strong").replace(",", ""))
+
+
+def brightest(page, selector):
+    """Return the mean of each colour over a canvas."""
+    return page.eval_on_selector(
+        selector,
+        """canvas => { const d = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data
+          const sum = [0, 0, 0]; for (let i = 0; i < d.length; i++) if (i % 4 < 3) sum[i % 4] += d[i]
+          return sum.map(s => 4 * s / d.length) }""",
+    )
+
+
+@needs_chromium
+def test_hostile_names_are_shown_as_they_are_and_run_nothing(page, small):
+    page.select_option("#sort", "field")
+    page.keyboard.press("f")
+    page.wait_for_selector("#field-canvas[data-drawn]")
+    options = page.eval_on_selector_all("#field option", "all => all.map(one => one.textContent)")
+    assert sorted(options) == sorted(HOSTILE)
+    assert page.title() == "hpaloc cell browser"
+    assert page.query_selector("#app img, #app script, #app b[onclick]") is None
+
+
+@needs_chromium
+def test_filters_and_orders_agree_with_the_tables(page, small):
+    _, cells = small
+    called = pd.read_parquet(small[0].parent / "pooled/cells.parquet")
+    assert shown(page) == len(cells)
+    page.check("input[name=location][value='14']")
+    assert shown(page) == (called["labels"] == "14").sum()
+    page.click("#reset")
+    page.fill("#filter-field", "__PROTO__")
+    assert shown(page) == (cells["field"] == "__proto__").sum()
+    page.click("#reset")
+    truth = pd.read_parquet(small[0].parent / "truth.parquet").merge(called, on=["field", "cell"])
+    page.select_option("#agreement", "differs")
+    assert shown(page) == (truth["true_labels"] != truth["labels"]).sum()
+    page.click("#reset")
+    page.select_option("#truth", label="Vesicles and punctate cytosolic patterns")
+    assert shown(page) == (truth["true_labels"] == "17").sum()
+    page.click("#reset")
+    best = called[[f"p_{index}" for index in range(19)]].max(axis=1)
+    page.evaluate(
+        """() => { const low = document.getElementById('confidence-low')
+          low.value = 0.7; low.dispatchEvent(new Event('input', {bubbles: true})) }"""
+    )
+    page.wait_for_function(f"document.querySelector('#shown strong').textContent != '{len(cells)}'")
+    assert abs(shown(page) - (best >= 0.7).sum()) <= (abs(best - 0.7) < 0.004).sum()
+    page.select_option("#sort", "surest")
+    numbers = page.eval_on_selector_all(".card p b", "all => all.map(one => parseInt(one.textContent.match(/\\d+/)))")
+    assert numbers == sorted(numbers, reverse=True)
+    assert numbers
+
+
+@needs_chromium
+def test_colours_go_on_and_off_and_grow_brighter(page):
+    first = ".card canvas[data-drawn]"
+    page.uncheck("#outlines")
+    for colour in ("red", "blue"):
+        page.uncheck(f"#channel-{colour}")
+    page.select_option("#palette", "hpa")
+    page.wait_for_function("true")
+    red, green, blue = brightest(page, first)
+    assert green > 5
+    assert red == blue == 0
+    page.evaluate(
+        """() => { const gain = document.getElementById('gain-green')
+          gain.value = 2; gain.dispatchEvent(new Event('input', {bubbles: true})) }"""
+    )
+    page.wait_for_timeout(100)
+    assert brightest(page, first)[1] > 1.2 * green
+    page.keyboard.press("2")
+    page.wait_for_timeout(100)
+    assert brightest(page, first) == [0, 0, 0]
+
+
+@needs_chromium
+def test_the_keyboard_goes_through_cells_selects_and_exports(page, small):
+    _, cells = small
+    page.focus("#gallery")
+    page.keyboard.press("Home")
+    page.fill("#label", 'my, "class"')
+    page.focus("#gallery")
+    for key in (" ", "ArrowRight", "ArrowRight", " "):
+        page.keyboard.press(key)
+    assert page.inner_text("#picked-count").startswith("2 ")
+    first = page.eval_on_selector_all(".card[aria-selected=true]", "all => all.map(one => +one.dataset.cell)")
+    assert first == [0, 2]
+    with page.expect_download() as download:
+        page.click("#export")
+    with open(download.value.path(), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["field", "cell", "label"]
+    known = set(zip(cells["field"], cells["cell"].astype(str), strict=True))
+    assert len(rows) == 2
+    assert all((row["field"], row["cell"]) in known and row["label"] == 'my, "class"' for row in rows)
+    page.keyboard.press("Enter")
+    page.focus("#gallery")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#field-canvas[data-drawn]")
+
+
+@needs_chromium
+def test_a_field_zooms_and_its_cells_answer_a_click(page):
+    page.click("#show-field")
+    page.wait_for_selector("#field-canvas[data-drawn]")
+    before = page.inner_text("#open-cell h2")
+    assert page.inner_text("#zoom") == "100 %"
+    box = page.query_selector("#field-canvas").bounding_box()
+    # The cell in the middle of the made-up field.
+    page.focus("#field-canvas")
+    page.keyboard.press("n")
+    after = page.inner_text("#open-cell h2")
+    assert after != before
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.wheel(0, -600)
+    page.wait_for_function("parseInt(document.getElementById('zoom').textContent) > 150")
+    page.keyboard.press("0")
+    page.wait_for_function("document.getElementById('zoom').textContent == '100 %'")
+    page.click("#zoom-in")
+    assert page.inner_text("#zoom") == "150 %"
+    page.keyboard.press("Escape")
+    clicked = set()
+    page.click("#zoom-out")
+    for x in np.linspace(0.25, 0.75, 9):
+        for y in np.linspace(0.1, 0.9, 7):
+            page.mouse.click(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
+            clicked.add(page.inner_text("#open-cell h2"))
+    assert len(clicked) == 4
+
+
+@needs_chromium
+def test_the_open_cell_tells_its_probabilities_truth_and_neighbours(page, small):
+    called = pd.read_parquet(small[0].parent / "pooled/cells.parquet").set_index(["field", "cell"])
+    page.focus("#gallery")
+    page.keyboard.press("End")
+    number, field = re.fullmatch(r"Cell (\d+) of (.*)", page.inner_text("#open-cell h2")).groups()
+    row = called.loc[(field, int(number))]
+    assert page.inner_text(".probabilities li:first-child em") == f"{row[[f'p_{i}' for i in range(19)]].max():.2f}"
+    assert (
+        page.inner_text("#open-called")
+        == {"0": "Nucleoplasm", "14": "Mitochondria", "16": "Cytosol", "18": "Negative"}[row["labels"]]
+    )
+    assert len(page.query_selector_all("#open-cell .near canvas")) == 8
+    page.wait_for_selector("#open-cell .pictures canvas[data-drawn]")
+    page.click("#open-cell .near button >> nth=0")
+    assert page.inner_text("#open-cell h2") != f"Cell {number} of {field}"
+
+
+@needs_chromium
+def test_map_and_gallery_are_one_selection(page, small):
+    _, cells = small
+    box = page.query_selector("#map").bounding_box()
+    page.keyboard.down("Shift")
+    page.mouse.move(box["x"] + 2, box["y"] + 2)
+    page.mouse.down()
+    for x, y in ((0.995, 0.01), (0.995, 0.99), (0.01, 0.99)):
+        page.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y, steps=4)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    page.wait_for_function("!document.getElementById('picked-count').textContent.startsWith('0')")
+    assert page.inner_text("#picked-count") == f"{len(cells)} selected"
+    page.click("#clear")
+    page.check("input[name=location][value='0']")
+    page.click("#pick-all")
+    page.click("#reset")
+    page.check("#only-picked")
+    assert shown(page) == (pd.read_parquet(small[0].parent / "pooled/cells.parquet")["labels"] == "0").sum()
+
+
+@needs_chromium
+def test_a_lost_table_is_said_and_not_swallowed(engine, small, tmp_path):
+    shutil.copytree(small[0], tmp_path / "browser")
+    (tmp_path / "browser/small/table.js").unlink()
+    page = engine.new_page()
+    page.goto((tmp_path / "browser/index.html").as_uri())
+    page.wait_for_selector("[role=alert]")
+    assert "small/table.js cannot be read" in page.inner_text("[role=alert]")
+    page.close()
+
+
+@needs_chromium
+def test_fifty_thousand_cells_are_filtered_while_one_looks(engine, tmp_path):
+    folder = large_browser(tmp_path, 50_000)
+    with opened(engine, folder) as page:
+        assert shown(page) == 50_000
+        # How long this machine takes to sort as many numbers, as the measure of what is quick.
+        sort = page.evaluate(
+            """() => { const times = []; for (let k = 0; k < 5; k++) {
+                const numbers = Float64Array.from({length: 50000}, Math.random), start = performance.now()
+                numbers.sort((x, y) => x - y); times.push(performance.now() - start) }
+              return times.sort((x, y) => x - y)[2] }"""
+        )
+        for value in (0, 14, 16, 18):
+            page.check(f"input[name=location][value='{value}']")
+        page.fill("#filter-antibody", "hpa0001")
+        page.select_option("#sort", "doubt")
+        page.wait_for_selector("#gallery .card canvas[data-drawn]")
+        times = page.evaluate("performance.getEntriesByType('measure').map(one => [one.name, one.duration])")
+        longest = {name: max(t for n, t in times if n == name) for name in ("filter", "sort", "map")}
+        assert longest["filter"] < 4 * sort, (longest, sort)
+        assert longest["sort"] < 8 * sort, (longest, sort)
+        assert longest["map"] < 40 * sort, (longest, sort)
+        # Only what is in sight is in the page.
+        assert len(page.query_selector_all(".card")) < 150
+        page.focus("#gallery")
+        page.click("#reset")
+        page.focus("#gallery")
+        page.keyboard.press("End")
+        page.wait_for_selector("#cell-49999, .card.open canvas[data-drawn]")
+        assert len(page.query_selector_all(".card")) < 150

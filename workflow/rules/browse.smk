@@ -1,0 +1,74 @@
+"""The cell browser.
+
+Inputs: a collection's images, masks, tables and predictions, the model, and the truth of the scored cells.
+Outputs: per shard, the pictures of fields and cells; index.html, which opens from disk.
+Steps: choose fields, draw them, map the activation of each cell; join the tables, map the embeddings.
+"""
+
+
+rule browse_shard:
+    """Draw the fields and cells of one shard for the browser, with the activation map of each cell."""
+    input:
+        manifest="results/sheet/{collection}/{shard}.csv",
+        images=simulated,
+        segmentation="results/segmentation/{collection}/{shard}",
+        cells="results/cells/{collection}/{shard}.parquet",
+        fields="results/cells/{collection}/{shard}.fields.parquet",
+        tiles=[f"results/tiles/{{collection}}/{{shard}}/{colour}.tfrecord" for colour in COLOURS],
+        predictions="results/predictions/{collection}/shards/{shard}.parquet",
+        model=model_files,
+    output:
+        directory("results/browser/{collection}/{shard}"),
+    log:
+        "logs/browse/{collection}/{shard}.log",
+    benchmark:
+        "benchmarks/browse/{collection}/{shard}.tsv"
+    conda:
+        "../../envs/tensorflow.yaml"
+    threads: 4
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(120),
+    params:
+        model=MODEL,
+        # The shards of a collection share its fields out evenly.
+        most_fields=lambda wildcards: -(-config["browser"]["fields"] // len(SHARDS[wildcards.collection])),
+        field_size=config["browser"]["field_size"],
+        version=room_version("browser.activation", "browser.pictures"),
+    script:
+        "../scripts/browse_shard.py"
+
+
+rule browse:
+    """Join the collections that are predicted into one cell browser."""
+    input:
+        tables=expand(
+            "results/predictions/{collection}/{name}",
+            collection=PREDICTED,
+            name=["cells.parquet", "fields.parquet", "cells.h5ad"],
+        ),
+        pictures=[path for name in PREDICTED for path in of_shards("results/browser/{collection}/{shard}", name)],
+        truth=expand("results/evaluation/{collection}/cells.parquet", collection=SCORED),
+    output:
+        expand("results/browser/{name}", name=BROWSER_FILES),
+        "results/browser/about.js",
+        expand("results/browser/{collection}/table.js", collection=PREDICTED),
+    log:
+        "logs/browse.log",
+    benchmark:
+        "benchmarks/browse.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    # More threads make t-SNE of scikit-learn slower wherever the machine has other work.
+    threads: 1
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(60),
+    params:
+        shards={name: SHARDS[name] for name in PREDICTED},
+        scored=SCORED,
+        seed=config["seed"],
+        version=room_version("browser.page"),
+        app=files_version(*(f"browser/app/{name}" for name in BROWSER_FILES)),
+    script:
+        "../scripts/browse.py"

@@ -1,0 +1,36 @@
+"""Draw the fields and cells of one shard for the browser, with the activation map of each cell."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from hpaloc.browser.activation import shard_activation_maps
+from hpaloc.browser.pictures import write_pictures
+from hpaloc.classes import COLOURS
+from hpaloc.files import atomic_directory
+from hpaloc.progress import log_to
+from hpaloc.sheet import read_manifest
+
+
+def main(job):
+    tiles = dict(zip(COLOURS, map(Path, job.input.tiles), strict=True))
+    maps = shard_activation_maps(
+        Path(job.params.model), tiles, Path(job.input.predictions), gpu=job.config["train"]["gpu"], threads=job.threads
+    )
+    with atomic_directory(job.output[0]) as folder:
+        write_pictures(
+            folder,
+            read_manifest(job.input.manifest),
+            Path(job.input.segmentation),
+            pd.read_parquet(job.input.cells),
+            pd.read_parquet(job.input.fields),
+            pd.read_parquet(job.input.predictions),
+            maps,
+            most_fields=job.params.most_fields,
+            field_size=job.params.field_size,
+        )
+
+
+if __name__ == "__main__":
+    log_to(snakemake.log[0])
+    main(snakemake)
