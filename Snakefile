@@ -16,6 +16,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/simulate.smk"
+include: "workflow/rules/download.smk"
 include: "workflow/rules/segment.smk"
 include: "workflow/rules/tile.smk"
 include: "workflow/rules/sheet.smk"

@@ -39,7 +39,7 @@ def middle_and_worst(times: list[float]) -> str:
     return f"{ordered[len(ordered) // 2]:8.1f} {ordered[-1]:8.1f}"
 
 
-def measure(folder: Path, browser) -> None:  # noqa: ANN001
+def measure(folder: Path, browser) -> None:
     """Print what one waits for in the page of ``folder``."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     files = sum(path.is_file() for path in folder.rglob("*"))

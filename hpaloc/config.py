@@ -80,6 +80,12 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, collection in filled["collections"].items():
         for key in ("root", "shards", "pixel_size"):
             collection.setdefault(key, filled[key])
+        if "simulate" in collection and "download" in collection:
+            raise ConfigError(f"config key collections.{name}: 'download' cannot stand beside 'simulate'")
+        if "download" in collection and "images" in collection:
+            raise ConfigError(
+                f"config key collections.{name}: 'images' cannot stand beside 'download', which makes them"
+            )
         if "simulate" in collection:
             for key in ("images", "truth", "masks"):
                 if key in collection:
@@ -88,9 +94,11 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
                     )
             if not collection["labels"]:
                 raise ConfigError(f"config key collections.{name}: a simulated collection needs labels: true")
-        elif "images" not in collection:
-            raise ConfigError(f"config key collections.{name}: the key 'images' (or 'simulate') is needed")
-        else:
+        elif "images" not in collection and "download" not in collection:
+            raise ConfigError(
+                f"config key collections.{name}: the key 'images' (or 'simulate' or 'download') is needed"
+            )
+        elif "images" in collection:
             images = collection["images"]
             collection["images"] = [images] if isinstance(images, str) else images
         if "truth" in collection and not collection["labels"]:

@@ -573,10 +573,10 @@ def reliability(table: pd.DataFrame, ece: float | None, stem: Path) -> None:
 
 
 def pooled(table: pd.DataFrame, stem: Path) -> None:
-    """Draw the accuracy of pooled calls over the number of cells pooled; table as ``metrics.pooled_accuracy`` makes it,
+    """Draw the accuracy of pooled calls over the number of cells pooled.
 
-    with a column level (field, protein). Owners with fewer cells than are pooled drop out, so each point says how
-    many owners it stands on.
+    table: as ``metrics.pooled_accuracy`` makes it, with a column level (field, protein). Owners with fewer cells than
+    are pooled drop out, so each point says how many owners it stands on.
     """
     levels = [level for level in ("field", "protein") if (table["level"] == level).any()]
     with _figure(stem, _NARROW * max(1, len(levels)), 2.9) as figure:

@@ -85,10 +85,11 @@ def _grey(image: np.ndarray, colour: str, name: str) -> np.ndarray:
 def read_channel(path: str | os.PathLike[str], colour: str) -> np.ndarray:
     """Read one channel file as a grey image.
 
-    ``path`` is a PNG, JPEG or TIFF (any compression tifffile reads, OME-TIFF, gzip'd ``.tif.gz``), 8 or 16 bit.
-    An RGB file is taken where its three channels are equal, or where it is tinted with ``colour`` as the public
-    Human Protein Atlas files are. Returns an (H, W) array, uint8 or uint16, as stored. Raises ImageError naming
-    the file if it is missing, broken, of another kind, or tinted with another colour.
+    ``path`` is a PNG, JPEG or TIFF (any compression tifffile reads, OME-TIFF, gzip'd ``.tif.gz``), 8 or 16 bit. An RGB
+    file is taken where its three channels are equal, or where it is tinted with ``colour`` as the public Human Protein
+    Atlas files are. Returns an (H, W) array, uint8 or uint16, as stored. Raises ImageError naming the file if it is
+    missing, broken, of another kind, or tinted with another colour. A ``colour`` that is none of the four raises
+    ValueError.
     """
     name = os.fspath(path)
     if colour not in COLOURS:

@@ -76,7 +76,8 @@ def write_mask(path: str | os.PathLike[str], labels: np.ndarray) -> Path:
     """Write a label image as a 16-bit PNG, or as a 32-bit TIFF where an id passes 65,535.
 
     path: the PNG's name; the TIFF has the same name ending in .tif. labels: (H, W) of a non-negative integer type.
-    Returns the path written. The write is atomic, and a file of the other format left from before is removed.
+    Returns the path written. The write is atomic, and a file of the other format left from before is removed. Raises
+    OSError where the PNG cannot be written.
     """
     png = Path(path)
     tif = png.with_suffix(".tif")

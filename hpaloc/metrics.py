@@ -1012,9 +1012,9 @@ def evaluate(
 
     Writes metrics.json (returned too) and per_class.csv, confusion.csv, reliability.csv, pooled.csv, scores.csv, each
     with a first column ``collection``; and {collection}/cells.parquet, the true labels of each cell that was scored
-    (field, cell, true_labels). ``controls`` are the scores of the control trainings by name, see
-    ``read_controls``; the names are those of CONTROLS, one that was not trained is null. See ``evaluate_collection``
-    for what raises.
+    (field, cell, true_labels). ``controls`` are the scores of the control trainings by name, see ``read_controls``; the
+    names are those of CONTROLS, one that was not trained is null. See ``evaluate_collection`` for what raises. A
+    control of an unknown name raises ValueError.
     """
     metrics: dict[str, Any] = {}
     tables: dict[str, list[pd.DataFrame]] = {}

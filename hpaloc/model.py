@@ -41,9 +41,9 @@ class NoGpuError(RuntimeError):
 def select_device(gpu: str = "auto", threads: int | None = None) -> tuple[tf.distribute.Strategy, str]:
     """Choose the device for this process and return (strategy, its name for people), logging the name.
 
-    ``gpu`` is ``auto`` (all visible GPUs, else the CPU), ``required`` (NoGpuError where none is visible) or
-    ``none``. Several GPUs share each batch (MirroredStrategy). ``threads`` bounds the CPU threads of TensorFlow; it
-    and ``none`` have effect only before TensorFlow's first operation in the process.
+    ``gpu`` is ``auto`` (all visible GPUs, else the CPU), ``required`` (NoGpuError where none is visible) or ``none``.
+    Several GPUs share each batch (MirroredStrategy). ``threads`` bounds the CPU threads of TensorFlow; it and ``none``
+    have effect only before TensorFlow's first operation in the process. Another ``gpu`` raises ModelError.
     """
     if gpu not in ("auto", "required", "none"):
         raise ModelError(f"gpu must be auto, required or none, got {gpu!r}")
@@ -78,7 +78,7 @@ def choose_precision(precision: str = "auto") -> str:
     """Return the Keras dtype policy for ``precision``: float32, mixed_bfloat16 or mixed_float16.
 
     ``auto`` takes bfloat16 where the device computes with it (CPUs with AVX512-BF16 or AMX, GPUs from compute
-    capability 8), float16 on GPUs from 7 (tensor cores), else float32.
+    capability 8), float16 on GPUs from 7 (tensor cores), else float32. Another ``precision`` raises ModelError.
     """
     if precision != "auto":
         if precision not in ("float32", "mixed_bfloat16", "mixed_float16"):
@@ -144,9 +144,10 @@ def check_channels(channels: Sequence[str]) -> tuple[str, ...]:
 def adapt_first_convolution(kernel: np.ndarray, source: Sequence[str], target: Sequence[str]) -> np.ndarray:
     """Turn a first kernel for the colours ``source`` into one for the colours ``target``.
 
-    ``kernel`` is (k, k, len(source), filters); the result (k, k, len(target), filters), same dtype. A colour the
-    source knows keeps its plane, any other starts from the mean of the source's planes, and where the number of
-    colours changes all are scaled by len(source) / len(target), which keeps the mean response to a grey image.
+    ``kernel`` is (k, k, len(source), filters); the result (k, k, len(target), filters), same dtype. A colour the source
+    knows keeps its plane, any other starts from the mean of the source's planes, and where the number of colours
+    changes all are scaled by len(source) / len(target), which keeps the mean response to a grey image. Raises
+    ModelError where the kernel has not one plane for each source colour.
     """
     if kernel.shape[2] != len(source):
         raise ModelError(f"the first kernel has {kernel.shape[2]} planes, not one for each of {list(source)}")
@@ -161,9 +162,9 @@ def backbone(channels: int, input_size: int | None = None, momentum: float = 0.9
     The graph and the layer names are those of `keras.applications.ResNet50`, with these changes: no bias in
     convolutions, which the batch norm behind each would cancel (that of the first also takes the scale of the
     images away); He initialisation (He et al. 2015, arXiv:1502.01852); the last scale of each residual block
-    starts from `BRANCH_SCALE`; moving averages of momentum 0.9, since with the 0.99 of Keras they trail the weights
-    by hundreds of steps.
-    ``input_size`` S in pixels; None takes any size from 32 up.
+    starts from `BRANCH_SCALE`; moving averages of momentum 0.9, since with the 0.99 of Keras they trail the weights by
+    hundreds of steps. ``input_size`` S in pixels; None takes any size from 32 up. Raises ModelError for an
+    ``input_size`` that is too small.
     """
     if input_size is not None and input_size < SMALLEST_INPUT:
         raise ModelError(f"input_size must be at least {SMALLEST_INPUT}, got {input_size}")
@@ -402,8 +403,8 @@ def dihedral_view(images: Any, view: int) -> Any:
 def averaged(model: keras.Model, views: int, fold: bool = True) -> Any:
     """Return a function: images 0..255 (n, S, S, c) to (probabilities (n, 19), embeddings (n, d)), float32.
 
-    Both are means over the first ``views`` dihedral views. ``fold`` runs the folded twin of the
-    model, which is faster and agrees up to rounding.
+    Both are means over the first ``views`` dihedral views. ``fold`` runs the folded twin of the model, which is faster
+    and agrees up to rounding. Raises ModelError for a number of views that is not 1 to 8.
     """
     if not 1 <= views <= 8:
         raise ModelError(f"predict.views must be 1 to 8, got {views}")
@@ -546,7 +547,8 @@ def effective_receptive_field(model: keras.Model, images: np.ndarray) -> dict[st
 
     The squared gradient of the sum of all filters, added over images and colours (Luo et al. 2016, arXiv:1701.04128).
     ``images`` is (n, H, W, colours), of any size from the classifier's on. The result holds ``mass`` (H, W) of sum 1
-    and ``radius_50`` and ``radius_95``, the radii in pixels around the centre of mass that hold 50 % and 95 %.
+    and ``radius_50`` and ``radius_95``, the radii in pixels around the centre of mass that hold 50 % and 95 %. Raises
+    ModelError where no gradient reaches the images.
     """
     body = FullyConvolutionalResNet50(model).body
     mass = np.zeros(images.shape[1:3])

@@ -154,10 +154,10 @@ def read_prototypes(path: Path) -> np.ndarray | None:
 def mixture_fractions(features: np.ndarray, prototypes: np.ndarray) -> np.ndarray:
     """Infer the fraction of each location in each row by non-negative least squares on class prototypes.
 
-    features (m, d), usually the mean over the cells of a field; prototypes (19, d) from ``class_prototypes``.
-    Each row is written as a non-negative combination of the prototypes, its coefficients then scaled to sum to 1:
-    argmin over f >= 0 of ||prototypes.T f - row||. Returns (m, 19) float64; 0 for a class without prototype, nan for
-    a row that holds nan or that no prototype explains.
+    features (m, d), usually the mean over the cells of a field; prototypes (19, d) from ``class_prototypes``. Each row
+    is written as a non-negative combination of the prototypes, its coefficients then scaled to sum to 1: argmin over f
+    >= 0 of ||prototypes.T f - row||. Returns (m, 19) float64; 0 for a class without prototype, nan for a row that holds
+    nan or that no prototype explains. Raises ValueError where no class has a prototype.
     """
     known = np.flatnonzero(np.isfinite(prototypes).all(axis=1))
     if not len(known):
@@ -179,7 +179,7 @@ def pooled_calls(
 
     cells: ``key``, p_0..p_18, labels (the called label set); owners: ``key`` (each value once) and columns to carry.
     Returns owners with the columns of ``pool_cells`` and, where prototypes of the probabilities are given,
-    fraction_0..fraction_18 (see ``mixture_fractions``).
+    fraction_0..fraction_18 (see ``mixture_fractions``). Raises ValueError naming an owner that has cells but no row.
     """
     group = pd.Index(owners[key]).get_indexer(pd.Index(cells[key]))
     if (group < 0).any():
@@ -217,10 +217,11 @@ def protein_owners(fields: pd.DataFrame) -> pd.DataFrame:
 def aggregate(shards: Sequence[Shard], out_dir: Path, prototypes: np.ndarray | None = None) -> None:
     """Join the shards of a collection into cells.parquet, fields.parquet, proteins.parquet and cells.h5ad.
 
-    ``prototypes`` (19, 19) are mean probabilities of cells of known class, see ``class_prototypes``. Every field has
-    a row in fields.parquet, rejected ones too; proteins.parquet has a row for each antibody known. ``shard`` and
-    ``row`` of cells.parquet say where the embedding of a cell stands: that row of that shard's predictions. Raises
-    ConservationError, naming field and cell, where the tables do not hold the same cells.
+    ``prototypes`` (19, 19) are mean probabilities of cells of known class, see ``class_prototypes``. Every field has a
+    row in fields.parquet, rejected ones too; proteins.parquet has a row for each antibody known. ``shard`` and ``row``
+    of cells.parquet say where the embedding of a cell stands: that row of that shard's predictions. Raises
+    ConservationError, naming field and cell, where the tables do not hold the same cells. Without any shard it raises
+    ValueError.
     """
     if not shards:
         raise ValueError("there is no shard to aggregate")

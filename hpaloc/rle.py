@@ -64,7 +64,8 @@ def encode_labels(labels: np.ndarray) -> dict[int, str]:
     """Encode every object of a label image, all of them in one pass over the image.
 
     labels: (H, W), any integer type, 0 is background. Returns {id: COCO run-length string}, ids in ascending order;
-    each string equals `encode(labels == id)`.
+    each string equals `encode(labels == id)`. Raises ValueError where the image has not two dimensions of at least one
+    pixel.
     """
     if labels.ndim != 2 or 0 in labels.shape:
         raise ValueError(f"a label image has two dimensions of at least one pixel, not shape {labels.shape}")

@@ -5,12 +5,14 @@ import glob
 import hashlib
 import io
 import os
+import re
 import stat
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from hpaloc.classes import COLOURS, format_labels, parse_labels
 from hpaloc.files import digest, write_if_changed
@@ -37,12 +39,16 @@ class SheetRow:
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow(SheetRow):
-    """One field of a shard with its files: ``paths`` by colour, masks for the backend `masks`, or a seed."""
+    """One field of a shard with its files: ``paths`` by colour, masks for the backend `masks`, or a seed.
+
+    ``urls`` by colour, where the files are downloaded.
+    """
 
     paths: dict[str, str] = field(default_factory=dict)
     cell_mask: str | None = None
     nucleus_mask: str | None = None
     seed: int | None = None
+    urls: dict[str, str] = field(default_factory=dict)
 
 
 def shard_of(id: str, shards: int) -> int:
@@ -279,6 +285,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[ManifestRow]:
                     cell_mask=cells.get("cell_mask") or None,
                     nucleus_mask=cells.get("nucleus_mask") or None,
                     seed=int(cells["seed"]) if cells["seed"] else None,
+                    urls={colour: url for colour in COLOURS if "://" in (url := cells.get(f"{colour}_state") or "")},
                 )
             )
     return rows
@@ -316,6 +323,14 @@ def scan_collection(
             into = simulated_folder(name, shard_name(shard_of(row.id, collection["shards"])))
             made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in COLOURS})
         return write_manifests(of_collection, rows, made, collection["shards"], config["seed"])
+    if "download" in collection:
+        urls = download_urls(collection["sheet"].format(root=root), rows, collection["download"]["url"])
+        fetched = []
+        for row, of_row in zip(rows, urls, strict=True):
+            into = downloaded_folder(name, shard_name(shard_of(row.id, collection["shards"])))
+            # What determines the file is its address; when it is fetched it shall have the ending that it has there.
+            fetched.append({colour: (f"{into}/{row.id}_{colour}{_ending(url)}", url) for colour, url in of_row.items()})
+        return write_manifests(of_collection, rows, fetched, collection["shards"])
     if "truth" in collection:
         check_pattern(collection["truth"]["masks"], f"{key}.truth.masks", ["root", "id"], ["id"])
         check_pattern(collection["truth"]["cells"], f"{key}.truth.cells", ["root"], [])
@@ -367,3 +382,57 @@ def _write_truth_manifest(name: str, config: Mapping[str, Any], rows: Sequence[S
 def simulated_folder(collection: str, shard: str) -> str:
     """Return the folder of the simulated files of one shard."""
     return f"resources/simulated/{collection}/{shard}"
+
+
+def downloaded_folder(collection: str, shard: str) -> str:
+    """Return the folder of the downloaded files of one shard."""
+    return f"resources/downloaded/{collection}/{shard}"
+
+
+def _ending(url: str) -> str:
+    name = url.split("?", 1)[0].rsplit("/", 1)[-1].lower()
+    return next(
+        (ending for ending in (".tif.gz", ".tiff", ".tif", ".png", ".jpeg", ".jpg") if name.endswith(ending)), ""
+    )
+
+
+def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], pattern: str) -> list[dict[str, str]]:
+    """Return the address of each channel file of each field: {colour: URL}, in the order of ``rows``.
+
+    A column ``url_red`` (and so on) of the sheet gives it outright. Elsewhere ``pattern`` is filled in: ``{colour}``,
+    ``{id}``, any column of the sheet such as ``{antibody}`` and ``{image}``, and ``{antibody_number}``, the number of
+    an antibody without letters and leading zeros (HPA000089 is 89), as the folders of the public images are named;
+    values are quoted. Raises SheetError naming the sheet, the ID and what is lacking or is no https address.
+    """
+    name = os.fspath(path)
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        text = file.read()
+    header = text.split("\n", 1)[0]
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter=";" if ";" in header and "," not in header else ","
+    )
+    reader.fieldnames = [column.strip() for column in reader.fieldnames or []]
+    cells_of = {cells["ID"].strip(): cells for cells in reader if (cells.get("ID") or "").strip()}
+    found = []
+    for row in rows:
+        cells = {column: (value or "").strip() for column, value in cells_of[row.id].items() if isinstance(column, str)}
+        number = re.search(r"(\d+)$", cells.get("antibody", ""))
+        values = {column: quote(value, safe="") for column, value in cells.items()}
+        values |= {"id": quote(row.id, safe=""), "antibody_number": str(int(number[1])) if number else ""}
+        of_row = {}
+        for colour in COLOURS:
+            here = f"sheet {name} (ID {row.id})"
+            try:
+                url = cells.get(f"url_{colour}") or pattern.format(colour=colour, **values)
+            except (KeyError, IndexError, ValueError) as error:
+                raise SheetError(f"{here}: {pattern!r} needs {error}, which the sheet has no column of") from None
+            lacking = [key for _, key, _, _ in string.Formatter().parse(pattern) if key and key != "colour"]
+            if not cells.get(f"url_{colour}"):
+                for key in lacking:
+                    if not values.get(key):
+                        raise SheetError(f"{here}: {key} is empty, which {pattern!r} needs")
+            if not url.startswith(("https://", "http://127.0.0.1:", "http://localhost:")):
+                raise SheetError(f"{here}: {url!r} is no https address")
+            of_row[colour] = url
+        found.append(of_row)
+    return found

@@ -113,7 +113,10 @@ def record_offsets(path: str | os.PathLike[str]) -> list[int]:
 
 
 def read_record_at(file: BinaryIO, offset: int) -> bytes:
-    """Return the payload of the record that starts at ``offset`` of an open TFRecord file."""
+    """Return the payload of the record that starts at ``offset`` of an open TFRecord file.
+
+    Raises RecordError where there is none, or where it is damaged.
+    """
     file.seek(offset)
     payload = _read_one(file, file.name)
     if payload is None:
@@ -213,7 +216,10 @@ class TileRecord:
     white: float
 
     def encode(self, format: str = "png") -> bytes:
-        """Serialise as a tf.train.Example with the features cell, depth, field, format, image, key, size, white."""
+        """Serialise as a tf.train.Example with the features cell, depth, field, format, image, key, size, white.
+
+        Raises ValueError for a format that is neither png nor raw.
+        """
         if format == "png":
             pixels = np.ascontiguousarray(self.tile)
             image = bytes(imagecodecs.png_encode(pixels, level=_PNG_LEVEL, strategy=_PNG_RLE, filter=_PNG_FILTER_SUB))

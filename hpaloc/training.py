@@ -227,12 +227,14 @@ class BalancedAccuracy(_Counts):
 
     def table(self, labels: Any, probabilities: Any) -> Any:
         # Nearly, since the labels of blended cells are sums of fractions.
+        """Return (2, 19): of the cells of exactly one location, those found and all, by class."""
         single = tf.abs(tf.reduce_sum(labels, 1, keepdims=True) - 1.0) < 1e-3
         labels = tf.one_hot(tf.argmax(labels, 1), N_CLASSES) * tf.cast(single, tf.float32)
         hit = tf.cast(tf.argmax(labels, 1) == tf.argmax(probabilities, 1), tf.float32)
         return tf.stack([tf.reduce_sum(labels * hit[:, None], 0), tf.reduce_sum(labels, 0)])
 
     def result(self) -> Any:
+        """Return the mean over the classes present of the share found."""
         hits, cells = tf.unstack(tf.convert_to_tensor(self.counts))
         return tf.math.divide_no_nan(
             tf.reduce_sum(tf.math.divide_no_nan(hits, cells)), tf.reduce_sum(tf.cast(cells > 0, tf.float32))
@@ -246,6 +248,7 @@ class Accuracy(BalancedAccuracy):
         super().__init__(name)
 
     def result(self) -> Any:
+        """Return the share of all these cells that is found."""
         hits, cells = tf.unstack(tf.convert_to_tensor(self.counts))
         return tf.math.divide_no_nan(tf.reduce_sum(hits), tf.reduce_sum(cells))
 
@@ -263,6 +266,7 @@ class MacroAUC(_Counts):
         super().__init__((2, N_CLASSES, self.BINS), name)
 
     def table(self, labels: Any, probabilities: Any) -> Any:
+        """Return (2, 19, 400): cells of the class and other cells in each bin of the log-odds."""
         odds = tf.math.log(tf.clip_by_value(probabilities, 1e-6, 1 - 1e-6))
         odds -= tf.math.log1p(-tf.clip_by_value(probabilities, 1e-6, 1 - 1e-6))
         bins = tf.cast((odds + 14.0) / 28.0 * self.BINS, tf.int32)
@@ -272,6 +276,7 @@ class MacroAUC(_Counts):
         return tf.stack([tf.einsum("nc,ncb->cb", labels, place), tf.einsum("nc,ncb->cb", 1.0 - labels, place)])
 
     def result(self) -> Any:
+        """Return the mean area over the classes that have both kinds of cells."""
         yes, no = tf.unstack(tf.convert_to_tensor(self.counts))
         wins = tf.reduce_sum(yes * (tf.cumsum(no, 1) - 0.5 * no), 1)
         pairs = tf.reduce_sum(yes, 1) * tf.reduce_sum(no, 1)

@@ -298,7 +298,13 @@ def test_the_keyboard_goes_through_cells_selects_and_exports(page, small):
     known = set(zip(cells["field"], cells["cell"].astype(str), strict=True))
     assert len(rows) == 2
     assert all((row["field"], row["cell"]) in known and row["label"] == 'my, "class"' for row in rows)
-    page.keyboard.press("Enter")
+    page.click("#clear")
+    page.fill("#label", "")
+    page.click("#pick-open")
+    called = page.inner_text("#open-called")
+    with page.expect_download() as download:
+        page.click("#export")
+    assert download.value.path().read_text().endswith(f",{called}\n")
     page.focus("#gallery")
     page.keyboard.press("Enter")
     page.wait_for_selector("#field-canvas[data-drawn]")

@@ -59,7 +59,10 @@ def test_every_key_of_the_schema_says_what_it_is_and_its_default():
         ({}, "config: the key 'collections' is needed"),
         ({"collections": {}}, "config key collections: is empty"),
         ({"collections": {"t": {"images": "x"}}}, "config key collections.t: the key 'sheet' is needed"),
-        ({"collections": {"t": {"sheet": "x"}}}, "collections.t: the key 'images' (or 'simulate') is needed"),
+        (
+            {"collections": {"t": {"sheet": "x"}}},
+            "collections.t: the key 'images' (or 'simulate' or 'download') is needed",
+        ),
         (minimal(train={"epoch": 3}), "config key train: unknown key 'epoch' (did you mean epochs?)"),
         (minimal(train={"epochs": "ten"}), "config key train.epochs: 'ten' is not of type integer"),
         (minimal(train={"epochs": 0}), "config key train.epochs: 0 is less than the minimum of 1"),

@@ -37,7 +37,10 @@ class DeviceError(weights.SetupError):
 
 
 def choose_device(wanted: str) -> str:
-    """Return the torch device for the setting `device` (auto, cpu, cuda, cuda:N); DeviceError where a GPU is absent."""
+    """Return the torch device for the setting `device` (auto, cpu, cuda, cuda:N); DeviceError where a GPU is absent.
+
+    Another setting raises ValueError.
+    """
     import torch
 
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):

@@ -10,7 +10,7 @@ rule browse_shard:
     """Draw the fields and cells of one shard for the browser, with the activation map of each cell."""
     input:
         manifest="results/sheet/{collection}/{shard}.csv",
-        images=simulated,
+        images=made_images,
         segmentation="results/segmentation/{collection}/{shard}",
         cells="results/cells/{collection}/{shard}.parquet",
         fields="results/cells/{collection}/{shard}.fields.parquet",

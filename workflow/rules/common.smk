@@ -18,7 +18,7 @@ from hpaloc.config import (
     complete,
     training_collections,
 )
-from hpaloc.sheet import SheetError, scan_collection, shards_of, simulated_folder
+from hpaloc.sheet import SheetError, downloaded_folder, scan_collection, shards_of, simulated_folder
 from hpaloc.version import files_version, room_version
 
 
@@ -55,22 +55,29 @@ SCORED = [
 # The figures of the data are of the collection that trains or, where it is not there, of the first labelled one.
 LABELLED = [name for name in (TRAINING, *COLLECTIONS) if COLLECTIONS.get(name, {}).get("labels")]
 EXPLORED = [*LABELLED, *COLLECTIONS][0]
-EXPLORE_FIGURES = ["figure3_channels"]
+# The figures and their titles in the report.
+EXPLORE_FIGURES = {"figure3_channels": "the four channels of a field"}
 if LABELLED:
-    EXPLORE_FIGURES += [
-        "figure1_labels",
-        "figure2a_labels_per_field",
-        "figure2b_co_occurrence",
-        "figure4_locations",
-    ]
-TRAINING_FIGURES = (
-    "figure6_learning_rate",
-    "figure7a_loss",
-    "figure7b_accuracy",
-    "figure7c_auc",
-    "figure8_receptive_field",
-)
-EVALUATION_FIGURES = ("confusion", "per_class", "reliability", "pooled")
+    EXPLORE_FIGURES = {
+        "figure1_labels": "fields per location",
+        "figure2a_labels_per_field": "locations per field",
+        "figure2b_co_occurrence": "locations that occur together",
+        **EXPLORE_FIGURES,
+        "figure4_locations": "a field of each location",
+    }
+TRAINING_FIGURES = {
+    "figure6_learning_rate": "learning rate",
+    "figure7a_loss": "loss",
+    "figure7b_accuracy": "accuracy",
+    "figure7c_auc": "area under the ROC curve",
+    "figure8_receptive_field": "receptive field",
+}
+EVALUATION_FIGURES = {
+    "confusion": "confusion of locations",
+    "per_class": "scores per location",
+    "reliability": "reliability of confidences",
+    "pooled": "accuracy of pooled calls",
+}
 # What stands beside the collections in the folder of the cell browser; the page first.
 BROWSER_FILES = ("index.html", "browser.js", "browser.css", "LICENCES.txt")
 TRUE_LABELS = config["curation"]["labels"] == "cells"
@@ -98,11 +105,18 @@ def of_shards(pattern, collection):
     return expand(pattern, collection=collection, shard=SHARDS[collection])
 
 
-def simulated(wildcards):
-    """Return the folder of a shard's simulated files where its collection is simulated."""
-    if "simulate" not in COLLECTIONS[wildcards.collection]:
-        return []
-    return simulated_folder(wildcards.collection, wildcards.shard)
+def made(collection, shard):
+    """Return what must be there before a shard's files can be read: nothing, where they were there before the run."""
+    if "simulate" in COLLECTIONS[collection]:
+        return [simulated_folder(collection, shard)]
+    if "download" in COLLECTIONS[collection]:
+        return [f"{downloaded_folder(collection, shard)}.csv"]
+    return []
+
+
+def made_images(wildcards):
+    """Return what must be there before a shard's channel files can be read."""
+    return made(wildcards.collection, wildcards.shard)
 
 
 def simulated_shards(collection):

@@ -16,6 +16,7 @@ rule curate:
             "results/dataset/summary.json",
             caption="../report/summary.rst",
             category="Data",
+            labels={"figure": "counts of the training data", "format": "json"},
         ),
         rejected="results/dataset/rejected_cells.parquet",
     log:

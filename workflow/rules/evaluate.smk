@@ -23,16 +23,31 @@ rule evaluate:
             "results/evaluation/metrics.json",
             caption="../report/metrics.rst",
             category="Scores",
+            subcategory="Tables",
+            labels={"table": "all scores", "format": "json"},
         ),
         per_class=report(
             "results/evaluation/per_class.csv",
             caption="../report/per_class.rst",
             category="Scores",
+            subcategory="Tables",
+            labels={"table": "scores per location", "format": "csv"},
         ),
-        others=expand(
-            "results/evaluation/{name}.csv",
-            name=["confusion", "reliability", "pooled", "scores"],
-        ),
+        others=[
+            report(
+                f"results/evaluation/{name}.csv",
+                caption=f"../report/{caption}.rst",
+                category="Scores",
+                subcategory="Tables",
+                labels={"table": title, "format": "csv"},
+            )
+            for name, caption, title in (
+                ("scores", "metrics", "scores with intervals"),
+                ("confusion", "confusion", "confusion of locations"),
+                ("reliability", "reliability", "reliability of confidences"),
+                ("pooled", "pooled", "accuracy of pooled calls"),
+            )
+        ],
         cells=expand("results/evaluation/{collection}/cells.parquet", collection=SCORED),
         figures=[
             report(
@@ -40,7 +55,7 @@ rule evaluate:
                 caption=f"../report/{name}.rst",
                 category="Scores",
                 subcategory=collection,
-                labels={"figure": name.replace("_", " "), "format": suffix},
+                labels={"figure": EVALUATION_FIGURES[name], "format": suffix},
             )
             for collection in SCORED
             for name in EVALUATION_FIGURES

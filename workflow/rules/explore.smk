@@ -10,7 +10,7 @@ rule explore_data:
     """Draw the label distribution, co-occurrence, channels and panels of a collection."""
     input:
         manifests=of_shards("results/sheet/{collection}/{shard}.csv", EXPLORED),
-        simulated=simulated_shards(EXPLORED),
+        images=[path for shard in SHARDS[EXPLORED] for path in made(EXPLORED, shard)],
     output:
         [
             report(
@@ -18,7 +18,7 @@ rule explore_data:
                 caption=f"../report/{name}.rst",
                 category="Data",
                 labels={
-                    "figure": name.split("_", 1)[1].replace("_", " "),
+                    "figure": EXPLORE_FIGURES[name],
                     "format": suffix,
                 },
             )

@@ -1,9 +1,60 @@
 """The report.
 
 Inputs: everything that is to be in it.
-Outputs: report.zip, which opens offline.
-Steps: Snakemake's own report over the finished files.
+Outputs: the configuration, software and jobs of the run; report.zip, which opens offline.
+Steps: record what the run was made with; Snakemake's own report over the finished files.
 """
+
+
+rule record_run:
+    """Record the configuration, software and jobs of this run."""
+    input:
+        explore_outputs(),
+        predict_outputs,
+        model_outputs,
+    output:
+        config=report(
+            "results/run/config.yaml",
+            caption="../report/config.rst",
+            category="Run",
+            labels={"table": "configuration, with every default"},
+        ),
+        software=report(
+            "results/run/software.csv",
+            caption="../report/software.rst",
+            category="Run",
+            labels={"table": "software"},
+        ),
+        jobs=report(
+            "results/run/jobs.csv",
+            caption="../report/jobs.rst",
+            category="Run",
+            labels={"table": "time and memory of the jobs"},
+        ),
+    log:
+        "logs/record_run.log",
+    benchmark:
+        "benchmarks/record_run.tsv"
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(1000),
+        runtime=grows(10),
+    params:
+        config=config,
+        environments=sorted(
+            str(Path(workflow.basedir, "envs", f"{name}.yaml"))
+            for name in (
+                "analysis",
+                "tensorflow",
+                "segmentation" if config["segmentation"]["backend"] != "hpacellseg" else "hpacellseg",
+            )
+        ),
+        version=room_version("provenance"),
+    script:
+        "../scripts/record_run.py"
 
 
 rule report_zip:
@@ -12,6 +63,7 @@ rule report_zip:
         explore_outputs(),
         predict_outputs,
         model_outputs,
+        rules.record_run.output,
     output:
         "results/report.zip",
     log:

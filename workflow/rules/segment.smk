@@ -12,7 +12,7 @@ rule segment:
     """Find the nuclei and cells of the fields of one shard."""
     input:
         manifest="results/sheet/{collection}/{shard}.csv",
-        images=simulated,
+        images=made_images,
     output:
         directory("results/segmentation/{collection}/{shard}"),
     log:

@@ -41,6 +41,7 @@ rule rejected:
             "results/sheet/rejected.csv",
             caption="../report/rejected.rst",
             category="Data",
+            labels={"figure": "fields left out", "format": "csv"},
         ),
     log:
         "logs/sheet/rejected.log",

@@ -11,7 +11,7 @@ rule tile:
     input:
         manifest="results/sheet/{collection}/{shard}.csv",
         masks="results/segmentation/{collection}/{shard}",
-        images=simulated,
+        images=made_images,
     output:
         cells="results/cells/{collection}/{shard}.parquet",
         fields="results/cells/{collection}/{shard}.fields.parquet",

@@ -18,6 +18,7 @@ rule train:
             "results/model/history.csv",
             caption="../report/history.rst",
             category="Model",
+            labels={"figure": "all values, epoch by epoch", "format": "csv"},
         ),
         card="results/model/card.md",
         logs=directory("results/model/logs"),
@@ -79,7 +80,7 @@ rule training_curves:
                 caption="../report/training.rst",
                 category="Model",
                 labels={
-                    "figure": name.split("_", 1)[1].replace("_", " "),
+                    "figure": TRAINING_FIGURES[name],
                     "format": suffix,
                 },
             )

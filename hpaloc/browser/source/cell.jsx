@@ -64,7 +64,7 @@ export function CellPanel({ about, table, cell, look, picked, onOpen, onToggle, 
         <dd>{names(about, fields.called[field] ? fields.called[field].split('|').map(Number) : [])}</dd>
       </dl>
       <ol class="probabilities" aria-label="Probability of each location">
-        {ranked.slice(0, 8).map(({ location, c, p }) => (
+        {ranked.slice(0, 7).map(({ location, c, p }) => (
           <li key={c} class={called.includes(c) ? 'called' : ''}>
             <span>
               {location.short}

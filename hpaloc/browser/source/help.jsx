@@ -43,7 +43,8 @@ export function Help({ onClose, table }) {
         embeddings: near is alike, far means little.
       </p>
       <p>
-        Give the selection a label and export it: the CSV has the columns field, cell, label. The parts of this page and
+        Give the selection a label (without one, cells keep their likeliest location) and export it: the CSV has the columns
+        field, cell, label, as the target few_shot takes it. The parts of this page and
         their licences are listed in LICENCES.txt beside it.
       </p>
       <button type="button" autofocus onClick={() => dialog.current.close()}>

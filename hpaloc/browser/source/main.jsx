@@ -154,7 +154,7 @@ function App({ about }) {
             <input
               id="label"
               list="location-names"
-              placeholder="label"
+              placeholder="as predicted"
               value={label}
               maxLength={80}
               onInput={(event) => setLabel(event.target.value)}
@@ -178,7 +178,7 @@ function App({ about }) {
             id="export"
             class="primary"
             disabled={!picked.size}
-            onClick={() => save(`${table.name}-cells.csv`, exported(table, picked))}
+            onClick={() => save(`${table.name}-cells.csv`, exported(table, picked, about.locations))}
           >
             Export CSV
           </button>

@@ -157,9 +157,9 @@ export function sorted(table, cells, sort, open) {
 
 const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)
 
-/** Write the picked cells as CSV with the columns field, cell, label. */
-export function exported(table, picked) {
+/** Write the picked cells as CSV with the columns field, cell, label; a cell without a label has its likeliest location. */
+export function exported(table, picked, locations) {
   const cells = [...picked.keys()].sort((a, b) => a - b)
-  const rows = cells.map((i) => [table.fields.id[table.field[i]], String(table.cell[i]), picked.get(i)].map(quoted).join(','))
+  const rows = cells.map((i) => [table.fields.id[table.field[i]], String(table.cell[i]), picked.get(i).trim() || locations[table.likeliest[i]].name].map(quoted).join(','))
   return ['field,cell,label', ...rows].join('\n') + '\n'
 }

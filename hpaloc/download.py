@@ -1,0 +1,271 @@
+"""Download of public fields: politely, resumable, and checked, with a log of digests."""
+
+import csv
+import email.utils
+import fcntl
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
+
+from hpaloc.files import atomic_path, digest
+from hpaloc.progress import log, track
+from hpaloc.sheet import ManifestRow
+
+LOG_COLUMNS = ("id", "colour", "url", "bytes", "sha256", "reason")
+
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+_REDIRECTS = 5
+# What is lost of a connection that breaks is less than this.
+_CHUNK = 1 << 13
+_LONGEST_WAIT = 600.0
+# What the server says may pass by itself: too early, too many requests, and its own troubles.
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+# The first bytes of PNG, JPEG, TIFF (and gzip'd TIFF): an error page with status 200 is none of them.
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x1f\x8b")
+
+
+class DownloadError(RuntimeError):
+    """A file that cannot be had; the message names its URL and the reason."""
+
+
+class PassingError(DownloadError):
+    """A failure that may pass, such as a timeout; ``wait`` is how many seconds the server asked for, or None."""
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+@dataclass(frozen=True)
+class Manners:
+    """How to ask: tries a file, seconds of the first wait, and of silence until an attempt is given up."""
+
+    tries: int = 6
+    first_wait: float = 1.0
+    timeout: float = 60.0
+
+
+class Pace:
+    """Keeps requests apart in time, over all processes that share the file ``path``."""
+
+    def __init__(self, path: Path, per_second: float, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._apart, self._clock = path, 1 / per_second, clock
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def wait(self) -> None:
+        """Return when the next request may start."""
+        with open(self._path, "a+") as file:
+            # The lock is held while waiting, so that processes wait one behind the other.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            text = file.read()
+            # A time of the future is of a clock that was set back.
+            pause = min(self._apart, float(text or 0) + self._apart - self._clock())
+            if pause > 0:
+                time.sleep(pause)
+            file.truncate(0)
+            file.write(repr(self._clock()))
+
+
+def check_url(url: str) -> None:
+    """Raise DownloadError unless ``url`` is https, or http of this very machine."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOCAL):
+        raise DownloadError(f"{url}: only https is fetched")
+    if not parts.hostname:
+        raise DownloadError(f"{url}: has no host")
+
+
+def _asked_wait(value: str | None) -> float | None:
+    """Read a Retry-After header: seconds, or a date."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None
+
+
+def _open(pool: urllib3.PoolManager, url: str, headers: Mapping[str, str], pace: Pace) -> urllib3.BaseHTTPResponse:
+    """Follow redirects by hand, so that each target is held to https too."""
+    asked = url
+    for _ in range(_REDIRECTS + 1):
+        check_url(asked)
+        pace.wait()
+        response = pool.request(
+            "GET", asked, headers=dict(headers), preload_content=False, redirect=False, retries=False
+        )
+        place = response.headers.get("Location")
+        if response.status not in (301, 302, 303, 307, 308) or not place:
+            return response
+        response.drain_conn()
+        response.release_conn()
+        asked = urljoin(asked, place)
+    raise DownloadError(f"{url}: more than {_REDIRECTS} redirects")
+
+
+def _total(response: urllib3.BaseHTTPResponse, start: int) -> int | None:
+    """Return how long the whole file is, as the headers say; None where they say nothing."""
+    if response.status == 206:
+        whole = response.headers.get("Content-Range", "").rpartition("/")[2]
+        return int(whole) if whole.isdigit() else None
+    length = response.headers.get("Content-Length", "")
+    return start + int(length) if length.isdigit() and "Content-Encoding" not in response.headers else None
+
+
+def _attempt(pool: urllib3.PoolManager, url: str, part: Path, pace: Pace) -> None:
+    """Fetch ``url`` into ``part``, going on where an earlier attempt stopped."""
+    marks = part.with_name(f"{part.name}.json")
+    known = json.loads(marks.read_text()) if part.is_file() and marks.is_file() else {}
+    start = part.stat().st_size if known.get("url") == url and known.get("validator") else 0
+    headers = {"User-Agent": "hpaloc", "Accept-Encoding": "identity"}
+    if start:
+        # Should the file have changed meanwhile, the server sends all of the new one.
+        headers |= {"Range": f"bytes={start}-", "If-Range": known["validator"]}
+    response = _open(pool, url, headers, pace)
+    try:
+        if response.status == 416:
+            part.unlink()
+            raise PassingError(f"{url}: the part kept from before is of no use (416)")
+        if response.status in _PASSING:
+            wait = _asked_wait(response.headers.get("Retry-After"))
+            raise PassingError(f"{url}: the server answers {response.status}", wait)
+        if response.status not in (200, 206):
+            raise DownloadError(f"{url}: the server answers {response.status}")
+        if response.status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            part.unlink(missing_ok=True)
+            raise PassingError(f"{url}: the server sent another part than was asked for")
+        start = start if response.status == 206 else 0
+        total = _total(response, start)
+        etag = response.headers.get("ETag", "")
+        # A weak mark does not promise equal bytes.
+        validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+        marks.write_text(json.dumps({"url": url, "validator": validator}))
+        with open(part, "ab" if start else "wb") as file:
+            for chunk in response.stream(_CHUNK):
+                file.write(chunk)
+        found = part.stat().st_size
+        if total is not None and found != total:
+            if found > total:
+                part.unlink()
+            raise PassingError(f"{url}: {found} bytes came of {total}")
+    except BaseException:
+        # A connection with an unread answer in it cannot be asked again.
+        response.close()
+        raise
+    response.release_conn()
+    with open(part, "rb") as file:
+        first = file.read(4)
+    if not first.startswith(_IMAGES):
+        part.unlink()
+        raise DownloadError(f"{url}: what came is no image (it starts with {first!r})")
+
+
+def fetch(pool: urllib3.PoolManager, url: str, path: Path, pace: Pace, manners: Manners) -> None:
+    """Fetch ``url`` to ``path`` in one atomic step.
+
+    A failure that may pass (timeout, broken connection, 408, 425, 429, 5xx, fewer bytes than announced) is tried again
+    after a wait that doubles, or as long as the server asks for (Retry-After, at most 10 minutes); what has come is
+    kept beside ``path`` and gone on with (Range), if the server gave a mark by which a changed file is known. Raises
+    PassingError after the last try, and DownloadError for what does not pass: another answer, a redirect away from
+    https, content that is no image.
+    """
+    part = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(manners.tries):
+        try:
+            _attempt(pool, url, part, pace)
+            break
+        except PassingError as error:
+            passing = error
+        except urllib3.exceptions.HTTPError as error:
+            passing = PassingError(f"{url}: {type(error).__name__}: {error}")
+        if attempt + 1 == manners.tries:
+            raise PassingError(f"{passing} (tried {manners.tries} times)")
+        wait = min(_LONGEST_WAIT, passing.wait if passing.wait is not None else manners.first_wait * 2**attempt)
+        log.info("%s; again in %.0f s", passing, wait)
+        time.sleep(wait)
+    os.replace(part, path)
+    part.with_name(f"{part.name}.json").unlink(missing_ok=True)
+
+
+def _read_log(path: Path) -> dict[str, dict[str, str]]:
+    if not path.is_file():
+        return {}
+    with open(path, newline="", encoding="utf-8") as file:
+        return {row["url"]: row for row in csv.DictReader(file)}
+
+
+def _files(rows: Sequence[ManifestRow]) -> Iterator[tuple[ManifestRow, str, str, Path]]:
+    for row in rows:
+        for colour, path in row.paths.items():
+            yield row, colour, row.urls[colour], Path(path)
+
+
+def download_shard(
+    rows: Sequence[ManifestRow],
+    log_path: str | os.PathLike[str],
+    pace: Pace,
+    manners: Manners | None = None,
+    max_failed_fraction: float = 0.05,
+) -> None:
+    """Fetch the channel files of a shard's fields and write the log of digests.
+
+    rows: manifest rows with ``urls``; each file goes to its path. ``log_path`` becomes a CSV with the columns id,
+    colour, url, bytes, sha256, reason; the same, as far as it got, stands beside the files as ``downloads.csv``, by
+    which a file that is there already (same URL, size and digest) is not asked for again. A file that cannot be had for
+    good (404 and the like) is a row with a reason and the rest goes on. Raises DownloadError with the list where more
+    fields than ``max_failed_fraction`` (rounded up to whole fields) lack a file, and PassingError where a server
+    failed to the last try: what was fetched stays.
+    """
+    manners = manners or Manners()
+    log_path = Path(log_path)
+    folders = {Path(path).parent for row in rows for path in row.paths.values()}
+    journal_path = min(folders, default=log_path.parent) / "downloads.csv"
+    known = _read_log(journal_path)
+    done: list[dict[str, object]] = []
+    journal_path.parent.mkdir(parents=True, exist_ok=True)
+    pool = urllib3.PoolManager(timeout=urllib3.Timeout(manners.timeout), maxsize=1)
+    wanted = list(_files(rows))
+    with open(journal_path, "a", newline="", encoding="utf-8") as journal:
+        writer = csv.DictWriter(journal, LOG_COLUMNS, lineterminator="\n")
+        if not known and journal.tell() == 0:
+            writer.writeheader()
+        for row, colour, url, path in track(wanted, len(wanted), "files downloaded"):
+            old = known.get(url)
+            entry: dict[str, object] = {"id": row.id, "colour": colour, "url": url, "reason": ""}
+            if old and path.is_file() and str(path.stat().st_size) == old["bytes"] and digest(path) == old["sha256"]:
+                done.append(entry | {"bytes": old["bytes"], "sha256": old["sha256"]})
+                continue
+            try:
+                fetch(pool, url, path, pace, manners)
+                entry |= {"bytes": path.stat().st_size, "sha256": digest(path)}
+            except PassingError:
+                raise
+            except DownloadError as error:
+                # What an earlier URL of this field left must not pass for this one.
+                path.unlink(missing_ok=True)
+                entry |= {"bytes": "", "sha256": "", "reason": str(error)}
+                log.warning("field %s: %s", row.id, error)
+            writer.writerow(entry)
+            journal.flush()
+            done.append(entry)
+    failed = {str(entry["id"]): str(entry["reason"]) for entry in done if entry["reason"]}
+    if len(failed) > math.ceil(max_failed_fraction * len(rows)):
+        reasons = "\n".join(f"  {id}: {reason}" for id, reason in failed.items())
+        raise DownloadError(f"{len(failed)} of {len(rows)} fields cannot be had:\n{reasons}")
+    with atomic_path(log_path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        out = csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n")
+        out.writeheader()
+        out.writerows(done)

@@ -1,0 +1,60 @@
+"""What a run was made with: the versions of its software, and the time and memory of its jobs."""
+
+import os
+import platform
+import re
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+SOFTWARE_COLUMNS = ("environment", "package", "wanted", "here")
+JOB_COLUMNS = ("rule", "job", "seconds", "memory_mb", "cpu_seconds")
+
+
+def _pins(path: Path) -> list[tuple[str, str]]:
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))["dependencies"]
+    flat = [pin for entry in entries for pin in (entry["pip"] if isinstance(entry, dict) else [entry])]
+    # A channel may stand before the name, extras after it: conda-forge::numpy=1.26, tensorflow[and-cuda]==2.16.
+    found = [re.fullmatch(r"(?:\S+::)?([\w.-]+)(?:\[[^\]]*\])?\s*(?:==?\s*(\S+))?", pin) for pin in flat]
+    return [(match[1], match[2] or "") for match in found if match]
+
+
+def _installed(package: str) -> str:
+    if package == "python":
+        return platform.python_version()
+    for name in (package, f"{package}-cpu"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def software_table(environments: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
+    """List the packages of conda environment files, and which version of each this interpreter has.
+
+    Returns the columns environment, package, wanted (the version in the file) and here ("" where it is not
+    installed in the environment that makes the table), with rows for snakemake and the platform first. Raises
+    FileNotFoundError where a file is absent.
+    """
+    rows = [("", "snakemake", "", _installed("snakemake")), ("", "platform", "", platform.platform())]
+    for path in map(Path, environments):
+        rows += [(path.stem, name, wanted, _installed(name)) for name, wanted in _pins(path)]
+    return pd.DataFrame(rows, columns=list(SOFTWARE_COLUMNS))
+
+
+def job_table(folder: str | os.PathLike[str]) -> pd.DataFrame:
+    """List the last time each job ran, from Snakemake's benchmark files below ``folder``.
+
+    Returns the columns rule (the folder, or the file of a rule of one job), job (the rest of the file's path),
+    seconds, memory_mb (the greatest resident set; nan where it was not measured) and cpu_seconds, the longest first.
+    """
+    rows = []
+    for path in sorted(Path(folder).rglob("*.tsv")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        last = pd.read_csv(path, sep="\t", na_values=["-", "NA"]).iloc[-1]
+        rows.append((parts[0], "/".join(parts[1:]), last["s"], last.get("max_rss"), last.get("cpu_time")))
+    return pd.DataFrame(rows, columns=list(JOB_COLUMNS)).sort_values("seconds", ascending=False, ignore_index=True)

@@ -1,0 +1,22 @@
+"""Fetch the channel files of one shard from public addresses."""
+
+from pathlib import Path
+
+from hpaloc.download import Pace, download_shard
+from hpaloc.progress import log_to
+from hpaloc.sheet import read_manifest
+
+
+def main(job):
+    per_second = job.config["collections"][job.wildcards.collection]["download"]["per_second"]
+    download_shard(
+        read_manifest(job.input.manifest),
+        job.output[0],
+        Pace(Path("resources/downloaded/.pace"), per_second),
+        max_failed_fraction=job.config["max_rejected_fraction"],
+    )
+
+
+if __name__ == "__main__":
+    log_to(snakemake.log[0])
+    main(snakemake)
