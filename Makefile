@@ -68,6 +68,7 @@ lock: .venv/installed
 # make docs    renew the pages that are made from the code
 docs: .venv/installed
 	PYTHONPATH=. $(BIN)/python docs/make_config_table.py
+	$(BIN)/python docs/make_rulegraph.py
 
 # make browser-assets   bundle the page of the cell browser from its sources; needs npm, the bundle is in the repository
 browser-assets:

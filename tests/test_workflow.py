@@ -104,6 +104,9 @@ def test_everything_that_was_promised_is_there(folder):
         "predictions/test/cells.h5ad",
         "evaluation/metrics.json",
         "dataset/summary.json",
+        "browser/index.html",
+        "browser/test/table.js",
+        "run/software.csv",
         "figures/figure1_labels.svg",
         "figures/figure7a_loss.png",
     ):
@@ -181,8 +184,8 @@ def test_a_changed_image_lists_its_shard_and_what_depends_on_it(folder):
         shutil.copy(folder / "images/test-0_green.tif", path)
         jobs, shards = planned(folder)
         shard = f"collection=test, shard={shard_of('test-1', 2):03d}"
-        assert shards == {"segment": {shard}, "tile": {shard}, "predict": {shard}}
-        for rule in ("aggregate", "submit", "evaluate", "sheet", "rejected", "report_zip"):
+        assert shards == {rule: {shard} for rule in ("segment", "tile", "predict", "browse_shard")}
+        for rule in ("aggregate", "submit", "evaluate", "browse", "sheet", "rejected", "record_run", "report_zip"):
             assert jobs[rule] == 1, rule
         for rule in ("simulate", "train", "curate", "records", "training_curves"):
             assert jobs[rule] == 0, rule
@@ -206,7 +209,7 @@ def test_a_changed_limit_or_device_reruns_nothing(folder):
     text = text.replace("max_rejected_fraction: 0.5", "max_rejected_fraction: 0.6\ndask: {chunk_above: 9000}")
     (folder / "other.yaml").write_text(text.replace("batch_size: 16", "batch_size: 16\n  gpu: none"))
     jobs, _ = planned(folder, config="other.yaml")
-    assert not set(jobs) - {"report_zip", "all"}
+    assert not set(jobs) - {"record_run", "report_zip", "all"}
 
 
 def test_predict_only_trains_nothing(folder):

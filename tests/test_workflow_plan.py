@@ -35,7 +35,8 @@ def test_the_plan_lists_every_stage(folder):
     jobs, _ = planned(folder)
     stages = ["segment", "tile", "sheet", "curate", "records", "train", "predict", "aggregate", "submit", "evaluate"]
     assert [jobs[stage] for stage in stages] == [2, 2, 2, 1, 1, 1, 1, 1, 1, 1]
-    assert jobs["explore_data"] == jobs["report_zip"] == 1
+    assert jobs["explore_data"] == jobs["report_zip"] == jobs["browse"] == jobs["record_run"] == 1
+    assert jobs["browse_shard"] == jobs["predict"]
 
 
 def test_a_first_training_and_controls_are_trained_beside_the_model(folder):

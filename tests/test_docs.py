@@ -1,0 +1,66 @@
+"""The pages: their links lead somewhere, and what they list is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "config/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def anchors(page):
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_within_the_repository_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", text):
+        target = target[0] or target[1]
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in anchors(linked), target
+
+
+def test_every_page_is_linked_from_the_front():
+    front = (ROOT / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"docs/{page.name}" in front, page.name
+
+
+def test_every_benchmark_is_listed():
+    listed = (ROOT / "docs/benchmarks.md").read_text()
+    for program in (ROOT / "benchmarks").glob("*.py"):
+        assert program.name in listed, program.name
+
+
+def test_the_picture_shows_rules_that_exist():
+    rules = set(
+        re.findall(r"^rule (\w+):", "".join(p.read_text() for p in ROOT.glob("workflow/rules/*.smk")), re.MULTILINE)
+    )
+    shown = set(re.findall(r"<text[^>]*>(\w+)</text>", (ROOT / "docs/rulegraph.svg").read_text()))
+    assert shown <= rules, "run `make docs`"
+    assert {"segment", "tile", "train", "predict", "evaluate", "browse", "report_zip"} <= shown
+
+
+def test_the_citation_has_the_version_of_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert f'version = "{citation["version"]}"' in (ROOT / "pyproject.toml").read_text()
+    assert citation["cff-version"] == "1.2.0"
+    assert all(reference["doi"] for reference in citation["references"])
+
+
+def test_every_item_of_the_report_has_a_caption_a_category_and_a_title():
+    for path in ROOT.glob("workflow/rules/*.smk"):
+        for item in path.read_text().split("report(\n")[1:]:
+            item = item.split("\n            )\n")[0].split("\n        ),\n")[0]
+            for part in ("caption=", "category=", "labels="):
+                assert part in item, f"{path.name}: {item[:80]}"
