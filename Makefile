@@ -7,21 +7,33 @@ BIN := .venv/bin
 # The installer itself, pinned: it reads the lock file and is several times faster than pip.
 UV := uv==0.13.9
 
-.PHONY: demo test test-full test-hpacellseg lint types lock docs browser-assets clean help
+.PHONY: demo driver test test-full test-hpacellseg lint types lock docs browser-assets clean help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
-# The stamp is written last, so an interrupted install is done again.
-.venv/installed: requirements.lock
+# $(call environment,FOLDER,LOCK) installs a lock file into a new environment. The stamp is written last, so an
+# interrupted install is done again.
+define environment
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "hpaloc needs Python 3.11 (TensorFlow 2.16 and tensorflow-io); set PYTHON=/path/to/python3.11"; exit 1; }
 	@# Through a link, --clear would empty the environment of another checkout.
-	@test ! -L .venv || { echo ".venv is a link; remove it, and make installs an environment here"; exit 1; }
-	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --requirements requirements.lock
-	touch $@
+	@test ! -L $(1) || { echo "$(1) is a link; remove it, and make installs an environment here"; exit 1; }
+	$(PYTHON) -m venv --clear $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
+	VIRTUAL_ENV=$(1) $(1)/bin/uv pip install --quiet --requirements $(2)
+	touch $(1)/installed
+endef
+
+.venv/installed: requirements.lock
+	$(call environment,.venv,requirements.lock)
+
+.venv-driver/installed: driver.lock
+	$(call environment,.venv-driver,driver.lock)
+
+# make driver  install Snakemake and its SLURM plugin alone into .venv-driver, to start runs on a cluster (docs/cluster.md)
+driver: .venv-driver/installed
+	@echo "The driver: $(CURDIR)/.venv-driver/bin/snakemake"
 
 demo: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -38,9 +50,7 @@ test-full: .venv/installed
 # make test-hpacellseg    run the tests that need torch, in an environment made from envs/hpacellseg.yaml
 .venv-hpacellseg/installed: envs/hpacellseg.yaml envs/hpacellseg.post-deploy.sh .venv/installed
 	$(PYTHON) -m venv --clear .venv-hpacellseg
-	$(BIN)/python -c 'import yaml; \
-	  print(*next(e["pip"] for e in yaml.safe_load(open("$<"))["dependencies"] if isinstance(e, dict)), sep="\n")' \
-	  > .venv-hpacellseg/requirements.txt
+	$(call PIP_OF,$<) > .venv-hpacellseg/requirements.txt
 	VIRTUAL_ENV=.venv-hpacellseg $(BIN)/uv pip install --quiet --requirements .venv-hpacellseg/requirements.txt \
 	  pytest pytest-xdist psutil
 	PATH=$(CURDIR)/.venv-hpacellseg/bin:$$PATH bash envs/hpacellseg.post-deploy.sh
@@ -60,10 +70,16 @@ lint: .venv/installed
 types: .venv/installed
 	$(BIN)/mypy
 
-# make lock    renew the lock file after a change of pyproject.toml
+# The options that make a lock file depend on nothing but its source.
+LOCK := --quiet --python-version 3.11 --no-emit-index-url --no-header --output-file
+# The packages that an environment file takes from PyPI, one a line.
+PIP_OF = $(BIN)/python -c 'import yaml; \
+  print(*next(e["pip"] for e in yaml.safe_load(open("$(1)"))["dependencies"] if isinstance(e, dict)), sep="\n")'
+
+# make lock    renew the lock files after a change of pyproject.toml or envs/driver.yaml
 lock: .venv/installed
-	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --python-version 3.11 --no-emit-index-url \
-	  --no-header --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --all-extras $(LOCK) requirements.lock
+	$(call PIP_OF,envs/driver.yaml) | $(BIN)/uv pip compile - $(LOCK) driver.lock
 
 # make docs    renew the pages that are made from the code
 docs: .venv/installed

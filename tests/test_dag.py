@@ -1,8 +1,11 @@
 """What reruns after which change, in a finished run of jobs that do nothing: a small benchmarks/dag.py."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
+import yaml
 from dag import copy_workflow, listed_jobs, reruns, run, write_collections
 
 FIELDS, SHARDS = 120, 8
@@ -47,6 +50,34 @@ def test_a_field_touches_its_shard_and_a_training_key_no_segmentation(finished):
     assert not {"segment", "tile", "curate", "records"} & set(jobs)
     # Every change was taken back.
     assert not listed(finished)[0]
+
+
+def test_a_run_whose_manifests_another_plan_rewrote_stops(finished):
+    snakefile, folder = finished
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings["collections"]["train"]["pixel_size"] = 0.1
+    (folder / "other.yaml").write_text(yaml.safe_dump(settings))
+    # A run waits for a file after it has planned and before it locks.
+    command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile, "--directory", folder, "--cores", "1"]
+    command += ["--latency-wait", "600", "--wait-for-files", "go", "--configfile", folder / "config.yaml"]
+    manifest = folder / "results/sheet/train/000.csv"
+    before = manifest.read_bytes()
+    manifest.unlink()
+    waiting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        # It writes the manifest anew; from then on it waits.
+        while not manifest.exists():
+            assert waiting.poll() is None
+        run(snakefile, folder, "--dry-run", config="other.yaml")
+        assert manifest.read_bytes() != before
+        (folder / "go").touch()
+        printed = waiting.communicate()[0]
+    finally:
+        waiting.kill()
+        run(snakefile, folder, "--dry-run")
+    assert waiting.returncode != 0
+    assert "results/sheet was changed by another snakemake with other settings" in printed
+    assert manifest.read_bytes() == before
 
 
 def edit(room, old, new):

@@ -2,48 +2,28 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from one_node_slurm import one_node_slurm
 from segmented_fields import manifest_rows
 
 from hpaloc.segmentation import segment_shard
 
 ROOT = Path(__file__).parents[1]
-TOOLS = (ROOT / "../shared/tools").resolve()
 SETTINGS = {"backend": "watershed", "scale": 0.25}
 
 pytestmark = pytest.mark.slow
 
 
-def answers() -> bool:
-    done = subprocess.run(["sinfo", "--noheader", "--format=%T"], capture_output=True, text=True, check=False)
-    return done.returncode == 0 and any(state in done.stdout for state in ("idle", "mixed"))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def slurm(tmp_path_factory):
-    """A Slurm that is up, or a one-node one for these tests."""
-    if shutil.which("sbatch") is None:
-        pytest.skip("sbatch is not installed")
-    if answers():
-        yield
-        return
-    if not (TOOLS / "slurm-up").is_file() or os.geteuid() != 0:
-        pytest.skip("no Slurm cluster answers, and there is no tool, or no right, to start one")
-    folder = tmp_path_factory.mktemp("slurm")
-    log = folder / "up.log"
-    with open(log, "w") as out:
-        # Into a file: the daemons keep the descriptors they inherit, and a pipe would never end.
-        subprocess.run([TOOLS / "slurm-up", folder, "none"], check=True, stdout=out, stderr=out)
-    try:
-        yield
-    finally:
-        subprocess.run([TOOLS / "slurm-down", folder], check=False, stdout=subprocess.DEVNULL)
+    """A one-node Slurm for these tests."""
+    with one_node_slurm(tmp_path_factory.mktemp("slurm")) as slurm:
+        yield slurm
 
 
 @pytest.fixture(scope="module")

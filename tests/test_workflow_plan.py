@@ -1,7 +1,9 @@
 """What the workflow says before it runs anything: the plan, the linter, and one sentence for each mistake."""
 
+import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,78 @@ def test_a_collection_without_labels_is_explored_by_its_channels(folder):
     write_config(folder / "config.yaml", collections=only)
     snakemake(folder, "explore", check=False)
     assert sorted(path.stem for path in (folder / "results/figures").glob("*.svg")) == ["figure3_channels"]
+
+
+def test_another_workflow_takes_it_as_a_module(folder):
+    (folder / "Snakefile").write_text(
+        f"""
+configfile: "config.yaml"
+
+
+module hpaloc:
+    snakefile: {str(ROOT / "Snakefile")!r}
+    config: config["hpaloc"]
+
+
+use rule * from hpaloc as hpaloc_*
+
+
+rule mine:
+    input: "results/predictions/test/cells.parquet"
+    output: "mine.txt"
+    shell: "touch {{output}}"
+"""
+    )
+    collections = config()["collections"] | {"first": {"sheet": "train.csv", "labels": True, "simulate": {}}}
+    settings = config() | {"collections": collections, "predict": {"collections": ["test"]}}
+    write_config(folder / "config.yaml", hpaloc=settings)
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor"]
+    planned = subprocess.run([*command, "-n", "mine"], cwd=folder, check=True, capture_output=True, text=True).stdout
+    assert {"hpaloc_segment", "hpaloc_train", "mine"} <= set(
+        re.findall(r"^(?:local)?rule (\w+):", planned, re.MULTILINE)
+    )
+    # Its scripts find the library beside its own Snakefile.
+    shard = "resources/simulated/first/000"
+    subprocess.run([*command, shard], cwd=folder, check=True, capture_output=True)
+    assert (folder / shard / "train-0_green.png").is_file()
+
+
+def test_the_profiles_do_not_get_in_each_others_way():
+    default, slurm = (
+        yaml.safe_load((ROOT / name / "config.yaml").read_text()) for name in ("profiles/default", "slurm")
+    )
+    # A key of the default profile takes the place of the same key of the other.
+    assert not {"cores", "jobs", "resources", "set-resources", "default-resources", "groups"} & set(default)
+    assert {key: slurm[key] for key in default} == default
+    # A rule that asks for a GPU is sent to the nodes that have one, once.
+    on_gpus = set()
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        for rule in re.split(r"\n(?:use rule \w+ as|rule) ", path.read_text())[1:]:
+            name = re.match(r"\w+", rule)[0]
+            if "**GPU" in rule or f"use rule train as {name} " in path.read_text():
+                on_gpus.add(name)
+    assert on_gpus == set(slurm["set-resources"])
+    for of_rule in slurm["set-resources"].values():
+        assert of_rule["tasks"] == 0
+        assert of_rule["slurm_partition"] != slurm["default-resources"]["slurm_partition"]
+
+
+def test_every_line_of_the_slurm_profile_has_its_reason():
+    lines = (ROOT / "slurm/config.yaml").read_text().splitlines()
+    for above, line in pairwise(lines):
+        # Keys at the top; a key below them is explained with its block.
+        if line and not line.startswith(("#", " ")):
+            assert above.startswith("#"), line
+
+
+def test_the_slurm_profile_plans_the_whole_run(folder):
+    # Conda is left to the machines that have it.
+    text = snakemake(folder, "--profile", ROOT / "slurm", "--sdm", "env-modules", "--dry-run").stdout
+    assert "Group job cells" in text
+    train = text.split("rule train:")[1].split("\n[")[0]
+    assert "slurm_partition=gpu" in train
+    assert "gpu=1" in train
+    assert "tasks=0" in train
 
 
 def test_the_linter_is_content():
@@ -166,12 +240,20 @@ def test_every_rule_has_what_the_design_asks():
             assert Path(path.parent, script).is_file(), name
 
 
+def locked_versions(name):
+    """Return {package: version} of a lock file."""
+    lines = (ROOT / name).read_text().splitlines()
+    pins = [
+        line.split(";")[0].strip().split("==") for line in lines if "==" in line and not line.startswith((" ", "#"))
+    ]
+    return {package.lower(): version for package, version in pins}
+
+
 def test_the_environments_have_the_versions_of_the_lock_file():
-    locked = {}
-    for line in (ROOT / "requirements.lock").read_text().splitlines():
-        if "==" in line and not line.startswith((" ", "#")):
-            name, version = line.split(";")[0].strip().split("==")
-            locked[name.lower()] = version
+    # The driver has a lock file of its own, and hpacellseg older packages.
+    locked = {name: locked_versions("requirements.lock") for name in ("segmentation", "tensorflow", "analysis")}
+    locked["driver"] = locked_versions("driver.lock")
+    assert locked["driver"]["snakemake"] == locked["analysis"]["snakemake"]
     for path in (ROOT / "envs").glob("*.yaml"):
         if path.stem == "hpacellseg":
             continue
@@ -181,4 +263,4 @@ def test_the_environments_have_the_versions_of_the_lock_file():
                     continue
                 name, version = pin.replace("==", "=").split("=")
                 name = {"tensorflow[and-cuda]": "tensorflow-cpu"}.get(name, name)
-                assert locked[name.lower()] == version, f"{path.name}: {pin}"
+                assert locked[path.stem][name.lower()] == version, f"{path.name}: {pin}"

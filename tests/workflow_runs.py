@@ -55,3 +55,23 @@ def write_sheet(path, rows):
 def write_config(path, **config):
     """Write a configuration."""
     Path(path).write_text(yaml.safe_dump(config))
+
+
+def write_small_run(folder):
+    """Write sheets and configuration of the smallest run that goes through every stage, on simulated fields."""
+    labels = ["0", "0", "14", "14", "2", "2", "0|14", "18"]
+    train = [{"ID": f"train-{i}", "Label": of_field, "antibody": f"antibody-{i}"} for i, of_field in enumerate(labels)]
+    write_sheet(Path(folder, "train.csv"), train)
+    write_sheet(Path(folder, "test.csv"), [{"ID": f"test-{i}", "Label": label} for i, label in enumerate(["0", "14"])])
+    write_config(
+        Path(folder, "config.yaml"),
+        collections={
+            name: {"sheet": f"{name}.csv", "labels": True, "simulate": {"shape": [512, 512]}}
+            for name in ("train", "test")
+        },
+        shards=1,
+        pixel_size=0.16,
+        curation={"labels": "all", "validation_fraction": 0.25},
+        train={"input_size": 32, "epochs": 1, "batch_size": 16},
+        predict={"views": 2},
+    )

@@ -38,6 +38,24 @@ try:
 except (ConfigError, SheetError) as error:
     raise WorkflowError(str(error))
 
+
+def manifest_states():
+    """Return the size and time of every manifest."""
+    stats = {str(path): path.stat() for path in Path("results/sheet").glob("*/*.csv")}
+    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
+
+
+PLANNED_MANIFESTS = manifest_states()
+
+
+onstart:
+    # From here on this run holds the lock, and a second process leaves the manifests alone. Before, it did not.
+    if manifest_states() != PLANNED_MANIFESTS:
+        raise WorkflowError(
+            "results/sheet was changed by another snakemake with other settings after this run was planned; start it again"
+        )
+
+
 TRAINING = config["train"]["collection"]
 PRETRAINING = None if config["model"]["path"] else config["train"]["pretraining"]
 CONTROLS = [] if config["model"]["path"] else config["evaluation"]["controls"]
