@@ -39,9 +39,9 @@ class OneNodeSlurm:
         self.folder = folder
 
     def jobs(self):
-        """Return (job id, state, comment, partition) of every job that the controller knows."""
+        """Return (job id, state, comment, partition) of every job that the controller knows, oldest first."""
         done = subprocess.run(
-            ["squeue", "--noheader", "--states=all", "--format=%i|%T|%k|%P"],
+            ["squeue", "--noheader", "--states=all", "--sort=i", "--format=%i|%T|%k|%P"],
             capture_output=True,
             text=True,
             check=False,
