@@ -20,9 +20,9 @@ rule browse_shard:
     output:
         directory("results/browser/{collection}/{shard}"),
     log:
-        "logs/browse/{collection}/{shard}.log",
+        "logs/browse_shard/{collection}/{shard}.log",
     benchmark:
-        "benchmarks/browse/{collection}/{shard}.tsv"
+        "benchmarks/browse_shard/{collection}/{shard}.tsv"
     conda:
         "../../envs/tensorflow.yaml"
     threads: 4

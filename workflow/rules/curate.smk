@@ -16,7 +16,8 @@ rule curate:
             "results/dataset/summary.json",
             caption="../report/summary.rst",
             category="Data",
-            labels={"figure": "counts of the training data", "format": "json"},
+            subcategory="Tables",
+            labels={"table": "counts of the training data", "format": "json"},
         ),
         rejected="results/dataset/rejected_cells.parquet",
     log:

@@ -17,6 +17,7 @@ rule explore_data:
                 f"results/figures/{name}.{suffix}",
                 caption=f"../report/{name}.rst",
                 category="Data",
+                subcategory="Figures",
                 labels={
                     "figure": EXPLORE_FIGURES[name],
                     "format": suffix,

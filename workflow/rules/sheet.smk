@@ -41,7 +41,8 @@ rule rejected:
             "results/sheet/rejected.csv",
             caption="../report/rejected.rst",
             category="Data",
-            labels={"figure": "fields left out", "format": "csv"},
+            subcategory="Tables",
+            labels={"table": "fields left out", "format": "csv"},
         ),
     log:
         "logs/sheet/rejected.log",

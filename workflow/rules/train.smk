@@ -18,7 +18,8 @@ rule train:
             "results/model/history.csv",
             caption="../report/history.rst",
             category="Model",
-            labels={"figure": "all values, epoch by epoch", "format": "csv"},
+            subcategory="Tables",
+            labels={"table": "all values, epoch by epoch", "format": "csv"},
         ),
         card="results/model/card.md",
         logs=directory("results/model/logs"),
@@ -79,6 +80,7 @@ rule training_curves:
                 f"results/figures/{name}.{suffix}",
                 caption="../report/training.rst",
                 category="Model",
+                subcategory="Figures",
                 labels={
                     "figure": TRAINING_FIGURES[name],
                     "format": suffix,

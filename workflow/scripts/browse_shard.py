@@ -14,8 +14,10 @@ from hpaloc.sheet import read_manifest
 
 def main(job):
     tiles = dict(zip(COLOURS, map(Path, job.input.tiles), strict=True))
+    # No GPU is asked for: one that the job happens to have is used, but a run that requires them does not fail here.
+    gpu = "none" if job.config["train"]["gpu"] == "none" else "auto"
     maps = shard_activation_maps(
-        Path(job.params.model), tiles, Path(job.input.predictions), gpu=job.config["train"]["gpu"], threads=job.threads
+        Path(job.params.model), tiles, Path(job.input.predictions), gpu=gpu, threads=job.threads
     )
     with atomic_directory(job.output[0]) as folder:
         write_pictures(
