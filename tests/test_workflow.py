@@ -177,6 +177,10 @@ def test_scores_are_of_the_true_cells(folder):
     assert set(metrics["map60"]) == {"absent_is_false_positive", "absent_ignored"}
 
 
+def test_the_browser_shows_the_truth_of_the_cells(folder):
+    assert '\\"truth_is\\":\\"cells\\"' in (folder / "results/browser/test/table.js").read_text()
+
+
 def test_a_changed_image_lists_its_shard_and_what_depends_on_it(folder):
     path = folder / "images/test-1_green.tif"
     before = path.read_bytes()
@@ -250,6 +254,8 @@ def test_real_fields_are_explored_and_predicted(folder):
         model={"path": "results/model"},
     )
     snakemake(folder, "explore", "predict_only", config="real.yaml")
+    # Labels of a field are not shown as the truth of its cells.
+    assert '\\"truth_is\\":\\"fields\\"' in (folder / "results/browser/hpa/table.js").read_text()
     masks, tiled, predicted = cells_of(folder, "hpa")
     assert len(masks) >= 60
     assert masks == tiled == predicted

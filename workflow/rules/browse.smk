@@ -5,6 +5,9 @@ Outputs: per shard, the pictures of fields and cells; index.html, which opens fr
 Steps: choose fields, draw them, map the activation of each cell; join the tables, map the embeddings.
 """
 
+# Of the others the labels of the field are shown, and called that.
+TRUE_CELLS = [name for name in SCORED if truth(name)["cells"]]
+
 
 rule browse_shard:
     """Draw the fields and cells of one shard for the browser, with the activation map of each cell."""
@@ -48,7 +51,7 @@ rule browse:
             name=["cells.parquet", "fields.parquet", "cells.h5ad"],
         ),
         pictures=[path for name in PREDICTED for path in of_shards("results/browser/{collection}/{shard}", name)],
-        truth=expand("results/evaluation/{collection}/cells.parquet", collection=SCORED),
+        truth=expand("results/evaluation/{collection}/cells.parquet", collection=TRUE_CELLS),
     output:
         expand("results/browser/{name}", name=BROWSER_FILES),
         "results/browser/about.js",
@@ -66,7 +69,7 @@ rule browse:
         runtime=grows(60),
     params:
         shards={name: SHARDS[name] for name in PREDICTED},
-        scored=SCORED,
+        true_cells=TRUE_CELLS,
         seed=config["seed"],
         version=room_version("browser.page"),
         app=files_version(*(f"browser/app/{name}" for name in BROWSER_FILES)),

@@ -8,7 +8,7 @@ from hpaloc.progress import log_to
 
 def main(job):
     folder = Path(job.output[0]).parent
-    truth = dict(zip(job.params.scored, map(Path, job.input.truth), strict=True))
+    truth = dict(zip(job.params.true_cells, map(Path, job.input.truth), strict=True))
     collections = {
         name: BrowsedCollection(
             predictions=Path("results/predictions", name),
