@@ -10,7 +10,9 @@ const AHEAD = 1
 export function describe(about, table, cell) {
   const location = about.locations[table.likeliest[cell]].name
   const truth = { 0: ', not as the truth says', 1: ', as the truth says', 2: '' }[table.agrees[cell]]
-  return `${location}, ${Math.round(100 * table.confidence[cell])} %${truth}; field ${table.fields.id[table.field[cell]]}, cell ${table.cell[cell]}`
+  const called = table.label_sets[table.called[cell]].map((label) => about.locations[label].name)
+  const call = called.length === 1 && called[0] === location ? '' : `, called ${called.join(' and ') || 'nothing'}`
+  return `${location}, ${Math.round(100 * table.confidence[cell])} %${call}${truth}; field ${table.fields.id[table.field[cell]]}, cell ${table.cell[cell]}`
 }
 
 /** The cells that pass the filters; only those in sight are in the document. */
@@ -118,7 +120,9 @@ export function Gallery({ about, table, order, look, picked, open, onOpen, onTog
                 {picked.has(cell) ? '✓' : '+'}
               </button>
               <p style={{ borderColor: about.locations[table.likeliest[cell]].colour }}>
-                <span>{about.locations[table.likeliest[cell]].short}</span>
+                <span class={table.calledBits[cell] & (1 << table.likeliest[cell]) ? '' : 'unsure'}>
+                  {about.locations[table.likeliest[cell]].short}
+                </span>
                 <b>
                   {wrong && <abbr title="not as the truth says">≠</abbr>} {Math.round(100 * table.confidence[cell])}
                 </b>

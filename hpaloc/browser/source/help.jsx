@@ -32,7 +32,8 @@ export function Help({ onClose, table }) {
       </table>
       <h2>What is shown</h2>
       <p>
-        Confidence is the probability of a cell's likeliest location. A cell agrees with the truth where that location is
+        A caption names a cell's likeliest location and its probability, the confidence; it is in italics where the location
+        stays below its threshold, so that the cell is called something else. The filter by location looks at the call. A cell agrees with the truth where that location is
         among its true ones
         {table?.truth_is === 'fields' ? '; truth here is the labels of its field, which not every cell of it need carry' : ''}. A
         cell stands out where its likeliest location is not the one that most cells of its field have. Outlines are dashed
