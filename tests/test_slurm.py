@@ -8,9 +8,8 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 from one_node_slurm import one_node_slurm, until
-from workflow_runs import ROOT, write_small_run
+from workflow_runs import ROOT, write_slurm_profile, write_small_run
 
 
 @pytest.fixture(scope="module")
@@ -19,16 +18,6 @@ def slurm(tmp_path_factory):
     settings = ["JobAcctGatherParams=OverMemoryKill", "MinJobAge=7200"]
     with one_node_slurm(tmp_path_factory.mktemp("slurm"), settings=settings, cpus=32, megabytes=200000) as slurm:
         yield slurm
-
-
-def write_profile(folder, **resources):
-    """Write the profile of a site into ``folder``: the shipped one without conda, looking at its jobs more often."""
-    profile = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())
-    del profile["software-deployment-method"]
-    profile |= {"slurm-init-seconds-before-status-checks": 2, "seconds-between-status-checks": 2, "latency-wait": 20}
-    profile["set-resources"] |= resources
-    (folder / "slurm").mkdir()
-    (folder / "slurm/config.yaml").write_text(yaml.safe_dump(profile))
 
 
 def head(folder, log, *arguments):
@@ -57,7 +46,7 @@ def story(slurm, tmp_path_factory):
     """A run of the whole chain in which everything happens that can happen to it, and what was seen."""
     folder = tmp_path_factory.mktemp("run")
     write_small_run(folder)
-    write_profile(
+    write_slurm_profile(
         folder,
         curate={"mem_mb": "100 * 20 ** (attempt - 1)"},
         explore_data={"runtime": "1 if attempt == 1 else 20"},

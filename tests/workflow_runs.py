@@ -75,3 +75,16 @@ def write_small_run(folder):
         train={"input_size": 32, "epochs": 1, "batch_size": 16},
         predict={"views": 2},
     )
+
+
+def write_slurm_profile(folder, **resources):
+    """Write a site's profile to ``folder``/slurm: the shipped one without conda, looking at its jobs more often.
+
+    ``resources`` are added to those it sets for single rules.
+    """
+    profile = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())
+    del profile["software-deployment-method"]
+    profile |= {"slurm-init-seconds-before-status-checks": 2, "seconds-between-status-checks": 2, "latency-wait": 20}
+    profile["set-resources"] |= resources
+    Path(folder, "slurm").mkdir()
+    Path(folder, "slurm/config.yaml").write_text(yaml.safe_dump(profile))
