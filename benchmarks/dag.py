@@ -158,7 +158,7 @@ def main():
         print(
             f"{arguments.fields} fields of 4 files in {arguments.shards} shards, {arguments.cores} cores\n", flush=True
         )
-        print("| | jobs | s | MB |\n|---|---|---|---|")
+        print("| | jobs | wall s | processor s | MB |\n|---|---|---|---|---|")
 
         def row(what, done, jobs):
             times = f"{done.seconds:.1f} | {done.processor:.1f}"

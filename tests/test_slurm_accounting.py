@@ -35,6 +35,6 @@ def test_jobs_are_followed_and_accounted_for(slurm, tmp_path):
         text=True,
         check=True,
     ).stdout.split()
-    # One job for the shard, segmented and tiled, and one for the table. Root's only account is guessed, or none is named.
+    # One job for the shard, segmented and tiled, and one for the table.
     assert len(rows) == 2
     assert all(row.startswith("COMPLETED|") for row in rows)
