@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from dag import copy_workflow, write_collections
@@ -12,9 +14,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
-    with one_node_slurm(tmp_path_factory.mktemp("slurm"), "dbd", cpus=16, megabytes=100000) as slurm:
-        yield slurm
+def slurm():
+    # Not below pytest's own folder, which the user of the database cannot enter.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with one_node_slurm(Path(folder), "dbd", cpus=16, megabytes=100000) as slurm:
+            yield slurm
 
 
 def test_jobs_are_followed_and_accounted_for(slurm, tmp_path):
