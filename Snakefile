@@ -26,6 +26,7 @@ include: "workflow/rules/submit.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/explore.smk"
 include: "workflow/rules/browse.smk"
+include: "workflow/rules/interpret.smk"
 include: "workflow/rules/report.smk"
 
 

@@ -115,6 +115,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
                 f"config key predict.collections: {name!r} is not among the collections "
                 f"({', '.join(filled['collections'])})"
             )
+    if filled["few_shot"]["collection"] is None:
+        filled["few_shot"]["collection"] = filled["predict"]["collections"][0]
     return filled
 
 
@@ -156,3 +158,39 @@ def check_model(config: Mapping[str, Any]) -> None:
     for name in MODEL_FILES:
         if not Path(path, name).is_file():
             raise ConfigError(f"config key model.path: {path} is no folder of a trained model ({name} is missing)")
+
+
+def check_interpretation(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a completed configuration leaves nothing to interpret, or asks for what it rules out."""
+    settings = config["interpretation"]
+    trained = config["model"]["path"] is None
+    if len(settings["held_out"]) == 1:
+        raise ConfigError("config key interpretation.held_out: one class alone cannot be told from another")
+    if settings["held_out"] and not trained:
+        raise ConfigError(
+            "config key interpretation.held_out: classes are held out of a training, and with model.path there is none"
+        )
+    if trained:
+        check_training(config)
+    elif not any(config["collections"][name]["labels"] for name in config["predict"]["collections"]):
+        raise ConfigError("config key predict.collections: interpret needs a labelled collection")
+    mixtures = settings["mixtures"]
+    if mixtures and mixtures["collection"] not in config["predict"]["collections"]:
+        raise ConfigError(
+            f"config key interpretation.mixtures.collection: {mixtures['collection']!r} is not predicted "
+            f"({', '.join(config['predict']['collections'])})"
+        )
+
+
+def check_few_shot(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a completed configuration names no table of cells, or a collection not predicted."""
+    settings = config["few_shot"]
+    if settings["table"] is None:
+        raise ConfigError("config key few_shot.table: few_shot needs a table of cells that you labelled")
+    if not Path(settings["table"]).is_file():
+        raise ConfigError(f"config key few_shot.table: no such file: {settings['table']}")
+    if settings["collection"] not in config["predict"]["collections"]:
+        raise ConfigError(
+            f"config key few_shot.collection: {settings['collection']!r} is not predicted "
+            f"({', '.join(config['predict']['collections'])})"
+        )

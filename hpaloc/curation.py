@@ -285,6 +285,29 @@ def match_truth(
     return pd.DataFrame(found, columns=["ID", "cell", "Label"])
 
 
+def read_truth(
+    cells: pd.DataFrame,
+    fields: pd.DataFrame,
+    tables: Sequence[str | os.PathLike[str]],
+    masks: str,
+    shards: Sequence[str],
+) -> pd.DataFrame:
+    """Read a collection's truth per cell and carry it over to the pipeline's cells, see ``match_truth``.
+
+    cells, fields: as ``tables.read_cells`` and ``tables.read_fields`` give them, with rle and shard; tables: CSVs with
+    ID, cell and Label; masks: pattern of the true label images with ``{id}`` and, where they lie by shard, ``{shard}``;
+    shards: the names that the column shard counts.
+    """
+    truth = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False) for path in tables], ignore_index=True)
+    shard_of = dict(zip(fields["field"], fields["shard"], strict=True))
+    paths = {
+        field: masks.format(id=field, shard=shards[shard_of[field]])
+        for field in truth["ID"].unique()
+        if field in shard_of
+    }
+    return match_truth(cells, truth, paths)
+
+
 def _assign_labels(
     cells: pd.DataFrame, mode: str, truth: pd.DataFrame | None
 ) -> tuple[list[tuple[int, ...]], np.ndarray]:

@@ -45,7 +45,7 @@ BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#8
 _LIGHT = "#BFD7EA"
 
 # A double journal column, and one that is half as wide, in inches (180 and 88 mm).
-_WIDE, _NARROW = 7.09, 3.46
+WIDE, NARROW = 7.09, 3.46
 _DPI = 200
 # Any, because the stubs of matplotlib want the keys one by one.
 _STYLE: Any = {
@@ -78,7 +78,7 @@ _STAINED = {
 
 
 @contextmanager
-def _figure(stem: Path, width: float, height: float) -> Iterator[Figure]:
+def new_figure(stem: Path, width: float, height: float) -> Iterator[Figure]:
     """Yield a figure of that size in inches; write it as stem.svg and stem.png when the block ends well."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -102,7 +102,7 @@ def label_distribution(label_sets: Sequence[Sequence[int]], stem: Path) -> None:
         if len(labels) == 1:
             alone[list(labels)] += 1
     order = np.argsort(-total, kind="stable")
-    with _figure(stem, _WIDE, 4.2) as figure:
+    with new_figure(stem, WIDE, 4.2) as figure:
         axes = figure.add_subplot()
         y = np.arange(N_CLASSES)
         axes.barh(y, alone[order], color=BLUE, label="only label of its field")
@@ -131,7 +131,7 @@ def labels_per_field(label_sets: Sequence[Sequence[int]], stem: Path) -> None:
     counts = Counter(len(labels) for labels in label_sets)
     numbers = np.arange(1, max(counts, default=1) + 1)
     heights = np.array([counts[number] for number in numbers])
-    with _figure(stem, _NARROW, 2.6) as figure:
+    with new_figure(stem, NARROW, 2.6) as figure:
         axes = figure.add_subplot()
         axes.bar(numbers, heights, color=BLUE, width=0.7)
         for number, height in zip(numbers, heights, strict=True):
@@ -161,7 +161,7 @@ def co_occurrence(label_sets: Sequence[Sequence[int]], stem: Path) -> None:
     """Draw the matrix of fields by pair of labels (figure 2b); the diagonal holds fields with that label alone."""
     counts = co_occurrence_counts(label_sets)
     shown = np.where(np.tril(np.ones_like(counts, bool)), counts, 0)
-    with _figure(stem, _WIDE, 6.6) as figure:
+    with new_figure(stem, WIDE, 6.6) as figure:
         axes = figure.add_subplot()
         image = _count_matrix(axes, shown, int(counts.max(initial=1)), size=5.5)
         axes.set_xticks(np.arange(N_CLASSES), SHORT, rotation=45, ha="right", rotation_mode="anchor")
@@ -222,7 +222,7 @@ def _shrink(image: np.ndarray, white: float, side: int) -> np.ndarray:
     return np.clip(small / white, 0, 1)
 
 
-def _scale_bar(axes: Axes, width_px: int, pixel_size: float, size: float = 7) -> None:
+def scale_bar(axes: Axes, width_px: int, pixel_size: float, size: float = 7) -> None:
     """Draw a white bar of 20 µm, or less in a small field, into the lower right corner of an image ``width_px`` wide.
 
     Bar and length have a black edge, since a cell may lie below them.
@@ -259,7 +259,7 @@ def field_channels(images: Mapping[str, np.ndarray], title: str, pixel_size: flo
     """
     white = white_levels(images)
     height, width = next(iter(images.values())).shape
-    with _figure(stem, _WIDE, 0.35 + _WIDE / 4 * height / width + 0.2) as figure:
+    with new_figure(stem, WIDE, 0.35 + WIDE / 4 * height / width + 0.2) as figure:
         for axes, colour in zip(figure.subplots(1, 4), COLOURS, strict=True):
             grey = _shrink(images[colour], white[colour], 700)
             tint = np.zeros((*grey.shape, 3), np.float32)
@@ -269,7 +269,7 @@ def field_channels(images: Mapping[str, np.ndarray], title: str, pixel_size: flo
                 # Pure blue is the darkest of the primaries to the eye.
                 tint[..., 1] = 0.35 * grey
             _picture(axes, tint, _STAINED[colour])
-        _scale_bar(axes, width, pixel_size)
+        scale_bar(axes, width, pixel_size)
         figure.suptitle(title, fontsize=8)
 
 
@@ -294,14 +294,14 @@ def location_panels(panels: Mapping[int, tuple[str, Mapping[str, np.ndarray], fl
     scale bar, since fields differ in size. A location without a field gets an empty panel that says so.
     """
     columns, rows = 5, 4
-    with _figure(stem, _WIDE, _WIDE / columns * rows * 1.13) as figure:
+    with new_figure(stem, WIDE, WIDE / columns * rows * 1.13) as figure:
         grid = figure.subplots(rows, columns).ravel()
         for axes, location in zip(grid, LOCATIONS, strict=False):
             title = location.name if len(location.name) < 24 else _broken(location.name)
             if location.index in panels:
                 name, images, pixel_size = panels[location.index]
                 _picture(axes, composite(images), title)
-                _scale_bar(axes, images["green"].shape[1], pixel_size, size=5)
+                scale_bar(axes, images["green"].shape[1], pixel_size, size=5)
                 axes.set_xlabel(_shortened(name), fontsize=5, labelpad=2)
             else:
                 _picture(axes, np.full((2, 2, 3), 0.93), title)
@@ -362,7 +362,7 @@ def explore(rows: Sequence[SheetRow], out_dir: Path) -> None:
     by_labels = sorted(rows, key=lambda row: -len(row.labels or ()))
     example = _readable(by_labels)
     if example is None:
-        with _figure(names[3], _WIDE, 1.2) as figure:
+        with new_figure(names[3], WIDE, 1.2) as figure:
             figure.text(0.5, 0.5, "no field of this collection has readable images", ha="center")
     else:
         row, images = example
@@ -380,7 +380,7 @@ def explore(rows: Sequence[SheetRow], out_dir: Path) -> None:
 
 def learning_rate(history: pd.DataFrame, stem: Path) -> None:
     """Draw the learning rate of each epoch (figure 6); history: epoch, learning_rate."""
-    with _figure(stem, _NARROW, 2.3) as figure:
+    with new_figure(stem, NARROW, 2.3) as figure:
         axes = figure.add_subplot()
         axes.plot(history["epoch"], history["learning_rate"], color=BLUE, marker="o", markersize=3.5)
         axes.set_xlabel("Epoch")
@@ -404,7 +404,7 @@ def curves(
 
     columns: column of the training part to its name in the legend (figures 7a to 7c).
     """
-    with _figure(stem, _NARROW, 2.5) as figure:
+    with new_figure(stem, NARROW, 2.5) as figure:
         axes = figure.add_subplot()
         colours = (BLUE, ORANGE) if len(columns) == 1 else (BLUE, SKY, ORANGE, "#E69F00")
         place = iter(colours)
@@ -446,7 +446,7 @@ def receptive_field(fields: Mapping[str, np.ndarray], stem: Path) -> None:
     fields: ``model.receptive_fields``. The square is the tile, the dashed one the theoretical field.
     """
     tile, theoretical = int(fields["tile"]), int(fields["theoretical"])
-    with _figure(stem, _WIDE, 2.5) as figure:
+    with new_figure(stem, WIDE, 2.5) as figure:
         panels = figure.subplots(1, 3, width_ratios=(1, 1, 1.15))
         titles = ("Back-propagated, constant weights", "Effective, trained network on cells")
         for axes, name, title in zip(panels, ("propagated", "effective"), titles, strict=False):
@@ -495,7 +495,7 @@ def confusion(counts: np.ndarray, stem: Path) -> None:
     share = counts / np.maximum(total, 1)
     n = len(kept)
     side = max(2.2, 0.29 * n)
-    with _figure(stem, min(_WIDE, side + 2.6), min(6.6, side + 1.6)) as figure:
+    with new_figure(stem, min(WIDE, side + 2.6), min(6.6, side + 1.6)) as figure:
         axes = figure.add_subplot()
         image = axes.imshow(
             np.ma.masked_where(np.broadcast_to(total == 0, share.shape), share), cmap="Blues", vmin=0, vmax=1
@@ -521,7 +521,7 @@ def confusion(counts: np.ndarray, stem: Path) -> None:
 def per_class(table: pd.DataFrame, stem: Path) -> None:
     """Draw recall and average precision of each location that occurs; table: name, n_cells, recall, ap."""
     table = table[table["n_cells"] > 0]
-    with _figure(stem, _WIDE, 0.8 + 0.24 * max(3, len(table))) as figure:
+    with new_figure(stem, WIDE, 0.8 + 0.24 * max(3, len(table))) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         y = np.arange(len(table))
         for axes, column, text, colour in (
@@ -553,7 +553,7 @@ def per_class(table: pd.DataFrame, stem: Path) -> None:
 
 def reliability(table: pd.DataFrame, ece: float | None, stem: Path) -> None:
     """Draw accuracy against confidence with the number of cells below; table as ``metrics.reliability`` makes it."""
-    with _figure(stem, _NARROW, 3.9) as figure:
+    with new_figure(stem, NARROW, 3.9) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1), gridspec_kw={"hspace": 0.12})
         width = table["high"] - table["low"]
         upper.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--", label="perfect calibration")
@@ -579,7 +579,7 @@ def pooled(table: pd.DataFrame, stem: Path) -> None:
     are pooled drop out, so each point says how many owners it stands on.
     """
     levels = [level for level in ("field", "protein") if (table["level"] == level).any()]
-    with _figure(stem, _NARROW * max(1, len(levels)), 2.9) as figure:
+    with new_figure(stem, NARROW * max(1, len(levels)), 2.9) as figure:
         for axes, level in zip(
             np.atleast_1d(figure.subplots(1, max(1, len(levels)))), levels or ["field"], strict=True
         ):
@@ -621,7 +621,7 @@ def pooled(table: pd.DataFrame, stem: Path) -> None:
 def mixtures(true: np.ndarray, found: np.ndarray, pair: Sequence[str], stem: Path) -> None:
     """Draw inferred against true fractions of a location; pair names the mixture of each point (one colour each)."""
     names = np.asarray(pair)
-    with _figure(stem, _NARROW, 3.3) as figure:
+    with new_figure(stem, NARROW, 3.3) as figure:
         axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--")
         looks = zip(dict.fromkeys(names.tolist()), _looks(), strict=False)

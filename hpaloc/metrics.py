@@ -22,6 +22,13 @@ from hpaloc.classes import N_CLASSES, NAMES, format_labels, label_matrix, parse_
 from hpaloc.files import atomic_path
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
+from hpaloc.resampling import (
+    percentile_interval,
+    replicated_accuracy,
+    resampled_groups,
+    shuffled_labels,
+    wilson_interval,
+)
 from hpaloc.tables import PROBABILITIES, write_table
 
 # The competition's detection threshold (METHOD.md, "Metric of the competition").
@@ -434,23 +441,6 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
-    """Return the 95 % interval of a proportion (Wilson 1927), which is sensible at 0 and 1 too."""
-    z = 1.959963984540054
-    share = successes / trials
-    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    # The bounds are exact at 0 and 1; the sums are not.
-    low = 0.0 if share == 0 else float(centre - half)
-    return low, 1.0 if share == 1 else float(centre + half)
-
-
-def resampled_groups(n_groups: int, replicates: int, seed: int) -> np.ndarray:
-    """Return (replicates, n_groups) float64: how often each group is drawn when n_groups are drawn with replacement."""
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=replicates).astype(np.float64)
-
-
 def _intervals(
     p: np.ndarray, labels: np.ndarray, single: np.ndarray, groups: np.ndarray, replicates: int, seed: int
 ) -> dict[str, list[float] | None]:
@@ -478,12 +468,6 @@ def _intervals(
         ap[:, index], auc[:, index] = _replicated_ranking(p[:, index], labels[:, index], group, weights)
     replicated |= {"macro_ap": _nanmean_rows(ap), "macro_auc": _nanmean_rows(auc)}
     return {name: percentile_interval(values) for name, values in replicated.items()}
-
-
-def percentile_interval(values: np.ndarray) -> list[float] | None:
-    """Return the 2.5 and 97.5 percentiles of the replicates that are defined, None where none is."""
-    values = values[np.isfinite(values)]
-    return [float(value) for value in np.percentile(values, [2.5, 97.5])] if len(values) else None
 
 
 def _nanmean_rows(values: np.ndarray) -> np.ndarray:
@@ -520,25 +504,6 @@ def _replicated_ranking(
         wrong = every - right
         auc = (wrong * (cumulated_right - right / 2)).sum(axis=1) / (n_right * (n_every - n_right))
     return ap, auc
-
-
-def replicated_accuracy(
-    right: np.ndarray, groups: np.ndarray, replicates: int = 1000, seed: int = 0
-) -> tuple[float, float] | None:
-    """Return the 95 % interval of a share of right calls by resampling whole groups; Wilson's where nothing varies.
-
-    right (n,) bool; groups (n,). None for fewer than two groups.
-    """
-    names, group = np.unique(groups, return_inverse=True)
-    if len(names) < 2:
-        return None
-    weights = resampled_groups(len(names), replicates, seed)
-    drawn = weights @ np.bincount(group, minlength=len(names))
-    values = weights @ np.bincount(group, weights=right, minlength=len(names)) / drawn
-    low, high = np.percentile(values, [2.5, 97.5])
-    if low == high:
-        return wilson_interval(float(np.mean(right)) * len(names), len(names))
-    return float(low), float(high)
 
 
 def pooled_accuracy(
@@ -919,26 +884,6 @@ def class_sorted_split(classes: np.ndarray, fraction: float = 0.075) -> np.ndarr
     validates = np.zeros(len(classes), bool)
     validates[np.argsort(classes, kind="stable")[: round(len(classes) * fraction)]] = True
     return validates
-
-
-def shuffled_labels(groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return (n,) row numbers: whose labels each row is to take, when every group takes those of another group.
-
-    Groups are passed on in one random cycle, so that no group keeps its own; rows of a group draw from the rows of
-    the group they take from. With one group alone its rows are permuted.
-    """
-    generator = np.random.default_rng(seed)
-    names, index = np.unique(groups, return_inverse=True)
-    if len(names) == 1:
-        return generator.permutation(len(groups))
-    cycle = generator.permutation(len(names))
-    giver = np.empty(len(names), int)
-    giver[cycle] = np.roll(cycle, 1)
-    order = np.argsort(index, kind="stable")
-    count = np.bincount(index)
-    start = np.cumsum(count) - count
-    wanted = giver[index]
-    return order[start[wanted] + (generator.random(len(groups)) * count[wanted]).astype(int)]
 
 
 def read_cell_truth(path: Path) -> pd.DataFrame:

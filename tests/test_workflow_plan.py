@@ -168,6 +168,32 @@ def test_a_configuration_of_ones_own_stands_alone(folder):
     assert "simulate" not in text
 
 
+def test_interpret_trains_without_the_held_out_classes(folder):
+    write_config(folder / "config.yaml", **config(interpretation={"held_out": [2, 14]}))
+    jobs, _ = planned(folder, "interpret")
+    for rule in ("study_cells", "study_networks", "study_morphology", "interpret"):
+        assert jobs[rule] == 1
+    assert jobs["held_out"] == jobs["records_held_out"] == jobs["train_held_out"] == 1
+    write_config(folder / "config.yaml", **config())
+    jobs, _ = planned(folder, "interpret")
+    assert jobs["interpret"] == 1
+    assert not {"held_out", "train_held_out", "report_zip"} & set(jobs)
+    # It is no part of the daily work.
+    assert "interpret" not in planned(folder)[0]
+
+
+def test_few_shot_needs_predictions_and_no_training(folder):
+    for name in ("model.keras", "config.json", "thresholds.json", "checksums.json"):
+        path = folder / "models" / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (folder / "few.csv").touch()
+    write_config(folder / "config.yaml", **config(model={"path": "models"}, few_shot={"table": "few.csv"}))
+    jobs, _ = planned(folder, "few_shot")
+    assert jobs["few_shot"] == jobs["predict"] == 1
+    assert not {"train", "curate", "evaluate"} & set(jobs)
+
+
 def mistakes():
     def key(changed):
         changed["train"] = {"epoch": 3}
@@ -187,6 +213,19 @@ def mistakes():
     def model(changed):
         changed["model"] = {"path": "absent"}
 
+    def held_out(changed):
+        changed["interpretation"] = {"held_out": [2]}
+
+    def mixtures(changed):
+        changed["interpretation"] = {"mixtures": {"table": "m.csv"}}
+
+    def few_shot(changed):
+        changed["few_shot"] = {"table": "few.csv"}
+
+    yield held_out, ["interpret"], "config key interpretation.held_out: one class alone cannot be told"
+    yield mixtures, ["interpret"], "config key interpretation.mixtures.collection: 'mixtures' is not predicted (test)"
+    yield few_shot, ["few_shot"], "config key few_shot.table: no such file: few.csv"
+    yield (lambda changed: None), ["few_shot"], "config key few_shot.table: few_shot needs a table of cells"
     yield key, [], "config key train: unknown key 'epoch' (did you mean epochs?)"
     yield sheet, [], "sheet absent.csv: no such file"
     yield collection, [], "config key predict.collections: 'tset' is not among the collections (test, train)"
@@ -257,6 +296,10 @@ def test_the_environments_have_the_versions_of_the_lock_file():
     for path in (ROOT / "envs").glob("*.yaml"):
         if path.stem == "hpacellseg":
             continue
+        after = path.with_suffix(".post-deploy.sh")
+        for pin in re.findall(r"\S+==\S+", after.read_text() if after.is_file() else ""):
+            name, version = pin.split("==")
+            assert locked[name.lower()] == version, f"{after.name}: {pin}"
         for entry in yaml.safe_load(path.read_text())["dependencies"]:
             for pin in entry["pip"] if isinstance(entry, dict) else [entry]:
                 if pin.startswith("python") or pin == "pip":

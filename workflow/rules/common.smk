@@ -13,6 +13,8 @@ from hpaloc.classes import COLOURS
 from hpaloc.config import (
     MODEL_FILES,
     ConfigError,
+    check_few_shot,
+    check_interpretation,
     check_model,
     check_training,
     complete,
@@ -98,6 +100,24 @@ EVALUATION_FIGURES = {
 }
 # What stands beside the collections in the folder of the cell browser; the page first.
 BROWSER_FILES = ("index.html", "browser.js", "browser.css", "LICENCES.txt")
+# What is studied of the network: labelled cells that did not train it where there are such, and what it is held against.
+STUDIED = [*SCORED, *([] if config["model"]["path"] else [TRAINING])]
+HELD_OUT = [] if config["model"]["path"] else config["interpretation"]["held_out"]
+HELD_OUT_SOURCE = "results/pretraining" if PRETRAINING else "results/dataset"
+STUDIED_MODELS = {
+    "trained": MODEL,
+    **({"shuffled_labels": "results/controls/shuffled_labels/model"} if "shuffled_labels" in CONTROLS else {}),
+    **({"held_out": "results/held_out/model"} if HELD_OUT else {}),
+}
+INTERPRETATION_FIGURES = (
+    *(f"patches_{layer}" for layer in ("stem", "stage_1", "stage_2", "stage_3", "stage_4")),
+    "planar",
+    "separation",
+    "units",
+    "activation_maps",
+    "few_shot",
+)
+FEW_SHOT = config["few_shot"]["collection"]
 TRUE_LABELS = config["curation"]["labels"] == "cells"
 # A GPU is asked for unless the configuration rules it out; where no limit is set, a local run ignores the request.
 GPU = {} if config["train"]["gpu"] == "none" else {"gpu": 1}
@@ -238,3 +258,67 @@ def predict_only_outputs(wildcards):
     """Return the final files of a prediction once it is known that there is a model to predict with."""
     check_model(config)
     return predict_outputs(wildcards)
+
+
+def study_files(collection):
+    """Return the files of a studied collection, each list in the order of its shards; tiles by colour."""
+    return {
+        "manifests": of_shards("results/sheet/{collection}/{shard}.csv", collection),
+        "cells": of_shards("results/cells/{collection}/{shard}.parquet", collection),
+        "fields": of_shards("results/cells/{collection}/{shard}.fields.parquet", collection),
+        "segmentation": of_shards("results/segmentation/{collection}/{shard}", collection),
+        "tiles": {
+            colour: of_shards(f"results/tiles/{{collection}}/{{shard}}/{colour}.tfrecord", collection)
+            for colour in COLOURS
+        },
+        "shards": SHARDS.get(collection, []),
+        "simulated": simulated_shards(collection) if collection in COLLECTIONS else [],
+    }
+
+
+def of_study(*kinds):
+    """Return the input function of the files of these kinds of all studied collections."""
+
+    def inputs(wildcards):
+        check_interpretation(config)
+        found = []
+        for name in STUDIED:
+            files = study_files(name)
+            for kind in kinds:
+                if kind == "tiles":
+                    found += [path for of_colour in files[kind].values() for path in of_colour]
+                else:
+                    found += files[kind]
+        return found
+
+    return inputs
+
+
+def to_study(wildcards):
+    """Return the tables from which the cells to study are chosen."""
+    check_interpretation(config)
+    return {
+        "files": of_study("cells", "fields")(wildcards),
+        "truth": [path for name in SCORED for path in truth_files(name)],
+        "examples": [] if config["model"]["path"] else ["results/dataset/examples.parquet"],
+    }
+
+
+def mixture_files(wildcards):
+    """Return the pooled calls and the known fractions of the mixed fields, where there are such."""
+    mixtures = config["interpretation"]["mixtures"]
+    if not mixtures:
+        return []
+    check_interpretation(config)
+    name = mixtures["collection"]
+    table = mixtures["table"].replace("{root}", COLLECTIONS[name]["root"])
+    return [f"results/predictions/{name}/fields.parquet", table]
+
+
+def few_shot_inputs(wildcards):
+    """Return the labelled cells and the embeddings of the collection whose cells are to be labelled."""
+    check_few_shot(config)
+    return {
+        "table": config["few_shot"]["table"],
+        "predictions": of_shards("results/predictions/{collection}/shards/{shard}.parquet", FEW_SHOT),
+    }

@@ -113,3 +113,8 @@ if PRETRAINING:
 if CONTROLS:
 
     include: "controls.smk"
+
+
+if HELD_OUT:
+
+    include: "held_out.smk"

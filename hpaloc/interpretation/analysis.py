@@ -1,0 +1,214 @@
+"""From what the networks answered to tables, claims and what the figures show."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hpaloc.classes import N_CLASSES, NAMES
+from hpaloc.files import atomic_path
+from hpaloc.interpretation.claims import (
+    Claim,
+    cell_claims,
+    few_shot_claim,
+    layer_claims,
+    mixture_claim,
+    unit_claims,
+    write_claims,
+)
+from hpaloc.interpretation.few_shot import few_shot_curves
+from hpaloc.interpretation.separation import planar_maps, separation
+from hpaloc.interpretation.studied import chosen_cells
+from hpaloc.interpretation.units import describe_units
+from hpaloc.progress import log, track
+
+DEEPEST = "embedding"
+# The learner and number of examples a class by which the transfer is judged, or the nearest number that was asked for.
+JUDGED_LEARNER, JUDGED_EXAMPLES = "logistic_regression", 10
+
+
+def labelled_predictions(cells: pd.DataFrame, predictions: Mapping[str, Path]) -> pd.DataFrame:
+    """Return the predictions of collections with label (-1 where it is not one location) and group of each cell.
+
+    cells: a table STUDIED; predictions: collection to its cells.parquet. Fields without a labelled cell are left out.
+    """
+    parts = []
+    for name, path in predictions.items():
+        table = pd.read_parquet(path, columns=["field", "cell", *(f"p_{index}" for index in range(N_CLASSES))])
+        own = cells[cells["collection"] == name]
+        table = table.merge(own[["field", "cell", "label"]], on=["field", "cell"], how="left")
+        table["label"] = table["label"].fillna(-1).astype(int)
+        table["group"] = table["field"].map(own.drop_duplicates("field").set_index("field")["group"])
+        parts.append(table.dropna(subset="group"))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def mixture_scores(fields: pd.DataFrame, mixtures: pd.DataFrame, seed: int) -> dict[str, float]:
+    """Return how found fractions of mixed locations agree with the known ones, and with those of other fields.
+
+    fields: field, fraction_0..fraction_18 (``pooling.aggregate``); mixtures: ID, label_a, fraction_a, label_b,
+    fraction_b, one row a field. Returns correlation and mean_absolute_error over fields of the fraction of label_a
+    among the two, and the means of both over 200 shuffles of fields as shuffled_…. A field without cells counts as half
+    and half. Raises ValueError naming a field that is not among the predictions.
+    """
+    row = pd.Index(fields["field"]).get_indexer(pd.Index(mixtures["ID"].astype(str)))
+    if (row < 0).any():
+        raise ValueError(f"interpretation.mixtures: field {mixtures['ID'].iloc[int(row.argmin())]} is not predicted")
+    fractions = np.nan_to_num(fields[[f"fraction_{index}" for index in range(N_CLASSES)]].to_numpy(float))[row]
+    at = np.arange(len(row))
+    a, b = (fractions[at, mixtures[f"label_{side}"].to_numpy(int)] for side in "ab")
+    found = np.divide(a, a + b, out=np.full(len(a), 0.5), where=a + b > 0)
+    true = (mixtures["fraction_a"] / (mixtures["fraction_a"] + mixtures["fraction_b"])).to_numpy(float)
+    generator = np.random.default_rng(seed)
+    others = [generator.permutation(true) for _ in range(200)]
+
+    def agreement(known: np.ndarray) -> tuple[float, float]:
+        varies = found.std() > 0 and known.std() > 0
+        return float(np.corrcoef(found, known)[0, 1]) if varies else 0.0, float(np.abs(found - known).mean())
+
+    correlation, error = agreement(true)
+    chance = np.mean([agreement(other) for other in others], axis=0)
+    return {
+        "correlation": correlation,
+        "mean_absolute_error": error,
+        "shuffled_correlation": float(chance[0]),
+        "shuffled_mean_absolute_error": float(chance[1]),
+    }
+
+
+def few_shot_spaces(
+    features: Mapping[str, np.ndarray], morphology: np.ndarray, random_layer: str, rows: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the spaces of the few-shot experiment: network, CellProfiler and random, each (n, d).
+
+    The first is the embedding of the network that did not see the classes or, where there is none, of the network, the
+    last the best layer with random weights.
+    """
+    network = "held_out" if f"held_out/{DEEPEST}" in features else "trained"
+    return {
+        "network": features[f"{network}/{DEEPEST}"][rows],
+        "CellProfiler": morphology[rows],
+        "random": features[f"random/{random_layer}"][rows],
+    }
+
+
+def interpret(
+    cells: pd.DataFrame,
+    network: Path,
+    morphology: pd.DataFrame,
+    predictions: Mapping[str, Path],
+    out: Path,
+    settings: Mapping[str, Any],
+    seed: int,
+    mixtures: Mapping[str, float] | None = None,
+    processes: int = 1,
+) -> list[Claim]:
+    """Analyse what the networks answered and write tables and claims into ``out``.
+
+    cells: a table STUDIED; network: the folder of ``study.study_networks``; morphology: CellProfiler features of the
+    chosen cells, in their order; predictions: the cells.parquet of the collections that can be scored; settings: the
+    config's section ``interpretation``; mixtures: ``mixture_scores``, or None. Writes separation.csv,
+    neighbours.parquet, planar.parquet, units.parquet, unit_layers.csv, few_shot.csv, claims.md and claims.json, and
+    returns the claims.
+    """
+    chosen = chosen_cells(cells)
+    with np.load(network / "features.npz") as stored:
+        features = {name: stored[name] for name in stored.files}
+    with np.load(network / "kernels.npz") as stored:
+        kernels = {name: stored[name] for name in stored.files}
+    mapped = np.flatnonzero(chosen["mapped"])
+    labels, groups = chosen["label"].to_numpy()[mapped], chosen["group"].to_numpy(str)[mapped]
+    seen = bool(chosen["seen"].to_numpy()[mapped].any())
+    described = morphology.to_numpy(float)
+
+    spaces = {
+        (name.split("/")[0], name.split("/")[1]): values[mapped]
+        for name, values in features.items()
+        if not name.startswith("held_out/")
+    }
+    scores, singles = separation({**spaces, ("CellProfiler", ""): described[mapped]}, labels, groups, seed)
+    layers = [layer for name, layer in spaces if name == "trained"]
+    planar = []
+    for layer in track(layers, what="layers mapped in two dimensions"):
+        for method, places in planar_maps(spaces["trained", layer], seed).items():
+            planar.append(
+                chosen.loc[mapped, ["collection", "field", "cell", "label"]].assign(
+                    layer=layer, method=method, x=places[:, 0], y=places[:, 1]
+                )
+            )
+
+    table = morphology.iloc[mapped].reset_index(drop=True)
+    units, unit_layers = [], []
+    for name in dict.fromkeys(name for name, _ in spaces):
+        answers = {layer: spaces[name, layer] for layer in layers}
+        log.info("units of the network %s", name)
+        found = describe_units(answers, table, labels, groups, settings["permutations"], seed)
+        units.append(found.units.assign(network=name))
+        unit_layers.append(found.layers.assign(network=name))
+    of_layers = pd.concat(unit_layers, ignore_index=True)
+
+    knn = scores[(scores["network"] == "random") & (scores["score"] == "knn_accuracy")].set_index("layer")["value"]
+    random_layer = str(knn.idxmax()) if knn.notna().any() else layers[0]
+    rows = np.flatnonzero(chosen["few_shot"])
+    curves = few_shot_curves(
+        few_shot_spaces(features, described, random_layer, rows),
+        chosen["label"].to_numpy()[rows],
+        chosen["group"].to_numpy(str)[rows],
+        settings["examples"],
+        settings["draws"],
+        seed,
+        processes,
+    )
+    unseen = [NAMES[label] for label in settings["held_out"]] if f"held_out/{DEEPEST}" in features else []
+    judged = min(settings["examples"], key=lambda number: abs(number - JUDGED_EXAMPLES))
+    claims = [
+        *cell_claims(labelled_predictions(cells, predictions), seed),
+        *layer_claims(scores, singles, groups, kernels, DEEPEST, seen, seed),
+        *unit_claims(of_layers, seen),
+        few_shot_claim(curves, unseen, JUDGED_LEARNER, judged),
+        mixture_claim(mixtures),
+    ]
+    for name, written in (
+        ("separation", scores),
+        ("unit_layers", of_layers),
+        ("few_shot", curves),
+    ):
+        with atomic_path(out / f"{name}.csv") as temporary:
+            written.to_csv(temporary, index=False, float_format="%.6g")
+    for name, written in (
+        ("neighbours", singles),
+        ("planar", pd.concat(planar, ignore_index=True)),
+        ("units", pd.concat(units, ignore_index=True)),
+    ):
+        with atomic_path(out / f"{name}.parquet") as temporary:
+            written.to_parquet(temporary, index=False)
+    write_claims(claims, out, _notes(chosen, mapped, rows, groups, seen, unseen, random_layer))
+    return claims
+
+
+def _notes(
+    chosen: pd.DataFrame,
+    mapped: np.ndarray,
+    few_shot: np.ndarray,
+    groups: np.ndarray,
+    seen: bool,
+    unseen: Sequence[str],
+    random_layer: str,
+) -> list[str]:
+    """Return what was studied, in sentences."""
+    collections = ", ".join(sorted(chosen.loc[mapped, "collection"].unique()))
+    return [
+        f"{len(mapped)} random cells of one known location, of {len(np.unique(groups))} groups (antibodies or "
+        f"near-duplicates where known, else fields) of {collections}; "
+        + ("these cells trained the network." if seen else "none of them trained the network."),
+        "Neighbours, intervals and shuffles go by group: cells of one field share stain and light.",
+        f"Few-shot experiment: {len(few_shot)} cells; "
+        + (
+            f"{', '.join(unseen)} were left out of a training of their own."
+            if unseen
+            else "the network was trained on these classes."
+        )
+        + f" Random-weight features are those of their best layer, {random_layer}.",
+    ]

@@ -1,0 +1,119 @@
+"""Which cells are studied, with the label, the group and the origin of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from hpaloc.classes import NAMES, parse_labels
+from hpaloc.curation import group_fields
+from hpaloc.progress import log
+from hpaloc.tfrecord import cell_key
+
+# Cells of a class beyond this many tell a few-shot experiment nothing more.
+FEW_SHOT_CELLS = 120
+
+
+class StudyError(ValueError):
+    """The cells do not allow what is asked of them; the message says what is lacking."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The cells of a collection that may be studied.
+
+    cells, fields: its tables as ``tables.read_cells`` and ``tables.read_fields`` give them; truth: ID, cell, Label per
+    cell with the ids of ``cells``, or None; examples: the table of ``curation.curate`` where the collection trained the
+    network, else None.
+    """
+
+    collection: str
+    cells: pd.DataFrame
+    fields: pd.DataFrame
+    truth: pd.DataFrame | None = None
+    examples: pd.DataFrame | None = None
+
+
+def labelled_cells(source: Source) -> pd.DataFrame:
+    """Return the cells of a source that have one known location: field, cell, key, shard, row, label, seen.
+
+    Of a collection that trained the network these are its real examples, seen where their part is train; of another
+    the cells whose truth is one location or, without truth, whose field has one label.
+    """
+    if source.examples is not None:
+        examples = source.examples
+        kept = examples[(examples["copy"] == 0) & (examples["origin"] != "synthetic")]
+        texts = kept["labels"]
+        seen = (kept["part"] == "train").to_numpy()
+    else:
+        kept = source.cells
+        if source.truth is not None:
+            known = pd.MultiIndex.from_arrays([source.truth["ID"], source.truth["cell"].astype(int)])
+            wanted = pd.MultiIndex.from_arrays([kept["field"], kept["cell"].astype(int)])
+            texts = pd.Series(source.truth["Label"].to_numpy(), known).reindex(wanted).fillna("")
+        else:
+            texts = kept["labels"].fillna("")
+        seen = np.zeros(len(kept), bool)
+    sets = {text: parse_labels(text) if text else () for text in texts.unique()}
+    label = np.array([sets[text][0] if len(sets[text]) == 1 else -1 for text in texts], np.int32)
+    table = kept[["field", "cell", "shard", "row"]].assign(label=label, seen=seen)
+    return table[label >= 0].reset_index(drop=True)
+
+
+def choose_cells(sources: Sequence[Source], n_cells: int, held_out: Sequence[int], seed: int) -> pd.DataFrame:
+    """Choose the cells to study among all labelled ones; a table STUDIED, sorted by collection, shard and row.
+
+    ``mapped`` are ``n_cells`` random cells, of those that did not train the network where there are such. ``few_shot``
+    are the cells of the ``held_out`` classes (indices) from every source, or, where none is held out, of all classes
+    among the cells that may be mapped; at most 120 a class. Groups are antibodies and near-duplicates where these are
+    known, else fields. Raises StudyError where there is no labelled cell, or none of a class held out.
+    """
+    parts = [labelled_cells(source).assign(collection=source.collection) for source in sources]
+    cells = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    if cells.empty:
+        raise StudyError("there is no cell with one known location to study")
+    readable = [source.fields[source.fields["status"] == "ok"] for source in sources]
+    named = [
+        table.assign(field=source.collection + "/" + table["field"])
+        for source, table in zip(sources, readable, strict=True)
+    ]
+    fields = pd.concat(named, ignore_index=True)
+    groups, summary = group_fields(fields, ("antibody", "duplicates"))
+    group_of = dict(zip(fields["field"], groups, strict=True))
+    cells["group"] = [
+        group_of[f"{name}/{field}"] for name, field in zip(cells["collection"], cells["field"], strict=True)
+    ]
+    generator = np.random.default_rng(seed)
+    candidates = np.flatnonzero(~cells["seen"]) if not cells["seen"].all() else np.arange(len(cells))
+    mapped = np.zeros(len(cells), bool)
+    mapped[generator.permutation(candidates)[:n_cells]] = True
+    few_shot = np.zeros(len(cells), bool)
+    of_class = cells["label"].to_numpy()
+    pool = np.arange(len(cells)) if len(held_out) else candidates
+    for label in held_out or np.unique(of_class[pool]):
+        members = pool[of_class[pool] == label]
+        if not len(members):
+            raise StudyError(f"interpretation.held_out: there is no cell of the class {label} ({NAMES[label]})")
+        few_shot[generator.permutation(members)[:FEW_SHOT_CELLS]] = True
+    cells = cells.assign(mapped=mapped, few_shot=few_shot)
+    log.info(
+        "%d cells of one known location, %d of them seen in training; groups by %s; %d mapped, %d for the few-shot "
+        "experiment",
+        *(len(cells), int(cells["seen"].sum()), " and ".join(summary["group_by"]), mapped.sum(), few_shot.sum()),
+    )
+    cells["key"] = [cell_key(field, int(cell)) for field, cell in zip(cells["field"], cells["cell"], strict=True)]
+    return cells.sort_values(["collection", "shard", "row"], ignore_index=True)
+
+
+def without_classes(examples: pd.DataFrame, held_out: Sequence[int]) -> pd.DataFrame:
+    """Return the examples (``curation.curate``) that carry none of the ``held_out`` classes (indices).
+
+    Raises StudyError where nothing is left to train on.
+    """
+    held = examples[[f"label_{label}" for label in held_out]].to_numpy().any(axis=1)
+    kept = examples[~held].reset_index(drop=True)
+    if not (kept["part"] == "train").any():
+        raise StudyError("interpretation.held_out: no training example is left without these classes")
+    log.info("%d of %d examples are of classes held out", int(held.sum()), len(examples))
+    return kept

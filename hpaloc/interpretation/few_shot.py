@@ -1,0 +1,332 @@
+"""Learning new locations from a few cells: the experiment on classes held out, and the tool for one's own cells."""
+
+import csv
+import json
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from hpaloc.files import atomic_path
+from hpaloc.progress import log, track
+from hpaloc.resampling import replicated_accuracy, wilson_interval
+from hpaloc.tables import write_table
+
+LEARNERS = ("logistic_regression", "knn", "random_forest")
+# Share of a class's groups that gives examples in a draw; the cells of the others are told.
+EXAMPLE_SHARE = 0.5
+FEW_SHOT_COLUMNS = ["features", "learner", "examples", "draw", "used", "n_cells", "balanced_accuracy"]
+_TREES, _NEIGHBOURS, _FOLDS = 100, 5, 5
+
+
+class FewShotError(ValueError):
+    """The table of examples cannot be learned from; the message names its row, field, cell or label."""
+
+
+def learner(name: str, fewest: int, seed: int) -> BaseEstimator:
+    """Return an unfitted learner of LEARNERS for classes of at least ``fewest`` examples, features standardised.
+
+    Raises ValueError for another name.
+    """
+    if name == "logistic_regression":
+        model: BaseEstimator = LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000)
+    elif name == "knn":
+        model = KNeighborsClassifier(min(_NEIGHBOURS, fewest), weights="distance")
+    elif name == "random_forest":
+        model = RandomForestClassifier(_TREES, class_weight="balanced", random_state=seed, n_jobs=1)
+    else:
+        raise ValueError(f"unknown learner {name!r}, not one of {', '.join(LEARNERS)}")
+    return make_pipeline(StandardScaler(), model)
+
+
+def draw_examples(
+    labels: np.ndarray, groups: np.ndarray, number: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw ``number`` example cells a class and the cells to tell: two arrays of row numbers.
+
+    Half of each class's groups (at least one, at most all but one) give examples, all cells of the groups that give
+    none to any class are told: no cell is told by examples of its own field. A class with fewer cells in its groups
+    gives all.
+    """
+    classes = np.unique(labels)
+    giving: set[Any] = set()
+    for label in classes:
+        own = generator.permutation(np.unique(groups[labels == label]))
+        giving |= set(own[: min(max(1, round(EXAMPLE_SHARE * len(own))), len(own) - 1)].tolist())
+    gives = np.isin(groups, list(giving))
+    examples = [generator.permutation(np.flatnonzero(gives & (labels == label)))[:number] for label in classes]
+    return np.concatenate(examples), np.flatnonzero(~gives)
+
+
+def few_shot_curves(
+    spaces: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    groups: np.ndarray,
+    numbers: Sequence[int],
+    draws: int,
+    seed: int,
+    processes: int = 1,
+) -> pd.DataFrame:
+    """Measure how well classes are told from 1, 2, 5 … examples each, in several spaces of features.
+
+    spaces: name to features (n, d) of the same cells; labels, groups (n,). All spaces and learners meet the same draws.
+    Returns a row for each draw: features, learner, examples (asked a class), draw, used (examples in all), n_cells
+    (told), balanced_accuracy, the mean over classes of the share told right. Classes that fewer than two groups hold
+    are left out; the table is empty where fewer than two classes are left.
+    """
+    held = pd.Series(groups).groupby(labels).nunique()
+    kept = np.isin(labels, held.index[held > 1])
+    if len(held[held > 1]) < 2:
+        log.warning("fewer than two classes are held by two groups: there is no few-shot experiment")
+        return pd.DataFrame(columns=FEW_SHOT_COLUMNS)
+    for label in held.index[held < 2]:
+        log.warning("class %s is held by one group alone and left out of the few-shot experiment", label)
+    labels, groups = labels[kept], groups[kept]
+    spaces = {name: np.nan_to_num(features[kept].astype(np.float64)) for name, features in spaces.items()}
+    generator = np.random.default_rng(seed)
+    drawn = [
+        (number, draw, *draw_examples(labels, groups, number, generator)) for number in numbers for draw in range(draws)
+    ]
+    jobs = (delayed(_told)(spaces, labels, examples, told, seed) for _, _, examples, told in drawn)
+    found = Parallel(processes, return_as="generator")(jobs)
+    rows = [
+        (space, name, number, draw, len(examples), len(told), balanced)
+        for (number, draw, examples, told), scores in zip(drawn, track(found, len(drawn), "draws"), strict=True)
+        for (space, name), balanced in scores.items()
+    ]
+    return pd.DataFrame(rows, columns=FEW_SHOT_COLUMNS)
+
+
+def _told(
+    spaces: Mapping[str, np.ndarray], labels: np.ndarray, examples: np.ndarray, told: np.ndarray, seed: int
+) -> dict[tuple[str, str], float]:
+    """Return the balanced accuracy of every learner in every space for one draw."""
+    true = labels[told]
+    fewest = int(np.bincount(np.unique(labels[examples], return_inverse=True)[1]).min())
+    scores = {}
+    for space, features in spaces.items():
+        for name in LEARNERS:
+            model = learner(name, fewest, seed).fit(features[examples], labels[examples])
+            right = model.predict(features[told]) == true
+            scores[space, name] = float(np.mean([right[true == label].mean() for label in np.unique(true)]))
+    return scores
+
+
+def summarise_curves(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and 95 % range over draws (low, high) of each learner, features and number of examples."""
+    grouped = curves.groupby(["features", "learner", "examples"], sort=False)["balanced_accuracy"]
+    table = pd.DataFrame({"mean": grouped.mean(), "low": grouped.quantile(0.025), "high": grouped.quantile(0.975)})
+    return table.reset_index()
+
+
+def read_examples(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a table of labelled cells, CSV with the columns field, cell and label (free text).
+
+    Returns field str, cell int, label str. Raises FewShotError naming file and line of a missing column, a cell that is
+    no positive integer, an empty label or a cell that stands twice.
+    """
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        for column in ("field", "cell", "label"):
+            if column not in (reader.fieldnames or []):
+                raise FewShotError(f"{path}: has no column {column}")
+        rows: list[tuple[str, int, str]] = []
+        seen: set[tuple[str, int]] = set()
+        for line, row in enumerate(reader, start=2):
+            field, cell, label = ((row[column] or "").strip() for column in ("field", "cell", "label"))
+            if not (cell.isascii() and cell.isdigit() and int(cell) > 0):
+                raise FewShotError(f"{path}, line {line}: cell {cell!r} is no positive integer")
+            if not label:
+                raise FewShotError(f"{path}, line {line}: cell {cell} of field {field} has no label")
+            if (field, int(cell)) in seen:
+                raise FewShotError(f"{path}, line {line}: cell {cell} of field {field} stands twice")
+            seen.add((field, int(cell)))
+            rows.append((field, int(cell), label))
+    return pd.DataFrame(rows, columns=["field", "cell", "label"])
+
+
+def example_rows(examples: pd.DataFrame, cells: pd.DataFrame) -> np.ndarray:
+    """Return the row of ``cells`` (field, cell) that each example is, (n,) int.
+
+    Raises FewShotError naming an unknown field or cell, and where there are not two labels of two examples each.
+    """
+    index = pd.MultiIndex.from_arrays([cells["field"], cells["cell"].astype(int)])
+    rows = index.get_indexer(pd.MultiIndex.from_frame(examples[["field", "cell"]]))
+    for place in np.flatnonzero(rows < 0):
+        field, cell = examples.iloc[place][["field", "cell"]]
+        of_field = cells.loc[cells["field"] == field, "cell"]
+        if of_field.empty:
+            raise FewShotError(f"few_shot.table: there is no field {field!r} among the predictions")
+        raise FewShotError(
+            f"few_shot.table: field {field} has no cell {cell}; its {len(of_field)} cells are numbered "
+            f"{of_field.min()} to {of_field.max()}"
+        )
+    counts = examples["label"].value_counts()
+    if len(counts) < 2:
+        raise FewShotError(f"few_shot.table: at least two labels are needed to choose from, found {len(counts)}")
+    if counts.min() < 2:
+        raise FewShotError(f"few_shot.table: the label {counts.idxmin()!r} has one example alone; give it a second")
+    return rows
+
+
+def cross_validated(
+    features: np.ndarray, labels: np.ndarray, fields: np.ndarray, name: str, seed: int
+) -> dict[str, Any]:
+    """Tell every example by a learner that has seen no example of its field, and return how often that is right.
+
+    features (n, d), labels, fields (n,). Returns accuracy, low, high (95 % interval, whole fields resampled), n (the
+    examples told), by_label, and ``by``: ``field`` where at least two labels have examples in two fields, so that
+    learners trained on other fields know them; else ``cell``, examples of one field on both sides, which flatters.
+    """
+    spread = pd.Series(fields).groupby(labels).nunique()
+    across = bool((spread > 1).sum() >= 2)
+    owners = fields if across else np.arange(len(labels))
+    folds = min(_FOLDS, len(np.unique(owners)), int(np.unique(labels, return_counts=True)[1].max()))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    called = np.full(len(labels), None, object)
+    with warnings.catch_warnings():
+        # That a label is rarer than there are folds is said of many tables of few examples, and seen to below.
+        warnings.simplefilter("ignore", UserWarning)
+        parts = list(splitter.split(features, labels, owners))
+    for known, asked in parts:
+        present, counts = np.unique(labels[known], return_counts=True)
+        if len(present) < 2:
+            continue
+        # A label that these examples do not have cannot be told, and is not asked.
+        asked = asked[np.isin(labels[asked], present)]
+        if len(asked):
+            model = learner(name, int(counts.min()), seed).fit(features[known], labels[known])
+            called[asked] = model.predict(features[asked])
+    told = np.array([call is not None for call in called])
+    right = called[told] == labels[told]
+    result: dict[str, Any] = {"by": "field" if across else "cell", "n": int(told.sum())}
+    if not told.any():
+        return result | {"accuracy": None, "low": None, "high": None, "by_label": {}}
+    low, high = replicated_accuracy(right, fields[told], seed=seed) or wilson_interval(float(right.sum()), len(right))
+    by_label = {str(label): float(right[labels[told] == label].mean()) for label in np.unique(labels[told])}
+    return result | {"accuracy": float(right.mean()), "low": low, "high": high, "by_label": by_label}
+
+
+def label_cells(
+    cells: pd.DataFrame, features: np.ndarray, examples: pd.DataFrame, name: str, seed: int
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Give every cell one of the examples' labels, by a learner on frozen features.
+
+    cells: field, cell (n rows); features (n, d); examples as ``read_examples`` gives them; name of LEARNERS. Returns
+    field, cell, label, given (whether it was an example), probability (of the label), p_<label> for each label,
+    similarity (cosine of its standardised features with those of the nearest example of its label: low where the cell
+    is like none), and a summary with the counts and the cross-validated accuracy. Raises FewShotError, see
+    ``example_rows``.
+    """
+    rows = example_rows(examples, cells)
+    labels = examples["label"].to_numpy(str)
+    names, counts = np.unique(labels, return_counts=True)
+    features = np.nan_to_num(np.asarray(features, np.float64))
+    fields = examples["field"].to_numpy(str)
+    checked = cross_validated(features[rows], labels, fields, name, seed)
+    model = learner(name, int(counts.min()), seed)
+    assert isinstance(model, Pipeline)
+    model.fit(features[rows], labels)
+    probabilities = model.predict_proba(features)
+    best = probabilities.argmax(axis=1)
+    # The scale of all cells, not of the few examples, says what is alike.
+    scaled = StandardScaler().fit_transform(features)
+    scaled /= np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-12)
+    alike = np.stack([(scaled @ scaled[rows[labels == label]].T).max(axis=1) for label in names], axis=1)
+    table = cells[["field", "cell"]].assign(label=names[best], given=False)
+    table.loc[table.index[rows], "given"] = True
+    table.loc[table.index[rows], "label"] = labels
+    place = np.searchsorted(names, table["label"].to_numpy(str))
+    at = np.arange(len(table))
+    table["probability"] = probabilities[at, place].astype(np.float32)
+    table["similarity"] = alike[at, place].astype(np.float32)
+    for index, label in enumerate(names):
+        table[f"p_{label}"] = probabilities[:, index].astype(np.float32)
+    summary = {
+        "learner": name,
+        "cells": len(table),
+        "examples": dict(zip(names.tolist(), counts.tolist(), strict=True)),
+        "fields_of_examples": {label: len(np.unique(fields[labels == label])) for label in names},
+        "labelled": table.loc[~table["given"], "label"].value_counts().to_dict(),
+        "cross_validation": checked,
+    }
+    return table, summary
+
+
+def summary_page(summary: Mapping[str, Any], collection: str, model: str) -> str:
+    """Return the Markdown page that says what was learned from which examples, and how sure it is."""
+    checked = summary["cross_validation"]
+    if checked["accuracy"] is None:
+        sure = "No example could be told by the others: nothing is known of how sure these labels are."
+    else:
+        sure = (
+            f"Examples told by a learner that saw none of their {checked['by']}: {checked['accuracy']:.2f} of "
+            f"{checked['n']} right (95 % interval {checked['low']:.2f} to {checked['high']:.2f})."
+        )
+    if checked["by"] == "cell":
+        sure += (
+            " Examples of one field are on both sides of this, since fewer than two labels have examples in two "
+            "fields: take it as an upper bound, and label cells of further fields to know."
+        )
+    lines = [
+        f"| {label} | {count} | {summary['fields_of_examples'][label]} | "
+        + (f"{checked['by_label'][label]:.2f}" if label in checked["by_label"] else "not told")
+        + f" | {summary['labelled'].get(label, 0)} |"
+        for label, count in summary["examples"].items()
+    ]
+    return "\n".join(
+        [
+            f"# Labels from a few cells: {collection}",
+            "",
+            f"{summary['learner'].replace('_', ' ').capitalize()} on the frozen embeddings of {model}.",
+            "",
+            sure,
+            "",
+            "| label | examples | their fields | right when told | other cells that got it |",
+            "|---|---|---|---|---|",
+            *lines,
+            "",
+            "Every cell gets one of these labels, also one that shows something else: `probability` only chooses among "
+            "them. `similarity` to the nearest example is low for such cells; sort by it before trusting a label.",
+            "",
+        ]
+    )
+
+
+def read_embeddings(paths: Sequence[str | os.PathLike[str]]) -> tuple[pd.DataFrame, np.ndarray]:
+    """Read the cells (field, cell) and embeddings (n, d) float32 of a collection's shards of predictions."""
+    cells, parts = [], []
+    for path in paths:
+        table = pq.read_table(Path(path), columns=["field", "cell", "embedding"])
+        column = table["embedding"].combine_chunks()
+        cells.append(table.select(["field", "cell"]).to_pandas())
+        flat = column.flatten().to_numpy(zero_copy_only=False)
+        parts.append(flat.reshape(-1, column.type.list_size).astype(np.float32))
+    return pd.concat(cells, ignore_index=True), np.concatenate(parts)
+
+
+def write_labels(labelled: pd.DataFrame, summary: Mapping[str, Any], collection: str, model: str, folder: Path) -> None:
+    """Write what ``label_cells`` gives as cells.parquet, cells.csv, summary.json and README.md into ``folder``."""
+    write_table(
+        folder / "cells.parquet", pa.Table.from_pandas(labelled, preserve_index=False).replace_schema_metadata()
+    )
+    with atomic_path(folder / "cells.csv") as temporary:
+        labelled.to_csv(temporary, index=False, float_format="%.4g")
+    with atomic_path(folder / "summary.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with atomic_path(folder / "README.md") as temporary:
+        temporary.write_text(summary_page(summary, collection, model), encoding="utf-8")

@@ -1,0 +1,159 @@
+"""CellProfiler's features of single cells, by cp-measure: the descriptors that networks are held against."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from cp_measure.bulk import get_core_measurements, get_correlation_measurements
+
+from hpaloc.classes import COLOURS
+from hpaloc.images import read_field
+from hpaloc.masks import mask_path, read_mask
+from hpaloc.progress import track
+from hpaloc.sheet import ManifestRow, read_manifest
+from hpaloc.tables import read_fields
+
+# Fields of finer pixels are measured at this size, µm: textures and granularity count in pixels, and must mean the same
+# in every field. A cell is then about 100 px wide, more than a network sees of it at 64 px and less than at 224.
+PIXEL_SIZE = 0.24
+SHAPE = ("sizeshape", "feret")
+OF_EVERY_COLOUR = ("intensity", "texture")
+OF_THE_PROTEIN = ("radial_distribution", "granularity")
+CORRELATION = ("pearson", "manders_fold", "rwc")
+# Where in the field a cell lies says nothing of it.
+_PLACES = ("Location", "Center", "BoundingBox")
+
+
+def measure_cells(
+    images: Mapping[str, np.ndarray],
+    cells: np.ndarray,
+    ids: Sequence[int],
+    levels: Mapping[str, float],
+    pixel_size: float,
+) -> pd.DataFrame:
+    """Measure cells of a field as CellProfiler does: size and shape, intensity, texture, radial distribution,
+    granularity, correlation of the protein with the other stains.
+
+    images: {colour: (H, W)}; cells: (H, W) label image; ids: the cells wanted; levels: white level of each colour, the
+    intensity that counts as 1, as in the tiles; pixel_size in µm. Returns one row a cell in the order of ``ids``, a
+    column a feature (float64, nan where it is not defined); textures are means over the four directions. Radial
+    distribution, granularity and correlation are those of the protein (green). Raises ValueError naming a cell that is
+    not in the label image.
+    """
+    scale = min(1.0, pixel_size / PIXEL_SIZE)
+    size = tuple(max(1, round(edge * scale)) for edge in cells.shape[::-1])
+    renumbered = np.zeros(int(cells.max(initial=0)) + 1, np.int32)
+    for rank, id in enumerate(ids, start=1):
+        if id >= len(renumbered):
+            raise ValueError(f"cell {id} is not in the label image")
+        renumbered[id] = rank
+    labels = renumbered[cells]
+    if scale < 1:
+        labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
+    present = np.bincount(labels.ravel(), minlength=len(ids) + 1)[1:]
+    if not present.all():
+        raise ValueError(f"cell {ids[int(present.argmin())]} is not in the label image")
+    planes = {}
+    for colour, image in images.items():
+        plane = np.clip(image.astype(np.float32) / np.float32(levels[colour]), 0, 1)
+        planes[colour] = (cv2.resize(plane, size, interpolation=cv2.INTER_AREA) if scale < 1 else plane).astype(float)
+    core = get_core_measurements(sanitize=False)
+    correlation = get_correlation_measurements(sanitize=False)
+    columns: dict[str, np.ndarray] = {}
+    for name in SHAPE:
+        columns |= core[name](labels, None, **({"calculate_advanced": False} if name == "sizeshape" else {}))
+    for colour, plane in planes.items():
+        wanted = (*OF_EVERY_COLOUR, *(OF_THE_PROTEIN if colour == "green" else ()))
+        for name in wanted:
+            found = core[name](labels, plane)
+            columns |= {f"{key}_{colour}": value for key, value in found.items()}
+    for name in CORRELATION:
+        for colour in planes:
+            if colour != "green":
+                found = correlation[name](pixels_1=planes["green"], pixels_2=planes[colour], masks=labels)
+                columns |= {f"{key}_green_{colour}": value for key, value in found.items()}
+    table = pd.DataFrame({key: np.asarray(value, float) for key, value in columns.items()})
+    table = table[[key for key in columns if not any(place in key for place in _PLACES)]]
+    return _mean_over_directions(table)
+
+
+def _mean_over_directions(table: pd.DataFrame) -> pd.DataFrame:
+    """Replace the textures of the four directions, <what>_<scale>_<direction>_<levels>_<colour>, by their mean:
+    a cell lies as it happens to lie."""
+    names: dict[str, str] = {}
+    for key in map(str, table):
+        parts = key.split("_")
+        directed = len(parts) == 5 and parts[2].isdigit() and parts[3].isdigit()
+        names[key] = f"Texture_{parts[0]}_{parts[1]}_{parts[4]}" if directed else key
+    return table.T.groupby([names[key] for key in map(str, table)], sort=False).mean().T
+
+
+def _measure_field(
+    row: ManifestRow, mask: Path, ids: list[int], levels: Mapping[str, float]
+) -> tuple[str, list[int], pd.DataFrame]:
+    try:
+        return row.id, ids, measure_cells(read_field(row.paths), read_mask(mask), ids, levels, row.pixel_size)
+    except ValueError as error:
+        raise ValueError(f"field {row.id}: {error}") from error
+
+
+def measure_fields(
+    rows: Mapping[str, ManifestRow],
+    folders: Mapping[str, Path],
+    levels: Mapping[str, Mapping[str, float]],
+    cells: pd.DataFrame,
+    processes: int = 1,
+) -> pd.DataFrame:
+    """Measure the cells (field, cell) of many fields of a collection, see ``measure_cells``; rows in their order.
+
+    rows: manifest row of each field; folders: its folder of label images; levels: its white levels by colour.
+    ``processes`` fields are measured at a time. Raises ValueError naming field and cell.
+    """
+    wanted = {str(field): [int(cell) for cell in own["cell"]] for field, own in cells.groupby("field", sort=True)}
+    # A forked process needs no importable main, which a script run by the workflow is not.
+    with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
+        jobs = [
+            pool.submit(_measure_field, rows[name], mask_path(folders[name], name, "cell"), ids, levels[name])
+            for name, ids in wanted.items()
+        ]
+        parts = []
+        for job in track(jobs, what="fields measured"):
+            name, ids, table = job.result()
+            table.index = pd.MultiIndex.from_product([[name], ids])
+            parts.append(table)
+    joined = pd.concat(parts)
+    return joined.loc[list(zip(cells["field"], cells["cell"].astype(int), strict=True))].reset_index(drop=True)
+
+
+def measure_collections(
+    cells: pd.DataFrame, files: Mapping[str, Mapping[str, Sequence[str]]], processes: int = 1
+) -> pd.DataFrame:
+    """Measure the cells (collection, field, cell) of several collections, see ``measure_cells``; rows in their order.
+
+    ``files`` holds per collection its manifests, fields (tables) and segmentation (folders), each in the order of the
+    shards.
+    """
+    parts = []
+    for name, own in cells.groupby("collection", sort=False):
+        of_collection = files[str(name)]
+        rows, folders = {}, {}
+        for manifest, folder in zip(of_collection["manifests"], of_collection["segmentation"], strict=True):
+            for row in read_manifest(manifest):
+                rows[row.id], folders[row.id] = row, Path(folder)
+        levels = white_levels(read_fields(of_collection["fields"]))
+        measured = measure_fields(rows, folders, levels, own, processes)
+        parts.append(measured.set_index(own.index))
+    return pd.concat(parts).loc[cells.index].reset_index(drop=True)
+
+
+def white_levels(fields: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Return the white level of each colour of each field, from a table FIELDS."""
+    columns = [f"{colour}_white" for colour in COLOURS]
+    return {
+        name: dict(zip(COLOURS, map(float, values), strict=True))
+        for name, values in zip(fields["field"], fields[columns].to_numpy(), strict=True)
+    }

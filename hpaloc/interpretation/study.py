@@ -1,0 +1,125 @@
+"""One network and its controls on the cells studied, written into one folder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hpaloc.files import atomic_directory
+from hpaloc.interpretation.layers import (
+    LAYERS,
+    driving_patches,
+    field_map,
+    fields_to_map,
+    layer_features,
+    random_network,
+    read_tiles,
+    receptive_fields,
+    unit_extremes,
+)
+from hpaloc.model import FullyConvolutionalResNet50, fold_batch_norm, load_folder, select_device
+from hpaloc.progress import log, track
+from hpaloc.sheet import read_manifests
+from hpaloc.tables import read_cells, read_fields
+
+# A unit's place in the layer means nothing, so the first are as good as any.
+UNITS, PATCHES = 6, 5
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one collection, each list in the order of its shards: manifests, cell tables, field tables."""
+
+    manifests: Sequence[str]
+    cells: Sequence[str]
+    fields: Sequence[str]
+
+
+def study_networks(
+    cells: pd.DataFrame,
+    tiles: Mapping[str, Mapping[str, Sequence[str]]],
+    collections: Mapping[str, Files],
+    models: Mapping[str, Path],
+    out: Path,
+    fields: int,
+    seed: int,
+    gpu: str = "auto",
+    threads: int = 1,
+    batch_size: int = 64,
+) -> None:
+    """Run the cells through the network and its controls and write what they answer.
+
+    cells: a table STUDIED; tiles: collection to colour to record files; models: ``trained``, and ``shuffled_labels``
+    and ``held_out`` where there are such, each to its folder, all of the same input; a network with random weights is
+    made here. ``out`` gets
+
+    - features.npz: ``<network>/<layer>`` (n, d) float32, in the order of ``cells``, nan where a network has nothing to
+      say of a cell;
+    - patches.npz: per layer (units, 2, patches, side, side, colours) uint8, see ``driving_patches``;
+    - receptive_fields.csv, see ``receptive_fields``;
+    - kernels.npz: first kernels ``<network>`` (7, 7, colours, filters);
+    - maps.npz: for each of ``fields`` fields ``<i>/picture`` and ``<i>/maps``, see ``field_map``; maps.csv: its rows
+      collection, field, label, pixel_size.
+
+    Raises ValueError naming a model folder of other colours or another size, and what ``read_tiles`` and
+    ``model.load_folder`` raise.
+    """
+    select_device(gpu, threads)
+    loaded = {name: load_folder(folder)[:2] for name, folder in models.items()}
+    trained, config = loaded["trained"]
+    channels, size = config["channels"], config["input_size"]
+    for name, (_, other) in loaded.items():
+        if (other["channels"], other["input_size"]) != (channels, size):
+            raise ValueError(f"{models[name]}: its colours or input size are not those of {models['trained']}")
+    images = np.empty((len(cells), size, size, len(channels)), np.uint8)
+    for collection, rows in cells.groupby("collection").indices.items():
+        images[rows] = read_tiles(cells.iloc[rows], tiles[str(collection)], channels, size, threads)
+    mapped = np.flatnonzero(cells["mapped"])
+    networks = {name: network for name, (network, _) in loaded.items()}
+    networks["random"] = random_network(config, images[mapped], seed, batch_size)
+    folded = {name: fold_batch_norm(network) for name, network in networks.items()}
+    few_shot = np.flatnonzero(cells["few_shot"])
+    features = {}
+    for name, network in folded.items():
+        log.info("layers of the network %s", name)
+        # The network without the held-out classes is there for their cells alone, and they for it and the random one.
+        rows = few_shot if name == "held_out" else np.arange(len(cells))
+        if name != "random" and name != "held_out" and "held_out" in folded:
+            rows = mapped
+        for layer, found in layer_features(network, images[rows], batch_size).items():
+            every = np.full((len(cells), found.shape[1]), np.nan, np.float32)
+            every[rows] = found
+            features[f"{name}/{layer}"] = every
+    fields_of_cells = (cells["collection"] + "/" + cells["field"]).to_numpy()[mapped]
+    extremes = unit_extremes(folded["trained"], images[mapped], UNITS, batch_size)
+    receptive = receptive_fields(folded["trained"], images[mapped])
+    sides = dict(zip(receptive["layer"], receptive["patch"], strict=True))
+    patches = {
+        layer: driving_patches(images[mapped], fields_of_cells, extremes[layer], sides[layer], PATCHES)
+        for layer in LAYERS
+    }
+    kernels = {name: network.get_layer("conv1_conv").get_weights()[0] for name, network in networks.items()}
+    twin = FullyConvolutionalResNet50(trained)
+    pictures: dict[str, np.ndarray] = {}
+    rows_of_maps = []
+    chosen = fields_to_map(cells, fields)
+    for number, (collection, field, label) in enumerate(track(chosen, what="fields mapped")):
+        files = collections[collection]
+        manifest = {row.id: row for row in read_manifests(files.manifests)}
+        levels = read_fields(files.fields).query("field == @field")
+        boxes = read_cells(files.cells).query("field == @field")
+        box = float(np.median(np.maximum(boxes["y1"] - boxes["y0"], boxes["x1"] - boxes["x0"])))
+        white = {colour: float(levels[f"{colour}_white"].iloc[0]) for colour in channels}
+        picture, maps, pixel_size = field_map(twin, manifest[field], white, channels, box)
+        pictures |= {f"{number}/picture": picture, f"{number}/maps": maps}
+        rows_of_maps.append((collection, field, label, pixel_size))
+    with atomic_directory(out) as folder:
+        for name, arrays in (("features", features), ("patches", patches), ("kernels", kernels), ("maps", pictures)):
+            np.savez(folder / f"{name}.npz", **arrays)
+        receptive.to_csv(folder / "receptive_fields.csv", index=False, float_format="%.6g")
+        pd.DataFrame(rows_of_maps, columns=["collection", "field", "label", "pixel_size"]).to_csv(
+            folder / "maps.csv", index=False
+        )
+        (folder / "channels.txt").write_text("\n".join(channels) + "\n")

@@ -1,0 +1,66 @@
+"""The training without the classes held out (interpretation.held_out), from which nothing of them can be known.
+
+Inputs: the examples and tiles of the training or, where there is a first training (train.pretraining), of that one; it is
+then the only one.
+Outputs: results/held_out, with its examples, records and model folder.
+Steps: leave the cells of the classes out, then records and train as ever.
+"""
+
+
+rule held_out:
+    """Leave out every example of the classes held out."""
+    input:
+        f"{HELD_OUT_SOURCE}/examples.parquet",
+    output:
+        "results/held_out/examples.parquet",
+    log:
+        "logs/held_out.log",
+    benchmark:
+        "benchmarks/held_out.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(30),
+    params:
+        held_out=HELD_OUT,
+        seed=config["seed"],
+        version=room_version("interpretation.cells"),
+    script:
+        "../scripts/held_out.py"
+
+
+use rule records as records_held_out with:
+    input:
+        examples="results/held_out/examples.parquet",
+        tiles=tiles_of(PRETRAINING["collection"] if PRETRAINING else TRAINING),
+    output:
+        directory(expand("results/held_out/{part}", part=["train", "validation"])),
+    log:
+        "logs/records_held_out.log",
+    benchmark:
+        "benchmarks/records_held_out.tsv"
+
+
+use rule train as train_held_out with:
+    input:
+        examples="results/held_out/examples.parquet",
+        parts=expand("results/held_out/{part}", part=["train", "validation"]),
+    output:
+        expand("results/held_out/model/{name}", name=MODEL_FILES),
+        history="results/held_out/model/history.csv",
+        card="results/held_out/model/card.md",
+        logs=directory("results/held_out/model/logs"),
+    log:
+        "logs/train_held_out.log",
+    benchmark:
+        "benchmarks/train_held_out.tsv"
+    params:
+        train={
+            **TRAIN_SETTINGS,
+            **(PRETRAINING or {}),
+            **({"epochs": config["interpretation"]["epochs"]} if config["interpretation"]["epochs"] else {}),
+        },
+        seed=config["seed"],
+        version=room_version("training"),

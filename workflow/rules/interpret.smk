@@ -1,0 +1,176 @@
+"""What the network learned.
+
+Inputs: the model, the tiles, images and masks of labelled cells, and their predictions.
+Outputs: results/interpretation, with tables, figures and claims.md, the verdict on each claim of the method.
+Steps: choose cells; run them through the network and its controls; measure CellProfiler's features; compare. Where
+classes are held out, a network is trained without them first.
+"""
+
+
+rule study_cells:
+    """Choose the labelled cells to study, those first that did not train the network."""
+    input:
+        unpack(to_study),
+    output:
+        "results/interpretation/cells.parquet",
+    log:
+        "logs/study_cells.log",
+    benchmark:
+        "benchmarks/study_cells.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(30),
+    params:
+        files=lambda wildcards: {name: study_files(name) for name in STUDIED},
+        truth=lambda wildcards: {name: truth(name) for name in STUDIED},
+        training=TRAINING,
+        cells=config["interpretation"]["cells"],
+        held_out=config["interpretation"]["held_out"],
+        seed=config["seed"],
+        version=room_version("interpretation.cells"),
+    script:
+        "../scripts/study_cells.py"
+
+
+rule study_networks:
+    """Run the cells through the network and its controls."""
+    input:
+        cells="results/interpretation/cells.parquet",
+        files=of_study("manifests", "cells", "fields", "tiles", "simulated"),
+        models=[f"{folder}/{name}" for folder in STUDIED_MODELS.values() for name in MODEL_FILES],
+    output:
+        directory("results/interpretation/network"),
+    log:
+        "logs/study_networks.log",
+    benchmark:
+        "benchmarks/study_networks.tsv"
+    conda:
+        "../../envs/tensorflow.yaml"
+    threads: 8
+    resources:
+        **GPU,
+        mem_mb=grows(16000),
+        runtime=grows(60),
+    params:
+        files=lambda wildcards: {name: study_files(name) for name in STUDIED},
+        models=STUDIED_MODELS,
+        fields=config["interpretation"]["fields"],
+        seed=config["seed"],
+        version=room_version("interpretation.study"),
+    script:
+        "../scripts/study_networks.py"
+
+
+rule study_morphology:
+    """Measure CellProfiler's features of the cells."""
+    input:
+        cells="results/interpretation/cells.parquet",
+        files=of_study("manifests", "fields", "segmentation", "simulated"),
+    output:
+        "results/interpretation/morphology.parquet",
+    log:
+        "logs/study_morphology.log",
+    benchmark:
+        "benchmarks/study_morphology.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 8
+    resources:
+        mem_mb=grows(16000),
+        runtime=grows(60),
+    params:
+        files=lambda wildcards: {name: study_files(name) for name in STUDIED},
+        version=room_version("interpretation.morphology"),
+    script:
+        "../scripts/study_morphology.py"
+
+
+rule interpret:
+    """Say what the network learned, and judge the claims of the method."""
+    input:
+        cells="results/interpretation/cells.parquet",
+        network="results/interpretation/network",
+        morphology="results/interpretation/morphology.parquet",
+        predictions=expand(
+            "results/predictions/{collection}/cells.parquet",
+            collection=SCORED,
+        ),
+        mixtures=mixture_files,
+    output:
+        claims=report(
+            "results/interpretation/claims.md",
+            caption="../report/claims.rst",
+            category="Interpretation",
+            labels={"table": "claims and verdicts"},
+        ),
+        others=expand(
+            "results/interpretation/{name}",
+            name=[
+                "claims.json",
+                "separation.csv",
+                "unit_layers.csv",
+                "few_shot.csv",
+                "neighbours.parquet",
+                "planar.parquet",
+                "units.parquet",
+            ],
+        ),
+        figures=[
+            report(
+                f"results/interpretation/{name}.{suffix}",
+                caption="../report/interpretation.rst",
+                category="Interpretation",
+                labels={"figure": name.replace("_", " "), "format": suffix},
+            )
+            for name in INTERPRETATION_FIGURES
+            for suffix in ("svg", "png")
+        ],
+    log:
+        "logs/interpret.log",
+    benchmark:
+        "benchmarks/interpret.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 4
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(60),
+    params:
+        settings={key: value for key, value in config["interpretation"].items() if key != "mixtures"},
+        collections=SCORED,
+        seed=config["seed"],
+        version=room_version("interpretation.analysis", "interpretation_figures"),
+    script:
+        "../scripts/interpret.py"
+
+
+rule few_shot:
+    """Give every cell of a collection one of the labels of a few cells that a person labelled."""
+    input:
+        unpack(few_shot_inputs),
+    output:
+        cells=f"results/few_shot/{FEW_SHOT}/cells.parquet",
+        csv=f"results/few_shot/{FEW_SHOT}/cells.csv",
+        summary=f"results/few_shot/{FEW_SHOT}/summary.json",
+        page=f"results/few_shot/{FEW_SHOT}/README.md",
+    log:
+        "logs/few_shot.log",
+    benchmark:
+        "benchmarks/few_shot.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(30),
+    params:
+        model=MODEL,
+        collection=FEW_SHOT,
+        learner=config["few_shot"]["learner"],
+        seed=config["seed"],
+        version=room_version("interpretation.few_shot"),
+    script:
+        "../scripts/few_shot.py"

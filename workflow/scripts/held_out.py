@@ -1,0 +1,19 @@
+"""Leave out every example of the classes held out."""
+
+import numpy as np
+import pandas as pd
+
+from hpaloc.curation import examples_table, place
+from hpaloc.interpretation.cells import without_classes
+from hpaloc.progress import log_to
+from hpaloc.tables import write_table
+
+
+def main(job):
+    kept = without_classes(pd.read_parquet(job.input[0]), job.params.held_out)
+    write_table(job.output[0], examples_table(place(kept, np.random.default_rng(job.params.seed))))
+
+
+if __name__ == "__main__":
+    log_to(snakemake.log[0])
+    main(snakemake)

@@ -1,0 +1,34 @@
+"""Say what the network learned, and judge the claims of the method."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from hpaloc.interpretation.analysis import interpret, mixture_scores
+from hpaloc.interpretation_figures import interpretation
+from hpaloc.progress import log_to
+
+
+def main(job):
+    folder = Path(job.output.claims).parent
+    mixtures = None
+    if job.input.mixtures:
+        fields, table = job.input.mixtures
+        mixtures = mixture_scores(pd.read_parquet(fields), pd.read_csv(table), job.params.seed)
+    interpret(
+        pd.read_parquet(job.input.cells),
+        Path(job.input.network),
+        pd.read_parquet(job.input.morphology),
+        dict(zip(job.params.collections, map(Path, job.input.predictions), strict=True)),
+        folder,
+        job.params.settings,
+        job.params.seed,
+        mixtures,
+        processes=job.threads,
+    )
+    interpretation(folder, Path(job.input.network), folder)
+
+
+if __name__ == "__main__":
+    log_to(snakemake.log[0])
+    main(snakemake)

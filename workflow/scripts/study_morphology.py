@@ -1,0 +1,20 @@
+"""Measure CellProfiler's features of the cells."""
+
+import pandas as pd
+import pyarrow as pa
+
+from hpaloc.interpretation.morphology import measure_collections
+from hpaloc.interpretation.studied import chosen_cells
+from hpaloc.progress import log_to
+from hpaloc.tables import write_table
+
+
+def main(job):
+    cells = chosen_cells(pd.read_parquet(job.input.cells))
+    table = measure_collections(cells, job.params.files, processes=job.threads)
+    write_table(job.output[0], pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata())
+
+
+if __name__ == "__main__":
+    log_to(snakemake.log[0])
+    main(snakemake)
