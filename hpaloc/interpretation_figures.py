@@ -194,7 +194,7 @@ def activation_maps(
     fields: collection, field, label, pixel_size (µm) a row a field; pictures (h, w, colours) uint8, maps (h, w, 19).
     """
     rows = len(fields)
-    with new_figure(stem, WIDE, 0.4 + rows * WIDE / 3.1) as figure:
+    with new_figure(stem, WIDE, 0.5 + rows * WIDE / 3.3) as figure:
         grid = figure.subplots(rows, 3, squeeze=False)
         shown: set[int] = set()
         for axes, label, pixel_size, picture, found in zip(
@@ -220,8 +220,8 @@ def activation_maps(
                 _bare(panel)
         for axes, title in zip(grid[0], ("field and its label", "its location", "likeliest location"), strict=True):
             axes.set_title(title)
-        bar = figure.colorbar(shade, ax=grid[:, 1], location="bottom", shrink=0.8, aspect=30, pad=0.01)
-        bar.set_label("probability")
+        bar = figure.colorbar(shade, ax=grid, location="right", shrink=0.5, aspect=30, pad=0.01)
+        bar.set_label("probability of its location")
         handles = [
             Line2D([], [], marker="s", linestyle="", color=LOCATIONS[index].colour, label=NAMES[index])
             for index in sorted(shown)
