@@ -170,11 +170,10 @@ def units(table: pd.DataFrame, layers: pd.DataFrame, stem: Path) -> None:
                     x, of_network.loc[names, "shuffled"], "_", color=GREY, markersize=8,
                     label="features and labels of other groups (median)" if place == 0 else None,
                 )  # fmt: skip
-                share.bar(x, of_network.loc[names, "discovered"], 0.15, color=colour)
+                share.bar(x, of_network.loc[names, "significant"], 0.15, color=colour)
             upper.set_ylabel(label)
             upper.set_ylim(bottom=0)
-            share.axhline(0.05, color="0.4", linestyle=":", linewidth=0.8)
-            share.set_ylabel("Share of units at a\nfalse discovery rate of 5 %")
+            share.set_ylabel("Share of units beyond what\nchance gives at most")
             share.set_ylim(0, 1.02)
         for axes in grid[1]:
             axes.set_xticks(np.arange(len(names)), names)

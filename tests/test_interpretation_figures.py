@@ -76,7 +76,7 @@ def test_units_show_both_networks_against_chance(tmp_path, drawn):
     units = pd.DataFrame(places, columns=["network", "layer"])
     units = units.assign(r=rng.uniform(-1, 1, len(units)), information=rng.uniform(0, 1, len(units)))
     layers = pd.DataFrame(
-        {"network": name, "layer": layer, "what": what, "shuffled": 0.2, "discovered": 0.7}
+        {"network": name, "layer": layer, "what": what, "shuffled": 0.2, "significant": 0.7}
         for name in ("trained", "random")
         for layer in LAYERS
         for what in ("r", "information")

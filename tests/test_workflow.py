@@ -240,27 +240,6 @@ def test_predict_only_trains_nothing(folder):
     assert (folder / "results/model/model.keras").stat().st_mtime_ns == before
 
 
-def test_the_network_is_interpreted_and_its_claims_judged(folder):
-    text = (folder / "config.yaml").read_text() + "interpretation: {held_out: [0, 14], cells: 50, permutations: 19, "
-    (folder / "study.yaml").write_text(text + "fields: 1, epochs: 1, examples: [1, 2], draws: 2}\n")
-    snakemake(folder, "interpret", config="study.yaml")
-    results = folder / "results/interpretation"
-    cells = pd.read_parquet(results / "cells.parquet")
-    assert {"train", "test"} >= set(cells["collection"]) >= {"test"}
-    assert not cells.loc[cells["mapped"], "seen"].any()
-    assert set(cells.loc[cells["few_shot"], "label"]) == {0, 14}
-    # Nothing that carries a class held out, alone or beside another, reached the training of its own.
-    left = pd.read_parquet(folder / "results/held_out/examples.parquet")
-    assert len(left)
-    assert not left[["label_0", "label_14"]].to_numpy().any()
-    claims = json.loads((results / "claims.json").read_text())
-    assert len(claims) == 8
-    assert {claim["verdict"] for claim in claims} <= {"holds", "failed", "cannot be tested"}
-    for name in ("patches_stem", "planar", "separation", "units", "activation_maps", "few_shot"):
-        assert (results / f"{name}.png").stat().st_size > 0
-    assert "Nothing to be done" in snakemake(folder, "interpret", config="study.yaml").stdout
-
-
 def test_a_few_labelled_cells_label_the_others(folder):
     cells = pd.read_parquet(folder / "results/predictions/test/cells.parquet")
     some = cells.groupby("field").head(3)

@@ -181,8 +181,8 @@ def unit_claims(layers: pd.DataFrame, seen: bool) -> list[Claim]:
     """Judge whether units go along with CellProfiler features and with locations.
 
     layers: the table of ``units.describe_units`` with a column network (trained, random). The claim holds where more
-    units pass the threshold over all comparisons with trained than with random weights, and more than the 5 % that
-    chance would give.
+    units are beyond what chance gives at most over all comparisons than with random weights, and more than 5 %, and
+    their median strength is greater.
     """
     claims = []
     for what, title, measure in (
@@ -194,23 +194,21 @@ def unit_claims(layers: pd.DataFrame, seen: bool) -> list[Claim]:
         for network, table in own.groupby("network"):
             n = table["units"].sum()
             by_network[network] = {
-                key: float((table[key] * table["units"]).sum() / n)
-                for key in ("significant", "discovered", "median", "shuffled")
+                key: float((table[key] * table["units"]).sum() / n) for key in ("significant", "median", "shuffled")
             } | {"n": n}
         trained, random = by_network["trained"], by_network["random"]
-        holds = trained["discovered"] > max(0.05, random["discovered"]) and trained["median"] > random["median"]
+        holds = trained["significant"] > max(0.05, random["significant"]) and trained["median"] > random["median"]
         caution = " The network was trained on these cells, which flatters it." if seen else ""
         claims.append(
             Claim(
                 title,
                 HOLDS if holds else FAILS,
-                f"Of {trained['n']:.0f} units {trained['discovered']:.3f} do at a false discovery rate of 5 % "
-                f"({trained['significant']:.3f} beyond the maximum over all units of a layer), against "
-                f"{random['discovered']:.3f} ({random['significant']:.3f}) with random weights; {measure} is "
+                f"Of {trained['n']:.0f} units {trained['significant']:.3f} are beyond what chance gives at most in any "
+                f"unit of their layer, against {random['significant']:.3f} with random weights; {measure} is "
                 f"{trained['median']:.3f}, {random['median']:.3f} with random weights, {trained['shuffled']:.3f} with "
                 f"features and labels of other groups.{caution}",
-                trained["discovered"],
-                random["discovered"],
+                trained["significant"],
+                random["significant"],
             )
         )
     return claims
