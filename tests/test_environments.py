@@ -86,6 +86,6 @@ def test_an_environment_has_what_its_rules_import(environments, name):
 
 
 def test_the_names_of_the_environments_are_those_of_the_rules():
-    assert set(scripts_of_environments()) == {*LACKS, "hpacellseg"}
+    assert set(scripts_of_environments()) == {*LACKS, "hpacellseg", "interpretation"}
     for name in LACKS:
         assert yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())["dependencies"]

@@ -76,7 +76,7 @@ rule study_morphology:
     benchmark:
         "benchmarks/study_morphology.tsv"
     conda:
-        "../../envs/analysis.yaml"
+        "../../envs/interpretation.yaml"
     threads: 8
     resources:
         mem_mb=grows(16000),
@@ -133,7 +133,7 @@ rule interpret:
     benchmark:
         "benchmarks/interpret.tsv"
     conda:
-        "../../envs/analysis.yaml"
+        "../../envs/interpretation.yaml"
     threads: 4
     resources:
         mem_mb=grows(8000),
