@@ -6,8 +6,9 @@ CORES ?= $(shell nproc)
 BIN := .venv/bin
 # The installer itself, pinned: it reads the lock file and is several times faster than pip.
 UV := uv==0.13.9
+PIP_AUDIT := 2.10.1
 
-.PHONY: demo driver test test-full test-hpacellseg lint types lock docs browser-assets clean help
+.PHONY: demo driver test test-full test-hpacellseg lint types audit lock docs browser-assets clean help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -70,6 +71,10 @@ lint: .venv/installed
 types: .venv/installed
 	$(BIN)/mypy
 
+# make audit   look the locked packages up in the databases of known vulnerabilities
+audit: .venv/installed
+	$(BIN)/uv tool run pip-audit==$(PIP_AUDIT) --requirement requirements.lock --no-deps --disable-pip
+
 # The options that make a lock file depend on nothing but its source.
 LOCK := --quiet --python-version 3.11 --no-emit-index-url --no-header --output-file
 # The packages that an environment file takes from PyPI, one a line.
@@ -85,6 +90,7 @@ lock: .venv/installed
 docs: .venv/installed
 	PYTHONPATH=. $(BIN)/python docs/make_config_table.py
 	$(BIN)/python docs/make_rulegraph.py
+	PYTHONPATH=. $(BIN)/python docs/make_bad_input.py
 
 # make browser-assets   bundle the page of the cell browser from its sources; needs npm, the bundle is in the repository
 browser-assets:

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,23 @@ def _fill(value: Any, schema: Mapping[str, Any]) -> None:
                 _fill(value[key], of_others)
 
 
+def _settle_numbers(value: Any, key: str = "") -> Any:
+    """Return ``value`` with whole floats (4.0, 1e3) as integers; raise ConfigError for a key or number that is none."""
+    if isinstance(value, dict):
+        for name in value:
+            if not isinstance(name, str):
+                raise ConfigError(f"config{f' key {key}' if key else ''}: the key {name!r} is no text; quote it")
+        return {name: _settle_numbers(part, f"{key}.{name}" if key else str(name)) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_settle_numbers(part, f"{key}.{place}") for place, part in enumerate(value)]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ConfigError(f"config key {key}: {value} is no number to work with")
+        # JSON schema takes 4.0 for an integer.
+        return int(value) if value.is_integer() else value
+    return value
+
+
 def _sentence(error: ValidationError) -> str:
     key = ".".join(str(part) for part in error.absolute_path)
     where = f"config key {key}" if key else "config"
@@ -52,6 +70,8 @@ def _sentence(error: ValidationError) -> str:
     if error.validator == "required":
         lacking = next(name for name in error.validator_value if name not in error.instance)
         return f"{where}: the key {lacking!r} is needed"
+    if "propertyNames" in error.absolute_schema_path:
+        return f"{where}: the name {error.instance!r} is not of letters, digits, - and _"
     if error.validator == "oneOf":
         return f"{where}: {error.instance!r} is neither a file pattern nor a list of them"
     if error.validator == "type":
@@ -72,7 +92,9 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     ``shards`` and ``pixel_size`` of their own. Raises ConfigError with one sentence that names the key.
     """
     schema = load_schema()
-    filled = copy.deepcopy(dict(config))
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"config: {config!r} is no table of keys")
+    filled = _settle_numbers(dict(config))
     error = best_match(Draft202012Validator(schema).iter_errors(filled))
     if error is not None:
         raise ConfigError(_sentence(error))
@@ -105,6 +127,11 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"config key collections.{name}: 'truth' is of use with labels: true only")
         if filled["segmentation"]["backend"] == "masks" and "masks" not in collection:
             raise ConfigError(f"config key collections.{name}: segmentation.backend masks needs the key 'masks'")
+    curation = filled["curation"]
+    for what in ("cell", "nucleus"):
+        least, most = curation[f"min_{what}_area"], curation[f"max_{what}_area"]
+        if least is not None and most is not None and least > most:
+            raise ConfigError(f"config key curation.min_{what}_area: {least} is above max_{what}_area, {most}")
     predicted = filled["predict"]["collections"]
     if predicted is None:
         others = [name for name in filled["collections"] if name not in training_collections(filled)]

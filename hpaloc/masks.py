@@ -82,11 +82,12 @@ def write_mask(path: str | os.PathLike[str], labels: np.ndarray) -> Path:
     png = Path(path)
     tif = png.with_suffix(".tif")
     if labels.max(initial=0) <= LARGEST_PNG_ID:
+        # Label images are long equal runs: the RLE strategy is several times faster than zlib's default on them.
+        options = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_COMPRESSION, 1)
+        _, encoded = cv2.imencode(".png", labels.astype(np.uint16), options)
         with atomic_path(png) as temporary:
-            # Label images are long equal runs: the RLE strategy is several times faster than zlib's default on them.
-            options = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_COMPRESSION, 1)
-            if not cv2.imwrite(str(temporary), labels.astype(np.uint16), options):
-                raise OSError(f"{png}: the mask cannot be written")
+            # Not by OpenCV: it says nothing when the disk is full.
+            temporary.write_bytes(encoded.data)
         tif.unlink(missing_ok=True)
         return png
     with atomic_path(tif) as temporary:
@@ -142,8 +143,11 @@ def draw(masks: Mapping[int, str], height: int, width: int) -> np.ndarray:
     """Draw run-length masks into one label image, as rle.encode_labels took them from it.
 
     masks: {id: COCO run-length string}. Returns (height, width) uint16, or uint32 where an id passes 65,535. Where
-    masks overlap the higher id wins. Raises ValueError naming the id whose runs do not fill height x width pixels.
+    masks overlap the higher id wins. Raises ValueError naming the id whose runs do not fill height x width pixels, or
+    where that is more than rle.MAX_PIXELS.
     """
+    if not 0 < height * width <= rle.MAX_PIXELS or min(height, width) < 1:
+        raise ValueError(f"an image of {height} x {width} px is more than hpaloc reads, or none")
     column_order = np.zeros(height * width, dtype=np.uint32)
     for cell in sorted(masks):
         runs = rle.run_lengths(masks[cell])
@@ -174,28 +178,38 @@ def _rows_of(path: Path, fields: list[str]) -> Iterable[pd.DataFrame]:
             yield part[part[key].isin(fields)]
 
 
-def read_rle_table(path: str | os.PathLike[str], fields: Iterable[str]) -> dict[str, tuple[int, int, dict[int, str]]]:
+def read_rle_table(
+    path: str | os.PathLike[str], fields: Iterable[str]
+) -> dict[str, tuple[int, int, dict[int, str]] | str]:
     """Read the masks of some fields from a table of run-length masks (CSV or Parquet).
 
     Three forms are known: one row a cell with field, cell, height, width, rle (COCO string; hpaloc's own cell table);
     one row a cell with ID, ImageHeight, ImageWidth, EncodedMask (Kaggle mask); one row a field with ID, ImageHeight,
     ImageWidth, PredictionString (triples of class, confidence, Kaggle mask; a mask that is named for several classes is
-    one cell). Returns {field: (height, width, {cell: COCO string})} for those fields the table has; cells are numbered
-    from 1 in the order of the table where it has no column `cell`. Raises MaskError naming the file and the field.
+    one cell). Returns {field: (height, width, {cell: COCO string})} for those fields the table has, or what is wrong
+    with a field's rows in place of them; cells are numbered from 1 in the order of the table where it has no column
+    `cell`. Raises MaskError naming the file where it is no such table.
     """
     path = Path(path)
     found: dict[str, tuple[int, int, dict[int, str]]] = {}
+    broken: dict[str, str] = {}
     try:
         for part in _rows_of(path, list(fields)):
             for row in part.to_dict("records"):
-                _add_row(found, row)
+                try:
+                    _add_row(found, row)
+                except MaskError as error:
+                    raise MaskError(f"{path}: {error}") from None
+                except ValueError as error:
+                    # One field's rows are no reason to do without the others.
+                    broken.setdefault(str(row.get("field", row.get("ID"))), str(error))
     except MaskError:
         raise
     except FileNotFoundError:
         raise MaskError(f"{path}: no such table of masks") from None
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, OSError) as error:
         raise MaskError(f"{path}: {error}") from error
-    return found
+    return found | broken
 
 
 def _add_row(found: dict[str, tuple[int, int, dict[int, str]]], row: Mapping[Hashable, Any]) -> None:
@@ -203,7 +217,7 @@ def _add_row(found: dict[str, tuple[int, int, dict[int, str]]], row: Mapping[Has
     field = str(row[field_key])
     missing = [key for key in (height_key, width_key) if key not in row]
     if missing:
-        raise ValueError(f"field {field}: the table has no column {missing[0]}")
+        raise MaskError(f"field {field}: the table has no column {missing[0]}")
     size = int(str(row[height_key])), int(str(row[width_key]))
     height, width, masks = found.setdefault(field, (*size, {}))
     if (height, width) != size:
@@ -217,7 +231,7 @@ def _add_row(found: dict[str, tuple[int, int, dict[int, str]]], row: Mapping[Has
         new = [rle.from_kaggle(word) for word in dict.fromkeys(words[2::3])]
         new = [counts for counts in new if rle.run_lengths(counts)[1::2].sum()]
     else:
-        raise ValueError(f"field {field}: the table has none of the columns rle, EncodedMask, PredictionString")
+        raise MaskError(f"field {field}: the table has none of the columns rle, EncodedMask, PredictionString")
     for counts in new:
         cell = int(str(row["cell"])) if "cell" in row else len(masks) + 1
         if cell in masks:

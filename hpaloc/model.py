@@ -281,6 +281,45 @@ def _strip_stock(source: keras.Model) -> None:
         layer.set_weights([kernel, np.zeros_like(bias)])
 
 
+def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path}: is no JSON ({error})") from None
+    for key in keys:
+        if not isinstance(values, dict) or key not in values:
+            raise ModelError(f"{path}: the key {key!r} is missing")
+    return values
+
+
+def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return config.json and thresholds.json of a model folder; raise ModelError naming the file and key at fault.
+
+    A folder comes from elsewhere: what it asks for is checked before a network is built from it.
+    """
+    path = folder / "config.json"
+    config = _read_json(path, ("channels", "head", "input_size", "units", "dropout", "classes"))
+    if config["classes"] != list(NAMES):
+        raise ModelError(f"{path}: its classes are not the {N_CLASSES} of hpaloc")
+    if config["head"] not in HEADS:
+        raise ModelError(f"{path}: head is {config['head']!r}, not one of {', '.join(HEADS)}")
+    for key, least, most in (("input_size", 32, 1024), ("units", 1, 2**16)):
+        if type(config[key]) is not int or not least <= config[key] <= most:
+            raise ModelError(f"{path}: {key} is {config[key]!r}, not a whole number from {least} to {most}")
+    rates = config["dropout"]
+    if not isinstance(rates, list) or len(rates) != 2 or not all(type(rate) in (int, float) for rate in rates):
+        raise ModelError(f"{path}: dropout is {rates!r}, not two numbers")
+    path = folder / "thresholds.json"
+    decision = _read_json(path, ("thresholds", "negative_rule"))
+    thresholds = {} if decision["thresholds"] is None else decision["thresholds"]
+    if not isinstance(thresholds, dict):
+        raise ModelError(f"{path}: thresholds is {thresholds!r}, no table of locations")
+    for name, value in thresholds.items():
+        if name not in NAMES or type(value) not in (int, float):
+            raise ModelError(f"{path}: the threshold of {name!r} is {value!r}, no number of a known location")
+    return config, decision
+
+
 def load_folder(folder: Path, name: str = "model.keras") -> tuple[keras.Model, dict[str, Any], dict[str, Any]]:
     """Return (classifier, config, thresholds) of a model folder whose files agree with its checksums.json.
 
@@ -290,17 +329,16 @@ def load_folder(folder: Path, name: str = "model.keras") -> tuple[keras.Model, d
     """
     folder = Path(folder)
     check_folder(folder)
-    config = json.loads((folder / "config.json").read_text())
-    thresholds = json.loads((folder / "thresholds.json").read_text())
-    if config["classes"] != list(NAMES):
-        raise ModelError(f"{folder / 'config.json'}: its classes are not the {N_CLASSES} of hpaloc")
+    config, thresholds = read_settings(folder)
     model = classifier(
         config["channels"], config["head"], config["input_size"], dropout=config["dropout"], units=config["units"]
     )
     try:
         model.load_weights(str(folder / name))
     except Exception as error:
-        raise ModelError(f"{folder / name} does not hold the network that config.json describes: {error}") from error
+        # Keras goes on to print the arrays.
+        reason = str(error).split(" Example error", 1)[0].split("\n", 1)[0]
+        raise ModelError(f"{folder / name} does not hold the network that config.json describes: {reason}") from error
     return model, config, thresholds
 
 
@@ -315,7 +353,15 @@ def check_folder(folder: Path) -> None:
     path = Path(folder) / "checksums.json"
     if not path.is_file():
         raise ModelError(f"{folder} is no model folder: it has no checksums.json")
-    sums: Mapping[str, str] = json.loads(path.read_text())
+    try:
+        sums = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        sums = None
+    if not isinstance(sums, dict) or not all(isinstance(expected, str) for expected in sums.values()):
+        raise ModelError(f"{path} is no table of digests")
+    for name in sums:
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise ModelError(f"{path} names {name}, which is no file of the folder")
     for name in ("model.keras", "config.json", "thresholds.json"):
         if name not in sums:
             raise ModelError(f"{path} does not list {name}")

@@ -8,6 +8,12 @@ from itertools import pairwise
 import numpy as np
 from pycocotools import mask as coco
 
+# The widest field of the Human Protein Atlas has 4096 px a side. An image or a mask that claims to have more than
+# this many pixels is taken for broken or hostile before memory is asked for.
+MAX_PIXELS = 2**30
+# A run takes 4 letters at most for such an image; no mask of a cell has this many.
+_MAX_LETTERS = 2**26
+
 
 def _string(runs: np.ndarray, height: int, width: int) -> str:
     return coco.frPyObjects({"counts": runs.tolist(), "size": [height, width]}, height, width)["counts"].decode("ascii")
@@ -54,6 +60,8 @@ def decode(counts: str, height: int, width: int) -> np.ndarray:
 
     Returns (height, width) bool. Raises ValueError when the runs do not fill exactly height x width pixels.
     """
+    if not (0 < height <= MAX_PIXELS and 0 < width <= MAX_PIXELS and height * width <= MAX_PIXELS):
+        raise ValueError(f"an image of {height} x {width} px is more than hpaloc reads, or none")
     covered = int(run_lengths(counts).sum())
     if covered != height * width:
         raise ValueError(f"the runs cover {covered} pixels, the image has {height} x {width} = {height * width}")
@@ -100,9 +108,15 @@ def to_kaggle(counts: str) -> str:
 def from_kaggle(text: str) -> str:
     """Unwrap the mask of a Kaggle PredictionString into a COCO run-length string.
 
-    Raises ValueError when the text is not base64 of zlib.
+    Raises ValueError when the text is not base64 of zlib, or unpacks to more than any mask.
     """
+    unpacker = zlib.decompressobj()
     try:
-        return zlib.decompress(base64.b64decode(text, validate=True)).decode("ascii")
-    except (binascii.Error, zlib.error, UnicodeDecodeError) as error:
+        counts = unpacker.decompress(base64.b64decode(text, validate=True), _MAX_LETTERS)
+        if unpacker.unconsumed_tail:
+            raise ValueError("not a mask: unpacks to more letters than any mask has")
+        if not unpacker.eof:
+            raise ValueError("not a zlib and base64 mask: cut short")
+        return counts.decode("ascii")
+    except (binascii.Error, zlib.error, UnicodeError) as error:
         raise ValueError(f"not a zlib and base64 mask: {error}") from error

@@ -4,6 +4,8 @@ import csv
 import glob
 import hashlib
 import io
+import logging
+import math
 import os
 import re
 import stat
@@ -17,8 +19,14 @@ from urllib.parse import quote
 from hpaloc.classes import COLOURS, format_labels, parse_labels
 from hpaloc.files import digest, write_if_changed
 
+log = logging.getLogger("hpaloc")
+
 _FILES = (*COLOURS, "cell_mask", "nucleus_mask")
 _CARRIED = ("antibody", "cell_line", "split")
+
+
+# What stands in a manifest for the size and time of a file that is not there.
+MISSING = "missing"
 
 
 class SheetError(ValueError):
@@ -75,31 +83,42 @@ def check_id(id: str) -> None:
         raise ValueError(f"the ID {id[:40]!r}… is longer than 200 bytes")
 
 
+def _delimiter(text: str) -> str:
+    header = text.split("\n", 1)[0]
+    return next((mark for mark in ",;\t" if mark in header), ",")
+
+
 def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0.08) -> list[SheetRow]:
     """Read a sheet of fields.
 
     A CSV with a column ``ID`` and, where ``labels``, ``Label`` (class indices joined by ``|``); ``antibody``,
     ``cell_line``, ``split`` and ``pixel_size`` (µm) are read where present, other columns are left alone. A
-    byte-order mark, semicolons for commas, any line ending and blank lines are accepted. ``pixel_size`` is the
-    value for rows without one. Raises SheetError naming the file and the line of a missing column, an empty,
-    repeated or unusable ID, an unknown label or a pixel size that is no positive number.
+    byte-order mark, semicolons or tabs for commas, any line ending and blank lines are accepted. ``pixel_size`` is the
+    value for rows without one. Raises SheetError naming the file and the line of a missing or repeated column, an
+    empty, repeated or unusable ID, an unknown label or a pixel size that is no positive number.
     """
     name = os.fspath(path)
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise SheetError(f"sheet {name}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SheetError(f"sheet {name}: cannot be read ({error})") from None
-    header_line = text.split("\n", 1)[0]
-    delimiter = ";" if ";" in header_line and "," not in header_line else ","
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="")
-    columns = [column.strip() for column in reader.fieldnames or []]
+    except OSError as error:
+        raise SheetError(f"sheet {name}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise SheetError(f"sheet {name}: is no UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text), restkey="", strict=True)
+    try:
+        columns = [column.strip() for column in reader.fieldnames or []]
+    except csv.Error as error:
+        raise SheetError(f"sheet {name}, line 1: {error}") from None
     reader.fieldnames = columns
     for column in ("ID", *(("Label",) if labels else ())):
         if column not in columns:
-            has = ", ".join(columns) or "nothing"
+            has = ", ".join(each if each.isprintable() else repr(each) for each in columns) or "nothing"
             raise SheetError(f"sheet {name}: has no column {column} (its header has {has})")
+    for column in ("ID", "Label", "pixel_size", *_CARRIED):
+        if columns.count(column) > 1:
+            raise SheetError(f"sheet {name}: has {columns.count(column)} columns {column}")
     rows: list[SheetRow] = []
     line_of: dict[str, int] = {}
     try:
@@ -116,7 +135,10 @@ def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0
                     raise ValueError(f"ID {id} stands already in line {line_of[id]}")
                 row_labels = parse_labels(cells["Label"]) if labels else None
             except ValueError as error:
-                raise SheetError(f"{here} (ID {id}): {error}") from None
+                # As it stands in the file, unless it would break the line or write to the terminal.
+                shown = id if id.isprintable() else repr(id)
+                of_id = f" (ID {shown if len(shown) <= 80 else shown[:40] + '…'})" if id else ""
+                raise SheetError(f"{here}{of_id}: {error}") from None
             line_of[id] = reader.line_num
             size = cells.get("pixel_size", "").strip()
             try:
@@ -137,12 +159,16 @@ def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0
 def check_pattern(pattern: str, key: str, allowed: Sequence[str], needed: Sequence[str]) -> None:
     """Raise SheetError naming ``key`` where a file pattern has an unknown placeholder or lacks a needed one."""
     try:
-        found = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
+        parts = [part for part in string.Formatter().parse(pattern) if part[1] is not None]
+        found = {name for _, name, _, _ in parts if name is not None}
     except ValueError as error:
         raise SheetError(f"{key}: {pattern!r} is no file pattern ({error})") from None
     for name in sorted(found - set(allowed)):
         known = ", ".join(f"{{{a}}}" for a in allowed)
         raise SheetError(f"{key}: {pattern!r} has the unknown placeholder {{{name}}} (known: {known})")
+    for _, name, layout, conversion in parts:
+        if layout or conversion:
+            raise SheetError(f"{key}: {pattern!r} has more than a name between the braces of {{{name}}}")
     for name in needed:
         if name not in found:
             raise SheetError(f"{key}: {pattern!r} lacks the placeholder {{{name}}}")
@@ -155,7 +181,7 @@ class Folders:
         self._names: dict[str, frozenset[str]] = {}
 
     def stat(self, path: str) -> os.stat_result | None:
-        """Return the stat of a regular file, or None where there is none."""
+        """Return the stat of a regular file, or None where there is none; SheetError for a folder that is closed."""
         folder, slash, name = path.rpartition("/")
         names = self._names.get(folder)
         if names is None:
@@ -163,12 +189,15 @@ class Folders:
                 names = frozenset(os.listdir(folder or slash or "."))
             except (FileNotFoundError, NotADirectoryError):
                 names = frozenset()
+            except OSError as error:
+                raise SheetError(f"{folder or slash or '.'}: the folder cannot be listed ({error.strerror})") from None
             self._names[folder] = names
         if name not in names:
             return None
         try:
             found = os.stat(path)
-        except FileNotFoundError:
+        except OSError:
+            # Gone meanwhile, or a link in a circle.
             return None
         return found if stat.S_ISREG(found.st_mode) else None
 
@@ -187,17 +216,21 @@ def find_files(
     values: Mapping[str, str],
     collection: str,
     verify: str = "time",
+    max_missing_fraction: float = 0.0,
 ) -> list[dict[str, tuple[str, str]]]:
     """Find the files of each field.
 
     ``patterns`` gives, per kind (a colour, ``cell_mask``, ``nucleus_mask``), the patterns to try in turn; ``{id}``
     and ``{colour}`` are filled in, and ``values`` holds the other placeholders. ``verify`` is ``time`` or
-    ``content``. Returns, per row, ``{kind: (path, state)}``. Raises SheetError with the number of missing files
-    and the first ten of them.
+    ``content``. Returns, per row, ``{kind: (path, state)}``; a missing file has the first pattern's path and the state
+    `MISSING`. Raises SheetError with the number of missing files and the first ten of them where more than
+    ``max_missing_fraction`` of the fields (rounded up), or all of them, lack one; with fewer a warning says so, and
+    they will be rejected when it comes to reading them.
     """
     folders = Folders()
     found: list[dict[str, tuple[str, str]]] = []
     missing: list[str] = []
+    lacking: set[str] = set()
     for row in rows:
         files: dict[str, tuple[str, str]] = {}
         for kind, candidates in patterns.items():
@@ -208,14 +241,20 @@ def find_files(
                     files[kind] = (path, state)
                     break
             else:
-                missing.append(candidates[0].format(id=row.id, colour=kind, **values))
+                path = candidates[0].format(id=row.id, colour=kind, **values)
+                files[kind] = (path, MISSING)
+                missing.append(path)
+                lacking.add(row.id)
         found.append(files)
     if missing:
         total = len(rows) * len(patterns)
         first = ", ".join(missing[:10])
         which = "" if len(missing) == 1 else " the first ten:" if len(missing) > 10 else " these:"
         verb = "file is" if len(missing) == 1 else "files are"
-        raise SheetError(f"collection {collection}: {len(missing)} of {total} {verb} missing:{which} {first}")
+        text = f"collection {collection}: {len(missing)} of {total} {verb} missing:{which} {first}"
+        if len(lacking) == len(rows) or len(lacking) > math.ceil(max_missing_fraction * len(rows)):
+            raise SheetError(text)
+        log.warning("%s; %d of %d fields will be rejected", text, len(lacking), len(rows))
     return found
 
 
@@ -346,7 +385,7 @@ def scan_collection(
                 table = pattern.endswith((".csv", ".parquet"))
                 check_pattern(pattern, f"{key}.masks.{of_kind}", ["root", "id"], [] if table else ["id"])
                 patterns[kind] = [pattern]
-    files = find_files(rows, patterns, {"root": root}, name, config["verify"])
+    files = find_files(rows, patterns, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
     return write_manifests(of_collection, rows, files, collection["shards"])
 
 
@@ -407,10 +446,7 @@ def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], patter
     name = os.fspath(path)
     with open(path, newline="", encoding="utf-8-sig") as file:
         text = file.read()
-    header = text.split("\n", 1)[0]
-    reader = csv.DictReader(
-        io.StringIO(text, newline=""), delimiter=";" if ";" in header and "," not in header else ","
-    )
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
     reader.fieldnames = [column.strip() for column in reader.fieldnames or []]
     cells_of = {cells["ID"].strip(): cells for cells in reader if (cells.get("ID") or "").strip()}
     found = []
@@ -436,3 +472,23 @@ def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], patter
             of_row[colour] = url
         found.append(of_row)
     return found
+
+
+def summary_lines(summary: str | os.PathLike[str], rejected: str | os.PathLike[str], at_most: int = 10) -> list[str]:
+    """Return the files of tables.summarise and tables.list_rejected as sentences, ``at_most`` reasons a collection."""
+    with open(rejected, newline="", encoding="utf-8") as file:
+        reasons = list(csv.DictReader(file))
+    lines = []
+    with open(summary, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            predicted = f", {row['cells_predicted']} predicted" if row["cells_predicted"] else ""
+            lines.append(
+                f"{row['collection']}: {row['fields']} fields in, {row['fields_through']} through "
+                f"({row['fields_warned']} with a warning), {row['fields_rejected']} rejected; "
+                f"{row['cells']} cells found{predicted}"
+            )
+            own = [one for one in reasons if one["collection"] == row["collection"]]
+            lines += [f"  rejected {one['field']} ({one['stage']}): {one['reason']}" for one in own[:at_most]]
+            if len(own) > at_most:
+                lines.append(f"  and {len(own) - at_most} more, all in {os.fspath(rejected)}")
+    return lines

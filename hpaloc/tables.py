@@ -73,10 +73,12 @@ FIELDS = pa.schema(
         ("status", pa.string()),
         ("stage", pa.string()),
         ("reason", pa.string()),
+        ("warnings", pa.string()),
         ("full_scale", pa.int32()),
         *((f"{colour}_{what}", pa.float32()) for colour in COLOURS for what in ("background", "noise", "white")),
         ("green_threshold", pa.float32()),
         *((f"hash_{colour}", pa.uint64()) for colour in REFERENCE_COLOURS),
+        *((f"digest_{colour}", pa.uint64()) for colour in COLOURS),
     ]
 )
 
@@ -180,12 +182,76 @@ def list_rejected(collections: Mapping[str, str | os.PathLike[str]], path: str |
                     writer.writerow([name, row["field"], row["stage"], row["reason"]])
 
 
+SUMMARY = (
+    "collection",
+    "fields",
+    "fields_through",
+    "fields_warned",
+    "fields_rejected",
+    "cells",
+    "cells_predicted",
+)
+
+
+def summarise(
+    fields: Mapping[str, str | os.PathLike[str]],
+    predictions: Mapping[str, str | os.PathLike[str]],
+    path: str | os.PathLike[str],
+) -> None:
+    """Write how many fields and cells of each collection came in and went out, a CSV with the columns SUMMARY.
+
+    fields: {collection: its table of join_fields}; predictions: {collection: table of its predicted cells}, of those
+    that are predicted. Raises TableError where not every cell of a collection is predicted once.
+    """
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(SUMMARY)
+        for name, of_collection in fields.items():
+            table = pq.read_table(of_collection, columns=["status", "warnings", "n_cells"]).to_pandas()
+            through = table[table["status"] == "ok"]
+            cells, predicted = int(through["n_cells"].sum()), ""
+            if name in predictions:
+                predicted = pq.ParquetFile(predictions[name]).metadata.num_rows
+                if predicted != cells:
+                    raise TableError(f"{os.fspath(predictions[name])}: has {predicted} cells, {cells} were found")
+            warned = int((through["warnings"] != "").sum())
+            writer.writerow([name, len(table), len(through), warned, len(table) - len(through), cells, predicted])
+
+
+def shared_channels(fields: pa.Table) -> list[str]:
+    """Tell, for each field of a table FIELDS, with which other fields it shares channel images, pixel by pixel.
+
+    Returns (n,) sentences, empty where a field's channels are its own. A blank channel is nobody's.
+    """
+    of_row: list[dict[int, list[str]]] = [{} for _ in range(len(fields))]
+    names = fields["field"].to_pylist()
+    for colour in COLOURS:
+        holders: dict[int, list[int]] = {}
+        for row, content in enumerate(fields[f"digest_{colour}"].to_pylist()):
+            if content is not None:
+                holders.setdefault(content, []).append(row)
+        for rows in holders.values():
+            for row in rows if len(rows) > 1 else ():
+                other = rows[rows[0] == row]
+                of_row[row].setdefault(other, []).append(colour)
+    return [
+        "; ".join(
+            f"the same images as field {names[other]}"
+            if len(colours) == len(COLOURS)
+            else f"the same {' and '.join(colours)} image as field {names[other]}"
+            for other, colours in shared.items()
+        )
+        for shared in of_row
+    ]
+
+
 def join_fields(
     paths: Mapping[str, str | os.PathLike[str]], out: str | os.PathLike[str], max_rejected_fraction: float = 1.0
 ) -> None:
     """Join the field tables of a collection's shards into one Parquet file, sorted by field.
 
-    paths: {name of the shard: its table}. Adds ``shard``, the name of the shard. Raises TableError naming a file that
+    paths: {name of the shard: its table}. Adds ``shard``, the name of the shard, and the warnings of `shared_channels`.
+    Raises TableError naming a file that
     is no table of fields, or a field that two shards have, and TooManyRejected where more than
     ``max_rejected_fraction`` of the collection's fields (rounded up) are rejected: small shards may each lose one.
     """
@@ -201,6 +267,9 @@ def join_fields(
     for entry in counts.to_pylist():
         if entry["counts"] > 1:
             raise TableError(f"the field {entry['values']} is in {entry['counts']} shards")
+    found = zip(joined["warnings"].to_pylist(), shared_channels(joined), strict=True)
+    warnings = pa.array(["; ".join(filter(None, pair)) for pair in found], pa.string())
+    joined = joined.set_column(joined.schema.get_field_index("warnings"), "warnings", warnings)
     write_table(out, joined)
     rejected = joined.filter(pc.not_equal(joined["status"], "ok")).select(["field", "reason"]).to_pylist()
     if len(rejected) > math.ceil(max_rejected_fraction * len(joined)):

@@ -78,6 +78,8 @@ def _read_one(file: BinaryIO, name: str) -> bytes | None:
     if len(header) < _HEADER or _CRC.unpack_from(header, _LENGTH.size)[0] != _masked_crc(header[: _LENGTH.size]):
         raise RecordError(f"{name}: not a TFRecord file, or cut short at byte {file.tell()}")
     (length,) = _LENGTH.unpack_from(header)
+    if length > os.fstat(file.fileno()).st_size:
+        raise RecordError(f"{name}: the record at byte {file.tell()} claims to be longer than the file")
     body = file.read(length + _CRC.size)
     if len(body) < length + _CRC.size or _CRC.unpack_from(body, length)[0] != _masked_crc(body[:length]):
         raise RecordError(f"{name}: the record ending at byte {file.tell()} is damaged or cut short")
@@ -163,6 +165,8 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     while True:
         byte = data[at]
         at += 1
+        if shift > 63:
+            raise ValueError("not a tf.train.Example")
         value |= (byte & 127) << shift
         if byte < 128:
             return value, at
@@ -257,3 +261,5 @@ class TileRecord:
             return cls(field, int(features["cell"]), tile, float(features["white"]))
         except KeyError as error:
             raise ValueError(f"a tile record has a feature {error}") from None
+        except (TypeError, AttributeError, OverflowError, UnicodeDecodeError, cv2.error) as error:
+            raise ValueError("a feature of the tile record is of another kind") from error

@@ -97,6 +97,7 @@ def test_one_field_can_be_run_without_dask(rows, tmp_path):
         "settings": SETTINGS,
         "out_dir": str(tmp_path),
         "chunk_above": None,
+        "max_pixels": 2**30,
         "cell_mask": None,
         "nucleus_mask": None,
         "tables": {},
@@ -174,6 +175,24 @@ def test_a_killed_worker_is_replaced_and_its_field_redone(rows, tmp_path, existi
     assert not list((tmp_path / "out").glob(".*"))
 
 
+def test_a_worker_that_dies_while_it_is_started_anew_is_replaced(rows, tmp_path):
+    fifo = tmp_path / "blue.png"
+    with job_held_by(fifo, rows, 1, tmp_path, False) as (job, parent):
+        kill_worker(parent, fifo)
+        seen = set()
+        while not seen:
+            children = psutil.Process(parent).children(recursive=True)
+            seen = {child for child in children if "spawn_main" in " ".join(child.cmdline())}
+        for worker in seen:
+            worker.kill()
+        psutil.wait_procs(seen, timeout=60)
+        with open(fifo, "wb") as pipe:
+            pipe.write(Path(rows[1].paths["blue"]).read_bytes())
+        assert job.wait(240) == 0
+    table = pd.read_parquet(tmp_path / "out" / "fields.parquet")
+    assert list(table["status"]) == ["ok", "ok", "ok"]
+
+
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_field_that_always_kills_its_worker_is_rejected_and_the_rest_goes_on(rows, tmp_path, existing):
     fifo = tmp_path / "blue.png"
@@ -188,14 +207,21 @@ def test_a_field_that_always_kills_its_worker_is_rejected_and_the_rest_goes_on(r
 
 
 def test_a_field_that_does_not_fit_in_memory_is_rejected_and_the_rest_goes_on(rows, tmp_path):
-    # Its three channels alone are 432 MB, on top of the worker's own 300 MB.
-    huge = str(tmp_path / "huge.png")
-    cv2.imwrite(huge, np.zeros((12_000, 12_000), np.uint8))
-    greedy = replace(rows[0], id="greedy", paths=dict.fromkeys(rows[0].paths, huge))
-    segment_shard([greedy, *rows[1:]], tmp_path / "out", SETTINGS, DASK, 1, 650, 1.0)
+    # By its header the first might fit; with what is made of its channels it does not.
+    greedy, larger = (replace(rows[0], id=id, paths={}) for id in ("greedy", "larger"))
+    for row, side in ((greedy, 5_900), (larger, 20_000)):
+        for colour, level in zip(("red", "green", "blue", "yellow"), range(1, 5), strict=True):
+            image = np.zeros((side, side), np.uint8)
+            image[:1000:10] = level
+            row.paths[colour] = str(tmp_path / f"{row.id}_{colour}.png")
+            cv2.imwrite(row.paths[colour], image)
+    segment_shard([greedy, larger, *rows[1:]], tmp_path / "out", SETTINGS, DASK, 1, 450, 1.0)
     table = pd.read_parquet(tmp_path / "out" / "fields.parquet")
-    assert list(table["status"]) == ["rejected", "ok", "ok"]
+    assert list(table["status"]) == ["rejected", "rejected", "ok", "ok"]
     assert "out of memory" in table["reason"][0]
+    assert table["reason"][1] == (
+        f"{larger.paths['red']}: 20000 x 20000 px does not fit in the memory of the job (at most 36 million px)"
+    )
 
 
 def test_an_existing_scheduler_is_joined(rows, tmp_path):

@@ -50,7 +50,7 @@ def test_spreadsheet_habits_are_accepted(tmp_path, text):
         ("ID,Label\na,1.0\n", "s.csv, line 2 (ID a): unknown label '1.0'"),
         ("ID,Label\na,\n", "s.csv, line 2 (ID a): the label is empty"),
         ("ID,Label\na,1\nb,2\na,1\n", "s.csv, line 4 (ID a): ID a stands already in line 2"),
-        ("ID,Label\n,1\n", "s.csv, line 2 (ID ): the ID is empty"),
+        ("ID,Label\n,1\n", "s.csv, line 2: the ID is empty"),
         ("ID,Label\n../a,1\n", "s.csv, line 2 (ID ../a): the ID '../a' cannot be a file name"),
         ("ID,Label\na/b,1\n", "cannot be a file name"),
         ("ID,Label\na\n", "s.csv, line 2: does not have 2 columns"),
@@ -179,8 +179,24 @@ def test_missing_files_are_counted_and_the_first_ten_named(project):
 
 def test_one_missing_file_is_one_sentence(project):
     Path("images/f04_blue.png").unlink()
+    project["max_rejected_fraction"] = 0
     with pytest.raises(SheetError, match=r"^collection train: 1 of 48 file is missing: images/f04_blue\.png$"):
         scan_collection("train", project)
+
+
+def test_a_tolerated_field_without_a_file_stays_in_its_manifest_until_the_file_comes(project, caplog):
+    scan_collection("train", project)
+    manifest = f"results/sheet/train/{shard_of('f04', 4):03d}.csv"
+    whole = Path(manifest).read_text()
+    Path("images/f04_blue.png").rename("aside")
+    scan_collection("train", project)
+    assert "images/f04_blue.png; 1 of 12 fields will be rejected" in caplog.text
+    assert Path(manifest).read_text() != whole
+    (row,) = (row for row in read_manifest(manifest) if row.id == "f04")
+    assert row.paths["blue"] == "images/f04_blue.png"
+    Path("aside").rename("images/f04_blue.png")
+    scan_collection("train", project)
+    assert Path(manifest).read_text() == whole
 
 
 @pytest.mark.parametrize(

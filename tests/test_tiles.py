@@ -442,7 +442,7 @@ def test_every_image_is_read_once(shard, tmp_path, monkeypatch):
     rows, segmentation = shard
     read = []
     real = images.read_channel
-    monkeypatch.setattr(images, "read_channel", lambda path, colour: read.append(path) or real(path, colour))
+    monkeypatch.setattr(images, "read_channel", lambda path, *rest: read.append(path) or real(path, *rest))
     tile(rows, segmentation, tmp_path / "out")
     assert sorted(read) == sorted(path for row in rows for path in row.paths.values())
 

@@ -37,7 +37,7 @@ def test_docstrings_comments_and_layout_do_not_count(copy):
 
 def test_a_changed_statement_counts_also_in_a_room_below(copy):
     before = version(copy, "tiles"), version(copy, "rle")
-    edit(copy, "images.py", "MAX_PIXELS = 2**30", "MAX_PIXELS = 2**29")
+    edit(copy, "images.py", "MIN_SIDE = 16", "MIN_SIDE = 17")
     assert version(copy, "tiles") != before[0]
     assert version(copy, "rle") == before[1]
 

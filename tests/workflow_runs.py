@@ -16,12 +16,20 @@ from hpaloc.simulate import simulate_field
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def snakemake(folder, *arguments, config="config.yaml", check=True):
-    """Run the workflow in ``folder`` and return the finished process with stdout and stderr in one text."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
+def command(folder, *arguments, config="config.yaml"):
+    """Return the command line of a run of the workflow in ``folder``."""
+    words = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
     # Last, since it takes every word after it that is no option for one more file.
-    command += ["--cores", "2", "--nocolor", *arguments, "--configfile", Path(folder, config)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return [*words, "--cores", "2", "--nocolor", *arguments, "--configfile", Path(folder, config)]
+
+
+def snakemake(folder, *arguments, config="config.yaml", check=True, **options):
+    """Run the workflow in ``folder`` and return the finished process with stdout and stderr in one text.
+
+    ``options`` are those of subprocess.run.
+    """
+    words = command(folder, *arguments, config=config)
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options)
     assert not check or done.returncode == 0, done.stdout[-6000:]
     return done
 

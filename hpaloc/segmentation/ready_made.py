@@ -5,10 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import cc3d
+import fastremap
 import numpy as np
 
 from hpaloc.masks import MaskError, draw, read_mask, share_ids
 from hpaloc.segmentation import watershed
+
+# One cell may lie in two pieces, cut by a neighbour or the edge of the field.
+_PIECES = 2
 
 _TABLES = (".csv", ".parquet")
 
@@ -30,12 +35,12 @@ def read_given(
     field: str,
     cell_mask: str,
     nucleus_mask: str | None,
-    tables: Mapping[str, tuple[int, int, dict[int, str]] | None],
+    tables: Mapping[str, tuple[int, int, dict[int, str]] | str | None],
 ) -> Given:
     """Read the masks of one field, made elsewhere.
 
     cell_mask, nucleus_mask: an image, or a table whose entry for this field is given in `tables` under its path (None
-    where the table has no row of the field; see masks.read_rle_table).
+    where the table has no row of the field, text where its rows are broken; see masks.read_rle_table).
     Raises MaskError naming file and field.
     """
 
@@ -45,8 +50,13 @@ def read_given(
         entry = tables.get(path)
         if entry is None:
             raise MaskError(f"{path}: the table has no row of field {field}")
+        if isinstance(entry, str):
+            raise MaskError(f"{path}: {entry}")
         height, width, masks = entry
-        return draw(masks, height, width)
+        try:
+            return draw(masks, height, width)
+        except ValueError as error:
+            raise MaskError(f"{path}: {error}") from None
 
     return Given(one(cell_mask), one(nucleus_mask) if nucleus_mask else None)
 
@@ -63,11 +73,17 @@ def segment(
 
     blue: (H, W) uint8 or uint16. pixel_size: µm. chunk_above: as in watershed.segment.
     Returns (nuclei, cells) as `segment_field` does. Cells keep their order; ids that are 1 … n already stay as they
-    are. Raises ValueError when a mask is of another size than the field.
+    are. Raises ValueError when a mask is of another size than the field, or a binary one.
     """
     for name, mask in (("cell", given.cells), ("nucleus", given.nuclei)):
         if mask is not None and mask.shape != blue.shape:
             raise ValueError(f"the {name} mask is {mask.shape}, the field {blue.shape}")
+    if given.cells.any() and fastremap.unique(given.cells).size <= 2:
+        pieces = int(cc3d.connected_components(given.cells, connectivity=8).max())
+        if pieces > _PIECES:
+            raise ValueError(
+                f"the cell mask has one id in {pieces} pieces: a binary mask, where each cell needs its own id"
+            )
     nuclei = given.nuclei
     if nuclei is None:
         nuclei = watershed.find_nuclei(blue, pixel_size, settings, chunk_above=chunk_above)

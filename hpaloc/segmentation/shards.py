@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpaloc.files import atomic_path
-from hpaloc.images import ImageError, read_field
+from hpaloc.images import ImageError, check_field, read_field
 from hpaloc.masks import MaskError, read_rle_table, write_mask
 from hpaloc.progress import track
+from hpaloc.rle import MAX_PIXELS
 from hpaloc.segmentation.backends import COLOURS_OF, check_settings, segment_field
 from hpaloc.segmentation.clock import clock
 from hpaloc.segmentation.ready_made import Given, is_table, read_given
@@ -44,12 +46,22 @@ FIELDS = pa.schema(
 # What one worker may need for a field of 4096 x 4096 px, in MB, import of its libraries included.
 WORKER_MB = {"watershed": 900, "hpacellseg": 3000, "masks": 900}
 
+# What a worker's libraries take, in MB, and what the channels and the label images of one pixel take at the very least,
+# in bytes: a field that cannot fit is refused by its header. What may fit is tried.
+_LIBRARIES_MB = 200
+_BYTES_PER_PIXEL = 7
+
+# How often a cluster is tried to be started.
+_STARTS = 3
+
 # How often a field may take its worker down with it before it is set aside.
 DEATHS_ALLOWED = 1
 
 
 def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return f"does not fit in the memory of its worker ({text or type(error).__name__})"
     if isinstance(error, ImageError | MaskError | ValueError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -58,11 +70,11 @@ def _reason(error: BaseException) -> str:
 def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
     """Read one field, segment it, write its two masks; what a worker runs.
 
-    task: field, paths, pixel_size, settings, out_dir, chunk_above, cell_mask, nucleus_mask, tables; plain values only,
-    so that a worker can receive it before it can import hpaloc. Returns one row of `FIELDS` and `seconds`, the time
-    spent reading, filtering (the channels to signals, or the networks to probabilities), labelling (all the rest of
-    the segmentation) and writing. An error of the field becomes a row of status "rejected"; SetupError and ImportError
-    are raised, since they concern every field.
+    task: field, paths, pixel_size, settings, out_dir, chunk_above, max_pixels, cell_mask, nucleus_mask, tables; plain
+    values only, so that a worker can receive it before it can import hpaloc. Returns one row of `FIELDS` and `seconds`,
+    the time spent reading, filtering (the channels to signals, or the networks to probabilities), labelling (all the
+    rest of the segmentation) and writing. An error of the field becomes a row of status "rejected"; SetupError,
+    ImportError and errors of writing (a full disk) are raised, since they concern every field.
     """
     import cv2
 
@@ -72,7 +84,8 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
     row |= {"status": "ok", "stage": "segment", "reason": ""}
     try:
         started = time.perf_counter()
-        images = read_field(task["paths"], COLOURS_OF[task["settings"]["backend"]])
+        images = read_field(task["paths"], COLOURS_OF[task["settings"]["backend"]], task["max_pixels"])
+        check_field(images, task["paths"])
         given: Given | None = None
         if task["cell_mask"]:
             given = read_given(task["field"], task["cell_mask"], task["nucleus_mask"], task["tables"])
@@ -84,20 +97,20 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
                 images, task["pixel_size"], task["settings"], given=given, chunk_above=task["chunk_above"]
             )
         segmented = time.perf_counter()
-        write_mask(os.path.join(task["out_dir"], f"{task['field']}_cellmask.png"), cells)
-        write_mask(os.path.join(task["out_dir"], f"{task['field']}_nucleimask.png"), nuclei)
-        row["n_cells"] = int(cells.max(initial=0))
-        row["seconds"] = {
-            "read": read - started,
-            "filter": spent.get("filter", 0.0),
-            "label": segmented - read - spent.get("filter", 0.0),
-            "write": time.perf_counter() - segmented,
-        }
     except (SetupError, ImportError):
         # Every field would fail alike.
         raise
     except Exception as error:
-        row |= {"n_cells": 0, "status": "rejected", "reason": _reason(error)}
+        return row | {"status": "rejected", "reason": _reason(error)}
+    write_mask(os.path.join(task["out_dir"], f"{task['field']}_cellmask.png"), cells)
+    write_mask(os.path.join(task["out_dir"], f"{task['field']}_nucleimask.png"), nuclei)
+    row["n_cells"] = int(cells.max(initial=0))
+    row["seconds"] = {
+        "read": read - started,
+        "filter": spent.get("filter", 0.0),
+        "label": segmented - read - spent.get("filter", 0.0),
+        "write": time.perf_counter() - segmented,
+    }
     return row
 
 
@@ -120,7 +133,7 @@ def _entry(root: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
 def _client(dask_settings: Mapping[str, Any], n_workers: int, worker_mb: int) -> Iterator[tuple[Any, int]]:
     """Yield a client and the number of fields to keep in flight."""
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     if dask_settings.get("scheduler_address"):
         with Client(dask_settings["scheduler_address"], set_as_default=False) as client:
@@ -150,20 +163,62 @@ def _client(dask_settings: Mapping[str, Any], n_workers: int, worker_mb: int) ->
     with (
         dask.config.set(settings),
         tempfile.TemporaryDirectory(prefix="hpaloc-dask-") as scratch,
-        LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=None,
-            local_directory=scratch,
-            memory_limit=f"{worker_mb}MB",
-            env={"DASK_LOGGING__DISTRIBUTED": "warning"},
-        ) as cluster,
+        _local_cluster(n_workers, worker_mb, scratch) as cluster,
+        _kept(cluster, n_workers),
         Client(cluster, set_as_default=False) as client,
     ):
         log.info("segmenting with %d workers of %d MB", n_workers, worker_mb)
         yield client, n_workers
+
+
+def _local_cluster(n_workers: int, worker_mb: int, scratch: str) -> Any:
+    """Return a cluster of this machine, each worker a process of one thread."""
+    from distributed import LocalCluster
+
+    for attempt in range(1, _STARTS + 1):
+        try:
+            return LocalCluster(
+                n_workers=n_workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=None,
+                local_directory=scratch,
+                memory_limit=f"{worker_mb}MB",
+                env={"DASK_LOGGING__DISTRIBUTED": "warning"},
+            )
+        except RuntimeError as error:
+            # A worker that is killed before it has started takes the cluster with it.
+            if attempt == _STARTS:
+                raise
+            log.warning("the workers could not be started (%s); trying again", error)
+    raise AssertionError
+
+
+@contextmanager
+def _kept(cluster: Any, n_workers: int) -> Iterator[None]:
+    """Replace workers whose nanny has given up, as it does when the process dies while it is being started anew."""
+    from distributed.core import Status
+
+    given_up = (Status.closed, Status.failed)
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(1):
+            lost = [name for name, nanny in list(cluster.workers.items()) if nanny.status in given_up]
+            for name in lost:
+                log.warning("worker %s could not be started anew; another takes its place", name)
+                cluster.workers.pop(name, None)
+            if lost:
+                cluster.scale(n_workers)
+
+    keeper = threading.Thread(target=keep, daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()
 
 
 @contextmanager
@@ -218,7 +273,7 @@ def _results(
             completed.add(submit(following))
 
 
-def _tables(rows: Sequence[ManifestRow]) -> dict[str, dict[str, tuple[int, int, dict[int, str]]]]:
+def _tables(rows: Sequence[ManifestRow]) -> dict[str, dict[str, tuple[int, int, dict[int, str]] | str]]:
     """Read the shard's rows of each table of masks that its manifest names."""
     wanted: dict[str, list[str]] = {}
     for row in rows:
@@ -258,6 +313,11 @@ def segment_shard(
     if backend == "hpacellseg":
         # Weights are fetched, and refused, once and before any worker starts.
         ready(settings)
+    n_workers = max(1, min(threads, memory_mb // WORKER_MB[backend], len(rows)))
+    worker_mb = max(1, memory_mb // n_workers)
+    # Of workers elsewhere only their scheduler knows the memory.
+    own = not (dask.get("scheduler_address") or dask.get("jobqueue"))
+    fits = max(0, worker_mb - _LIBRARIES_MB) * 10**6 // _BYTES_PER_PIXEL
     tasks = []
     for row in rows:
         cell_mask = row.cell_mask if backend == "masks" else None
@@ -270,16 +330,16 @@ def segment_shard(
                 "settings": {"backend": backend, **settings},
                 "out_dir": str(out_dir.resolve()),
                 "chunk_above": dask.get("chunk_above"),
+                "max_pixels": min(fits, MAX_PIXELS) if own else MAX_PIXELS,
                 "cell_mask": cell_mask,
                 "nucleus_mask": nucleus_mask,
                 "tables": {path: tables[path].get(row.id) for path in (cell_mask, nucleus_mask) if path in tables},
             }
         )
     by_field: dict[str, dict[str, Any]] = {}
-    n_workers = max(1, min(threads, memory_mb // WORKER_MB[backend], len(tasks)))
     root = str(Path(__file__).resolve().parents[2])
     if tasks:
-        with _client(dask, n_workers, max(1, memory_mb // n_workers)) as (client, in_flight):
+        with _client(dask, n_workers, worker_mb) as (client, in_flight):
             died: list[Mapping[str, Any]] = []
             for task, result in track(_results(client, in_flight, tasks, root), total=len(tasks), what="fields"):
                 if isinstance(result, KilledWorker):

@@ -5,6 +5,7 @@ The scan happens once, in the process a person starts. Jobs find the manifests a
 
 import os
 import sys
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -20,13 +21,30 @@ from hpaloc.config import (
     complete,
     training_collections,
 )
-from hpaloc.sheet import SheetError, downloaded_folder, scan_collection, shards_of, simulated_folder
+from hpaloc.sheet import (
+    SheetError,
+    downloaded_folder,
+    scan_collection,
+    shards_of,
+    simulated_folder,
+    summary_lines,
+)
 from hpaloc.version import files_version, room_version
+
+STARTED = time.time()
+SUMMARY = "results/sheet/summary.csv"
 
 
 def under_way():
     """Return whether a run holds the lock of this working directory and has written its manifests."""
-    return any(Path(".snakemake/locks").glob("*")) and Path("results/sheet").is_dir()
+    if not any(Path(".snakemake/locks").glob("*")):
+        return False
+    if workflow.is_main_process:
+        sentence = (
+            "another run works in this folder, or one was killed here; if none does, `snakemake --unlock` frees it"
+        )
+        print(sentence, file=sys.stderr)
+    return Path("results/sheet").is_dir()
 
 
 try:
@@ -39,6 +57,8 @@ try:
         SHARDS = {name: shards_of(f"results/sheet/{name}") for name in COLLECTIONS}
 except (ConfigError, SheetError) as error:
     raise WorkflowError(str(error))
+except OSError as error:
+    raise WorkflowError(f"{error.filename}: cannot be written or read ({error.strerror})")
 
 
 def manifest_states():
@@ -249,8 +269,7 @@ def predict_outputs(wildcards):
     """Return the final files of the collections to predict, and their scores where there is something to score."""
     names = ["cells.parquet", "fields.parquet", "submission.csv", "cells.h5ad"]
     files = expand("results/predictions/{collection}/{name}", collection=PREDICTED, name=names)
-    files.append("results/sheet/rejected.csv")
-    files.append("results/browser/index.html")
+    files += ["results/sheet/rejected.csv", SUMMARY, "results/browser/index.html"]
     return files + (["results/evaluation/metrics.json"] if SCORED else [])
 
 

@@ -1,8 +1,9 @@
 """What became of every field.
 
 Inputs: the field tables of all shards.
-Outputs: one table of fields per collection, and the list of all that was rejected, with reasons.
-Steps: join.
+Outputs: one table of fields per collection, the list of all that was rejected, with reasons, and how many fields and
+cells came in and went out, which is told at the end of a run.
+Steps: join, count.
 """
 
 
@@ -59,3 +60,38 @@ rule rejected:
         version=room_version("tables"),
     script:
         "../scripts/rejected.py"
+
+
+rule summary:
+    """Count the fields and cells that came in, went through and were rejected, and hold that none was lost."""
+    input:
+        fields=lambda wildcards: expand(
+            "results/sheet/{collection}.parquet",
+            collection=used_collections(wildcards),
+        ),
+        predictions=expand("results/predictions/{collection}/cells.parquet", collection=PREDICTED),
+        rejected="results/sheet/rejected.csv",
+    output:
+        "results/sheet/summary.csv",
+    log:
+        "logs/sheet/summary.log",
+    benchmark:
+        "benchmarks/sheet/summary.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(20),
+    params:
+        collections=used_collections,
+        predicted=PREDICTED,
+        version=room_version("tables"),
+    script:
+        "../scripts/summary.py"
+
+
+onsuccess:
+    # That of an earlier run says nothing of this one.
+    if os.path.exists(SUMMARY) and os.path.getmtime(SUMMARY) >= STARTED:
+        print("", *summary_lines(SUMMARY, "results/sheet/rejected.csv"), sep="\n", file=sys.stderr)

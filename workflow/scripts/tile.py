@@ -21,6 +21,7 @@ def main(job):
         mask_neighbours=job.params.tiles["mask_neighbours"],
         threads=job.threads,
         max_rejected_fraction=job.config["max_rejected_fraction"],
+        memory_mb=job.resources.mem_mb,
     )
 
 

@@ -1,0 +1,57 @@
+"""Write the tables of bad inputs into docs/bad-input.md from the inputs that the tests hold the workflow to."""
+
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "bad-input.md"
+# The inputs are the tests' own, so that the page can say nothing that no test holds.
+sys.path.insert(0, str(ROOT / "tests"))
+
+from bad_fields import FIELDS, MASKS, Bad  # noqa: E402
+from bad_settings import CONFIGS, MODELS, SHEETS, WEIGHTS, Setting  # noqa: E402
+
+TABLES = {
+    "fields": FIELDS,
+    "masks": MASKS,
+    "sheets": SHEETS,
+    "configurations": CONFIGS,
+    "models": MODELS,
+    "weights": WEIGHTS,
+}
+
+
+def _code(text: str) -> str:
+    marks = "``" if "`" in text else "`"
+    return f"{marks}{text}{marks}".replace("|", "\\|") if text else ""
+
+
+def _table(inputs: list[Bad] | list[Setting]) -> str:
+    lines = ["| input | gets | the sentence, or what is read |", "|---|---|---|"]
+    for one in inputs:
+        lines.append(f"| {one.what} | {one.outcome} | {_code(one.message.replace('{id}', 'ID'))} |")
+    return "\n".join(lines)
+
+
+def _counts() -> str:
+    counts = Counter(one.outcome for inputs in TABLES.values() for one in inputs)
+    parts = ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("rejected", "warned", "accepted"))
+    return f"{sum(counts.values())} inputs: {parts}."
+
+
+def with_tables(page: str) -> str:
+    """Return ``page`` with what stands between its markers renewed."""
+    parts = {"counts": _counts(), **{name: _table(inputs) for name, inputs in TABLES.items()}}
+    for name, text in parts.items():
+        start, end = f"<!-- {name}: made by `make docs`; a test holds it to the tests -->", f"<!-- end of {name} -->"
+        pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
+        if not pattern.search(page):
+            raise ValueError(f"{PAGE}: has no markers of {name}")
+        page = pattern.sub(lambda _, text=text, start=start, end=end: f"{start}\n\n{text}\n\n{end}", page)
+    return page
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
