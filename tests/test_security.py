@@ -46,8 +46,9 @@ def offences(tree):
                 if keyword.arg in ("shell", "allow_pickle", "enable_unsafe_deserialization") and not plain:
                     yield f"{called}({keyword.arg}=…)"
         elif isinstance(node, ast.Constant) and str(node.value).startswith("http://"):
-            # Names of XML vocabularies are no addresses.
-            yield from [node.value] if "www.w3.org" not in node.value else []
+            # Names of XML vocabularies are no addresses, and this machine is no network.
+            names = ("http://www.w3.org", "http://127.0.0.1:", "http://localhost:")
+            yield from [] if node.value.startswith(names) else [node.value]
 
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
