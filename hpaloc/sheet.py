@@ -166,9 +166,9 @@ def check_pattern(pattern: str, key: str, allowed: Sequence[str], needed: Sequen
     for name in sorted(found - set(allowed)):
         known = ", ".join(f"{{{a}}}" for a in allowed)
         raise SheetError(f"{key}: {pattern!r} has the unknown placeholder {{{name}}} (known: {known})")
-    for _, name, layout, conversion in parts:
+    for _, placed, layout, conversion in parts:
         if layout or conversion:
-            raise SheetError(f"{key}: {pattern!r} has more than a name between the braces of {{{name}}}")
+            raise SheetError(f"{key}: {pattern!r} has more than a name between the braces of {{{placed}}}")
     for name in needed:
         if name not in found:
             raise SheetError(f"{key}: {pattern!r} lacks the placeholder {{{name}}}")
