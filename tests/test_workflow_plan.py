@@ -290,7 +290,10 @@ def locked_versions(name):
 
 def test_the_environments_have_the_versions_of_the_lock_file():
     # The driver has a lock file of its own, and hpacellseg older packages.
-    locked = {name: locked_versions("requirements.lock") for name in ("segmentation", "tensorflow", "analysis")}
+    locked = {
+        name: locked_versions("requirements.lock")
+        for name in ("segmentation", "tensorflow", "analysis", "interpretation")
+    }
     locked["driver"] = locked_versions("driver.lock")
     assert locked["driver"]["snakemake"] == locked["analysis"]["snakemake"]
     for path in (ROOT / "envs").glob("*.yaml"):
@@ -299,7 +302,7 @@ def test_the_environments_have_the_versions_of_the_lock_file():
         after = path.with_suffix(".post-deploy.sh")
         for pin in re.findall(r"\S+==\S+", after.read_text() if after.is_file() else ""):
             name, version = pin.split("==")
-            assert locked[name.lower()] == version, f"{after.name}: {pin}"
+            assert locked[path.stem][name.lower()] == version, f"{after.name}: {pin}"
         for entry in yaml.safe_load(path.read_text())["dependencies"]:
             for pin in entry["pip"] if isinstance(entry, dict) else [entry]:
                 if pin.startswith("python") or pin == "pip":
