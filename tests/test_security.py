@@ -12,11 +12,12 @@ CODE = [
     *sorted((ROOT / "docs").glob("*.py")),
 ]
 RULES = [ROOT / "Snakefile", *sorted((ROOT / "workflow").rglob("*.smk"))]
-MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "commands", "telnetlib", "ftplib"}
+MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "commands", "telnetlib", "ftplib"}
 CALLS = {"eval", "exec", "compile", "__import__"}
 ATTRIBUTES = {
     *("os.system", "os.popen", "os.execv", "tempfile.mktemp", "yaml.load", "yaml.unsafe_load", "yaml.full_load"),
     *("pd.read_pickle", "pandas.read_pickle", "keras.saving.load_model", "keras.models.load_model", "torch.load"),
+    *("joblib.load", "pd.read_hdf"),
     *("ssl._create_unverified_context", "np.fromregex", "shutil.unpack_archive"),
 }
 # The networks of hpacellseg are pickled whole; weights.ready compares their digests before this line.
@@ -36,6 +37,9 @@ def offences(tree):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] in MODULES)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in MODULES:
             yield node.module
+        elif isinstance(node, ast.ImportFrom):
+            # joblib also runs functions in parallel; what it loads are pickles.
+            yield from (name for alias in node.names if (name := f"{node.module}.{alias.name}") in ATTRIBUTES)
         elif isinstance(node, ast.Call):
             called = name_of(node.func)
             if called in CALLS | ATTRIBUTES:
@@ -63,7 +67,7 @@ def test_the_search_finds_what_it_is_for():
     lines.append("np.load(f, allow_pickle=a)")
     assert list(offences(ast.parse("\n".join(lines)))) == [
         "pickle",
-        "joblib",
+        "joblib.load",
         "eval",
         "os.system",
         "run(shell=…)",
