@@ -71,6 +71,22 @@ def write_training_data(folder: Path, counts: dict[str, int], size: int, colours
     return folder / "examples.parquet"
 
 
+def untrained_classifier(channels: tuple[str, ...], size: int):
+    """Return a sigmoid classifier before its first step, with the statistics of patterned tiles.
+
+    So cells come out different, and no probability is 0 or 1.
+    """
+    import keras
+
+    from hpaloc.model import classifier
+    from hpaloc.training import statistics_renewal
+
+    keras.utils.set_random_seed(2)
+    model = classifier(channels, "sigmoid", size)
+    statistics_renewal(model)([patterned_tiles(np.arange(16), size, len(channels))])
+    return model
+
+
 def write_model_folder(folder: Path, model, channels: tuple[str, ...], head: str, input_size: int) -> Path:
     """Write a model folder around an untrained classifier."""
     from hpaloc.model import write_checksums

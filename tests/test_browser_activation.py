@@ -1,15 +1,12 @@
 """Activation maps of the cell browser: where they look, and that each belongs to its cell."""
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
-from model_inputs import patterned_tiles, write_model_folder, write_tile_shard
+from model_inputs import patterned_tiles, untrained_classifier, write_model_folder, write_tile_shard
 
 from hpaloc.browser.activation import ActivationMaps, shard_activation_maps
-from hpaloc.model import classifier
 from hpaloc.tables import PROBABILITIES
-from hpaloc.training import statistics_renewal
 
 SIZE = 64
 CHANNELS = ("green", "red")
@@ -17,10 +14,7 @@ CHANNELS = ("green", "red")
 
 @pytest.fixture(scope="module")
 def network():
-    keras.utils.set_random_seed(2)
-    model = classifier(CHANNELS, "sigmoid", SIZE)
-    statistics_renewal(model)([patterned_tiles(np.arange(16), SIZE, 2)])
-    return model
+    return untrained_classifier(CHANNELS, SIZE)
 
 
 def test_maps_are_fine_enough_and_their_strongest_place_is_one(network):

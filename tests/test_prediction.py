@@ -1,14 +1,12 @@
-import keras
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from model_inputs import patterned_tiles, write_model_folder, write_tile_shard
+from model_inputs import patterned_tiles, untrained_classifier, write_model_folder, write_tile_shard
 
 from hpaloc import prediction
 from hpaloc.classes import N_CLASSES, NEGATIVE, format_labels
-from hpaloc.model import ModelError, NoGpuError, averaged, classifier, label_sets, settle_negative
+from hpaloc.model import ModelError, NoGpuError, averaged, label_sets, settle_negative
 from hpaloc.prediction import PredictionError, lean_on_field, predict_shard
-from hpaloc.training import statistics_renewal
 
 SIZE = 32
 CHANNELS = ("green", "red")
@@ -16,11 +14,7 @@ CHANNELS = ("green", "red")
 
 @pytest.fixture(scope="module")
 def network():
-    keras.utils.set_random_seed(2)
-    model = classifier(CHANNELS, "sigmoid", SIZE)
-    # Statistics of such tiles, so that the cells come out different and no probability is 0 or 1.
-    statistics_renewal(model)([patterned_tiles(np.arange(16), SIZE, 2)])
-    return model
+    return untrained_classifier(CHANNELS, SIZE)
 
 
 @pytest.fixture(scope="module")
