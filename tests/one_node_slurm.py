@@ -3,10 +3,11 @@
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,15 @@ def answers():
     """Return whether a Slurm with a free node answers."""
     done = subprocess.run(["sinfo", "--noheader", "--format=%T"], capture_output=True, text=True, check=False)
     return done.returncode == 0 and any(state in done.stdout for state in ("idle", "mixed"))
+
+
+def stopped(process):
+    """Return whether a process can do nothing more, None where there is none of this id."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return state in "TZ"
 
 
 def until(condition, watched=None, seconds=600):
@@ -59,9 +69,22 @@ class OneNodeSlurm:
         return until(found, watched)
 
     def processes(self, job):
-        """Return the ids of the processes of a running job."""
-        done = subprocess.run(["scontrol", "listpids", job], capture_output=True, text=True, check=True)
+        """Return the ids of the processes of a running job; none while Slurm is still launching it."""
+        done = subprocess.run(["scontrol", "listpids", job], capture_output=True, text=True, check=False)
         return [int(line.split()[0]) for line in done.stdout.splitlines()[1:] if int(line.split()[0]) > 0]
+
+    def freeze(self, job):
+        """Stop every process of a running job, those that it is just starting too."""
+
+        def still():
+            processes = self.processes(job)
+            awake = [process for process in processes if stopped(process) is False]
+            for process in awake:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGSTOP)
+            return processes and not awake
+
+        until(still)
 
     def stop(self, daemon):
         """End one of the daemons and wait until it is gone."""

@@ -1,9 +1,7 @@
 """The workflow on a real Slurm, through what a cluster does to it: jobs killed for memory and time, a controller that
 restarts, a cancelled job, and a head process that dies."""
 
-import os
 import re
-import signal
 import subprocess
 import sys
 
@@ -61,9 +59,8 @@ def story(slurm, tmp_path_factory):
         slurm.stop("slurmctld")
         slurm.start("slurmctld")
         explore = slurm.running("rule_explore_data", first)
-        for process in slurm.processes(explore):
-            # A job that hangs, until its time is over.
-            os.kill(process, signal.SIGSTOP)
+        # A job that hangs, until its time is over.
+        slurm.freeze(explore)
         records = slurm.running("rule_records", first)
         subprocess.run(["scancel", records], check=True)
         log = folder / "first.log"
