@@ -58,6 +58,8 @@ DROPOUT = (0.5, 0.25)
 RECEPTIVE_CELLS = 256
 # Thresholds are fitted on probabilities made as `predict` makes them.
 VALIDATION_VIEWS = 8
+# Where no cell validates, this many training cells, in random order as they lie, say enough for what they can tell.
+JUDGED_TRAINING_CELLS = 1024
 
 
 class TrainingError(ValueError):
@@ -226,8 +228,8 @@ class BalancedAccuracy(_Counts):
         super().__init__((2, N_CLASSES), name)
 
     def table(self, labels: Any, probabilities: Any) -> Any:
-        # Nearly, since the labels of blended cells are sums of fractions.
         """Return (2, 19): of the cells of exactly one location, those found and all, by class."""
+        # Nearly one, since the labels of blended cells are sums of fractions.
         single = tf.abs(tf.reduce_sum(labels, 1, keepdims=True) - 1.0) < 1e-3
         labels = tf.one_hot(tf.argmax(labels, 1), N_CLASSES) * tf.cast(single, tf.float32)
         hit = tf.cast(tf.argmax(labels, 1) == tf.argmax(probabilities, 1), tf.float32)
@@ -697,7 +699,8 @@ def train_model(
             work_dir,
         )
         judged = "validation" if counts["validation"] else "train"
-        decision, scores = _decide(network, datasets[judged], settings, judged)
+        cells = datasets[judged] if counts["validation"] else datasets["train"].take(JUDGED_TRAINING_CELLS)
+        decision, scores = _decide(network, cells, settings, judged)
     history = pd.read_csv(work_dir / "history.csv")
     config = {
         "network": "ResNet-50",
@@ -712,7 +715,7 @@ def train_model(
             "scale": "divided by the white level of the field and colour, clipped to 0..1, times 255, rounded",
             "resize": "bilinear, antialiased, to input_size",
         },
-        "scores": {"part": judged, "cells": counts[judged]} | scores,
+        "scores": {"part": judged, "cells": decision["cells"]} | scores,
         "precision": policy,
         "device": device,
         "seed": seed,

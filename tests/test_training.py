@@ -423,7 +423,8 @@ def test_data_that_cannot_be_trained_on_is_named(training_data, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def test_without_a_validation_part_the_last_epoch_is_kept(training_data, tmp_path, caplog):
+def test_without_a_validation_part_the_last_epoch_is_kept(training_data, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(training, "JUDGED_TRAINING_CELLS", 8)
     table = pd.read_parquet(training_data / "examples.parquet")
     table[table["part"] == "train"].to_parquet(tmp_path / "examples.parquet")
     settings = SETTINGS | {"epochs": 2, "mixup": 0.5, "rotation": True, "zoom": 0.1, "gain": 0.3}
@@ -432,6 +433,7 @@ def test_without_a_validation_part_the_last_epoch_is_kept(training_data, tmp_pat
     _, config, decision = load_folder(tmp_path / "model")
     assert config["best_epoch"] == 1
     assert decision["fitted_on"] == config["scores"]["part"] == "train"
+    assert decision["cells"] == config["scores"]["cells"] == 8
     history = pd.read_csv(tmp_path / "model" / "history.csv")
     assert len(history) == 2
     assert "val_loss" not in history
