@@ -20,7 +20,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from hpaloc.classes import COLOURS, LOCATIONS, N_CLASSES, NAMES
 from hpaloc.files import atomic_path
@@ -67,6 +67,10 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "hpaloc",
 }
+
+# What each channel is drawn in where several are laid over each other. Magenta and green, unlike red and green, are told
+# apart with any colour vision.
+_OVERLAID = {"red": (0.9, 0.0, 0.9), "green": (0.1, 1.0, 0.1), "blue": (0.05, 0.15, 1.0)}
 
 # What each colour shows, for the panels of a field.
 _STAINED = {
@@ -169,8 +173,9 @@ def co_occurrence(label_sets: Sequence[Sequence[int]], stem: Path) -> None:
         for row in range(N_CLASSES):
             axes.plot([-0.5, row + 0.5, row + 0.5], [row - 0.5, row - 0.5, row + 0.5], color="0.85", linewidth=0.4)
         bar = figure.colorbar(image, ax=axes, shrink=0.5, aspect=25, pad=0.01)
-        bar.ax.yaxis.set_major_formatter("{x:,.0f}")
-        bar.ax.yaxis.set_minor_formatter(NullFormatter())
+        top = int(counts.max(initial=1))
+        bar.set_ticks(ticks := [one for one in _round_numbers(top) if one <= top], labels=[f"{one:,}" for one in ticks])
+        bar.minorticks_off()
         bar.set_label("Fields with both labels (diagonal: with this label alone)")
         pairs = counts[np.tril_indices(N_CLASSES, -1)]
         axes.text(
@@ -181,6 +186,13 @@ def co_occurrence(label_sets: Sequence[Sequence[int]], stem: Path) -> None:
             ha="right",
             va="top",
         )
+
+
+def _round_numbers(top: int) -> list[int]:
+    """Return whole numbers up to ``top`` that lie well apart on a logarithmic scale: 1, 2, 3 … or 1, 2, 5, 10 …"""
+    if top <= 8:
+        return list(range(1, top + 1))
+    return [step * 10**power for power in range(len(str(top))) for step in (1, 2, 5)]
 
 
 def _count_matrix(axes: Axes, counts: np.ndarray, top: int, size: float) -> matplotlib.image.AxesImage:
@@ -282,13 +294,17 @@ def _picture(axes: Axes, image: np.ndarray, title: str) -> None:
 
 
 def composite(images: Mapping[str, np.ndarray], side: int = 420) -> np.ndarray:
-    """Return the (h, w, 3) float RGB picture of a field: microtubules red, protein green, nucleus blue."""
-    white = white_levels({colour: images[colour] for colour in ("red", "green", "blue")})
-    return np.stack([_shrink(images[colour], white[colour], side) for colour in ("red", "green", "blue")], axis=-1)
+    """Return the (h, w, 3) float64 RGB picture of a field: microtubules magenta, protein green, nucleus blue.
+
+    images: the channels red, green and blue, (H, W) of any depth. The longer side becomes at most ``side`` px.
+    """
+    white = white_levels({colour: images[colour] for colour in _OVERLAID})
+    planes = [_shrink(images[colour], white[colour], side)[..., None] * tint for colour, tint in _OVERLAID.items()]
+    return np.minimum(sum(planes), 1.0)
 
 
 def location_panels(panels: Mapping[int, tuple[str, Mapping[str, np.ndarray], float]], stem: Path) -> None:
-    """Draw one field of each location as an RGB picture (figure 4).
+    """Draw one field of each location, three channels laid over each other (figure 4).
 
     panels: class index to the name of a one-label field, its images and its pixel size in µm. Every panel has its own
     scale bar, since fields differ in size. A location without a field gets an empty panel that says so.
@@ -317,7 +333,7 @@ def location_panels(panels: Mapping[int, tuple[str, Mapping[str, np.ndarray], fl
         key = grid[N_CLASSES]
         key.axis("off")
         for row, (colour, text) in enumerate(
-            (("#D00000", "Microtubules"), ("#008000", "Protein"), ("#2040FF", "Nucleus"))
+            (("#C800C8", "Microtubules"), ("#008000", "Protein"), ("#2040FF", "Nucleus"))
         ):
             key.text(0.08, 0.7 - 0.17 * row, text, color=colour, fontsize=8, weight="bold", transform=key.transAxes)
 
@@ -409,12 +425,18 @@ def curves(
         colours = (BLUE, ORANGE) if len(columns) == 1 else (BLUE, SKY, ORANGE, "#E69F00")
         place = iter(colours)
         for prefix, part, style, marker in (("", "training", "-", "o"), ("val_", "validation", "--", "s")):
-            for column, name in columns.items():
+            # A second column may run over the first: its markers are hollow.
+            for (column, name), filling in zip(columns.items(), ("full", "none"), strict=False):
                 if prefix + column in history:
                     values = history[prefix + column]
                     text = f"{name}, {part}" if name else part
                     axes.plot(
-                        history["epoch"], values, style, color=next(place), marker=marker, markersize=3.2, label=text
+                        *(history["epoch"], values, style),
+                        color=next(place),
+                        marker=marker,
+                        markersize=3.2 if filling == "full" else 5.5,
+                        fillstyle=filling,
+                        label=text,
                     )
         axes.set_xlabel("Epoch")
         axes.set_ylabel(ylabel)
@@ -443,7 +465,8 @@ def training(history: Path, fields: Path, out_dir: Path) -> None:
 def receptive_field(fields: Mapping[str, np.ndarray], stem: Path) -> None:
     """Draw what reaches one position of the last map: by back-propagation, on cells, and how much within a radius.
 
-    fields: ``model.receptive_fields``. The square is the tile, the dashed one the theoretical field.
+    fields: ``model.receptive_fields``. The square is the tile, the dashed one the theoretical field; the circles hold
+    50 % and 95 % of the effective field.
     """
     tile, theoretical = int(fields["tile"]), int(fields["theoretical"])
     with new_figure(stem, WIDE, 2.5) as figure:
@@ -466,8 +489,13 @@ def receptive_field(fields: Mapping[str, np.ndarray], stem: Path) -> None:
         for share, colour in ((50, SKY), (95, ORANGE)):
             radius = float(fields[f"radius_{share}"])
             panels[1].add_patch(Circle((0, 0), radius, fill=False, color=colour, linewidth=1.2))
-            panels[2].plot(radius, share / 100, "o", color=colour, markersize=4)
-            panels[2].text(radius, share / 100, f"  {share} %: {radius:.0f} px", color=colour, fontsize=6.5, va="top")
+            panels[2].plot(
+                *(radius, share / 100, "o"),
+                color=colour,
+                markersize=5,
+                zorder=3,
+                label=f"{share} % within {radius:.0f} px",
+            )
         for name, colour, text in (("effective", BLUE, "effective"), ("propagated", GREY, "back-propagated")):
             mass = np.asarray(fields[name], float)
             distance = np.hypot(*(np.indices(mass.shape) - (mass.shape[0] - 1) / 2)).ravel()
@@ -479,7 +507,7 @@ def receptive_field(fields: Mapping[str, np.ndarray], stem: Path) -> None:
         panels[2].yaxis.set_major_formatter(PercentFormatter(1))
         panels[2].set_xlabel("Radius (px)")
         panels[2].set_ylabel("Mass within")
-        panels[2].legend(loc="lower right", bbox_to_anchor=(1, 0.12))
+        panels[2].legend(loc="lower right", bbox_to_anchor=(1.02, 0.02), handlelength=1.6)
 
 
 def confusion(counts: np.ndarray, stem: Path) -> None:
@@ -580,9 +608,8 @@ def pooled(table: pd.DataFrame, stem: Path) -> None:
     """
     levels = [level for level in ("field", "protein") if (table["level"] == level).any()]
     with new_figure(stem, NARROW * max(1, len(levels)), 2.9) as figure:
-        for axes, level in zip(
-            np.atleast_1d(figure.subplots(1, max(1, len(levels)))), levels or ["field"], strict=True
-        ):
+        panels = np.atleast_1d(figure.subplots(1, max(1, len(levels)), sharey=True))
+        for axes, level in zip(panels, levels or ["field"], strict=True):
             counted = pd.to_numeric(table["size"], errors="coerce").notna()
             own = table[(table["level"] == level) & counted]
             sizes = sorted(own["size"].astype(int).unique())
@@ -611,11 +638,12 @@ def pooled(table: pd.DataFrame, stem: Path) -> None:
             axes.set_xticks(np.arange(len(sizes)), [f"{size}\n{owners[size]:,}" for size in sizes])
             axes.set_xlabel(f"Cells pooled, and {level}s that have as many")
             axes.set_ylabel(f"Accuracy of the {level}'s call")
-            axes.set_ylim(top=1.02)
             if sizes:
-                axes.legend(loc="lower right")
+                # Above the axes, since an interval may reach any place in them.
+                axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
             else:
                 axes.text(0.5, 0.5, f"no one-label {level}", transform=axes.transAxes, ha="center")
+        panels[0].set_ylim(top=1.02)
 
 
 def mixtures(true: np.ndarray, found: np.ndarray, pair: Sequence[str], stem: Path) -> None:

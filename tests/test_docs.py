@@ -64,3 +64,14 @@ def test_every_item_of_the_report_has_a_caption_a_category_and_a_title():
             item = item.split("\n            )\n")[0].split("\n        ),\n")[0]
             for part in ("caption=", "category=", "labels="):
                 assert part in item, f"{path.name}: {item[:80]}"
+
+
+def test_every_caption_is_of_an_item_and_every_item_has_its_own():
+    rules = "".join(path.read_text() for path in [*ROOT.glob("workflow/rules/*.smk"), ROOT / "Snakefile"])
+    common = (ROOT / "workflow/rules/common.smk").read_text()
+    captions = {path.stem for path in (ROOT / "workflow/report").glob("*.rst")}
+    # Captions of figures have the figure's name, by which common.smk lists it; evaluate.smk lists those of its tables.
+    unused = {name for name in captions if not re.search(rf"report/{name}\.rst|\"{name}\"", rules + common)}
+    assert not unused
+    named = set(re.findall(r"report/(\w+)\.rst", rules))
+    assert named <= captions

@@ -161,7 +161,7 @@ def test_noise_is_not_stretched() -> None:
 
 
 def test_small_bright_structures_are_not_clipped() -> None:
-    images = {colour: np.full((400, 400), 60, np.uint8) for colour in COLOURS}
+    images = {colour: np.full((400, 400), 60 if colour == "green" else 0, np.uint8) for colour in COLOURS}
     # A centrosome in each of ten cells: 0.1 % of the field.
     for row in range(10):
         images["green"][20 + 36 * row : 24 + 36 * row, 100:104] = 200
@@ -232,6 +232,40 @@ def test_evaluation_figures(tmp_path: Path, drawn: list[Figure], n_classes: int)
     kept = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
     ticks = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
     assert ticks == [f"{NAMES[index]} ({counts[index].sum():,})" for index in kept]
+
+
+@pytest.mark.parametrize(
+    ("most", "ticks"), [(1, ["1"]), (6, list("123456")), (40, ["1", "2", "5", "10", "20"])], ids=str
+)
+def test_the_scale_of_counts_has_numbers(tmp_path: Path, drawn: list[Figure], most: int, ticks: list[str]) -> None:
+    figures.co_occurrence([(3,)] * most + [(1, 2)], tmp_path / "pairs")
+    bar = drawn[0].axes[1]
+    assert [label.get_text() for label in bar.get_yticklabels()] == ticks
+    assert_readable(drawn[0])
+
+
+def test_no_interval_of_a_pooled_call_is_cut_off(tmp_path: Path, drawn: list[Figure]) -> None:
+    rows = [
+        {"level": level, "size": size, "method": method, "accuracy": 0.95, "low": low, "high": 1.0, "n_owners": 9}
+        for level, low in (("field", 0.9), ("protein", 0.2))
+        for size in (1, 5)
+        for method in ("mean", "vote")
+    ]
+    figures.pooled(pd.DataFrame(rows), tmp_path / "pooled")
+    for axes in drawn[0].axes:
+        bottom, top = axes.get_ylim()
+        assert bottom < 0.2
+        assert top > 1
+    assert_readable(drawn[0])
+
+
+def test_protein_and_microtubules_differ_without_colour_vision_of_red_and_green(tmp_path: Path) -> None:
+    images = {colour: np.zeros((64, 64), np.uint8) for colour in COLOURS}
+    images["red"][:, :32] = 200
+    images["green"][:, 32:] = 200
+    picture = figures.composite(images)
+    # To a deuteranope red and green are one sum; blue must tell the two apart.
+    assert abs(picture[0, 10, 2] - picture[0, 50, 2]) > 0.5
 
 
 def test_scatter_of_mixtures_says_correlation_and_error(tmp_path: Path, drawn: list[Figure]) -> None:

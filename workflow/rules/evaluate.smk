@@ -54,7 +54,7 @@ rule evaluate:
                 f"results/evaluation/{collection}/{name}.{suffix}",
                 caption=f"../report/{name}.rst",
                 category="Scores",
-                subcategory=collection,
+                subcategory=f"Figures of {collection}",
                 labels={"figure": EVALUATION_FIGURES[name], "format": suffix},
             )
             for collection in SCORED

@@ -72,7 +72,13 @@ rule summary:
         predictions=expand("results/predictions/{collection}/cells.parquet", collection=PREDICTED),
         rejected="results/sheet/rejected.csv",
     output:
-        "results/sheet/summary.csv",
+        report(
+            "results/sheet/summary.csv",
+            caption="../report/conserved.rst",
+            category="Data",
+            subcategory="Tables",
+            labels={"table": "fields and cells, in and out", "format": "csv"},
+        ),
     log:
         "logs/sheet/summary.log",
     benchmark:
