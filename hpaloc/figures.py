@@ -68,8 +68,8 @@ _STYLE: Any = {
     "svg.hashsalt": "hpaloc",
 }
 
-# What each channel is drawn in where several are laid over each other. Magenta and green, unlike red and green, are told
-# apart with any colour vision.
+# What each channel is drawn in where several are laid over each other. Magenta and green, unlike red and green, can be
+# told apart with any colour vision.
 _OVERLAID = {"red": (0.9, 0.0, 0.9), "green": (0.1, 1.0, 0.1), "blue": (0.05, 0.15, 1.0)}
 
 # What each colour shows, for the panels of a field.

@@ -24,6 +24,15 @@ HOSTILE = (
     "<script>document.title='owned'<\u2215script>",
 )
 ANTIBODY = "HPA<b onclick=alert(1)>1"
+# Names that no sheet and no file system lets through, as tables made elsewhere might have them.
+WORSE = (
+    "</script><script>document.title='owned'</script>",
+    "line\u2028separator\u2029`${document.title='owned'}`",
+    "=cmd|' /C calc'!A1",
+    "007",
+    "constructor",
+    "x" * 2000,
+)
 WIDTH = 6
 LOCATIONS = (0, 14, 16, 18)
 
@@ -79,6 +88,19 @@ def small_browser(folder, ids=HOSTILE, most_fields=100, with_truth=True):
         cells[["field", "cell"]].assign(true_labels=true).iloc[:-1].to_parquet(truth)
     write_page(out, {"small": BrowsedCollection(folder / "pooled", {"000": out / "small" / "000"}, truth)})
     return out, cells
+
+
+def rename_fields(out, names, antibody, cell_line):
+    """Give the fields of a small browser other names, behind the back of the file system, and write its page again."""
+    pooled = out.parent / "pooled"
+    cells, fields = (pd.read_parquet(pooled / f"{name}.parquet") for name in ("cells", "fields"))
+    new = dict(zip(fields["field"], names, strict=True))
+    cells["field"] = cells["field"].map(new)
+    fields["field"] = fields["field"].map(new)
+    cells.to_parquet(pooled / "cells.parquet")
+    fields.assign(antibody=antibody, cell_line=cell_line).to_parquet(pooled / "fields.parquet")
+    write_page(out, {"small": BrowsedCollection(pooled, {"000": out / "small" / "000"})})
+    return cells
 
 
 def large_browser(folder, n, cells_a_field=20):

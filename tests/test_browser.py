@@ -12,10 +12,11 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 import pytest
-from browsed_cells import HOSTILE, chromium, large_browser, small_browser, sources
+from browsed_cells import HOSTILE, WORSE, chromium, large_browser, rename_fields, small_browser, sources
 
 from hpaloc.browser.page import APP, APP_FILES, BrowsedCollection, collection_table, embedding_map, nearest_cells
 from hpaloc.browser.pictures import COLUMNS, PLANES, ROWS, outlines, script, sheet, shown_fields, sprite
+from hpaloc.interpretation.few_shot import example_rows, read_examples
 
 
 def read_script(path):
@@ -135,15 +136,13 @@ def test_the_bundle_is_of_these_sources():
     names = sorted(
         path.name
         for path in sources().iterdir()
-        if re.search(r"\.(jsx?|css|html)$", path.name) or path.name == "package-lock.json"
+        if re.search(r"\.jsx?$", path.name) or path.name == "package-lock.json"
     )
     digest = hashlib.sha256()
     for name in names:
         digest.update(f"{name}\0".encode() + (sources() / name).read_bytes())
     first = (APP / "browser.js").read_text().split("\n", 1)[0]
     assert digest.hexdigest() in first, "the sources changed: make browser-assets"
-    for name in ("browser.css", "index.html"):
-        assert (APP / name).read_bytes() == (sources() / name).read_bytes()
 
 
 def test_the_licence_of_every_part_is_there():
@@ -223,6 +222,91 @@ def test_hostile_names_are_shown_as_they_are_and_run_nothing(page, small):
     assert sorted(options) == sorted(HOSTILE)
     assert page.title() == "hpaloc cell browser"
     assert page.query_selector("#app img, #app script, #app b[onclick]") is None
+
+
+@needs_chromium
+def test_no_name_runs_anywhere_and_an_export_comes_back_as_it_was(engine, tmp_path):
+    folder, _ = small_browser(tmp_path, ids=[f"f{number}" for number in range(len(WORSE))])
+    cells = rename_fields(folder, WORSE, antibody=list(WORSE), cell_line=list(reversed(WORSE)))
+    with opened(engine, folder) as page:
+        dialogs = []
+        page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+        for name in WORSE:
+            # Into the filters, the field and its cell, the label, and what is said of a cell under the pointer.
+            page.fill("#filter-field", name)
+            page.fill("#filter-antibody", name)
+            assert shown(page) == (cells["field"] == name).sum() > 0
+            page.fill("#label", name[:80])
+            page.click("#pick-all")
+            page.hover(".card >> nth=0")
+            page.click(".card >> nth=0")
+            assert page.text_content("#open-cell h2").endswith(f" of {name}")
+            page.click("#show-field")
+            page.wait_for_selector(f"#field-canvas[data-drawn='{page.input_value('#field')}']")
+            assert page.eval_on_selector("#field", "one => one.selectedOptions[0].textContent") == name
+            page.click("#reset")
+            page.click("#tab-gallery")
+        for order in ("field", "antibody", "similar"):
+            page.select_option("#sort", order)
+            page.wait_for_selector("#gallery .card canvas[data-drawn]")
+        page.focus("#gallery")
+        page.keyboard.press("?")
+        page.keyboard.press("Escape")
+        # No text became an element or an attribute that runs.
+        assert page.query_selector("#app img, #app script, [onerror], [onclick], [onload]") is None
+        assert page.title() == "hpaloc cell browser"
+        assert dialogs == []
+        with page.expect_download() as download:
+            page.click("#export")
+        exported = download.value.path()
+        examples = read_examples(exported)
+    # Every cell comes back under its own name, with the label it was given.
+    rows = example_rows(examples, cells)
+    assert sorted(rows) == list(range(len(cells)))
+    assert (examples["field"].str[:80] == examples["label"]).all()
+
+
+@needs_chromium
+def test_each_collection_keeps_its_selection(engine, small, tmp_path):
+    shutil.copytree(small[0], tmp_path / "browser")
+    shutil.copytree(tmp_path / "browser/small", tmp_path / "browser/other")
+    about = read_script(tmp_path / "browser/about.js")
+    about["collections"].append({"name": "other", "n": 1})
+    (tmp_path / "browser/about.js").write_text(script(about))
+    table = read_script(tmp_path / "browser/other/table.js")
+    (tmp_path / "browser/other/table.js").write_text(script(table | {"name": "other"}))
+    with opened(engine, tmp_path / "browser") as page:
+        page.click("#pick-open")
+        page.select_option("#collection", "other")
+        page.wait_for_function("document.getElementById('picked-count').textContent.startsWith('0')")
+        page.wait_for_selector("#gallery .card canvas[data-drawn]")
+        page.select_option("#collection", "small")
+        page.wait_for_function("document.getElementById('picked-count').textContent.startsWith('1')")
+        page.wait_for_selector("#gallery .card canvas[data-drawn]")
+
+
+@needs_chromium
+def test_filters_that_leave_nothing_say_so_and_are_undone(page, small):
+    page.fill("#filter-field", "no such field")
+    page.wait_for_selector("text=No cell passes these filters.")
+    assert shown(page) == 0
+    page.click("#reset-here")
+    page.wait_for_selector("#gallery .card canvas[data-drawn]")
+    assert shown(page) == len(small[1])
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1440, 1100, 820, 480])
+def test_nothing_is_cut_off_in_a_narrow_window(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    page.wait_for_function(f"document.querySelector('#gallery').getBoundingClientRect().right <= {width}")
+    beyond = page.evaluate(
+        """() => [...document.querySelectorAll('header *, nav *, aside *, .middle > .bar *')]
+          .filter((one) => one.getBoundingClientRect().right > window.innerWidth + 1)
+          .map((one) => one.outerHTML.slice(0, 80))"""
+    )
+    assert beyond == []
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 @needs_chromium

@@ -110,7 +110,7 @@ def collection_table(name: str, files: BrowsedCollection, seed: int = 0) -> dict
         raise ValueError(f"{files.predictions}: cells.h5ad has {len(table)} cells, cells.parquet {len(cells)}")
     cells = cells.assign(
         position=np.arange(len(cells)),
-        **{key: table.obs[key].to_numpy() for key in ("y0", "x0", "y1", "x1", "pixel_size", "area_um2")},
+        **{key: table.obs[key].to_numpy() for key in ("pixel_size", "area_um2")},
     )
     key_of = cells.set_index(["shard", "row"])["position"]
     parts = [pd.read_parquet(folder / "cells.parquet").assign(shard=shard) for shard, folder in files.pictures.items()]
@@ -141,7 +141,6 @@ def collection_table(name: str, files: BrowsedCollection, seed: int = 0) -> dict
         "area": column(shown["area_um2"], "float32"),
         "map": column(placed, "float32"),
         "neighbours": column(nearest_cells(coordinates), "int32"),
-        **{key: column(shown[key], "uint16") for key in ("y0", "x0", "y1", "x1")},
     }
     return {
         "name": name,
@@ -155,9 +154,7 @@ def collection_table(name: str, files: BrowsedCollection, seed: int = 0) -> dict
             "id": list(numbers),
             "antibody": shown_of_fields["antibody"].fillna("").tolist(),
             "cell_line": shown_of_fields["cell_line"].fillna("").tolist(),
-            "labels": shown_of_fields["sheet_labels"].fillna("").tolist(),
             "called": shown_of_fields["labels"].fillna("").tolist(),
-            "height": shown_of_fields["height"].astype(int).tolist(),
             "width": shown_of_fields["width"].astype(int).tolist(),
             "pixel_size": shown.groupby("field")["pixel_size"].first().loc[list(numbers)].tolist(),
             "picture": [int(picture_of[field]) for field in numbers],
@@ -181,9 +178,7 @@ def _truth(shown: pd.DataFrame, fields: pd.DataFrame, path: Path | None) -> tupl
     return texts, "fields" if any(texts) else "none"
 
 
-def write_page(
-    folder: Path, collections: Mapping[str, BrowsedCollection], seed: int = 0, title: str = "hpaloc cell browser"
-) -> None:
+def write_page(folder: Path, collections: Mapping[str, BrowsedCollection], seed: int = 0) -> None:
     """Write the page into ``folder``: index.html, its program and style, and one table a collection.
 
     The pictures stand in ``folder/{collection}/{shard}`` already. Everything is found by relative paths, so that the
@@ -197,7 +192,6 @@ def write_page(
         written.append({"name": name, "n": table["n"]})
         log.info("collection %s: %d cells of %d fields shown", name, table["n"], len(table["fields"]["id"]))
     about = {
-        "title": title,
         "collections": written,
         "locations": [
             {"name": location.name, "short": location.short, "colour": location.colour} for location in LOCATIONS

@@ -1,10 +1,10 @@
-// Bundle the program and its style into ../app, with the licences of every part that went in.
+// Bundle the program into ../app/browser.js, with the licences of every part that went in.
 import { createHash } from 'node:crypto'
-import { readFileSync, readdirSync, writeFileSync, copyFileSync } from 'node:fs'
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { build } from 'esbuild'
 
 const sources = readdirSync('.')
-  .filter((name) => /\.(jsx?|css|html)$/.test(name) || name === 'package-lock.json')
+  .filter((name) => /\.jsx?$/.test(name) || name === 'package-lock.json')
   .sort()
 const digest = createHash('sha256')
 for (const name of sources) digest.update(`${name}\0`).update(readFileSync(name))
@@ -38,5 +38,3 @@ writeFileSync(
   '../app/LICENCES.txt',
   `The cell browser is part of hpaloc (BSD-3-Clause). browser.js also holds these parts:\n\n${licences.join('\n' + '-'.repeat(80) + '\n\n')}`,
 )
-copyFileSync('browser.css', '../app/browser.css')
-copyFileSync('index.html', '../app/index.html')

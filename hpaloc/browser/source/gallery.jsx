@@ -16,7 +16,7 @@ export function describe(about, table, cell) {
 }
 
 /** The cells that pass the filters; only those in sight are in the document. */
-export function Gallery({ about, table, order, look, picked, open, onOpen, onToggle }) {
+export function Gallery({ about, table, order, look, picked, open, onOpen, onToggle, onReset }) {
   const box = useRef(null)
   const [size, setSize] = useState({ width: 800, height: 600 })
   const [top, setTop] = useState(0)
@@ -80,7 +80,14 @@ export function Gallery({ about, table, order, look, picked, open, onOpen, onTog
       onScroll={(event) => setTop(event.target.scrollTop)}
       onKeyDown={order.length ? press : undefined}
     >
-      {order.length === 0 && <p class="waiting">No cell passes these filters.</p>}
+      {order.length === 0 && (
+        <p class="waiting">
+          No cell passes these filters.{' '}
+          <button type="button" id="reset-here" onClick={onReset}>
+            Show all cells
+          </button>
+        </p>
+      )}
       <div class="spacer" style={{ height: `${rows * cellHeight + GAP}px` }}>
         {visible.map((cell, i) => {
           const place = first * across + i
@@ -124,7 +131,8 @@ export function Gallery({ about, table, order, look, picked, open, onOpen, onTog
                   {about.locations[table.likeliest[cell]].short}
                 </span>
                 <b>
-                  {wrong && <abbr title="not as the truth says">≠</abbr>} {Math.round(100 * table.confidence[cell])}
+                  {wrong && <abbr title="not as the truth says">≠&thinsp;</abbr>}
+                  {Math.round(100 * table.confidence[cell])}
                 </b>
               </p>
             </div>

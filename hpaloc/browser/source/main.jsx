@@ -1,5 +1,5 @@
 import { render } from 'preact'
-import { useCallback, useEffect, useMemo, useRef, useState } from 'preact/hooks'
+import { useCallback, useEffect, useMemo, useState } from 'preact/hooks'
 import { load } from './deliver.js'
 import { exported, filtered, loadTable, NO_FILTER, sorted, SORTS } from './table.js'
 import { Controls } from './controls.jsx'
@@ -15,6 +15,16 @@ const FIRST_LOOK = {
   outlines: true,
   activation: false,
   thumb: 96,
+}
+
+const NONE = new Map()
+
+/** What of the collection this page does not show. */
+function leftOut({ fields, cells, rejected }) {
+  const parts = []
+  if (fields) parts.push(`${fields.toLocaleString('en')} more fields with ${cells.toLocaleString('en')} cells are not in this browser`)
+  if (rejected) parts.push(`${rejected.toLocaleString('en')} fields were rejected`)
+  return parts.length ? ` (${parts.join('; ')})` : ''
 }
 
 /** Time a step, so that a test or a person can see what took long. */
@@ -40,29 +50,37 @@ function App({ about }) {
   const [filter, setFilter] = useState(NO_FILTER)
   const [sort, setSort] = useState('location')
   const [likeTo, setLikeTo] = useState(null)
-  const [picked, setPicked] = useState(new Map())
+  const [pickedOf, setPickedOf] = useState(new Map())
   const [label, setLabel] = useState('')
   const [open, setOpen] = useState(null)
   const [view, setView] = useState('gallery')
   const [field, setField] = useState(0)
   const [look, setLook] = useState(FIRST_LOOK)
   const [help, setHelp] = useState(false)
-  const gallery = useRef(null)
+  // Each collection keeps its selection while another is looked at.
+  const picked = (table && pickedOf.get(table.name)) ?? NONE
+  const setPicked = useCallback(
+    (change) => setPickedOf((before) => new Map(before).set(table.name, change(before.get(table.name) ?? NONE))),
+    [table],
+  )
 
   useEffect(() => {
+    let current = true
     setTable(null)
     setProblem(null)
     loadTable(name).then(
       (loaded) => {
+        if (!current) return
         setFilter(NO_FILTER)
-        setPicked(new Map())
+        setLikeTo(null)
         setField(0)
         setView('gallery')
         setTable(loaded)
         setOpen(loaded.n ? 0 : null)
       },
-      (error) => setProblem(error.message),
+      (error) => current && setProblem(error.message),
     )
+    return () => (current = false)
   }, [name])
 
   const usesPicked = filter.picked === 'picked' ? picked : null
@@ -80,11 +98,11 @@ function App({ about }) {
         else after.set(cell, label)
         return after
       }),
-    [label],
+    [label, setPicked],
   )
   const pickAll = useCallback(
     (cells) => setPicked((before) => new Map([...before, ...Array.from(cells, (cell) => [cell, label])])),
-    [label],
+    [label, setPicked],
   )
   const show = useCallback(
     (cell, where) => {
@@ -182,7 +200,7 @@ function App({ about }) {
           >
             Export CSV
           </button>
-          <button type="button" id="clear" disabled={!picked.size} onClick={() => setPicked(new Map())}>
+          <button type="button" id="clear" disabled={!picked.size} onClick={() => setPicked(() => NONE)}>
             Clear
           </button>
           {labels.length > 1 && <span class="quiet">{labels.length} labels</span>}
@@ -226,9 +244,7 @@ function App({ about }) {
               </div>
               <p id="shown" aria-live="polite">
                 <strong>{passing.length.toLocaleString('en')}</strong> of {table.n.toLocaleString('en')} cells
-                {table.left_out.fields > 0 && (
-                  <span class="quiet"> ({table.left_out.fields.toLocaleString('en')} more fields are not in this browser)</span>
-                )}
+                <span class="quiet">{leftOut(table.left_out)}</span>
               </p>
               {view === 'gallery' && (
                 <>
@@ -241,7 +257,6 @@ function App({ about }) {
             </div>
             {view === 'gallery' ? (
               <Gallery
-                ref={gallery}
                 about={about}
                 table={table}
                 order={order}
@@ -250,6 +265,7 @@ function App({ about }) {
                 open={open}
                 onOpen={show}
                 onToggle={toggle}
+                onReset={() => setFilter(NO_FILTER)}
               />
             ) : (
               <FieldView

@@ -129,7 +129,7 @@ export function compose(planes, width, height, look) {
   return image
 }
 
-/** Lay the activation map over a picture: the less a place speaks for the class, the darker; the most, ringed. */
+/** Lay the activation map over a picture: dark violet where a place says nothing for the class, yellow where it says most. */
 export function lightUp(image, activation) {
   const out = image.data
   for (let i = 0; i < activation.length; i++) {

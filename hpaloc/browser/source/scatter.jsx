@@ -18,16 +18,36 @@ const cividis = (t) => {
 
 const BY = { location: 'location', confidence: 'confidence', agreement: 'agreement', truth: 'truth' }
 const STEPS = 16
+// Orange and blue of Okabe and Ito, told apart with any colour vision.
+const AGREEMENT_COLOURS = ['#E69F00', '#56B4E9', '#777']
 
 function colouring(about, table, by) {
   if (by === 'confidence')
     return { of: (i) => Math.min(STEPS - 1, Math.floor(table.confidence[i] * STEPS)), colours: Array.from({ length: STEPS }, (_, s) => cividis((s + 0.5) / STEPS)) }
-  // Orange and blue of Okabe and Ito, told apart with any colour vision.
-  if (by === 'agreement') return { of: (i) => table.agrees[i], colours: ['#E69F00', '#56B4E9', '#777'] }
+  if (by === 'agreement') return { of: (i) => table.agrees[i], colours: AGREEMENT_COLOURS }
   const colours = [...about.locations.map((location) => location.colour), '#777']
   if (by === 'truth')
     return { of: (i) => (table.truthBits[i] ? 31 - Math.clz32(table.truthBits[i] & -table.truthBits[i]) : colours.length - 1), colours }
   return { of: (i) => table.likeliest[i], colours }
+}
+
+/** What the colours mean, where the list of locations does not say it. */
+function Legend({ by, table }) {
+  if (by === 'confidence')
+    return (
+      <>
+        confidence 0 % <i class="scale" style={{ background: `linear-gradient(to right, ${[0, 0.2, 0.4, 0.6, 0.8, 1].map(cividis)})` }} /> 100 %
+      </>
+    )
+  if (by === 'agreement')
+    return [...new Set(table.agrees)]
+      .sort()
+      .map((kind) => (
+        <span key={kind}>
+          <i class="swatch" style={{ background: AGREEMENT_COLOURS[kind] }} /> {['differs from the truth', 'agrees', 'no truth'][kind]}{' '}
+        </span>
+      ))
+  return 'colours as in the list of locations'
 }
 
 /** The 2-D map of the embeddings; what passes the filters is in colour, a lasso selects. */
@@ -207,7 +227,7 @@ export function Scatter({ about, table, passing, picked, open, onOpen, onPick })
             if (found !== null && found !== false) onOpen(found)
           }}
         />
-        <p class="over">{over === null ? ' ' : describe(about, table, over)}</p>
+        <p class="over">{over === null ? <Legend by={by} table={table} /> : describe(about, table, over)}</p>
       </div>
     </section>
   )
