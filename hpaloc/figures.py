@@ -151,7 +151,10 @@ def labels_per_field(label_sets: Sequence[Sequence[int]], stem: Path) -> None:
 
 
 def co_occurrence_counts(label_sets: Sequence[Sequence[int]]) -> np.ndarray:
-    """Count the fields that carry both labels of each pair; the diagonal counts fields with only that label."""
+    """Count the fields that carry both labels of each pair; the diagonal counts fields with only that label.
+
+    Returns (19, 19) int64, symmetric.
+    """
     counts = np.zeros((N_CLASSES, N_CLASSES), int)
     for labels in label_sets:
         if len(labels) == 1:
@@ -219,7 +222,7 @@ def white_levels(images: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return, per colour, the intensity to draw as white: the 99.95th percentile, so that centrosomes are not clipped.
 
     A colour is never stretched to more than four times the brightest one of the field: a field without staining is to
-    look like one, and the noise of a channel without signal stays dark.
+    look like one, and the noise of a channel without signal stays dark. images: colour to (H, W) of any number type.
     """
     levels = {colour: float(np.percentile(image[::2, ::2], 99.95)) for colour, image in images.items()}
     floor = max(1.0, max(levels.values()) / 4)
@@ -267,7 +270,7 @@ def scale_bar(axes: Axes, width_px: int, pixel_size: float, size: float = 7) -> 
 def field_channels(images: Mapping[str, np.ndarray], title: str, pixel_size: float, stem: Path) -> None:
     """Draw the four colours of a field side by side (figure 3).
 
-    images: colour to (H, W) array; title: field and labels; pixel_size in µm.
+    images: colour to (H, W) of any number type; title: field and labels; pixel_size in µm.
     """
     white = white_levels(images)
     height, width = next(iter(images.values())).shape
@@ -306,8 +309,9 @@ def composite(images: Mapping[str, np.ndarray], side: int = 420) -> np.ndarray:
 def location_panels(panels: Mapping[int, tuple[str, Mapping[str, np.ndarray], float]], stem: Path) -> None:
     """Draw one field of each location, three channels laid over each other (figure 4).
 
-    panels: class index to the name of a one-label field, its images and its pixel size in µm. Every panel has its own
-    scale bar, since fields differ in size. A location without a field gets an empty panel that says so.
+    panels: class index to the name of a one-label field, its images (colour to (H, W) of any number type) and its pixel
+    size in µm. Every panel has its own scale bar, since fields differ in size. A location without a field gets an empty
+    panel that says so.
     """
     columns, rows = 5, 4
     with new_figure(stem, WIDE, WIDE / columns * rows * 1.13) as figure:
@@ -465,8 +469,8 @@ def training(history: Path, fields: Path, out_dir: Path) -> None:
 def receptive_field(fields: Mapping[str, np.ndarray], stem: Path) -> None:
     """Draw what reaches one position of the last map: by back-propagation, on cells, and how much within a radius.
 
-    fields: ``model.receptive_fields``. The square is the tile, the dashed one the theoretical field; the circles hold
-    50 % and 95 % of the effective field.
+    fields: ``model.receptive_fields``; ``propagated`` and ``effective`` are (H, W) float, of sum 1. The square is the
+    tile, the dashed one the theoretical field; the circles hold 50 % and 95 % of the effective field.
     """
     tile, theoretical = int(fields["tile"]), int(fields["theoretical"])
     with new_figure(stem, WIDE, 2.5) as figure:
@@ -513,7 +517,7 @@ def receptive_field(fields: Mapping[str, np.ndarray], stem: Path) -> None:
 def confusion(counts: np.ndarray, stem: Path) -> None:
     """Draw a confusion matrix: colour is the share of the true class, numbers are cells.
 
-    counts (19, 19): rows true, columns called. Classes that neither occur nor are called are left out.
+    counts (19, 19) int: rows true, columns called. Classes that neither occur nor are called are left out.
     """
     kept = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
     if not len(kept):
@@ -647,7 +651,10 @@ def pooled(table: pd.DataFrame, stem: Path) -> None:
 
 
 def mixtures(true: np.ndarray, found: np.ndarray, pair: Sequence[str], stem: Path) -> None:
-    """Draw inferred against true fractions of a location; pair names the mixture of each point (one colour each)."""
+    """Draw inferred against true fractions of a location.
+
+    true, found: (n,) float from 0 to 1; pair: the mixture of each point (n,), a colour and a marker each.
+    """
     names = np.asarray(pair)
     with new_figure(stem, NARROW, 3.3) as figure:
         axes = figure.add_subplot()

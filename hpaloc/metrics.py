@@ -31,7 +31,7 @@ from hpaloc.resampling import (
 )
 from hpaloc.tables import PROBABILITIES, write_table
 
-# The competition's detection threshold (METHOD.md, "Metric of the competition").
+# The competition's detection threshold (docs/evaluation.md).
 DETECTION_IOU = 0.6
 # A cell is taken for the true cell it shares more than half with; above 0.5 no second one can exist.
 MATCHING_IOU = 0.5
@@ -102,7 +102,8 @@ def match_fields(masks: Mapping[str, tuple[np.ndarray | None, np.ndarray]]) -> M
     """Overlay predicted and true label images of many fields.
 
     ``masks`` maps a field to its (predicted, true) label images, see ``overlaps``; a predicted image of None is a
-    field without any predicted cell, such as a rejected one.
+    field without any predicted cell, such as a rejected one. Both are (H, W) integers, 0 the background. Raises
+    ValueError naming the field where the two differ in shape.
     """
     return _join(_overlay(name, predicted, truth) for name, (predicted, truth) in masks.items())
 
@@ -315,7 +316,10 @@ def _envelope_area(confidence: np.ndarray, hits: np.ndarray, n_truth: int) -> fl
 
 
 def map60(found: pd.DataFrame, truth: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, float | None]:
-    """Return the mean average precision at IoU 0.6 in both conventions, see ``detection_average_precision``."""
+    """Return the mean average precision at IoU 0.6 in both conventions, see ``detection_average_precision``.
+
+    Raises ValueError as that does.
+    """
     return {name: _mean(values) for name, values in _average_precisions(found, truth, pairs).items()}
 
 
@@ -327,8 +331,8 @@ def expected_calibration_error(table: pd.DataFrame) -> float:
 def reliability(p: np.ndarray, single: np.ndarray, bins: int = CALIBRATION_BINS) -> pd.DataFrame:
     """Compare the confidence of the most likely class with how often it is right.
 
-    ``p`` (n, 19) probabilities, ``single`` (n,) the only true class of each cell. Returns one row a bin of equal
-    width that holds a cell: low, high, n, confidence (mean), accuracy. Guo et al. 2017, arXiv:1706.04599, eq. 3.
+    ``p`` (n, 19) float probabilities, ``single`` (n,) int, the only true class of each cell. Returns one row a bin of
+    equal width that holds a cell: low, high, n, confidence (mean), accuracy. Guo et al. 2017, arXiv:1706.04599, eq. 3.
     """
     confidence = p.max(axis=1)
     right = p.argmax(axis=1) == single
@@ -353,14 +357,17 @@ def _calibration_bin(confidence: np.ndarray, bins: int) -> np.ndarray:
 
 
 def confusion_matrix(single: np.ndarray, called: np.ndarray) -> np.ndarray:
-    """Count cells by true class (rows) and called class (columns); both (n,) class indices. Returns (19, 19) int64."""
+    """Count cells by true class (rows) and called class (columns), as (19, 19) int64.
+
+    single, called: (n,) int, the only true and the called class of each cell.
+    """
     return np.bincount(single.astype(np.int64) * N_CLASSES + called.astype(np.int64), minlength=N_CLASSES**2).reshape(
         N_CLASSES, N_CLASSES
     )
 
 
 def single_labels(labels: np.ndarray) -> np.ndarray:
-    """Return the only true class of each row of a (n, 19) label matrix, -1 where it has none or several."""
+    """Return the only true class of each row, (n,) int64, -1 where it has none or several; labels: (n, 19) 0 or 1."""
     labels = np.asarray(labels)
     return np.where((labels > 0).sum(axis=1) == 1, labels.argmax(axis=1), -1) if len(labels) else np.zeros(0, int)
 
@@ -374,13 +381,13 @@ def score_cells(
 ) -> dict[str, Any]:
     """Score predicted probabilities against true labels.
 
-    p (n, 19) probabilities; labels (n, 19) truth, several labels a row allowed; groups (n,) what was sampled
+    p (n, 19) float probabilities; labels (n, 19) 0 or 1, several a row allowed; groups (n,) what was sampled
     independently (antibody or field). accuracy, balanced_accuracy and ece are over rows with exactly one true
     label, the class called being the most likely one; macro_ap and macro_auc are means over classes that occur,
     each class against the rest, over all rows. ci95 holds a percentile interval per score from ``replicates``
     resamplings of whole groups, or None where there are fewer than two groups; where all groups are alike and
     resampling shows no spread, accuracy gets the Wilson interval for as many trials as groups. Undefined scores
-    are None.
+    are None. Raises ValueError for arrays of other shapes and for a probability that is not finite.
     """
     p, labels = np.asarray(p, np.float64), np.asarray(labels) > 0
     _check_probabilities(p, labels)
@@ -413,7 +420,9 @@ def _check_probabilities(p: np.ndarray, labels: np.ndarray) -> None:
 
 
 def ranking_scores(p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return average precision and area under the ROC curve of each class against the rest, two (19,) arrays.
+    """Return average precision and area under the ROC curve of each class against the rest, two (19,) float64.
+
+    p (n, 19) float; labels (n, 19) 0 or 1.
 
     Average precision is scikit-learn's (steps, no envelope). nan where the class never (or, for the ROC curve,
     always) occurs.
@@ -517,12 +526,12 @@ def pooled_accuracy(
 ) -> pd.DataFrame:
     """Measure how the accuracy of a pooled call grows with the number of cells pooled.
 
-    p (n, 19) probabilities; single (n,) the only true class of each cell's owner; owner (n,) the field or protein
-    the cell belongs to; groups (n,) what was sampled independently (default: owner). For each size every owner with
-    at least that many cells is called ``draws`` times from that many of its cells drawn without replacement, by the
-    greatest mean probability and by the vote of the cells; size "all" pools every cell of every owner, and
-    "all of >= 10" those of owners with at least ten. Returns method (mean, vote), size, n_owners, n_cells (in those
-    owners), accuracy, low, high (95 % interval over groups).
+    p (n, 19) float probabilities; single (n,) int, the only true class of each cell's owner; owner (n,) the field or
+    protein the cell belongs to; groups (n,) what was sampled independently (default: owner). For each size every owner
+    with at least that many cells is called ``draws`` times from that many of its cells drawn without replacement, by
+    the greatest mean probability and by the vote of the cells; size "all" pools every cell of every owner, and "all of
+    >= 10" those of owners with at least ten. Returns method (mean, vote), size, n_owners, n_cells (in those owners),
+    accuracy, low, high (95 % interval over groups).
     """
     owner = np.asarray(owner)
     groups = owner if groups is None else np.asarray(groups)
@@ -880,7 +889,7 @@ def tile_random_split(n: int, fraction: float = 0.2, seed: int = 0) -> np.ndarra
 
 
 def class_sorted_split(classes: np.ndarray, fraction: float = 0.075) -> np.ndarray:
-    """Return (n,) bool, true for the first ``fraction`` of the cells when they are sorted by class."""
+    """Return (n,) bool, true for the first ``fraction`` of the cells sorted by class; classes: (n,) int."""
     validates = np.zeros(len(classes), bool)
     validates[np.argsort(classes, kind="stable")[: round(len(classes) * fraction)]] = True
     return validates

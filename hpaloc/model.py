@@ -198,7 +198,7 @@ def classifier(
 ) -> keras.Model:
     """Return the cell classifier: tiles 0..255 (n, S, S, len(channels)) to probabilities (n, 19) float32.
 
-    Above the backbone stands the head of METHOD.md: global average pooling, batch norm, dropout, dense ``units``
+    Above the backbone stands the head of the method: global average pooling, batch norm, dropout, dense ``units``
     relu (the layer ``embedding``), batch norm, dropout, dense 19. The last bias starts at the odds of 1 in 19.
     ``weights`` is ``none``, ``imagenet`` (downloaded by Keras, its own digest checked) or a path to a .keras or
     .h5 file; see `load_backbone`. Raises ModelError for an unknown head, colour, weight file or size.
@@ -403,7 +403,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
 def settle_negative(probabilities: np.ndarray, rule: str) -> np.ndarray:
     """Return (n, 19) probabilities whose Negative column follows ``rule``; a copy, same dtype.
 
-    ``complement``: the smallest of 1 - p over the other classes (METHOD.md, "Training"); ``network``: the output
+    ``complement``: the smallest of 1 - p over the other classes (docs/model.md, "Prediction"); ``network``: the output
     for Negative as it is; ``mean``: the mean of both. Raises ModelError for another rule.
     """
     if rule not in NEGATIVE_RULES:
@@ -418,9 +418,9 @@ def settle_negative(probabilities: np.ndarray, rule: str) -> np.ndarray:
 
 
 def label_sets(probabilities: np.ndarray, thresholds: np.ndarray | None) -> list[tuple[int, ...]]:
-    """Return the label set of each cell from (n, 19) probabilities.
+    """Return the label set of each cell from (n, 19) float probabilities.
 
-    With (19,) thresholds: the locations that reach theirs, and Negative alone where none does. Without (softmax:
+    With (19,) float thresholds: the locations that reach theirs, and Negative alone where none does. Without (softmax:
     one location a cell): the likeliest class.
     """
     if thresholds is None:
@@ -431,7 +431,7 @@ def label_sets(probabilities: np.ndarray, thresholds: np.ndarray | None) -> list
 
 
 def decision_thresholds(decision: Mapping[str, Any]) -> np.ndarray | None:
-    """Return the (19,) thresholds of a model folder's thresholds.json, or None where the likeliest class is taken."""
+    """Return the (19,) float32 thresholds of a thresholds.json, or None where the likeliest class is taken."""
     if decision["thresholds"] is None:
         return None
     # Negative has none: it is what a cell is when no location reaches its threshold.
@@ -477,7 +477,7 @@ class FullyConvolutionalResNet50(keras.Model):
     Called on (n, H, W, colours) 0..255 with H and W not below the classifier's tiles it gives (n, h, w, 19) float32
     probabilities: those of the classifier at each step of 32 px. Global average pooling becomes an average pooling
     of the size of the classifier's last map (7 × 7 at 224 px), the dense layers 1 × 1 convolutions with the same
-    variables (METHOD.md, "Fully convolutional ResNet-50"). A later change of the classifier's weights shows here.
+    variables (docs/model.md, "The fully convolutional twin"). A later change of the classifier's weights shows here.
     """
 
     STEP = 32
@@ -553,7 +553,7 @@ def theoretical_receptive_field(model: keras.Model, pooled: bool = False) -> int
 def propagated_receptive_field(model: keras.Model, side: int = 1024) -> tuple[np.ndarray, tuple[int, int, int, int]]:
     """Return the gradient of the middle of the last map on the input, and the box (y0, x0, y1, x1) where it is not 0.
 
-    The twin of METHOD.md, "Fully convolutional ResNet-50": constant positive weights, no batch norm, average for max
+    The twin (docs/model.md) with constant positive weights, no batch norm, average for max
     pooling; one filter in each convolution, since filters alike give the same map. The gradient is (side, side)
     float64 of sum 1, the box in pixels, its ends exclusive.
     """
@@ -592,9 +592,9 @@ def effective_receptive_field(model: keras.Model, images: np.ndarray) -> dict[st
     """Return where in the input the middle of a classifier's last map draws from, on real images 0..255.
 
     The squared gradient of the sum of all filters, added over images and colours (Luo et al. 2016, arXiv:1701.04128).
-    ``images`` is (n, H, W, colours), of any size from the classifier's on. The result holds ``mass`` (H, W) of sum 1
-    and ``radius_50`` and ``radius_95``, the radii in pixels around the centre of mass that hold 50 % and 95 %. Raises
-    ModelError where no gradient reaches the images.
+    ``images`` is (n, H, W, colours) float32, of any size from the classifier's on. The result holds ``mass`` (H, W),
+    sum 1, and ``radius_50`` and ``radius_95``, the radii in pixels around the centre of mass that hold 50 % and 95 %.
+    Raises ModelError where no gradient reaches the images.
     """
     body = FullyConvolutionalResNet50(model).body
     mass = np.zeros(images.shape[1:3])
@@ -614,10 +614,10 @@ def effective_receptive_field(model: keras.Model, images: np.ndarray) -> dict[st
 def receptive_fields(model: keras.Model, tiles: np.ndarray, montages: int = 8) -> dict[str, np.ndarray]:
     """Measure the receptive field of the middle of a classifier's last map in three ways, for a figure.
 
-    ``tiles`` (n, S, S, colours) 0..255 of the classifier's size are laid side by side, at random, into ``montages``
-    images wide enough to hold the whole field. Returns ``tile`` (side S), ``theoretical`` (side), ``propagated``
-    (gradient of sum 1) with ``box`` (y0, x0, y1, x1), and ``effective`` (squared gradient of sum 1) with ``radius_50``
-    and ``radius_95``, all in px; both maps have the montage's side. Raises ModelError without a tile.
+    ``tiles`` (n, S, S, colours) float32, 0..255, of the classifier's size are laid side by side, at random, into
+    ``montages`` images wide enough to hold the whole field. Returns ``tile`` (side S), ``theoretical`` (side),
+    ``propagated`` (gradient of sum 1) with ``box`` (y0, x0, y1, x1), and ``effective`` (squared gradient of sum 1) with
+    ``radius_50`` and ``radius_95``, all in px; both maps have the montage's side. Raises ModelError without a tile.
     """
     if not len(tiles):
         raise ModelError("no tile to measure the receptive field on")

@@ -178,7 +178,7 @@ def pooled_calls(
     """Pool cells into one row for each row of ``owners``.
 
     cells: ``key``, p_0..p_18, labels (the called label set); owners: ``key`` (each value once) and columns to carry.
-    Returns owners with the columns of ``pool_cells`` and, where prototypes of the probabilities are given,
+    Returns owners with the columns of ``pool_cells`` and, where prototypes (19, 19) float64 are given,
     fraction_0..fraction_18 (see ``mixture_fractions``). Raises ValueError naming an owner that has cells but no row.
     """
     group = pd.Index(owners[key]).get_indexer(pd.Index(cells[key]))
@@ -217,9 +217,9 @@ def protein_owners(fields: pd.DataFrame) -> pd.DataFrame:
 def aggregate(shards: Sequence[Shard], out_dir: Path, prototypes: np.ndarray | None = None) -> None:
     """Join the shards of a collection into cells.parquet, fields.parquet, proteins.parquet and cells.h5ad.
 
-    ``prototypes`` (19, 19) are mean probabilities of cells of known class, see ``class_prototypes``. Every field has a
-    row in fields.parquet, rejected ones too; proteins.parquet has a row for each antibody known. ``shard`` and ``row``
-    of cells.parquet say where the embedding of a cell stands: that row of that shard's predictions. Raises
+    ``prototypes`` (19, 19) float64 are mean probabilities of cells of known class, see ``class_prototypes``. Every
+    field has a row in fields.parquet, rejected ones too; proteins.parquet has a row for each antibody known. ``shard``
+    and ``row`` of cells.parquet say where the embedding of a cell stands: that row of that shard's predictions. Raises
     ConservationError, naming field and cell, where the tables do not hold the same cells. Without any shard it raises
     ValueError.
     """
@@ -349,7 +349,7 @@ def write_submission(shards: Sequence[Shard], path: Path) -> None:
     Every cell is emitted once for each of the 19 classes as "class confidence mask", fields and cells in the order of
     their tables. Every field has a row, one without cells (or rejected) an empty PredictionString; the size of an
     image that could not be read is 0. Memory holds one shard. Raises ConservationError where cells and predictions
-    differ or a field is in two shards.
+    differ or a field is in two shards, and ValueError naming a field table that lacks a column.
     """
     seen: set[str] = set()
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:

@@ -81,7 +81,7 @@ def lean_on_field(
     probabilities (n, 19) of the whole of each field, fields (n,) names, weight w from 0 (unchanged) to 1 (every cell
     has the mean of its field). ``normalise`` brings the sum of each row back to 1, as a softmax head needs it. With
     w = 0.5 the order of the classes is that of the product of cell and field, by which the best teams of the
-    competition ranked their calls (METHOD.md, "The steps"). Returns (n, 19), the dtype of the probabilities.
+    competition ranked their calls (docs/model.md, "Prediction"). Returns (n, 19), the dtype of the probabilities.
     """
     cells = pd.DataFrame(probabilities, dtype=np.float64)
     mean = cells.groupby(np.asarray(fields)).transform("mean").to_numpy()

@@ -295,8 +295,9 @@ def training_dataset(
     input_size, n_channels) uint8, label (19,) float32, weight float32), unbatched and undecoded until needed. The
     record files are shuffled as a whole already; ``shuffle`` is the number of records (still compressed) among which
     each epoch draws anew, seeded by ``seed``; 0 keeps the order. Iterating raises tf.errors.InvalidArgumentError where
-    a tile is not the cell that its row of the examples names. A folder that is not named after a part raises
-    ValueError.
+    a tile is not the cell that its row of the examples names. A folder that is not named after a part, or a channel
+    without records, raises ValueError, a record file that is not there FileNotFoundError, examples that lack a column
+    TableError.
     """
     import tensorflow as tf
 

@@ -7,6 +7,10 @@ the field's labels, and a camera with blur, uneven light and noise takes the pic
 The same seed gives the same bytes on any machine: geometry is computed in float64 and rounded to whole pixels or
 sixteenths, textures and blur use OpenCV's bit-exact integer filters, and everything per pixel is made of additions,
 products, quotients and square roots, which IEEE 754 rounds alike everywhere.
+
+Every ``draw_…`` function draws one pattern from a scene of n cells: ``chosen`` (n + 1,) bool says by id which cells
+have it (0 is the background), and the signal that it returns is (H, W) float32, of the order of 1, before blur, camera
+and noise.
 """
 
 import csv

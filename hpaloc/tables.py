@@ -167,7 +167,10 @@ def read_cells(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
 
 
 def read_fields(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
-    """Read the field tables of a collection's shards into one, with ``shard`` and ``row`` as read_cells adds them."""
+    """Read the field tables of a collection's shards into one, with ``shard`` and ``row`` as read_cells adds them.
+
+    Raises TableError as that does.
+    """
     return _read([Path(path) for path in paths], "field", FIELDS)
 
 

@@ -73,8 +73,9 @@ class ColourLevels:
 def full_scale(images: Mapping[str, np.ndarray]) -> int:
     """Return the largest grey level that the field's detector could give.
 
-    255 for 8-bit images. In 16-bit files the detector is told by the brightest pixel of all colours: the smallest of
-    8, 10, 12, 14 and 16 bits that holds it, since cameras of 12 bits are commonly stored in 16.
+    images: colour to (H, W) uint8 or uint16. 255 for 8-bit images. In 16-bit files the detector is told by the
+    brightest pixel of all colours: the smallest of 8, 10, 12, 14 and 16 bits that holds it, since cameras of 12 bits
+    are commonly stored in 16.
     """
     first = next(iter(images.values()))
     if first.dtype == np.uint8:
@@ -146,8 +147,8 @@ def perceptual_hash(image: np.ndarray) -> int:
 
 
 def square(crop: np.ndarray) -> np.ndarray:
-    """Pad an (h, w) crop with zeros to (n, n), n the longer side; of an odd difference the odd pixel goes right or
-    to the bottom."""
+    """Pad an (h, w) crop of any type with zeros to (n, n), n the longer side; of an odd difference the odd pixel goes
+    right or to the bottom."""
     height, width = crop.shape
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
@@ -201,7 +202,7 @@ def _own_peak(smooth: np.ndarray, cells: np.ndarray, id: int, box: tuple[int, in
 
 
 def content(image: np.ndarray) -> int | None:
-    """Return a 64-bit digest (blake2b) of an image's pixels; None for an image of one grey level."""
+    """Return a 64-bit digest (blake2b) of an image, (H, W) of any type; None for one of a single grey level."""
     if (image == image[0, 0]).all():
         return None
     return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest(), "big")

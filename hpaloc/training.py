@@ -78,7 +78,7 @@ def learning_rate(
     """Return the learning rate of an epoch counted from 0.
 
     It runs linearly from ``start`` to ``max``, stays there for ``sustain_epochs`` and then decays by the factor
-    ``decay`` an epoch towards ``min``; METHOD.md, "Training".
+    ``decay`` an epoch towards ``min``; docs/model.md, "Training".
     """
     if epoch < ramp_epochs:
         return start + (max - start) * epoch / ramp_epochs
@@ -90,7 +90,7 @@ def learning_rate(
 def class_weights(counts: Sequence[int] | np.ndarray, m: float) -> np.ndarray:
     """Return the float32 weight of each class: min(1, m·n₂/n_c) of its count n_c, the rarest class 1.
 
-    n₂ is the second-smallest of the counts above 0 (METHOD.md, "Training"); a class without an example, or alone,
+    n₂ is the second-smallest of the counts above 0 (docs/model.md, "Training"); a class without an example, or alone,
     has weight 1.
     """
     counts = np.asarray(counts, float)
@@ -103,7 +103,7 @@ def class_weights(counts: Sequence[int] | np.ndarray, m: float) -> np.ndarray:
 
 
 def weighted(examples: tf.data.Dataset, weights: np.ndarray) -> tf.data.Dataset:
-    """Multiply the weight of each example (image, label (19,), weight) by that of its class, ``weights`` (19,).
+    """Multiply the weight of each example (image, label (19,), weight) by that of its class, ``weights`` (19,) float32.
 
     A cell of several locations counts by the one that is to be held up most.
     """
@@ -115,9 +115,9 @@ class Augmentation(keras.layers.Layer):
     """Turn, mirror and relight each tile of a batch (n, S, S, colours) 0..255, when training.
 
     One of the 8 dihedral views at random; then, for every colour on its own, contrast times 1 ± ``contrast`` around the
-    mean of the tile, and ± ``brightness`` of full scale. The ranges of the method: METHOD.md, "The steps". Beyond them,
-    for few cells: ``rotation`` turns by any angle, ``zoom`` z scales by e^-z to e^z, ``gain`` g multiplies each colour
-    by e^-g to e^g, uniform in the exponent. What comes in from outside the tile is black, as the padding is.
+    mean of the tile, and ± ``brightness`` of full scale; the method's ranges are in docs/model.md. Beyond them, for few
+    cells: ``rotation`` turns by any angle, ``zoom`` z scales by e^-z to e^z, ``gain`` g multiplies each colour by e^-g
+    to e^g, uniform in the exponent. What comes in from outside the tile is black, as the padding is.
     """
 
     def __init__(
@@ -580,7 +580,7 @@ def fit(
 
 
 def fit_thresholds(labels: np.ndarray, probabilities: np.ndarray, fewest: int = 5) -> np.ndarray:
-    """Return the (19,) threshold of each class that gives the best F1 on (n, 19) labels and probabilities.
+    """Return the (19,) float64 threshold of each class that gives the best F1 on (n, 19) labels and probabilities.
 
     Candidates are the midpoints between neighbouring probabilities; of equally good ones the nearest to 0.5 is
     taken. A class with fewer than ``fewest`` positives or negatives keeps 0.5.
@@ -601,7 +601,7 @@ def fit_thresholds(labels: np.ndarray, probabilities: np.ndarray, fewest: int = 
 
 
 def choose_negative_rule(labels: np.ndarray, probabilities: np.ndarray) -> str:
-    """Return the rule for Negative of the best balanced accuracy on (n, 19) labels and probabilities.
+    """Return the rule for Negative of the best balanced accuracy on (n, 19) labels (0 or 1) and float probabilities.
 
     Only cells of one label count; ties go to ``complement``, which also stands where no cell is Negative.
     """
@@ -617,7 +617,7 @@ def choose_negative_rule(labels: np.ndarray, probabilities: np.ndarray) -> str:
 
 
 def label_counts(examples: pd.DataFrame) -> np.ndarray:
-    """Return the (19,) number of examples of each class."""
+    """Return the (19,) int64 number of examples of each class."""
     return examples[list(LABEL_COLUMNS)].sum().to_numpy(int)
 
 

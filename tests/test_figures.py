@@ -97,7 +97,7 @@ def test_explore_counts_the_public_sheet(tmp_path: Path, drawn: list[Figure]) ->
         f"{name}{suffix}" for name in figures.EXPLORE for suffix in (".png", ".svg")
     )
     shown = [[text.get_text() for text in texts(figure)] for figure in drawn]
-    # The counts of METHOD.md, which came from another program.
+    # Counts that another program took from the same sheet.
     assert "8,797 (1,551 alone)" in shown[0]
     assert "78 (1 alone)" in shown[0]
     assert "34 (34 alone)" in shown[0]

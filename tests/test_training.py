@@ -96,7 +96,7 @@ def test_a_schedule_without_ramp_and_plateau_decays_from_the_maximum():
     np.testing.assert_allclose(rates, [0.01, 0.005, 0.0025])
 
 
-# Cells from one-label fields, METHOD.md, "Classes and counts".
+# Cells from one-label fields of the public sheet, by class.
 CELLS = [36226, 4621, 12071, 12349, 16824, 14615, 9955, 18041, 10749, 5190, 7602, 9, 13322, 20414, 26603, 2163, 22040]
 CELLS += [5505, 880]
 
@@ -109,7 +109,7 @@ def test_m_of_10_weighs_the_frequent_classes_down():
     weights = class_weights(CELLS, 10)
     assert weights.dtype == np.float32
     printed = {0: 0.254, 14: 0.346, 16: 0.419, 13: 0.450, 7: 0.506, 4: 0.543, 5: 0.621}
-    # METHOD.md's own values come from counts that differ by up to 5 % from those of its table.
+    # Published values come from counts that differ by up to 5 % from these.
     for index, value in printed.items():
         assert weights[index] == pytest.approx(10 * 880 / CELLS[index], rel=1e-6)
         assert weights[index] == pytest.approx(value, rel=0.05)

@@ -73,7 +73,10 @@ def embedding_map(coordinates: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def nearest_cells(coordinates: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
-    """Return the (n, k) int32 indices of the cells nearest to each cell, itself left out; -1 where there are fewer."""
+    """Return the (n, k) int32 indices of the cells nearest to each cell, itself left out; -1 where there are fewer.
+
+    coordinates: (n, d) float, Euclidean distances count.
+    """
     n = len(coordinates)
     found = np.full((n, k), -1, np.int32)
     of_each = min(k, n - 1)

@@ -55,7 +55,8 @@ def _jpeg(image: np.ndarray) -> str:
 def shown_levels(images: Mapping[str, np.ndarray], levels: Mapping[str, float]) -> dict[str, np.ndarray]:
     """Bring each colour of a field to (H, W) uint8: 255 at its white level, clipped, as the network sees the tiles.
 
-    ``levels`` holds ``{colour}_white`` as the field table has it; a colour without one is shown by its own maximum.
+    images: colour to (H, W) of any number type; ``levels`` holds ``{colour}_white`` as the field table has it; a colour
+    without one is shown by its own maximum.
     """
     shown = {}
     for colour, image in images.items():
@@ -99,7 +100,11 @@ def sprite(image: np.ndarray, box: tuple[int, int, int, int], size: int = SPRITE
 
 
 def field_picture(shown: Mapping[str, np.ndarray], traced: Mapping[int, Sequence[int]], size: int) -> dict[str, Any]:
-    """Return what the page of one field needs: its size, its four colours below each other as JPEG, its outlines."""
+    """Return what the page of one field needs: its size, its four colours below each other as JPEG, its outlines.
+
+    shown: colour to (H, W) uint8; traced: id of each cell to its outline, as ``outlines`` gives them; ``size``: the
+    longer side of the picture in px.
+    """
     height, width = shown[COLOURS[0]].shape
     scale = picture_scale(height, width, size)
     fitted = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -184,7 +189,10 @@ def write_pictures(
 
 
 def sheet(sprites: Sequence[np.ndarray]) -> np.ndarray:
-    """Lay up to 32 sprites (planes, S, S) out on one sheet: (planes · rows · S, columns · S), plane below plane."""
+    """Lay up to 32 sprites out on one sheet, (planes · rows · S, columns · S) uint8, plane below plane.
+
+    sprites: (planes, S, S) uint8 each; the places of missing ones stay 0.
+    """
     planes, size = sprites[0].shape[:2]
     laid = np.zeros((planes, ROWS * size, COLUMNS * size), np.uint8)
     for place, of_cell in enumerate(sprites):

@@ -53,14 +53,14 @@ class CellLevels:
     faintest: float
 
     def body(self, red: np.ndarray, yellow: np.ndarray) -> np.ndarray:
-        """Sum two channels above background, (h, w) float32, to the one cells are grown over; 1 = usual cytoplasm."""
+        """Sum red and yellow above background, (h, w) float32, to the one cells are grown over; 1 = usual cytoplasm."""
         return red * np.float32(self.red) + yellow * np.float32(self.yellow)
 
 
 def cell_levels(
     red: np.ndarray, yellow: np.ndarray, blue: np.ndarray, nuclei: NucleusLevels, size: float
 ) -> CellLevels:
-    """Measure the levels of a field from its three channels above background ((h, w) float32, working grid).
+    """Measure the levels of a field from red, yellow and blue above background, (h, w) float32 on the working grid.
 
     Both channels weigh alike, however they were exposed; one that holds nothing but noise does not count.
     """

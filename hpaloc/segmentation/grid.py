@@ -28,7 +28,7 @@ class Grid:
         return height, width
 
     def reduce(self, image: np.ndarray) -> np.ndarray:
-        """Average a channel onto the working grid; (H, W) of any number type to float32."""
+        """Average a channel onto the working grid; image: (H, W) of any number type. Returns (h, w) float32."""
         image = np.ascontiguousarray(image, dtype=None if image.dtype in (np.uint8, np.uint16) else np.float32)
         if self.coarse_shape != self.shape:
             # The average is taken in 32-bit floats: dim 8-bit channels would otherwise lose their steps below one.
@@ -103,12 +103,12 @@ def grid_of(shape: tuple[int, ...], pixel_size: float, settings: Mapping[str, An
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur a float32 image with a Gaussian of `sigma` px."""
+    """Blur an image, (h, w) float32, with a Gaussian of `sigma` px."""
     return cv2.GaussianBlur(image, (0, 0), sigma)
 
 
 def disk(radius: float) -> np.ndarray:
-    """Return a round structuring element of `radius` px, at least 1."""
+    """Return a round structuring element of `radius` px, at least 1, as (side, side) uint8 of 0 and 1."""
     side = 2 * max(1, round(radius)) + 1
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
 

@@ -54,7 +54,7 @@ def above_background(channel: np.ndarray, size: float) -> np.ndarray:
 
 
 def otsu(values: np.ndarray) -> float:
-    """Return Otsu's threshold of float values, deaf to the brightest thousandth, where dust and hot pixels are."""
+    """Return Otsu's threshold of values (n,) float, deaf to the brightest thousandth, where dust and hot pixels are."""
     clipped = np.minimum(values, np.percentile(values, 99.9))
     return float(threshold_otsu(clipped)) if clipped.max() > clipped.min() else float("inf")
 
@@ -62,7 +62,7 @@ def otsu(values: np.ndarray) -> float:
 def nucleus_levels(signal: np.ndarray) -> NucleusLevels | None:
     """Measure the levels of a field from blue above background; None where nothing stands out as nuclei.
 
-    signal: float32 of any shape, the whole field or an even sample of it.
+    signal: (h, w) float32, the whole field or an even sample of it.
     """
     half = otsu(signal)
     bright, dark = signal[signal > half], signal[signal <= half]
