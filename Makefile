@@ -22,7 +22,8 @@ define environment
 	@test ! -L $(1) || { echo "$(1) is a link; remove it, and make installs an environment here"; exit 1; }
 	$(PYTHON) -m venv --clear $(1)
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
-	VIRTUAL_ENV=$(1) $(1)/bin/uv pip install --quiet --requirements $(2)
+	@# Compiled now, or every process of the first run does it, and always where Python may not write there.
+	VIRTUAL_ENV=$(1) $(1)/bin/uv pip install --quiet --compile-bytecode --requirements $(2)
 	touch $(1)/installed
 endef
 

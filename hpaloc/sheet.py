@@ -77,7 +77,7 @@ def check_id(id: str) -> None:
     """Raise ValueError with the reason where a field id cannot serve as the start of a file name."""
     if not id:
         raise ValueError("the ID is empty")
-    if id.startswith(".") or any(character in "/\\" or not character.isprintable() for character in id):
+    if id.startswith(".") or "/" in id or "\\" in id or not id.isprintable():
         raise ValueError(f"the ID {id!r} cannot be a file name (slash, leading dot or control character)")
     if len(id.encode()) > 200:
         raise ValueError(f"the ID {id[:40]!r}… is longer than 200 bytes")

@@ -26,7 +26,7 @@ rule held_out:
     params:
         held_out=HELD_OUT,
         seed=config["seed"],
-        version=room_version("interpretation.cells"),
+        version=code_of("interpretation.cells"),
     script:
         "../scripts/held_out.py"
 
@@ -63,4 +63,4 @@ use rule train as train_held_out with:
             **({"epochs": config["interpretation"]["epochs"]} if config["interpretation"]["epochs"] else {}),
         },
         seed=config["seed"],
-        version=room_version("training"),
+        version=code_of("training"),
