@@ -74,7 +74,10 @@ types: .venv/installed
 
 # make audit   look the locked packages up in the databases of known vulnerabilities
 audit: .venv/installed
-	$(BIN)/uv tool run pip-audit==$(PIP_AUDIT) --requirement requirements.lock --no-deps --disable-pip
+	@# Strict, or packages that the index knows nothing of would pass as having none.
+	for lock in requirements.lock driver.lock; do \
+	  $(BIN)/uv tool run pip-audit==$(PIP_AUDIT) --strict --requirement $$lock --no-deps --disable-pip || exit 1; \
+	done
 
 # The options that make a lock file depend on nothing but its source.
 LOCK := --quiet --python-version 3.11 --no-emit-index-url --no-header --output-file

@@ -43,7 +43,7 @@ def _shape(node: object, imported: set[str]) -> str:
     parts = [repr(type(node).__name__)]
     for name in sorted(node._fields):
         value = getattr(node, name, None)
-        if name == "body" and _documented(node):
+        if isinstance(value, list) and name == "body" and _documented(node):
             value = value[1:]
         if value is not None and value != []:
             parts.append(f"({name!r}, {_shape(value, imported)})")
