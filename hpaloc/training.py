@@ -330,7 +330,14 @@ class _RestartableEpochs:
     """The training batches, shuffled by seed and epoch alone, so that a resumed run sees what an unbroken one sees."""
 
     def __init__(
-        self, examples: tf.data.Dataset, count: int, batch_size: int, seed: int, cache: bool, mixup: float = 0.0
+        self,
+        examples: tf.data.Dataset,
+        count: int,
+        batch_size: int,
+        seed: int,
+        cache: bool,
+        mixup: float = 0.0,
+        protein: int | None = None,
     ) -> None:
         self.epoch = 0
         self.batch_size = min(batch_size, count)
@@ -340,42 +347,52 @@ class _RestartableEpochs:
         epochs = tf.data.Dataset.from_generator(
             lambda: iter([self.epoch]), output_signature=tf.TensorSpec((), tf.int64)
         )
-        shuffled = epochs.flat_map(lambda epoch: self._epoch(examples, buffer, seed * 1_000_003 + epoch, mixup))
+        self.mixup, self.protein = mixup, protein
+        shuffled = epochs.flat_map(lambda epoch: self._epoch(examples, buffer, seed * 1_000_003 + epoch))
         self.plain, self.cached = examples, cache
         self.steps = count // self.batch_size
         self.batches = shuffled.apply(tf.data.experimental.assert_cardinality(self.steps)).prefetch(tf.data.AUTOTUNE)
 
-    def _epoch(self, examples: tf.data.Dataset, buffer: int, seed: Any, mixup: float) -> tf.data.Dataset:
+    def _epoch(self, examples: tf.data.Dataset, buffer: int, seed: Any) -> tf.data.Dataset:
         batches = examples.shuffle(buffer, seed=seed).batch(self.batch_size, drop_remainder=True)
-        if not mixup:
+        if not self.mixup:
             return batches
         numbered = batches.enumerate()
         return numbered.map(
-            lambda step, batch: mixed(batch[0], batch[1], batch[2], mixup, tf.stack([tf.cast(seed, tf.int64), step])),
+            lambda step, batch: mixed(*batch, self.mixup, tf.stack([tf.cast(seed, tf.int64), step]), self.protein),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
 
 
-def mixed(images: Any, labels: Any, weights: Any, share: float, seed: Any) -> tuple[Any, Any, Any]:
+def mixed(
+    images: Any, labels: Any, weights: Any, share: float, seed: Any, protein: int | None = None
+) -> tuple[Any, Any, Any]:
     """Blend a share of the cells of a batch, at random, each with another cell of the batch.
 
-    images (n, S, S, c), labels (n, 19) and weights (n,) become float32 sums in the proportion λ : 1 - λ, λ uniform
-    from 0.5 to 1. ``seed`` (2,) integers. The source of the idea: Zhang et al. 2018 (arXiv:1710.09412), who draw λ
-    from a beta distribution; two cells of known blend also teach what a mixture of locations looks like.
+    images (n, S, S, c) and weights (n,) become float32 sums in the proportion λ : 1 - λ, λ uniform from 0.5 to 1. The
+    labels (n, 19) are blended by the light that each cell gives to the plane ``protein`` of the blend, since the
+    fraction of a protein at a place is its amount there, however large the place is: λ·I : (1 - λ)·J with I and J the
+    sums over that plane; λ : 1 - λ where it is None or both are dark. ``seed`` (2,) integers. The source of the idea:
+    Zhang et al. 2018 (arXiv:1710.09412), who draw λ from a beta distribution.
     """
     # keras.layers.MixUp draws from a state that runs on from batch to batch; a resumed run would go another way.
     count = tf.shape(images)[0]
     draws = tf.random.stateless_uniform([3, count], seed)
     others = tf.argsort(draws[0])
     kept = tf.where(draws[1] < share, 0.5 + 0.5 * draws[2], 1.0)
+    given = kept
+    if protein is not None:
+        light = tf.reduce_sum(tf.cast(images[..., protein], tf.float32), [1, 2])
+        ours, theirs = kept * light, (1.0 - kept) * tf.gather(light, others)
+        given = tf.where((kept < 1.0) & (ours + theirs > 0.0), tf.math.divide_no_nan(ours, ours + theirs), kept)
 
-    def blend(values: Any) -> Any:
+    def blend(values: Any, part: Any) -> Any:
         values = tf.cast(values, tf.float32)
-        part = tf.reshape(kept, tf.concat([[count], tf.ones([tf.rank(values) - 1], tf.int32)], 0))
+        part = tf.reshape(part, tf.concat([[count], tf.ones([tf.rank(values) - 1], tf.int32)], 0))
         return part * values + (1.0 - part) * tf.gather(values, others)
 
-    return blend(images), blend(labels), blend(weights)
+    return blend(images, kept), blend(labels, given), blend(weights, kept)
 
 
 class _StartOfEpoch(keras.callbacks.Callback):
@@ -516,6 +533,7 @@ def fit(
         seed,
         cache=counts[0] * tile_bytes <= CACHE_BYTES,
         mixup=settings.get("mixup", 0.0),
+        protein=settings["channels"].index("green") if "green" in settings["channels"] else None,
     )
     if validation is not None:
         validation = validation.cache() if counts[1] * tile_bytes <= CACHE_BYTES / 4 else validation

@@ -206,6 +206,21 @@ def test_blended_cells_share_images_labels_and_weights():
     assert np.array_equal(same[0], blended[0])
 
 
+def test_labels_of_a_blend_are_the_shares_of_its_light():
+    # Class 1 gives three times the light of class 0, in the plane of the protein alone.
+    labels = label_matrix([(index % 2,) for index in range(400)])
+    images = np.full((400, 4, 4, 2), 60, np.uint8)
+    images[labels[:, 1] == 1, ..., 1] = 180
+    blends, shares, _ = (array.numpy() for array in mixed(images, labels, np.ones(400), 1.0, [1, 2], protein=1))
+    np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
+    # The plane is 60 (1 - w) + 180 w, of which 180 w is the light of class 1.
+    part = (blends[:, 0, 0, 1] - 60) / 120
+    np.testing.assert_allclose(shares[:, 1], 180 * part / blends[:, 0, 0, 1], rtol=1e-4, atol=1e-4)
+    assert ((part > 0.05) & (part < 0.95)).mean() > 0.3
+    dark = mixed(np.zeros((40, 4, 4, 2), np.uint8), labels[:40], np.ones(40), 1.0, [1, 2], protein=1)
+    assert np.isfinite(dark[1]).all()
+
+
 def test_the_fused_adam_takes_the_steps_of_adam():
     rng = np.random.default_rng(0)
     start, gradients = rng.normal(size=(5, 4)), rng.normal(size=(6, 5, 4)).astype(np.float32)
