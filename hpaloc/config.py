@@ -24,8 +24,7 @@ class ConfigError(ValueError):
 def load_schema(path: Path = SCHEMA_PATH) -> dict[str, Any]:
     """Return the JSON schema of the configuration."""
     with open(path, encoding="utf-8") as file:
-        # libyaml, where PyYAML has it, is ten times as fast, and every job reads the schema.
-        return getattr(yaml, "CSafeLoader", yaml.SafeLoader)(file).get_single_data()
+        return yaml.safe_load(file)
 
 
 def _fill(value: Any, schema: Mapping[str, Any]) -> None:
@@ -186,6 +185,24 @@ def check_model(config: Mapping[str, Any]) -> None:
     for name in MODEL_FILES:
         if not Path(path, name).is_file():
             raise ConfigError(f"config key model.path: {path} is no folder of a trained model ({name} is missing)")
+
+
+def shortened(train: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
+    """Return the settings of a training (``train``) for at most ``epochs`` epochs, None for as many as it has.
+
+    The learning rate runs through the same course in fewer epochs: a training that stops at the greatest rate is worse
+    than one that comes down.
+    """
+    if epochs is None or epochs >= train["epochs"]:
+        return dict(train)
+    share = epochs / train["epochs"]
+    rate = train["learning_rate"]
+    course = {
+        "ramp_epochs": round(rate["ramp_epochs"] * share),
+        "sustain_epochs": round(rate["sustain_epochs"] * share),
+        "decay": rate["decay"] ** (1 / share),
+    }
+    return {**train, "epochs": epochs, "learning_rate": {**rate, **course}}
 
 
 def check_interpretation(config: Mapping[str, Any]) -> None:

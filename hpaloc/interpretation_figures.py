@@ -64,7 +64,8 @@ def patch_sheet(patches: np.ndarray, channels: Sequence[str], title: str, stem: 
     units, _, n, side, *_ = patches.shape
     gap = max(1, side // 16)
     # Small patches are drawn with square pixels, as large as the row allows.
-    with new_figure(stem, WIDE, 0.55 + WIDE / (2 * n + 0.6) * units * 1.03) as figure:
+    with new_figure(stem, WIDE, 0.55 + WIDE / (2 * n + 0.9) * units * 1.03) as figure:
+        figure.set_layout_engine("constrained", wspace=0.06)
         for axes, end, name in zip(
             figure.subplots(1, 2), range(2), ("strongest answer", "weakest answer"), strict=True
         ):
@@ -133,7 +134,7 @@ def separation(table: pd.DataFrame, stem: Path) -> None:
             other = own[own["network"] == "CellProfiler"].iloc[0]
             axes.axhline(other["value"], color="black", linestyle=":", linewidth=0.9, label="CellProfiler features")
             axes.axhspan(other["low"], other["high"], color="black", alpha=0.05, linewidth=0)
-            axes.set_xticks(x, layers)
+            axes.set_xticks(x, layers, fontsize=6.5)
             axes.set_ylabel(name)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=5, columnspacing=1.2)
@@ -173,10 +174,11 @@ def units(table: pd.DataFrame, layers: pd.DataFrame, stem: Path) -> None:
                 share.bar(x, of_network.loc[names, "significant"], 0.15, color=colour)
             upper.set_ylabel(label)
             upper.set_ylim(bottom=0)
-            share.set_ylabel("Share of units beyond what\nchance gives at most")
-            share.set_ylim(0, 1.02)
+            share.set_ylabel("Share of units significant\nover all comparisons")
+            # A share of few per cent is to be seen, and one of none not to be blown up.
+            share.set_ylim(0, max(0.05, 1.05 * layers.loc[layers["what"] == what, "significant"].max()))
         for axes in grid[1]:
-            axes.set_xticks(np.arange(len(names)), names)
+            axes.set_xticks(np.arange(len(names)), names, fontsize=6.5)
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4, columnspacing=1.2)
 

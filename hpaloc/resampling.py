@@ -1,6 +1,7 @@
 """Intervals and controls that take whole groups of cells (antibodies, fields), never single cells."""
 
 import numpy as np
+from scipy.special import stdtrit
 
 
 def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
@@ -26,6 +27,23 @@ def percentile_interval(values: np.ndarray) -> list[float] | None:
     return [float(value) for value in np.percentile(values, [2.5, 97.5])] if len(values) else None
 
 
+def replicated_mean(
+    values: np.ndarray, groups: np.ndarray, replicates: int = 1000, seed: int = 0
+) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean of values (n,) by resampling whole groups (n,).
+
+    None for fewer than two groups.
+    """
+    names, group = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        return None
+    weights = resampled_groups(len(names), replicates, seed)
+    drawn = weights @ np.bincount(group, minlength=len(names))
+    means = weights @ np.bincount(group, weights=values, minlength=len(names)) / drawn
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def replicated_accuracy(
     right: np.ndarray, groups: np.ndarray, replicates: int = 1000, seed: int = 0
 ) -> tuple[float, float] | None:
@@ -33,33 +51,58 @@ def replicated_accuracy(
 
     right (n,) bool; groups (n,). None for fewer than two groups.
     """
-    names, group = np.unique(groups, return_inverse=True)
-    if len(names) < 2:
-        return None
-    weights = resampled_groups(len(names), replicates, seed)
-    drawn = weights @ np.bincount(group, minlength=len(names))
-    values = weights @ np.bincount(group, weights=right, minlength=len(names)) / drawn
-    low, high = np.percentile(values, [2.5, 97.5])
-    if low == high:
-        return wilson_interval(float(np.mean(right)) * len(names), len(names))
-    return float(low), float(high)
+    interval = replicated_mean(right, groups, replicates, seed)
+    if interval is None or interval[0] < interval[1]:
+        return interval
+    n_groups = len(np.unique(groups))
+    return wilson_interval(float(np.mean(right)) * n_groups, n_groups)
+
+
+def jackknife_interval(value: float, left_out: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of a value from its values without each block of groups (blocks,).
+
+    Student's t over the delete-a-group jackknife (Kott 2001); nan for fewer than two blocks.
+    """
+    blocks = len(left_out)
+    if blocks < 2:
+        return np.nan, np.nan
+    error = np.sqrt((blocks - 1) * np.var(left_out))
+    half = float(stdtrit(blocks - 1, 0.975) * error)
+    return value - half, value + half
 
 
 def shuffled_labels(groups: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return (n,) row numbers: whose labels each row is to take, when every group takes those of another group.
 
-    Groups are passed on in one random cycle, so that no group keeps its own; rows of a group draw from the rows of
-    the group they take from. With one group alone its rows are permuted.
+    Groups are passed on in one random cycle, so that no group keeps its own: what this gives is the level of labels
+    that are not a group's own. Rows of a group take those of the group they take from in random order, again from the
+    first where there are fewer. With one group alone its rows are permuted.
     """
     generator = np.random.default_rng(seed)
     names, index = np.unique(groups, return_inverse=True)
-    if len(names) == 1:
-        return generator.permutation(len(groups))
     cycle = generator.permutation(len(names))
     giver = np.empty(len(names), int)
     giver[cycle] = np.roll(cycle, 1)
-    order = np.argsort(index, kind="stable")
+    return _taken(index, giver, generator)
+
+
+def permuted_groups(groups: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return (n,) row numbers: whose labels each row is to take, in one of all permutations of the groups.
+
+    For p values: they are valid where a group keeps its own as often as chance has it, the order found being one of the
+    permutations (Hemerik and Goeman 2018). Rows as in ``shuffled_labels``.
+    """
+    generator = np.random.default_rng(seed)
+    names, index = np.unique(groups, return_inverse=True)
+    return _taken(index, generator.permutation(len(names)), generator)
+
+
+def _taken(index: np.ndarray, giver: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return the row that each row takes from, (n,), of the group ``giver`` (groups,) names for its group ``index``."""
     count = np.bincount(index)
     start = np.cumsum(count) - count
+    order = np.lexsort((generator.random(len(index)), index))
+    rank = np.empty(len(index), int)
+    rank[np.argsort(index, kind="stable")] = np.arange(len(index)) - np.repeat(start, count)
     wanted = giver[index]
-    return order[start[wanted] + (generator.random(len(groups)) * count[wanted]).astype(int)]
+    return order[start[wanted] + rank % count[wanted]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpaloc.config import ConfigError, check_training, complete, load_schema
+from hpaloc.config import ConfigError, check_training, complete, load_schema, shortened
 from hpaloc.curation import DEFAULTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +24,20 @@ def test_every_key_but_the_collections_has_a_default():
         "sheet": "t.csv", "images": ["{id}_{colour}.png"], "labels": True, "root": ".", "shards": 4, "pixel_size": 0.08,
     }  # fmt: skip
     assert complete(filled) == filled
+
+
+def test_a_shorter_training_brings_its_rate_down_too():
+    train = complete(minimal())["train"]
+    rate = {"start": 0.0005, "max": 0.001, "min": 0.0, "ramp_epochs": 2, "sustain_epochs": 4, "decay": 0.5}
+    train |= {"epochs": 10, "learning_rate": rate}
+    short = shortened(train, 5)
+    assert short["epochs"] == 5
+    assert short["learning_rate"] == rate | {"ramp_epochs": 1, "sustain_epochs": 2, "decay": 0.25}
+    # The rate of the last epoch is that of the long training's.
+    last = [course["decay"] ** (epochs - course["ramp_epochs"] - course["sustain_epochs"])
+            for course, epochs in ((rate, 10), (short["learning_rate"], 5))]  # fmt: skip
+    assert last[0] == pytest.approx(last[1])
+    assert shortened(train, None) == shortened(train, 12) == train
 
 
 def test_a_collections_own_values_win():

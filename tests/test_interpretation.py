@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import pearsonr
+from scipy.stats import t as t_distribution
 from sklearn.metrics import mutual_info_score
 
+from hpaloc import resampling
 from hpaloc.classes import N_CLASSES, NAMES
 from hpaloc.interpretation import claims, few_shot, separation, units
 from hpaloc.interpretation.analysis import labelled_predictions, mixture_scores
@@ -40,7 +42,7 @@ def source(name, labels, collection_of_fields, **options):
     return Source(name, cells, fields, **options)
 
 
-def test_cells_of_one_location_are_chosen_and_unseen_ones_first():
+def test_cells_of_one_location_are_chosen_and_unseen_ones_first(monkeypatch):
     test = source("test", ["0", "0|2", "", "14"], ["a1", "a2", "a2", "a3"])
     train = source("train", ["0", "0", "2", "2"], ["b1", "b4", "b5", "b5"])
     examples = pd.DataFrame(
@@ -60,6 +62,9 @@ def test_cells_of_one_location_are_chosen_and_unseen_ones_first():
     assert chosen["mapped"].tolist() == [True, True, False, True, False]
     assert chosen.loc[0, "group"] == chosen.loc[2, "group"]
     assert chosen["group"].nunique() == 4
+    # Cells of antibodies that trained nothing come first, where there are enough.
+    monkeypatch.setattr("hpaloc.interpretation.cells._FEWEST_CELLS", 2)
+    assert choose_cells([test, train], 50, [], seed=1)["mapped"].tolist() == [False, True, False, True, False]
     # With classes held out even cells of the training part are fair: the network of the experiment never saw them.
     held = choose_cells([test, train], 50, [0, 2], seed=1)
     assert held["few_shot"].tolist() == [True, False, True, True, True]
@@ -68,9 +73,12 @@ def test_cells_of_one_location_are_chosen_and_unseen_ones_first():
 
 
 def test_examples_of_held_out_classes_leave_the_training_entirely():
-    examples = pd.DataFrame({f"label_{index}": [0, 0, 0] for index in range(N_CLASSES)}).assign(part="train")
+    examples = pd.DataFrame({f"label_{index}": [0, 0, 0, 0] for index in range(N_CLASSES)})
+    examples = examples.assign(part="train", group=["a", "b", "c", "b"])
     examples.loc[0, "label_2"] = examples.loc[1, ["label_2", "label_5"]] = examples.loc[2, "label_7"] = 1
-    assert without_classes(examples, [5]).index.size == 2
+    # A dark cell beside a cell of the class goes with it.
+    examples.loc[3, "label_18"] = 1
+    assert without_classes(examples, [5])["group"].tolist() == ["a", "c"]
     assert without_classes(examples, [2])["label_7"].tolist() == [1]
     with pytest.raises(StudyError, match="no training example is left"):
         without_classes(examples, [2, 7])
@@ -81,12 +89,13 @@ def test_neighbours_of_the_same_group_have_no_say():
     features, labels, groups = clusters(between=0.0, of_group=30.0)
     distance = separation.distances(features)
     alone = np.arange(len(labels)).astype(str)
-    within = separation.neighbour_calls(distance, labels, alone)
-    across = separation.neighbour_calls(distance, labels, groups)
+    within = separation.neighbour_calls(separation.nearest(distance, alone), labels)
+    across = separation.neighbour_calls(separation.nearest(distance, groups), labels)
     assert (within == labels).mean() > 0.95
     assert (across == labels).mean() < 0.6
     features, labels, groups = clusters(between=6.0)
-    assert (separation.neighbour_calls(separation.distances(features), labels, groups) == labels).mean() > 0.9
+    neighbours = separation.nearest(separation.distances(features), groups)
+    assert (separation.neighbour_calls(neighbours, labels) == labels).mean() > 0.9
 
 
 def test_silhouettes_are_those_of_the_definition_over_other_groups():
@@ -134,9 +143,13 @@ def test_correlation_and_information_are_those_of_the_libraries():
     assert found[1, 0] == pytest.approx(pearsonr(answers[:, 1], features[:, 0])[0], abs=1e-5)
     labels = rng.integers(0, 3, 200)
     levels = units.binned(answers)
-    told = units.mutual_information(levels, labels, np.arange(3))
-    expected = mutual_info_score(levels[:, 2], labels == 1) / np.log(2)
-    assert told[2, 1] == pytest.approx(expected, abs=1e-6)
+    joint = np.array(
+        [[np.bincount(levels[labels == label, unit], minlength=8) for unit in range(3)] for label in range(3)]
+    )
+    told = units.mutual_information(joint, joint.sum(axis=0), joint.sum(axis=2)[:, :1])
+    for label, unit in ((0, 0), (1, 2), (2, 1)):
+        expected = mutual_info_score(levels[:, unit], labels == label) / np.log(2)
+        assert told[label, unit] == pytest.approx(expected, abs=1e-5)
     # Half of the answers are 0 after a rectifier: equal answers are in one bin.
     rectified = np.maximum(answers, 0)
     assert len(np.unique(units.binned(rectified)[rectified[:, 0] == 0, 0])) == 1
@@ -154,17 +167,69 @@ def test_units_are_significant_where_they_know_something_and_not_by_their_number
     knows = noise.copy()
     knows[:, 0] = labels * 3 + rng.normal(size=len(labels))
     knows[:, 1] = -morphology["feature 7"] + 0.2 * rng.normal(size=len(labels))
-    found = units.describe_units({"deep": knows}, morphology, labels, groups, permutations=60, seed=0)
-    first, second = found.units.iloc[0], found.units.iloc[1]
+    # A unit that answers alike to all cells is counted, and knows nothing.
+    knows[:, 2] = 7.0
+    layers = {"low": noise[:, :40], "deep": knows}
+    found = units.describe_units(layers, morphology, labels, groups, permutations=59, seed=0)
+    table = found.units[found.units["layer"] == "deep"].reset_index(drop=True)
+    first, second, silent = table.iloc[0], table.iloc[1], table.iloc[2]
     assert first["information_p_all"] <= 0.05
     assert (second["feature"], second["r"] < -0.9, second["r_p_all"] <= 0.05) == ("feature 7", True, True)
-    assert (found.units["r_p_all"][2:] <= 0.05).mean() < 0.05
-    assert (found.units["information_p_all"][2:] <= 0.05).mean() < 0.05
+    assert (silent["feature"], silent["r"], silent["r_p"], silent["information_p_all"]) == ("", 0, 1, 1)
+    assert (table["r_p_all"][3:] > 0.05).all()
+    assert (table["information_p_all"][3:] > 0.05).all()
     assert (found.units["r_p_all"] >= found.units["r_p"]).all()
+    # What one group alone shows is no median of all: without any of the groups it is nearly the same.
+    assert len(found.left_out["r"]) == len(np.unique(groups))
+    np.testing.assert_allclose(found.left_out["r"], found.units["r"].abs().median(), atol=0.1)
 
 
-def test_benjamini_and_hochberg():
-    np.testing.assert_allclose(units.adjusted(np.array([0.01, 0.04, 0.03, 0.5])), [0.04, 0.16 / 3, 0.16 / 3, 0.5])
+def test_units_of_every_layer_are_paid_for():
+    # One unit in each of many layers: paid for layer by layer, some would be significant.
+    rng = np.random.default_rng(5)
+    labels, groups = np.arange(60) % 2, np.arange(60).astype(str)
+    morphology = pd.DataFrame({"a": rng.normal(size=60)})
+    layers = {f"layer {number}": rng.normal(size=(60, 1)) for number in range(60)}
+    found = units.describe_units(layers, morphology, labels, groups, permutations=199, seed=0).units
+    assert (found["r_p"] <= 0.05).any()
+    assert (found["r_p_all"] > 0.05).all()
+
+
+def test_strengths_without_a_block_are_those_of_the_other_cells():
+    rng = np.random.default_rng(6)
+    labels, groups = np.repeat([0, 1, 2], 20), np.repeat(np.arange(6), 10).astype(str)
+    answers = rng.normal(size=(60, 1)) + labels[:, None]
+    morphology = pd.DataFrame({"a": answers[:, 0] + rng.normal(size=60)})
+    found = units.describe_units({"deep": answers}, morphology, labels, groups, permutations=19, seed=0)
+    kept = [np.flatnonzero(groups != name) for name in np.unique(groups)]
+    expected = [pearsonr(answers[rows, 0], morphology["a"].to_numpy()[rows])[0] for rows in kept]
+    np.testing.assert_allclose(np.sort(found.left_out["r"]), np.sort(expected), atol=1e-5)
+
+
+def test_a_shuffle_takes_whole_groups():
+    groups = np.repeat(["a", "b", "c"], [4, 4, 2])
+    own = 0
+    for seed in range(60):
+        passed_on = groups[resampling.shuffled_labels(groups, seed)]
+        assert (passed_on != groups).all()
+        assert all(len(np.unique(passed_on[groups == name])) == 1 for name in "abc")
+        rows = resampling.permuted_groups(groups, seed)
+        assert all(len(np.unique(groups[rows[groups == name]])) == 1 for name in "abc")
+        own += (groups[rows] == groups).all()
+        # Between groups of equal size every row is taken once.
+        if groups[rows[0]] == "b":
+            assert sorted(rows[:4]) == [4, 5, 6, 7]
+    # One in six permutations leaves three groups as they are.
+    assert 3 <= own <= 20
+
+
+def test_the_jackknife_has_the_interval_of_a_mean():
+    values = np.random.default_rng(0).normal(size=20)
+    left_out = np.array([np.delete(values, at).mean() for at in range(20)])
+    low, high = resampling.jackknife_interval(values.mean(), left_out)
+    expected = t_distribution.interval(0.95, 19, values.mean(), values.std(ddof=1) / 20**0.5)
+    np.testing.assert_allclose((low, high), expected)
+    assert np.isnan(resampling.jackknife_interval(1.0, np.array([1.0]))).all()
 
 
 def test_a_few_shot_example_and_the_cells_it_tells_share_no_group():
@@ -282,6 +347,8 @@ def test_a_claim_that_fails_is_reported_as_failed():
     cell, protein = claims.cell_claims(predictions(0.8), 0)
     assert (cell.verdict, protein.verdict) == ("failed", "holds")
     assert "0.91 claimed" in cell.sentence
+    assert "lean on the other cells" not in cell.sentence
+    assert "field_weight 0.8" in claims.cell_claims(predictions(0.8), 0, 0.8)[0].sentence
     assert {claim.verdict for claim in claims.cell_claims(pd.DataFrame(), 0)} == {"cannot be tested"}
 
 
@@ -298,8 +365,12 @@ def test_predictions_get_label_and_group_of_their_cells(tmp_path):
     columns = {f"p_{index}": 0.0 for index in range(N_CLASSES)}
     pd.DataFrame({"field": ["a", "a", "b"], "cell": [1, 2, 1], **columns}).to_parquet(tmp_path / "cells.parquet")
     cells = pd.DataFrame({"collection": "test", "field": ["a"], "cell": [1], "label": [4], "group": ["HPA1"]})
-    found = labelled_predictions(cells, {"test": tmp_path / "cells.parquet"})
+    found = labelled_predictions(cells.assign(seen=False), {"test": tmp_path / "cells.parquet"})
     assert found[["cell", "label", "group"]].to_numpy().tolist() == [[1, 4, "HPA1"], [2, -1, "HPA1"]]
+    # The same antibody trained the network: what is said of it is no test.
+    trained = cells.assign(collection="train", field="z", seen=True)
+    both = pd.concat([cells.assign(seen=False), trained])
+    assert labelled_predictions(both, {"test": tmp_path / "cells.parquet"}).empty
 
 
 def test_edges_are_told_from_random_kernels():
@@ -332,8 +403,33 @@ def test_deep_layers_must_beat_both_the_stem_and_random_weights(trained, random,
     kernels = {name: np.random.default_rng(1).normal(size=(7, 7, 3, 64)) for name in ("trained", "random")}
     edges, deep = claims.layer_claims(table, singles, groups, kernels, "embedding", False, 0)
     assert deep.verdict == verdict
-    assert (deep.value, deep.control) == (trained, random)
+    # The control is the random network's best layer, here its stem where that is better.
+    assert (deep.value, deep.control) == (trained, max(random, 0.2))
     assert edges.verdict == "failed"
+
+
+def unit_table(share, strength, left_out):
+    p = np.where(np.arange(100) < 100 * share, 0.005, 1.0)
+    table = pd.DataFrame({"layer": "deep", "unit": np.arange(100), "r": strength, "information": strength})
+    table = table.assign(r_p_all=p, information_p_all=p)
+    layers = [
+        {"layer": "deep", "what": what, "units": 100, "median": strength, "shuffled": 0.1, "significant": share}
+        for what in ("r", "information")
+    ]
+    return units.UnitTable(table, pd.DataFrame(layers), {"r": left_out, "information": left_out})
+
+
+@pytest.mark.parametrize(
+    ("share", "strength", "spread", "verdict"),
+    [(0.3, 0.5, 0.001, "holds"), (0.3, 0.5, 0.2, "failed"), (0.1, 0.5, 0.001, "failed"), (0.3, 0.3, 0.001, "failed")],
+)
+def test_units_must_beat_chance_and_random_weights_beyond_the_choice_of_groups(share, strength, spread, verdict):
+    changes = np.array([-1, 1] * 5) * spread
+    random = unit_table(0.1, 0.4, np.full(10, 0.4))
+    found = claims.unit_claims({"trained": unit_table(share, strength, strength + changes), "random": random}, False)
+    assert [claim.verdict for claim in found] == [verdict] * 2
+    assert (found[0].value, found[0].control) == (share, 0.1)
+    assert "0.100 with features and labels of other groups" in found[0].sentence
 
 
 def curves(network, cellprofiler, random):

@@ -14,11 +14,10 @@ from hpaloc.interpretation.layers import (
     driving_patches,
     field_map,
     fields_to_map,
-    layer_features,
+    layer_answers,
     random_network,
     read_tiles,
     receptive_fields,
-    unit_extremes,
 )
 from hpaloc.model import FullyConvolutionalResNet50, classifier, fold_batch_norm
 from hpaloc.sheet import ManifestRow
@@ -58,7 +57,7 @@ def test_a_random_network_answers_alike_in_scale_and_differently_to_cells(networ
 
 
 def test_features_are_means_over_the_tile_of_every_layer(folded, images):
-    found = layer_features(folded, images, batch_size=5)
+    found = layer_answers(folded, images, batch_size=5)[0]
     widths = {"stem": 64, "stage 1": 256, "stage 2": 512, "stage 3": 1024, "stage 4": 2048, "embedding": 512}
     assert {name: values.shape for name, values in found.items()} == {n: (12, w) for n, w in widths.items()}
     maps = keras.Model(folded.input, folded.get_layer("conv3_block4_out").output)(images.astype(np.float32)).numpy()
@@ -66,7 +65,7 @@ def test_features_are_means_over_the_tile_of_every_layer(folded, images):
 
 
 def test_extremes_stand_where_the_map_has_them(folded, images):
-    found = unit_extremes(folded, images, units=3, batch_size=5)
+    found = layer_answers(folded, images, units=3, batch_size=5)[1]
     for name, layer in LAYERS.items():
         maps = keras.Model(folded.input, folded.get_layer(layer.units).output)(images.astype(np.float32)).numpy()
         assert maps.shape[1] == SIZE // layer.stride
@@ -82,7 +81,7 @@ def test_a_patch_of_the_receptive_field_is_all_that_a_unit_sees(folded, images):
     side = int(receptive_fields(folded, images).set_index("layer").loc["stem", "patch"])
     assert side == 7
     stem = keras.Model(folded.input, folded.get_layer(LAYERS["stem"].units).output)
-    extremes = unit_extremes(folded, images, units=1)["stem"]
+    extremes = layer_answers(folded, images, units=1)[1]["stem"]
     # A cell whose strongest answer is not at the edge, where the patch is cut.
     inner = [cell for cell in range(12) if (np.abs(extremes["strongest_at"][cell, 0] - SIZE / 2) < SIZE / 2 - 4).all()]
     cell = inner[0]

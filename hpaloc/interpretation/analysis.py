@@ -32,8 +32,10 @@ JUDGED_LEARNER, JUDGED_EXAMPLES = "logistic_regression", 10
 def labelled_predictions(cells: pd.DataFrame, predictions: Mapping[str, Path]) -> pd.DataFrame:
     """Return the predictions of collections with label (-1 where it is not one location) and group of each cell.
 
-    cells: a table STUDIED; predictions: collection to its cells.parquet. Fields without a labelled cell are left out.
+    cells: a table STUDIED; predictions: collection to its cells.parquet. Fields without a labelled cell are left out,
+    and groups that trained the network: what it says of their cells is no test of it.
     """
+    trained = cells.loc[cells["seen"], "group"].unique()
     parts = []
     for name, path in predictions.items():
         table = pd.read_parquet(path, columns=["field", "cell", *(f"p_{index}" for index in range(N_CLASSES))])
@@ -41,7 +43,11 @@ def labelled_predictions(cells: pd.DataFrame, predictions: Mapping[str, Path]) -
         table = table.merge(own[["field", "cell", "label"]], on=["field", "cell"], how="left")
         table["label"] = table["label"].fillna(-1).astype(int)
         table["group"] = table["field"].map(own.drop_duplicates("field").set_index("field")["group"])
-        parts.append(table.dropna(subset="group"))
+        table = table.dropna(subset="group")
+        known = table["group"].isin(trained)
+        if known.any():
+            log.info("%d predicted cells of %s are of groups that trained, and not judged", known.sum(), name)
+        parts.append(table[~known])
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -103,13 +109,15 @@ def interpret(
     settings: Mapping[str, Any],
     seed: int,
     mixtures: Mapping[str, float] | None = None,
+    field_weight: float = 0.0,
     processes: int = 1,
 ) -> list[Claim]:
     """Analyse what the networks answered and write tables and claims into ``out``.
 
     cells: a table STUDIED; network: the folder of ``study.study_networks``; morphology: CellProfiler features of the
     chosen cells, in their order; predictions: the cells.parquet of the collections that can be scored; settings: the
-    config's section ``interpretation``; mixtures: ``mixture_scores``, or None. Writes separation.csv,
+    config's section ``interpretation``; mixtures: ``mixture_scores``, or None; field_weight: how far the predictions
+    lean on the field. Writes separation.csv,
     neighbours.parquet, planar.parquet, units.parquet, unit_layers.csv, few_shot.csv, claims.md and claims.json, and
     returns the claims.
     """
@@ -140,14 +148,11 @@ def interpret(
             )
 
     table = morphology.iloc[mapped].reset_index(drop=True)
-    units, unit_layers = [], []
+    units = {}
     for name in dict.fromkeys(name for name, _ in spaces):
-        answers = {layer: spaces[name, layer] for layer in layers}
         log.info("units of the network %s", name)
-        found = describe_units(answers, table, labels, groups, settings["permutations"], seed)
-        units.append(found.units.assign(network=name))
-        unit_layers.append(found.layers.assign(network=name))
-    of_layers = pd.concat(unit_layers, ignore_index=True)
+        answers = {layer: spaces[name, layer] for layer in layers}
+        units[name] = describe_units(answers, table, labels, groups, settings["permutations"], seed)
 
     knn = scores[(scores["network"] == "random") & (scores["score"] == "knn_accuracy")].set_index("layer")["value"]
     random_layer = str(knn.idxmax()) if knn.notna().any() else layers[0]
@@ -164,15 +169,15 @@ def interpret(
     unseen = [NAMES[label] for label in settings["held_out"]] if f"held_out/{DEEPEST}" in features else []
     judged = min(settings["examples"], key=lambda number: abs(number - JUDGED_EXAMPLES))
     claims = [
-        *cell_claims(labelled_predictions(cells, predictions), seed),
+        *cell_claims(labelled_predictions(cells, predictions), seed, field_weight),
         *layer_claims(scores, singles, groups, kernels, DEEPEST, seen, seed),
-        *unit_claims(of_layers, seen),
+        *unit_claims(units, seen),
         few_shot_claim(curves, unseen, JUDGED_LEARNER, judged),
         mixture_claim(mixtures),
     ]
     for name, written in (
         ("separation", scores),
-        ("unit_layers", of_layers),
+        ("unit_layers", pd.concat([found.layers.assign(network=name) for name, found in units.items()])),
         ("few_shot", curves),
     ):
         with atomic_path(out / f"{name}.csv") as temporary:
@@ -180,7 +185,7 @@ def interpret(
     for name, written in (
         ("neighbours", singles),
         ("planar", pd.concat(planar, ignore_index=True)),
-        ("units", pd.concat(units, ignore_index=True)),
+        ("units", pd.concat([found.units.assign(network=name) for name, found in units.items()])),
     ):
         with atomic_path(out / f"{name}.parquet") as temporary:
             written.to_parquet(temporary, index=False)

@@ -13,6 +13,8 @@ from hpaloc.tfrecord import cell_key
 
 # Cells of a class beyond this many tell a few-shot experiment nothing more.
 FEW_SHOT_CELLS = 120
+# With fewer cells of new groups, cells of groups that trained the network are studied too.
+_FEWEST_CELLS = 50
 
 
 class StudyError(ValueError):
@@ -64,7 +66,8 @@ def labelled_cells(source: Source) -> pd.DataFrame:
 def choose_cells(sources: Sequence[Source], n_cells: int, held_out: Sequence[int], seed: int) -> pd.DataFrame:
     """Choose the cells to study among all labelled ones; a table STUDIED, sorted by collection, shard and row.
 
-    ``mapped`` are ``n_cells`` random cells, of those that did not train the network where there are such. ``few_shot``
+    ``mapped`` are ``n_cells`` random cells, of groups that did not train the network where these have 50 cells, else of
+    cells that did not where there are such. ``few_shot``
     are the cells of the ``held_out`` classes (indices) from every source, or, where none is held out, of all classes
     among the cells that may be mapped; at most 120 a class. Groups are antibodies and near-duplicates where these are
     known, else fields. Raises StudyError where there is no labelled cell, or none of a class held out.
@@ -85,7 +88,12 @@ def choose_cells(sources: Sequence[Source], n_cells: int, held_out: Sequence[int
         group_of[f"{name}/{field}"] for name, field in zip(cells["collection"], cells["field"], strict=True)
     ]
     generator = np.random.default_rng(seed)
-    candidates = np.flatnonzero(~cells["seen"]) if not cells["seen"].all() else np.arange(len(cells))
+    # Best are cells of groups that trained nothing, then cells that did not, where a test field has an antibody of the
+    # training.
+    new_group = ~cells["group"].isin(cells.loc[cells["seen"], "group"])
+    candidates = np.flatnonzero(new_group if new_group.sum() >= _FEWEST_CELLS else ~cells["seen"])
+    if not len(candidates):
+        candidates = np.arange(len(cells))
     mapped = np.zeros(len(cells), bool)
     mapped[generator.permutation(candidates)[:n_cells]] = True
     few_shot = np.zeros(len(cells), bool)
@@ -107,13 +115,18 @@ def choose_cells(sources: Sequence[Source], n_cells: int, held_out: Sequence[int
 
 
 def without_classes(examples: pd.DataFrame, held_out: Sequence[int]) -> pd.DataFrame:
-    """Return the examples (``curation.curate``) that carry none of the ``held_out`` classes (indices).
+    """Return the examples (``curation.curate``) of groups that have none of the ``held_out`` classes (indices).
 
-    Raises StudyError where nothing is left to train on.
+    A dark cell beside a cell of such a class, which trains as Negative, would show its stain and light. Raises
+    StudyError where nothing is left to train on.
     """
     held = examples[[f"label_{label}" for label in held_out]].to_numpy().any(axis=1)
-    kept = examples[~held].reset_index(drop=True)
+    beside = examples["group"].isin(examples.loc[held, "group"]).to_numpy()
+    kept = examples[~beside].reset_index(drop=True)
     if not (kept["part"] == "train").any():
         raise StudyError("interpretation.held_out: no training example is left without these classes")
-    log.info("%d of %d examples are of classes held out", int(held.sum()), len(examples))
+    log.info(
+        "%d of %d examples are of classes held out, %d more of their groups",
+        *(int(held.sum()), len(examples), int((beside & ~held).sum())),
+    )
     return kept

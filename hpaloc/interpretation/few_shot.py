@@ -18,10 +18,9 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from hpaloc.files import atomic_path
+from hpaloc.interpretation.separation import standardised
 from hpaloc.progress import log, track
 from hpaloc.resampling import replicated_accuracy, wilson_interval
 from hpaloc.tables import write_table
@@ -38,19 +37,17 @@ class FewShotError(ValueError):
 
 
 def learner(name: str, fewest: int, seed: int) -> BaseEstimator:
-    """Return an unfitted learner of LEARNERS for classes of at least ``fewest`` examples, features standardised.
+    """Return an unfitted learner of LEARNERS for standardised features and classes of at least ``fewest`` examples.
 
     Raises ValueError for another name.
     """
     if name == "logistic_regression":
-        model: BaseEstimator = LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000)
-    elif name == "knn":
-        model = KNeighborsClassifier(min(_NEIGHBOURS, fewest), weights="distance")
-    elif name == "random_forest":
-        model = RandomForestClassifier(_TREES, class_weight="balanced", random_state=seed, n_jobs=1)
-    else:
-        raise ValueError(f"unknown learner {name!r}, not one of {', '.join(LEARNERS)}")
-    return make_pipeline(StandardScaler(), model)
+        return LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000)
+    if name == "knn":
+        return KNeighborsClassifier(min(_NEIGHBOURS, fewest), weights="distance")
+    if name == "random_forest":
+        return RandomForestClassifier(_TREES, class_weight="balanced", random_state=seed, n_jobs=1)
+    raise ValueError(f"unknown learner {name!r}, not one of {', '.join(LEARNERS)}")
 
 
 def draw_examples(
@@ -83,10 +80,11 @@ def few_shot_curves(
 ) -> pd.DataFrame:
     """Measure how well classes are told from 1, 2, 5 … examples each, in several spaces of features.
 
-    spaces: name to features (n, d) of the same cells; labels, groups (n,). All spaces and learners meet the same draws.
-    Returns a row for each draw: features, learner, examples (asked a class), draw, used (examples in all), n_cells
-    (told), balanced_accuracy, the mean over classes of the share told right. Classes that fewer than two groups hold
-    are left out; the table is empty where fewer than two classes are left.
+    spaces: name to features (n, d) of the same cells; labels, groups (n,). All spaces and learners meet the same draws;
+    features are standardised over all cells, as ``label_cells`` has them too, since what the cells to tell look like is
+    known. Returns a row for each draw: features, learner, examples (asked a class), draw, used (examples in all),
+    n_cells (told), balanced_accuracy, the mean over classes of the share told right. Classes that fewer than two groups
+    hold are left out; the table is empty where fewer than two classes are left.
     """
     held = pd.Series(groups).groupby(labels).nunique()
     kept = np.isin(labels, held.index[held > 1])
@@ -96,7 +94,7 @@ def few_shot_curves(
     for label in held.index[held < 2]:
         log.warning("class %s is held by one group alone and left out of the few-shot experiment", label)
     labels, groups = labels[kept], groups[kept]
-    spaces = {name: np.nan_to_num(features[kept].astype(np.float64)) for name, features in spaces.items()}
+    spaces = {name: standardised(features[kept]) for name, features in spaces.items()}
     generator = np.random.default_rng(seed)
     drawn = [
         (number, draw, *draw_examples(labels, groups, number, generator)) for number in numbers for draw in range(draws)
@@ -124,13 +122,6 @@ def _told(
             right = model.predict(features[told]) == true
             scores[space, name] = float(np.mean([right[true == label].mean() for label in np.unique(true)]))
     return scores
-
-
-def summarise_curves(curves: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and 95 % range over draws (low, high) of each learner, features and number of examples."""
-    grouped = curves.groupby(["features", "learner", "examples"], sort=False)["balanced_accuracy"]
-    table = pd.DataFrame({"mean": grouped.mean(), "low": grouped.quantile(0.025), "high": grouped.quantile(0.975)})
-    return table.reset_index()
 
 
 def read_examples(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -188,9 +179,10 @@ def cross_validated(
 ) -> dict[str, Any]:
     """Tell every example by a learner that has seen no example of its field, and return how often that is right.
 
-    features (n, d), labels, fields (n,). Returns accuracy, low, high (95 % interval, whole fields resampled), n (the
-    examples told), by_label, and ``by``: ``field`` where at least two labels have examples in two fields, so that
-    learners trained on other fields know them; else ``cell``, examples of one field on both sides, which flatters.
+    features (n, d) standardised; labels, fields (n,). Returns accuracy, low, high (95 % interval, whole fields
+    resampled), n (the examples told), by_label, and ``by``: ``field`` where at least two labels have examples in two
+    fields, so that learners trained on other fields know them; else ``cell``, examples of one field on both sides,
+    which flatters.
     """
     spread = pd.Series(fields).groupby(labels).nunique()
     across = bool((spread > 1).sum() >= 2)
@@ -235,16 +227,13 @@ def label_cells(
     rows = example_rows(examples, cells)
     labels = examples["label"].to_numpy(str)
     names, counts = np.unique(labels, return_counts=True)
-    features = np.nan_to_num(np.asarray(features, np.float64))
-    fields = examples["field"].to_numpy(str)
-    checked = cross_validated(features[rows], labels, fields, name, seed)
-    model = learner(name, int(counts.min()), seed)
-    assert isinstance(model, Pipeline)
-    model.fit(features[rows], labels)
-    probabilities = model.predict_proba(features)
-    best = probabilities.argmax(axis=1)
     # The scale of all cells, not of the few examples, says what is alike.
-    scaled = StandardScaler().fit_transform(features)
+    scaled = standardised(features)
+    fields = examples["field"].to_numpy(str)
+    checked = cross_validated(scaled[rows], labels, fields, name, seed)
+    model = learner(name, int(counts.min()), seed).fit(scaled[rows], labels)
+    probabilities = model.predict_proba(scaled)
+    best = probabilities.argmax(axis=1)
     scaled /= np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-12)
     alike = np.stack([(scaled @ scaled[rows[labels == label]].T).max(axis=1) for label in names], axis=1)
     table = cells[["field", "cell"]].assign(label=names[best], given=False)

@@ -90,58 +90,54 @@ def random_network(config: Mapping[str, Any], images: np.ndarray, seed: int, bat
     return network
 
 
-def layer_features(model: keras.Model, images: np.ndarray, batch_size: int = 64) -> dict[str, np.ndarray]:
-    """Return, for each of LAYERS and the embedding, the mean answer of each unit over a cell's tile, (n, d) float32.
+def layer_answers(
+    model: keras.Model, images: np.ndarray, units: int = 0, batch_size: int = 64
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
+    """Return what the layers answer to cells (features, extremes), from one pass of one view a cell.
 
-    model: folded, see ``model.fold_batch_norm``; images: (n, S, S, colours) uint8. One view a cell.
+    model: folded, see ``model.fold_batch_norm``; images: (n, S, S, colours) uint8. Features: for each of LAYERS and the
+    embedding the mean answer of each unit over the tile, (n, d) float32. Extremes: for each of LAYERS, of its first
+    ``units`` units, ``strongest`` and ``weakest`` (n, units) float32, the answers before the rectifier, and
+    ``strongest_at`` and ``weakest_at`` (n, units, 2) int64, the row and column in px of the tile that the unit's field
+    has its middle on; empty without units.
     """
     pooled = [
         keras.layers.GlobalAveragePooling2D()(model.get_layer(layer.features).output) for layer in LAYERS.values()
     ]
-    twin = keras.Model(model.input, [*pooled, model.get_layer("embedding").output])
-    forward = tf.function(lambda batch: twin(tf.cast(batch, tf.float32), training=False), reduce_retracing=True)
-    parts = [
-        [output.numpy() for output in forward(images[start : start + batch_size])]
-        for start in track(range(0, len(images), batch_size), what="batches through the layers")
-    ]
-    return dict(zip([*LAYERS, "embedding"], map(np.concatenate, zip(*parts, strict=True)), strict=True))
-
-
-def unit_extremes(
-    model: keras.Model, images: np.ndarray, units: int, batch_size: int = 64
-) -> dict[str, dict[str, np.ndarray]]:
-    """Return where in each tile the first units of each layer answer most and least.
-
-    model: folded. Per layer ``strongest`` and ``weakest`` (n, units) float32, the answers before the rectifier, and
-    ``strongest_at`` and ``weakest_at`` (n, units, 2) int64, the row and column in px of the tile that the unit's field
-    has its middle on.
-    """
-    twin = keras.Model(model.input, [model.get_layer(layer.units).output for layer in LAYERS.values()])
+    before = [model.get_layer(layer.units).output for layer in LAYERS.values()] if units else []
+    twin = keras.Model(model.input, [*pooled, model.get_layer("embedding").output, *before])
 
     @tf.function(reduce_retracing=True)
-    def forward(batch: Any) -> list[tuple[Any, ...]]:
-        found = []
-        for maps in twin(tf.cast(batch, tf.float32), training=False):
+    def forward(batch: Any) -> tuple[list[Any], list[tuple[Any, ...]]]:
+        outputs = twin(tf.cast(batch, tf.float32), training=False)
+        ends = []
+        for maps in outputs[len(LAYERS) + 1 :]:
             shape = tf.shape(maps)
             flat = tf.reshape(tf.cast(maps[..., :units], tf.float32), (shape[0], shape[1] * shape[2], units))
-            ends = [(tf.reduce_max(flat, 1), tf.argmax(flat, 1)), (tf.reduce_min(flat, 1), tf.argmin(flat, 1))]
-            found.append((*ends[0], *ends[1]))
-        return found
+            ends.append((tf.reduce_max(flat, 1), tf.argmax(flat, 1), tf.reduce_min(flat, 1), tf.argmin(flat, 1)))
+        return outputs[: len(LAYERS) + 1], ends
 
-    parts = [forward(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
-    result = {}
-    for index, (name, layer) in enumerate(LAYERS.items()):
-        width = twin.outputs[index].shape[2]
+    parts = [
+        forward(images[start : start + batch_size])
+        for start in track(range(0, len(images), batch_size), what="batches through the layers")
+    ]
+    features = {
+        name: np.concatenate([means[index].numpy() for means, _ in parts])
+        for index, name in enumerate([*LAYERS, "embedding"])
+    }
+    extremes = {}
+    for index, (name, layer) in enumerate(LAYERS.items() if units else ()):
+        width = before[index].shape[2]
         most, most_at, least, least_at = (
-            np.concatenate([part[index][what].numpy() for part in parts]) for what in range(4)
+            np.concatenate([ends[index][what].numpy() for _, ends in parts]) for what in range(4)
         )
-        result[name] = {
+        extremes[name] = {
             "strongest": most,
             "weakest": least,
             "strongest_at": np.stack(np.divmod(most_at, width), axis=-1) * layer.stride,
             "weakest_at": np.stack(np.divmod(least_at, width), axis=-1) * layer.stride,
         }
-    return result
+    return features, extremes
 
 
 def receptive_fields(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
@@ -186,7 +182,7 @@ def driving_patches(
 ) -> np.ndarray:
     """Cut the patches that drive each unit most and least, of one layer.
 
-    images: (n, S, S, colours) uint8, fields (n,) names, extremes as ``unit_extremes`` gives them for the layer. Each
+    images: (n, S, S, colours) uint8, fields (n,) names, extremes as ``layer_answers`` gives them for the layer. Each
     field gives one patch at most, else a bright field would give them all. Returns (units, 2, patches, side, side,
     colours) uint8, the strongest first; black where there are fewer fields.
     """

@@ -1,5 +1,6 @@
 """How well cells of one location lie together in a space of features, judged across fields."""
 
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,7 +10,7 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import pairwise_distances
 
 from hpaloc.progress import log
-from hpaloc.resampling import percentile_interval, resampled_groups, shuffled_labels
+from hpaloc.resampling import replicated_mean, shuffled_labels
 
 NEIGHBOURS = 10
 _COMPONENTS = 50
@@ -34,15 +35,20 @@ def comparable(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return (table.groupby("label")["group"].transform("nunique") > 1).to_numpy()
 
 
-def neighbour_calls(distance: np.ndarray, labels: np.ndarray, groups: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
-    """Call each cell by its k nearest cells of other groups, (n,) labels; of equal votes the nearer class wins.
+def nearest(distance: np.ndarray, groups: np.ndarray, k: int = NEIGHBOURS) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k nearest cells of other groups of each cell, (n, k) rows and distances, inf where there are fewer.
 
     Cells of one field share stain, light and neighbours: a neighbour of the same group would tell the field, not the
-    location. distance (n, n), labels (n,), groups (n,).
+    location. distance (n, n), groups (n,).
     """
     apart = np.where(groups[:, None] == groups[None], np.inf, distance)
     order = np.argsort(apart, axis=1, kind="stable")[:, :k]
-    near = np.take_along_axis(apart, order, axis=1)
+    return order, np.take_along_axis(apart, order, axis=1)
+
+
+def neighbour_calls(neighbours: tuple[np.ndarray, np.ndarray], labels: np.ndarray) -> np.ndarray:
+    """Call each cell by the labels (n,) of its ``nearest`` cells, (n,); of equal votes the nearer class wins."""
+    order, near = neighbours
     classes, index = np.unique(labels, return_inverse=True)
     votes = np.zeros((len(labels), len(classes)))
     # A vote is worth one; how near it is only settles equal numbers.
@@ -56,7 +62,7 @@ def silhouettes(distance: np.ndarray, labels: np.ndarray, groups: np.ndarray) ->
     its class.
 
     (b - a) / max(a, b), a the mean distance to its own class, b that to the nearest other class (Rousseeuw 1987), both
-    over cells of other groups, as ``neighbour_calls`` explains.
+    over cells of other groups, as ``nearest`` explains.
     """
     classes, index = np.unique(labels, return_inverse=True)
     other = groups[:, None] != groups[None]
@@ -71,23 +77,6 @@ def silhouettes(distance: np.ndarray, labels: np.ndarray, groups: np.ndarray) ->
     with np.errstate(invalid="ignore"):
         value = (nearest - own) / np.maximum(nearest, own)
     return np.where(np.isfinite(nearest), value, np.nan)
-
-
-def grouped_mean(values: np.ndarray, groups: np.ndarray, replicates: int = 1000, seed: int = 0) -> dict[str, float]:
-    """Return mean, low and high of values (n,), the 95 % interval from resampling whole groups; nan values are left
-    out, and the interval is nan for fewer than two groups."""
-    known = np.isfinite(values)
-    values, groups = values[known], groups[known]
-    if not len(values):
-        return {"value": np.nan, "low": np.nan, "high": np.nan}
-    names, group = np.unique(groups, return_inverse=True)
-    interval = None
-    if len(names) > 1:
-        weights = resampled_groups(len(names), replicates, seed)
-        drawn = weights @ np.bincount(group, minlength=len(names))
-        interval = percentile_interval(weights @ np.bincount(group, values, len(names)) / drawn)
-    low, high = interval or (np.nan, np.nan)
-    return {"value": float(values.mean()), "low": low, "high": high}
 
 
 def separation(
@@ -107,19 +96,22 @@ def separation(
     rows, singles = [], []
     for (network, layer), features in spaces.items():
         distance = distances(features)
-        right = (neighbour_calls(distance, labels, groups) == labels).astype(float)
+        neighbours = nearest(distance, groups)
+        right = (neighbour_calls(neighbours, labels) == labels).astype(float)
         silhouette = silhouettes(distance, labels, groups)
         by_chance = [
             (
-                np.mean((neighbour_calls(distance, other, groups) == other)[comparable(other, groups)]),
+                np.mean((neighbour_calls(neighbours, other) == other)[comparable(other, groups)]),
                 np.nanmean(np.append(silhouettes(distance, other, groups), np.nan)),
             )
             for other in shuffled
         ]
         for place, (score, values) in enumerate((("knn_accuracy", right), ("silhouette", silhouette))):
-            found = grouped_mean(np.where(scored, values, np.nan), groups, seed=seed)
+            known = scored & np.isfinite(values)
+            value = float(values[known].mean()) if known.any() else np.nan
+            low, high = replicated_mean(values[known], groups[known], seed=seed) or (np.nan, np.nan)
             chance = float(np.nanmean([pair[place] for pair in by_chance]))
-            rows.append((network, layer, score, *found.values(), chance, int(scored.sum())))
+            rows.append((network, layer, score, value, low, high, chance, int(known.sum())))
         singles.append(
             pd.DataFrame(
                 {
@@ -141,6 +133,8 @@ def planar_maps(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 
     Both are of the leading 50 principal components of the standardised features.
     """
+    # Its kind that trains a network is of no use here, and would load TensorFlow and PyTorch where they are installed.
+    sys.modules.setdefault("umap.parametric_umap", None)  # type: ignore[arg-type]
     # Compiled code that takes seconds to load, which nobody else here needs.
     import umap
 

@@ -13,11 +13,10 @@ from hpaloc.interpretation.layers import (
     driving_patches,
     field_map,
     fields_to_map,
-    layer_features,
+    layer_answers,
     random_network,
     read_tiles,
     receptive_fields,
-    unit_extremes,
 )
 from hpaloc.model import FullyConvolutionalResNet50, fold_batch_norm, load_folder, select_device
 from hpaloc.progress import log, track
@@ -81,19 +80,23 @@ def study_networks(
     networks["random"] = random_network(config, images[mapped], seed, batch_size)
     folded = {name: fold_batch_norm(network) for name, network in networks.items()}
     few_shot = np.flatnonzero(cells["few_shot"])
-    features = {}
+    features: dict[str, np.ndarray] = {}
+    extremes: dict[str, dict[str, np.ndarray]] = {}
     for name, network in folded.items():
         log.info("layers of the network %s", name)
         # The network without the held-out classes is there for their cells alone, and they for it and the random one.
         rows = few_shot if name == "held_out" else np.arange(len(cells))
         if name != "random" and name != "held_out" and "held_out" in folded:
             rows = mapped
-        for layer, found in layer_features(network, images[rows], batch_size).items():
-            every = np.full((len(cells), found.shape[1]), np.nan, np.float32)
-            every[rows] = found
+        found, ends = layer_answers(network, images[rows], UNITS if name == "trained" else 0, batch_size)
+        for layer, of_rows in found.items():
+            every = np.full((len(cells), of_rows.shape[1]), np.nan, np.float32)
+            every[rows] = of_rows
             features[f"{name}/{layer}"] = every
+        if ends:
+            of_mapped = np.isin(rows, mapped)
+            extremes = {layer: {what: of[of_mapped] for what, of in own.items()} for layer, own in ends.items()}
     fields_of_cells = (cells["collection"] + "/" + cells["field"]).to_numpy()[mapped]
-    extremes = unit_extremes(folded["trained"], images[mapped], UNITS, batch_size)
     receptive = receptive_fields(folded["trained"], images[mapped])
     sides = dict(zip(receptive["layer"], receptive["patch"], strict=True))
     patches = {

@@ -1,16 +1,24 @@
 """What single units go along with: CellProfiler features and locations, against chance over all comparisons."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import xlogy
 
 from hpaloc.classes import NAMES
 from hpaloc.interpretation.separation import standardised
 from hpaloc.progress import track
-from hpaloc.resampling import shuffled_labels
+from hpaloc.resampling import permuted_groups
 
 BINS = 8
+# The level of the tests, over all units of a network and all their partners.
+LEVEL = 0.05
+# Permutations that go through the matrix product together: more are no faster, and take memory.
+_TOGETHER = 8
+# Blocks of groups that are left out in turn: as good an interval as with every group, at a bounded cost.
+_BLOCKS = 40
 
 
 def correlations(units: np.ndarray, features: np.ndarray) -> np.ndarray:
@@ -25,120 +33,171 @@ def binned(units: np.ndarray, bins: int = BINS) -> np.ndarray:
     return (units[None] >= cuts[:, None]).sum(axis=0)
 
 
-def mutual_information(levels: np.ndarray, labels: np.ndarray, classes: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """Return the mutual information (u, len(classes)), in bits, of binned units (n, u) with being of each class.
+def mutual_information(joint: np.ndarray, n_levels: np.ndarray, n_classes: np.ndarray) -> np.ndarray:
+    """Return the mutual information (…, u), in bits, of units' bins with being of a class or not.
 
-    The plug-in estimate, whose bias of about (bins - 1) / (2 n ln 2) bits is the same for all units of all networks
-    and in the shuffles it is compared with.
+    joint: (…, u, bins) how many cells of the class have the unit in the bin; n_levels: (u, bins) how many cells have;
+    n_classes: (…, 1) cells of the class. The plug-in estimate, whose bias of about (bins - 1) / (2 n ln 2) bits is the
+    same for all units of all networks and in the permutations it is compared with.
     """
-    n = len(labels)
-    member = (labels[:, None] == classes[None]).astype(np.float32)
-    p_class = member.mean(axis=0)
-    information = np.zeros((levels.shape[1], len(classes)))
-    for level in range(bins):
-        inside = (levels == level).astype(np.float32)
-        p_level = inside.mean(axis=0)[:, None]
-        yes = inside.T @ member / n
-        for joint, expected in ((yes, p_level * p_class), (p_level - yes, p_level * (1 - p_class))):
-            with np.errstate(divide="ignore", invalid="ignore"):
-                information += np.where(joint > 1e-9, joint * np.log2(joint / expected), 0)
-    return information
+    n = n_levels[0].sum()
+    # The counts are whole numbers: k log k is looked up.
+    table = xlogy(np.arange(n + 1), np.arange(n + 1)).astype(np.float32)
+    both = table[joint.astype(np.int32)].sum(axis=-1) + table[(n_levels - joint).astype(np.int32)].sum(axis=-1)
+    apart = table[n_levels.astype(np.int32)].sum(axis=-1)
+    of_class = table[n_classes.astype(np.int32)] + table[(n - n_classes).astype(np.int32)]
+    return (both - apart - of_class + table[-1]) / np.float32(n * np.log(2))
 
 
 @dataclass(frozen=True)
 class UnitTable:
-    """What ``describe_units`` finds: a row a unit, and a row a layer."""
+    """What ``describe_units`` finds: a row a unit, a row a layer, and ``left_out``, for r and information the median
+    strength of all units without each block of groups (blocks,), the same blocks for every network."""
 
     units: pd.DataFrame
     layers: pd.DataFrame
+    left_out: Mapping[str, np.ndarray]
 
 
-def adjusted(p: np.ndarray) -> np.ndarray:
-    """Return the p values of Benjamini and Hochberg 1995 for the false discovery rate over all p (m,)."""
-    order = np.argsort(p)
-    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
-    result = np.empty(len(p))
-    result[order] = np.minimum.accumulate(scaled[::-1])[::-1].clip(max=1)
-    return result
+@dataclass(frozen=True)
+class _Answers:
+    """The units of one network that vary: their standardised answers (n, u), whether a unit is in a bin (n, u · bins),
+    and the cells in each bin (u, bins); all float32."""
+
+    scaled: np.ndarray
+    inside: np.ndarray
+    n_levels: np.ndarray
+
+    def joint(self, member: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Return how many of these cells are of each class with each unit in each bin, (c, u, bins)."""
+        return (member.T @ self.inside[rows]).reshape(member.shape[1], *self.n_levels.shape)
+
+
+def _answers(units: np.ndarray) -> _Answers:
+    inside = (binned(units)[..., None] == np.arange(BINS)).astype(np.float32)
+    scaled = ((units - units.mean(axis=0)) / units.std(axis=0)).astype(np.float32)
+    return _Answers(scaled, inside.reshape(len(units), -1), inside.sum(axis=0))
 
 
 def describe_units(
-    layers: dict[str, np.ndarray],
+    layers: Mapping[str, np.ndarray],
     morphology: pd.DataFrame,
     labels: np.ndarray,
     groups: np.ndarray,
     permutations: int,
     seed: int,
 ) -> UnitTable:
-    """Find the CellProfiler feature that each unit of each layer goes along with most, and the location it tells most.
+    """Find the CellProfiler feature that each unit of a network goes along with most, and the location it tells most.
 
     layers: name to answers (n, u); morphology (n, f); labels, groups (n,). A unit's strength is its greatest |r| over
-    features, and its greatest mutual information over locations. Both are held against ``permutations`` in which every
-    group takes features and labels of another, so that what cells of a field share by chance stays: ``p`` is the share
-    of permutations in which the unit's own maximum is as great, which corrects for the number of features or
-    locations; ``p_all`` that in which the maximum over all units of the layer is, which corrects for the units too
-    (Westfall and Young 1993); ``q`` is Benjamini and Hochberg's of p within the layer.
+    features, and its greatest mutual information over locations; that of a unit that answers alike to all cells is 0.
+    Both are held against ``permutations`` of the groups (``resampling.permuted_groups``), so that what cells of a group
+    share stays. ``p_all`` is the share of permutations, the order found among them, in which the greatest strength of
+    any unit of any layer is as great (Westfall and Young 1993), which pays for all units and all their partners: with
+    95 % confidence none of the units at or below 0.05 is there by chance. ``p`` pays for the unit's own partners alone.
 
-    units: layer, unit, feature, r, r_p, r_p_all, r_q, location, information, information_p, …_p_all, …_q. layers:
+    units: layer, unit, feature, r, r_p, r_p_all, location, information, information_p, information_p_all. layers:
     layer, what (r, information), units, median, shuffled (median of the permutations' medians), significant (share of
-    units with p_all ≤ 0.05), discovered (share with q ≤ 0.05).
+    units with p_all ≤ 0.05).
     """
     usable = morphology.columns[np.isfinite(morphology.to_numpy()).all(axis=0)]
     raw = morphology[usable].to_numpy()
     usable = usable[raw.std(axis=0) > 1e-9 * np.maximum(1, np.abs(raw).max(axis=0))]
     features = standardised(morphology[usable].to_numpy())
     classes = np.unique(labels)
-    scaled, levels, alive = {}, {}, {}
-    for name, answers in layers.items():
-        spread = answers.std(axis=0)
-        alive[name] = np.flatnonzero(spread > 1e-6 * np.maximum(1e-6, np.abs(answers).max(axis=0)))
-        kept = answers[:, alive[name]].astype(np.float64)
-        scaled[name] = (kept - kept.mean(axis=0)) / kept.std(axis=0)
-        levels[name] = binned(kept)
-    found = {name: np.abs(correlations(scaled[name], features)) for name in layers}
-    told = {name: mutual_information(levels[name], labels, classes) for name in layers}
-    observed = {name: {"r": found[name].max(axis=1), "information": told[name].max(axis=1)} for name in layers}
-    beyond = {name: {what: np.zeros((2, len(alive[name]))) for what in ("r", "information")} for name in layers}
-    medians: dict[str, dict[str, list[float]]] = {name: {"r": [], "information": []} for name in layers}
-    for number in track(range(permutations), what="permutations of groups"):
-        rows = shuffled_labels(groups, seed + number)
-        for name in layers:
-            by_chance = {
-                "r": np.abs(correlations(scaled[name], standardised(features[rows]))).max(axis=1),
-                "information": mutual_information(levels[name], labels[rows], classes).max(axis=1),
-            }
-            for what, values in by_chance.items():
-                beyond[name][what][0] += values >= observed[name][what]
-                beyond[name][what][1] += values.max() >= observed[name][what]
-                medians[name][what].append(float(np.median(values)))
-    tables, summary = [], []
-    for name in layers:
-        table = pd.DataFrame({"layer": name, "unit": alive[name]})
-        best = found[name].argmax(axis=1)
-        signed = correlations(scaled[name], features)[np.arange(len(best)), best]
-        columns = {
-            "r": ("feature", usable.to_numpy()[best], signed),
-            "information": (
-                "location",
-                np.array(NAMES)[classes[told[name].argmax(axis=1)]],
-                observed[name]["information"],
-            ),
-        }
-        for what, (partner, names, values) in columns.items():
-            # The order found counts among those that chance could have given (Phipson and Smyth 2010).
-            p, p_all = (beyond[name][what] + 1) / (permutations + 1)
-            table[partner], table[what] = names, values
-            table[f"{what}_p"], table[f"{what}_p_all"], table[f"{what}_q"] = p, p_all, adjusted(p)
+    member = (labels[:, None] == classes).astype(np.float32)
+    joined = np.concatenate(list(layers.values()), axis=1).astype(np.float64)
+    varies = joined.std(axis=0) > 1e-6 * np.maximum(1e-6, np.abs(joined).max(axis=0))
+    answers = _answers(joined[:, varies])
+    n_classes = member.sum(axis=0)[:, None]
+    found = {
+        "r": correlations(features, answers.scaled),
+        "information": mutual_information(answers.joint(member), answers.n_levels, n_classes),
+    }
+    layer_of = np.repeat(list(layers), [values.shape[1] for values in layers.values()])
+    table = pd.DataFrame({"layer": layer_of, "unit": np.concatenate([np.arange(v.shape[1]) for v in layers.values()])})
+    medians: dict[tuple[str, str], list[float]] = {(what, layer): [] for what in found for layer in layers}
+    beyond = {what: np.zeros((2, len(table))) for what in found}
+    observed = {what: _whole(np.abs(values).max(axis=0), varies) for what, values in found.items()}
+    for by_chance in _strengths_by_chance(answers, features, member, groups, permutations, seed):
+        for what, values in by_chance.items():
+            strengths = _whole(values, varies)
+            beyond[what] += np.stack([strengths, np.full(len(table), strengths.max())]) >= observed[what]
+            for layer in layers:
+                medians[what, layer].append(float(np.median(strengths[layer_of == layer])))
+    partners = {"r": ("feature", usable.to_numpy(str)), "information": ("location", np.array(NAMES)[classes])}
+    summary = []
+    for what, (partner, names) in partners.items():
+        best = np.abs(found[what]).argmax(axis=0)
+        table[partner] = ""
+        table.loc[varies, partner] = names[best]
+        table[what] = _whole(found[what][best, np.arange(len(best))], varies)
+        # The order found counts among those that chance could have given (Phipson and Smyth 2010).
+        table[f"{what}_p"], table[f"{what}_p_all"] = (beyond[what] + 1) / (permutations + 1)
+        for layer in layers:
+            own = table[layer_of == layer]
             summary.append(
                 {
-                    "layer": name,
+                    "layer": layer,
                     "what": what,
-                    "units": len(table),
-                    "median": float(np.median(observed[name][what])),
-                    "shuffled": float(np.median(medians[name][what])) if permutations else np.nan,
-                    "significant": float((p_all <= 0.05).mean()),
-                    "discovered": float((table[f"{what}_q"] <= 0.05).mean()),
+                    "units": len(own),
+                    "median": float(own[what].abs().median()),
+                    "shuffled": float(np.median(medians[what, layer])),
+                    "significant": float((own[f"{what}_p_all"] <= LEVEL).mean()),
                 }
             )
-        tables.append(table)
-    return UnitTable(pd.concat(tables, ignore_index=True), pd.DataFrame(summary))
+    left_out = _medians_left_out(answers, features, member, groups, varies, seed)
+    return UnitTable(table, pd.DataFrame(summary), left_out)
+
+
+def _whole(values: np.ndarray, varies: np.ndarray) -> np.ndarray:
+    """Return the values of the units that vary among those of all units, the others' 0."""
+    result = np.zeros(len(varies))
+    result[varies] = values
+    return result
+
+
+def _strengths_by_chance(
+    answers: _Answers, features: np.ndarray, member: np.ndarray, groups: np.ndarray, permutations: int, seed: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the strengths (u,) of each permutation of the groups."""
+    for start in track(range(0, permutations, _TOGETHER), what="permutations of groups, eight at a time"):
+        rows = [permuted_groups(groups, seed + number) for number in range(start, min(start + _TOGETHER, permutations))]
+        together = [standardised(features[of_cells]) for of_cells in rows]
+        r = np.abs(correlations(np.concatenate(together, axis=1), answers.scaled))
+        ends = np.cumsum([part.shape[1] for part in together])
+        classes = np.concatenate([member[of_cells] for of_cells in rows], axis=1)
+        told = mutual_information(answers.joint(classes), answers.n_levels, classes.sum(axis=0)[:, None])
+        for part, of_classes in zip(np.split(r, ends[:-1]), np.split(told, len(rows)), strict=True):
+            yield {"r": part.max(axis=0), "information": of_classes.max(axis=0)}
+
+
+def _medians_left_out(
+    answers: _Answers, features: np.ndarray, member: np.ndarray, groups: np.ndarray, varies: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+    """Return the median strength of all units without each of at most 40 blocks of groups, for a jackknife."""
+    names, index = np.unique(groups, return_inverse=True)
+    blocks = min(_BLOCKS, len(names))
+    block = np.random.default_rng(seed).permutation(np.arange(len(names)) % blocks)[index]
+    y, x = features.astype(np.float32), answers.scaled
+    products, joint, n_classes = y.T @ x, answers.joint(member), member.sum(axis=0)
+    medians: dict[str, list[float]] = {"r": [], "information": []}
+    for out in range(blocks):
+        gone = block == out
+        kept = np.float32(len(groups) - gone.sum())
+        mean_x, mean_y = -x[gone].sum(axis=0) / kept, -y[gone].sum(axis=0) / kept
+        spread_x, spread_y = (
+            np.sqrt(np.maximum((len(groups) - np.square(of[gone]).sum(axis=0)) / kept - mean**2, 0))
+            for of, mean in ((x, mean_x), (y, mean_y))
+        )
+        r = (products - y[gone].T @ x[gone]) / kept - mean_y[:, None] * mean_x
+        scale = spread_y[:, None] * spread_x
+        # What varies in the cells left out alone goes along with nothing in the others.
+        r = np.divide(np.abs(r), scale, out=np.zeros_like(r), where=scale > 1e-4)
+        left = answers.n_levels - answers.inside[gone].sum(axis=0).reshape(answers.n_levels.shape)
+        told = mutual_information(
+            joint - answers.joint(member[gone], gone), left, (n_classes - member[gone].sum(axis=0))[:, None]
+        )
+        for what, values in (("r", r), ("information", told)):
+            medians[what].append(float(np.median(_whole(values.max(axis=0), varies))))
+    return {what: np.array(values) for what, values in medians.items()}

@@ -32,6 +32,6 @@ rule aggregate:
         mem_mb=grows(16000),
         runtime=grows(60),
     params:
-        version=code_of("pooling"),
+        version=room_version("pooling"),
     script:
         "../scripts/aggregate.py"

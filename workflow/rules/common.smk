@@ -19,6 +19,7 @@ from hpaloc.config import (
     check_model,
     check_training,
     complete,
+    shortened,
     training_collections,
 )
 from hpaloc.sheet import (
@@ -156,18 +157,6 @@ def grows(megabytes, factor=2):
         return megabytes * factor ** (attempt - 1)
 
     return of_attempt
-
-
-def code_of(*rooms):
-    """Return the parameter function of the version of rooms of the library.
-
-    A function, since every job parses all rules: only the rooms of the rules that run are then read.
-    """
-
-    def version(wildcards):
-        return room_version(*rooms)
-
-    return version
 
 
 def of_shards(pattern, collection):

@@ -38,6 +38,6 @@ rule explore_data:
         runtime=grows(30),
     params:
         seed=config["seed"],
-        version=code_of("figures"),
+        version=room_version("figures"),
     script:
         "../scripts/explore.py"

@@ -26,7 +26,7 @@ rule held_out:
     params:
         held_out=HELD_OUT,
         seed=config["seed"],
-        version=code_of("interpretation.cells"),
+        version=room_version("interpretation.cells"),
     script:
         "../scripts/held_out.py"
 
@@ -57,10 +57,6 @@ use rule train as train_held_out with:
     benchmark:
         "benchmarks/train_held_out.tsv"
     params:
-        train={
-            **TRAIN_SETTINGS,
-            **(PRETRAINING or {}),
-            **({"epochs": config["interpretation"]["epochs"]} if config["interpretation"]["epochs"] else {}),
-        },
+        train=shortened({**TRAIN_SETTINGS, **(PRETRAINING or {})}, config["interpretation"]["epochs"]),
         seed=config["seed"],
-        version=code_of("training"),
+        version=room_version("training"),

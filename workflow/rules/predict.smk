@@ -29,6 +29,6 @@ rule predict:
         model=MODEL,
         views=config["predict"]["views"],
         field_weight=config["predict"]["field_weight"],
-        version=code_of("prediction"),
+        version=room_version("prediction"),
     script:
         "../scripts/predict.py"

@@ -24,6 +24,6 @@ rule records:
         mem_mb=grows(8000),
         runtime=grows(120),
     params:
-        version=code_of("records"),
+        version=room_version("records"),
     script:
         "../scripts/records.py"

@@ -52,7 +52,7 @@ rule record_run:
                 "segmentation" if config["segmentation"]["backend"] != "hpacellseg" else "hpacellseg",
             )
         ),
-        version=code_of("provenance"),
+        version=room_version("provenance"),
     script:
         "../scripts/record_run.py"
 

@@ -29,6 +29,6 @@ rule segment:
         runtime=grows(120),
     params:
         segmentation=config["segmentation"],
-        version=code_of("segmentation"),
+        version=room_version("segmentation"),
     script:
         "../scripts/segment.py"

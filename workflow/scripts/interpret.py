@@ -24,6 +24,7 @@ def main(job):
         job.params.settings,
         job.params.seed,
         mixtures,
+        field_weight=job.params.field_weight,
         processes=job.threads,
     )
     interpretation(folder, Path(job.input.network), folder)
