@@ -22,7 +22,8 @@ define environment
 	@test ! -L $(1) || { echo "$(1) is a link; remove it, and make installs an environment here"; exit 1; }
 	$(PYTHON) -m venv --clear $(1)
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
-	VIRTUAL_ENV=$(1) $(1)/bin/uv pip install --quiet --requirements $(2)
+	@# Compiled now, or every process of the first run does it, and always where Python may not write there.
+	VIRTUAL_ENV=$(1) $(1)/bin/uv pip install --quiet --compile-bytecode --requirements $(2)
 	touch $(1)/installed
 endef
 
@@ -73,7 +74,10 @@ types: .venv/installed
 
 # make audit   look the locked packages up in the databases of known vulnerabilities
 audit: .venv/installed
-	$(BIN)/uv tool run pip-audit==$(PIP_AUDIT) --requirement requirements.lock --no-deps --disable-pip
+	@# Strict, or packages that the index knows nothing of would pass as having none.
+	for lock in requirements.lock driver.lock; do \
+	  $(BIN)/uv tool run pip-audit==$(PIP_AUDIT) --strict --requirement $$lock --no-deps --disable-pip || exit 1; \
+	done
 
 # The options that make a lock file depend on nothing but its source.
 LOCK := --quiet --python-version 3.11 --no-emit-index-url --no-header --output-file

@@ -24,8 +24,10 @@ TABLES = {
 
 
 def _code(text: str) -> str:
+    if not text:
+        return "read as it is meant"
     marks = "``" if "`" in text else "`"
-    return f"{marks}{text}{marks}".replace("|", "\\|") if text else ""
+    return f"{marks}{text}{marks}".replace("|", "\\|")
 
 
 def _table(inputs: list[Bad] | list[Setting]) -> str:

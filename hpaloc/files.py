@@ -32,9 +32,13 @@ def _prefix(path: Path) -> str:
     A name says whose it is. A process of another machine is left alone: nothing here tells whether it lives.
     """
     start = f".{path.name[:80]}.{socket.gethostname()[:40]}-"
-    for left in path.parent.iterdir():
-        owner = left.name.removeprefix(start).split(".")[0]
-        if left.name.startswith(start) and owner.isdigit() and not _alive(int(owner)):
+    # Names, not paths: a folder of all masks of a large shard is gone through for each of them.
+    for name in os.listdir(path.parent):
+        if not name.startswith(start):
+            continue
+        left = path.parent / name
+        owner = name.removeprefix(start).split(".")[0]
+        if owner.isdigit() and not _alive(int(owner)):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:

@@ -1,5 +1,6 @@
 """Label images of cells and nuclei: files, ids, and tables of run-length masks made elsewhere."""
 
+import math
 import os
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
@@ -52,7 +53,13 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     labels: np.ndarray | None
     if path.name.lower().endswith((".tif", ".tiff")):
         try:
-            labels = tifffile.imread(path)
+            # Of an OME-TIFF that names further files those are not opened.
+            with tifffile.TiffFile(path, _multifile=False) as tiff:
+                if not tiff.series:
+                    raise MaskError("it holds no image")
+                if math.prod(tiff.series[0].shape) > rle.MAX_PIXELS:
+                    raise MaskError(f"{tiff.series[0].shape} px is more than hpaloc reads")
+                labels = tiff.asarray()
         except Exception as error:
             # tifffile raises whatever the broken bytes lead it into; the file's name is what a user needs.
             raise MaskError(f"{path}: not readable as a TIFF mask: {error}") from error
@@ -169,7 +176,8 @@ def _rows_of(path: Path, fields: list[str]) -> Iterable[pd.DataFrame]:
         yield pq.read_table(path, filters=[(key, "in", fields)]).to_pandas()
     else:
         # A table of the whole competition is larger than memory should be asked for; only this shard's rows are kept.
-        for part in pd.read_csv(path, dtype={"field": str, "ID": str}, chunksize=2_000):
+        # All as text: the id 007 and the mask 02 are no numbers, and the id NA is not missing.
+        for part in pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=2_000):
             key = next((form[0] for form in _TABLE_FORMS if form[0] in part), None)
             if key is None:
                 raise MaskError(
@@ -234,6 +242,8 @@ def _add_row(found: dict[str, tuple[int, int, dict[int, str]]], row: Mapping[Has
         raise MaskError(f"field {field}: the table has none of the columns rle, EncodedMask, PredictionString")
     for counts in new:
         cell = int(str(row["cell"])) if "cell" in row else len(masks) + 1
+        if not 0 < cell <= np.iinfo(np.uint32).max:
+            raise ValueError(f"field {field}: cell {cell} is no id; they begin at 1, since 0 is the background")
         if cell in masks:
             raise ValueError(f"field {field}: cell {cell} stands there twice")
         masks[cell] = counts

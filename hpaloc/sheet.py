@@ -77,7 +77,7 @@ def check_id(id: str) -> None:
     """Raise ValueError with the reason where a field id cannot serve as the start of a file name."""
     if not id:
         raise ValueError("the ID is empty")
-    if id.startswith(".") or any(character in "/\\" or not character.isprintable() for character in id):
+    if id.startswith(".") or "/" in id or "\\" in id or not id.isprintable():
         raise ValueError(f"the ID {id!r} cannot be a file name (slash, leading dot or control character)")
     if len(id.encode()) > 200:
         raise ValueError(f"the ID {id[:40]!r}… is longer than 200 bytes")
@@ -406,6 +406,10 @@ def _write_truth_manifest(name: str, config: Mapping[str, Any], rows: Sequence[S
                 except ValueError as error:
                     raise SheetError(f"truth {path}, line {reader.line_num} (ID {cells['ID']}): {error}") from None
                 known[cells["ID"]] = None
+    except UnicodeDecodeError as error:
+        raise SheetError(f"truth {path}: is no UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
+    except csv.Error as error:
+        raise SheetError(f"truth {path}, line {reader.line_num}: {error}") from None
     except FileNotFoundError:
         raise SheetError(f"config key collections.{name}.truth.cells: {path}: no such file") from None
     true_rows = [row for row in rows if row.id in known]
@@ -459,7 +463,7 @@ def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], patter
         for colour in COLOURS:
             here = f"sheet {name} (ID {row.id})"
             try:
-                url = cells.get(f"url_{colour}") or pattern.format(colour=colour, **values)
+                url = cells.get(f"url_{colour}") or pattern.format(**(values | {"colour": colour}))
             except (KeyError, IndexError, ValueError) as error:
                 raise SheetError(f"{here}: {pattern!r} needs {error}, which the sheet has no column of") from None
             lacking = [key for _, key, _, _ in string.Formatter().parse(pattern) if key and key != "colour"]

@@ -254,9 +254,9 @@ def join_fields(
     """Join the field tables of a collection's shards into one Parquet file, sorted by field.
 
     paths: {name of the shard: its table}. Adds ``shard``, the name of the shard, and the warnings of `shared_channels`.
-    Raises TableError naming a file that
-    is no table of fields, or a field that two shards have, and TooManyRejected where more than
-    ``max_rejected_fraction`` of the collection's fields (rounded up) are rejected: small shards may each lose one.
+    Raises TableError naming a file that is no table of fields, or a field that two shards have, and TooManyRejected
+    where more than ``max_rejected_fraction`` of the collection's fields (rounded up) are rejected: small shards may
+    each lose one.
     """
     parts = []
     for name, path in paths.items():

@@ -13,25 +13,41 @@ _PACKAGE = Path(__file__).parent
 _PLUMBING = {"files", "progress", "config", "version", "sheet"}
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            documented = ast.get_docstring(node, clean=False) is not None
-            node.body = node.body[documented:]
-    return tree
+def _documented(node: ast.AST) -> bool:
+    """Return whether the first statement of a module, class or function is its docstring."""
+    if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        return False
+    first = node.body[0] if node.body else None
+    return isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
 
 
-def _shape(node: object) -> object:
-    """Return a syntax tree as nested tuples that do not depend on the Python that parsed it.
+def _tuple(parts: list[str]) -> str:
+    return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
 
-    ``ast.dump`` does: newer ones add fields, empty in older code, or leave empty ones out.
+
+def _shape(node: object, imported: set[str]) -> str:
+    """Return a syntax tree without its docstrings as text that does not depend on the Python that parsed it.
+
+    ``ast.dump`` does: newer ones add fields, empty in older code, or leave empty ones out. The names that the code
+    imports are added to ``imported`` on the way, since going through all rooms is the longest part of a job's start.
     """
-    if isinstance(node, ast.AST):
-        fields = [(name, _shape(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
-        return (type(node).__name__, *sorted(fields, key=lambda field: field[0]))
     if isinstance(node, list):
-        return tuple(_shape(part) for part in node)
-    return repr(node)
+        return _tuple([_shape(part, imported) for part in node])
+    if not isinstance(node, ast.AST):
+        return repr(repr(node))
+    if isinstance(node, ast.Import):
+        imported.update(alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        imported.add(node.module)
+        imported.update(f"{node.module}.{alias.name}" for alias in node.names)
+    parts = [repr(type(node).__name__)]
+    for name in sorted(node._fields):
+        value = getattr(node, name, None)
+        if isinstance(value, list) and name == "body" and _documented(node):
+            value = value[1:]
+        if value is not None and value != []:
+            parts.append(f"({name!r}, {_shape(value, imported)})")
+    return _tuple(parts)
 
 
 @cache
@@ -40,13 +56,8 @@ def _read(module: str) -> tuple[bytes, frozenset[str]]:
     path = _PACKAGE.joinpath(*module.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    imported = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imported.add(node.module)
-            imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+    imported: set[str] = set()
+    code = _shape(tree, imported)
     own = {name.removeprefix("hpaloc.") for name in imported if name.startswith("hpaloc.")}
     rooms = {
         name
@@ -54,10 +65,10 @@ def _read(module: str) -> tuple[bytes, frozenset[str]]:
         if _PACKAGE.joinpath(*name.split(".")).with_suffix(".py").exists()
         or (_PACKAGE.joinpath(*name.split(".")).is_dir())
     }
-    code = repr(_shape(_without_docstrings(tree)))
     return hashlib.blake2b(code.encode(), digest_size=16).digest(), frozenset(rooms)
 
 
+@cache
 def room_version(*rooms: str) -> str:
     """Return a digest (16 hexadecimal characters) of the code of rooms and of all that they import from hpaloc.
 

@@ -226,7 +226,7 @@ def of_model(setting: Setting, folder: Path) -> tuple[str, str]:
         def load() -> object:
             check_model({"model": {"path": "model"}})
             load_folder(Path("model"))
-            return ""
+            return "the weights, and nothing else of the file"
 
         return tried(load)
 
@@ -242,7 +242,7 @@ MODELS = [
     Setting("Checksums that leave the model out", without("checksums.json", "model.keras"), "rejected", "model/checksums.json does not list model.keras"),
     Setting("A text as model.keras", changed_model(written("model.keras", "no model")), "rejected", KERAS + "File is not a zip file"),
     Setting("A pickle with code in it as model.keras", changed_model(written("model.keras", pickle.dumps(Code()))), "rejected", KERAS + "File is not a zip file"),
-    Setting("Code in the architecture of model.keras", changed_model(with_code), "accepted"),
+    Setting("Code in the architecture of model.keras", changed_model(with_code), "accepted", "the weights, and nothing else of the file"),
     Setting("config.json that is no JSON", changed_model(written("config.json", "no")), "rejected", "model/config.json: is no JSON (Expecting value: line 1 column 1 (char 0))"),
     Setting("config.json without the channels", changed_model(without("config.json", "channels")), "rejected", "model/config.json: the key 'channels' is missing"),
     Setting("config.json with an unknown head", changed_model(edited("config.json", head="tanh")), "rejected", "model/config.json: head is 'tanh', not one of sigmoid, softmax"),

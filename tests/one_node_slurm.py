@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+# The states of a job that is over.
+ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
 TOOLS = (Path(__file__).parents[1] / "../shared/tools").resolve()
 
 
@@ -82,9 +84,17 @@ class OneNodeSlurm:
             for process in awake:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGSTOP)
+            if not processes:
+                state = next((state for id, state, _, _ in self.jobs() if id == job), "RUNNING")
+                assert state == "RUNNING", f"job {job} was {state} before it could be stopped"
             return processes and not awake
 
         until(still)
+
+    def ended(self):
+        """Return whether no job is left that waits, runs or is being ended."""
+        # Without an answer from the controller there are none at all.
+        return bool(jobs := self.jobs()) and all(state in ENDED for _, state, _, _ in jobs)
 
     def stop(self, daemon):
         """End one of the daemons and wait until it is gone."""
@@ -140,3 +150,8 @@ def one_node_slurm(folder, accounting="none", settings=(), cpus=None, megabytes=
         finally:
             subprocess.run(["scancel", "--quiet", "--state=RUNNING"], check=False)
             subprocess.run([TOOLS / "slurm-down", folder], check=False, stdout=subprocess.DEVNULL)
+            for name in ("slurm.conf", "gres.conf"):
+                # The tool leaves them. Every start of snakemake asks the controller for its settings and would wait
+                # ten seconds for one that is gone.
+                if (link := Path("/etc/slurm", name)).is_symlink():
+                    link.unlink()

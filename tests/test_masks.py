@@ -134,3 +134,30 @@ def test_a_bad_rle_table_names_file_and_field(tmp_path):
         masks.read_rle_table(path, ["a"])
     with pytest.raises(masks.MaskError, match="no such table"):
         masks.read_rle_table(tmp_path / "absent.csv", ["a"])
+
+
+def test_a_table_whose_cells_begin_at_0_is_not_read_as_if_one_were_background(tmp_path):
+    path = tmp_path / "cells.csv"
+    rows = [
+        {"field": "a", "cell": cell, "height": 1, "width": 2, "rle": rle.encode(np.ones((1, 2)))} for cell in (0, 1)
+    ]
+    rows.append({"field": "NA", "cell": 1, "height": 1, "width": 2, "rle": rle.encode(np.ones((1, 2)))})
+    pd.DataFrame(rows).to_csv(path, index=False)
+    found = masks.read_rle_table(path, ["a", "NA"])
+    assert found["a"] == "field a: cell 0 is no id; they begin at 1, since 0 is the background"
+    assert found["NA"] == (1, 2, {1: "02"})
+
+
+def test_a_tiff_mask_opens_no_other_file_and_is_not_unpacked_where_it_is_too_large(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere.tif"
+    tifffile.imwrite(elsewhere, blocks(3, 4))
+    naming = """<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">
+      <Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="4" SizeY="3" SizeC="1" SizeZ="1" SizeT="1">
+      <TiffData IFD="0" PlaneCount="1"><UUID FileName="elsewhere.tif">urn:uuid:1</UUID></TiffData>
+      </Pixels></Image></OME>"""
+    mask = tmp_path / "mask.tif"
+    tifffile.imwrite(mask, np.zeros((3, 4), np.uint16), description=naming.encode(), metadata=None)
+    assert masks.read_mask(mask).max() == 0
+    monkeypatch.setattr(rle, "MAX_PIXELS", 11)
+    with pytest.raises(masks.MaskError, match=r"mask\.tif: .*\(3, 4\) px is more than hpaloc reads"):
+        masks.read_mask(mask)

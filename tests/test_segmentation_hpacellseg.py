@@ -77,6 +77,15 @@ def test_weights_are_recorded_at_first_use_and_refused_on_change(tmp_path, caplo
         weights.check(path)
 
 
+@pytest.mark.parametrize("record", ["", "[]", '{"size": 7}', "\xff"])
+def test_a_record_that_is_none_is_named_and_nothing_is_unpickled(tmp_path, record):
+    path = tmp_path / "net.pth"
+    path.write_bytes(b"weights")
+    (tmp_path / "net.pth.sha256.json").write_bytes(record.encode("latin-1"))
+    with pytest.raises(weights.WeightsError, match=r"net\.pth\.sha256\.json: is no record .* nothing was unpickled"):
+        weights.check(path)
+
+
 def test_named_weights_that_are_absent_are_an_error(tmp_path):
     with pytest.raises(weights.WeightsError, match=r"segmentation\.weights\.nuclei: .*no such file"):
         weights.ready({"weights": {"nuclei": str(tmp_path / "no.pth"), "cells": None}})

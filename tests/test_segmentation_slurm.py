@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from one_node_slurm import one_node_slurm
 from segmented_fields import manifest_rows
+from workflow_runs import snakemake, write_slurm_profile, write_small_run
 
 from hpaloc.segmentation import segment_shard
 
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module", autouse=True)
 def slurm(tmp_path_factory):
     """A one-node Slurm for these tests."""
-    with one_node_slurm(tmp_path_factory.mktemp("slurm")) as slurm:
+    with one_node_slurm(tmp_path_factory.mktemp("slurm"), cpus=32, megabytes=200000) as slurm:
         yield slurm
 
 
@@ -98,3 +100,34 @@ def test_a_cancelled_job_is_replaced_and_its_field_redone(rows, tmp_path):
     finally:
         job.kill()
     assert list(pd.read_parquet(tmp_path / "out" / "fields.parquet")["status"]) == ["ok"] * 3
+
+
+def test_the_workflow_on_slurm_has_its_workers_there_too_where_the_configuration_says_so(slurm, tmp_path):
+    """A segment job that is a Slurm job itself starts further ones, and the masks and tables are those of any other."""
+    written = {}
+    for name in ("local", "slurm"):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_small_run(folder)
+        options = []
+        if name == "slurm":
+            config = yaml.safe_load((folder / "config.yaml").read_text())
+            config["dask"] = {"jobqueue": jobqueue(folder / "dask", 2) | {"queue": "cpu"}}
+            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+            write_slurm_profile(folder)
+            options = ["--profile", "slurm"]
+        known = {job for job, *_ in slurm.jobs()}
+        snakemake(folder, *options, "results/sheet/test.parquet", cwd=folder)
+        written[name] = {
+            path.relative_to(folder): path.read_bytes()
+            for of_stage in ("segmentation", "cells", "tiles")
+            for path in (folder / "results" / of_stage).rglob("*")
+            if path.is_file() and path.name != ".snakemake_timestamp"
+        }
+        mine = [job for job in slurm.jobs() if job[0] not in known]
+        # The two jobs of the workflow (the shard, its table) and those of the workers.
+        assert len(mine) == 0 if name == "local" else len(mine) >= 4, mine
+    assert len(written["local"]) >= 9
+    assert written["local"] == written["slurm"]
+    log = (tmp_path / "slurm/logs/segment/test/000.log").read_text()
+    assert "segmenting on 2 Slurm jobs of 1 Dask workers" in log

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpaloc.config import complete
-from hpaloc.sheet import SheetError, read_manifest, read_sheet, scan_collection, shard_of, shards_of
+from hpaloc.sheet import SheetError, download_urls, read_manifest, read_sheet, scan_collection, shard_of, shards_of
 
 COLOURS = ("red", "green", "blue", "yellow")
 
@@ -245,3 +245,25 @@ def test_truth_is_checked_and_its_masks_are_followed(project):
     Path("cells.csv").write_text("ID,cell,Label\nf00,1,99\n")
     with pytest.raises(SheetError, match=r"cells\.csv, line 2 \(ID f00\): unknown label '99'"):
         scan_collection("train", project)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("ID,cell,Label\nf\xfc,1,3\n".encode("latin-1"), r"truth cells\.csv: is no UTF-8 text \(byte 15\)"),
+        (b"ID,cell,Label\nf00,1\n", r"truth cells\.csv, line 2 \(ID f00\): unknown label"),
+        (b"ID,cell,Label\n" + b"x" * 200_000, r"truth cells\.csv, line 1: field larger than field limit"),
+    ],
+    ids=["Latin-1", "a short row", "no line end"],
+)
+def test_a_truth_that_cannot_be_read_is_named(project, content, sentence):
+    Path("cells.csv").write_bytes(content)
+    project["collections"]["train"]["truth"] = {"cells": "cells.csv", "masks": "images/{id}_mask.png"}
+    with pytest.raises(SheetError, match=sentence):
+        scan_collection("train", project)
+
+
+def test_a_column_named_colour_is_not_taken_for_that_of_the_channel(tmp_path):
+    sheet = write(tmp_path / "s.csv", "ID,colour\na,pink\n")
+    (of_field,) = download_urls(sheet, read_sheet(sheet, labels=False), "https://example.org/{id}_{colour}.jpg")
+    assert of_field["red"] == "https://example.org/a_red.jpg"

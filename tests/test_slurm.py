@@ -62,6 +62,8 @@ def story(slurm, tmp_path_factory):
         # A job that hangs, until its time is over.
         slurm.freeze(explore)
         records = slurm.running("rule_records", first)
+        # It could be over before it is cancelled.
+        slurm.freeze(records)
         subprocess.run(["scancel", records], check=True)
         log = folder / "first.log"
         until(lambda: {"explore_data", "records", "rejected"} <= set(finished(log.read_text())), first)
@@ -81,11 +83,7 @@ def story(slurm, tmp_path_factory):
     story.explore, story.records = explore, records
     run_id = re.search(r"SLURM run ID: (\S+)", story.first_log)[1]
     subprocess.run(["scancel", f"--name={run_id}"], check=True)
-    until(
-        lambda: (
-            slurm.jobs() and not any(state in ("RUNNING", "PENDING", "COMPLETING") for _, state, _, _ in slurm.jobs())
-        )
-    )
+    until(slurm.ended)
     story.written = {
         path: path.stat().st_mtime_ns
         for name in ("cells", "tiles", "dataset", "figures")

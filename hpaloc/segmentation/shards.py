@@ -301,8 +301,8 @@ def segment_shard(
     row of status "rejected" with the reason. The bytes written do not depend on the number of workers.
     Called from a script, it needs the guard `if __name__ == "__main__"` there: workers are spawned.
     Raises ValueError for unusable settings, SetupError for weights or a GPU that are not there, MaskError for a broken
-    mask table, TooManyRejected (after writing
-    everything) when more than ceil(max_rejected_fraction x fields) are rejected.
+    mask table, TooManyRejected (after writing everything) when more than ceil(max_rejected_fraction x fields) are
+    rejected.
     """
     from distributed.scheduler import KilledWorker
 

@@ -109,11 +109,15 @@ def check(path: Path) -> str:
             raise WeightsError(f"{path}: its digest cannot be recorded beside it: {error}") from error
         log.info("%s: first use, recorded sha256 %s (%d bytes)", path, found["sha256"], found["size"])
         return str(found["sha256"])
-    recorded = json.loads(record.read_text())
+    try:
+        recorded = json.loads(record.read_text())
+        was = f"{recorded['sha256']} ({recorded['size']} bytes)"
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise WeightsError(f"{record}: is no record of a digest ({error}); nothing was unpickled") from error
     if found != recorded:
         raise WeightsError(
-            f"{path}: sha256 {found['sha256']} ({found['size']} bytes) is not the recorded {recorded['sha256']} "
-            f"({recorded['size']} bytes); nothing was unpickled. If the change is meant, delete {record}"
+            f"{path}: sha256 {found['sha256']} ({found['size']} bytes) is not the recorded {was}; "
+            f"nothing was unpickled. If the change is meant, delete {record}"
         )
     log.info("%s: sha256 %s is the recorded one", path, found["sha256"])
     return str(found["sha256"])

@@ -32,6 +32,6 @@ rule aggregate:
         mem_mb=grows(16000),
         runtime=grows(60),
     params:
-        version=room_version("pooling"),
+        version=code_of("pooling"),
     script:
         "../scripts/aggregate.py"

@@ -37,7 +37,7 @@ rule browse_shard:
         # The shards of a collection share its fields out evenly.
         most_fields=lambda wildcards: -(-config["browser"]["fields"] // len(SHARDS[wildcards.collection])),
         field_size=config["browser"]["field_size"],
-        version=room_version("browser.activation", "browser.pictures"),
+        version=code_of("browser.activation", "browser.pictures"),
     script:
         "../scripts/browse_shard.py"
 
@@ -71,7 +71,7 @@ rule browse:
         shards={name: SHARDS[name] for name in PREDICTED},
         true_cells=TRUE_CELLS,
         seed=config["seed"],
-        version=room_version("browser.page"),
+        version=code_of("browser.page"),
         app=files_version(*(f"browser/app/{name}" for name in BROWSER_FILES)),
     script:
         "../scripts/browse.py"

@@ -159,6 +159,18 @@ def grows(megabytes, factor=2):
     return of_attempt
 
 
+def code_of(*rooms):
+    """Return the parameter function of the version of rooms of the library.
+
+    A function, since every job parses all rules: only the rooms of the rules that run are then read.
+    """
+
+    def version(wildcards):
+        return room_version(*rooms)
+
+    return version
+
+
 def of_shards(pattern, collection):
     """Return ``pattern`` filled in for every shard of a collection that holds fields."""
     return expand(pattern, collection=collection, shard=SHARDS[collection])

@@ -29,7 +29,7 @@ rule control:
     params:
         fraction=config["curation"]["validation_fraction"],
         seed=config["seed"],
-        version=room_version("curation", "metrics"),
+        version=code_of("curation", "metrics"),
     script:
         "../scripts/control.py"
 

@@ -75,6 +75,6 @@ rule evaluate:
         truth={name: truth(name) for name in SCORED},
         controls=CONTROLS,
         seed=config["seed"],
-        version=room_version("metrics", "figures"),
+        version=code_of("metrics", "figures"),
     script:
         "../scripts/evaluate.py"

@@ -38,6 +38,6 @@ rule explore_data:
         runtime=grows(30),
     params:
         seed=config["seed"],
-        version=room_version("figures"),
+        version=code_of("figures"),
     script:
         "../scripts/explore.py"

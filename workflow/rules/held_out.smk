@@ -26,7 +26,7 @@ rule held_out:
     params:
         held_out=HELD_OUT,
         seed=config["seed"],
-        version=room_version("interpretation.cells"),
+        version=code_of("interpretation.cells"),
     script:
         "../scripts/held_out.py"
 
@@ -59,4 +59,4 @@ use rule train as train_held_out with:
     params:
         train=shortened({**TRAIN_SETTINGS, **(PRETRAINING or {})}, config["interpretation"]["epochs"]),
         seed=config["seed"],
-        version=room_version("training"),
+        version=code_of("training"),

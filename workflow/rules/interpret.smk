@@ -30,7 +30,7 @@ rule study_cells:
         cells=config["interpretation"]["cells"],
         held_out=config["interpretation"]["held_out"],
         seed=config["seed"],
-        version=room_version("interpretation.cells"),
+        version=code_of("interpretation.cells"),
     script:
         "../scripts/study_cells.py"
 
@@ -59,7 +59,7 @@ rule study_networks:
         models=STUDIED_MODELS,
         fields=config["interpretation"]["fields"],
         seed=config["seed"],
-        version=room_version("interpretation.study"),
+        version=code_of("interpretation.study"),
     script:
         "../scripts/study_networks.py"
 
@@ -83,7 +83,7 @@ rule study_morphology:
         runtime=grows(60),
     params:
         files=lambda wildcards: {name: study_files(name) for name in STUDIED},
-        version=room_version("interpretation.morphology"),
+        version=code_of("interpretation.morphology"),
     script:
         "../scripts/study_morphology.py"
 
@@ -143,7 +143,7 @@ rule interpret:
         collections=SCORED,
         field_weight=config["predict"]["field_weight"],
         seed=config["seed"],
-        version=room_version("interpretation.analysis", "interpretation_figures"),
+        version=code_of("interpretation.analysis", "interpretation_figures"),
     script:
         "../scripts/interpret.py"
 
@@ -172,6 +172,6 @@ rule few_shot:
         collection=FEW_SHOT,
         learner=config["few_shot"]["learner"],
         seed=config["seed"],
-        version=room_version("interpretation.few_shot"),
+        version=code_of("interpretation.few_shot"),
     script:
         "../scripts/few_shot.py"

@@ -29,6 +29,6 @@ rule predict:
         model=MODEL,
         views=config["predict"]["views"],
         field_weight=config["predict"]["field_weight"],
-        version=room_version("prediction"),
+        version=code_of("prediction"),
     script:
         "../scripts/predict.py"

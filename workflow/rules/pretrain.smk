@@ -22,7 +22,7 @@ use rule curate as curate_pretraining with:
         truth=lambda wildcards: (truth(PRETRAINING["collection"]) if TRUE_LABELS else None),
         shards=lambda wildcards: SHARDS[PRETRAINING["collection"]],
         seed=config["seed"],
-        version=room_version("curation"),
+        version=code_of("curation"),
 
 
 use rule records as records_pretraining with:
@@ -53,4 +53,4 @@ use rule train as pretrain with:
     params:
         train={**TRAIN_SETTINGS, **PRETRAINING},
         seed=config["seed"],
-        version=room_version("training"),
+        version=code_of("training"),

@@ -24,6 +24,6 @@ rule records:
         mem_mb=grows(8000),
         runtime=grows(120),
     params:
-        version=room_version("records"),
+        version=code_of("records"),
     script:
         "../scripts/records.py"

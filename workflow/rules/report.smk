@@ -52,7 +52,7 @@ rule record_run:
                 "segmentation" if config["segmentation"]["backend"] != "hpacellseg" else "hpacellseg",
             )
         ),
-        version=room_version("provenance"),
+        version=code_of("provenance"),
     script:
         "../scripts/record_run.py"
 

@@ -29,6 +29,6 @@ rule segment:
         runtime=grows(120),
     params:
         segmentation=config["segmentation"],
-        version=room_version("segmentation"),
+        version=code_of("segmentation"),
     script:
         "../scripts/segment.py"

@@ -25,7 +25,7 @@ rule sheet:
         runtime=grows(20),
     params:
         shards=lambda wildcards: SHARDS[wildcards.collection],
-        version=room_version("tables"),
+        version=code_of("tables"),
     script:
         "../scripts/sheet.py"
 
@@ -57,7 +57,7 @@ rule rejected:
         runtime=grows(20),
     params:
         collections=used_collections,
-        version=room_version("tables"),
+        version=code_of("tables"),
     script:
         "../scripts/rejected.py"
 
@@ -92,7 +92,7 @@ rule summary:
     params:
         collections=used_collections,
         predicted=PREDICTED,
-        version=room_version("tables"),
+        version=code_of("tables"),
     script:
         "../scripts/summary.py"
 

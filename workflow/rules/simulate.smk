@@ -24,6 +24,6 @@ rule simulate:
         runtime=grows(60),
     params:
         simulate=lambda wildcards: COLLECTIONS[wildcards.collection]["simulate"],
-        version=room_version("simulate"),
+        version=code_of("simulate"),
     script:
         "../scripts/simulate.py"

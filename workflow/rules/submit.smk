@@ -28,6 +28,6 @@ rule submit:
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
-        version=room_version("pooling"),
+        version=code_of("pooling"),
     script:
         "../scripts/submit.py"

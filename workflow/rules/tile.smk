@@ -28,6 +28,6 @@ rule tile:
         runtime=grows(120),
     params:
         tiles=config["tiles"],
-        version=room_version("tiles"),
+        version=code_of("tiles"),
     script:
         "../scripts/tile.py"

@@ -40,7 +40,7 @@ rule train:
             **({"weights": "results/pretraining/model/model.keras"} if PRETRAINING else {}),
         },
         seed=config["seed"],
-        version=room_version("training"),
+        version=code_of("training"),
     script:
         "../scripts/train.py"
 
@@ -64,7 +64,7 @@ rule receptive_field:
         mem_mb=grows(8000),
         runtime=grows(30),
     params:
-        version=room_version("model", "records"),
+        version=code_of("model", "records"),
     script:
         "../scripts/receptive_field.py"
 
@@ -100,7 +100,7 @@ rule training_curves:
         mem_mb=grows(2000),
         runtime=grows(20),
     params:
-        version=room_version("figures"),
+        version=code_of("figures"),
     script:
         "../scripts/training_curves.py"
 
