@@ -22,7 +22,7 @@ def resampled_groups(n_groups: int, replicates: int, seed: int) -> np.ndarray:
 
 
 def percentile_interval(values: np.ndarray) -> list[float] | None:
-    """Return the 2.5 and 97.5 percentiles of the replicates that are defined, None where none is."""
+    """Return the 2.5 and 97.5 percentiles of the values (n,) float that are finite, None where none is."""
     values = values[np.isfinite(values)]
     return [float(value) for value in np.percentile(values, [2.5, 97.5])] if len(values) else None
 
@@ -30,7 +30,7 @@ def percentile_interval(values: np.ndarray) -> list[float] | None:
 def replicated_mean(
     values: np.ndarray, groups: np.ndarray, replicates: int = 1000, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean of values (n,) by resampling whole groups (n,).
+    """Return the 95 % interval of the mean of values (n,) float by resampling whole groups (n,).
 
     None for fewer than two groups.
     """
@@ -59,9 +59,9 @@ def replicated_accuracy(
 
 
 def jackknife_interval(value: float, left_out: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of a value from its values without each block of groups (blocks,).
+    """Return the 95 % interval of a value from its values without each block of groups.
 
-    Student's t over the delete-a-group jackknife (Kott 2001); nan for fewer than two blocks.
+    left_out: (blocks,) float. Student's t over the delete-a-group jackknife (Kott 2001); nan for fewer than two blocks.
     """
     blocks = len(left_out)
     if blocks < 2:
@@ -72,11 +72,11 @@ def jackknife_interval(value: float, left_out: np.ndarray) -> tuple[float, float
 
 
 def shuffled_labels(groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return (n,) row numbers: whose labels each row is to take, when every group takes those of another group.
+    """Return (n,) int64 row numbers: whose labels each row is to take, when every group takes those of another group.
 
-    Groups are passed on in one random cycle, so that no group keeps its own: what this gives is the level of labels
-    that are not a group's own. Rows of a group take those of the group they take from in random order, again from the
-    first where there are fewer. With one group alone its rows are permuted.
+    groups: (n,) of any type. Groups are passed on in one random cycle, so that no group keeps its own: what this gives
+    is the level of labels that are not a group's own. Rows of a group take those of the group they take from in random
+    order, again from the first where there are fewer. With one group alone its rows are permuted.
     """
     generator = np.random.default_rng(seed)
     names, index = np.unique(groups, return_inverse=True)
@@ -87,7 +87,7 @@ def shuffled_labels(groups: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def permuted_groups(groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return (n,) row numbers: whose labels each row is to take, in one of all permutations of the groups.
+    """Return (n,) int64 row numbers: whose labels each row is to take, in one of all permutations of the groups.
 
     For p values: they are valid where a group keeps its own as often as chance has it, the order found being one of the
     permutations (Hemerik and Goeman 2018). Rows as in ``shuffled_labels``.

@@ -87,10 +87,11 @@ def mixture_scores(fields: pd.DataFrame, mixtures: pd.DataFrame, seed: int) -> d
 def few_shot_spaces(
     features: Mapping[str, np.ndarray], morphology: np.ndarray, random_layer: str, rows: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return the spaces of the few-shot experiment: network, CellProfiler and random, each (n, d).
+    """Return the spaces of the few-shot experiment: network, CellProfiler and random, each (n, d) float32.
 
-    The first is the embedding of the network that did not see the classes or, where there is none, of the network, the
-    last the best layer with random weights.
+    features: ``network/layer`` to (m, d) float32 of all studied cells; morphology: (m, f) float of the same; rows: (n,)
+    int, the cells of the experiment. The first is the embedding of the network that did not see the classes or, where
+    there is none, of the network, the last the best layer with random weights.
     """
     network = "held_out" if f"held_out/{DEEPEST}" in features else "trained"
     return {

@@ -95,7 +95,7 @@ def cell_claims(predictions: pd.DataFrame, seed: int, field_weight: float = 0.0)
 def edge_share(kernels: np.ndarray) -> np.ndarray:
     """Return how much of each first kernel is an edge, (filters,) from 0 to 1.
 
-    kernels: (k, k, colours, filters). The share of a kernel's energy, its mean left out, that a plane through it
+    kernels: (k, k, colours, filters) float. The share of a kernel's energy, its mean left out, that a plane through it
     explains, colour by colour: 1 for the derivative across an edge, 2 / (k² - 1) on average for random numbers.
     """
     side = kernels.shape[0]
@@ -119,8 +119,8 @@ def layer_claims(
     """Judge whether low layers see edges and deep ones separate the classes.
 
     separation, singles: as ``separation.separation`` gives them for the networks trained and random; groups (n,) of the
-    rows; kernels: first kernels by network; ``deepest`` the layer that counts as deep; ``seen`` whether the cells
-    trained the network.
+    rows; kernels: network to first kernels (k, k, colours, filters) float; ``deepest`` the layer that counts as deep;
+    ``seen`` whether the cells trained the network.
     """
     learned, control = (float(edge_share(kernels[name]).mean()) for name in ("trained", "random"))
     generator = np.random.default_rng(seed)

@@ -53,11 +53,11 @@ def learner(name: str, fewest: int, seed: int) -> BaseEstimator:
 def draw_examples(
     labels: np.ndarray, groups: np.ndarray, number: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw ``number`` example cells a class and the cells to tell: two arrays of row numbers.
+    """Draw ``number`` example cells a class and the cells to tell: two arrays of row numbers, (m,) int64 each.
 
-    Half of each class's groups (at least one, at most all but one) give examples, all cells of the groups that give
-    none to any class are told: no cell is told by examples of its own field. A class with fewer cells in its groups
-    gives all.
+    labels: (n,) the classes; groups: (n,) what no two sides may share. Half of each class's groups (at least one, at
+    most all but one) give examples, all cells of the groups that give none to any class are told: no cell is told by
+    examples of its own field. A class with fewer cells in its groups gives all.
     """
     classes = np.unique(labels)
     giving: set[Any] = set()
@@ -80,11 +80,11 @@ def few_shot_curves(
 ) -> pd.DataFrame:
     """Measure how well classes are told from 1, 2, 5 … examples each, in several spaces of features.
 
-    spaces: name to features (n, d) of the same cells; labels, groups (n,). All spaces and learners meet the same draws;
-    features are standardised over all cells, as ``label_cells`` has them too, since what the cells to tell look like is
-    known. Returns a row for each draw: features, learner, examples (asked a class), draw, used (examples in all),
-    n_cells (told), balanced_accuracy, the mean over classes of the share told right. Classes that fewer than two groups
-    hold are left out; the table is empty where fewer than two classes are left.
+    spaces: name to features (n, d) float of the same cells; labels, groups (n,). All spaces and learners meet the same
+    draws; features are standardised over all cells, as ``label_cells`` has them too, since what the cells to tell look
+    like is known. Returns a row for each draw: features, learner, examples (asked a class), draw, used (examples in
+    all), n_cells (told), balanced_accuracy, the mean over classes of the share told right. Classes that fewer than two
+    groups hold are left out; the table is empty where fewer than two classes are left.
     """
     held = pd.Series(groups).groupby(labels).nunique()
     kept = np.isin(labels, held.index[held > 1])
@@ -179,7 +179,7 @@ def cross_validated(
 ) -> dict[str, Any]:
     """Tell every example by a learner that has seen no example of its field, and return how often that is right.
 
-    features (n, d) standardised; labels, fields (n,). Returns accuracy, low, high (95 % interval, whole fields
+    features (n, d) float, standardised; labels, fields (n,). Returns accuracy, low, high (95 % interval, whole fields
     resampled), n (the examples told), by_label, and ``by``: ``field`` where at least two labels have examples in two
     fields, so that learners trained on other fields know them; else ``cell``, examples of one field on both sides,
     which flatters.
@@ -218,8 +218,8 @@ def label_cells(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Give every cell one of the examples' labels, by a learner on frozen features.
 
-    cells: field, cell (n rows); features (n, d); examples as ``read_examples`` gives them; name of LEARNERS. Returns
-    field, cell, label, given (whether it was an example), probability (of the label), p_<label> for each label,
+    cells: field, cell (n rows); features (n, d) float; examples as ``read_examples`` gives them; name of LEARNERS.
+    Returns field, cell, label, given (whether it was an example), probability (of the label), p_<label> for each label,
     similarity (cosine of its standardised features with those of the nearest example of its label: low where the cell
     is like none), and a summary with the counts and the cross-validated accuracy. Raises FewShotError, see
     ``example_rows``.

@@ -72,8 +72,8 @@ def random_network(config: Mapping[str, Any], images: np.ndarray, seed: int, bat
 
     The control of what architecture and images alone give: the network before its first step, whose residual blocks
     are nearly the identity. With scales of 1 in every block little of the image reaches the deep layers, which would be
-    a control too easy to beat. The statistics of its batch norms are those of ``images``, without which the answers of
-    deep layers would be of no scale. Nothing is learned from labels.
+    a control too easy to beat. The statistics of its batch norms are those of ``images``, (n, S, S, colours) float32,
+    0..255, without which the answers of deep layers would be of no scale. Nothing is learned from labels.
     """
     keras.utils.set_random_seed(seed)
     network = classifier(
@@ -144,7 +144,7 @@ def receptive_fields(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
     """Return the receptive field of a unit of each layer: theoretical side, effective radii, side of a patch, in px.
 
     ``theoretical`` is the side of the box that can reach the unit; ``radius_50`` and ``radius_95`` hold 50 % and 95 %
-    of the squared gradient of the middle position's units on tiles (n, S, S, colours), see
+    of the squared gradient of the middle position's units on images (n, S, S, colours) of any number type, see
     ``model.effective_receptive_field``. ``patch`` is the theoretical side where it fits into the tile, else that of
     the box around the 95 % radius, at most the tile.
     """
@@ -171,7 +171,10 @@ def receptive_fields(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
 
 
 def cut_patch(tile: np.ndarray, y: int, x: int, side: int) -> np.ndarray:
-    """Return the (side, side, colours) patch of a tile (S, S, colours) around row y and column x, zero outside it."""
+    """Return the (side, side, colours) patch of a tile around row y and column x, zero outside it.
+
+    tile: (S, S, colours) of any type.
+    """
     before, after = (side - 1) // 2, side // 2
     padded = np.pad(tile, ((before, after), (before, after), (0, 0)))
     return padded[y : y + side, x : x + side]

@@ -17,7 +17,7 @@ _COMPONENTS = 50
 
 
 def standardised(features: np.ndarray) -> np.ndarray:
-    """Return features (n, d) with mean 0 and variance 1; columns that are constant or not finite are left out."""
+    """Return features (n, d), float64 of mean 0 and variance 1; constant columns and such with nan are left out."""
     features = np.asarray(features, np.float64)
     spread = features.std(axis=0)
     kept = np.isfinite(spread) & (spread > 1e-9 * np.maximum(1, np.abs(features).max(axis=0, initial=0)))
@@ -25,12 +25,15 @@ def standardised(features: np.ndarray) -> np.ndarray:
 
 
 def distances(features: np.ndarray) -> np.ndarray:
-    """Return the (n, n) Euclidean distances of cells in standardised features (n, d)."""
+    """Return the (n, n) float64 Euclidean distances of cells in standardised features (n, d)."""
     return pairwise_distances(standardised(features))
 
 
 def comparable(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return (n,) bool: whether a cell's class is held by another group too, so that it can be told across groups."""
+    """Return (n,) bool: whether a cell's class is held by another group too, so that it can be told across groups.
+
+    labels, groups: (n,) of any type.
+    """
     table = pd.DataFrame({"label": labels, "group": groups})
     return (table.groupby("label")["group"].transform("nunique") > 1).to_numpy()
 
@@ -39,7 +42,7 @@ def nearest(distance: np.ndarray, groups: np.ndarray, k: int = NEIGHBOURS) -> tu
     """Return the k nearest cells of other groups of each cell, (n, k) rows and distances, inf where there are fewer.
 
     Cells of one field share stain, light and neighbours: a neighbour of the same group would tell the field, not the
-    location. distance (n, n), groups (n,).
+    location. distance (n, n) float64, groups (n,).
     """
     apart = np.where(groups[:, None] == groups[None], np.inf, distance)
     order = np.argsort(apart, axis=1, kind="stable")[:, :k]
@@ -47,7 +50,10 @@ def nearest(distance: np.ndarray, groups: np.ndarray, k: int = NEIGHBOURS) -> tu
 
 
 def neighbour_calls(neighbours: tuple[np.ndarray, np.ndarray], labels: np.ndarray) -> np.ndarray:
-    """Call each cell by the labels (n,) of its ``nearest`` cells, (n,); of equal votes the nearer class wins."""
+    """Call each cell by its nearest cells, (n,) of the type of the labels; of equal votes the nearer class wins.
+
+    neighbours: rows (n, k) int64 and distances (n, k) float64 as ``nearest`` gives them; labels (n,).
+    """
     order, near = neighbours
     classes, index = np.unique(labels, return_inverse=True)
     votes = np.zeros((len(labels), len(classes)))
@@ -61,8 +67,8 @@ def silhouettes(distance: np.ndarray, labels: np.ndarray, groups: np.ndarray) ->
     """Return the silhouette of each cell over cells of other groups, (n,) from -1 to 1, nan where no such cell shares
     its class.
 
-    (b - a) / max(a, b), a the mean distance to its own class, b that to the nearest other class (Rousseeuw 1987), both
-    over cells of other groups, as ``nearest`` explains.
+    distance (n, n) float; labels, groups (n,). (b - a) / max(a, b), a the mean distance to its own class, b that to the
+    nearest other class (Rousseeuw 1987), both over cells of other groups, as ``nearest`` explains.
     """
     classes, index = np.unique(labels, return_inverse=True)
     other = groups[:, None] != groups[None]
@@ -84,12 +90,12 @@ def separation(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score how spaces of features separate the locations, across groups.
 
-    spaces: (network, layer) to features (n, d) of the same cells; labels (n,) classes, groups (n,). Returns a table
-    with a row for each space and score (network, layer, score, value, low, high, shuffled, n_cells), and one with the
-    cells' own values (network, layer, row, right, silhouette). Scores are the accuracy of the 10 nearest cells of
+    spaces: (network, layer) to features (n, d) float of the same cells; labels (n,) classes, groups (n,). Returns a
+    table with a row for each space and score (network, layer, score, value, low, high, shuffled, n_cells), and one with
+    the cells' own values (network, layer, row, right, silhouette). Scores are the accuracy of the 10 nearest cells of
     other groups and the mean silhouette over other groups; intervals come from resampling groups; ``shuffled`` is the
-    mean over ``shuffles`` in which every group takes the labels of another. Cells of a class that one group holds
-    alone are left out of the scores.
+    mean over ``shuffles`` in which every group takes the labels of another. Cells of a class that one group holds alone
+    are left out of the scores.
     """
     scored = comparable(labels, groups)
     shuffled = [labels[shuffled_labels(groups, seed + number)] for number in range(shuffles)]

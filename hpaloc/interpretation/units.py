@@ -22,12 +22,15 @@ _BLOCKS = 40
 
 
 def correlations(units: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Return the Pearson correlations (u, f) of standardised units (n, u) and features (n, f)."""
+    """Return the Pearson correlations (u, f) float32 of standardised units (n, u) and features (n, f)."""
     return (units.T.astype(np.float32) @ features.astype(np.float32)) / np.float32(len(units))
 
 
 def binned(units: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """Return (n, u) int64 bins 0 … bins - 1 of each unit's answers by their rank, equal answers in one bin."""
+    """Return (n, u) int64 bins 0 … bins - 1 of each unit's answers by their rank, equal answers in one bin.
+
+    units: (n, u) float, a column a unit.
+    """
     order = np.sort(units, axis=0)
     cuts = order[(np.arange(1, bins) * len(units)) // bins]
     return (units[None] >= cuts[:, None]).sum(axis=0)
@@ -36,9 +39,9 @@ def binned(units: np.ndarray, bins: int = BINS) -> np.ndarray:
 def mutual_information(joint: np.ndarray, n_levels: np.ndarray, n_classes: np.ndarray) -> np.ndarray:
     """Return the mutual information (…, u), in bits, of units' bins with being of a class or not.
 
-    joint: (…, u, bins) how many cells of the class have the unit in the bin; n_levels: (u, bins) how many cells have;
-    n_classes: (…, 1) cells of the class. The plug-in estimate, whose bias of about (bins - 1) / (2 n ln 2) bits is the
-    same for all units of all networks and in the permutations it is compared with.
+    joint: (…, u, bins) int64, how many cells of the class have the unit in the bin; n_levels: (u, bins) how many cells
+    have; n_classes: (…, 1) cells of the class. The plug-in estimate, whose bias of about (bins - 1) / (2 n ln 2) bits
+    is the same for all units of all networks and in the permutations it is compared with.
     """
     n = n_levels[0].sum()
     # The counts are whole numbers: k log k is looked up.
@@ -89,12 +92,13 @@ def describe_units(
 ) -> UnitTable:
     """Find the CellProfiler feature that each unit of a network goes along with most, and the location it tells most.
 
-    layers: name to answers (n, u); morphology (n, f); labels, groups (n,). A unit's strength is its greatest |r| over
-    features, and its greatest mutual information over locations; that of a unit that answers alike to all cells is 0.
-    Both are held against ``permutations`` of the groups (``resampling.permuted_groups``), so that what cells of a group
-    share stays. ``p_all`` is the share of permutations, the order found among them, in which the greatest strength of
-    any unit of any layer is as great (Westfall and Young 1993), which pays for all units and all their partners: with
-    95 % confidence none of the units at or below 0.05 is there by chance. ``p`` pays for the unit's own partners alone.
+    layers: name to answers (n, u) float32; morphology (n, f); labels, groups (n,). A unit's strength is its greatest
+    |r| over features, and its greatest mutual information over locations; that of a unit that answers alike to all
+    cells is 0. Both are held against ``permutations`` of the groups (``resampling.permuted_groups``), so that what
+    cells of a group share stays. ``p_all`` is the share of permutations, the order found among them, in which the
+    greatest strength of any unit of any layer is as great (Westfall and Young 1993), which pays for all units and all
+    their partners: with 95 % confidence none of the units at or below 0.05 is there by chance. ``p`` pays for the
+    unit's own partners alone.
 
     units: layer, unit, feature, r, r_p, r_p_all, location, information, information_p, information_p_all. layers:
     layer, what (r, information), units, median, shuffled (median of the permutations' medians), significant (share of
