@@ -357,12 +357,13 @@ class _RestartableEpochs:
         batches = examples.shuffle(buffer, seed=seed).batch(self.batch_size, drop_remainder=True)
         if not self.mixup:
             return batches
-        numbered = batches.enumerate()
-        return numbered.map(
-            lambda step, batch: mixed(*batch, self.mixup, tf.stack([tf.cast(seed, tf.int64), step]), self.protein),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
+
+        def blended(step: Any, batch: Any) -> tuple[Any, Any, Any]:
+            images, labels, weights = batch
+            number = tf.stack([tf.cast(seed, tf.int64), step])
+            return mixed(images, labels, weights, self.mixup, number, self.protein)
+
+        return batches.enumerate().map(blended, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def mixed(
