@@ -258,6 +258,47 @@ def test_a_few_labelled_cells_label_the_others(folder):
     assert "there is no field 'nowhere' among the predictions" in done.stdout
 
 
+def test_the_network_is_interpreted_and_its_claims_judged(folder):
+    settings = "{held_out: [0, 14], cells: 50, permutations: 19, fields: 1, epochs: 1, examples: [1, 2], draws: 2}"
+    (folder / "study.yaml").write_text(f"{(folder / 'config.yaml').read_text()}interpretation: {settings}\n")
+    snakemake(folder, "interpret", config="study.yaml")
+    results = folder / "results/interpretation"
+    cells = pd.read_parquet(results / "cells.parquet")
+    assert {"train", "test"} >= set(cells["collection"]) >= {"test"}
+    assert not cells.loc[cells["mapped"], "seen"].any()
+    assert set(cells.loc[cells["few_shot"], "label"]) == {0, 14}
+    # With a first training it is that one that is done without the classes: nothing of their groups is left.
+    first = pd.read_parquet(folder / "results/pretraining/examples.parquet")
+    left = pd.read_parquet(folder / "results/held_out/examples.parquet")
+    held = first[["label_0", "label_14"]].to_numpy().any(axis=1)
+    kept = first[~first["group"].isin(first.loc[held, "group"])]
+    assert held.any()
+    assert set(left["key"]) == set(kept["key"])
+    history = pd.read_csv(folder / "results/held_out/model/history.csv")
+    assert len(history) == 1
+    # Each network has its place in the tables, and the one of the experiment in that alone.
+    scores = pd.read_csv(results / "separation.csv", keep_default_na=False)
+    assert set(scores["network"]) == {"trained", "random", "shuffled_labels", "CellProfiler"}
+    curves = pd.read_csv(results / "few_shot.csv")
+    assert set(curves["features"]) == {"network", "CellProfiler", "random"}
+    assert set(curves["draw"]) == {0, 1}
+    claims = {claim["claim"]: claim for claim in json.loads((results / "claims.json").read_text())}
+    assert len(claims) == 8
+    assert {claim["verdict"] for claim in claims.values()} <= {"holds", "failed", "cannot be tested"}
+    transfer = claims["features transfer to unseen locations with few examples"]
+    assert "none of which the network was trained on" in transfer["sentence"]
+    judged = curves[(curves["learner"] == "logistic_regression") & (curves["examples"] == 2)]
+    means = judged.groupby("features")["balanced_accuracy"].mean()
+    assert (transfer["value"], transfer["control"]) == pytest.approx((means["network"], means["random"]), abs=1e-5)
+    page = (results / "claims.md").read_text()
+    assert all(claim["sentence"] in page for claim in claims.values())
+    units = pd.read_parquet(results / "units.parquet")
+    assert units.groupby("network").size().to_dict() == dict.fromkeys(("trained", "random", "shuffled_labels"), 4416)
+    for name in ("patches_stem", "planar", "separation", "units", "activation_maps", "few_shot"):
+        assert (results / f"{name}.png").stat().st_size > 0
+    assert "Nothing to be done" in snakemake(folder, "interpret", config="study.yaml").stdout
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is absent")
 def test_real_fields_are_explored_and_predicted(folder):
     ids = sorted({path.name.rsplit("_", 1)[0] for path in (DATA / "images").glob("*.png")})
