@@ -9,12 +9,15 @@ docs/data.md, and ends with an error where a field, an antibody or a pair of nea
 """
 
 import argparse
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hpaloc.classes import COLOURS
 from hpaloc.config import complete

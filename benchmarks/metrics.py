@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import io
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ import pandas as pd
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hpaloc import metrics
 from hpaloc.classes import N_CLASSES, format_labels, parse_labels

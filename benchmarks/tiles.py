@@ -26,6 +26,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from hpaloc.classes import COLOURS
 from hpaloc.images import read_channel, read_field
 from hpaloc.masks import read_mask, write_mask

@@ -169,6 +169,8 @@ def check_training(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"config key {key}: the collection {name!r} has no labels (labels: true)")
         if config["curation"]["labels"] == "cells" and not {"truth", "simulate"} & set(collections[name]):
             raise ConfigError(f"config key curation.labels: cells needs the truth of the collection {name!r}")
+    if config["train"]["blends"] and not {"green", "blue"} <= set(config["train"]["channels"]):
+        raise ConfigError("config key train.blends: blending needs green and blue, and train.channels lacks one")
     if config["evaluation"]["controls"]:
         if config["curation"]["validation_fraction"] == 0:
             raise ConfigError(

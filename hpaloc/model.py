@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from hpaloc.classes import COLOURS, N_CLASSES, NAMES, NEGATIVE
 from hpaloc.files import digest
+from hpaloc.mixtures import check_reading
 
 log = logging.getLogger("hpaloc")
 
@@ -317,6 +318,11 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     for name, value in thresholds.items():
         if name not in NAMES or type(value) not in (int, float):
             raise ModelError(f"{path}: the threshold of {name!r} is {value!r}, no number of a known location")
+    if "mixtures" in decision:
+        try:
+            check_reading(decision["mixtures"])
+        except ValueError as error:
+            raise ModelError(f"{path}: {error}") from None
     return config, decision
 
 

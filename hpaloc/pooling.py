@@ -1,7 +1,6 @@
 """From predictions of single cells to the tables of a collection, pooled calls per field and protein, a submission."""
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.optimize import nnls
 from sklearn.decomposition import PCA
 
 from hpaloc import rle
 from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES, format_labels, label_matrix, parse_labels
 from hpaloc.files import atomic_path
+from hpaloc.mixtures import FRACTIONS, MIXTURES, mixture_fractions
 from hpaloc.progress import log, track
 from hpaloc.tables import PROBABILITIES
 
 SHARES = tuple(f"share_{index}" for index in range(N_CLASSES))
-FRACTIONS = tuple(f"fraction_{index}" for index in range(N_CLASSES))
 
 # Enough for the leading components of an embedding; bounds the memory of a collection of any size.
 _PCA_SAMPLE = 20_000
@@ -132,54 +130,19 @@ def pool_cells(p: np.ndarray, called_sets: np.ndarray, group: np.ndarray, n_grou
     )
 
 
-def read_prototypes(path: Path) -> np.ndarray | None:
-    """Read the class prototypes of a model folder from its thresholds.json, key ``prototypes``.
-
-    The key maps the name of a location to the 19 mean probabilities of its cells, or to null. Returns (19, 19)
-    float64 with rows of nan for locations without prototype; None where the file has no prototypes. Raises ValueError
-    naming the file and the location whose prototype has not 19 numbers.
-    """
-    named = json.loads(path.read_text(encoding="utf-8")).get("prototypes")
-    if named is None:
-        return None
-    prototypes = np.full((N_CLASSES, N_CLASSES), np.nan)
-    for name, row in named.items():
-        if name not in NAMES or (row is not None and len(row) != N_CLASSES):
-            raise ValueError(f"{path}: the prototype of {name!r} is not {N_CLASSES} numbers of a known location")
-        if row is not None:
-            prototypes[NAMES.index(name)] = row
-    return prototypes if np.isfinite(prototypes).any() else None
-
-
-def mixture_fractions(features: np.ndarray, prototypes: np.ndarray) -> np.ndarray:
-    """Infer the fraction of each location in each row by non-negative least squares on class prototypes.
-
-    features (m, d), usually the mean over the cells of a field; prototypes (19, d) from ``class_prototypes``. Each row
-    is written as a non-negative combination of the prototypes, its coefficients then scaled to sum to 1: argmin over f
-    >= 0 of ||prototypes.T f - row||. Returns (m, 19) float64; 0 for a class without prototype, nan for a row that holds
-    nan or that no prototype explains. Raises ValueError where no class has a prototype.
-    """
-    known = np.flatnonzero(np.isfinite(prototypes).all(axis=1))
-    if not len(known):
-        raise ValueError("no class has a prototype")
-    fractions = np.zeros((len(features), N_CLASSES))
-    for row, vector in enumerate(np.asarray(features, np.float64)):
-        if not np.isfinite(vector).all():
-            fractions[row] = np.nan
-            continue
-        weights, _ = nnls(prototypes[known].T, vector)
-        fractions[row, known] = weights / weights.sum() if weights.sum() > 0 else np.nan
-    return fractions
-
-
 def pooled_calls(
-    cells: pd.DataFrame, owners: pd.DataFrame, key: str, prototypes: np.ndarray | None = None
+    cells: pd.DataFrame,
+    owners: pd.DataFrame,
+    key: str,
+    prototypes: np.ndarray | None = None,
+    outputs: Sequence[str] = PROBABILITIES,
 ) -> pd.DataFrame:
     """Pool cells into one row for each row of ``owners``.
 
     cells: ``key``, p_0..p_18, labels (the called label set); owners: ``key`` (each value once) and columns to carry.
     Returns owners with the columns of ``pool_cells`` and, where prototypes (19, 19) float64 are given,
-    fraction_0..fraction_18 (see ``mixture_fractions``). Raises ValueError naming an owner that has cells but no row.
+    fraction_0..fraction_18 of the mean of the columns ``outputs``, of which the prototypes are (see
+    ``mixture_fractions``). Raises ValueError naming an owner that has cells but no row.
     """
     group = pd.Index(owners[key]).get_indexer(pd.Index(cells[key]))
     if (group < 0).any():
@@ -187,7 +150,8 @@ def pooled_calls(
     p = cells[list(PROBABILITIES)].to_numpy(np.float64)
     pooled = pool_cells(p, label_sets(cells["labels"]), group, len(owners))
     if prototypes is not None:
-        fractions = mixture_fractions(pooled[list(PROBABILITIES)].to_numpy(np.float64), prototypes)
+        means = cells[list(outputs)].astype(np.float64).groupby(group).mean().reindex(range(len(owners)))
+        fractions = mixture_fractions(means.to_numpy(np.float64), prototypes)
         pooled = pd.concat([pooled, pd.DataFrame(fractions.astype(np.float32), columns=list(FRACTIONS))], axis=1)
     return pd.concat([owners.reset_index(drop=True), pooled], axis=1)
 
@@ -214,12 +178,18 @@ def protein_owners(fields: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["antibody", "sheet_labels", "n_fields"])
 
 
-def aggregate(shards: Sequence[Shard], out_dir: Path, prototypes: np.ndarray | None = None) -> None:
+def aggregate(
+    shards: Sequence[Shard],
+    out_dir: Path,
+    prototypes: np.ndarray | None = None,
+    outputs: Sequence[str] = PROBABILITIES,
+) -> None:
     """Join the shards of a collection into cells.parquet, fields.parquet, proteins.parquet and cells.h5ad.
 
-    ``prototypes`` (19, 19) float64 are mean probabilities of cells of known class, see ``class_prototypes``. Every
-    field has a row in fields.parquet, rejected ones too; proteins.parquet has a row for each antibody known. ``shard``
-    and ``row`` of cells.parquet say where the embedding of a cell stands: that row of that shard's predictions. Raises
+    ``prototypes`` (19, 19) float64 are the mean ``outputs`` of cells of known class, see ``mixtures.read_prototypes``;
+    a model that reads mixtures has given every cell mixture_0..mixture_18, which cells.parquet keeps. Every field has a
+    row in fields.parquet, rejected ones too; proteins.parquet has a row for each antibody known. ``shard`` and ``row``
+    of cells.parquet say where the embedding of a cell stands: that row of that shard's predictions. Raises
     ConservationError, naming field and cell, where the tables do not hold the same cells. Without any shard it raises
     ValueError.
     """
@@ -229,14 +199,15 @@ def aggregate(shards: Sequence[Shard], out_dir: Path, prototypes: np.ndarray | N
     for shard in track(shards, what="shards joined"):
         cell_table = pq.read_table(shard.cells)
         table = cell_table.to_pandas()
-        columns = ["field", "cell", *PROBABILITIES, "labels"]
+        readings = [name for name in MIXTURES if name in pq.read_schema(shard.predictions).names]
+        columns = ["field", "cell", "labels", *PROBABILITIES, *readings]
         predictions = pq.read_table(shard.predictions, columns=columns).to_pandas()
         fields = _read_fields(shard.fields)
         check_conserved(table, predictions, str(shard.predictions))
         check_fields(fields, table)
         cell_parts.append(
             predictions.assign(shard=shard.name, row=np.arange(len(predictions), dtype=np.int32))[
-                ["field", "cell", "shard", "row", "labels", *PROBABILITIES]
+                ["field", "cell", "shard", "row", "labels", *PROBABILITIES, *readings]
             ]
         )
         field_parts.append(fields.assign(shard=shard.name))
@@ -245,13 +216,13 @@ def aggregate(shards: Sequence[Shard], out_dir: Path, prototypes: np.ndarray | N
     fields = pd.concat(field_parts, ignore_index=True)
     check_fields(fields, cells)
     write_parquet(cells, out_dir / "cells.parquet")
-    pooled = pooled_calls(cells, fields.rename(columns={"n_cells": "n_segmented"}), "field", prototypes)
+    pooled = pooled_calls(cells, fields.rename(columns={"n_cells": "n_segmented"}), "field", prototypes, outputs)
     write_parquet(pooled.drop(columns="n_segmented"), out_dir / "fields.parquet")
     owners = protein_owners(fields)
     antibody = fields.set_index("field")["antibody"]
     of_protein = cells.assign(antibody=antibody.reindex(cells["field"]).to_numpy())
     of_protein = of_protein[of_protein["antibody"] != ""]
-    write_parquet(pooled_calls(of_protein, owners, "antibody", prototypes), out_dir / "proteins.parquet")
+    write_parquet(pooled_calls(of_protein, owners, "antibody", prototypes, outputs), out_dir / "proteins.parquet")
     # Arrow keeps the types of a shard without cells, which pandas would guess anew.
     obs = pa.concat_tables(obs_parts, promote_options="default").to_pandas()
     obs = obs.rename(columns={"labels": "sheet_labels"})

@@ -1,8 +1,10 @@
 """Per-cell prediction: a shard's tiles through a model folder into one Parquet table, batch by batch."""
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import tensorflow as tf
 
 from hpaloc.classes import N_CLASSES, format_labels
 from hpaloc.files import atomic_path
+from hpaloc.mixtures import MIXTURES, measure_light, read_mixtures
 from hpaloc.model import (
     averaged,
     choose_precision,
@@ -36,13 +39,14 @@ class PredictionError(ValueError):
     """Tiles and cell table do not belong together; the message names the cell."""
 
 
-def prediction_schema(units: int) -> pa.Schema:
-    """Return the schema of a prediction table whose embeddings have ``units`` components."""
+def prediction_schema(units: int, mixtures: bool = False) -> pa.Schema:
+    """Return the schema of a prediction table: embeddings of ``units`` components, readings of mixtures where asked."""
     return pa.schema(
         [
             pa.field("field", pa.string()),
             pa.field("cell", pa.int32()),
             *(pa.field(f"p_{index}", pa.float32()) for index in range(N_CLASSES)),
+            *(pa.field(name, pa.float32()) for name in MIXTURES if mixtures),
             pa.field("labels", pa.string()),
             pa.field("embedding", pa.list_(pa.float16(), units)),
         ]
@@ -54,11 +58,12 @@ def _expected(cells: Path) -> Iterator[tuple[str, int]]:
         yield from zip(batch["field"].to_pylist(), batch["cell"].to_pylist(), strict=True)
 
 
-Batch = tuple[list[str], np.ndarray, np.ndarray, np.ndarray]
+# Fields, ids, probabilities, readings of mixtures (no columns where the model has none), embeddings.
+Batch = tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _whole_fields(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Regroup (fields, cells, probabilities, embeddings) so that no field is torn apart."""
+    """Regroup batches so that no field is torn apart."""
     kept: Batch | None = None
     for batch in batches:
         if kept is not None:
@@ -67,8 +72,8 @@ def _whole_fields(batches: Iterator[Batch]) -> Iterator[Batch]:
         # The last field may go on in the next batch.
         end = fields.index(fields[-1])
         if end:
-            yield fields[:end], batch[1][:end], batch[2][:end], batch[3][:end]
-        kept = (fields[end:], batch[1][end:], batch[2][end:], batch[3][end:])
+            yield fields[:end], batch[1][:end], batch[2][:end], batch[3][:end], batch[4][:end]
+        kept = (fields[end:], batch[1][end:], batch[2][end:], batch[3][end:], batch[4][end:])
     if kept is not None:
         yield kept
 
@@ -107,8 +112,9 @@ def predict_shard(
 
     ``tiles`` holds the TFRecord of each colour the model sees, ``cells`` the shard's cell table; rows and order of
     the result are those of the cell table: field, cell, p_0 to p_18 (means over ``views`` dihedral views, Negative
-    by the rule of the model folder, drawn towards the field by ``field_weight``, see `lean_on_field`), labels (the set
-    above the folder's thresholds, ``0|16``), embedding (float16). Memory holds some thousand rows, whatever the shard's
+    by the rule of the model folder, drawn towards the field by ``field_weight``, see `lean_on_field`), mixture_0
+    to mixture_18 where the folder reads mixtures (of the cell alone, whatever the weight), labels (the set above the
+    folder's thresholds, ``0|16``), embedding (float16). Memory holds some thousand rows, whatever the shard's
     size. Raises ModelError for a model folder that was changed, NoGpuError, and PredictionError where tiles and cell
     table differ.
     """
@@ -123,22 +129,32 @@ def predict_shard(
     if missing:
         raise PredictionError(f"the model needs tiles of {', '.join(missing)}, which are not given")
     thresholds = decision_thresholds(decision)
+    threads = threads or os.cpu_count() or 1
     images = tile_dataset({colour: [str(tiles[colour])] for colour in channels}, channels, config["input_size"])
     images = images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
     total = pq.ParquetFile(cells).metadata.num_rows
-    schema = prediction_schema(config["units"])
+    reading = decision.get("mixtures")
+    schema = prediction_schema(config["units"], reading is not None)
     start = time.monotonic()
 
     def batches() -> Iterator[Batch]:
-        for batch in images:
-            probabilities, embeddings = (output.numpy() for output in forward(batch["image"]))
-            probabilities = settle_negative(probabilities, decision["negative_rule"])
-            yield [name.decode() for name in batch["field"].numpy()], batch["cell"].numpy(), probabilities, embeddings
+        with ThreadPoolExecutor(1) as beside:
+            for batch in images:
+                tiles = batch["image"].numpy()
+                # While the network, often on a GPU, is at work.
+                light = beside.submit(measure_light, tiles, channels, threads) if reading is not None else None
+                probabilities, embeddings = (output.numpy() for output in forward(batch["image"]))
+                probabilities = settle_negative(probabilities, decision["negative_rule"])
+                read = np.zeros((len(tiles), 0))
+                if reading is not None and light is not None:
+                    read = read_mixtures(reading, probabilities, light.result())
+                names = [name.decode() for name in batch["field"].numpy()]
+                yield names, batch["cell"].numpy(), probabilities, read, embeddings
 
     with atomic_path(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         expected = _expected(Path(cells))
         done, waiting, n_waiting = 0, [], 0
-        for fields, ids, probabilities, embeddings in _whole_fields(batches()) if field_weight else batches():
+        for fields, ids, probabilities, read, embeddings in _whole_fields(batches()) if field_weight else batches():
             for field, cell in zip(fields, ids.tolist(), strict=True):
                 wanted = next(expected, None)
                 if wanted != (field, cell):
@@ -150,7 +166,7 @@ def predict_shard(
             columns = [
                 pa.array(fields),
                 pa.array(ids),
-                *(pa.array(column) for column in probabilities.T),
+                *(pa.array(column) for column in (*probabilities.T, *read.T)),
                 pa.array(sets),
                 pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1]),
             ]

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import platform
 import shutil
 import time
@@ -24,6 +25,7 @@ from sklearn.metrics import f1_score
 import hpaloc
 from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, class_prototypes, label_matrix
 from hpaloc.files import atomic_directory, atomic_path, digest
+from hpaloc.mixtures import draw_blends, learn_reading, measure_light
 from hpaloc.model import (
     NEGATIVE_RULES,
     averaged,
@@ -60,6 +62,8 @@ RECEPTIVE_CELLS = 256
 VALIDATION_VIEWS = 8
 # Where no cell validates, this many training cells, in random order as they lie, say enough for what they can tell.
 JUDGED_TRAINING_CELLS = 1024
+# About so many training cells, as many of each class, are those that are blended.
+BLENDED_CELLS = 2048
 
 
 class TrainingError(ValueError):
@@ -229,8 +233,7 @@ class BalancedAccuracy(_Counts):
 
     def table(self, labels: Any, probabilities: Any) -> Any:
         """Return (2, 19): of the cells of exactly one location, those found and all, by class."""
-        # Nearly one, since the labels of blended cells are sums of fractions.
-        single = tf.abs(tf.reduce_sum(labels, 1, keepdims=True) - 1.0) < 1e-3
+        single = tf.reduce_sum(labels, 1, keepdims=True) == 1.0
         labels = tf.one_hot(tf.argmax(labels, 1), N_CLASSES) * tf.cast(single, tf.float32)
         hit = tf.cast(tf.argmax(labels, 1) == tf.argmax(probabilities, 1), tf.float32)
         return tf.stack([tf.reduce_sum(labels * hit[:, None], 0), tf.reduce_sum(labels, 0)])
@@ -272,8 +275,6 @@ class MacroAUC(_Counts):
         odds = tf.math.log(tf.clip_by_value(probabilities, 1e-6, 1 - 1e-6))
         odds -= tf.math.log1p(-tf.clip_by_value(probabilities, 1e-6, 1 - 1e-6))
         bins = tf.cast((odds + 14.0) / 28.0 * self.BINS, tf.int32)
-        # A blended cell counts for the class that it is mostly of.
-        labels = tf.round(labels)
         place = tf.one_hot(tf.clip_by_value(bins, 0, self.BINS - 1), self.BINS)
         return tf.stack([tf.einsum("nc,ncb->cb", labels, place), tf.einsum("nc,ncb->cb", 1.0 - labels, place)])
 
@@ -336,8 +337,6 @@ class _RestartableEpochs:
         batch_size: int,
         seed: int,
         cache: bool,
-        mixup: float = 0.0,
-        protein: int | None = None,
     ) -> None:
         self.epoch = 0
         self.batch_size = min(batch_size, count)
@@ -347,53 +346,14 @@ class _RestartableEpochs:
         epochs = tf.data.Dataset.from_generator(
             lambda: iter([self.epoch]), output_signature=tf.TensorSpec((), tf.int64)
         )
-        self.mixup, self.protein = mixup, protein
-        shuffled = epochs.flat_map(lambda epoch: self._epoch(examples, buffer, seed * 1_000_003 + epoch))
+        shuffled = epochs.flat_map(
+            lambda epoch: examples.shuffle(buffer, seed=seed * 1_000_003 + epoch).batch(
+                self.batch_size, drop_remainder=True
+            )
+        )
         self.plain, self.cached = examples, cache
         self.steps = count // self.batch_size
         self.batches = shuffled.apply(tf.data.experimental.assert_cardinality(self.steps)).prefetch(tf.data.AUTOTUNE)
-
-    def _epoch(self, examples: tf.data.Dataset, buffer: int, seed: Any) -> tf.data.Dataset:
-        batches = examples.shuffle(buffer, seed=seed).batch(self.batch_size, drop_remainder=True)
-        if not self.mixup:
-            return batches
-
-        def blended(step: Any, batch: Any) -> tuple[Any, Any, Any]:
-            images, labels, weights = batch
-            number = tf.stack([tf.cast(seed, tf.int64), step])
-            return mixed(images, labels, weights, self.mixup, number, self.protein)
-
-        return batches.enumerate().map(blended, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-
-
-def mixed(
-    images: Any, labels: Any, weights: Any, share: float, seed: Any, protein: int | None = None
-) -> tuple[Any, Any, Any]:
-    """Blend a share of the cells of a batch, at random, each with another cell of the batch.
-
-    images (n, S, S, c) and weights (n,) become float32 sums in the proportion λ : 1 - λ, λ uniform from 0.5 to 1. The
-    labels (n, 19) are blended by the light that each cell gives to the plane ``protein`` of the blend, since the
-    fraction of a protein at a place is its amount there, however large the place is: λ·I : (1 - λ)·J with I and J the
-    sums over that plane; λ : 1 - λ where it is None or both are dark. ``seed`` (2,) integers. The source of the idea:
-    Zhang et al. 2018 (arXiv:1710.09412), who draw λ from a beta distribution.
-    """
-    # keras.layers.MixUp draws from a state that runs on from batch to batch; a resumed run would go another way.
-    count = tf.shape(images)[0]
-    draws = tf.random.stateless_uniform([3, count], seed)
-    others = tf.argsort(draws[0])
-    kept = tf.where(draws[1] < share, 0.5 + 0.5 * draws[2], 1.0)
-    given = kept
-    if protein is not None:
-        light = tf.reduce_sum(tf.cast(images[..., protein], tf.float32), [1, 2])
-        ours, theirs = kept * light, (1.0 - kept) * tf.gather(light, others)
-        given = tf.where((kept < 1.0) & (ours + theirs > 0.0), tf.math.divide_no_nan(ours, ours + theirs), kept)
-
-    def blend(values: Any, part: Any) -> Any:
-        values = tf.cast(values, tf.float32)
-        part = tf.reshape(part, tf.concat([[count], tf.ones([tf.rank(values) - 1], tf.int32)], 0))
-        return part * values + (1.0 - part) * tf.gather(values, others)
-
-    return blend(images, kept), blend(labels, given), blend(weights, kept)
 
 
 class _StartOfEpoch(keras.callbacks.Callback):
@@ -533,8 +493,6 @@ def fit(
         settings["batch_size"],
         seed,
         cache=counts[0] * tile_bytes <= CACHE_BYTES,
-        mixup=settings.get("mixup", 0.0),
-        protein=settings["channels"].index("green") if "green" in settings["channels"] else None,
     )
     if validation is not None:
         validation = validation.cache() if counts[1] * tile_bytes <= CACHE_BYTES / 4 else validation
@@ -687,6 +645,11 @@ def train_model(
             "train.head: softmax needs exactly one location a cell; use sigmoid or curation.labels: single"
         )
     counts = {part: len(rows) for part, rows in parts.items()}
+    blends = settings.get("blends", 0)
+    # Asked before the training, which may take a day, and not after it.
+    alone = _counts_alone(parts["train"])
+    if blends and (alone > 0).sum() < 2:
+        raise TrainingError("train.blends: there are not two locations with cells of their own alone to be blended")
     weights = class_weights(label_counts(parts["train"]), settings["class_weight_m"])
     log.info("%d training cells, %d validation cells", counts["train"], counts["validation"])
     if not counts["validation"]:
@@ -720,6 +683,8 @@ def train_model(
         judged = "validation" if counts["validation"] else "train"
         cells = datasets[judged] if counts["validation"] else datasets["train"].take(JUDGED_TRAINING_CELLS)
         decision, scores = _decide(network, cells, settings, judged)
+        if blends:
+            decision["mixtures"] = _learn_mixtures(network, datasets["train"], alone, settings, seed, threads)
     history = pd.read_csv(work_dir / "history.csv")
     config = {
         "network": "ResNet-50",
@@ -759,6 +724,55 @@ def train_model(
         (folder / "card.md").write_text(model_card(config, decision, scores, history, parts))
         write_checksums(folder, ("model.keras", "config.json", "thresholds.json", "history.csv", "card.md"))
     shutil.rmtree(work_dir)
+
+
+def _counts_alone(examples: pd.DataFrame) -> np.ndarray:
+    """Return (19,) how many examples have each location alone; Negative, which is none, counts as 0."""
+    labels = examples[list(LABEL_COLUMNS)].to_numpy(np.int64)
+    counts = np.asarray(labels[labels.sum(axis=1) == 1].sum(axis=0))
+    counts[NEGATIVE] = 0
+    return counts
+
+
+def _learn_mixtures(
+    network: keras.Model,
+    cells: tf.data.Dataset,
+    counts: np.ndarray,
+    settings: Mapping[str, Any],
+    seed: int,
+    threads: int | None,
+) -> dict[str, Any]:
+    """Learn to read mixtures from blends of training cells; return what thresholds.json keeps of it.
+
+    ``counts`` (19,) says how many cells there are of each class alone.
+    """
+    # As many of a rare class as there are, or the blends would be of a handful of its cells.
+    wanted = np.minimum(counts, BLENDED_CELLS // (counts > 0).sum())
+    tiles, labels = [], []
+    for image, label, _ in cells:
+        if not wanted.any():
+            break
+        index = int(np.argmax(label))
+        if np.sum(label) == 1 and wanted[index]:
+            wanted[index] -= 1
+            tiles.append(image.numpy())
+            labels.append(label.numpy())
+    channels, alone = settings["channels"], np.stack(tiles)
+    blends, fractions = draw_blends(alone, np.argmax(labels, axis=1), channels, settings["blends"], seed)
+    log.info("mixtures are learnt from %d blends of two of %d cells", len(blends), len(alone))
+
+    def probabilities(images: np.ndarray, views: int) -> np.ndarray:
+        forward = averaged(network, views)
+        size = settings["batch_size"]
+        return np.concatenate([forward(images[i : i + size])[0].numpy() for i in range(0, len(images), size)])
+
+    return learn_reading(
+        # A blend is turned at random already and needs one view only.
+        np.concatenate([probabilities(blends, 1), probabilities(alone, VALIDATION_VIEWS)]),
+        measure_light(np.concatenate([blends, alone]), channels, threads or os.cpu_count() or 1),
+        np.concatenate([fractions, labels]),
+        len(alone),
+    )
 
 
 def _by_class(examples: pd.DataFrame) -> dict[str, int]:

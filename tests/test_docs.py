@@ -1,6 +1,9 @@
 """The pages: their links lead somewhere, and what they list is there."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,18 @@ def test_every_page_is_linked_from_the_front():
     front = (ROOT / "README.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):
         assert f"docs/{page.name}" in front, page.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda program: program.name)
+def test_benchmarks_start_as_the_page_says(program):
+    if program.name == "scportrait_extraction.py":
+        pytest.importorskip("scportrait", reason="scPortrait needs an environment of its own")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, f"benchmarks/{program.name}", "--help"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "usage:" in done.stdout
 
 
 def test_every_benchmark_is_listed():

@@ -1,7 +1,6 @@
-"""Pooled calls, mixtures, the tables of a collection, and the submission."""
+"""Pooled calls, the tables of a collection, and the submission."""
 
 import csv
-import json
 from pathlib import Path
 
 import anndata
@@ -11,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hpaloc import pooling, rle
-from hpaloc.classes import N_CLASSES, class_prototypes, label_vector
+from hpaloc import mixtures, pooling, rle
+from hpaloc.classes import N_CLASSES, label_vector
 
 WIDTH = 8
 
@@ -226,34 +225,6 @@ def test_vote_and_mean_can_differ_and_ties_go_to_the_greater_mean() -> None:
     assert np.isnan(pooled.loc[1, "p_3"])
 
 
-def test_fractions_of_a_mixture_of_prototypes_are_found_again() -> None:
-    generator = np.random.default_rng(5)
-    features = generator.random((60, 30))
-    single = np.repeat([0, 5, 16], 20)
-    prototypes = class_prototypes(features, single)
-    assert np.isnan(prototypes[1]).all()
-    true = np.array([[0.2, 0.0, 0.8], [0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
-    mixed = 3.0 * true @ prototypes[[0, 5, 16]]
-    found = pooling.mixture_fractions(np.vstack([mixed, np.full(30, np.nan)]), prototypes)
-    np.testing.assert_allclose(found[:3][:, [0, 5, 16]], true, atol=1e-9)
-    assert np.isnan(found[3]).all()
-    np.testing.assert_allclose(found[:3].sum(axis=1), 1)
-
-
-def test_prototypes_of_a_model_folder(tmp_path: Path) -> None:
-    path = tmp_path / "thresholds.json"
-    path.write_text(json.dumps({"prototypes": {"Cytosol": [0.0] * 16 + [0.9, 0.1, 0.0], "Nucleoli": None}}))
-    prototypes = pooling.read_prototypes(path)
-    assert prototypes is not None
-    np.testing.assert_array_equal(prototypes[16, 16:], [0.9, 0.1, 0.0])
-    assert np.isnan(np.delete(prototypes, 16, axis=0)).all()
-    path.write_text("{}")
-    assert pooling.read_prototypes(path) is None
-    path.write_text(json.dumps({"prototypes": {"Cytosol": [1.0]}}))
-    with pytest.raises(ValueError, match="the prototype of 'Cytosol'"):
-        pooling.read_prototypes(path)
-
-
 def test_fields_and_proteins_get_fractions_where_prototypes_are_known(
     shards: list[pooling.Shard], tmp_path: Path
 ) -> None:
@@ -268,3 +239,20 @@ def test_fields_and_proteins_get_fractions_where_prototypes_are_known(
         np.testing.assert_allclose(table["fraction_2"] + table["fraction_7"], 1, rtol=1e-6)
     empty = pd.read_parquet(tmp_path / "fields.parquet").query("n_cells == 0")
     assert empty["fraction_2"].isna().all()
+
+
+def test_fractions_are_of_the_readings_where_the_cells_have_them(shards: list[pooling.Shard], tmp_path: Path) -> None:
+    generator = np.random.default_rng(8)
+    for shard in shards:
+        table = pq.read_table(shard.predictions)
+        for index in range(N_CLASSES):
+            values = generator.random(len(table)) * (index in (2, 7))
+            table = table.append_column(f"mixture_{index}", pa.array(values.astype(np.float32)))
+        pq.write_table(table, shard.predictions)
+    prototypes = np.full((N_CLASSES, N_CLASSES), np.nan)
+    prototypes[[2, 7]] = np.eye(N_CLASSES)[[2, 7]]
+    pooling.aggregate(shards, tmp_path, prototypes, mixtures.MIXTURES)
+    cells = pd.read_parquet(tmp_path / "cells.parquet")
+    means = cells.groupby("field")[["mixture_2", "mixture_7"]].mean()
+    fields = pd.read_parquet(tmp_path / "fields.parquet").set_index("field").loc[means.index]
+    np.testing.assert_allclose(fields["fraction_2"], means["mixture_2"] / means.sum(axis=1), rtol=1e-5)

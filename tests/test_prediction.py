@@ -1,11 +1,14 @@
+import json
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from model_inputs import patterned_tiles, untrained_classifier, write_model_folder, write_tile_shard
 
 from hpaloc import prediction
-from hpaloc.classes import N_CLASSES, NEGATIVE, format_labels
-from hpaloc.model import ModelError, NoGpuError, averaged, label_sets, settle_negative
+from hpaloc.classes import N_CLASSES, NEGATIVE, format_labels, label_matrix
+from hpaloc.mixtures import MIXTURES, learn_reading, measure_light, read_mixtures
+from hpaloc.model import ModelError, NoGpuError, averaged, label_sets, settle_negative, write_checksums
 from hpaloc.prediction import PredictionError, lean_on_field, predict_shard
 
 SIZE = 32
@@ -114,3 +117,36 @@ def test_fields_torn_by_batches_lean_on_all_their_cells(folder, shard, tmp_path)
     np.testing.assert_allclose(arrays[1], lean_on_field(arrays[0], names, 0.7), rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(arrays[2], arrays[1], rtol=1e-3, atol=1e-6)
     assert tables[2].select(["field", "cell"]).equals(tables[0].select(["field", "cell"]))
+
+
+def test_cells_are_read_as_mixtures_each_by_itself(tmp_path):
+    colours = ("red", "green", "blue")
+    network = untrained_classifier(colours, SIZE)
+    folder = write_model_folder(tmp_path / "m", network, colours, "sigmoid", SIZE)
+    tiles = patterned_tiles(np.arange(11), SIZE, 3)
+    write_tile_shard(tmp_path / "tiles", tiles, colours)
+    probabilities = settle_negative(averaged(network, 1)(tiles)[0].numpy(), "complement")
+    light = measure_light(tiles, colours)
+    reading = learn_reading(probabilities, light, label_matrix([(n % 2 * 16,) for n in range(11)]), 2)
+    decision = json.loads((folder / "thresholds.json").read_text())
+    (folder / "thresholds.json").write_text(json.dumps(decision | {"mixtures": reading}))
+    write_checksums(folder, ("model.keras", "config.json", "thresholds.json"))
+    predict_shard(
+        folder,
+        paths(tmp_path / "tiles"),
+        tmp_path / "tiles/cells.parquet",
+        tmp_path / "p.parquet",
+        1,
+        4,
+        "none",
+        precision="float32",
+        field_weight=0.7,
+    )
+    table = pq.read_table(tmp_path / "p.parquet")
+    found = np.stack([table[name].to_numpy() for name in MIXTURES], axis=1)
+    np.testing.assert_allclose(found, read_mixtures(reading, probabilities, light), atol=2e-3)
+    assert np.ptp(found[:, 16]) > 0.5
+    (folder / "thresholds.json").write_text(json.dumps(decision | {"mixtures": reading | {"intercept": [1]}}))
+    write_checksums(folder, ("model.keras", "config.json", "thresholds.json"))
+    with pytest.raises(ModelError, match=r"thresholds\.json: mixtures\.intercept"):
+        predict_shard(folder, paths(tmp_path / "tiles"), tmp_path / "tiles/cells.parquet", tmp_path / "q.parquet")

@@ -13,7 +13,7 @@ from model_inputs import patterned_tiles, write_training_data
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from hpaloc import training
-from hpaloc.classes import N_CLASSES, NEGATIVE, label_matrix
+from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, label_matrix
 from hpaloc.model import FusedBatchNormalization, load_folder
 from hpaloc.training import (
     Accuracy,
@@ -28,7 +28,6 @@ from hpaloc.training import (
     fit_thresholds,
     learning_rate,
     measure_receptive_fields,
-    mixed,
     statistics_renewal,
     train_model,
     weighted,
@@ -189,36 +188,6 @@ def test_augmentation_by_any_angle_size_and_exposure():
     ]
     angles = np.sort([np.arctan2(y - 16, x - 16) for y, x in ends])
     assert np.diff(angles).max() < 0.3
-
-
-def test_blended_cells_share_images_labels_and_weights():
-    labels = label_matrix([(index % 5,) for index in range(400)])
-    images = np.broadcast_to(labels.argmax(1).astype(np.uint8)[:, None, None, None] * 50, (400, 4, 4, 2))
-    blended = [array.numpy() for array in mixed(images, labels, np.ones(400, np.float32), 0.25, [1, 2])]
-    assert [array.dtype for array in blended] == [np.float32] * 3
-    np.testing.assert_allclose(blended[1].sum(1), 1, atol=1e-5)
-    assert blended[1].max(1).min() >= 0.5 - 1e-5
-    touched = (blended[1].max(1) < 1).mean()
-    # A quarter are blended, a fifth of them with a cell of the same class.
-    assert 0.13 < touched < 0.28
-    np.testing.assert_allclose(blended[0][:, 0, 0, 0], blended[1] @ np.arange(N_CLASSES) * 50, rtol=1e-4, atol=1e-3)
-    same = mixed(images, labels, np.ones(400, np.float32), 0.25, [1, 2])
-    assert np.array_equal(same[0], blended[0])
-
-
-def test_labels_of_a_blend_are_the_shares_of_its_light():
-    # Class 1 gives three times the light of class 0, in the plane of the protein alone.
-    labels = label_matrix([(index % 2,) for index in range(400)])
-    images = np.full((400, 4, 4, 2), 60, np.uint8)
-    images[labels[:, 1] == 1, ..., 1] = 180
-    blends, shares, _ = (array.numpy() for array in mixed(images, labels, np.ones(400), 1.0, [1, 2], protein=1))
-    np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
-    # The plane is 60 (1 - w) + 180 w, of which 180 w is the light of class 1.
-    part = (blends[:, 0, 0, 1] - 60) / 120
-    np.testing.assert_allclose(shares[:, 1], 180 * part / blends[:, 0, 0, 1], rtol=1e-4, atol=1e-4)
-    assert ((part > 0.05) & (part < 0.95)).mean() > 0.3
-    dark = mixed(np.zeros((40, 4, 4, 2), np.uint8), labels[:40], np.ones(40), 1.0, [1, 2], protein=1)
-    assert np.isfinite(dark[1]).all()
 
 
 def test_the_fused_adam_takes_the_steps_of_adam():
@@ -442,7 +411,7 @@ def test_without_a_validation_part_the_last_epoch_is_kept(training_data, tmp_pat
     monkeypatch.setattr(training, "JUDGED_TRAINING_CELLS", 8)
     table = pd.read_parquet(training_data / "examples.parquet")
     table[table["part"] == "train"].to_parquet(tmp_path / "examples.parquet")
-    settings = SETTINGS | {"epochs": 2, "mixup": 0.5, "rotation": True, "zoom": 0.1, "gain": 0.3}
+    settings = SETTINGS | {"epochs": 2, "rotation": True, "zoom": 0.1, "gain": 0.3}
     train_model(training_data, tmp_path / "examples.parquet", tmp_path / "model", settings, seed=3)
     assert "no cell validates" in caplog.text
     _, config, decision = load_folder(tmp_path / "model")
@@ -453,6 +422,24 @@ def test_without_a_validation_part_the_last_epoch_is_kept(training_data, tmp_pat
     assert len(history) == 2
     assert "val_loss" not in history
     assert "say nothing of others" in " ".join((tmp_path / "model" / "card.md").read_text().split())
+
+
+def test_a_model_learns_to_read_mixtures_from_blends_of_its_training_cells(tmp_path, caplog):
+    colours = ("red", "green", "blue")
+    examples = write_training_data(tmp_path / "data", {"train": 18}, 40, colours)
+    settings = SETTINGS | {"epochs": 1, "channels": list(colours), "blends": 12}
+    with caplog.at_level(logging.INFO, "hpaloc"):
+        train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3)
+    # Six cells each of classes 0 and 3; the six of Negative are in no mixture.
+    assert "12 blends of two of 12 cells" in caplog.text
+    _, _, decision = load_folder(tmp_path / "model")
+    reading = decision["mixtures"]
+    assert (reading["classes"], reading["blends"]) == ([NAMES[0], NAMES[3]], 12)
+    assert [name for name, row in reading["prototypes"].items() if row] == [NAMES[0], NAMES[3]]
+    table = pd.read_parquet(examples)
+    table[table["label_3"] == 0].to_parquet(tmp_path / "one.parquet")
+    with pytest.raises(TrainingError, match="not two locations"):
+        train_model(tmp_path / "data", tmp_path / "one.parquet", tmp_path / "one", settings, seed=3)
 
 
 @pytest.mark.slow

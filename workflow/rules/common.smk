@@ -83,7 +83,13 @@ TRAINING = config["train"]["collection"]
 PRETRAINING = None if config["model"]["path"] else config["train"]["pretraining"]
 CONTROLS = [] if config["model"]["path"] else config["evaluation"]["controls"]
 # What changes the weights of the network; where it runs does not.
-TRAIN_SETTINGS = {key: value for key, value in config["train"].items() if key not in ("gpu", "pretraining")}
+TRAIN_SETTINGS = {
+    key: value for key, value in config["train"].items() if key not in ("gpu", "pretraining", "blends")
+}
+FINAL_SETTINGS = {
+    **TRAIN_SETTINGS,
+    **({"weights": "results/pretraining/model/model.keras"} if PRETRAINING else {}),
+}
 CHANNELS = config["train"]["channels"]
 MODEL = config["model"]["path"] or "results/model"
 PREDICTED = config["predict"]["collections"]

@@ -65,3 +65,7 @@ use rule train as train_control with:
         "logs/train_control/{control}.log",
     benchmark:
         "benchmarks/train_control/{control}.tsv"
+    params:
+        train=FINAL_SETTINGS,
+        seed=config["seed"],
+        version=code_of("training"),

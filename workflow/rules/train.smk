@@ -35,10 +35,7 @@ rule train:
         mem_mb=grows(16000),
         runtime=grows(1440),
     params:
-        train={
-            **TRAIN_SETTINGS,
-            **({"weights": "results/pretraining/model/model.keras"} if PRETRAINING else {}),
-        },
+        train={**FINAL_SETTINGS, "blends": config["train"]["blends"]},
         seed=config["seed"],
         version=code_of("training"),
     script:

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from hpaloc.pooling import aggregate, gather_shards, read_prototypes
+from hpaloc.mixtures import read_prototypes
+from hpaloc.pooling import aggregate, gather_shards
 from hpaloc.progress import log_to
 
 
 def main(job):
     shards = gather_shards(job.input.predictions, job.input.cells, job.input.fields)
-    aggregate(shards, Path(job.output.cells).parent, read_prototypes(Path(job.input.thresholds)))
+    aggregate(shards, Path(job.output.cells).parent, *(read_prototypes(Path(job.input.thresholds)) or ()))
 
 
 if __name__ == "__main__":

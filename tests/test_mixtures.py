@@ -1,0 +1,207 @@
+"""Blends of cells, the light of a cell, and fractions of mixtures read from both."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hpaloc import mixtures
+from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, class_prototypes
+from hpaloc.tables import PROBABILITIES
+
+CHANNELS = ("red", "green", "blue")
+SIDE = 96
+NUCLEOLI, MEMBRANE, CYTOSOL = 2, 13, 16
+
+
+def cell(place, seed=0, middle=(44, 50), radii=(14, 38), stretch=1.2):
+    """Return a tile (SIDE, SIDE, 3) of an elliptic cell, its protein in the nucleus, the cytoplasm or at the edge."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices((SIDE, SIDE)) - np.array(middle)[:, None, None]
+    away = np.hypot(y * stretch, x / stretch)
+    nucleus, whole = away < radii[0], away < radii[1]
+    lit = {NUCLEOLI: nucleus, CYTOSOL: whole & ~nucleus, MEMBRANE: whole & (away > radii[1] - 4)}[place]
+    planes = [40 + 60 * whole, 10 + 120 * lit, 12 + 180 * nucleus]
+    return np.stack([(plane * rng.uniform(0.8, 1.2, y.shape)) * whole for plane in planes], axis=2).astype(np.uint8)
+
+
+def cells(count, seed):
+    """Return (n, SIDE, SIDE, 3) cells of different sizes and places, and their classes."""
+    rng = np.random.default_rng(seed)
+    single = np.array([NUCLEOLI, MEMBRANE, CYTOSOL])[np.arange(count) % 3]
+    tiles = [
+        cell(place, seed * 1000 + n, rng.integers(42, 54, 2), (rng.uniform(10, 16), rng.uniform(30, 40)))
+        for n, place in enumerate(single)
+    ]
+    return np.stack(tiles), single
+
+
+def share(tile, mask):
+    green = tile[..., 1].astype(float)
+    return green[mask].sum() / green.sum()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.8, 1.0])
+def test_the_light_of_a_blend_is_shared_as_asked(fraction):
+    tile = cell(NUCLEOLI, 1)
+    other = cell(CYTOSOL, 2, middle=(50, 44), radii=(10, 30), stretch=1.0)
+    shapes = mixtures.cell_shape(tile, CHANNELS), mixtures.cell_shape(other, CHANNELS)
+    blend = mixtures.blended(tile, other, shapes, CHANNELS, fraction, turn=1.0, mirrored=True)
+    np.testing.assert_array_equal(blend[..., [0, 2]], tile[..., [0, 2]])
+    own, theirs = share(tile, shapes[0].nucleus), share(other, shapes[1].nucleus)
+    assert own - theirs > 0.6
+    # The other cell's cytoplasm lies in this one's cytoplasm, although its nucleus is elsewhere and smaller.
+    assert share(blend, shapes[0].nucleus) == pytest.approx(fraction * own + (1 - fraction) * theirs, abs=0.06)
+    assert not blend[..., 1][~shapes[0].cell].any()
+
+
+def test_a_cell_without_nucleus_or_green_is_not_blended():
+    tile, dark = cell(CYTOSOL), cell(CYTOSOL)
+    dark[..., 1] = 0
+    shape = mixtures.cell_shape(tile, CHANNELS)
+    assert mixtures.blended(tile, dark, (shape, shape), CHANNELS, 0.5) is None
+    assert mixtures.cell_shape(np.zeros((SIDE, SIDE, 3), np.uint8), CHANNELS) is None
+    no_nucleus = tile.copy()
+    no_nucleus[..., 2] = 0
+    assert mixtures.cell_shape(no_nucleus, CHANNELS) is None
+
+
+def test_blends_are_drawn_from_every_pair_of_locations_alike():
+    tiles, single = cells(12, 1)
+    single[3], single[4] = -1, NEGATIVE
+    blends, fractions = mixtures.draw_blends(tiles, single, CHANNELS, 150, 7)
+    assert blends.dtype == np.uint8
+    assert len(blends) == len(fractions) == 150
+    np.testing.assert_allclose(fractions.sum(1), 1, rtol=1e-5)
+    assert set(np.flatnonzero(fractions.any(0))) == {NUCLEOLI, MEMBRANE, CYTOSOL}
+    assert ((fractions > 0).sum(1) == 2).all()
+    assert np.ptp((fractions > 0).sum(0)[[NUCLEOLI, MEMBRANE, CYTOSOL]]) < 40
+    again = mixtures.draw_blends(tiles, single, CHANNELS, 150, 7)
+    np.testing.assert_array_equal(again[0], blends)
+    assert not np.array_equal(mixtures.draw_blends(tiles, single, CHANNELS, 150, 8)[1], fractions)
+    with pytest.raises(ValueError, match="fewer than two"):
+        mixtures.draw_blends(tiles, np.where(single == CYTOSOL, CYTOSOL, NEGATIVE), CHANNELS, 5, 0)
+
+
+def test_light_is_measured_where_it_is():
+    places = {place: mixtures.light_features(cell(place), CHANNELS) for place in (NUCLEOLI, MEMBRANE, CYTOSOL)}
+    for values in places.values():
+        assert values.dtype == np.float32
+        assert values.shape == (33 + 9 * 2,)
+        # Nine shells hold all the light.
+        assert values[:9].sum() == pytest.approx(1, abs=1e-3)
+    assert places[NUCLEOLI][:3].sum() > 0.6 > 0.2 > places[CYTOSOL][:3].sum()
+    assert places[MEMBRANE][7:9].sum() > 2 * places[CYTOSOL][7:9].sum()
+    assert places[MEMBRANE][10] > 2 * places[CYTOSOL][10]
+
+
+def test_the_measure_of_light_does_not_depend_on_brightness_turn_or_size():
+    tile = cell(MEMBRANE)
+    dim, turned = tile.copy(), np.rot90(tile).copy()
+    dim[..., 1] //= 2
+    values = mixtures.light_features(tile, CHANNELS)
+    np.testing.assert_allclose(mixtures.light_features(dim, CHANNELS), values, rtol=0.05, atol=0.03)
+    np.testing.assert_allclose(mixtures.light_features(turned, CHANNELS), values, atol=0.02)
+    large = np.kron(tile, np.ones((2, 2, 1), np.uint8))
+    np.testing.assert_allclose(mixtures.light_features(large, CHANNELS)[:11], values[:11], atol=0.1)
+
+
+def test_a_tile_without_light_or_cell_measures_zero():
+    dark = cell(CYTOSOL)
+    dark[..., 1] = 0
+    for tile in (dark, np.zeros((SIDE, SIDE, 3), np.uint8), np.full((SIDE, SIDE, 3), 200, np.uint8)):
+        assert not mixtures.light_features(tile, CHANNELS).any()
+    one = np.zeros((SIDE, SIDE, 3), np.uint8)
+    one[40, 40] = 200
+    assert np.isfinite(mixtures.light_features(one, CHANNELS)).all()
+    assert mixtures.measure_light(np.stack([dark, cell(CYTOSOL)]), ("red", "green", "blue"), 2).shape == (2, 51)
+
+
+def sure(fractions):
+    """Return what a network says that sees the stronger of two locations alone."""
+    return np.eye(N_CLASSES)[fractions.argmax(1)] * 0.95 + 0.05 / N_CLASSES
+
+
+def test_a_reading_finds_fractions_that_a_sure_network_does_not_tell():
+    tiles, single = cells(30, 1)
+    blends, fractions = mixtures.draw_blends(tiles, single, CHANNELS, 250, 0)
+    fractions = np.concatenate([fractions, np.eye(N_CLASSES)[single]])
+    light = mixtures.measure_light(np.concatenate([blends, tiles]), CHANNELS)
+    reading = json.loads(json.dumps(mixtures.learn_reading(sure(fractions), light, fractions, len(tiles))))
+    mixtures.check_reading(reading)
+    assert reading["blends"] == 250
+    assert reading["classes"] == [NAMES[index] for index in (NUCLEOLI, MEMBRANE, CYTOSOL)]
+    others, theirs = cells(30, 2)
+    mixed, true = mixtures.draw_blends(others, theirs, CHANNELS, 60, 1)
+    read = mixtures.read_mixtures(reading, sure(true), mixtures.measure_light(mixed, CHANNELS))
+    assert read.dtype == np.float32
+    prototypes = np.array([row or [np.nan] * N_CLASSES for row in reading["prototypes"].values()])
+    found = mixtures.mixture_fractions(read, prototypes)
+    error = np.abs(found - true)[true > 0].mean()
+    assert error < 0.1
+    assert error < 0.5 * np.abs(sure(true) - true)[true > 0].mean()
+    with pytest.raises(ValueError, match="outputs a cell"):
+        mixtures.read_mixtures(reading, sure(true), np.zeros((60, 3)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"classes": ["Cytosol", "Cytosol"]}, "classes"),
+        ({"classes": ["Nowhere", "Cytosol"]}, "classes"),
+        ({"classes": None}, "classes"),
+        ({"classes": [["Cytosol"], "Nucleoli"]}, "classes"),
+        ({"mean": "0.1"}, "mean|scale"),
+        ({"scale": [1.0]}, "scale"),
+        ({"scale": [1.0, float("nan")]}, "scale"),
+        ({"coefficients": [[1.0, 2.0]]}, "coefficients"),
+        ({"coefficients": [[1.0, 2.0], [1.0]]}, "coefficients"),
+        ({"intercept": [{}, 1]}, "intercept"),
+    ],
+)
+def test_a_reading_from_elsewhere_is_checked(changes, what):
+    good = {
+        "classes": ["Cytosol", "Nucleoli"],
+        "mean": [0.0, 0.0],
+        "scale": [1.0, 1.0],
+        "coefficients": [[1.0, 2.0], [3.0, 4.0]],
+        "intercept": [0.0, 1.0],
+    }
+    mixtures.check_reading(good)
+    with pytest.raises(ValueError, match=f"mixtures.({what}) is"):
+        mixtures.check_reading(good | changes)
+    with pytest.raises(ValueError, match="no table"):
+        mixtures.check_reading([good])
+
+
+def test_fractions_of_a_mixture_of_prototypes_are_found_again():
+    generator = np.random.default_rng(5)
+    features = generator.random((60, 30))
+    single = np.repeat([0, 5, 16], 20)
+    prototypes = class_prototypes(features, single)
+    assert np.isnan(prototypes[1]).all()
+    true = np.array([[0.2, 0.0, 0.8], [0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
+    mixed = 3.0 * true @ prototypes[[0, 5, 16]]
+    found = mixtures.mixture_fractions(np.vstack([mixed, np.full(30, np.nan)]), prototypes)
+    np.testing.assert_allclose(found[:3][:, [0, 5, 16]], true, atol=1e-9)
+    assert np.isnan(found[3]).all()
+    np.testing.assert_allclose(found[:3].sum(axis=1), 1)
+
+
+def test_prototypes_of_a_model_folder(tmp_path):
+    path = tmp_path / "thresholds.json"
+    path.write_text(json.dumps({"prototypes": {"Cytosol": [0.0] * 16 + [0.9, 0.1, 0.0], "Nucleoli": None}}))
+    prototypes, outputs = mixtures.read_prototypes(path)
+    assert outputs == PROBABILITIES
+    np.testing.assert_array_equal(prototypes[16, 16:], [0.9, 0.1, 0.0])
+    assert np.isnan(np.delete(prototypes, 16, axis=0)).all()
+    learnt = {"prototypes": {"Nucleoli": [0.5] * N_CLASSES}}
+    path.write_text(json.dumps({"prototypes": {"Cytosol": [1.0] * N_CLASSES}, "mixtures": learnt}))
+    prototypes, outputs = mixtures.read_prototypes(path)
+    assert outputs == mixtures.MIXTURES
+    assert np.flatnonzero(np.isfinite(prototypes[:, 0])).tolist() == [2]
+    path.write_text("{}")
+    assert mixtures.read_prototypes(path) is None
+    path.write_text(json.dumps({"prototypes": {"Cytosol": [1.0]}}))
+    with pytest.raises(ValueError, match="the prototype of 'Cytosol'"):
+        mixtures.read_prototypes(path)
