@@ -136,3 +136,10 @@ def test_controls_that_could_not_be_scored_are_refused():
         check_training(complete({"collections": collections, "curation": {"validation_fraction": 0}, **controls}))
     with pytest.raises(ConfigError, match="controls: there is no labelled collection"):
         check_training(complete({"collections": {"train": collections["train"]}, **controls}))
+
+
+def test_blending_needs_the_protein_and_the_nucleus():
+    collections = {"train": {"sheet": "train.csv", "images": "{id}_{colour}.png", "labels": True}}
+    check_training(complete({"collections": collections, "train": {"blends": 5, "channels": ["green", "blue"]}}))
+    with pytest.raises(ConfigError, match=r"train\.blends: blending needs green and blue"):
+        check_training(complete({"collections": collections, "train": {"blends": 5, "channels": ["red", "green"]}}))
