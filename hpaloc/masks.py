@@ -10,6 +10,8 @@ import cv2
 import fastremap
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tifffile
 
@@ -19,6 +21,7 @@ from hpaloc.files import atomic_path
 SUFFIX = {"cell": "_cellmask", "nucleus": "_nucleimask"}
 LARGEST_PNG_ID = 65_535
 _STRIP = 1024  # rows
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 # How a table of masks may name the columns of (field, height, width); the first form is hpaloc's own cell table.
 _TABLE_FORMS = (("field", "height", "width"), ("ID", "ImageHeight", "ImageWidth"))
@@ -45,13 +48,16 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a label image from a PNG or TIFF file.
 
     Returns (H, W) uint16, or uint32 where an id does not fit; ids as in the file, 0 is background. Raises MaskError
-    naming the file when it is missing, broken, not grey, or not of unsigned integers.
+    naming the file when it is missing, broken, too large, of another kind, not grey, or not of unsigned integers.
     """
     path = Path(path)
     if not path.is_file():
         raise MaskError(f"{path}: no such mask file")
-    labels: np.ndarray | None
-    if path.name.lower().endswith((".tif", ".tiff")):
+    labels: np.ndarray | None = None
+    # By what is in the file, not by its name. OpenCV reads JPEG too, in which ids are not what they were.
+    with open(path, "rb") as file:
+        start = file.read(len(_PNG))
+    if start[:2] in (b"II", b"MM"):
         try:
             # Of an OME-TIFF that names further files those are not opened.
             with tifffile.TiffFile(path, _multifile=False) as tiff:
@@ -63,8 +69,12 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
         except Exception as error:
             # tifffile raises whatever the broken bytes lead it into; the file's name is what a user needs.
             raise MaskError(f"{path}: not readable as a TIFF mask: {error}") from error
-    else:
-        labels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
+    elif start == _PNG:
+        try:
+            labels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error as error:
+            # Of a header that claims more pixels than OpenCV reads, which are as many as hpaloc does.
+            raise MaskError(f"{path}: not readable as a mask image: {error.err}") from error
     if labels is None:
         raise MaskError(f"{path}: not readable as a mask image")
     if labels.ndim != 2:
@@ -173,7 +183,8 @@ def _rows_of(path: Path, fields: list[str]) -> Iterable[pd.DataFrame]:
         key = next((form[0] for form in _TABLE_FORMS if form[0] in names), None)
         if key is None:
             raise MaskError(f"{path}: a table of masks has a column `field` or `ID`, found {', '.join(names)}")
-        yield pq.read_table(path, filters=[(key, "in", fields)]).to_pandas()
+        # Ids may be numbers in such a table.
+        yield pq.read_table(path, filters=pc.field(key).cast(pa.string()).isin(fields)).to_pandas()
     else:
         # A table of the whole competition is larger than memory should be asked for; only this shard's rows are kept.
         # All as text: the id 007 and the mask 02 are no numbers, and the id NA is not missing.
@@ -215,7 +226,7 @@ def read_rle_table(
         raise
     except FileNotFoundError:
         raise MaskError(f"{path}: no such table of masks") from None
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, pa.ArrowException) as error:
         raise MaskError(f"{path}: {error}") from error
     return found | broken
 

@@ -1,5 +1,7 @@
 """Mask files, shared ids and mask tables."""
 
+import zlib
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -40,7 +42,8 @@ def test_masks_of_other_people_are_read(tmp_path):
     labels = blocks(3, 4)
     cv2.imwrite(str(tmp_path / "x.png"), labels.astype(np.uint8))
     tifffile.imwrite(tmp_path / "x.tiff", labels.astype(np.int64))
-    for name in ("x.png", "x.tiff"):
+    (tmp_path / "named.png").write_bytes((tmp_path / "x.tiff").read_bytes())
+    for name in ("x.png", "x.tiff", "named.png"):
         np.testing.assert_array_equal(masks.read_mask(tmp_path / name), labels)
         assert masks.read_mask(tmp_path / name).dtype == np.uint16
 
@@ -52,7 +55,15 @@ def test_bad_mask_files_are_named(tmp_path):
     cv2.imwrite(str(tmp_path / "colour.png"), np.zeros((4, 4, 3), np.uint8))
     tifffile.imwrite(tmp_path / "float.tif", np.zeros((4, 4), np.float32))
     tifffile.imwrite(tmp_path / "negative.tif", np.full((4, 4), -1, np.int16))
+    # A header that claims 40,000 x 40,000 px, which OpenCV refuses by an error of its own.
+    width = height = (40_000).to_bytes(4, "big")
+    good = cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes()
+    header = b"IHDR" + width + height + good[24:29]
+    (tmp_path / "huge.png").write_bytes(good[:12] + header + zlib.crc32(header).to_bytes(4, "big") + good[33:])
+    # A JPEG gives back other ids than were written.
+    cv2.imwrite(str(tmp_path / "lossy.jpg"), blocks(15, 16).astype(np.uint8))
     names = ("broken.png", "broken.tif", "empty.png", "colour.png", "float.tif", "negative.tif", "absent.png")
+    names = (*names, "huge.png", "lossy.jpg")
     for name in names:
         with pytest.raises(masks.MaskError, match=name):
             masks.read_mask(tmp_path / name)
@@ -122,6 +133,16 @@ def test_rle_tables(tmp_path, form):
     assert set(found) == {"a", "7"}
     for field, (height, width, coded) in found.items():
         np.testing.assert_array_equal(masks.draw(coded, height, width), images[field])
+
+
+def test_ids_of_a_parquet_table_may_be_numbers(tmp_path):
+    path = tmp_path / "cells.parquet"
+    row = {"ImageHeight": 1, "ImageWidth": 2, "EncodedMask": rle.to_kaggle("02")}
+    pd.DataFrame([row | {"ID": field} for field in (7, 8)]).to_parquet(path)
+    assert masks.read_rle_table(path, ["7", "007"]) == {"7": (1, 2, {1: "02"})}
+    pd.DataFrame([row | {"ID": [7]}]).to_parquet(path)
+    with pytest.raises(masks.MaskError, match=r"cells\.parquet: "):
+        masks.read_rle_table(path, ["7"])
 
 
 def test_a_bad_rle_table_names_file_and_field(tmp_path):

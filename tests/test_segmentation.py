@@ -303,6 +303,26 @@ def test_given_masks_are_taken_over(field):
         segment_field(field.images, 0.16, {"backend": "masks"})
 
 
+def test_a_binary_mask_is_told_from_ids(field):
+    def given(cells, nuclei=None):
+        return segment_field(field.images, 0.16, {"backend": "masks"}, given=Given(cells, nuclei))
+
+    with pytest.raises(ValueError, match="the cell mask has one id in"):
+        given((field.nuclei > 0).astype(np.uint8))
+    with pytest.raises(ValueError, match="the nucleus mask has one id in"):
+        given(field.cells, (field.nuclei > 0).astype(np.uint8) * 255)
+    # Three nuclei of one cell that share its id, and two cells without any background, are what they seem.
+    alone = np.zeros_like(field.cells)
+    alone[50:450, 50:600] = 1
+    three = np.zeros_like(alone)
+    three[100:150, 100:500:150] = 1
+    np.testing.assert_array_equal(given(alone, three)[0], three)
+    halves = np.ones_like(alone)
+    halves[200:300] = 2
+    halves[400:] = 2
+    np.testing.assert_array_equal(given(halves, three)[1], halves)
+
+
 def test_masks_come_from_images_or_tables(field, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), field.cells)
     height, width = field.cells.shape

@@ -12,7 +12,7 @@ import numpy as np
 from hpaloc.masks import MaskError, draw, read_mask, share_ids
 from hpaloc.segmentation import watershed
 
-# One cell may lie in two pieces, cut by a neighbour or the edge of the field.
+# One cell may lie in two pieces, cut by a neighbour or the edge of the field, and a nucleus reach into a second cell.
 _PIECES = 2
 
 _TABLES = (".csv", ".parquet")
@@ -61,6 +61,10 @@ def read_given(
     return Given(one(cell_mask), one(nucleus_mask) if nucleus_mask else None)
 
 
+def _has_one_id(mask: np.ndarray) -> bool:
+    return np.count_nonzero(fastremap.unique(mask)) == 1
+
+
 def segment(
     blue: np.ndarray,
     pixel_size: float,
@@ -78,13 +82,21 @@ def segment(
     for name, mask in (("cell", given.cells), ("nucleus", given.nuclei)):
         if mask is not None and mask.shape != blue.shape:
             raise ValueError(f"the {name} mask is {mask.shape}, the field {blue.shape}")
-    if given.cells.any() and fastremap.unique(given.cells).size <= 2:
+    if _has_one_id(given.cells):
         pieces = int(cc3d.connected_components(given.cells, connectivity=8).max())
         if pieces > _PIECES:
             raise ValueError(
                 f"the cell mask has one id in {pieces} pieces: a binary mask, where each cell needs its own id"
             )
     nuclei = given.nuclei
+    # Several nuclei of one cell may share an id; those of several cells may not, or all but one cell would lose theirs.
+    if nuclei is not None and _has_one_id(nuclei):
+        cells = fastremap.unique(given.cells[nuclei != 0])
+        if np.count_nonzero(cells) > _PIECES:
+            raise ValueError(
+                f"the nucleus mask has one id in {np.count_nonzero(cells)} cells: a binary mask, where each nucleus "
+                "needs its own id"
+            )
     if nuclei is None:
         nuclei = watershed.find_nuclei(blue, pixel_size, settings, chunk_above=chunk_above)
     return share_ids(nuclei, given.cells)
