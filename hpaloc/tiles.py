@@ -258,7 +258,10 @@ def tile_field(
     kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     peaks = {colour: cv2.blur(image, (3, 3)) for colour, image in images.items()}
     red = images["red"].astype(np.float32)
-    fine = cv2.blur(red, (_odd(_FINE_UM / pixel_size),) * 2) - cv2.blur(red, (_odd(_COARSE_UM / pixel_size),) * 2)
+    fine_side, coarse_side = _odd(_FINE_UM / pixel_size), _odd(_COARSE_UM / pixel_size)
+    fine = cv2.blur(red, (fine_side, fine_side)) - cv2.blur(red, (coarse_side, coarse_side))
+    # Above 0.2 µm a pixel the two filters are one, and their difference says nothing of the focus.
+    focus_known = fine_side < coarse_side
 
     rows: list[dict[str, Any]] = []
     lit: list[float] = []
@@ -326,7 +329,7 @@ def tile_field(
                 row[f"{colour}_nucleus_mean"], row[f"{colour}_cytoplasm_mean"]
             )
         row["saturation"] = max(row[f"{colour}_saturated"] for colour in images)
-        row["focus"] = float(fine[box][mask].std(dtype=np.float64))
+        row["focus"] = float(fine[box][mask].std(dtype=np.float64)) if focus_known else math.nan
         rows.append(row)
         lit.append(_own_peak(peaks["green"], cells, id, (y0, x0, y1, x1), reach))
 

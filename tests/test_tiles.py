@@ -305,6 +305,15 @@ def test_a_black_red_channel_leaves_the_focus_unknown():
     assert np.isnan([row["focus"] for row in of_field(images, cells, nuclei).cells]).all()
 
 
+@pytest.mark.parametrize(("pixel_size", "known"), [(0.05, True), (0.2, True), (0.21, False), (0.325, False)])
+def test_focus_is_unknown_where_pixels_are_too_coarse_to_tell(pixel_size, known):
+    images, cells, nuclei = make_field(15)
+    rows = tiles.tile_field("f", images, cells, nuclei, pixel_size, size=48).cells
+    assert len(rows) == 4
+    for row in rows:
+        assert row["focus"] > 0.01 if known else np.isnan(row["focus"])
+
+
 def test_saturation_of_12_bits_in_16_is_told_at_4095():
     images, cells, nuclei = make_field(13, dtype=np.uint16)
     images = {colour: image // 16 for colour, image in images.items()}
