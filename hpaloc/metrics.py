@@ -5,6 +5,7 @@ are matched to true cells by the overlap of their masks. *Inherited*: every cell
 label. docs/evaluation.md defines each score.
 """
 
+import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -385,7 +386,7 @@ def score_cells(
     independently (antibody or field). accuracy, balanced_accuracy and ece are over rows with exactly one true
     label, the class called being the most likely one; macro_ap and macro_auc are means over classes that occur,
     each class against the rest, over all rows. ci95 holds a percentile interval per score from ``replicates``
-    resamplings of whole groups, or None where there are fewer than two groups; where all groups are alike and
+    resamplings of whole groups, or None where fewer than two groups have such rows; where all groups are alike and
     resampling shows no spread, accuracy gets the Wilson interval for as many trials as groups. Undefined scores
     are None. Raises ValueError for arrays of other shapes and for a probability that is not finite.
     """
@@ -472,6 +473,9 @@ def _intervals(
             "balanced_accuracy": _nanmean_rows(right_by_class / by_class),
             "ece": gap.sum(axis=1) / n,
         }
+    if len(np.unique(group[one])) < 2:
+        # The scores of cells with one label stand on a single group, and resampling it shows nothing.
+        replicated = {}
     ap, auc = np.full((replicates, N_CLASSES), np.nan), np.full((replicates, N_CLASSES), np.nan)
     for index in np.flatnonzero(labels.any(axis=0)):
         ap[:, index], auc[:, index] = _replicated_ranking(p[:, index], labels[:, index], group, weights)
@@ -500,7 +504,8 @@ def _replicated_ranking(
     """Return average precision and ROC area of one class in every replicate, two (replicates,) arrays."""
     distinct, level = np.unique(score, return_inverse=True)
     if len(distinct) > _LEVELS:
-        level = np.argsort(np.argsort(score, kind="stable"), kind="stable") * _LEVELS // len(score)
+        # By the rank of the first of equal scores: cells that tie share a level, whatever the order of rows.
+        level = np.searchsorted(np.sort(score), score) * _LEVELS // len(score)
     n_levels = min(len(distinct), _LEVELS)
     right = _sums(weights, group, level, n_levels, positive)[:, ::-1]
     every = _sums(weights, group, level, n_levels)[:, ::-1]
@@ -898,27 +903,34 @@ def class_sorted_split(classes: np.ndarray, fraction: float = 0.075) -> np.ndarr
 def read_cell_truth(path: Path) -> pd.DataFrame:
     """Read a table of true cells, CSV with ID, cell, Label (indices joined by ``|``).
 
-    Returns field str, cell int64, labels (normalised label string). Raises ValueError naming file and row of a
-    missing column, an unknown label, a cell that is no positive integer or stands twice.
+    Returns field str, cell int64, labels (normalised label string). Raises ValueError naming the file, and the line of
+    a row of another length than the header, an unknown label, a cell that is no positive integer of 32 bits or stands
+    twice.
     """
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    missing = [column for column in ("ID", "cell", "Label") if column not in table]
-    if missing:
-        raise ValueError(f"{path}: has no column {missing[0]}")
-    rows = []
-    for line, (name, cell, text) in enumerate(zip(table["ID"], table["cell"], table["Label"], strict=True), start=2):
-        if not (cell.isascii() and cell.isdigit() and int(cell) > 0):
-            raise ValueError(f"{path}, line {line}: cell {cell!r} is no positive integer")
-        try:
-            rows.append((name, int(cell), format_labels(parse_labels(text))))
-        except ValueError as error:
-            raise ValueError(f"{path}, line {line}: {error}") from error
-    truth = pd.DataFrame(rows, columns=["field", "cell", "labels"]).astype({"cell": np.int64})
-    twice = np.flatnonzero(truth.duplicated(["field", "cell"]))
-    if len(twice):
-        name, cell = truth[["field", "cell"]].iloc[twice[0]]
-        raise ValueError(f"{path}, line {twice[0] + 2}: cell {cell} of field {name} stands twice")
-    return truth
+    rows: dict[tuple[str, int], str] = {}
+    line = 1
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            missing = [column for column in ("ID", "cell", "Label") if column not in (reader.fieldnames or ())]
+            if missing:
+                raise ValueError(f"has no column {missing[0]}")
+            for row in reader:
+                line = reader.line_num
+                if None in row or None in row.values():
+                    raise ValueError(f"does not have {len(reader.fieldnames or ())} columns as the header has")
+                name, cell = row["ID"], row["cell"]
+                if not (cell.isascii() and cell.isdigit() and 0 < int(cell) < 1 << 32):
+                    raise ValueError(f"cell {cell!r} is no positive integer of 32 bits")
+                if (name, int(cell)) in rows:
+                    raise ValueError(f"cell {cell} of field {name} stands twice")
+                rows[name, int(cell)] = format_labels(parse_labels(row["Label"]))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is no UTF-8 text (byte {error.start})") from None
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path}, line {line}: {error}") from None
+    truth = pd.DataFrame([(*key, labels) for key, labels in rows.items()], columns=["field", "cell", "labels"])
+    return truth.astype({"cell": np.int64})
 
 
 def read_controls(configs: Mapping[str, Path | str], model: Path | str | None = None) -> dict[str, dict[str, Any]]:
@@ -1011,7 +1023,11 @@ def _read_truth(
     truth = pd.concat([read_cell_truth(path) for path in files.truth_cells], ignore_index=True)
     elsewhere = ~truth["field"].isin(fields["field"])
     if elsewhere.any():
-        log.info("%d true cells are of fields that are not in this collection", int(elsewhere.sum()))
+        where = f"not in this collection, such as {truth['field'][elsewhere].iloc[0]}"
+        if elsewhere.all():
+            log.warning("all %d true cells are of fields that are %s; nothing can be scored", len(truth), where)
+        else:
+            log.info("%d true cells are of fields that are %s", int(elsewhere.sum()), where)
         truth = truth[~elsewhere].reset_index(drop=True)
     here = fields[fields["field"].isin(truth["field"])]
     predicted = {

@@ -398,6 +398,28 @@ def test_score_levels_of_many_cells_hardly_move_a_replicate() -> None:
     assert auc[0] == pytest.approx(roc_auc_score(single == 2, p[:, 2]), abs=1e-4)
 
 
+@pytest.mark.parametrize("ascending", [True, False])
+def test_scores_that_tie_share_a_level_whatever_the_order_of_rows(ascending: bool) -> None:
+    # Half of the cells at 0, as where a network is sure; rows come sorted by truth, as they do field by field.
+    generator = np.random.default_rng(0)
+    positive = np.sort(generator.random(6000) < 0.4)[:: 1 if ascending else -1]
+    score = np.where(generator.random(6000) < 0.5, 0.0, generator.random(6000) * 0.5 + 0.3 * positive)
+    assert len(np.unique(score)) > metrics._LEVELS
+    ap, auc = metrics._replicated_ranking(score, positive, np.zeros(6000, int), np.ones((1, 1)))
+    assert ap[0] == pytest.approx(average_precision_score(positive, score), abs=2e-3)
+    assert auc[0] == pytest.approx(roc_auc_score(positive, score), abs=2e-3)
+
+
+def test_one_group_of_cells_with_one_label_has_no_interval() -> None:
+    p = np.full((4, N_CLASSES), 0.01)
+    p[:, 3] = 0.5
+    p[2:, 4] = 0.4
+    labels = label_matrix([(3,), (3,), (3, 4), (3, 4)])
+    intervals = metrics.score_cells(p, labels, np.array(["a", "a", "b", "b"]))["ci95"]
+    assert intervals["accuracy"] is intervals["balanced_accuracy"] is intervals["ece"] is None
+    assert intervals["macro_ap"] == [1, 1]
+
+
 def test_intervals_resample_groups_and_not_cells() -> None:
     generator = np.random.default_rng(8)
     n_groups, size = 40, 50
@@ -485,7 +507,7 @@ def test_evaluation_with_truth_per_cell() -> None:
     assert set(scores) == {"n_fields", "n_cells", "cells", "fields", "proteins", "map60", "segmentation"}
     assert set(scores["cells"]) == {*metrics.CELL_SCORES, "ci95"}
     assert set(scores["fields"]) == set(scores["proteins"]) == {"accuracy", "macro_ap"}
-    assert scores["n_fields"], scores["n_cells"] == (8, len(cells))
+    assert (scores["n_fields"], scores["n_cells"]) == (8, len(cells))
     json.dumps(scores, allow_nan=False)
     # True cells of the rejected field count as missed.
     assert scores["map60"] == metrics.map60(metrics.detections(cells), truth, matches.pairs)
@@ -593,12 +615,34 @@ def test_evaluate_writes_the_folder(tmp_path: Path) -> None:
         ("ID,cell,Label\nf,0,3\n", "line 2: cell '0' is no positive integer"),
         ("ID,cell,Label\nf,1,3\nf,2,30\n", "line 3: unknown label '30'"),
         ("ID,cell,Label\nf,1,3\nf,1,4\n", "line 3: cell 1 of field f stands twice"),
+        ("ID,cell,Label\n\nf,1,3\n\nf,2,30\n", "line 5: unknown label '30'"),
+        ("ID,cell,Label\nf,1,3,4\n", "line 2: does not have 3 columns"),
+        ("ID,cell,Label\nf,1\n", "line 2: does not have 3 columns"),
+        ("ID,cell,Label\nf,99999999999999999999,3\n", "line 2: cell '9{20}' is no positive integer"),
+        ("", "has no column ID"),
+        ("ID,cell,Label\nf\xe9,1,3\n", r"is no UTF-8 text \(byte 15\)"),
     ],
 )
 def test_a_bad_table_of_true_cells_names_file_and_line(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "cells.csv").write_text(text)
+    (tmp_path / "cells.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=f"cells.csv.*{message}"):
         metrics.read_cell_truth(tmp_path / "cells.csv")
+
+
+def test_a_table_of_true_cells_may_have_other_columns_and_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "cells.csv").write_text('\ufeff,ID,cell,who,Label\r\n0,NA,7,"a, b",5|0|5\r\n', newline="")
+    found = metrics.read_cell_truth(tmp_path / "cells.csv")
+    assert found.to_dict("records") == [{"field": "NA", "cell": 7, "labels": "0|5"}]
+    assert found["cell"].dtype == np.int64
+
+
+def test_truth_of_other_fields_alone_is_warned_of(tmp_path: Path, caplog) -> None:
+    (tmp_path / "cells.csv").write_text("ID,cell,Label\nf-1,1,3\nf-1,2,3\n")
+    files = metrics.Collection(tmp_path, tmp_path, [tmp_path / "cells.csv"], str(tmp_path / "{id}.png"))
+    fields = pd.DataFrame({"field": ["f_1"], "shard": "000", "status": "ok"})
+    truth, matches = metrics._read_truth(files, fields, threads=1)
+    assert len(truth) == len(matches.truth) == 0
+    assert "all 2 true cells are of fields that are not in this collection, such as f-1" in caplog.text
 
 
 def example_table(n_groups: int = 12) -> pd.DataFrame:
