@@ -247,6 +247,21 @@ def test_nothing_is_unpickled_before_its_digest_is_checked(settings, tmp_path, c
     assert "unpickling" not in caplog.text
 
 
+def test_digests_are_taken_once_a_process_and_not_for_every_field(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch", reason="torch is not installed; `make test-hpacellseg` installs it")
+    pytest.importorskip("hpacellseg.cellsegmentator", reason="hpacellseg is not installed; `make test-hpacellseg`")
+    from hpaloc.segmentation import hpacellseg
+
+    paths = {network: str(tmp_path / f"{network}.pth") for network in ("nuclei", "cells")}
+    for path in paths.values():
+        torch.save(torch.nn.Identity(), path)
+    check, checked = weights.check, []
+    monkeypatch.setattr(weights, "check", lambda path: checked.append(path.name) or check(path))
+    first, second = (hpacellseg.load({"device": "cpu", "weights": paths}) for _ in range(2))
+    assert first is second
+    assert checked == ["nuclei.pth", "cells.pth"]
+
+
 def test_the_log_says_that_the_digest_came_before_the_unpickling(settings, tmp_path, caplog):
     import torch
 

@@ -55,23 +55,23 @@ def choose_device(wanted: str) -> str:
 def load(settings: Mapping[str, Any]) -> Any:
     """Return hpacellseg's CellSegmentator with both networks loaded, in evaluation mode, on the device asked for.
 
-    settings: section `segmentation` (weights, device, scale). Loaded once a process. Raises WeightsError, DeviceError.
+    settings: section `segmentation` (weights, device, scale). Checked and loaded once a process, not for every field.
+    Raises WeightsError, DeviceError.
     """
-    files = weights.ready(settings)
-    return _loaded(
-        str(files["nuclei"]), str(files["cells"]), settings.get("device", "auto"), settings.get("scale", 0.25)
-    )
+    named = settings.get("weights") or {}
+    return _loaded(named.get("nuclei"), named.get("cells"), settings.get("device", "auto"), settings.get("scale", 0.25))
 
 
 @lru_cache(maxsize=1)
-def _loaded(nuclei: str, cells: str, wanted: str, scale: float) -> Any:
+def _loaded(nuclei: str | None, cells: str | None, wanted: str, scale: float) -> Any:
     import torch
     from hpacellseg.cellsegmentator import CellSegmentator
 
+    files = weights.ready({"weights": {"nuclei": nuclei, "cells": cells}})
     device = choose_device(wanted)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     networks = []
-    for path in (nuclei, cells):
+    for path in (files["nuclei"], files["cells"]):
         log.info("unpickling %s (digest checked)", path)
         # Whole modules are pickled in these files; weights.ready has compared their digests before this line.
         network = torch.load(path, map_location="cpu", weights_only=False)
