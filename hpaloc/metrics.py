@@ -689,7 +689,7 @@ def evaluate_collection(
         confusion=pd.DataFrame(confusion, index=list(NAMES), columns=list(NAMES)),
         reliability=reliability(scored_p[one], single[one]),
         pooled=pd.concat([table for table in pooled if len(table)] or pooled[:1])[["level", *POOLED_COLUMNS]],
-        scores=_score_table(metrics, int(one.sum()), pooled_scores),
+        scores=_score_table(metrics, int(one.sum()), len(scored), pooled_scores),
         cells=scored,
     )
 
@@ -793,12 +793,14 @@ def _per_class(
     return table
 
 
-def _score_table(metrics: Mapping[str, Any], n_single: int, pooled: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def _score_table(
+    metrics: Mapping[str, Any], n_single: int, n_scored: int, pooled: Mapping[str, Mapping[str, Any]]
+) -> pd.DataFrame:
     """List every score of a collection in one row each: level, score, value, low, high, n."""
-    rows = []
+    rows: list[tuple[str, str, float | None, float | None, float | None, int | None]] = []
     for name in CELL_SCORES:
         low, high = metrics["cells"]["ci95"][name] or (None, None)
-        rows.append(("cell", name, metrics["cells"][name], low, high, n_single if "macro" not in name else None))
+        rows.append(("cell", name, metrics["cells"][name], low, high, n_scored if "macro" in name else n_single))
     for level, scores in pooled.items():
         for name in ("accuracy", "macro_ap"):
             low, high = scores["ci95"][name] or (None, None)

@@ -532,6 +532,7 @@ def test_evaluation_with_truth_per_cell() -> None:
     ]
     assert scores["fields"]["accuracy"] == pytest.approx(sum(right) / 5)
     n = result.scores.set_index(["level", "score"])["n"]
+    assert n["cell", "accuracy"] == len(single) < n["cell", "macro_ap"] == len(result.cells)
     assert n["field", "accuracy"] == 5
     assert n["field", "macro_ap"] == 7
     assert n["protein", "accuracy"] == 2
