@@ -149,7 +149,8 @@ def _read(paths: Iterable[str | os.PathLike[str]], key: str, schema: pa.Schema) 
         part = pq.read_table(path)
         if key not in part.column_names:
             raise TableError(f"{os.fspath(path)}: lacks the column {key}")
-        frame = part.to_pandas()
+        # Beside a null pandas would make floats of them, which do not hold the 64 bits of a hash.
+        frame = part.to_pandas(types_mapper={pa.uint64(): pd.UInt64Dtype()}.get)
         parts.append(frame.assign(shard=np.int32(shard), row=np.arange(len(frame), dtype=np.int32)))
     if not parts:
         return schema.empty_table().to_pandas().assign(shard=np.int32(0), row=np.int32(0))

@@ -196,6 +196,25 @@ def test_groups_join_antibodies_and_duplicates():
     assert curation.group_fields(alone, ["antibody"])[1]["group_by"] == ["field"]
 
 
+def test_a_rejected_field_changes_no_near_duplicate(tmp_path):
+    # Beyond 53 bits a float has no room: these differ in 21 bits, of which 10 are the last of the first hash.
+    hashes = random_hashes(2)
+    hashes[1] = hashes[0]
+    hashes[1, 0] = flip(int(hashes[0, 0]), *range(10))
+    hashes[1, 1] = flip(int(hashes[0, 1]), *range(40, 51))
+    names = [f"hash_{colour}" for colour in ("red", "blue", "yellow")]
+    rows = [
+        {"field": field} | dict(zip(names, map(int, of_field), strict=True))
+        for field, of_field in zip("ab", hashes, strict=True)
+    ]
+    found = []
+    for name, some in (("whole", rows), ("rejected", [*rows, {"field": "c"}])):
+        table = tables.to_table([dict.fromkeys(tables.FIELDS.names) | row for row in some], tables.FIELDS)
+        tables.write_table(tmp_path / name, table)
+        found.append(curation.group_fields(tables.read_fields([tmp_path / name]), ["duplicates"])[1]["duplicate_pairs"])
+    assert found == [0, 0]
+
+
 def tables_of(n_fields=40, cells_per_field=6, seed=0, classes=(0, 7, 14, 16, 18)):
     """Cells and fields that pass every filter; two fields an antibody, one class an antibody."""
     rng = np.random.default_rng(seed)

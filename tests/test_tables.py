@@ -69,6 +69,18 @@ def test_reading_shards_without_cells_gives_an_empty_table(tmp_path):
     assert len(tables.read_cells([])) == 0
 
 
+def test_hashes_beside_a_rejected_field_keep_every_bit(tmp_path):
+    top = 2**63 - 1
+    for shard, rows in enumerate(
+        ([{"field": "a", "hash_red": top - 1}], [{"field": "b", "hash_red": top}, {"field": "c"}])
+    ):
+        rows = [dict.fromkeys(tables.FIELDS.names) | row for row in rows]
+        tables.write_table(tmp_path / f"{shard}.parquet", tables.to_table(rows, tables.FIELDS))
+    hashes = tables.read_fields([tmp_path / "0.parquet", tmp_path / "1.parquet"])["hash_red"]
+    assert hashes.isna().tolist() == [False, False, True]
+    assert [int(value) for value in hashes[:2]] == [top - 1, top]
+
+
 def test_a_file_that_is_no_table_of_cells_is_named(tmp_path):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "other.parquet")
     with pytest.raises(tables.TableError, match=r"other\.parquet: lacks the column cell"):
