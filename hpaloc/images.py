@@ -40,6 +40,9 @@ _PHOTOMETRIC = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB, tifff
 # JPEG's chroma compression leaks a little of the informative channel into the others: a channel with less than
 # this share of the strongest one's energy is leakage.
 _LEAK = 0.25
+# In a JPEG whose brightest of 255 levels is no higher than this, rounding and quantisation leak as much as there is:
+# a field without staining. Its tint is that of its strongest channel.
+_DARK = 16
 
 
 class ImageError(ValueError):
@@ -160,8 +163,11 @@ def _grey(image: np.ndarray, colour: str, name: str) -> np.ndarray:
     energy = np.square(image.reshape(-1, 3), dtype=np.float32).sum(axis=0, dtype=np.float64)
     strong = energy > _LEAK * energy.max()
     found = tuple(int(channel) for channel in np.flatnonzero(strong))
+    tints = {channels: tint for tint, channels in _TINT.items()}
+    dark = image.dtype == np.uint8 and image.max() <= _DARK
+    if dark and found not in tints and energy.argmax() in _TINT[colour]:
+        found = _TINT[colour]
     if found != _TINT[colour]:
-        tints = {channels: tint for tint, channels in _TINT.items()}
         seen = f"is tinted {tints[found]}" if found in tints else "is an RGB image of several colours"
         raise ImageError(f"{name}: {seen}, but was given as the {colour} channel")
     return np.ascontiguousarray(image[..., found].max(axis=2))

@@ -89,6 +89,26 @@ def test_tinted_rgb_is_recognised_and_a_wrong_tint_refused(tmp_path, grey, colou
             read_channel(path, other)
 
 
+@pytest.mark.parametrize(("colour", "channels"), [("red", [0]), ("green", [1]), ("blue", [2]), ("yellow", [0, 1])])
+@pytest.mark.parametrize("quality", [50, 75, 90, 95])
+def test_a_tinted_jpeg_without_staining_is_read(tmp_path, colour, channels, quality):
+    path, rng = tmp_path / "dark.jpg", np.random.default_rng(1)
+    for noise in (0.5, 1, 1.5, 2, 3):
+        dark = np.abs(rng.normal(0, noise, (128, 160))).astype(np.uint8)
+        Image.fromarray(tinted(dark, channels)).save(path, quality=quality, subsampling=0 if quality > 90 else 2)
+        assert read_channel(path, colour).max() <= dark.max() + 4
+
+
+def test_a_dark_image_of_another_tint_or_of_several_colours_is_refused(tmp_path):
+    dark = np.random.default_rng(1).integers(0, 6, (48, 80), np.uint8)
+    Image.fromarray(tinted(dark, [1])).save(tmp_path / "dark.png")
+    with pytest.raises(ImageError, match="is tinted green, but was given as the red channel"):
+        read_channel(tmp_path / "dark.png", "red")
+    Image.fromarray(np.dstack([dark, dark[::-1] + 1, dark[:, ::-1]])).save(tmp_path / "several.png")
+    with pytest.raises(ImageError, match="is an RGB image of several colours"):
+        read_channel(tmp_path / "several.png", "red")
+
+
 def test_public_tinted_jpeg_of_the_human_protein_atlas():
     folder = DATA / "hpa-public-jpg"
     if not folder.is_dir():
