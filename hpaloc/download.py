@@ -124,10 +124,19 @@ def _total(response: urllib3.BaseHTTPResponse, start: int) -> int | None:
     return start + int(length) if length.isdigit() and "Content-Encoding" not in response.headers else None
 
 
+def _read_marks(path: Path) -> dict[str, str]:
+    """Read by what a part is known; nothing where a killed job or a full disk left no whole file."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _attempt(pool: urllib3.PoolManager, url: str, part: Path, pace: Pace) -> None:
     """Fetch ``url`` into ``part``, going on where an earlier attempt stopped."""
     marks = part.with_name(f"{part.name}.json")
-    known = json.loads(marks.read_text()) if part.is_file() and marks.is_file() else {}
+    known = _read_marks(marks) if part.is_file() else {}
     start = part.stat().st_size if known.get("url") == url and known.get("validator") else 0
     headers = {"User-Agent": "hpaloc", "Accept-Encoding": "identity"}
     if start:
@@ -151,6 +160,9 @@ def _attempt(pool: urllib3.PoolManager, url: str, part: Path, pace: Pace) -> Non
         etag = response.headers.get("ETag", "")
         # A weak mark does not promise equal bytes.
         validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+        if "Content-Encoding" in response.headers:
+            # Of what is unpacked on the way the server cannot send the rest.
+            validator = None
         marks.write_text(json.dumps({"url": url, "validator": validator}))
         with open(part, "ab" if start else "wb") as file:
             for chunk in response.stream(_CHUNK):

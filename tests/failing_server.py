@@ -40,7 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
             if start >= len(content):
                 return self._answer(416, b"", {})
-        headers = {"ETag": state.etag} if state.etag else {}
+        headers = state.headers | ({"ETag": state.etag} if state.etag else {})
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         body = content[start:]
@@ -78,7 +78,7 @@ def failing_server(files: dict[str, bytes]) -> Iterator[Any]:
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     server.files, server.tricks, server.requests = files, defaultdict(list), []
-    server.etag, server.ranges, server.retry_after = ETAG, True, None
+    server.etag, server.ranges, server.retry_after, server.headers = ETAG, True, None, {}
     server.closing = threading.Event()
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)

@@ -1,6 +1,7 @@
 """Downloading from a server on this machine that fails in the usual ways."""
 
 import csv
+import gzip
 import hashlib
 import itertools
 
@@ -114,6 +115,24 @@ def test_a_file_that_changed_meanwhile_starts_anew(get, server, png):
     server.etag = '"two"'
     server.files["/a.png"] = png[:100] + png[:-100:-1] + png[100:]
     assert get() == server.files["/a.png"]
+
+
+@pytest.mark.parametrize("marks", ["", '{"url": ', "[]", "\udcff"], ids=["empty", "half", "a list", "no text"])
+def test_a_broken_note_of_a_part_starts_it_anew(get, server, png, tmp_path, marks):
+    server.tricks["/a.png"] = ["cut short"] * 3
+    with pytest.raises(PassingError):
+        get()
+    (tmp_path / "out/.a.png.part.json").write_bytes(marks.encode(errors="surrogateescape"))
+    assert get() == png
+    assert "Range" not in server.requests[-1][1]
+
+
+def test_what_the_server_packs_is_not_gone_on_with_but_fetched_anew(get, server, png):
+    packed = gzip.compress(png)
+    server.files["/a.png"], server.headers = packed, {"Content-Encoding": "gzip"}
+    server.tricks["/a.png"] = ["cut short"]
+    assert get() == png
+    assert [request[1].get("Range") for request in server.requests] == [None, None]
 
 
 def test_a_server_without_ranges_sends_the_whole_again(get, server, png):
