@@ -12,6 +12,7 @@ import stat
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -106,7 +107,7 @@ def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0
         raise SheetError(f"sheet {name}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise SheetError(f"sheet {name}: is no UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text), restkey="", strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     try:
         columns = [column.strip() for column in reader.fieldnames or []]
     except csv.Error as error:
@@ -126,7 +127,8 @@ def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0
             here = f"sheet {name}, line {reader.line_num}"
             if not any(isinstance(value, str) and value.strip() for value in cells.values()):
                 continue
-            if "" in cells or None in cells.values():
+            # A column without a name, such as the index that pandas writes, is one that is left alone.
+            if None in cells or None in cells.values():
                 raise SheetError(f"{here}: does not have {len(columns)} columns as the header has")
             id = cells["ID"].strip()
             try:
@@ -228,6 +230,8 @@ def find_files(
     they will be rejected when it comes to reading them.
     """
     folders = Folders()
+    # A table of masks is the one file of all fields: its state is asked for once, since a digest reads the whole.
+    state_of = lru_cache(maxsize=64)(partial(_state, folders=folders, verify=verify))
     found: list[dict[str, tuple[str, str]]] = []
     missing: list[str] = []
     lacking: set[str] = set()
@@ -236,7 +240,7 @@ def find_files(
         for kind, candidates in patterns.items():
             for candidate in candidates:
                 path = candidate.format(id=row.id, colour=kind, **values)
-                state = _state(path, folders, verify)
+                state = state_of(path)
                 if state is not None:
                     files[kind] = (path, state)
                     break
@@ -350,7 +354,8 @@ def scan_collection(
     labelled = collection["labels"]
     rows = read_sheet(collection["sheet"].format(root=root), labelled, collection["pixel_size"])
     of_collection = Path(folder) / name
-    if name == config["train"]["collection"]:
+    pretraining = config["train"]["pretraining"]
+    if name in (config["train"]["collection"], pretraining and pretraining["collection"]):
         for row in rows:
             if row.split not in (None, "train", "validation"):
                 raise SheetError(
@@ -362,21 +367,11 @@ def scan_collection(
             into = simulated_folder(name, shard_name(shard_of(row.id, collection["shards"])))
             made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in COLOURS})
         return write_manifests(of_collection, rows, made, collection["shards"], config["seed"])
-    if "download" in collection:
-        urls = download_urls(collection["sheet"].format(root=root), rows, collection["download"]["url"])
-        fetched = []
-        for row, of_row in zip(rows, urls, strict=True):
-            into = downloaded_folder(name, shard_name(shard_of(row.id, collection["shards"])))
-            # What determines the file is its address; when it is fetched it shall have the ending that it has there.
-            fetched.append({colour: (f"{into}/{row.id}_{colour}{_ending(url)}", url) for colour, url in of_row.items()})
-        return write_manifests(of_collection, rows, fetched, collection["shards"])
     if "truth" in collection:
         check_pattern(collection["truth"]["masks"], f"{key}.truth.masks", ["root", "id"], ["id"])
         check_pattern(collection["truth"]["cells"], f"{key}.truth.cells", ["root"], [])
         _write_truth_manifest(name, config, rows, of_collection)
-    patterns: dict[str, Sequence[str]] = dict.fromkeys(COLOURS, collection["images"])
-    for pattern in collection["images"]:
-        check_pattern(pattern, f"{key}.images", ["root", "id", "colour"], ["id", "colour"])
+    masks: dict[str, Sequence[str]] = {}
     if config["segmentation"]["backend"] == "masks":
         for kind, of_kind in (("cell_mask", "cells"), ("nucleus_mask", "nuclei")):
             pattern = collection["masks"][of_kind]
@@ -384,7 +379,20 @@ def scan_collection(
                 # A table of run-length masks holds many fields in one file.
                 table = pattern.endswith((".csv", ".parquet"))
                 check_pattern(pattern, f"{key}.masks.{of_kind}", ["root", "id"], [] if table else ["id"])
-                patterns[kind] = [pattern]
+                masks[kind] = [pattern]
+    if "download" in collection:
+        urls = download_urls(collection["sheet"].format(root=root), rows, collection["download"]["url"])
+        # Masks made elsewhere are there already; what is fetched is not looked for.
+        fetched = find_files(rows, masks, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
+        for row, of_row, files_of_row in zip(rows, urls, fetched, strict=True):
+            into = downloaded_folder(name, shard_name(shard_of(row.id, collection["shards"])))
+            # What determines the file is its address; when it is fetched it shall have the ending that it has there.
+            for colour, url in of_row.items():
+                files_of_row[colour] = (f"{into}/{row.id}_{colour}{_ending(url)}", url)
+        return write_manifests(of_collection, rows, fetched, collection["shards"])
+    for pattern in collection["images"]:
+        check_pattern(pattern, f"{key}.images", ["root", "id", "colour"], ["id", "colour"])
+    patterns = dict.fromkeys(COLOURS, collection["images"]) | masks
     files = find_files(rows, patterns, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
     return write_manifests(of_collection, rows, files, collection["shards"])
 
@@ -393,7 +401,7 @@ def _write_truth_manifest(name: str, config: Mapping[str, Any], rows: Sequence[S
     """Check the truth per cell of a collection and write ``truth.csv``: the true mask of each field and its state."""
     collection = config["collections"][name]
     path = collection["truth"]["cells"].format(root=collection["root"])
-    known: dict[str, None] = {}
+    known: dict[str, set[int]] = {}
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -401,11 +409,16 @@ def _write_truth_manifest(name: str, config: Mapping[str, Any], rows: Sequence[S
             if lacking:
                 raise SheetError(f"truth {path}: has no column {min(lacking)}")
             for cells in reader:
+                cell = cells["cell"] or ""
                 try:
                     parse_labels(cells["Label"])
+                    if not (cell.isascii() and cell.isdigit() and int(cell) > 0):
+                        raise ValueError(f"cell {cell!r} is no positive integer")
+                    if int(cell) in known.setdefault(cells["ID"], set()):
+                        raise ValueError(f"cell {cell} stands twice")
                 except ValueError as error:
                     raise SheetError(f"truth {path}, line {reader.line_num} (ID {cells['ID']}): {error}") from None
-                known[cells["ID"]] = None
+                known[cells["ID"]].add(int(cell))
     except UnicodeDecodeError as error:
         raise SheetError(f"truth {path}: is no UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
     except csv.Error as error:
@@ -413,6 +426,8 @@ def _write_truth_manifest(name: str, config: Mapping[str, Any], rows: Sequence[S
     except FileNotFoundError:
         raise SheetError(f"config key collections.{name}.truth.cells: {path}: no such file") from None
     true_rows = [row for row in rows if row.id in known]
+    if not true_rows:
+        log.warning("truth %s: none of its fields stands in the sheet of collection %s", path, name)
     pattern = {"truth": [collection["truth"]["masks"]]}
     found = find_files(true_rows, pattern, {"root": collection["root"]}, name, config["verify"])
     text = io.StringIO()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hpaloc import sheet as sheet_room
 from hpaloc.config import complete
 from hpaloc.sheet import SheetError, download_urls, read_manifest, read_sheet, scan_collection, shard_of, shards_of
 
@@ -32,8 +33,15 @@ def test_a_sample_submission_is_a_sheet(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["﻿ID,Label\na,1\nb,2\n", "ID,Label\r\na,1\r\nb,2\r\n", "ID;Label\na;1\nb;2\n", "ID,Label\n\na,1\n,\nb,2\n\n"],
-    ids=["byte-order mark", "CRLF", "semicolons", "blank lines"],
+    [
+        "﻿ID,Label\na,1\nb,2\n",
+        "ID,Label\r\na,1\r\nb,2\r\n",
+        "ID;Label\na;1\nb;2\n",
+        "ID,Label\n\na,1\n,\nb,2\n\n",
+        ",ID,Label\n0,a,1\n1,b,2\n",
+        "ID,Label,,\na,1,,\nb,2,x,\n",
+    ],
+    ids=["byte-order mark", "CRLF", "semicolons", "blank lines", "the index of pandas", "commas at the end"],
 )
 def test_spreadsheet_habits_are_accepted(tmp_path, text):
     path = tmp_path / "s.csv"
@@ -55,6 +63,7 @@ def test_spreadsheet_habits_are_accepted(tmp_path, text):
         ("ID,Label\na/b,1\n", "cannot be a file name"),
         ("ID,Label\na\n", "s.csv, line 2: does not have 2 columns"),
         ("ID,Label\na,1,2\n", "s.csv, line 2: does not have 2 columns"),
+        (",ID,Label\n0,a,1,2\n", "s.csv, line 2: does not have 3 columns"),
         ("ID,Label,pixel_size\na,1,zero\n", "s.csv, line 2 (ID a): pixel_size 'zero' is no positive number"),
         ("ID,Label,pixel_size\na,1,-1\n", "pixel_size '-1' is no positive number"),
         ("ID,Label\n", "s.csv: holds no field"),
@@ -248,6 +257,33 @@ def test_truth_is_checked_and_its_masks_are_followed(project):
 
 
 @pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ("f00,1.0,3\n", r"cells\.csv, line 2 \(ID f00\): cell '1\.0' is no positive integer"),
+        ("f00,1,3\nf00,0,3\n", r"cells\.csv, line 3 \(ID f00\): cell '0' is no positive integer"),
+        ("f00,,3\n", r"cells\.csv, line 2 \(ID f00\): cell '' is no positive integer"),
+        ("f00,1,3\nf01,1,3\nf00,1,4\n", r"cells\.csv, line 4 \(ID f00\): cell 1 stands twice"),
+    ],
+)
+def test_a_true_cell_that_is_no_id_or_stands_twice_is_named_before_anything_runs(project, rows, sentence):
+    Path("cells.csv").write_text(f"ID,cell,Label\n{rows}")
+    project["collections"]["train"]["truth"] = {"cells": "cells.csv", "masks": "images/{id}_red.png"}
+    with pytest.raises(SheetError, match=sentence):
+        scan_collection("train", project)
+
+
+def test_a_truth_of_other_fields_is_warned_of(project, caplog):
+    Path("cells.csv").write_text("ID,cell,Label\nf00.png,1,3\n")
+    project["collections"]["train"]["truth"] = {"cells": "cells.csv", "masks": "images/{id}_red.png"}
+    scan_collection("train", project)
+    assert "truth cells.csv: none of its fields stands in the sheet of collection train" in caplog.text
+    Path("cells.csv").write_text("ID,cell,Label\nf00.png,1,3\nf00,1,3\n")
+    caplog.clear()
+    scan_collection("train", project)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
     ("content", "sentence"),
     [
         ("ID,cell,Label\nf\xfc,1,3\n".encode("latin-1"), r"truth cells\.csv: is no UTF-8 text \(byte 15\)"),
@@ -261,6 +297,46 @@ def test_a_truth_that_cannot_be_read_is_named(project, content, sentence):
     project["collections"]["train"]["truth"] = {"cells": "cells.csv", "masks": "images/{id}_mask.png"}
     with pytest.raises(SheetError, match=sentence):
         scan_collection("train", project)
+
+
+def test_the_split_of_a_first_training_is_checked_before_anything_runs(project):
+    project["collections"]["first"] = project["collections"]["train"] | {"sheet": "first.csv"}
+    Path("first.csv").write_text("ID,Label,split\nf00,1,test\n")
+    scan_collection("first", project)
+    project["train"]["pretraining"] = {"collection": "first"}
+    with pytest.raises(SheetError, match=r"first\.csv \(ID f00\): split 'test' is not train or validation"):
+        scan_collection("first", project)
+
+
+def test_a_downloaded_collection_has_its_truth_and_its_masks(project):
+    collection = project["collections"]["train"]
+    del collection["images"]
+    collection["download"] = {"url": "https://example.org/{id}_{colour}.jpg", "per_second": 1}
+    collection["truth"] = {"cells": "cells.csv", "masks": "images/{id}_red.png"}
+    collection["masks"] = {"cells": "images/{id}_green.png", "nuclei": None}
+    project["segmentation"]["backend"] = "masks"
+    Path("cells.csv").write_text("ID,cell,Label\nf00,1,3\n")
+    shards = scan_collection("train", project)
+    assert "truth.csv" in states()
+    rows = [row for shard in shards for row in read_manifest(f"results/sheet/train/{shard}.csv")]
+    assert {row.id: row.cell_mask for row in rows} == {f"f{i:02d}": f"images/f{i:02d}_green.png" for i in range(12)}
+    assert {row.urls["blue"] for row in rows} == {f"https://example.org/f{i:02d}_blue.jpg" for i in range(12)}
+    before = states()
+    Path("images/f05_green.png").write_bytes(b"another mask")
+    scan_collection("train", project)
+    assert changed(before) == {f"{shard_of('f05', 4):03d}.csv"}
+
+
+def test_a_table_of_masks_is_read_once_for_all_fields(project, monkeypatch):
+    read = []
+    monkeypatch.setattr(sheet_room, "digest", lambda path: read.append(path) or "digest")
+    project["verify"] = "content"
+    project["segmentation"]["backend"] = "masks"
+    project["collections"]["train"]["masks"] = {"cells": "masks.csv", "nuclei": None}
+    Path("masks.csv").touch()
+    scan_collection("train", project)
+    assert read.count("masks.csv") == 1
+    assert len(read) == 12 * len(COLOURS) + 1
 
 
 def test_a_column_named_colour_is_not_taken_for_that_of_the_channel(tmp_path):
