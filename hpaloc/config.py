@@ -155,7 +155,7 @@ def training_collections(config: Mapping[str, Any]) -> list[str]:
 
 
 def check_training(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a completed configuration names no usable training collection."""
+    """Raise ConfigError where a completed configuration names no usable training collection, or no file of weights."""
     collections = config["collections"]
     names = training_collections(config)
     if len(set(names)) < len(names):
@@ -171,6 +171,9 @@ def check_training(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"config key curation.labels: cells needs the truth of the collection {name!r}")
     if config["train"]["blends"] and not {"green", "blue"} <= set(config["train"]["channels"]):
         raise ConfigError("config key train.blends: blending needs green and blue, and train.channels lacks one")
+    weights = config["train"]["weights"]
+    if weights not in ("none", "imagenet") and not Path(weights).is_file():
+        raise ConfigError(f"config key train.weights: no such file: {weights}")
     if config["evaluation"]["controls"]:
         if config["curation"]["validation_fraction"] == 0:
             raise ConfigError(

@@ -210,7 +210,8 @@ def test_a_changed_training_key_reruns_no_segmentation(folder):
 
 def test_a_changed_limit_or_device_reruns_nothing(folder):
     text = (folder / "config.yaml").read_text()
-    text = text.replace("max_rejected_fraction: 0.5", "max_rejected_fraction: 0.6\ndask: {chunk_above: 9000}")
+    others = "\ndask: {chunk_above: 9000}\nsegmentation: {device: cpu}"
+    text = text.replace("max_rejected_fraction: 0.5", f"max_rejected_fraction: 0.6{others}")
     (folder / "other.yaml").write_text(text.replace("batch_size: 16", "batch_size: 16\n  gpu: none"))
     jobs, _ = planned(folder, config="other.yaml")
     assert not set(jobs) - {"record_run", "report_zip", "all"}

@@ -59,6 +59,17 @@ def test_a_first_training_and_controls_are_trained_beside_the_model(folder):
     assert "train.pretraining.collection: 'train' is the collection that trains at last" in text
 
 
+def test_the_file_that_a_training_starts_from_is_an_input_of_it(folder):
+    (folder / "start.h5").touch()
+    collections = config()["collections"] | {"first": {"sheet": "train.csv", "labels": True, "simulate": {}}}
+    train = {"weights": "start.h5"}
+    for settings, rule in ((train, "train"), (train | {"pretraining": {"collection": "first"}}, "pretrain")):
+        write_config(folder / "config.yaml", **config() | {"collections": collections, "train": settings})
+        plan = snakemake(folder, "--dry-run").stdout
+        inputs = dict(re.findall(r"^rule (\w+):\n    input: (.*)$", plan, re.MULTILINE))
+        assert [name for name, files in inputs.items() if "start.h5" in files.split(", ")] == [rule]
+
+
 def test_explore_needs_sheets_and_images_only(folder):
     jobs, _ = planned(folder, "explore")
     assert dict(jobs) == {"explore_data": 1, "explore": 1}
@@ -210,6 +221,9 @@ def mistakes():
     def training(changed):
         changed["train"] = {"collection": "other"}
 
+    def weights(changed):
+        changed["train"] = {"weights": "start.h5"}
+
     def model(changed):
         changed["model"] = {"path": "absent"}
 
@@ -231,6 +245,7 @@ def mistakes():
     yield collection, [], "config key predict.collections: 'tset' is not among the collections (test, train)"
     yield pattern, [], "config key collections.train.images: 'images/{id}.png' lacks the placeholder {colour}"
     yield training, [], "config key train.collection: 'other' is not among the collections (test, train)"
+    yield weights, [], "config key train.weights: no such file: start.h5"
     yield model, ["predict_only"], "config key model.path: absent is no folder of a trained model"
     yield (lambda changed: None), ["predict_only"], "config key model.path: predict_only needs the folder"
 

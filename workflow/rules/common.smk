@@ -83,14 +83,13 @@ TRAINING = config["train"]["collection"]
 PRETRAINING = None if config["model"]["path"] else config["train"]["pretraining"]
 CONTROLS = [] if config["model"]["path"] else config["evaluation"]["controls"]
 # What changes the weights of the network; where it runs does not.
-TRAIN_SETTINGS = {
-    key: value for key, value in config["train"].items() if key not in ("gpu", "pretraining", "blends")
-}
+TRAIN_SETTINGS = {key: value for key, value in config["train"].items() if key not in ("gpu", "pretraining", "blends")}
 FINAL_SETTINGS = {
     **TRAIN_SETTINGS,
     **({"weights": "results/pretraining/model/model.keras"} if PRETRAINING else {}),
 }
-CHANNELS = config["train"]["channels"]
+# The file that a training starts from, where it is named: another one of the same name is another training.
+WEIGHTS = [] if config["train"]["weights"] in ("none", "imagenet") else [config["train"]["weights"]]
 MODEL = config["model"]["path"] or "results/model"
 PREDICTED = config["predict"]["collections"]
 # A model is not scored on the cells it was trained on; history.csv and the model card have its validation scores.

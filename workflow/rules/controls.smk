@@ -55,7 +55,7 @@ use rule train as train_control with:
     input:
         examples="results/controls/{control}/examples.parquet",
         parts=expand("results/controls/{{control}}/{part}", part=["train", "validation"]),
-        start=(expand("results/pretraining/model/{name}", name=MODEL_FILES) if PRETRAINING else []),
+        start=(expand("results/pretraining/model/{name}", name=MODEL_FILES) if PRETRAINING else WEIGHTS),
     output:
         expand("results/controls/{{control}}/model/{name}", name=MODEL_FILES),
         history="results/controls/{control}/model/history.csv",

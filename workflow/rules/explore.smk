@@ -37,7 +37,6 @@ rule explore_data:
         mem_mb=grows(4000),
         runtime=grows(30),
     params:
-        seed=config["seed"],
         version=code_of("figures"),
     script:
         "../scripts/explore.py"

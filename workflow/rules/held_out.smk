@@ -47,6 +47,7 @@ use rule train as train_held_out with:
     input:
         examples="results/held_out/examples.parquet",
         parts=expand("results/held_out/{part}", part=["train", "validation"]),
+        start=WEIGHTS,
     output:
         expand("results/held_out/model/{name}", name=MODEL_FILES),
         history="results/held_out/model/history.csv",

@@ -41,6 +41,7 @@ use rule train as pretrain with:
     input:
         examples="results/pretraining/examples.parquet",
         parts=expand("results/pretraining/{part}", part=["train", "validation"]),
+        start=WEIGHTS,
     output:
         expand("results/pretraining/model/{name}", name=MODEL_FILES),
         history="results/pretraining/model/history.csv",

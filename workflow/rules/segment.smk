@@ -28,7 +28,7 @@ rule segment:
         mem_mb=grows(8000),
         runtime=grows(120),
     params:
-        segmentation=config["segmentation"],
+        segmentation={key: value for key, value in config["segmentation"].items() if key != "device"},
         version=code_of("segmentation"),
     script:
         "../scripts/segment.py"

@@ -11,7 +11,7 @@ rule train:
     input:
         examples="results/dataset/examples.parquet",
         parts=expand("results/dataset/{part}", part=["train", "validation"]),
-        start=(expand("results/pretraining/model/{name}", name=MODEL_FILES) if PRETRAINING else []),
+        start=(expand("results/pretraining/model/{name}", name=MODEL_FILES) if PRETRAINING else WEIGHTS),
     output:
         expand("results/model/{name}", name=MODEL_FILES),
         history=report(

@@ -11,7 +11,7 @@ def main(job):
         segment_shard(
             read_manifest(job.input.manifest),
             folder,
-            job.params.segmentation,
+            {**job.params.segmentation, "device": job.config["segmentation"]["device"]},
             job.config["dask"],
             threads=job.threads,
             memory_mb=job.resources.mem_mb,
