@@ -253,11 +253,15 @@ def tile_dataset(
 def example_dataset(examples: pd.DataFrame, columns: Sequence[str] = _ARROW_COLUMNS) -> "tf.data.Dataset":
     """Feed numeric columns of the examples to tf.data through tensorflow-io's Arrow reader.
 
-    Elements are {column: scalar}, in the order of the rows. Raises TableError for a column that is no number.
+    Elements are {column: scalar}, in the order of the rows. Raises TableError for a column that is lacking or is
+    no number.
     """
     import tensorflow as tf
     import tensorflow_io.arrow as tfio_arrow
 
+    lacking = [column for column in columns if column not in examples]
+    if lacking:
+        raise TableError(f"the table of examples lacks the column {lacking[0]}")
     table = pa.Table.from_pandas(examples[list(columns)], preserve_index=False).replace_schema_metadata()
     for name, type in zip(table.column_names, table.schema.types, strict=True):
         if not (pa.types.is_integer(type) or pa.types.is_floating(type)):

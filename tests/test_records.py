@@ -327,6 +327,12 @@ def test_examples_in_another_order_than_the_records_are_an_error(dataset):
         list(records.training_dataset(folder / "train", shuffled, ["green"], 32))
 
 
+def test_a_column_that_the_examples_lack_is_named(dataset):
+    folder, examples = dataset
+    with pytest.raises(TableError, match="lacks the column weight"):
+        records.training_dataset(folder / "train", examples.drop(columns="weight"), ["green"], 32)
+
+
 def test_text_columns_are_not_fed_to_the_graph(dataset):
     with pytest.raises(TableError, match="the column field of the examples is"):
         records.example_dataset(dataset[1], ["field"])
