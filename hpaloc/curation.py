@@ -170,8 +170,8 @@ def split_groups(
     iterative stratification (Sechidis et al. 2011). A group none of whose label sets another group has goes to
     training, unless too little would be left to validate on; the validation part then holds ceil(fraction x fields
     of the other groups) fields, as near as whole groups come. Each class that two groups hold ends in both parts,
-    also where that takes a group of the former kind. With a fraction of 0 only what
-    ``fixed`` names validates. ``fixed`` names the part of a field where the sheet does.
+    also where that takes a group of the former kind; very few groups of several labels may not allow it. With a
+    fraction of 0 only what ``fixed`` names validates. ``fixed`` names the part of a field where the sheet does.
     Returns (n,) str of train and validation. Raises ValueError where there are not two groups, or ``fixed`` is not a
     part or tears a group apart.
     """
@@ -259,7 +259,7 @@ def match_truth(
 
     cells: columns field, cell, height, width, rle; truth: ID, cell, Label, its ids those of the label images in
     ``masks`` ({field: path}). A cell takes the labels of the true cell with which its mask has an intersection over
-    union of at least ``iou``; from 0.5 on that one is unique. Returns ID, cell, Label with the pipeline's ids; cells
+    union of at least ``iou``; above 0.5 that one is unique. Returns ID, cell, Label with the pipeline's ids; cells
     without a match have no row. Raises TableError naming a field whose truth has no mask, or one of another size.
     """
     known = truth.assign(ID=truth["ID"].astype(str), cell=truth["cell"].astype(int)).set_index(["ID", "cell"])["Label"]
