@@ -252,7 +252,6 @@ def to_curate(collection):
             "cells": of_shards("results/cells/{collection}/{shard}.parquet", collection),
             "fields": of_shards("results/cells/{collection}/{shard}.fields.parquet", collection),
             "truth": truth_files(collection) if TRUE_LABELS else [],
-            "masks": of_shards("results/segmentation/{collection}/{shard}", collection) if TRUE_LABELS else [],
         }
 
     return inputs
