@@ -89,6 +89,11 @@ def _delimiter(text: str) -> str:
     return next((mark for mark in ",;\t" if mark in header), ",")
 
 
+def _said(error: csv.Error) -> str:
+    # The message names the delimiter as it is.
+    return str(error).replace("\t", "tab")
+
+
 def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0.08) -> list[SheetRow]:
     """Read a sheet of fields.
 
@@ -111,7 +116,7 @@ def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0
     try:
         columns = [column.strip() for column in reader.fieldnames or []]
     except csv.Error as error:
-        raise SheetError(f"sheet {name}, line 1: {error}") from None
+        raise SheetError(f"sheet {name}, line 1: {_said(error)}") from None
     reader.fieldnames = columns
     for column in ("ID", *(("Label",) if labels else ())):
         if column not in columns:
@@ -152,7 +157,8 @@ def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0
             carried = {column: cells[column].strip() or None for column in _CARRIED if column in cells}
             rows.append(SheetRow(id, row_labels, row_pixel_size, **carried))
     except csv.Error as error:
-        raise SheetError(f"sheet {name}, line {reader.line_num}: {error}") from None
+        # The reader counts as far as the last row that could be read.
+        raise SheetError(f"sheet {name}, line {reader.line_num + 1}: {_said(error)}") from None
     if not rows:
         raise SheetError(f"sheet {name}: holds no field")
     return rows
@@ -422,7 +428,7 @@ def _write_truth_manifest(name: str, config: Mapping[str, Any], rows: Sequence[S
     except UnicodeDecodeError as error:
         raise SheetError(f"truth {path}: is no UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
     except csv.Error as error:
-        raise SheetError(f"truth {path}, line {reader.line_num}: {error}") from None
+        raise SheetError(f"truth {path}, line {reader.line_num + 1}: {_said(error)}") from None
     except FileNotFoundError:
         raise SheetError(f"config key collections.{name}.truth.cells: {path}: no such file") from None
     true_rows = [row for row in rows if row.id in known]

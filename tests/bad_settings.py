@@ -102,7 +102,7 @@ SHEETS = [
     Setting("Two columns ID", "ID,Label,ID\na,1,b\n", "rejected", "sheet sheet.csv: has 2 columns ID"),
     Setting("A row with too few values", "ID,Label\na\n", "rejected", "sheet sheet.csv, line 2: does not have 2 columns as the header has"),
     Setting("A row with too many values", "ID,Label\na,1,2\n", "rejected", "sheet sheet.csv, line 2: does not have 2 columns as the header has"),
-    Setting("A quote that is not closed", 'ID,Label\n"a,1\nb,2\n', "rejected", "sheet sheet.csv, line 1: unexpected end of data"),
+    Setting("A quote that is not closed", 'ID,Label\n"a,1\nb,2\n', "rejected", "sheet sheet.csv, line 2: unexpected end of data"),
     Setting("A header and nothing else", "ID,Label\n", "rejected", "sheet sheet.csv: holds no field"),
     Setting("An empty sheet", "", "rejected", "sheet sheet.csv: has no column ID (its header has nothing)"),
     Setting("UTF-16 (Excel's Unicode text)", "ID,Label\na,1\n".encode("utf-16"), "rejected", "sheet sheet.csv: is no UTF-8 text (byte 0); save it as CSV UTF-8"),

@@ -66,6 +66,8 @@ def test_spreadsheet_habits_are_accepted(tmp_path, text):
         (",ID,Label\n0,a,1,2\n", "s.csv, line 2: does not have 3 columns"),
         ("ID,Label,pixel_size\na,1,zero\n", "s.csv, line 2 (ID a): pixel_size 'zero' is no positive number"),
         ("ID,Label,pixel_size\na,1,-1\n", "pixel_size '-1' is no positive number"),
+        ('""7\tLabel\n', "s.csv, line 1: 'tab' expected after"),
+        ('ID\tLabel\n"a"b\t1\n', "s.csv, line 2: 'tab' expected after"),
         ("ID,Label\n", "s.csv: holds no field"),
         ("", "s.csv: has no column ID (its header has nothing)"),
     ],
@@ -74,7 +76,7 @@ def test_bad_rows_are_named(tmp_path, text, message):
     with pytest.raises(SheetError) as error:
         read_sheet(write(tmp_path / "s.csv", text), labels=True)
     assert message in str(error.value)
-    assert "\n" not in str(error.value)
+    assert str(error.value).isprintable()
 
 
 def test_a_missing_sheet_is_named(tmp_path):
@@ -288,7 +290,7 @@ def test_a_truth_of_other_fields_is_warned_of(project, caplog):
     [
         ("ID,cell,Label\nf\xfc,1,3\n".encode("latin-1"), r"truth cells\.csv: is no UTF-8 text \(byte 15\)"),
         (b"ID,cell,Label\nf00,1\n", r"truth cells\.csv, line 2 \(ID f00\): unknown label"),
-        (b"ID,cell,Label\n" + b"x" * 200_000, r"truth cells\.csv, line 1: field larger than field limit"),
+        (b"ID,cell,Label\n" + b"x" * 200_000, r"truth cells\.csv, line 2: field larger than field limit"),
     ],
     ids=["Latin-1", "a short row", "no line end"],
 )
