@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed, parallel_config
 
 from hpaloc.classes import N_CLASSES, NAMES
 from hpaloc.files import atomic_path
@@ -140,8 +141,14 @@ def interpret(
     scores, singles = separation({**spaces, ("CellProfiler", ""): described[mapped]}, labels, groups, seed)
     layers = [layer for name, layer in spaces if name == "trained"]
     planar = []
-    for layer in track(layers, what="layers mapped in two dimensions"):
-        for method, places in planar_maps(spaces["trained", layer], seed).items():
+    # A workflow's job is told its number of threads, and every process would start as many.
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        maps = Parallel(processes, return_as="generator")(
+            delayed(planar_maps)(spaces["trained", layer], seed) for layer in layers
+        )
+        found = list(track(maps, len(layers), "layers mapped in two dimensions"))
+    for layer, of_layer in zip(layers, found, strict=True):
+        for method, places in of_layer.items():
             planar.append(
                 chosen.loc[mapped, ["collection", "field", "cell", "label"]].assign(
                     layer=layer, method=method, x=places[:, 0], y=places[:, 1]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -100,12 +100,14 @@ def few_shot_curves(
         (number, draw, *draw_examples(labels, groups, number, generator)) for number in numbers for draw in range(draws)
     ]
     jobs = (delayed(_told)(spaces, labels, examples, told, seed) for _, _, examples, told in drawn)
-    found = Parallel(processes, return_as="generator")(jobs)
-    rows = [
-        (space, name, number, draw, len(examples), len(told), balanced)
-        for (number, draw, examples, told), scores in zip(drawn, track(found, len(drawn), "draws"), strict=True)
-        for (space, name), balanced in scores.items()
-    ]
+    # A workflow's job is told its number of threads, and every process would start as many.
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        found = Parallel(processes, return_as="generator")(jobs)
+        rows = [
+            (space, name, number, draw, len(examples), len(told), balanced)
+            for (number, draw, examples, told), scores in zip(drawn, track(found, len(drawn), "draws"), strict=True)
+            for (space, name), balanced in scores.items()
+        ]
     return pd.DataFrame(rows, columns=FEW_SHOT_COLUMNS)
 
 
