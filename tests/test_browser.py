@@ -14,7 +14,15 @@ import pandas as pd
 import pytest
 from browsed_cells import HOSTILE, WORSE, chromium, large_browser, rename_fields, small_browser, sources
 
-from hpaloc.browser.page import APP, APP_FILES, BrowsedCollection, collection_table, embedding_map, nearest_cells
+from hpaloc.browser.page import (
+    APP,
+    APP_FILES,
+    BrowsedCollection,
+    collection_table,
+    embedding_map,
+    nearest_cells,
+    write_page,
+)
 from hpaloc.browser.pictures import COLUMNS, PLANES, ROWS, outlines, script, sheet, shown_fields, sprite
 from hpaloc.interpretation.few_shot import example_rows, read_examples
 
@@ -42,6 +50,11 @@ def test_every_cell_is_in_the_table_once_in_the_order_of_location_and_confidence
     found = {(table["fields"]["id"][f], int(c)) for f, c in zip(unpacked["field"], unpacked["cell"], strict=True)}
     assert table["n"] == len(cells) == len(unpacked["cell"])
     assert found == set(zip(cells["field"], cells["cell"], strict=True))
+    # The likeliest location is that of the probabilities themselves, and not of the rounded ones.
+    called = pd.read_parquet(folder.parent / "pooled/cells.parquet").set_index(["field", "cell"])
+    keys = [(table["fields"]["id"][f], int(c)) for f, c in zip(unpacked["field"], unpacked["cell"], strict=True)]
+    p = called.loc[keys, [f"p_{index}" for index in range(19)]].to_numpy()
+    assert (unpacked["likeliest"] == p.argmax(axis=1)).all()
     p = unpacked["p"].reshape(len(cells), -1)
     order = [(int(row.argmax()), -int(row.max())) for row in p]
     assert order == sorted(order)
@@ -424,6 +437,62 @@ def test_a_field_zooms_and_its_cells_answer_a_click(page):
             page.mouse.click(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
             clicked.add(page.inner_text("#open-cell h2"))
     assert len(clicked) == 4
+
+
+@needs_chromium
+def test_locations_that_round_to_one_probability_keep_their_order(engine, tmp_path):
+    folder, _ = small_browser(tmp_path, ids=("a",), with_truth=False)
+    pooled = pd.read_parquet(tmp_path / "pooled/cells.parquet")
+    pooled[["p_8", "p_14"]] = [0.8995, 0.9]
+    pooled.to_parquet(tmp_path / "pooled/cells.parquet")
+    write_page(folder, {"small": BrowsedCollection(tmp_path / "pooled", {"000": folder / "small/000"})})
+    with opened(engine, folder) as page:
+        captions = page.eval_on_selector_all(".card p span", "all => all.map(one => one.textContent)")
+        assert set(captions) == {"Mitochondria"}
+        assert page.inner_text(".probabilities li:first-child span") == "Mitochondria"
+
+
+@needs_chromium
+def test_keys_go_from_field_to_field_and_stop_at_the_help(engine, tmp_path):
+    folder, cells = small_browser(tmp_path, ids=("a", "b"))
+    with opened(engine, folder) as page:
+        page.click("#show-field")
+        page.wait_for_selector("#field-canvas[data-drawn]")
+        page.select_option("#field", str(1 - int(page.input_value("#field"))))
+        field = page.eval_on_selector("#field", "one => one.selectedOptions[0].textContent")
+        page.focus("#field-canvas")
+        page.keyboard.press("p")
+        last = page.inner_text("#open-cell h2")
+        assert last.endswith(f" of {field}")
+        page.keyboard.press("n")
+        first = page.inner_text("#open-cell h2")
+        page.keyboard.press("p")
+        # The one before the first is the last, which is where one came in from the other field.
+        assert page.inner_text("#open-cell h2") == last != first
+        for _ in range((cells["field"] == field).sum()):
+            page.keyboard.press("p")
+        assert page.inner_text("#open-cell h2") == last
+        page.keyboard.press("?")
+        page.wait_for_selector("dialog")
+        page.keyboard.press("g")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("dialog", state="detached")
+        assert page.get_attribute("#tab-field", "aria-selected") == "true"
+
+
+@needs_chromium
+def test_a_collection_without_a_cell_has_no_field_to_show(engine, tmp_path):
+    folder, _ = small_browser(tmp_path, ids=("a",), most_fields=0)
+    page = engine.new_page()
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto((folder / "index.html").as_uri())
+    page.wait_for_selector("text=0 of 0 cells")
+    page.keyboard.press("f")
+    page.wait_for_selector("#tab-field:disabled")
+    page.wait_for_selector("text=No cell passes these filters.")
+    page.close()
+    assert problems == []
 
 
 @needs_chromium

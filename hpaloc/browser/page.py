@@ -140,6 +140,7 @@ def collection_table(name: str, files: BrowsedCollection, seed: int = 0) -> dict
         "place": column(pictured["place"], "uint8"),
         "called": column([sets.number(text) for text in shown["labels"]], "uint16"),
         "truth": column([sets.number(text) if text else -1 for text in truth], "int16"),
+        "likeliest": column(p.argmax(axis=1), "uint8"),
         "p": column(np.rint(255 * p.clip(0, 1)), "uint8"),
         "area": column(shown["area_um2"], "float32"),
         "map": column(placed, "float32"),

@@ -12,7 +12,7 @@ export function CellPanel({ about, table, cell, look, picked, onOpen, onToggle, 
   const truth = table.truth[cell] < 0 ? null : table.label_sets[table.truth[cell]]
   const ranked = about.locations
     .map((location, c) => ({ location, c, p: table.p[cell * classes + c] / 255 }))
-    .sort((a, b) => b.p - a.p || a.c - b.c)
+    .sort((a, b) => b.p - a.p || (b.c === table.likeliest[cell]) - (a.c === table.likeliest[cell]) || a.c - b.c)
   const k = table.neighbours.length / table.n
   const near = Array.from(table.neighbours.subarray(cell * k, cell * k + k)).filter((other) => other >= 0)
   return (

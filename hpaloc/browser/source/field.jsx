@@ -26,6 +26,7 @@ export function FieldView({ about, table, field, setField, look, picked, open, o
   useEffect(() => {
     let current = true
     setProblem(null)
+    setOver(null)
     const found = fieldOf(table, field)
     if (found.ready) setPage(found.ready)
     else {
@@ -149,7 +150,8 @@ export function FieldView({ about, table, field, setField, look, picked, open, o
     else if (event.key in steps) to.call(zoomer.current.translateBy, steps[event.key][0] / view.k, steps[event.key][1] / view.k)
     else if (event.key === 'n' || event.key === 'p') {
       const at = of.indexOf(open)
-      onOpen(of[(at + (event.key === 'n' ? 1 : -1) + of.length) % of.length])
+      // From a cell of another field one comes to the first or to the last.
+      onOpen(of[event.key === 'n' ? (at + 1) % of.length : (at > 0 ? at : of.length) - 1])
     } else if (event.key === ' ' && open !== null) onToggle(open)
     else if (event.key === '[') setField(Math.max(0, field - 1))
     else if (event.key === ']') setField(Math.min(fields.id.length - 1, field + 1))

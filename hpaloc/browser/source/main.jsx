@@ -118,8 +118,8 @@ function App({ about }) {
     const press = (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return
       const typing = event.target.closest('input:not([type=range]):not([type=checkbox]):not([type=radio]), select, textarea')
-      if (event.key === 'Escape') setHelp(false)
-      if (typing) return
+      // The open help is a dialog: it closes itself, and what lies behind it stays as it is.
+      if (typing || event.target.closest('dialog')) return
       const actions = {
         1: () => flip(0),
         2: () => flip(1),
@@ -131,7 +131,7 @@ function App({ about }) {
         g: () => setView('gallery'),
         f: () => setView('field'),
         '/': () => document.getElementById('filter-field').focus(),
-        '?': () => setHelp((before) => !before),
+        '?': () => setHelp(true),
       }
       const flip = (which) =>
         setLook((before) => ({
@@ -149,6 +149,8 @@ function App({ about }) {
   }, [])
 
   const labels = [...new Set(picked.values())]
+  // Without a cell there is no field to show.
+  const looking = table?.fields.id.length ? view : 'gallery'
   return (
     <div class="app">
       <header>
@@ -235,7 +237,8 @@ function App({ about }) {
                     role="tab"
                     key={one}
                     id={`tab-${one}`}
-                    aria-selected={view === one}
+                    aria-selected={looking === one}
+                    disabled={one === 'field' && !table.fields.id.length}
                     onClick={() => setView(one)}
                   >
                     {one === 'gallery' ? 'Cells' : 'Field'}
@@ -246,7 +249,7 @@ function App({ about }) {
                 <strong>{passing.length.toLocaleString('en')}</strong> of {table.n.toLocaleString('en')} cells
                 <span class="quiet">{leftOut(table.left_out)}</span>
               </p>
-              {view === 'gallery' && (
+              {looking === 'gallery' && (
                 <>
                   <Sort sort={sort} setSort={(value) => (setLikeTo(open), setSort(value))} table={table} />
                   <button type="button" id="pick-all" disabled={!order.length} onClick={() => pickAll(order)}>
@@ -255,7 +258,7 @@ function App({ about }) {
                 </>
               )}
             </div>
-            {view === 'gallery' ? (
+            {looking === 'gallery' ? (
               <Gallery
                 about={about}
                 table={table}

@@ -9,7 +9,6 @@ export async function loadTable(name) {
   const n = page.n
   const classes = n ? table.p.length / n : 19
   table.classes = classes
-  table.likeliest = new Uint8Array(n)
   table.confidence = new Float32Array(n)
   // 1 agrees, 0 differs, 2 nothing to compare with.
   table.agrees = new Uint8Array(n)
@@ -19,14 +18,10 @@ export async function loadTable(name) {
   table.calledBits = Uint32Array.from(table.called, (set) => masks[set])
   table.truthBits = Uint32Array.from(table.truth, (set) => (set < 0 ? 0 : masks[set]))
   for (let i = 0; i < n; i++) {
-    let best = 0
+    // Told by the table: the probabilities here are rounded, and two of them may have become one.
+    const best = table.likeliest[i]
     let truest = 0
-    for (let c = 0; c < classes; c++) {
-      const p = table.p[i * classes + c]
-      if (p > table.p[i * classes + best]) best = c
-      if (table.truthBits[i] & (1 << c) && p > truest) truest = p
-    }
-    table.likeliest[i] = best
+    for (let c = 0; c < classes; c++) if (table.truthBits[i] & (1 << c)) truest = Math.max(truest, table.p[i * classes + c])
     table.confidence[i] = table.p[i * classes + best] / 255
     table.agrees[i] = table.truthBits[i] ? (table.truthBits[i] >> best) & 1 : 2
     table.doubt[i] = table.agrees[i] === 0 ? table.confidence[i] - truest / 255 : -1
