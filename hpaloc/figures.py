@@ -70,7 +70,7 @@ _STYLE: Any = {
 
 # What each channel is drawn in where several are laid over each other. Magenta and green, unlike red and green, can be
 # told apart with any colour vision.
-_OVERLAID = {"red": (0.9, 0.0, 0.9), "green": (0.1, 1.0, 0.1), "blue": (0.05, 0.15, 1.0)}
+OVERLAID = {"red": (0.9, 0.0, 0.9), "green": (0.1, 1.0, 0.1), "blue": (0.05, 0.15, 1.0)}
 
 # What each colour shows, for the panels of a field.
 _STAINED = {
@@ -301,8 +301,8 @@ def composite(images: Mapping[str, np.ndarray], side: int = 420) -> np.ndarray:
 
     images: the channels red, green and blue, (H, W) of any depth. The longer side becomes at most ``side`` px.
     """
-    white = white_levels({colour: images[colour] for colour in _OVERLAID})
-    planes = [_shrink(images[colour], white[colour], side)[..., None] * tint for colour, tint in _OVERLAID.items()]
+    white = white_levels({colour: images[colour] for colour in OVERLAID})
+    planes = [_shrink(images[colour], white[colour], side)[..., None] * tint for colour, tint in OVERLAID.items()]
     return np.minimum(sum(planes), 1.0)
 
 
@@ -696,7 +696,8 @@ def evaluation(folder: Path, out_dir: Path) -> None:
     folder: what ``metrics.evaluate`` wrote.
     """
     tables = {
-        name: pd.read_csv(folder / f"{name}.csv")
+        # A collection may be called 007 or NA.
+        name: pd.read_csv(folder / f"{name}.csv", converters={"collection": str})
         for name in ("per_class", "confusion", "reliability", "pooled", "scores")
     }
     for collection in tables["per_class"]["collection"].unique():

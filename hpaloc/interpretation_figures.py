@@ -15,6 +15,7 @@ from hpaloc.figures import (
     GREEN,
     GREY,
     ORANGE,
+    OVERLAID,
     SHORT,
     WIDE,
     new_figure,
@@ -37,16 +38,13 @@ _SPACES = {
 def to_rgb(planes: np.ndarray, channels: Sequence[str]) -> np.ndarray:
     """Return the (…, 3) uint8 picture of planes (…, channels) uint8.
 
-    Red, green and blue are shown as such, yellow as a faint red and green, one colour alone as grey.
+    Colours as ``figures`` lays them over each other, yellow a faint one of its own; one colour alone is grey.
     """
     if len(channels) == 1:
         return np.repeat(planes, 3, axis=-1)
     picture = np.zeros((*planes.shape[:-1], 3), np.float32)
     for plane, colour in enumerate(channels):
-        for channel, weight in {"red": ((0, 1),), "green": ((1, 1),), "blue": ((2, 1), (1, 0.25))}.get(
-            colour, ((0, 0.4), (1, 0.4))
-        ):
-            picture[..., channel] += weight * planes[..., plane]
+        picture += planes[..., plane, None] * np.array(OVERLAID.get(colour, (0.4, 0.4, 0.0)), np.float32)
     return picture.clip(0, 255).astype(np.uint8)
 
 
@@ -108,6 +106,13 @@ def planar(table: pd.DataFrame, stem: Path) -> None:
             for label in present
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=7, columnspacing=0.9, handletextpad=0.1)
+
+
+def read_separation(path: Path) -> pd.DataFrame:
+    """Return the table of ``separation.separation`` from its CSV, numbers that are not there as nan."""
+    # The layer of CellProfiler's features is empty and no missing number.
+    scores = {column: [""] for column in ("value", "low", "high", "shuffled")}
+    return pd.read_csv(path, keep_default_na=False, na_values=scores)
 
 
 def separation(table: pd.DataFrame, stem: Path) -> None:
@@ -274,7 +279,7 @@ def interpretation(folder: Path, network: Path, out_dir: Path) -> None:
             title = f"{layer}: patches of {side} px, {what}"
             patch_sheet(patches[layer], channels, title, out_dir / f"patches_{layer.replace(' ', '_')}")
     planar(pd.read_parquet(folder / "planar.parquet"), out_dir / "planar")
-    separation(pd.read_csv(folder / "separation.csv", keep_default_na=False, na_values=["nan"]), out_dir / "separation")
+    separation(read_separation(folder / "separation.csv"), out_dir / "separation")
     units(pd.read_parquet(folder / "units.parquet"), pd.read_csv(folder / "unit_layers.csv"), out_dir / "units")
     fields = pd.read_csv(network / "maps.csv")
     with np.load(network / "maps.npz") as stored:

@@ -37,15 +37,27 @@ def test_separation_shows_every_network_and_both_controls(tmp_path, drawn, netwo
     assert_readable(drawn[0])
 
 
+def test_scores_that_are_not_there_are_no_text(tmp_path, drawn):
+    # Every class held by one group alone: nothing is scored across groups.
+    table = separation_table().assign(value=np.nan, low=np.nan, high=np.nan, shuffled=np.nan)
+    table.to_csv(tmp_path / "separation.csv", index=False)
+    found = figures.read_separation(tmp_path / "separation.csv")
+    assert (found["layer"] == "").sum() == 2
+    assert found[["value", "low", "high", "shuffled"]].dtypes.eq(float).all()
+    figures.separation(found, tmp_path / "separation")
+    for axes in drawn[0].axes:
+        assert np.isnan(np.concatenate([line.get_ydata() for line in axes.get_lines()[:2]]).astype(float)).all()
+
+
 def test_patches_stand_strongest_left_and_weakest_right(tmp_path, drawn):
     patches = np.zeros((2, 2, 3, 7, 7, 3), np.uint8)
     patches[1, 0, 2] = 200
     patches[0, 1, 0, ..., 1] = 90
     figures.patch_sheet(patches, CHANNELS, "stem: patches of 7 px", tmp_path / "patches")
     left, right = (axes.images[0].get_array() for axes in drawn[0].axes[:2])
-    assert left[8:15, 16:23].min() == 200
+    assert left[8:15, 16:23].min() == 210
     assert left[:7].max() in (0, 255)
-    assert right[3, 3].tolist() == [0, 90, 0]
+    assert right[3, 3].tolist() == [9, 90, 9]
     assert_readable(drawn[0])
 
 
@@ -55,6 +67,13 @@ def test_every_colour_reaches_the_picture():
             planes = np.zeros((2, 2, len(channels)), np.uint8)
             planes[..., plane] = 100
             assert figures.to_rgb(planes, channels).max() > 0
+
+
+def test_laid_over_each_other_no_two_colours_are_red_and_green():
+    """Without the cones for red or for green a picture's red and green are one: blue must tell the stains apart."""
+    planes = np.eye(3, dtype=np.uint8)[None] * 200
+    red, green, _ = figures.to_rgb(planes, ("red", "green", "blue"))[0].astype(int)
+    assert abs(red[2] - green[2]) > 100
 
 
 def test_maps_have_a_legend_of_the_locations_present(tmp_path, drawn):
