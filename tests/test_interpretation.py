@@ -12,7 +12,7 @@ from sklearn.metrics import mutual_info_score
 from hpaloc import resampling
 from hpaloc.classes import N_CLASSES, NAMES
 from hpaloc.interpretation import claims, few_shot, separation, units
-from hpaloc.interpretation.analysis import labelled_predictions, mixture_scores
+from hpaloc.interpretation.analysis import _notes, labelled_predictions, mixture_scores, read_mixtures
 from hpaloc.interpretation.cells import Source, StudyError, choose_cells, without_classes
 from hpaloc.interpretation.few_shot import FewShotError
 from hpaloc.interpretation.morphology import measure_cells
@@ -241,6 +241,30 @@ def test_a_few_shot_example_and_the_cells_it_tells_share_no_group():
         assert set(labels[told]) == {0, 1, 2}
 
 
+def test_a_group_of_several_classes_is_on_one_side_for_all_of_them():
+    # Every group holds every class, as proteins do whose cells differ: half of the groups are left to be told.
+    labels, groups = np.tile(np.repeat([0, 1, 2], 4), 4), np.repeat(list("abcd"), 12)
+    for seed in range(20):
+        examples, told = few_shot.draw_examples(labels, groups, 3, np.random.default_rng(seed))
+        assert not set(groups[examples]) & set(groups[told])
+        assert len(set(groups[told])) == 2
+        assert set(labels[told]) == set(labels[examples]) == {0, 1, 2}
+    features = np.random.default_rng(0).normal(size=(len(labels), 4))
+    curves = few_shot.few_shot_curves({"network": features}, labels, groups, [1], 4, 0)
+    assert len(curves) == 4 * len(few_shot.LEARNERS)
+
+
+def test_a_class_without_examples_is_not_told():
+    # Three classes, each held by two of three groups: one of them is on one side alone, whatever is drawn.
+    labels, groups = np.repeat([0, 0, 1, 1, 2, 2], 3), np.repeat(list("abbcac"), 3)
+    for seed in range(20):
+        examples, told = few_shot.draw_examples(labels, groups, 3, np.random.default_rng(seed))
+        assert set(labels[told]) <= set(labels[examples])
+        assert not set(groups[examples]) & set(groups[told])
+    curves = few_shot.few_shot_curves({"network": np.ones((18, 2)) * labels[:, None]}, labels, groups, [1], 8, 0)
+    assert (curves["n_cells"] >= 6).all()
+
+
 def test_more_examples_and_better_features_tell_more():
     features, labels, groups = clusters(between=1.0, groups=6, cells=15)
     noise = np.random.default_rng(1).normal(size=features.shape)
@@ -257,7 +281,7 @@ def test_a_class_of_one_group_is_no_few_shot_experiment():
 
 
 def write(path, text):
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
 
 
@@ -268,6 +292,14 @@ def write(path, text):
         ("field,cell,label\na,0,x\n", "line 2: cell '0' is no positive integer"),
         ("field,cell,label\na,1,\n", "line 2: cell 1 of field a has no label"),
         ("field,cell,label\na,1,x\na,1,y\n", "line 3: cell 1 of field a stands twice"),
+        ("field,cell,label\n\n\na,1,x\na,1,y\n", "line 5: cell 1 of field a stands twice"),
+        ('field,cell,label\na,1,"two\nlines"\nb,0,x\n', "line 4: cell '0' is no positive integer"),
+        ("field,cell,label\na,1,x, y\n", "line 2: does not have 3 columns"),
+        ("field,cell,label\na,1\n", "line 2: does not have 3 columns"),
+        ("field,cell,label,label\na,1,x,y\n", "has 2 columns label"),
+        ("field,cell,label\na," + "9" * 5000 + ",x\n", r"few\.csv, line 2: cell '9{40}' is no positive integer"),
+        ('field,cell,label\na,1,x\n"a,2,y\n', r"few\.csv, line 3: unexpected end of data"),
+        ("field,cell,label\nplaté,1,x\n".encode("latin-1"), r"few\.csv: is no UTF-8 text \(byte 21\)"),
     ],
 )
 def test_a_mistake_in_the_table_of_examples_is_named(tmp_path, text, message):
@@ -332,6 +364,17 @@ def test_examples_of_one_field_each_are_known_to_flatter():
     assert "upper bound" in few_shot.summary_page(summary, "test", "m")
 
 
+def test_marks_in_a_label_are_no_marks_of_the_page():
+    features, labels, groups = clusters()
+    cells, examples = labelled(features, labels, groups)
+    examples["label"] = examples["label"].replace({"dots": "0|16", "ring": "<b>x"})
+    _, summary = few_shot.label_cells(cells, features, examples, "knn", 0)
+    rows = [line for line in few_shot.summary_page(summary, "test", "m").split("\n") if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in rows} == {6}
+    assert any(line.startswith("| 0\\|16 |") for line in rows)
+    assert any(line.startswith("| \\<b>x |") for line in rows)
+
+
 def predictions(right, groups=12, cells=12):
     """Return cells of ``groups`` proteins, of which a share ``right`` is called right."""
     label = np.repeat(np.arange(groups) % 4, cells)
@@ -359,6 +402,11 @@ def test_only_a_protein_of_one_location_has_a_call_to_be_right_about():
     table.loc[mixed, "label"] = [-1] * 9 + [18] * 3
     _, protein = claims.cell_claims(table, 0)
     assert protein.sentence.startswith("1.000 of 11 proteins")
+    # Proteins of many cells, of no location: that is what is lacking, and not cells.
+    table["label"] = np.where(np.arange(len(table)) % 12 < 3, table["label"], -1)
+    _, protein = claims.cell_claims(table, 0)
+    assert protein.verdict == "cannot be tested"
+    assert "half of them of one location" in protein.sentence
 
 
 def test_predictions_get_label_and_group_of_their_cells(tmp_path):
@@ -447,6 +495,8 @@ def test_transfer_is_claimed_of_unseen_classes_only_and_against_both_controls():
     behind = judge(curves(0.6, 0.8, 0.5), ["Golgi"], "logistic_regression", 10)
     assert behind.verdict == "failed"
     assert "0.810 on CellProfiler features (worse in 0% of draws)" in behind.sentence
+    # The control that stands beside the number is the one that it failed by.
+    assert (behind.value, behind.control) == (pytest.approx(0.6095), pytest.approx(0.8095))
     seen = judge(curves(0.8, 0.6, 0.5), [], "logistic_regression", 10)
     assert seen.verdict == "cannot be tested"
     assert "was trained on these classes" in seen.sentence
@@ -470,6 +520,37 @@ def test_mixtures_are_held_against_fractions_of_other_fields():
     assert claims.mixture_claim(None).verdict == "cannot be tested"
     with pytest.raises(ValueError, match="field f10 is not predicted"):
         mixture_scores(fields.iloc[:10], mixtures, 0)
+
+
+def test_known_mixtures_keep_the_names_of_their_fields(tmp_path):
+    text = "ID,label_a,fraction_a,label_b,fraction_b\n007,2,0.25,14,0.75\nNA,2,1,14,0\n"
+    found = read_mixtures(write(tmp_path / "mixtures.csv", text))
+    assert found.to_numpy().tolist() == [["007", 2, 0.25, 14, 0.75], ["NA", 2, 1.0, 14, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ID,label_a,fraction_a,label_b\n", "has no column fraction_b"),
+        ("ID,label_a,fraction_a,label_b,fraction_b\nf,19,1,2,1\n", "field f: label_a '19' is no integer from 0 to 18"),
+        ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,x,2,1\n", "field f: its fractions are no shares"),
+        ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,0,2,0\n", "field f: its fractions are no shares"),
+        ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,1,2\n", "field f: its fractions are no shares"),
+        ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,1,2,1\nf,1,1,2,1\n", "field f stands twice"),
+        ("é".encode("latin-1"), "is no table of comma-separated UTF-8 text"),
+        ("", "is no table of comma-separated UTF-8 text"),
+    ],
+)
+def test_a_mistake_in_the_table_of_mixtures_is_named(tmp_path, text, message):
+    with pytest.raises(ValueError, match=rf"mixtures\.csv: .*{message}|mixtures\.csv: {message}"):
+        read_mixtures(write(tmp_path / "mixtures.csv", text))
+
+
+def test_nothing_is_claimed_of_the_training_of_a_network_from_elsewhere():
+    chosen = pd.DataFrame({"collection": ["test"]})
+    rows = np.arange(1)
+    for here, said in ((True, "none of them trained the network"), (False, "comes from elsewhere (model.path)")):
+        assert said in _notes(chosen, rows, rows, np.array(["g"]), False, [], "stem", here)[0]
 
 
 def test_claims_are_written_with_verdict_number_and_control(tmp_path):

@@ -290,7 +290,8 @@ def test_the_network_is_interpreted_and_its_claims_judged(folder):
     assert "none of which the network was trained on" in transfer["sentence"]
     judged = curves[(curves["learner"] == "logistic_regression") & (curves["examples"] == 2)]
     means = judged.groupby("features")["balanced_accuracy"].mean()
-    assert (transfer["value"], transfer["control"]) == pytest.approx((means["network"], means["random"]), abs=1e-5)
+    hardest = means.drop("network").max()
+    assert (transfer["value"], transfer["control"]) == pytest.approx((means["network"], hardest), abs=1e-5)
     page = (results / "claims.md").read_text()
     assert all(claim["sentence"] in page for claim in claims.values())
     units = pd.read_parquet(results / "units.parquet")

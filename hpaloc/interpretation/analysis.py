@@ -1,5 +1,6 @@
 """From what the networks answered to tables, claims and what the figures show."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,15 +53,46 @@ def labelled_predictions(cells: pd.DataFrame, predictions: Mapping[str, Path]) -
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
+def read_mixtures(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a table of known mixtures, CSV with ID, label_a, fraction_a, label_b, fraction_b and a row a field.
+
+    Returns ID str as it is written, labels int, fractions float. Raises ValueError naming the file that is no CSV or
+    lacks a column, and the row's ID too of a label that is none of 0 to 18, fractions that are no numbers of 0 or more,
+    or both 0, and a field that stands twice.
+    """
+    columns = ["ID", "label_a", "fraction_a", "label_b", "fraction_b"]
+    # As text, or 007 would be field 7.
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{path}: is no table of comma-separated UTF-8 text ({error})") from None
+    for column in columns:
+        if column not in table:
+            raise ValueError(f"{path}: has no column {column}")
+    table = table[columns].fillna("").apply(lambda values: values.str.strip())
+    if not table["ID"].is_unique:
+        raise ValueError(f"{path}: field {table.loc[table['ID'].duplicated(), 'ID'].iloc[0]} stands twice")
+    for side in "ab":
+        for field, label in table[["ID", f"label_{side}"]].to_numpy():
+            if not (label.isascii() and label.isdigit() and int(label) < N_CLASSES):
+                raise ValueError(f"{path}: field {field}: label_{side} {label!r} is no integer from 0 to 18")
+    fractions = table[["fraction_a", "fraction_b"]].apply(pd.to_numeric, errors="coerce").astype(float)
+    usable = np.isfinite(fractions).all(axis=1) & (fractions >= 0).all(axis=1) & (fractions.sum(axis=1) > 0)
+    if not usable.all():
+        first = table.loc[~usable, "ID"].iloc[0]
+        raise ValueError(f"{path}: field {first}: its fractions are no shares of two locations")
+    return table.assign(**fractions).astype({"label_a": int, "label_b": int})
+
+
 def mixture_scores(fields: pd.DataFrame, mixtures: pd.DataFrame, seed: int) -> dict[str, float]:
     """Return how found fractions of mixed locations agree with the known ones, and with those of other fields.
 
-    fields: field, fraction_0..fraction_18 (``pooling.aggregate``); mixtures: ID, label_a, fraction_a, label_b,
-    fraction_b, one row a field. Returns correlation and mean_absolute_error over fields of the fraction of label_a
-    among the two, and the means of both over 200 shuffles of fields as shuffled_…. A field without cells counts as half
-    and half. Raises ValueError naming a field that is not among the predictions.
+    fields: field, fraction_0..fraction_18 (``pooling.aggregate``); mixtures: as ``read_mixtures`` gives them. Returns
+    correlation and mean_absolute_error over fields of the fraction of label_a among the two, and the means of both over
+    200 shuffles of fields as shuffled_…. A field without cells counts as half and half. Raises ValueError naming a
+    field that is not among the predictions.
     """
-    row = pd.Index(fields["field"]).get_indexer(pd.Index(mixtures["ID"].astype(str)))
+    row = pd.Index(fields["field"]).get_indexer(pd.Index(mixtures["ID"]))
     if (row < 0).any():
         raise ValueError(f"interpretation.mixtures: field {mixtures['ID'].iloc[int(row.argmin())]} is not predicted")
     fractions = np.nan_to_num(fields[[f"fraction_{index}" for index in range(N_CLASSES)]].to_numpy(float))[row]
@@ -112,6 +144,7 @@ def interpret(
     seed: int,
     mixtures: Mapping[str, float] | None = None,
     field_weight: float = 0.0,
+    trained_here: bool = True,
     processes: int = 1,
 ) -> list[Claim]:
     """Analyse what the networks answered and write tables and claims into ``out``.
@@ -119,7 +152,7 @@ def interpret(
     cells: a table STUDIED; network: the folder of ``study.study_networks``; morphology: CellProfiler features of the
     chosen cells, in their order; predictions: the cells.parquet of the collections that can be scored; settings: the
     config's section ``interpretation``; mixtures: ``mixture_scores``, or None; field_weight: how far the predictions
-    lean on the field. Writes separation.csv,
+    lean on the field; trained_here: whether it is known which cells trained the network. Writes separation.csv,
     neighbours.parquet, planar.parquet, units.parquet, unit_layers.csv, few_shot.csv, claims.md and claims.json, and
     returns the claims.
     """
@@ -197,7 +230,7 @@ def interpret(
     ):
         with atomic_path(out / f"{name}.parquet") as temporary:
             written.to_parquet(temporary, index=False)
-    write_claims(claims, out, _notes(chosen, mapped, rows, groups, seen, unseen, random_layer))
+    write_claims(claims, out, _notes(chosen, mapped, rows, groups, seen, unseen, random_layer, trained_here))
     return claims
 
 
@@ -209,13 +242,19 @@ def _notes(
     seen: bool,
     unseen: Sequence[str],
     random_layer: str,
+    trained_here: bool,
 ) -> list[str]:
     """Return what was studied, in sentences."""
     collections = ", ".join(sorted(chosen.loc[mapped, "collection"].unique()))
+    origin = "these cells trained the network." if seen else "none of them trained the network."
+    if not trained_here:
+        origin = (
+            "the network comes from elsewhere (model.path), and what follows takes it that none of them trained it: "
+            "where they did, every number flatters."
+        )
     return [
         f"{len(mapped)} random cells of one known location, of {len(np.unique(groups))} groups (antibodies or "
-        f"near-duplicates where known, else fields) of {collections}; "
-        + ("these cells trained the network." if seen else "none of them trained the network."),
+        f"near-duplicates where known, else fields) of {collections}; " + origin,
         "Neighbours, intervals and shuffles go by group: cells of one field share stain and light.",
         f"Few-shot experiment: {len(few_shot)} cells; "
         + (

@@ -84,7 +84,8 @@ def cell_claims(predictions: pd.DataFrame, seed: int, field_weight: float = 0.0)
     share = commonest.max(axis=1) / count[commonest.index]
     kept = commonest.index[(share >= 0.5) & (count[commonest.index] >= FEWEST_CELLS)]
     if not len(kept):
-        return [*claims, Claim(titles[1], UNTESTED, f"It cannot be tested: no protein has {FEWEST_CELLS} cells.")]
+        why = f"no protein has {FEWEST_CELLS} cells, at least half of them of one location."
+        return [*claims, Claim(titles[1], UNTESTED, f"It cannot be tested: {why}")]
     pooled, true = owners.loc[kept].to_numpy().argmax(axis=1), commonest.loc[kept].idxmax(axis=1).to_numpy()
     generator = np.random.default_rng(seed)
     chance = float(np.mean([(pooled == generator.permutation(true)).mean() for _ in range(200)]))
@@ -225,7 +226,7 @@ def few_shot_claim(curves: pd.DataFrame, unseen: Sequence[str], learner: str, nu
     curves: as ``few_shot.few_shot_curves`` gives them for the features network, CellProfiler and random; ``unseen`` the
     names of the classes held out of the training, empty where all were seen. The claim is judged by one learner at one
     number of examples, over the same draws, and holds where the network's features are better than both others in 95 %
-    of the draws, or more.
+    of the draws, or more. The control is the better of the others.
     """
     title = "features transfer to unseen locations with few examples"
     own = curves[(curves["learner"] == learner) & (curves["examples"] == number)]
@@ -237,6 +238,7 @@ def few_shot_claim(curves: pd.DataFrame, unseen: Sequence[str], learner: str, nu
     # Clause by clause, the share of draws in which the network's features are the better ones.
     wins = {name: float((gap > 0).mean()) for name, gap in rivals.items()}
     better = all(share >= 0.95 for share in wins.values())
+    value, control = float(mean["network"]), float(mean.drop("network").max())
     behind = [f"{mean[name]:.3f} on {_SPACES[name]} (worse in {share:.0%} of draws)" for name, share in wins.items()]
     numbers = (
         f"{learner.replace('_', ' ')} with {number} examples a class is right in {mean['network']:.3f} (mean of "
@@ -248,11 +250,11 @@ def few_shot_claim(curves: pd.DataFrame, unseen: Sequence[str], learner: str, nu
             UNTESTED,
             "It cannot be tested: the network was trained on these classes (interpretation.held_out holds none out). "
             f"For what it is worth, {numbers}.",
-            float(mean["network"]),
-            float(mean["random"]),
+            value,
+            control,
         )
     sentence = f"On {', '.join(unseen)}, none of which the network was trained on, {numbers}."
-    return Claim(title, HOLDS if better else FAILS, sentence, float(mean["network"]), float(mean["random"]))
+    return Claim(title, HOLDS if better else FAILS, sentence, value, control)
 
 
 _SPACES = {"CellProfiler": "CellProfiler features", "random": "random-weight features"}

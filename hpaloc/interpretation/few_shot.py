@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,16 +58,23 @@ def draw_examples(
 
     labels: (n,) the classes; groups: (n,) what no two sides may share. Half of each class's groups (at least one, at
     most all but one) give examples, all cells of the groups that give none to any class are told: no cell is told by
-    examples of its own field. A class with fewer cells in its groups gives all.
+    examples of its own field. A group of several classes is on one side for all of them, settled by the first; a class
+    that this leaves without examples is not told. A class with fewer cells in its groups gives all.
     """
     classes = np.unique(labels)
     giving: set[Any] = set()
+    telling: set[Any] = set()
     for label in classes:
-        own = generator.permutation(np.unique(groups[labels == label]))
-        giving |= set(own[: min(max(1, round(EXAMPLE_SHARE * len(own))), len(own) - 1)].tolist())
+        own = generator.permutation(np.unique(groups[labels == label])).tolist()
+        wanted = min(max(1, round(EXAMPLE_SHARE * len(own))), len(own) - 1)
+        free = [group for group in own if group not in giving | telling]
+        more = max(0, wanted - sum(group in giving for group in own))
+        giving |= set(free[:more])
+        telling |= set(free[more:])
     gives = np.isin(groups, list(giving))
     examples = [generator.permutation(np.flatnonzero(gives & (labels == label)))[:number] for label in classes]
-    return np.concatenate(examples), np.flatnonzero(~gives)
+    chosen = np.concatenate(examples)
+    return chosen, np.flatnonzero(~gives & np.isin(labels, labels[chosen]))
 
 
 def few_shot_curves(
@@ -84,7 +92,8 @@ def few_shot_curves(
     draws; features are standardised over all cells, as ``label_cells`` has them too, since what the cells to tell look
     like is known. Returns a row for each draw: features, learner, examples (asked a class), draw, used (examples in
     all), n_cells (told), balanced_accuracy, the mean over classes of the share told right. Classes that fewer than two
-    groups hold are left out; the table is empty where fewer than two classes are left.
+    groups hold are left out, and draws in which fewer than two classes have both examples and cells to tell; the table
+    is empty where nothing is left.
     """
     held = pd.Series(groups).groupby(labels).nunique()
     kept = np.isin(labels, held.index[held > 1])
@@ -99,6 +108,10 @@ def few_shot_curves(
     drawn = [
         (number, draw, *draw_examples(labels, groups, number, generator)) for number in numbers for draw in range(draws)
     ]
+    asked = len(drawn)
+    drawn = [draw for draw in drawn if len(np.unique(labels[draw[3]])) > 1]
+    if len(drawn) < asked:
+        log.warning("%d of %d draws leave fewer than two classes to tell, and are left out", asked - len(drawn), asked)
     jobs = (delayed(_told)(spaces, labels, examples, told, seed) for _, _, examples, told in drawn)
     # A workflow's job is told its number of threads, and every process would start as many.
     with parallel_config(backend="loky", inner_max_num_threads=1):
@@ -129,26 +142,39 @@ def _told(
 def read_examples(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read a table of labelled cells, CSV with the columns field, cell and label (free text).
 
-    Returns field str, cell int, label str. Raises FewShotError naming file and line of a missing column, a cell that is
-    no positive integer, an empty label or a cell that stands twice.
+    Returns field str, cell int, label str; blank lines and further columns are left alone. Raises FewShotError naming
+    file and line of a missing or repeated column, a row of another length than the header, a cell that is no positive
+    integer of 32 bits, an empty label or a cell that stands twice, and the file that is no UTF-8 text.
     """
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        for column in ("field", "cell", "label"):
-            if column not in (reader.fieldnames or []):
-                raise FewShotError(f"{path}: has no column {column}")
-        rows: list[tuple[str, int, str]] = []
-        seen: set[tuple[str, int]] = set()
-        for line, row in enumerate(reader, start=2):
-            field, cell, label = ((row[column] or "").strip() for column in ("field", "cell", "label"))
-            if not (cell.isascii() and cell.isdigit() and int(cell) > 0):
-                raise FewShotError(f"{path}, line {line}: cell {cell!r} is no positive integer")
-            if not label:
-                raise FewShotError(f"{path}, line {line}: cell {cell} of field {field} has no label")
-            if (field, int(cell)) in seen:
-                raise FewShotError(f"{path}, line {line}: cell {cell} of field {field} stands twice")
-            seen.add((field, int(cell)))
-            rows.append((field, int(cell), label))
+    rows: list[tuple[str, int, str]] = []
+    seen: set[tuple[str, int]] = set()
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            header = list(reader.fieldnames or ())
+            for column in ("field", "cell", "label"):
+                if header.count(column) != 1:
+                    has = "no column" if column not in header else f"{header.count(column)} columns"
+                    raise FewShotError(f"{path}: has {has} {column}")
+            for row in reader:
+                here = f"{path}, line {reader.line_num}"
+                if None in row or None in row.values():
+                    raise FewShotError(f"{here}: does not have {len(header)} columns as the header has")
+                field, cell, label = (row[column].strip() for column in ("field", "cell", "label"))
+                # No id has more digits, and int() would refuse thousands of them without a word of where.
+                if not (cell.isascii() and cell.isdigit() and len(cell) < 20 and 0 < int(cell) < 1 << 32):
+                    raise FewShotError(f"{here}: cell {cell[:40]!r} is no positive integer of 32 bits")
+                if not label:
+                    raise FewShotError(f"{here}: cell {cell} of field {field} has no label")
+                if (field, int(cell)) in seen:
+                    raise FewShotError(f"{here}: cell {cell} of field {field} stands twice")
+                seen.add((field, int(cell)))
+                rows.append((field, int(cell), label))
+    except UnicodeDecodeError as error:
+        raise FewShotError(f"{path}: is no UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
+    except csv.Error as error:
+        # The reader counts as far as the last row that could be read.
+        raise FewShotError(f"{path}, line {reader.line_num + 1}: {error}") from None
     return pd.DataFrame(rows, columns=["field", "cell", "label"])
 
 
@@ -274,7 +300,7 @@ def summary_page(summary: Mapping[str, Any], collection: str, model: str) -> str
             "fields: take it as an upper bound, and label cells of further fields to know."
         )
     lines = [
-        f"| {label} | {count} | {summary['fields_of_examples'][label]} | "
+        f"| {_in_table(label)} | {count} | {summary['fields_of_examples'][label]} | "
         + (f"{checked['by_label'][label]:.2f}" if label in checked["by_label"] else "not told")
         + f" | {summary['labelled'].get(label, 0)} |"
         for label, count in summary["examples"].items()
@@ -296,6 +322,11 @@ def summary_page(summary: Mapping[str, Any], collection: str, model: str) -> str
             "",
         ]
     )
+
+
+def _in_table(text: str) -> str:
+    """Return free text as it can stand in a Markdown table: its marks are no marks of the page."""
+    return re.sub(r"([\\`*|<\[])", r"\\\1", " ".join(text.split()))
 
 
 def read_embeddings(paths: Sequence[str | os.PathLike[str]]) -> tuple[pd.DataFrame, np.ndarray]:

@@ -142,6 +142,7 @@ rule interpret:
         settings={key: value for key, value in config["interpretation"].items() if key != "mixtures"},
         collections=SCORED,
         field_weight=config["predict"]["field_weight"],
+        trained_here=not config["model"]["path"],
         seed=config["seed"],
         version=code_of("interpretation.analysis", "interpretation_figures"),
     script:

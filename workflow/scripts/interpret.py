@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hpaloc.interpretation.analysis import interpret, mixture_scores
+from hpaloc.interpretation.analysis import interpret, mixture_scores, read_mixtures
 from hpaloc.interpretation_figures import interpretation
 from hpaloc.progress import log_to
 
@@ -14,7 +14,7 @@ def main(job):
     mixtures = None
     if job.input.mixtures:
         fields, table = job.input.mixtures
-        mixtures = mixture_scores(pd.read_parquet(fields), pd.read_csv(table), job.params.seed)
+        mixtures = mixture_scores(pd.read_parquet(fields), read_mixtures(table), job.params.seed)
     interpret(
         pd.read_parquet(job.input.cells),
         Path(job.input.network),
@@ -25,6 +25,7 @@ def main(job):
         job.params.seed,
         mixtures,
         field_weight=job.params.field_weight,
+        trained_here=job.params.trained_here,
         processes=job.threads,
     )
     interpretation(folder, Path(job.input.network), folder)
