@@ -33,6 +33,25 @@ def test_links_within_the_repository_lead_somewhere(page):
             assert anchor in anchors(linked), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_target_stands_where_snakemake_takes_it_for_another_configuration(page):
+    # The option takes as many values as follow, a target too.
+    commands = re.findall(r"snakemake [^`\n]*", page.read_text(encoding="utf-8"))
+    assert not [command for command in commands if re.search(r"--configfile [^\s-]\S* +[^\s-]", command)]
+
+
+def test_every_folder_of_results_is_among_the_formats():
+    rules = "".join(path.read_text() for path in ROOT.glob("workflow/rules/*.smk"))
+    formats = (ROOT / "docs/formats.md").read_text()
+    for folder in sorted(set(re.findall(r"results/([a-z_]+)/", rules))):
+        assert f"`results/{folder}/" in formats, folder
+    # And the tables of an interpretation in its own page.
+    written = (ROOT / "workflow/rules/interpret.smk").read_text()
+    study = (ROOT / "docs/interpretation.md").read_text()
+    for name in re.findall(r"\"(?:results/interpretation/)?(\w+\.(?:parquet|md|json))\"", written):
+        assert f"`{name}`" in study, name
+
+
 def test_every_page_is_linked_from_the_front():
     front = (ROOT / "README.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):
