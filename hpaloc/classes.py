@@ -19,29 +19,30 @@ class Location:
 
 
 # Colours group the compartments for the eye: blues in the nucleus, greens and browns in the cytoplasm,
-# reds for the cytoskeleton, grey for no staining.
+# reds for the cytoskeleton, grey for no staining. Within that they are as far apart as they can be for eyes without the
+# cones for red or for green, too.
 LOCATIONS = tuple(
     Location(index, name, short, colour)
     for index, (name, short, colour) in enumerate(
         (
-            ("Nucleoplasm", "Nucleoplasm", "#1f4e9c"),
-            ("Nuclear membrane", "Nuc. membrane", "#5b8fd6"),
-            ("Nucleoli", "Nucleoli", "#2a9bd8"),
-            ("Nucleoli fibrillar center", "Nucleoli f.c.", "#7cc4ec"),
-            ("Nuclear speckles", "Nuc. speckles", "#4b3fb3"),
-            ("Nuclear bodies", "Nuc. bodies", "#9a8fe8"),
-            ("Endoplasmic reticulum", "ER", "#b8860b"),
-            ("Golgi apparatus", "Golgi", "#e0a92e"),
+            ("Nucleoplasm", "Nucleoplasm", "#005a94"),
+            ("Nuclear membrane", "Nuc. membrane", "#6788db"),
+            ("Nucleoli", "Nucleoli", "#1da6ce"),
+            ("Nucleoli fibrillar center", "Nucleoli f.c.", "#98bce3"),
+            ("Nuclear speckles", "Nuc. speckles", "#5433ac"),
+            ("Nuclear bodies", "Nuc. bodies", "#918cff"),
+            ("Endoplasmic reticulum", "ER", "#b67700"),
+            ("Golgi apparatus", "Golgi", "#d7b126"),
             ("Intermediate filaments", "Int. filaments", "#c0392b"),
-            ("Actin filaments", "Actin", "#e77471"),
-            ("Microtubules", "Microtubules", "#8c1c13"),
-            ("Mitotic spindle", "Mit. spindle", "#d63a8b"),
-            ("Centrosome", "Centrosome", "#f0a3c8"),
-            ("Plasma membrane", "Plasma membr.", "#1f7a4d"),
+            ("Actin filaments", "Actin", "#ef8477"),
+            ("Microtubules", "Microtubules", "#6e1615"),
+            ("Mitotic spindle", "Mit. spindle", "#c24686"),
+            ("Centrosome", "Centrosome", "#d2a8c3"),
+            ("Plasma membrane", "Plasma membr.", "#187c3b"),
             ("Mitochondria", "Mitochondria", "#4caf50"),
-            ("Aggresome", "Aggresome", "#9ccc65"),
-            ("Cytosol", "Cytosol", "#6d8b74"),
-            ("Vesicles and punctate cytosolic patterns", "Vesicles", "#00897b"),
+            ("Aggresome", "Aggresome", "#a7e373"),
+            ("Cytosol", "Cytosol", "#58886f"),
+            ("Vesicles and punctate cytosolic patterns", "Vesicles", "#3f808d"),
             ("Negative", "Negative", "#9e9e9e"),
         )
     )
