@@ -515,6 +515,11 @@ def test_mixtures_are_held_against_fractions_of_other_fields():
     assert scores["correlation"] == pytest.approx(1)
     assert scores["mean_absolute_error"] == pytest.approx(0, abs=1e-9)
     assert claims.mixture_claim(scores).verdict == "holds"
+    # Three fields in the right order are what one shuffle in six gives.
+    few = mixture_scores(fields, mixtures.iloc[[0, 5, 10]], 0)
+    assert few["correlation"] == pytest.approx(1)
+    assert claims.mixture_claim(few).verdict == "failed"
+    assert "of 3 fields correlate" in claims.mixture_claim(few).sentence
     fields[["fraction_2", "fraction_14"]] = fields[["fraction_14", "fraction_2"]].to_numpy()
     assert claims.mixture_claim(mixture_scores(fields, mixtures, 0)).verdict == "failed"
     assert claims.mixture_claim(None).verdict == "cannot be tested"

@@ -89,7 +89,8 @@ def mixture_scores(fields: pd.DataFrame, mixtures: pd.DataFrame, seed: int) -> d
 
     fields: field, fraction_0..fraction_18 (``pooling.aggregate``); mixtures: as ``read_mixtures`` gives them. Returns
     correlation and mean_absolute_error over fields of the fraction of label_a among the two, and the means of both over
-    200 shuffles of fields as shuffled_…. A field without cells counts as half and half. Raises ValueError naming a
+    200 shuffles of fields as shuffled_…, n (fields) and p, the share of the shuffles, the order found among them, that
+    correlate as much. A field without cells counts as half and half. Raises ValueError naming a
     field that is not among the predictions.
     """
     row = pd.Index(fields["field"]).get_indexer(pd.Index(mixtures["ID"]))
@@ -108,8 +109,13 @@ def mixture_scores(fields: pd.DataFrame, mixtures: pd.DataFrame, seed: int) -> d
         return float(np.corrcoef(found, known)[0, 1]) if varies else 0.0, float(np.abs(found - known).mean())
 
     correlation, error = agreement(true)
-    chance = np.mean([agreement(other) for other in others], axis=0)
+    by_chance = np.array([agreement(other) for other in others])
+    chance = by_chance.mean(axis=0)
+    # Orders that are alike, of fractions that repeat, may differ in the last digit.
+    as_good = int((by_chance[:, 0] >= correlation - 1e-9).sum())
     return {
+        "n": len(row),
+        "p": (as_good + 1) / (len(others) + 1),
         "correlation": correlation,
         "mean_absolute_error": error,
         "shuffled_correlation": float(chance[0]),

@@ -263,7 +263,8 @@ _SPACES = {"CellProfiler": "CellProfiler features", "random": "random-weight fea
 def mixture_claim(scores: Mapping[str, float] | None) -> Claim:
     """Judge whether fractions of mixed locations are inferred.
 
-    scores: as ``analysis.mixture_scores`` gives them, None without known mixtures.
+    scores: as ``analysis.mixture_scores`` gives them, None without known mixtures. Of a few fields any order correlates
+    with some other, so the correlation must be beyond chance too.
     """
     title = "mixtures of locations can be inferred"
     if scores is None:
@@ -272,9 +273,10 @@ def mixture_claim(scores: Mapping[str, float] | None) -> Claim:
     error, chance = scores["mean_absolute_error"], scores["shuffled_mean_absolute_error"]
     return Claim(
         title,
-        HOLDS if scores["correlation"] > 0.5 and error < chance else FAILS,
-        f"Found and true fractions correlate with r = {scores['correlation']:.3f} and differ by {error:.3f} on "
-        f"average, against {scores['shuffled_correlation']:.3f} and {chance:.3f} when fields take those of others.",
+        HOLDS if scores["correlation"] > 0.5 and error < chance and scores["p"] <= LEVEL else FAILS,
+        f"Found and true fractions of {scores['n']:.0f} fields correlate with r = {scores['correlation']:.3f} "
+        f"(p = {scores['p']:.3f}, fields shuffled) and differ by {error:.3f} on average, against "
+        f"{scores['shuffled_correlation']:.3f} and {chance:.3f} when fields take those of others.",
         scores["correlation"],
         scores["shuffled_correlation"],
     )
