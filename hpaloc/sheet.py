@@ -84,7 +84,8 @@ def check_id(id: str) -> None:
         raise ValueError(f"the ID {id[:40]!r}… is longer than 200 bytes")
 
 
-def _delimiter(text: str) -> str:
+def delimiter(text: str) -> str:
+    """Return what divides the columns of a CSV's header: comma, semicolon or tab, the first of them that is there."""
     header = text.split("\n", 1)[0]
     return next((mark for mark in ",;\t" if mark in header), ",")
 
@@ -112,7 +113,7 @@ def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0
         raise SheetError(f"sheet {name}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise SheetError(f"sheet {name}: is no UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter(text), strict=True)
     try:
         columns = [column.strip() for column in reader.fieldnames or []]
     except csv.Error as error:
@@ -471,7 +472,7 @@ def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], patter
     name = os.fspath(path)
     with open(path, newline="", encoding="utf-8-sig") as file:
         text = file.read()
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter(text))
     reader.fieldnames = [column.strip() for column in reader.fieldnames or []]
     cells_of = {cells["ID"].strip(): cells for cells in reader if (cells.get("ID") or "").strip()}
     found = []

@@ -285,6 +285,13 @@ def write(path, text):
     return path
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_table_of_examples_is_read_as_spreadsheets_write_it(tmp_path, mark):
+    text = "\ufefffield,cell,label,note\r\n007,1,round,\r\na b,2,long,seen\r\n".replace(",", mark)
+    table = few_shot.read_examples(write(tmp_path / "few.csv", text))
+    assert table.to_numpy().tolist() == [["007", 1, "round"], ["a b", 2, "long"]]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

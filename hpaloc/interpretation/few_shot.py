@@ -1,6 +1,7 @@
 """Learning new locations from a few cells: the experiment on classes held out, and the tool for one's own cells."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from hpaloc.files import atomic_path
 from hpaloc.interpretation.separation import standardised
 from hpaloc.progress import log, track
 from hpaloc.resampling import replicated_accuracy, wilson_interval
+from hpaloc.sheet import delimiter
 from hpaloc.tables import write_table
 
 LEARNERS = ("logistic_regression", "knn", "random_forest")
@@ -142,34 +144,36 @@ def _told(
 def read_examples(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read a table of labelled cells, CSV with the columns field, cell and label (free text).
 
-    Returns field str, cell int, label str; blank lines and further columns are left alone. Raises FewShotError naming
-    file and line of a missing or repeated column, a row of another length than the header, a cell that is no positive
-    integer of 32 bits, an empty label or a cell that stands twice, and the file that is no UTF-8 text.
+    Commas, semicolons or tabs divide them. Returns field str, cell int, label str; blank lines and further columns are
+    left alone. Raises FewShotError naming file and line of a missing or repeated column, a row of another length than
+    the header, a cell that is no positive integer of 32 bits, an empty label or a cell that stands twice, and the file
+    that is no UTF-8 text.
     """
     rows: list[tuple[str, int, str]] = []
     seen: set[tuple[str, int]] = set()
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            header = list(reader.fieldnames or ())
-            for column in ("field", "cell", "label"):
-                if header.count(column) != 1:
-                    has = "no column" if column not in header else f"{header.count(column)} columns"
-                    raise FewShotError(f"{path}: has {has} {column}")
-            for row in reader:
-                here = f"{path}, line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise FewShotError(f"{here}: does not have {len(header)} columns as the header has")
-                field, cell, label = (row[column].strip() for column in ("field", "cell", "label"))
-                # No id has more digits, and int() would refuse thousands of them without a word of where.
-                if not (cell.isascii() and cell.isdigit() and len(cell) < 20 and 0 < int(cell) < 1 << 32):
-                    raise FewShotError(f"{here}: cell {cell[:40]!r} is no positive integer of 32 bits")
-                if not label:
-                    raise FewShotError(f"{here}: cell {cell} of field {field} has no label")
-                if (field, int(cell)) in seen:
-                    raise FewShotError(f"{here}: cell {cell} of field {field} stands twice")
-                seen.add((field, int(cell)))
-                rows.append((field, int(cell), label))
+            text = file.read()
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter(text), strict=True)
+        header = list(reader.fieldnames or ())
+        for column in ("field", "cell", "label"):
+            if header.count(column) != 1:
+                has = "no column" if column not in header else f"{header.count(column)} columns"
+                raise FewShotError(f"{path}: has {has} {column}")
+        for row in reader:
+            here = f"{path}, line {reader.line_num}"
+            if None in row or None in row.values():
+                raise FewShotError(f"{here}: does not have {len(header)} columns as the header has")
+            field, cell, label = (row[column].strip() for column in ("field", "cell", "label"))
+            # No id has more digits, and int() would refuse thousands of them without a word of where.
+            if not (cell.isascii() and cell.isdigit() and len(cell) < 20 and 0 < int(cell) < 1 << 32):
+                raise FewShotError(f"{here}: cell {cell[:40]!r} is no positive integer of 32 bits")
+            if not label:
+                raise FewShotError(f"{here}: cell {cell} of field {field} has no label")
+            if (field, int(cell)) in seen:
+                raise FewShotError(f"{here}: cell {cell} of field {field} stands twice")
+            seen.add((field, int(cell)))
+            rows.append((field, int(cell), label))
     except UnicodeDecodeError as error:
         raise FewShotError(f"{path}: is no UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
     except csv.Error as error:
