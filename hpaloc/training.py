@@ -385,19 +385,29 @@ class _Statistics(keras.callbacks.Callback):
 
 
 class _Backup(keras.callbacks.BackupAndRestore):
-    """Keep what a killed run needs to go on, at the end of an epoch and not more often than `BACKUP_SECONDS`.
+    """Keep what a killed run needs to go on, between two epochs and not more often than `BACKUP_SECONDS`.
 
-    Weights and optimiser state take a second or two to write, which short epochs would feel.
+    Weights and optimiser state take a second or two to write, which short epochs would feel. Not as an epoch ends: a
+    run killed before that epoch is judged would go on without its judgement, or beyond an early stop.
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, double_checkpoint=True, delete_checkpoint=False)
+        super().__init__(folder, delete_checkpoint=False)
         self.saved = time.monotonic()
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         if time.monotonic() - self.saved >= BACKUP_SECONDS:
-            super().on_epoch_end(epoch, logs)
+            super().on_epoch_end(epoch - 1, logs)
             self.saved = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        pass
+
+    def _save_model(self) -> None:
+        # Weights and number of the epoch in one step: a kill would leave the weights of one beside another's number.
+        with atomic_directory(self.backup_dir) as folder:
+            self.model.save_weights(folder / Path(self._weights_path).name)
+            (folder / Path(self._training_metadata_path).name).write_text(json.dumps({"epoch": self._current_epoch}))
 
 
 class _Diary(keras.callbacks.Callback):
@@ -434,10 +444,14 @@ class _Diary(keras.callbacks.Callback):
             "images_per_second": round(self.images / seconds, 2),
         }
         self.rows.append(row)
-        pd.DataFrame(self.rows).to_csv(self.path, index=False)
+        with atomic_path(self.path) as temporary:
+            pd.DataFrame(self.rows).to_csv(temporary, index=False)
         log.info(
             "epoch %d: %s", epoch, ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
         )
+        what, loss = ("validation", row["val_loss"]) if "val_loss" in row else ("training", row["loss"])
+        if not math.isfinite(loss):
+            raise TrainingError(f"the {what} loss of epoch {epoch} is {loss}; lower train.learning_rate.max")
 
 
 class _Best(keras.callbacks.Callback):
@@ -455,11 +469,12 @@ class _Best(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         loss = (logs or {})["val_loss"]
-        if not math.isfinite(loss):
-            raise TrainingError(f"the validation loss of epoch {epoch} is {loss}; lower train.learning_rate.max")
         if loss < self.best:
             self.best, self.best_epoch = loss, epoch
-            self.network.save_weights(self.path)
+            # Keras wants this ending of the name.
+            temporary = self.path.with_name(f"new.{self.path.name}")
+            self.network.save_weights(temporary)
+            os.replace(temporary, self.path)
         elif epoch - self.best_epoch >= PATIENCE:
             log.info("stopped early: no better validation loss since epoch %d", self.best_epoch)
             self.model.stop_training = True
@@ -521,7 +536,10 @@ def fit(
         jit_compile=False,
     )
     random = [augmentation.seed_generator]
-    random += [layer.seed_generator for layer in network.layers if isinstance(layer, keras.layers.Dropout)]
+    # A rate of 0 draws nothing.
+    random += [
+        layer.seed_generator for layer in network.layers if isinstance(layer, keras.layers.Dropout) and layer.rate
+    ]
 
     start, seen = time.monotonic(), 0
     # The first pass fills the cache; without one, a stretch is enough to measure.
@@ -539,10 +557,10 @@ def fit(
         verbose=0,
         shuffle=False,
         callbacks=[
+            # Before the backup, for which both sets of weights are back in their places, and all that judges or saves.
+            *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if averaging else []),
             _Backup(work_dir / "backup"),
             _StartOfEpoch(rate, epochs, random, seed),
-            # After the backup, which keeps both sets of weights in their places, and before all that judges or saves.
-            *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if averaging else []),
             statistics,
             diary,
             *best,
@@ -554,6 +572,9 @@ def fit(
     network.save_weights(work_dir / "last.weights.h5")
     if validation is not None:
         network.load_weights(work_dir / "best.weights.h5")
+    # A loss can hide them: what is not a number may be 0 behind a relu.
+    if not all(np.isfinite(array).all() for array in network.get_weights()):
+        raise TrainingError("the weights are not finite after the training; lower train.learning_rate.max")
 
 
 def fit_thresholds(labels: np.ndarray, probabilities: np.ndarray, fewest: int = 5) -> np.ndarray:
@@ -598,13 +619,19 @@ def label_counts(examples: pd.DataFrame) -> np.ndarray:
     return examples[list(LABEL_COLUMNS)].sum().to_numpy(int)
 
 
-def _keep_if_same(work_dir: Path, settings: Mapping[str, Any], seed: int, examples: Path) -> None:
+def _keep_if_same(work_dir: Path, settings: Mapping[str, Any], seed: int, examples: Path, dataset_dir: Path) -> None:
     """Empty ``work_dir`` unless what it keeps is of this very training.
 
-    Epochs of other settings, code or examples would be gone on from: with another split, cells that trained then
-    would validate now.
+    Epochs of other settings, code, starting weights, examples or tiles would be gone on from: with another split, cells
+    that trained then would validate now.
     """
     parts = [json.dumps(settings, sort_keys=True), str(seed), digest(examples), room_version("training")]
+    if Path(settings["weights"]).is_file():
+        parts.append(digest(settings["weights"]))
+    # Tiles made anew can have the same examples. Their bytes would take a pass over all of them.
+    for path in sorted(Path(dataset_dir).glob("*/*.tfrecord")):
+        found = path.stat()
+        parts.append(f"{path.parent.name}/{path.name}:{found.st_size}:{found.st_mtime_ns}")
     fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     note = work_dir / "fingerprint.txt"
     if work_dir.exists() and not (note.is_file() and note.read_text() == fingerprint):
@@ -622,10 +649,12 @@ def train_model(
     seed: int,
     work_dir: Path | None = None,
     threads: int | None = None,
+    tiles: Mapping[str, Any] | None = None,
 ) -> None:
     """Train the classifier of the config's section ``train`` and write the model folder ``out_dir``.
 
-    ``dataset_dir`` holds the folders train and validation of TFRecords, ``examples`` is their table. ``work_dir``
+    ``dataset_dir`` holds the folders train and validation of TFRecords, ``examples`` is their table; ``tiles``, the
+    config's section of how they were cut, is noted in the folder. ``work_dir``
     (default: ``out_dir`` with .work at its end) keeps epochs, so that a killed call goes on where it stopped; it is
     removed at the end. The folder gets model.keras (weights of the epoch of lowest validation loss, or
     of the last where no cell validates), config.json,
@@ -662,7 +691,7 @@ def train_model(
         if counts[part]
     }
     work_dir = Path(work_dir or f"{Path(out_dir)}.work")
-    _keep_if_same(work_dir, settings, seed, examples)
+    _keep_if_same(work_dir, settings, seed, examples, dataset_dir)
     with precision_policy(policy), strategy.scope():
         network = classifier(
             settings["channels"],
@@ -696,6 +725,7 @@ def train_model(
         "classes": list(NAMES),
         "preprocessing": {
             "tile": "bounding box of the cell, padded with zeros to a square",
+            "tiles": dict(tiles or {}),
             "scale": "divided by the white level of the field and colour, clipped to 0..1, times 255, rounded",
             "resize": "bilinear, antialiased, to input_size",
         },
@@ -795,7 +825,10 @@ def _decide(
         decision["criterion"] = "best F1 of the class; Negative where no location reaches its threshold"
         decision["negative_rule"] = choose_negative_rule(labels, probabilities)
         decision["thresholds"] = {
-            name: round(float(value), 6) for name, value in zip(NAMES, values, strict=True) if name != NAMES[NEGATIVE]
+            # Digits that count: a threshold of a rare class can be below a millionth, and 0 would call every cell.
+            name: float(f"{value:.6g}")
+            for name, value in zip(NAMES, values, strict=True)
+            if name != NAMES[NEGATIVE]
         }
     else:
         decision |= {"criterion": "likeliest class", "negative_rule": "network", "thresholds": None}

@@ -256,6 +256,16 @@ def test_thresholds_give_the_best_f1():
     assert thresholds[6] == 0.5
 
 
+def test_a_threshold_below_a_millionth_is_not_0():
+    keras.utils.set_random_seed(0)
+    network = small_network()
+    kernel, bias = network.layers[-1].get_weights()
+    network.layers[-1].set_weights([kernel, bias - 20])
+    decision, _ = training._decide(network, small_data(36), SETTINGS, "validation")
+    # One of 0 would call the location in every cell.
+    assert 0 < decision["thresholds"][NAMES[3]] < 1e-6
+
+
 def test_the_rule_for_negative_is_the_one_that_finds_most():
     labels = label_matrix([(3,)] * 10 + [(NEGATIVE,)] * 10)
     hesitant = np.full((20, N_CLASSES), 0.02)
@@ -301,6 +311,67 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(averaging, tmp_path,
         np.testing.assert_allclose(second, first, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("moment", ["judged", "history", "best"])
+def test_a_training_killed_while_an_epoch_is_judged_forgets_no_best_weights(moment, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "BACKUP_SECONDS", 0.0)
+    unbroken, history = train_small(tmp_path / "a", epochs=3)
+    # The best epoch is the one of the kill.
+    assert history["val_loss"].idxmin() == 2
+
+    def killed(*arguments, **_):
+        if moment != "judged":
+            Path(arguments[1]).write_text("half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        end = training._Statistics.on_epoch_end
+        name, owner = {"judged": ("on_epoch_end", training._Diary), "history": ("to_csv", pd.DataFrame)}.get(
+            moment, ("save_weights", keras.Model)
+        )
+
+        def later(self, epoch, logs=None):
+            end(self, epoch, logs)
+            if epoch == 2:
+                patch.setattr(owner, name, killed)
+
+        patch.setattr(training._Statistics, "on_epoch_end", later)
+        with pytest.raises(KeyboardInterrupt):
+            train_small(tmp_path / "b", epochs=3)
+    resumed, resumed_history = train_small(tmp_path / "b", epochs=3)
+    assert resumed_history["epoch"].tolist() == [0, 1, 2]
+    np.testing.assert_allclose(resumed_history["val_loss"], history["val_loss"], rtol=1e-4)
+    for first, second in zip(unbroken, resumed, strict=True):
+        np.testing.assert_allclose(second, first, rtol=1e-4, atol=1e-5)
+
+
+def test_a_backup_cut_short_leaves_the_one_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "BACKUP_SECONDS", 0.0)
+    unbroken, _ = train_small(tmp_path / "a", epochs=3)
+    epoch_begins = training._StartOfEpoch.on_epoch_begin
+
+    # Weights are written, their epoch is not.
+    def killed(self, epoch, logs=None):
+        epoch_begins(self, epoch, logs)
+        if epoch == 1:
+            save = keras.Model.save_weights
+
+            def half(*arguments, **named):
+                save(*arguments, **named)
+                raise KeyboardInterrupt
+
+            patch.setattr(keras.Model, "save_weights", half)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._StartOfEpoch, "on_epoch_begin", killed)
+        patch.setattr(training._Best, "on_epoch_end", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            train_small(tmp_path / "b", epochs=3)
+    resumed, history = train_small(tmp_path / "b", epochs=3)
+    assert history["epoch"].tolist() == [0, 1, 2]
+    for first, second in zip(unbroken, resumed, strict=True):
+        np.testing.assert_allclose(second, first, rtol=1e-4, atol=1e-5)
+
+
 def test_averaged_weights_are_the_running_mean_over_the_steps(tmp_path):
     def weights(epochs, averaging):
         keras.utils.set_random_seed(5)
@@ -322,7 +393,7 @@ def test_epochs_of_another_training_are_not_gone_on_from(tmp_path):
     work = tmp_path / "model.work"
 
     def kept(settings, seed=1):
-        training._keep_if_same(work, settings, seed, examples)
+        training._keep_if_same(work, settings, seed, examples, tmp_path / "dataset")
         found = (work / "epoch").exists()
         (work / "epoch").touch()
         return found
@@ -334,6 +405,17 @@ def test_epochs_of_another_training_are_not_gone_on_from(tmp_path):
     examples.write_bytes(b"another split")
     assert not kept({**SETTINGS, "epochs": 2}, seed=2)
     assert kept({**SETTINGS, "epochs": 2}, seed=2)
+    # The same cells in other tiles, and a start from other weights of the same name.
+    start = tmp_path / "start.keras"
+    record = tmp_path / "dataset/train/red-00000-of-00001.tfrecord"
+    record.parent.mkdir(parents=True)
+    for file in (record, start):
+        file.write_bytes(b"first")
+        settings = SETTINGS | {"weights": str(start)}
+        kept(settings)
+        assert kept(settings)
+        file.write_bytes(b"second")
+        assert not kept(settings)
 
 
 def test_training_stops_when_validation_stands_still_and_keeps_the_best_epoch(tmp_path, monkeypatch):
@@ -343,13 +425,37 @@ def test_training_stops_when_validation_stands_still_and_keeps_the_best_epoch(tm
     # Labels of the validation cells contradict those of training, so its loss can only grow.
     contrary = small_data(12).map(lambda image, label, weight: (image, tf.roll(label, 1, 0), weight))
     settings = SETTINGS | {"epochs": 30, "learning_rate": {"start": 0.02, "max": 0.02, "min": 0.02}}
+    monkeypatch.setattr(training, "BACKUP_SECONDS", 0.0)
     fit(network, small_data(36), contrary, (36, 12), settings, 0, tmp_path)
     history = pd.read_csv(tmp_path / "history.csv")
+    # Killed after it, before the model folder is written, it stops there again.
+    fit(network, small_data(36), contrary, (36, 12), settings, 0, tmp_path)
+    assert pd.read_csv(tmp_path / "history.csv")["epoch"].tolist() == history["epoch"].tolist()
     best = int(history["val_loss"].idxmin())
     assert len(history) == best + 3 < 30
     trainer_loss = keras.losses.BinaryCrossentropy()
     images, labels, _ = next(iter(contrary.batch(12)))
     assert float(trainer_loss(labels, network(images))) == pytest.approx(history["val_loss"][best], rel=1e-3)
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_training_that_diverges_is_an_error(validated, tmp_path):
+    keras.utils.set_random_seed(0)
+    settings = SETTINGS | {"epochs": 3, "learning_rate": {"start": 1e20, "max": 1e20, "min": 1e20}}
+    counts = (36, 12 if validated else 0)
+    with pytest.raises(TrainingError, match=r"lower train\.learning_rate\.max"):
+        fit(small_network(), small_data(36), small_data(12, 1) if validated else None, counts, settings, 0, tmp_path)
+
+
+def test_without_dropout_nothing_is_drawn_for_it(tmp_path):
+    network = keras.models.clone_model(
+        small_network(),
+        clone_function=lambda layer: type(layer).from_config(
+            layer.get_config() | ({"rate": 0.0} if isinstance(layer, keras.layers.Dropout) else {})
+        ),
+    )
+    fit(network, small_data(16), None, (16, 0), SETTINGS, 0, tmp_path)
+    assert len(pd.read_csv(tmp_path / "history.csv")) == 1
 
 
 @pytest.fixture(scope="module")
@@ -361,7 +467,8 @@ def training_data(tmp_path_factory):
 
 def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "hpaloc"):
-        train_model(training_data, training_data / "examples.parquet", tmp_path / "model", SETTINGS, seed=3)
+        tiles = {"size": 40, "mask_neighbours": True}
+        train_model(training_data, training_data / "examples.parquet", tmp_path / "model", SETTINGS, 3, tiles=tiles)
     assert caplog.records[0].getMessage().startswith("device: CPU")
     folder = tmp_path / "model"
     names = {"model.keras", "config.json", "thresholds.json", "history.csv", "checksums.json", "card.md", "logs"}
@@ -374,6 +481,7 @@ def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
     assert config["examples"]["train"]["Nucleoplasm"] == 6
     assert config["examples"]["validation"]["Negative"] == 3
     assert config["train"] == SETTINGS
+    assert config["preprocessing"]["tiles"] == tiles
     assert config["seed"] == 3
     assert config["versions"]["tensorflow"] == tf.__version__
     assert len(decision["thresholds"]) == N_CLASSES - 1
