@@ -363,12 +363,17 @@ def read_prototypes(path: Path) -> tuple[np.ndarray, tuple[str, ...]] | None:
     named = (learnt or decision).get("prototypes")
     if named is None:
         return None
+    if not isinstance(named, dict):
+        raise ValueError(f"{path}: prototypes is {named!r}, no table of locations")
     prototypes = np.full((N_CLASSES, N_CLASSES), np.nan)
     for name, row in named.items():
-        if name not in NAMES or (row is not None and len(row) != N_CLASSES):
+        try:
+            values = np.full(N_CLASSES, np.nan) if row is None else np.array(row, np.float64)
+        except (TypeError, ValueError):
+            values = np.zeros(0)
+        if name not in NAMES or values.shape != (N_CLASSES,):
             raise ValueError(f"{path}: the prototype of {name!r} is not {N_CLASSES} numbers of a known location")
-        if row is not None:
-            prototypes[NAMES.index(name)] = row
+        prototypes[NAMES.index(name)] = values
     return (prototypes, MIXTURES if learnt else PROBABILITIES) if np.isfinite(prototypes).any() else None
 
 

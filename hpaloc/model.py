@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from hpaloc.classes import COLOURS, N_CLASSES, NAMES, NEGATIVE
 from hpaloc.files import digest
-from hpaloc.mixtures import check_reading
+from hpaloc.mixtures import check_reading, read_prototypes
 
 log = logging.getLogger("hpaloc")
 
@@ -307,11 +307,24 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     for key, least, most in (("input_size", 32, 1024), ("units", 1, 2**16)):
         if type(config[key]) is not int or not least <= config[key] <= most:
             raise ModelError(f"{path}: {key} is {config[key]!r}, not a whole number from {least} to {most}")
+    channels = config["channels"]
+    if not isinstance(channels, list) or not all(isinstance(colour, str) for colour in channels):
+        raise ModelError(f"{path}: channels is {channels!r}, no list of colours")
+    try:
+        check_channels(channels)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
     rates = config["dropout"]
     if not isinstance(rates, list) or len(rates) != 2 or not all(type(rate) in (int, float) for rate in rates):
         raise ModelError(f"{path}: dropout is {rates!r}, not two numbers")
+    if not all(0 <= rate < 1 for rate in rates):
+        raise ModelError(f"{path}: dropout is {rates!r}, not two rates from 0 to below 1")
     path = folder / "thresholds.json"
     decision = _read_json(path, ("thresholds", "negative_rule"))
+    if decision["negative_rule"] not in NEGATIVE_RULES:
+        raise ModelError(
+            f"{path}: negative_rule is {decision['negative_rule']!r}, not one of {', '.join(NEGATIVE_RULES)}"
+        )
     thresholds = {} if decision["thresholds"] is None else decision["thresholds"]
     if not isinstance(thresholds, dict):
         raise ModelError(f"{path}: thresholds is {thresholds!r}, no table of locations")
@@ -323,6 +336,14 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             check_reading(decision["mixtures"])
         except ValueError as error:
             raise ModelError(f"{path}: {error}") from None
+        if not {"green", "blue"} <= set(channels):
+            raise ModelError(
+                f"{path}: mixtures are read from green and blue, and the network sees {', '.join(channels)}"
+            )
+    try:
+        read_prototypes(path)
+    except ValueError as error:
+        raise ModelError(str(error)) from None
     return config, decision
 
 

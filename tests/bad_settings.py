@@ -246,12 +246,18 @@ MODELS = [
     Setting("config.json that is no JSON", changed_model(written("config.json", "no")), "rejected", "model/config.json: is no JSON (Expecting value: line 1 column 1 (char 0))"),
     Setting("config.json without the channels", changed_model(without("config.json", "channels")), "rejected", "model/config.json: the key 'channels' is missing"),
     Setting("config.json with an unknown head", changed_model(edited("config.json", head="tanh")), "rejected", "model/config.json: head is 'tanh', not one of sigmoid, softmax"),
+    Setting("config.json with a colour that is none", changed_model(edited("config.json", channels=["green", "violet"])), "rejected", "model/config.json: channels must be distinct colours out of red, green, blue, yellow, got ['green', 'violet']"),
+    Setting("config.json with text for the channels", changed_model(edited("config.json", channels="green")), "rejected", "model/config.json: channels is 'green', no list of colours"),
+    Setting("config.json with a dropout of 2", changed_model(edited("config.json", dropout=[0.5, 2])), "rejected", "model/config.json: dropout is [0.5, 2], not two rates from 0 to below 1"),
     Setting("config.json with a network of 10⁹ units", changed_model(edited("config.json", units=10**9)), "rejected", "model/config.json: units is 1000000000, not a whole number from 1 to 65536"),
     Setting("config.json with another input size than a number", changed_model(edited("config.json", input_size="big")), "rejected", "model/config.json: input_size is 'big', not a whole number from 32 to 1024"),
     Setting("config.json with other classes", changed_model(edited("config.json", classes=["a"])), "rejected", "model/config.json: its classes are not the 19 of hpaloc"),
     Setting("config.json of another network", changed_model(edited("config.json", units=64)), "rejected", KERAS + "A total of 3 objects could not be loaded."),
     Setting("thresholds.json without thresholds", changed_model(without("thresholds.json", "thresholds")), "rejected", "model/thresholds.json: the key 'thresholds' is missing"),
     Setting("thresholds.json with text for a threshold", changed_model(edited("thresholds.json", thresholds={"Nucleoli": "high"})), "rejected", "model/thresholds.json: the threshold of 'Nucleoli' is 'high', no number of a known location"),
+    Setting("thresholds.json with an unknown rule for Negative", changed_model(edited("thresholds.json", negative_rule="least")), "rejected", "model/thresholds.json: negative_rule is 'least', not one of complement, network, mean"),
+    Setting("thresholds.json with text in a prototype", changed_model(edited("thresholds.json", prototypes={"Nucleoli": ["a"] * 19})), "rejected", "model/thresholds.json: the prototype of 'Nucleoli' is not 19 numbers of a known location"),
+    Setting("thresholds.json with a list of prototypes", changed_model(edited("thresholds.json", prototypes=[])), "rejected", "model/thresholds.json: prototypes is [], no table of locations"),
 ]  # fmt: skip
 
 
