@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -128,6 +129,9 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"config key collections.{name}: 'truth' is of use with labels: true only")
         if filled["segmentation"]["backend"] == "masks" and "masks" not in collection:
             raise ConfigError(f"config key collections.{name}: segmentation.backend masks needs the key 'masks'")
+    if filled["model"]["path"]:
+        # With the slash that a shell puts behind a folder every file of it would have two.
+        filled["model"]["path"] = str(Path(filled["model"]["path"]))
     curation = filled["curation"]
     for what in ("cell", "nucleus"):
         least, most = curation[f"min_{what}_area"], curation[f"max_{what}_area"]
@@ -184,13 +188,25 @@ def check_training(config: Mapping[str, Any]) -> None:
 
 
 def check_model(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a completed configuration names no folder of a trained model."""
+    """Raise ConfigError where a completed configuration names no folder of a trained model, or other tiles than its."""
     path = config["model"]["path"]
     if path is None:
         raise ConfigError("config key model.path: predict_only needs the folder of a trained model")
     for name in MODEL_FILES:
         if not Path(path, name).is_file():
             raise ConfigError(f"config key model.path: {path} is no folder of a trained model ({name} is missing)")
+    try:
+        made = json.loads(Path(path, "config.json").read_text(encoding="utf-8"))["preprocessing"]["tiles"]
+        masked = made["mask_neighbours"]
+    except (KeyError, TypeError, ValueError):
+        # Of an older folder, or a broken one, of which loading it says more.
+        return
+    asked = config["tiles"]["mask_neighbours"]
+    if asked != masked:
+        raise ConfigError(
+            f"config key tiles.mask_neighbours: is {str(asked).lower()}, and the model {path} was trained on tiles "
+            f"where it was {str(masked).lower()}"
+        )
 
 
 def shortened(train: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:

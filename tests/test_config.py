@@ -47,6 +47,11 @@ def test_a_collections_own_values_win():
     assert (filled["shards"], filled["pixel_size"], filled["root"]) == (2, 0.2, "/data")
 
 
+def test_a_model_folder_may_end_in_a_slash():
+    assert complete(minimal(model={"path": "models/demo/"}))["model"]["path"] == "models/demo"
+    assert complete(minimal())["model"]["path"] is None
+
+
 def test_the_shipped_configurations_are_complete():
     for path in (ROOT / "config").glob("*.yaml"):
         filled = complete(yaml.safe_load(path.read_text()))

@@ -1,5 +1,6 @@
 """What reruns after which change, in a finished run of jobs that do nothing: a small benchmarks/dag.py."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -78,6 +79,30 @@ def test_a_run_whose_manifests_another_plan_rewrote_stops(finished):
     assert waiting.returncode != 0
     assert "results/sheet was changed by another snakemake with other settings" in printed
     assert manifest.read_bytes() == before
+
+
+def test_another_model_of_the_same_name_predicts_anew_however_old_it_is(tmp_path):
+    (tmp_path / "run").mkdir()
+    write_collections(tmp_path / "run", 8, 2)
+    snakefile = copy_workflow(tmp_path / "workflow")
+    for name, date in (("new", 10**9), ("old", 10**8)):
+        folder = tmp_path / "models" / name
+        folder.mkdir(parents=True)
+        for file in ("model.keras", "config.json", "thresholds.json", "checksums.json"):
+            (folder / file).write_text(name)
+            os.utime(folder / file, (date, date))
+    link = tmp_path / "run/model"
+    link.symlink_to(tmp_path / "models/new")
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text()) | {"model": {"path": "model"}}
+    (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(config))
+    run(snakefile, tmp_path / "run", "predict_only", "--cores", "2")
+    assert "Nothing to be done" in run(snakefile, tmp_path / "run", "predict_only", "--dry-run").text
+    link.unlink()
+    link.symlink_to(tmp_path / "models/old")
+    jobs, _ = listed_jobs(run(snakefile, tmp_path / "run", "predict_only", "--dry-run").text)
+    assert jobs["predict"] >= 1
+    assert jobs["aggregate"] == 1
+    assert not jobs["tile"]
 
 
 def edit(room, old, new):

@@ -193,6 +193,21 @@ def test_interpret_trains_without_the_held_out_classes(folder):
     assert "interpret" not in planned(folder)[0]
 
 
+def test_a_model_of_masked_tiles_predicts_no_others(folder):
+    (folder / "models").mkdir()
+    for name in ("model.keras", "thresholds.json", "checksums.json"):
+        (folder / "models" / name).touch()
+    (folder / "models/config.json").write_text('{"preprocessing": {"tiles": {"size": 256, "mask_neighbours": true}}}')
+    write_config(folder / "config.yaml", **config(model={"path": "models"}))
+    sentence = "config key tiles.mask_neighbours: is false, and the model models was trained on tiles where it was true"
+    for target in ("all", "predict_only"):
+        done = snakemake(folder, "--dry-run", target, check=False)
+        assert done.returncode != 0
+        assert sentence in done.stdout
+    write_config(folder / "config.yaml", **config(model={"path": "models"}, tiles={"mask_neighbours": True}))
+    assert planned(folder, "predict_only")[0]["predict"] == 1
+
+
 def test_few_shot_needs_predictions_and_no_training(folder):
     for name in ("model.keras", "config.json", "thresholds.json", "checksums.json"):
         path = folder / "models" / name

@@ -22,6 +22,7 @@ from hpaloc.config import (
     shortened,
     training_collections,
 )
+from hpaloc.files import digest
 from hpaloc.sheet import (
     SheetError,
     downloaded_folder,
@@ -274,7 +275,18 @@ def tiles_of(collection):
 
 def model_files(wildcards):
     """Return the files of the model that predicts: the one named by model.path, or the one trained here."""
+    if config["model"]["path"]:
+        check_model(config)
     return [f"{MODEL}/{name}" for name in MODEL_FILES]
+
+
+def model_version(wildcards):
+    """Return the digest of the checksums of the model named by model.path; None for one that is trained here.
+
+    By their times alone a folder in the place of a newer one, as a link to another model can be, would pass for it.
+    """
+    path = config["model"]["path"] and Path(config["model"]["path"], "checksums.json")
+    return digest(path) if path and path.is_file() else None
 
 
 def used_collections(wildcards):

@@ -57,6 +57,7 @@ rule study_networks:
     params:
         files=lambda wildcards: {name: study_files(name) for name in STUDIED},
         models=STUDIED_MODELS,
+        model_version=model_version,
         fields=config["interpretation"]["fields"],
         seed=config["seed"],
         version=code_of("interpretation.study"),

@@ -27,6 +27,8 @@ rule predict:
         runtime=grows(120),
     params:
         model=MODEL,
+        model_version=model_version,
+        precision=config["train"]["precision"],
         views=config["predict"]["views"],
         field_weight=config["predict"]["field_weight"],
         version=code_of("prediction"),

@@ -17,6 +17,7 @@ def main(job):
         batch_size=job.config["predict"]["batch_size"],
         gpu=job.config["train"]["gpu"],
         threads=job.threads,
+        precision=job.params.precision,
         field_weight=job.params.field_weight,
     )
 

@@ -14,6 +14,7 @@ def main(job):
         {**job.params.train, "gpu": job.config["train"]["gpu"]},
         job.params.seed,
         threads=job.threads,
+        tiles=job.config["tiles"],
     )
 
 
