@@ -176,8 +176,14 @@ def check_training(config: Mapping[str, Any]) -> None:
     if config["train"]["blends"] and not {"green", "blue"} <= set(config["train"]["channels"]):
         raise ConfigError("config key train.blends: blending needs green and blue, and train.channels lacks one")
     weights = config["train"]["weights"]
-    if weights not in ("none", "imagenet") and not Path(weights).is_file():
-        raise ConfigError(f"config key train.weights: no such file: {weights}")
+    if weights not in ("none", "imagenet"):
+        if not Path(weights).is_file():
+            raise ConfigError(f"config key train.weights: no such file: {weights}")
+        if Path(weights).suffix not in (".keras", ".h5"):
+            raise ConfigError(f"config key train.weights: {weights} is neither a .keras nor a .h5 file")
+        for name in MODEL_FILES if Path(weights).suffix == ".keras" else ():
+            if not Path(weights).with_name(name).is_file():
+                raise ConfigError(f"config key train.weights: {weights} is in no model folder ({name} is missing)")
     if config["evaluation"]["controls"]:
         if config["curation"]["validation_fraction"] == 0:
             raise ConfigError(

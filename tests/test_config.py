@@ -143,6 +143,24 @@ def test_controls_that_could_not_be_scored_are_refused():
         check_training(complete({"collections": {"train": collections["train"]}, **controls}))
 
 
+def test_a_training_starts_from_a_model_folder_or_a_h5_file(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("start.pkl", "start.h5", "model.keras", "config.json", "thresholds.json"):
+        (folder / name).touch()
+
+    def check(name):
+        check_training(complete(minimal(train={"weights": str(folder / name)})))
+
+    check("start.h5")
+    with pytest.raises(ConfigError, match=r"train\.weights: .*start\.pkl is neither a \.keras nor a \.h5 file"):
+        check("start.pkl")
+    with pytest.raises(ConfigError, match=r"model\.keras is in no model folder \(checksums\.json is missing\)"):
+        check("model.keras")
+    (folder / "checksums.json").touch()
+    check("model.keras")
+
+
 def test_blending_needs_the_protein_and_the_nucleus():
     collections = {"train": {"sheet": "train.csv", "images": "{id}_{colour}.png", "labels": True}}
     check_training(complete({"collections": collections, "train": {"blends": 5, "channels": ["green", "blue"]}}))
