@@ -495,7 +495,8 @@ def fit(
     many; without ``validation`` the weights are those of the last epoch. Where ``averaging`` is above 0, the weights
     that validate and are kept are the running mean of this momentum over the steps. ``settings`` is the section
     ``train`` of the config. ``work_dir`` keeps what a later call needs to go on after a kill (backup/,
-    best.weights.h5), and afterwards last.weights.h5, history.csv and TensorBoard's logs/.
+    best.weights.h5), and afterwards last.weights.h5, history.csv and TensorBoard's logs/. Raises TrainingError where
+    loss or weights are no longer numbers.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     # Not 0, with which tf.data cannot draw the order of an epoch from a seed that is a tensor.
