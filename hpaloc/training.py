@@ -503,16 +503,29 @@ def fit(
     tf.random.set_seed(seed + 1)
     size, planes = network.input_shape[1], network.input_shape[3]
     tile_bytes = size * size * planes
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+
+    def shared(most: int, count: int) -> int:
+        # Keras takes the mean of what the devices get of a first batch, which has to be as much each; in the last batch
+        # of ``count`` cells none may be without one.
+        for size in range(most - most % replicas, 0, -replicas):
+            rest = count % size
+            if not rest or rest > -(-rest // replicas) * (replicas - 1):
+                return size
+        return most
+
     epochs = _RestartableEpochs(
         train,
         counts[0],
-        settings["batch_size"],
+        # What a last batch would hold is left out.
+        shared(min(settings["batch_size"], counts[0]), 0),
         seed,
         cache=counts[0] * tile_bytes <= CACHE_BYTES,
     )
     if validation is not None:
         validation = validation.cache() if counts[1] * tile_bytes <= CACHE_BYTES / 4 else validation
-        validation = validation.batch(max(settings["batch_size"], 64)).prefetch(tf.data.AUTOTUNE)
+        validation = validation.batch(shared(min(max(settings["batch_size"], 64), counts[1]), counts[1]))
+        validation = validation.prefetch(tf.data.AUTOTUNE)
     plain = epochs.plain.map(lambda image, label, weight: image).batch(epochs.batch_size, drop_remainder=True)
     plain = plain.take(STATISTICS_BATCHES)
 

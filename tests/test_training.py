@@ -551,18 +551,21 @@ def test_a_model_learns_to_read_mixtures_from_blends_of_its_training_cells(tmp_p
 
 
 @pytest.mark.slow
-def test_two_devices_share_a_batch(tmp_path):
+def test_three_devices_share_a_batch_that_three_do_not_divide(tmp_path):
     # Logical devices must be made before TensorFlow's first operation, hence a process of its own.
     script = f"""
 import sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
 from pathlib import Path
 import test_training as small
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    small.train_small(Path({str(tmp_path)!r}), epochs=6)
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1", "CPU:2"]).scope():
+    network = small.small_network()
+    # Nor 20 cells that validate: whole batches of 18 of them leave 2.
+    data = small.small_data(36), small.small_data(20, 1)
+    small.fit(network, *data, (36, 20), small.SETTINGS | {{"epochs": 6}}, 5, Path({str(tmp_path)!r}))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
