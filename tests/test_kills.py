@@ -43,17 +43,19 @@ def project(folder, model):
 
 
 def results(folder):
-    """Return the bytes of every file below results that has a final name; files of the engine are left out."""
+    """Return the bytes of every file below results that has a final name; files of the engine are left out, and what a
+    training keeps to go on from."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted((folder / "results").rglob("*"))
-        if path.is_file() and path.name != ".snakemake_timestamp" and not path.name.startswith(".")
+        if path.is_file() and not path.name.startswith(".") and "model.work" not in path.parts
     }
 
 
 def left_over(folder):
-    """Return what stands below results under a temporary name."""
-    return [path for path in (folder / "results").rglob(".*") if path.name != ".snakemake_timestamp"]
+    """Return what stands below results under a temporary name, or is kept to go on from."""
+    found = [*(folder / "results").rglob(".*"), *(folder / "results").rglob("model.work")]
+    return [path for path in found if path.name != ".snakemake_timestamp"]
 
 
 def scripts(driver):
