@@ -45,10 +45,11 @@ def project(folder, model):
 def results(folder):
     """Return the bytes of every file below results that has a final name; files of the engine are left out, and what a
     training keeps to go on from."""
+    named = {path.relative_to(folder): path for path in sorted((folder / "results").rglob("*")) if path.is_file()}
     return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted((folder / "results").rglob("*"))
-        if path.is_file() and not path.name.startswith(".") and "model.work" not in path.parts
+        str(name): path.read_bytes()
+        for name, path in named.items()
+        if not any(part.startswith(".") or part == "model.work" for part in name.parts)
     }
 
 
