@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -42,12 +43,20 @@ def project(folder, model):
     return folder
 
 
+def content(path):
+    """Return the bytes of a file; of a network's those of its weights, beside which Keras notes hour and addresses."""
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            return archive.read("model.weights.h5")
+    return path.read_bytes()
+
+
 def results(folder):
     """Return the bytes of every file below results that has a final name; files of the engine are left out, and what a
     training keeps to go on from."""
     named = {path.relative_to(folder): path for path in sorted((folder / "results").rglob("*")) if path.is_file()}
     return {
-        str(name): path.read_bytes()
+        str(name): content(path)
         for name, path in named.items()
         if not any(part.startswith(".") or part == "model.work" for part in name.parts)
     }
@@ -110,9 +119,9 @@ def survive(folder, target, wanted, moment, lasts, unbroken, volatile=()):
         left = [script for script in left if script not in killed]
         survived.update(killed)
         # Whatever has its final name is whole.
-        for name, content in results(folder).items():
+        for name, found in results(folder).items():
             if not any(part in name for part in volatile):
-                assert content == unbroken[name], name
+                assert found == unbroken[name], name
         if code == 0:
             break
     assert code == 0
