@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed, parallel_config
+from joblib import delayed
 
 from hpaloc.classes import N_CLASSES, NAMES
 from hpaloc.files import atomic_path
@@ -21,6 +21,7 @@ from hpaloc.interpretation.claims import (
     write_claims,
 )
 from hpaloc.interpretation.few_shot import few_shot_curves
+from hpaloc.interpretation.processes import in_processes
 from hpaloc.interpretation.separation import planar_maps, separation
 from hpaloc.interpretation.studied import chosen_cells
 from hpaloc.interpretation.units import describe_units
@@ -180,13 +181,9 @@ def interpret(
     scores, singles = separation({**spaces, ("CellProfiler", ""): described[mapped]}, labels, groups, seed)
     layers = [layer for name, layer in spaces if name == "trained"]
     planar = []
-    # A workflow's job is told its number of threads, and every process would start as many.
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        maps = Parallel(processes, return_as="generator")(
-            delayed(planar_maps)(spaces["trained", layer], seed) for layer in layers
-        )
-        found = list(track(maps, len(layers), "layers mapped in two dimensions"))
-    for layer, of_layer in zip(layers, found, strict=True):
+    jobs = (delayed(planar_maps)(spaces["trained", layer], seed) for layer in layers)
+    maps = track(in_processes(jobs, processes), len(layers), "layers mapped in two dimensions")
+    for layer, of_layer in zip(layers, maps, strict=True):
         for method, places in of_layer.items():
             planar.append(
                 chosen.loc[mapped, ["collection", "field", "cell", "label"]].assign(

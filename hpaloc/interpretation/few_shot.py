@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from joblib import Parallel, delayed, parallel_config
+from joblib import delayed
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -22,6 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 
 from hpaloc.files import atomic_path
+from hpaloc.interpretation.processes import in_processes
 from hpaloc.interpretation.separation import standardised
 from hpaloc.progress import log, track
 from hpaloc.resampling import replicated_accuracy, wilson_interval
@@ -115,14 +116,12 @@ def few_shot_curves(
     if len(drawn) < asked:
         log.warning("%d of %d draws leave fewer than two classes to tell, and are left out", asked - len(drawn), asked)
     jobs = (delayed(_told)(spaces, labels, examples, told, seed) for _, _, examples, told in drawn)
-    # A workflow's job is told its number of threads, and every process would start as many.
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        found = Parallel(processes, return_as="generator")(jobs)
-        rows = [
-            (space, name, number, draw, len(examples), len(told), balanced)
-            for (number, draw, examples, told), scores in zip(drawn, track(found, len(drawn), "draws"), strict=True)
-            for (space, name), balanced in scores.items()
-        ]
+    found = track(in_processes(jobs, processes), len(drawn), "draws")
+    rows = [
+        (space, name, number, draw, len(examples), len(told), balanced)
+        for (number, draw, examples, told), scores in zip(drawn, found, strict=True)
+        for (space, name), balanced in scores.items()
+    ]
     return pd.DataFrame(rows, columns=FEW_SHOT_COLUMNS)
 
 
