@@ -12,7 +12,7 @@ from sklearn.metrics import mutual_info_score
 from hpaloc import resampling
 from hpaloc.classes import N_CLASSES, NAMES
 from hpaloc.interpretation import claims, few_shot, separation, units
-from hpaloc.interpretation.analysis import _notes, labelled_predictions, mixture_scores, read_mixtures
+from hpaloc.interpretation.analysis import _notes, labelled_predictions, mixture_scores, read_known_mixtures
 from hpaloc.interpretation.cells import Source, StudyError, choose_cells, without_classes
 from hpaloc.interpretation.few_shot import FewShotError
 from hpaloc.interpretation.morphology import measure_cells
@@ -536,7 +536,7 @@ def test_mixtures_are_held_against_fractions_of_other_fields():
 
 def test_known_mixtures_keep_the_names_of_their_fields(tmp_path):
     text = "ID,label_a,fraction_a,label_b,fraction_b\n007,2,0.25,14,0.75\nNA,2,1,14,0\n"
-    found = read_mixtures(write(tmp_path / "mixtures.csv", text))
+    found = read_known_mixtures(write(tmp_path / "mixtures.csv", text))
     assert found.to_numpy().tolist() == [["007", 2, 0.25, 14, 0.75], ["NA", 2, 1.0, 14, 0.0]]
 
 
@@ -555,7 +555,7 @@ def test_known_mixtures_keep_the_names_of_their_fields(tmp_path):
 )
 def test_a_mistake_in_the_table_of_mixtures_is_named(tmp_path, text, message):
     with pytest.raises(ValueError, match=rf"mixtures\.csv: .*{message}|mixtures\.csv: {message}"):
-        read_mixtures(write(tmp_path / "mixtures.csv", text))
+        read_known_mixtures(write(tmp_path / "mixtures.csv", text))
 
 
 def test_nothing_is_claimed_of_the_training_of_a_network_from_elsewhere():

@@ -54,7 +54,7 @@ def labelled_predictions(cells: pd.DataFrame, predictions: Mapping[str, Path]) -
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def read_mixtures(path: str | os.PathLike[str]) -> pd.DataFrame:
+def read_known_mixtures(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read a table of known mixtures, CSV with ID, label_a, fraction_a, label_b, fraction_b and a row a field.
 
     Returns ID str as it is written, labels int, fractions float. Raises ValueError naming the file that is no CSV or
@@ -88,11 +88,11 @@ def read_mixtures(path: str | os.PathLike[str]) -> pd.DataFrame:
 def mixture_scores(fields: pd.DataFrame, mixtures: pd.DataFrame, seed: int) -> dict[str, float]:
     """Return how found fractions of mixed locations agree with the known ones, and with those of other fields.
 
-    fields: field, fraction_0..fraction_18 (``pooling.aggregate``); mixtures: as ``read_mixtures`` gives them. Returns
-    correlation and mean_absolute_error over fields of the fraction of label_a among the two, and the means of both over
-    200 shuffles of fields as shuffled_…, n (fields) and p, the share of the shuffles, the order found among them, that
-    correlate as much. A field without cells counts as half and half. Raises ValueError naming a
-    field that is not among the predictions.
+    fields: field, fraction_0..fraction_18 (``pooling.aggregate``); mixtures: as ``read_known_mixtures`` gives them.
+    Returns correlation and mean_absolute_error over fields of the fraction of label_a among the two, and the means of
+    both over 200 shuffles of fields as shuffled_…, n (fields) and p, the share of the shuffles, the order found among
+    them, that correlate as much. A field without cells counts as half and half. Raises ValueError naming a field that
+    is not among the predictions.
     """
     row = pd.Index(fields["field"]).get_indexer(pd.Index(mixtures["ID"]))
     if (row < 0).any():

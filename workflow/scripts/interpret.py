@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hpaloc.interpretation.analysis import interpret, mixture_scores, read_mixtures
+from hpaloc.interpretation.analysis import interpret, mixture_scores, read_known_mixtures
 from hpaloc.interpretation_figures import interpretation
 from hpaloc.progress import log_to
 
@@ -14,7 +14,7 @@ def main(job):
     mixtures = None
     if job.input.mixtures:
         fields, table = job.input.mixtures
-        mixtures = mixture_scores(pd.read_parquet(fields), read_mixtures(table), job.params.seed)
+        mixtures = mixture_scores(pd.read_parquet(fields), read_known_mixtures(table), job.params.seed)
     interpret(
         pd.read_parquet(job.input.cells),
         Path(job.input.network),
