@@ -110,27 +110,20 @@ def durations(folder):
     return lasts
 
 
-def survive(folder, target, wanted, moment, lasts, unbroken, volatile=(), surely=()):
-    """Kill each wanted job once, run the same command until it ends well, and hold the results to those unbroken.
-
-    Jobs of ``surely`` that ended before their moment, since other work has left the machine, are run and killed again.
-    """
+def survive(folder, target, wanted, moment, lasts, unbroken, volatile=()):
+    """Kill each wanted job once, run the same command until it ends well, and hold the results to those unbroken."""
     left = list(wanted)
     survived = Counter()
-    again = []
     for _ in range(2 * len(wanted) + 2):
-        code, killed = run_and_kill(folder, [*target, *again], left, moment, lasts)
+        code, killed = run_and_kill(folder, target, left, moment, lasts)
         left = [script for script in left if script not in killed]
         survived.update(killed)
         # Whatever has its final name is whole.
         for name, found in results(folder).items():
             if not any(part in name for part in volatile):
                 assert found == unbroken[name], name
-        missed = [script for script in surely if script in left]
-        if code == 0 and not missed:
+        if code == 0:
             break
-        again = ["--forcerun", *missed] if code == 0 else []
-        lasts = durations(folder) if code == 0 else lasts
     assert code == 0
     # Records for TensorBoard are named after hour and process.
     assert {name for name in results(folder) if "tfevents" not in name} == {
@@ -200,8 +193,15 @@ def test_a_killed_job_is_done_again_to_the_same_bytes(unbroken, tmp_path):
 @pytest.mark.parametrize("moment", [0.02, 0.3, 0.6, 0.95])
 def test_a_killed_job_of_any_rule_is_done_again_to_the_same_bytes(unbroken, tmp_path, moment):
     whole, _ = unbroken
-    folder, wanted = copy(whole, tmp_path), [*STAGES, *AFTER]
-    survived = survive(folder, ["predict_only"], wanted, moment, durations(whole), results(whole), surely=STAGES)
+    wanted, lasts, survived = [*STAGES, *AFTER], durations(whole), Counter()
+    # Where other work has left the machine since, jobs end before their moment: once more, by the time they take now.
+    for attempt in range(4):
+        folder = copy(whole, tmp_path / str(attempt))
+        left = [script for script in wanted if script not in survived]
+        survived += survive(folder, ["predict_only"], left, moment, lasts, results(whole))
+        if set(survived) >= set(STAGES):
+            break
+        lasts = durations(folder)
     # The last moments of a quick job may pass between two looks.
     assert set(survived) >= set(STAGES) if moment > 0.5 else set(survived) == {*STAGES, *AFTER}
 
