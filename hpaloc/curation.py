@@ -32,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "min_focus": 0.05,
     "max_saturation": 0.1,
     "min_green_signal": 1.0,
+    "min_green_share": None,
     "negatives": {
         "negative_fields": True,
         "external": None,
@@ -337,7 +338,8 @@ def filter_cells(cells: pd.DataFrame, positive: np.ndarray, settings: Mapping[st
 
     cells: columns of CELLS; positive: (n,) bool, the cells to which the green filter applies. Returns, in the order
     of FILTERS, the name of each filter and an (n,) bool array of the cells that fail it; a limit of None switches its
-    filter off. The nucleus filter spares fields none of whose cells has a nucleus: there the nuclei are unknown.
+    filter off. The nucleus filter spares fields none of whose cells has a nucleus: there the nuclei are unknown. A cell
+    may be too dark for its background or for its field, whose bright cells are those at the upper quartile.
     """
 
     def outside(column: str, low: str | None, high: str | None) -> np.ndarray:
@@ -353,13 +355,17 @@ def filter_cells(cells: pd.DataFrame, positive: np.ndarray, settings: Mapping[st
     nucleus = outside("nucleus_area_um2", "min_nucleus_area", "max_nucleus_area") | outside(
         "nucleus_fraction", None, "max_nucleus_fraction"
     )
+    dark = outside("green_signal", "min_green_signal", None)
+    if settings["min_green_share"] is not None:
+        bright = cells.groupby("field")["green_signal"].quantile(0.75)
+        dark |= (cells["green_signal"] < settings["min_green_share"] * cells["field"].map(bright)).to_numpy(bool)
     return {
         "border": cells["border"].to_numpy(bool) & bool(settings["drop_border_cells"]),
         "cell_area": outside("area_um2", "min_cell_area", "max_cell_area"),
         "nucleus": nucleus & with_nuclei,
         "focus": outside("focus", "min_focus", None),
         "saturation": outside("saturation", None, "max_saturation"),
-        "green_signal": outside("green_signal", "min_green_signal", None) & positive,
+        "green_signal": dark & positive,
     }
 
 

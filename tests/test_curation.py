@@ -336,6 +336,21 @@ def test_each_filter_removes_what_it_names_and_can_be_switched_off(name, change,
     assert run(cells, fields, **no_relabelling, **off)[2].empty
 
 
+def test_a_cell_is_too_dark_beside_the_bright_cells_of_its_own_field():
+    cells, fields = tables_of()
+    # Dimmer fields are not held against brighter ones.
+    cells.loc[cells["field"] == "f001", "green_signal"] = 2.0
+    cells.loc[5, "green_signal"] = 2.4
+    assert run(cells, fields, min_green_share=0.2)[2].empty
+    _, summary, left_out = run(cells, fields, min_green_share=0.25, negatives={"low_green": False})
+    assert left_out.to_dict("records") == [{"field": "f000", "cell": 6, "reason": "green_signal"}]
+    assert summary["filters"]["green_signal"]["removed"] == 1
+    # A cell that is dark for its field is a negative, as one that is dark for its background.
+    examples, _, left_out = run(cells, fields, min_green_share=0.25, negatives={"target_fraction": 0.5})
+    assert left_out.empty
+    assert examples.loc[examples["origin"] == "relabelled", "labels"].tolist() == ["18"]
+
+
 def test_a_cell_that_fails_two_filters_is_counted_by_the_first():
     cells, fields = tables_of()
     cells.loc[5, ["border", "area_um2"]] = [True, 1.0]

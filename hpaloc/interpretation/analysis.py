@@ -181,10 +181,11 @@ def interpret(
     scores, singles = separation({**spaces, ("CellProfiler", ""): described[mapped]}, labels, groups, seed)
     layers = [layer for name, layer in spaces if name == "trained"]
     planar = []
-    jobs = (delayed(planar_maps)(spaces["trained", layer], seed) for layer in layers)
-    maps = track(in_processes(jobs, processes), len(layers), "layers mapped in two dimensions")
-    for layer, of_layer in zip(layers, maps, strict=True):
-        for method, places in of_layer.items():
+    parts = [("UMAP", layers), *(("t-SNE", [layer]) for layer in layers)]
+    jobs = (delayed(planar_maps)([spaces["trained", layer] for layer in own], method, seed) for method, own in parts)
+    done = track(in_processes(jobs, processes), len(parts), "parts of the two-dimensional maps")
+    for (method, own), maps in zip(parts, done, strict=True):
+        for layer, places in zip(own, maps, strict=True):
             planar.append(
                 chosen.loc[mapped, ["collection", "field", "cell", "label"]].assign(
                     layer=layer, method=method, x=places[:, 0], y=places[:, 1]

@@ -1,7 +1,7 @@
 """How well cells of one location lie together in a space of features, judged across fields."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -134,24 +134,36 @@ def separation(
     return pd.DataFrame(rows, columns=names), pd.concat(singles, ignore_index=True)
 
 
-def planar_maps(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Return 2-D maps of cells (n, d) by UMAP and t-SNE, each (n, 2) float32, the same for the same seed.
+def planar_maps(spaces: Sequence[np.ndarray], method: str, seed: int) -> list[np.ndarray]:
+    """Return a 2-D map of the cells of each space (n, d), (n, 2) float32, the same for the same seed.
 
-    Both are of the leading 50 principal components of the standardised features.
+    method: "UMAP" or "t-SNE", of the leading 50 principal components of the standardised features. Several spaces in
+    one call spare UMAP's compilation, which takes as long as five maps of a thousand cells. Raises KeyError of another
+    method.
     """
+    return [_METHODS[method](_leading(features, seed), seed).astype(np.float32) for features in spaces]
+
+
+def _leading(features: np.ndarray, seed: int) -> np.ndarray:
+    scaled = standardised(features)
+    components = min(_COMPONENTS, len(scaled) - 1, scaled.shape[1])
+    return np.asarray(PCA(components, random_state=seed).fit_transform(scaled))
+
+
+def _umap(leading: np.ndarray, seed: int) -> np.ndarray:
     # Its kind that trains a network is of no use here, and would load TensorFlow and PyTorch where they are installed.
     sys.modules.setdefault("umap.parametric_umap", None)  # type: ignore[arg-type]
     # Compiled code that takes seconds to load, which nobody else here needs.
     import umap
 
-    scaled = standardised(features)
-    components = min(_COMPONENTS, len(scaled) - 1, scaled.shape[1])
-    leading = PCA(components, random_state=seed).fit_transform(scaled)
     neighbours = min(15, len(leading) - 1)
-    reducer = umap.UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1)
+    return np.asarray(umap.UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(leading))
+
+
+def _tsne(leading: np.ndarray, seed: int) -> np.ndarray:
     perplexity = min(30.0, (len(leading) - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, random_state=seed, init="pca" if components > 1 else "random")
-    return {
-        "UMAP": reducer.fit_transform(leading).astype(np.float32),
-        "t-SNE": tsne.fit_transform(leading).astype(np.float32),
-    }
+    init = "pca" if leading.shape[1] > 1 else "random"
+    return np.asarray(TSNE(perplexity=perplexity, random_state=seed, init=init).fit_transform(leading))
+
+
+_METHODS = {"UMAP": _umap, "t-SNE": _tsne}
