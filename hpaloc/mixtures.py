@@ -153,7 +153,7 @@ def blended(
 
 
 def draw_blends(
-    tiles: np.ndarray, single: np.ndarray, channels: Sequence[str], count: int, seed: int
+    tiles: np.ndarray, single: np.ndarray, channels: Sequence[str], count: int, seed: int | Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw blends of two cells of different classes, in fractions uniform between 0 and 1.
 

@@ -64,6 +64,7 @@ VALIDATION_VIEWS = 8
 JUDGED_TRAINING_CELLS = 1024
 # About so many training cells, as many of each class, are those that are blended.
 BLENDED_CELLS = 2048
+BLENDS_AT_ONCE = 1024
 
 
 class TrainingError(ValueError):
@@ -802,21 +803,29 @@ def _learn_mixtures(
             tiles.append(image.numpy())
             labels.append(label.numpy())
     channels, alone = settings["channels"], np.stack(tiles)
-    blends, fractions = draw_blends(alone, np.argmax(labels, axis=1), channels, settings["blends"], seed)
-    log.info("mixtures are learnt from %d blends of two of %d cells", len(blends), len(alone))
+    single = np.argmax(labels, axis=1)
+    # A blend is turned at random already and needs one view only.
+    looks = {views: averaged(network, views) for views in (1, VALIDATION_VIEWS)}
 
-    def probabilities(images: np.ndarray, views: int) -> np.ndarray:
-        forward = averaged(network, views)
+    def outputs(images: np.ndarray, views: int) -> tuple[np.ndarray, np.ndarray]:
         size = settings["batch_size"]
-        return np.concatenate([forward(images[i : i + size])[0].numpy() for i in range(0, len(images), size)])
+        batches = (images[i : i + size] for i in range(0, len(images), size))
+        probabilities = [looks[views](batch)[0].numpy() for batch in batches]
+        return np.concatenate(probabilities), measure_light(images, channels, threads or os.cpu_count() or 1)
 
-    return learn_reading(
-        # A blend is turned at random already and needs one view only.
-        np.concatenate([probabilities(blends, 1), probabilities(alone, VALIDATION_VIEWS)]),
-        measure_light(np.concatenate([blends, alone]), channels, threads or os.cpu_count() or 1),
-        np.concatenate([fractions, labels]),
-        len(alone),
-    )
+    # Drawn and measured a part at a time, so that their number costs time and no memory.
+    parts = []
+    for first in range(0, settings["blends"], BLENDS_AT_ONCE):
+        count = min(BLENDS_AT_ONCE, settings["blends"] - first)
+        blends, fractions = draw_blends(alone, single, channels, count, (seed, first))
+        if len(blends):
+            parts.append((*outputs(blends, 1), fractions))
+        log.info("mixtures: %d of %d blends of two of %d cells", first + count, settings["blends"], len(alone))
+    if not parts:
+        raise TrainingError("train.blends: no blend could be made, for no training cell has a nucleus and green light")
+    parts.append((*outputs(alone, VALIDATION_VIEWS), np.array(labels)))
+    probabilities, light, known = (np.concatenate(rows) for rows in zip(*parts, strict=True))
+    return learn_reading(probabilities, light, known, len(alone))
 
 
 def _by_class(examples: pd.DataFrame) -> dict[str, int]:

@@ -539,7 +539,7 @@ def test_a_model_learns_to_read_mixtures_from_blends_of_its_training_cells(tmp_p
     with caplog.at_level(logging.INFO, "hpaloc"):
         train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3)
     # Six cells each of classes 0 and 3; the six of Negative are in no mixture.
-    assert "12 blends of two of 12 cells" in caplog.text
+    assert "12 of 12 blends of two of 12 cells" in caplog.text
     _, _, decision = load_folder(tmp_path / "model")
     reading = decision["mixtures"]
     assert (reading["classes"], reading["blends"]) == ([NAMES[0], NAMES[3]], 12)
