@@ -42,6 +42,8 @@ _FEWEST_PIXELS = 20
 # Probabilities below are alike; the logarithm of a smaller one says nothing.
 _LEAST_PROBABILITY = 1e-4
 _RIDGE = 10.0
+# What the prototypes say has this weight beside the readings; docs/evaluation.md has what either gives alone.
+_PROTOTYPE_WEIGHT = 2 / 3
 
 
 @dataclass(frozen=True)
@@ -153,36 +155,46 @@ def blended(
 
 
 def draw_blends(
-    tiles: np.ndarray, single: np.ndarray, channels: Sequence[str], count: int, seed: int | Sequence[int]
+    tiles: np.ndarray,
+    single: np.ndarray,
+    channels: Sequence[str],
+    count: int,
+    seed: int | Sequence[int],
+    threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw blends of two cells of different classes, in fractions uniform between 0 and 1.
 
     tiles (n, S, S, len(channels)) uint8, single (n,) int their only class (-1: left out, as is Negative). Each class is
-    drawn as often as any other, turns and mirroring are random. Returns (m, S, S, len(channels)) uint8 and the
-    fractions (m, 19) float32; m is below ``count`` by the pairs without nucleus or green light. Raises ValueError where
-    fewer than two classes have a cell.
+    drawn as often as any other, turns and mirroring are random; ``threads`` change nothing but the time. Returns
+    (m, S, S, len(channels)) uint8 and the fractions (m, 19) float32; m is below ``count`` by the pairs without nucleus
+    or green light. Raises ValueError where fewer than two classes have a cell.
     """
     rng = np.random.default_rng(seed)
     classes = [int(index) for index in np.unique(single) if index not in (-1, NEGATIVE)]
     if len(classes) < 2:
         raise ValueError("two locations are blended, and fewer than two have a cell of their own")
     members = {index: np.flatnonzero(single == index) for index in classes}
-    shapes: dict[int, CellShape | None] = {}
-    blends, fractions = [], []
+    drawn = []
     for _ in range(count):
         pair = rng.choice(classes, 2, replace=False)
-        cells = [int(rng.choice(members[index])) for index in pair]
-        fraction, turn, mirrored = rng.uniform(), rng.uniform(-np.pi, np.pi), bool(rng.integers(2))
-        for cell in cells:
-            if cell not in shapes:
-                shapes[cell] = cell_shape(tiles[cell], channels)
-        first, second = (shapes[cell] for cell in cells)
+        own, other = (int(rng.choice(members[index])) for index in pair)
+        drawn.append((pair, own, other, rng.uniform(), rng.uniform(-np.pi, np.pi), bool(rng.integers(2))))
+
+    def blend_of(draw: tuple[np.ndarray, int, int, float, float, bool]) -> np.ndarray | None:
+        _, own, other, fraction, turn, mirrored = draw
+        first, second = shapes[own], shapes[other]
         if first is None or second is None:
-            continue
-        blend = blended(tiles[cells[0]], tiles[cells[1]], (first, second), channels, fraction, turn, mirrored)
-        if blend is not None:
-            blends.append(blend)
-            fractions.append(np.bincount(pair, (fraction, 1.0 - fraction), N_CLASSES))
+            return None
+        return blended(tiles[own], tiles[other], (first, second), channels, fraction, turn, mirrored)
+
+    used = sorted({cell for _, own, other, *_ in drawn for cell in (own, other)})
+    with ThreadPoolExecutor(threads) as pool:
+        shapes = dict(zip(used, pool.map(lambda cell: cell_shape(tiles[cell], channels), used), strict=True))
+        made = [
+            (draw, blend) for draw, blend in zip(drawn, pool.map(blend_of, drawn), strict=True) if blend is not None
+        ]
+    blends = [blend for _, blend in made]
+    fractions = [np.bincount(pair, (fraction, 1.0 - fraction), N_CLASSES) for (pair, _, _, fraction, _, _), _ in made]
     shape = (len(blends), *tiles.shape[1:])
     return np.array(blends, np.uint8).reshape(shape), np.array(fractions, np.float32).reshape(-1, N_CLASSES)
 
@@ -396,3 +408,19 @@ def mixture_fractions(features: np.ndarray, prototypes: np.ndarray) -> np.ndarra
         weights, _ = nnls(prototypes[known].T, vector)
         fractions[row, known] = weights / weights.sum() if weights.sum() > 0 else np.nan
     return fractions
+
+
+def reading_fractions(readings: np.ndarray, prototypes: np.ndarray) -> np.ndarray:
+    """Infer the fraction of each location from mean readings: a weighted mean of two estimates.
+
+    readings (m, 19), each row a mean of ``read_mixtures`` over cells; prototypes (19, 19), the mean readings of cells
+    of one class, nan for a class without. One estimate is ``mixture_fractions``, right on average and noisy; the other
+    the readings themselves, negative ones cut off, steady and drawn to what blends have on average. They are the
+    classical and the inverse estimator of calibration (Krutchkoff 1967), and err in opposite directions. Returns
+    (m, 19) float64, nan as ``mixture_fractions`` has it; the first estimate alone where no reading is positive.
+    """
+    classical = mixture_fractions(readings, prototypes)
+    inverse = np.where(np.isfinite(prototypes).all(axis=1), np.maximum(readings, 0.0), 0.0).astype(np.float64)
+    total = inverse.sum(axis=1, keepdims=True)
+    inverse = np.divide(inverse, total, out=classical.copy(), where=total > 0)
+    return _PROTOTYPE_WEIGHT * classical + (1.0 - _PROTOTYPE_WEIGHT) * inverse

@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 from hpaloc import rle
 from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES, format_labels, label_matrix, parse_labels
 from hpaloc.files import atomic_path
-from hpaloc.mixtures import FRACTIONS, MIXTURES, mixture_fractions
+from hpaloc.mixtures import FRACTIONS, MIXTURES, mixture_fractions, reading_fractions
 from hpaloc.progress import log, track
 from hpaloc.tables import PROBABILITIES
 
@@ -141,8 +141,9 @@ def pooled_calls(
 
     cells: ``key``, p_0..p_18, labels (the called label set); owners: ``key`` (each value once) and columns to carry.
     Returns owners with the columns of ``pool_cells`` and, where prototypes (19, 19) float64 are given,
-    fraction_0..fraction_18 of the mean of the columns ``outputs``, of which the prototypes are (see
-    ``mixture_fractions``). Raises ValueError naming an owner that has cells but no row.
+    fraction_0..fraction_18 of the mean of the columns ``outputs``, of which the prototypes are: see
+    ``mixture_fractions``, and ``reading_fractions`` where they are readings. Raises ValueError naming an owner that has
+    cells but no row.
     """
     group = pd.Index(owners[key]).get_indexer(pd.Index(cells[key]))
     if (group < 0).any():
@@ -151,7 +152,8 @@ def pooled_calls(
     pooled = pool_cells(p, label_sets(cells["labels"]), group, len(owners))
     if prototypes is not None:
         means = cells[list(outputs)].astype(np.float64).groupby(group).mean().reindex(range(len(owners)))
-        fractions = mixture_fractions(means.to_numpy(np.float64), prototypes)
+        infer = reading_fractions if tuple(outputs) == MIXTURES else mixture_fractions
+        fractions = infer(means.to_numpy(np.float64), prototypes)
         pooled = pd.concat([pooled, pd.DataFrame(fractions.astype(np.float32), columns=list(FRACTIONS))], axis=1)
     return pd.concat([owners.reset_index(drop=True), pooled], axis=1)
 

@@ -802,7 +802,7 @@ def _learn_mixtures(
             wanted[index] -= 1
             tiles.append(image.numpy())
             labels.append(label.numpy())
-    channels, alone = settings["channels"], np.stack(tiles)
+    channels, alone, workers = settings["channels"], np.stack(tiles), threads or os.cpu_count() or 1
     single = np.argmax(labels, axis=1)
     # A blend is turned at random already and needs one view only.
     looks = {views: averaged(network, views) for views in (1, VALIDATION_VIEWS)}
@@ -811,13 +811,13 @@ def _learn_mixtures(
         size = settings["batch_size"]
         batches = (images[i : i + size] for i in range(0, len(images), size))
         probabilities = [looks[views](batch)[0].numpy() for batch in batches]
-        return np.concatenate(probabilities), measure_light(images, channels, threads or os.cpu_count() or 1)
+        return np.concatenate(probabilities), measure_light(images, channels, workers)
 
     # Drawn and measured a part at a time, so that their number costs time and no memory.
     parts = []
     for first in range(0, settings["blends"], BLENDS_AT_ONCE):
         count = min(BLENDS_AT_ONCE, settings["blends"] - first)
-        blends, fractions = draw_blends(alone, single, channels, count, (seed, first))
+        blends, fractions = draw_blends(alone, single, channels, count, (seed, first), workers)
         if len(blends):
             parts.append((*outputs(blends, 1), fractions))
         log.info("mixtures: %d of %d blends of two of %d cells", first + count, settings["blends"], len(alone))

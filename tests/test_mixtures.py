@@ -78,6 +78,7 @@ def test_blends_are_drawn_from_every_pair_of_locations_alike():
     assert np.ptp((fractions > 0).sum(0)[[NUCLEOLI, MEMBRANE, CYTOSOL]]) < 40
     again = mixtures.draw_blends(tiles, single, CHANNELS, 150, 7)
     np.testing.assert_array_equal(again[0], blends)
+    np.testing.assert_array_equal(mixtures.draw_blends(tiles, single, CHANNELS, 150, 7, threads=3)[0], blends)
     assert not np.array_equal(mixtures.draw_blends(tiles, single, CHANNELS, 150, 8)[1], fractions)
     with pytest.raises(ValueError, match="fewer than two"):
         mixtures.draw_blends(tiles, np.where(single == CYTOSOL, CYTOSOL, NEGATIVE), CHANNELS, 5, 0)
@@ -136,7 +137,7 @@ def test_a_reading_finds_fractions_that_a_sure_network_does_not_tell():
     read = mixtures.read_mixtures(reading, sure(true), mixtures.measure_light(mixed, CHANNELS))
     assert read.dtype == np.float32
     prototypes = np.array([row or [np.nan] * N_CLASSES for row in reading["prototypes"].values()])
-    found = mixtures.mixture_fractions(read, prototypes)
+    found = mixtures.reading_fractions(read, prototypes)
     error = np.abs(found - true)[true > 0].mean()
     assert error < 0.1
     assert error < 0.5 * np.abs(sure(true) - true)[true > 0].mean()
@@ -186,6 +187,22 @@ def test_fractions_of_a_mixture_of_prototypes_are_found_again():
     np.testing.assert_allclose(found[:3][:, [0, 5, 16]], true, atol=1e-9)
     assert np.isnan(found[3]).all()
     np.testing.assert_allclose(found[:3].sum(axis=1), 1)
+
+
+def test_fractions_of_readings_lie_between_what_prototypes_and_readings_say():
+    prototypes = np.full((N_CLASSES, N_CLASSES), np.nan)
+    prototypes[[0, 5]] = 0.0
+    prototypes[0, [0, 5]], prototypes[5, [0, 5]] = (0.8, 0.2), (0.1, 0.9)
+    read = np.zeros((4, N_CLASSES))
+    read[0, [0, 5]] = 0.45, 0.55
+    # A class without prototype is no location of theirs, whatever the reading says; -0.1 is nothing.
+    read[1, [0, 5, 7]] = 0.8, -0.1, 0.4
+    read[2, [0, 5]] = -0.2, -0.1
+    read[3] = np.nan
+    found = mixtures.reading_fractions(read, prototypes)
+    np.testing.assert_allclose(found[0, [0, 5]], [(2 * 0.5 + 0.45) / 3, (2 * 0.5 + 0.55) / 3])
+    np.testing.assert_allclose(found[1, [0, 5, 7]], [1, 0, 0], atol=1e-9)
+    assert np.isnan(found[2:][:, [0, 5]]).all()
 
 
 def test_prototypes_of_a_model_folder(tmp_path):
