@@ -186,6 +186,11 @@ def test_missing_files_are_counted_and_the_first_ten_named(project):
     text = str(error.value)
     assert text.startswith("collection train: 12 of 48 files are missing: the first ten: images/f00_red.png")
     assert text.count(".png") == 10
+    assert text.endswith("; 3 of 12 fields lack one: a sheet names only fields that are here")
+    for path in Path("images").iterdir():
+        path.unlink()
+    with pytest.raises(SheetError, match=r"; 12 of 12 fields lack one: is the pattern right\?$"):
+        scan_collection("train", project)
 
 
 def test_one_missing_file_is_one_sentence(project):
