@@ -179,17 +179,17 @@ def draw_blends(
         pair = rng.choice(classes, 2, replace=False)
         own, other = (int(rng.choice(members[index])) for index in pair)
         drawn.append((pair, own, other, rng.uniform(), rng.uniform(-np.pi, np.pi), bool(rng.integers(2))))
-
-    def blend_of(draw: tuple[np.ndarray, int, int, float, float, bool]) -> np.ndarray | None:
-        _, own, other, fraction, turn, mirrored = draw
-        first, second = shapes[own], shapes[other]
-        if first is None or second is None:
-            return None
-        return blended(tiles[own], tiles[other], (first, second), channels, fraction, turn, mirrored)
-
     used = sorted({cell for _, own, other, *_ in drawn for cell in (own, other)})
     with ThreadPoolExecutor(threads) as pool:
         shapes = dict(zip(used, pool.map(lambda cell: cell_shape(tiles[cell], channels), used), strict=True))
+
+        def blend_of(draw: tuple[np.ndarray, int, int, float, float, bool]) -> np.ndarray | None:
+            _, own, other, fraction, turn, mirrored = draw
+            first, second = shapes[own], shapes[other]
+            if first is None or second is None:
+                return None
+            return blended(tiles[own], tiles[other], (first, second), channels, fraction, turn, mirrored)
+
         made = [
             (draw, blend) for draw, blend in zip(drawn, pool.map(blend_of, drawn), strict=True) if blend is not None
         ]

@@ -263,10 +263,12 @@ def find_files(
         which = "" if len(missing) == 1 else " the first ten:" if len(missing) > 10 else " these:"
         verb = "file is" if len(missing) == 1 else "files are"
         text = f"collection {collection}: {len(missing)} of {total} {verb} missing:{which} {first}"
-        if len(missing) > 10:
-            hint = "is the pattern right?" if len(lacking) == len(rows) else "a sheet names only fields that are here"
-            text += f"; {len(lacking)} of {len(rows)} fields lack one: {hint}"
         if len(lacking) == len(rows) or len(lacking) > math.ceil(max_missing_fraction * len(rows)):
+            if len(missing) > 10:
+                hint = (
+                    "is the pattern right?" if len(lacking) == len(rows) else "a sheet names only fields that are here"
+                )
+                text += f"; {len(lacking)} of {len(rows)} fields lack one: {hint}"
             raise SheetError(text)
         log.warning("%s; %d of %d fields will be rejected", text, len(lacking), len(rows))
     return found

@@ -814,15 +814,16 @@ def _learn_mixtures(
         return np.concatenate(probabilities), measure_light(images, channels, workers)
 
     # Drawn and measured a part at a time, so that their number costs time and no memory.
-    parts = []
+    parts, made = [], 0
     for first in range(0, settings["blends"], BLENDS_AT_ONCE):
         count = min(BLENDS_AT_ONCE, settings["blends"] - first)
         blends, fractions = draw_blends(alone, single, channels, count, (seed, first), workers)
         if len(blends):
             parts.append((*outputs(blends, 1), fractions))
-        log.info("mixtures: %d of %d blends of two of %d cells", first + count, settings["blends"], len(alone))
+        made += len(blends)
+        log.info("mixtures: %d blends of two of %d cells, of %d asked for", made, len(alone), settings["blends"])
     if not parts:
-        raise TrainingError("train.blends: no blend could be made, for no training cell has a nucleus and green light")
+        raise TrainingError(f"train.blends: none of {settings['blends']} pairs of cells has nuclei and green light")
     parts.append((*outputs(alone, VALIDATION_VIEWS), np.array(labels)))
     probabilities, light, known = (np.concatenate(rows) for rows in zip(*parts, strict=True))
     return learn_reading(probabilities, light, known, len(alone))

@@ -133,6 +133,7 @@ def test_maps_are_the_same_for_the_same_seed():
         first, other = separation.planar_maps([features, -2 * features + 1], method, 3)
         assert first.shape == other.shape == (len(features), 2)
         np.testing.assert_array_equal(first, separation.planar_maps([features], method, 3)[0])
+        np.testing.assert_array_equal(other, separation.planar_maps([-2 * features + 1], method, 3)[0])
 
 
 def test_correlation_and_information_are_those_of_the_libraries():

@@ -78,7 +78,14 @@ def test_blends_are_drawn_from_every_pair_of_locations_alike():
     assert np.ptp((fractions > 0).sum(0)[[NUCLEOLI, MEMBRANE, CYTOSOL]]) < 40
     again = mixtures.draw_blends(tiles, single, CHANNELS, 150, 7)
     np.testing.assert_array_equal(again[0], blends)
-    np.testing.assert_array_equal(mixtures.draw_blends(tiles, single, CHANNELS, 150, 7, threads=3)[0], blends)
+    # A cell without light is in no blend, and leaves no gap between blends and fractions.
+    tiles[5] = 0
+    fewer = mixtures.draw_blends(tiles, single, CHANNELS, 150, 7)
+    assert 0 < len(fewer[0]) == len(fewer[1]) < 150
+    for one, on_threads in zip(fewer, mixtures.draw_blends(tiles, single, CHANNELS, 150, 7, threads=3), strict=True):
+        np.testing.assert_array_equal(one, on_threads)
+    kept = (blends[:, None] == fewer[0]).all(axis=(2, 3, 4)).any(axis=1)
+    np.testing.assert_array_equal(fractions[kept], fewer[1])
     assert not np.array_equal(mixtures.draw_blends(tiles, single, CHANNELS, 150, 8)[1], fractions)
     with pytest.raises(ValueError, match="fewer than two"):
         mixtures.draw_blends(tiles, np.where(single == CYTOSOL, CYTOSOL, NEGATIVE), CHANNELS, 5, 0)
@@ -200,6 +207,11 @@ def test_fractions_of_readings_lie_between_what_prototypes_and_readings_say():
     read[2, [0, 5]] = -0.2, -0.1
     read[3] = np.nan
     found = mixtures.reading_fractions(read, prototypes)
+    # Where no reading is positive the prototypes speak alone.
+    below = np.full((N_CLASSES, N_CLASSES), np.nan)
+    below[[0, 5]] = 0.0
+    below[0, 0], below[5, 5] = 1.0, -0.5
+    np.testing.assert_allclose(mixtures.reading_fractions(read[2:3], below)[0, [0, 5]], [0, 1], atol=1e-9)
     np.testing.assert_allclose(found[0, [0, 5]], [(2 * 0.5 + 0.45) / 3, (2 * 0.5 + 0.55) / 3])
     np.testing.assert_allclose(found[1, [0, 5, 7]], [1, 0, 0], atol=1e-9)
     assert np.isnan(found[2:][:, [0, 5]]).all()

@@ -251,8 +251,14 @@ def test_fractions_are_of_the_readings_where_the_cells_have_them(shards: list[po
         pq.write_table(table, shard.predictions)
     prototypes = np.full((N_CLASSES, N_CLASSES), np.nan)
     prototypes[[2, 7]] = np.eye(N_CLASSES)[[2, 7]]
+    # Not those of a perfect reading, by which readings and prototypes would say the same.
+    prototypes[2, 7] = 0.2
     pooling.aggregate(shards, tmp_path, prototypes, mixtures.MIXTURES)
     cells = pd.read_parquet(tmp_path / "cells.parquet")
     means = cells.groupby("field")[["mixture_2", "mixture_7"]].mean()
     fields = pd.read_parquet(tmp_path / "fields.parquet").set_index("field").loc[means.index]
-    np.testing.assert_allclose(fields["fraction_2"], means["mixture_2"] / means.sum(axis=1), rtol=1e-5)
+    read = np.zeros((len(means), N_CLASSES))
+    read[:, [2, 7]] = means
+    expected = mixtures.reading_fractions(read, prototypes)[:, 2]
+    np.testing.assert_allclose(fields["fraction_2"], expected, rtol=1e-5)
+    assert not np.allclose(expected, mixtures.mixture_fractions(read, prototypes)[:, 2], rtol=1e-2)

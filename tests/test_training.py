@@ -532,14 +532,19 @@ def test_without_a_validation_part_the_last_epoch_is_kept(training_data, tmp_pat
     assert "say nothing of others" in " ".join((tmp_path / "model" / "card.md").read_text().split())
 
 
-def test_a_model_learns_to_read_mixtures_from_blends_of_its_training_cells(tmp_path, caplog):
+def test_a_model_learns_to_read_mixtures_from_blends_of_its_training_cells(tmp_path, caplog, monkeypatch):
+    seeds, draw = [], training.draw_blends
+    monkeypatch.setattr(training, "BLENDS_AT_ONCE", 5)
+    monkeypatch.setattr(training, "draw_blends", lambda *given: (seeds.append(given[4]), draw(*given))[1])
     colours = ("red", "green", "blue")
     examples = write_training_data(tmp_path / "data", {"train": 18}, 40, colours)
     settings = SETTINGS | {"epochs": 1, "channels": list(colours), "blends": 12}
     with caplog.at_level(logging.INFO, "hpaloc"):
         train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3)
     # Six cells each of classes 0 and 3; the six of Negative are in no mixture.
-    assert "12 of 12 blends of two of 12 cells" in caplog.text
+    assert "5 blends of two of 12 cells, of 12 asked for" in caplog.text
+    assert "12 blends of two of 12 cells, of 12 asked for" in caplog.text
+    assert len(set(seeds)) == 3
     _, _, decision = load_folder(tmp_path / "model")
     reading = decision["mixtures"]
     assert (reading["classes"], reading["blends"]) == ([NAMES[0], NAMES[3]], 12)

@@ -181,6 +181,7 @@ def interpret(
     scores, singles = separation({**spaces, ("CellProfiler", ""): described[mapped]}, labels, groups, seed)
     layers = [layer for name, layer in spaces if name == "trained"]
     planar = []
+    # All of UMAP in one process, which compiles it once: with many cores that one is the last to end.
     parts = [("UMAP", layers), *(("t-SNE", [layer]) for layer in layers)]
     jobs = (delayed(planar_maps)([spaces["trained", layer] for layer in own], method, seed) for method, own in parts)
     done = track(in_processes(jobs, processes), len(parts), "parts of the two-dimensional maps")

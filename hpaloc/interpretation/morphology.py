@@ -13,7 +13,7 @@ from cp_measure.bulk import get_core_measurements, get_correlation_measurements
 from hpaloc.classes import COLOURS
 from hpaloc.images import read_field
 from hpaloc.masks import mask_path, read_mask
-from hpaloc.progress import track
+from hpaloc.progress import log, track
 from hpaloc.sheet import ManifestRow, read_manifest
 from hpaloc.tables import read_fields
 
@@ -24,7 +24,8 @@ SHAPE = ("sizeshape", "feret")
 OF_EVERY_COLOUR = ("intensity", "texture")
 OF_THE_PROTEIN = ("radial_distribution", "granularity")
 # The matrix of neighbouring grey levels has the square of this many entries, which a cell of some thousand pixels is to
-# fill; CellProfiler's default of 256 leaves most of them empty, and is most of the time that measuring takes.
+# fill; CellProfiler's default of 256 leaves most of them empty, and is most of the time that measuring takes. Pixels of
+# the lowest level count as none, so a cell all below 1/64 of the white level has no texture.
 GREY_LEVELS = 64
 CORRELATION = ("pearson", "manders_fold", "rwc")
 # Where in the field a cell lies says nothing of it.
@@ -152,7 +153,16 @@ def measure_collections(
         levels = white_levels(read_fields(of_collection["fields"]))
         measured = measure_fields(rows, folders, levels, own, processes)
         parts.append(measured.set_index(own.index))
-    return pd.concat(parts).loc[cells.index].reset_index(drop=True)
+    table = pd.concat(parts).loc[cells.index].reset_index(drop=True)
+    undefined = ~np.isfinite(table.to_numpy()).all(axis=0)
+    if undefined.any():
+        log.info(
+            "%d of %d features are not defined for every cell, and left out of comparisons: %s",
+            undefined.sum(),
+            len(undefined),
+            ", ".join(map(str, table.columns[undefined])),
+        )
+    return table
 
 
 def white_levels(fields: pd.DataFrame) -> dict[str, dict[str, float]]:
