@@ -357,8 +357,8 @@ def filter_cells(cells: pd.DataFrame, positive: np.ndarray, settings: Mapping[st
     )
     dark = outside("green_signal", "min_green_signal", None)
     if settings["min_green_share"] is not None:
-        bright = cells.groupby("field")["green_signal"].quantile(0.75)
-        dark |= (cells["green_signal"] < settings["min_green_share"] * cells["field"].map(bright)).to_numpy(bool)
+        bright = cells.groupby("field")["green_signal"].transform("quantile", 0.75)
+        dark |= (cells["green_signal"] < settings["min_green_share"] * bright).to_numpy(bool)
     return {
         "border": cells["border"].to_numpy(bool) & bool(settings["drop_border_cells"]),
         "cell_area": outside("area_um2", "min_cell_area", "max_cell_area"),

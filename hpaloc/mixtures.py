@@ -418,6 +418,7 @@ def reading_fractions(readings: np.ndarray, prototypes: np.ndarray) -> np.ndarra
     the readings themselves, negative ones cut off, steady and drawn to what blends have on average. They are the
     classical and the inverse estimator of calibration (Krutchkoff 1967), and err in opposite directions. Returns
     (m, 19) float64, nan as ``mixture_fractions`` has it; the first estimate alone where no reading is positive.
+    Raises ValueError where no class has a prototype.
     """
     classical = mixture_fractions(readings, prototypes)
     inverse = np.where(np.isfinite(prototypes).all(axis=1), np.maximum(readings, 0.0), 0.0).astype(np.float64)

@@ -232,7 +232,8 @@ def find_files(
     ``patterns`` gives, per kind (a colour, ``cell_mask``, ``nucleus_mask``), the patterns to try in turn; ``{id}``
     and ``{colour}`` are filled in, and ``values`` holds the other placeholders. ``verify`` is ``time`` or
     ``content``. Returns, per row, ``{kind: (path, state)}``; a missing file has the first pattern's path and the state
-    `MISSING`. Raises SheetError with the number of missing files and the first ten of them where more than
+    `MISSING`. Raises SheetError with the number of missing files and the first ten of them (of more than ten also
+    how many fields lack one, and whether to look at the pattern or at the sheet) where more than
     ``max_missing_fraction`` of the fields (rounded up), or all of them, lack one; with fewer a warning says so, and
     they will be rejected when it comes to reading them.
     """
