@@ -69,6 +69,8 @@ def story(slurm, tmp_path_factory):
         until(lambda: {"explore_data", "records", "rejected"} <= set(finished(log.read_text())), first)
         partition("gpu", "UP")
         story.training = slurm.running("rule_train", first)
+        # It could be over before its head process dies.
+        slurm.freeze(story.training)
         done = subprocess.run(
             ["scontrol", "show", "job", "--details", story.training], capture_output=True, text=True, check=True
         )

@@ -1,4 +1,4 @@
-import { useEffect, useRef } from 'preact/hooks'
+import { useLayoutEffect, useRef } from 'preact/hooks'
 
 const KEYS = [
   ['Arrows, Page Up and Down, Home, End', 'go through the cells'],
@@ -16,7 +16,8 @@ const KEYS = [
 
 export function Help({ onClose, table }) {
   const dialog = useRef(null)
-  useEffect(() => dialog.current.showModal(), [])
+  // Before the next key: one pressed between the element and its opening would go to the page behind it.
+  useLayoutEffect(() => dialog.current.showModal(), [])
   return (
     <dialog ref={dialog} onClose={onClose} aria-label="Help">
       <h2>Keys</h2>
