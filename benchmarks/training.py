@@ -3,8 +3,9 @@
 Every contender runs in a process of its own, with the same batch, size, precision and number of threads; the rounds
 of all contenders take turns, so that a change in the load of the machine meets all of them, and the best round of each
 counts. PyTorch (channels last, torch.optim.Adam; at inference under torch.inference_mode) is timed where torch is
-installed, else left out with the reason. The input pipeline is timed on tiles written
-for it. Run: python benchmarks/training.py [--size 224] [--batch 32] [--threads 2] [--precision float32 bfloat16]
+installed, else left out with the reason. The input pipeline is timed on tiles written for it; alone, with --precision
+and nothing after it.
+Run: python benchmarks/training.py [--size 224] [--batch 32] [--threads 2] [--precision float32 bfloat16]
 """
 
 import argparse
@@ -160,7 +161,7 @@ def serve(contender: str, size: int, batch: int, precision: str, threads: int) -
 
 def pipeline_speed(size: int, count: int = 512) -> float:
     """Return the examples/s of the training pipeline alone on ``count`` tiles of 256 px, read and decoded."""
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     from model_inputs import write_training_data
 
     from hpaloc.records import training_dataset
@@ -223,18 +224,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
+    parser.add_argument("--precision", nargs="*", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     parser.add_argument("--serve", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(options.serve, options.size, options.batch, options.precision[0], options.threads)
         return
-    if not importlib.util.find_spec("torch"):
+    if options.precision and not importlib.util.find_spec("torch"):
         print("torch is not installed here: no comparison with PyTorch (try: pip install torch==2.13.0)")
-    print(
-        f"ResNet-50, {options.size} px, batch {options.batch}, {options.threads} threads, best step of "
-        f"{options.rounds} rounds"
-    )
+    if options.precision:
+        print(
+            f"ResNet-50, {options.size} px, batch {options.batch}, {options.threads} threads, best step of "
+            f"{options.rounds} rounds"
+        )
     fastest = 0.0
     for precision in options.precision:
         best = compare(options.size, options.batch, precision, options.threads, options.rounds, options.steps)
@@ -247,7 +249,8 @@ def main() -> None:
             print(f"{precision:9s} {kind}: images/s {line}; hpaloc is {ratios}", flush=True)
         fastest = max(fastest, best["hpaloc"]["train"])
     pipeline = pipeline_speed(options.size)
-    print(f"input pipeline alone: {pipeline:.0f} examples/s, {pipeline / fastest:.1f} times the fastest training step")
+    ratio = f", {pipeline / fastest:.1f} times the fastest training step" if fastest else ""
+    print(f"input pipeline alone: {pipeline:.0f} examples/s{ratio}")
 
 
 if __name__ == "__main__":

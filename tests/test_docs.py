@@ -70,6 +70,15 @@ def test_benchmarks_start_as_the_page_says(program):
     assert "usage:" in done.stdout
 
 
+@pytest.mark.slow
+def test_the_input_pipeline_is_timed_from_any_folder(tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, ROOT / "benchmarks/training.py", "--size", "32", "--precision"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.fullmatch(r"input pipeline alone: \d+ examples/s\n", done.stdout)
+
+
 def test_every_benchmark_is_listed():
     listed = (ROOT / "docs/benchmarks.md").read_text()
     for program in (ROOT / "benchmarks").glob("*.py"):
