@@ -101,6 +101,22 @@ def cell_shape(tile: np.ndarray, channels: Sequence[str]) -> CellShape | None:
     return CellShape(cell, nucleus, (float(y), float(x)))
 
 
+def blendable_shapes(tiles: np.ndarray, channels: Sequence[str], threads: int = 1) -> list[CellShape | None]:
+    """Find the shapes of the cells that can be blended: those with cell, nucleus and green light in the cell.
+
+    tiles (n, S, S, len(channels)) uint8, one cell each, channels with green and blue. Returns n shapes, None for a cell
+    that cannot be blended; ``threads`` change nothing but the time.
+    """
+    green = channels.index("green")
+
+    def found(tile: np.ndarray) -> CellShape | None:
+        shape = cell_shape(tile, channels)
+        return shape if shape is not None and tile[..., green][shape.cell].any() else None
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(found, tiles))
+
+
 def _at(angles: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.interp(angles, np.append(_DIRECTIONS, np.pi), np.append(values, values[0]))
 
@@ -156,6 +172,7 @@ def blended(
 
 def draw_blends(
     tiles: np.ndarray,
+    shapes: Sequence[CellShape | None],
     single: np.ndarray,
     channels: Sequence[str],
     count: int,
@@ -164,32 +181,29 @@ def draw_blends(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw blends of two cells of different classes, in fractions uniform between 0 and 1.
 
-    tiles (n, S, S, len(channels)) uint8, single (n,) int their only class (-1: left out, as is Negative). Each class is
-    drawn as often as any other, turns and mirroring are random; ``threads`` change nothing but the time. Returns
-    (m, S, S, len(channels)) uint8 and the fractions (m, 19) float32; m is below ``count`` by the pairs without nucleus
-    or green light. Raises ValueError where fewer than two classes have a cell.
+    tiles (n, S, S, len(channels)) uint8, shapes from ``blendable_shapes``, single (n,) int their only class (-1: left
+    out, as is Negative). Each class is drawn as often as any other, turns and mirroring are random; ``threads`` change
+    nothing but the time. Returns (m, S, S, len(channels)) uint8 and the fractions (m, 19) float32; m is below ``count``
+    by the pairs of which one cell's light falls out of the other. Raises ValueError where fewer than two classes have a
+    cell that can be blended.
     """
     rng = np.random.default_rng(seed)
-    classes = [int(index) for index in np.unique(single) if index not in (-1, NEGATIVE)]
+    known = {cell: shape for cell, shape in enumerate(shapes) if shape is not None}
+    classes = [int(index) for index in np.unique(single[list(known)]) if index not in (-1, NEGATIVE)]
     if len(classes) < 2:
-        raise ValueError("two locations are blended, and fewer than two have a cell of their own")
-    members = {index: np.flatnonzero(single == index) for index in classes}
+        raise ValueError("two locations are blended, and fewer than two have a cell with nucleus and green light")
+    members = {index: [cell for cell in known if single[cell] == index] for index in classes}
     drawn = []
     for _ in range(count):
         pair = rng.choice(classes, 2, replace=False)
         own, other = (int(rng.choice(members[index])) for index in pair)
         drawn.append((pair, own, other, rng.uniform(), rng.uniform(-np.pi, np.pi), bool(rng.integers(2))))
-    used = sorted({cell for _, own, other, *_ in drawn for cell in (own, other)})
+
+    def blend_of(draw: tuple[np.ndarray, int, int, float, float, bool]) -> np.ndarray | None:
+        _, own, other, fraction, turn, mirrored = draw
+        return blended(tiles[own], tiles[other], (known[own], known[other]), channels, fraction, turn, mirrored)
+
     with ThreadPoolExecutor(threads) as pool:
-        shapes = dict(zip(used, pool.map(lambda cell: cell_shape(tiles[cell], channels), used), strict=True))
-
-        def blend_of(draw: tuple[np.ndarray, int, int, float, float, bool]) -> np.ndarray | None:
-            _, own, other, fraction, turn, mirrored = draw
-            first, second = shapes[own], shapes[other]
-            if first is None or second is None:
-                return None
-            return blended(tiles[own], tiles[other], (first, second), channels, fraction, turn, mirrored)
-
         made = [
             (draw, blend) for draw, blend in zip(drawn, pool.map(blend_of, drawn), strict=True) if blend is not None
         ]
@@ -415,10 +429,10 @@ def reading_fractions(readings: np.ndarray, prototypes: np.ndarray) -> np.ndarra
 
     readings (m, 19), each row a mean of ``read_mixtures`` over cells; prototypes (19, 19), the mean readings of cells
     of one class, nan for a class without. One estimate is ``mixture_fractions``, right on average and noisy; the other
-    the readings themselves, negative ones cut off, steady and drawn to what blends have on average. They are the
-    classical and the inverse estimator of calibration (Krutchkoff 1967), and err in opposite directions. Returns
-    (m, 19) float64, nan as ``mixture_fractions`` has it; the first estimate alone where no reading is positive.
-    Raises ValueError where no class has a prototype.
+    the readings themselves, negative ones cut off, steady and drawn to what blends have on average, so that the only
+    location of a field stays below 1. They are the classical and the inverse estimator of calibration (Krutchkoff
+    1967), and err in opposite directions. Returns (m, 19) float64, nan as ``mixture_fractions`` has it; the first
+    estimate alone where no reading is positive. Raises ValueError where no class has a prototype.
     """
     classical = mixture_fractions(readings, prototypes)
     inverse = np.where(np.isfinite(prototypes).all(axis=1), np.maximum(readings, 0.0), 0.0).astype(np.float64)

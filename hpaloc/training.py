@@ -11,6 +11,7 @@ import shutil
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from sklearn.metrics import f1_score
 import hpaloc
 from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, class_prototypes, label_matrix
 from hpaloc.files import atomic_directory, atomic_path, digest
-from hpaloc.mixtures import draw_blends, learn_reading, measure_light
+from hpaloc.mixtures import CellShape, blendable_shapes, draw_blends, learn_reading, measure_light
 from hpaloc.model import (
     NEGATIVE_RULES,
     averaged,
@@ -40,6 +41,7 @@ from hpaloc.model import (
     settle_negative,
     write_checksums,
 )
+from hpaloc.progress import track
 from hpaloc.records import training_dataset
 from hpaloc.tables import LABEL_COLUMNS
 from hpaloc.version import room_version
@@ -689,11 +691,6 @@ def train_model(
             "train.head: softmax needs exactly one location a cell; use sigmoid or curation.labels: single"
         )
     counts = {part: len(rows) for part, rows in parts.items()}
-    blends = settings.get("blends", 0)
-    # Asked before the training, which may take a day, and not after it.
-    alone = _counts_alone(parts["train"])
-    if blends and (alone > 0).sum() < 2:
-        raise TrainingError("train.blends: there are not two locations with cells of their own alone to be blended")
     weights = class_weights(label_counts(parts["train"]), settings["class_weight_m"])
     log.info("%d training cells, %d validation cells", counts["train"], counts["validation"])
     if not counts["validation"]:
@@ -705,6 +702,10 @@ def train_model(
         for part in parts
         if counts[part]
     }
+    # Asked before the training, which may take a day, and not after it.
+    to_blend = None
+    if settings.get("blends", 0):
+        to_blend = _cells_to_blend(datasets["train"], parts["train"], settings, threads)
     work_dir = Path(work_dir or f"{Path(out_dir)}.work")
     _keep_if_same(work_dir, settings, seed, examples, dataset_dir)
     with precision_policy(policy), strategy.scope():
@@ -727,8 +728,8 @@ def train_model(
         judged = "validation" if counts["validation"] else "train"
         cells = datasets[judged] if counts["validation"] else datasets["train"].take(JUDGED_TRAINING_CELLS)
         decision, scores = _decide(network, cells, settings, judged)
-        if blends:
-            decision["mixtures"] = _learn_mixtures(network, datasets["train"], alone, settings, seed, threads)
+        if to_blend:
+            decision["mixtures"] = _learn_mixtures(network, to_blend, settings, seed, threads)
     history = pd.read_csv(work_dir / "history.csv")
     config = {
         "network": "ResNet-50",
@@ -779,18 +780,25 @@ def _counts_alone(examples: pd.DataFrame) -> np.ndarray:
     return counts
 
 
-def _learn_mixtures(
-    network: keras.Model,
-    cells: tf.data.Dataset,
-    counts: np.ndarray,
-    settings: Mapping[str, Any],
-    seed: int,
-    threads: int | None,
-) -> dict[str, Any]:
-    """Learn to read mixtures from blends of training cells; return what thresholds.json keeps of it.
+@dataclass(frozen=True)
+class _CellsToBlend:
+    """Training cells of one location: tiles (n, S, S, colours) uint8, their n shapes, and labels (n, 19)."""
 
-    ``counts`` (19,) says how many cells there are of each class alone.
+    tiles: np.ndarray
+    shapes: list[CellShape | None]
+    labels: np.ndarray
+
+
+def _cells_to_blend(
+    cells: tf.data.Dataset, examples: pd.DataFrame, settings: Mapping[str, Any], threads: int | None
+) -> _CellsToBlend:
+    """Choose the training cells of which blends are made; ``examples`` is the table of ``cells``.
+
+    Raises TrainingError where fewer than two locations have a cell that can be blended.
     """
+    counts = _counts_alone(examples)
+    if (counts > 0).sum() < 2:
+        raise TrainingError("train.blends: there are not two locations with cells of their own alone to be blended")
     # As many of a rare class as there are, or the blends would be of a handful of its cells.
     wanted = np.minimum(counts, BLENDED_CELLS // (counts > 0).sum())
     tiles, labels = [], []
@@ -802,8 +810,23 @@ def _learn_mixtures(
             wanted[index] -= 1
             tiles.append(image.numpy())
             labels.append(label.numpy())
-    channels, alone, workers = settings["channels"], np.stack(tiles), threads or os.cpu_count() or 1
-    single = np.argmax(labels, axis=1)
+    alone = np.stack(tiles)
+    shapes = blendable_shapes(alone, settings["channels"], threads or os.cpu_count() or 1)
+    can = [label for label, shape in zip(labels, shapes, strict=True) if shape is not None]
+    log.info("mixtures: %d of %d training cells of one location can be blended", len(can), len(alone))
+    if len({int(np.argmax(label)) for label in can}) < 2:
+        raise TrainingError(
+            "train.blends: there are not two locations with a cell whose nucleus is found and which has green light"
+        )
+    return _CellsToBlend(alone, shapes, np.array(labels))
+
+
+def _learn_mixtures(
+    network: keras.Model, cells: _CellsToBlend, settings: Mapping[str, Any], seed: int, threads: int | None
+) -> dict[str, Any]:
+    """Learn to read mixtures from blends of training cells; return what thresholds.json keeps of it."""
+    channels, workers = settings["channels"], threads or os.cpu_count() or 1
+    single = np.argmax(cells.labels, axis=1)
     # A blend is turned at random already and needs one view only.
     looks = {views: averaged(network, views) for views in (1, VALIDATION_VIEWS)}
 
@@ -814,19 +837,19 @@ def _learn_mixtures(
         return np.concatenate(probabilities), measure_light(images, channels, workers)
 
     # Drawn and measured a part at a time, so that their number costs time and no memory.
-    parts, made = [], 0
-    for first in range(0, settings["blends"], BLENDS_AT_ONCE):
+    parts = []
+    for first in track(range(0, settings["blends"], BLENDS_AT_ONCE), what="parts of the blends"):
         count = min(BLENDS_AT_ONCE, settings["blends"] - first)
-        blends, fractions = draw_blends(alone, single, channels, count, (seed, first), workers)
+        blends, fractions = draw_blends(cells.tiles, cells.shapes, single, channels, count, (seed, first), workers)
         if len(blends):
             parts.append((*outputs(blends, 1), fractions))
-        made += len(blends)
-        log.info("mixtures: %d blends of two of %d cells, of %d asked for", made, len(alone), settings["blends"])
-    if not parts:
-        raise TrainingError(f"train.blends: none of {settings['blends']} pairs of cells has nuclei and green light")
-    parts.append((*outputs(alone, VALIDATION_VIEWS), np.array(labels)))
+    made = sum(len(part[-1]) for part in parts)
+    log.info("mixtures: %d blends of %d asked for", made, settings["blends"])
+    if not made:
+        raise TrainingError("train.blends: no cell's light falls into that of another")
+    parts.append((*outputs(cells.tiles, VALIDATION_VIEWS), cells.labels))
     probabilities, light, known = (np.concatenate(rows) for rows in zip(*parts, strict=True))
-    return learn_reading(probabilities, light, known, len(alone))
+    return learn_reading(probabilities, light, known, len(cells.tiles))
 
 
 def _by_class(examples: pd.DataFrame) -> dict[str, int]:

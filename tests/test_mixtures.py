@@ -41,6 +41,11 @@ def share(tile, mask):
     return green[mask].sum() / green.sum()
 
 
+def drawn(tiles, single, count, seed, threads=1):
+    shapes = mixtures.blendable_shapes(tiles, CHANNELS, threads)
+    return mixtures.draw_blends(tiles, shapes, single, CHANNELS, count, seed, threads)
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.8, 1.0])
 def test_the_light_of_a_blend_is_shared_as_asked(fraction):
     tile = cell(NUCLEOLI, 1)
@@ -69,26 +74,40 @@ def test_a_cell_without_nucleus_or_green_is_not_blended():
 def test_blends_are_drawn_from_every_pair_of_locations_alike():
     tiles, single = cells(12, 1)
     single[3], single[4] = -1, NEGATIVE
-    blends, fractions = mixtures.draw_blends(tiles, single, CHANNELS, 150, 7)
+    blends, fractions = drawn(tiles, single, 150, 7)
     assert blends.dtype == np.uint8
     assert len(blends) == len(fractions) == 150
     np.testing.assert_allclose(fractions.sum(1), 1, rtol=1e-5)
     assert set(np.flatnonzero(fractions.any(0))) == {NUCLEOLI, MEMBRANE, CYTOSOL}
     assert ((fractions > 0).sum(1) == 2).all()
     assert np.ptp((fractions > 0).sum(0)[[NUCLEOLI, MEMBRANE, CYTOSOL]]) < 40
-    again = mixtures.draw_blends(tiles, single, CHANNELS, 150, 7)
+    again = drawn(tiles, single, 150, 7)
     np.testing.assert_array_equal(again[0], blends)
-    # A cell without light is in no blend, and leaves no gap between blends and fractions.
-    tiles[5] = 0
-    fewer = mixtures.draw_blends(tiles, single, CHANNELS, 150, 7)
-    assert 0 < len(fewer[0]) == len(fewer[1]) < 150
-    for one, on_threads in zip(fewer, mixtures.draw_blends(tiles, single, CHANNELS, 150, 7, threads=3), strict=True):
-        np.testing.assert_array_equal(one, on_threads)
-    kept = (blends[:, None] == fewer[0]).all(axis=(2, 3, 4)).any(axis=1)
-    np.testing.assert_array_equal(fractions[kept], fewer[1])
-    assert not np.array_equal(mixtures.draw_blends(tiles, single, CHANNELS, 150, 8)[1], fractions)
+    assert not np.array_equal(drawn(tiles, single, 150, 8)[1], fractions)
     with pytest.raises(ValueError, match="fewer than two"):
-        mixtures.draw_blends(tiles, np.where(single == CYTOSOL, CYTOSOL, NEGATIVE), CHANNELS, 5, 0)
+        drawn(tiles, np.where(single == CYTOSOL, CYTOSOL, NEGATIVE), 5, 0)
+
+
+def test_cells_without_nucleus_or_green_light_are_not_drawn():
+    tiles, single = cells(12, 1)
+    tiles[5] = 0
+    tiles[6, ..., 2] = 0
+    # Light beside the cell is none of the cell's.
+    tiles[7, ..., 1] = 0
+    tiles[7, 0, 0, 1] = 1
+    shapes = mixtures.blendable_shapes(tiles, CHANNELS)
+    assert [n for n, shape in enumerate(shapes) if shape is None] == [5, 6, 7]
+    blends, fractions = drawn(tiles, single, 150, 7)
+    assert len(blends) == len(fractions) == 150
+    for one, on_threads in zip((blends, fractions), drawn(tiles, single, 150, 7, threads=3), strict=True):
+        np.testing.assert_array_equal(one, on_threads)
+    # Whose red a blend has, that cell's class has a part in it.
+    owners = {tile[..., 0].tobytes(): n for n, tile in enumerate(tiles)}
+    own = np.array([owners[blend[..., 0].tobytes()] for blend in blends])
+    assert set(own) == set(range(12)) - {5, 6, 7}
+    assert (fractions[np.arange(150), single[own]] > 0).all()
+    with pytest.raises(ValueError, match="nucleus and green light"):
+        drawn(tiles[5:9], single[5:9], 5, 0)
 
 
 def test_light_is_measured_where_it_is():
@@ -132,7 +151,7 @@ def sure(fractions):
 
 def test_a_reading_finds_fractions_that_a_sure_network_does_not_tell():
     tiles, single = cells(30, 1)
-    blends, fractions = mixtures.draw_blends(tiles, single, CHANNELS, 250, 0)
+    blends, fractions = drawn(tiles, single, 250, 0)
     fractions = np.concatenate([fractions, np.eye(N_CLASSES)[single]])
     light = mixtures.measure_light(np.concatenate([blends, tiles]), CHANNELS)
     reading = json.loads(json.dumps(mixtures.learn_reading(sure(fractions), light, fractions, len(tiles))))
@@ -140,7 +159,7 @@ def test_a_reading_finds_fractions_that_a_sure_network_does_not_tell():
     assert reading["blends"] == 250
     assert reading["classes"] == [NAMES[index] for index in (NUCLEOLI, MEMBRANE, CYTOSOL)]
     others, theirs = cells(30, 2)
-    mixed, true = mixtures.draw_blends(others, theirs, CHANNELS, 60, 1)
+    mixed, true = drawn(others, theirs, 60, 1)
     read = mixtures.read_mixtures(reading, sure(true), mixtures.measure_light(mixed, CHANNELS))
     assert read.dtype == np.float32
     prototypes = np.array([row or [np.nan] * N_CLASSES for row in reading["prototypes"].values()])
@@ -215,6 +234,9 @@ def test_fractions_of_readings_lie_between_what_prototypes_and_readings_say():
     np.testing.assert_allclose(found[0, [0, 5]], [(2 * 0.5 + 0.45) / 3, (2 * 0.5 + 0.55) / 3])
     np.testing.assert_allclose(found[1, [0, 5, 7]], [1, 0, 0], atol=1e-9)
     assert np.isnan(found[2:][:, [0, 5]]).all()
+    # The one location of a field stays below 1 by a third of what its cells' readings give to others.
+    pure = mixtures.reading_fractions(prototypes[[0, 5]], prototypes)
+    np.testing.assert_allclose(pure[:, [0, 5]], [[(2 + 0.8) / 3, 0.2 / 3], [0.1 / 3, (2 + 0.9) / 3]])
 
 
 def test_prototypes_of_a_model_folder(tmp_path):

@@ -15,6 +15,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from hpaloc import training
 from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, label_matrix
 from hpaloc.model import FusedBatchNormalization, load_folder
+from hpaloc.tfrecord import RecordWriter, TileRecord
 from hpaloc.training import (
     Accuracy,
     Augmentation,
@@ -535,15 +536,15 @@ def test_without_a_validation_part_the_last_epoch_is_kept(training_data, tmp_pat
 def test_a_model_learns_to_read_mixtures_from_blends_of_its_training_cells(tmp_path, caplog, monkeypatch):
     seeds, draw = [], training.draw_blends
     monkeypatch.setattr(training, "BLENDS_AT_ONCE", 5)
-    monkeypatch.setattr(training, "draw_blends", lambda *given: (seeds.append(given[4]), draw(*given))[1])
+    monkeypatch.setattr(training, "draw_blends", lambda *given: (seeds.append(given[5]), draw(*given))[1])
     colours = ("red", "green", "blue")
     examples = write_training_data(tmp_path / "data", {"train": 18}, 40, colours)
     settings = SETTINGS | {"epochs": 1, "channels": list(colours), "blends": 12}
     with caplog.at_level(logging.INFO, "hpaloc"):
         train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3)
     # Six cells each of classes 0 and 3; the six of Negative are in no mixture.
-    assert "5 blends of two of 12 cells, of 12 asked for" in caplog.text
-    assert "12 blends of two of 12 cells, of 12 asked for" in caplog.text
+    assert "12 of 12 training cells of one location can be blended" in caplog.text
+    assert "12 blends of 12 asked for" in caplog.text
     assert len(set(seeds)) == 3
     _, _, decision = load_folder(tmp_path / "model")
     reading = decision["mixtures"]
@@ -551,8 +552,21 @@ def test_a_model_learns_to_read_mixtures_from_blends_of_its_training_cells(tmp_p
     assert [name for name, row in reading["prototypes"].items() if row] == [NAMES[0], NAMES[3]]
     table = pd.read_parquet(examples)
     table[table["label_3"] == 0].to_parquet(tmp_path / "one.parquet")
-    with pytest.raises(TrainingError, match="not two locations"):
+    with pytest.raises(TrainingError, match="not two locations with cells of their own"):
         train_model(tmp_path / "data", tmp_path / "one.parquet", tmp_path / "one", settings, seed=3)
+
+
+def test_cells_that_cannot_be_blended_are_told_before_the_training(tmp_path):
+    colours = ("red", "green", "blue")
+    examples = write_training_data(tmp_path / "data", {"train": 6}, 40, colours)
+    # Blue of one value has no nucleus in it.
+    with RecordWriter(tmp_path / "data/train/blue-00000-of-00001.tfrecord") as writer:
+        for field, cell in pd.read_parquet(examples)[["field", "cell"]].itertuples(index=False):
+            writer.write(TileRecord(field, int(cell), np.full((40, 40), 9, np.uint8), 255.0).encode())
+    settings = SETTINGS | {"epochs": 1, "channels": list(colours), "blends": 12}
+    with pytest.raises(TrainingError, match="whose nucleus is found"):
+        train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3)
+    assert not (tmp_path / "model.work").exists()
 
 
 @pytest.mark.slow
