@@ -337,9 +337,9 @@ def filter_cells(cells: pd.DataFrame, positive: np.ndarray, settings: Mapping[st
     """Judge every cell by every filter.
 
     cells: columns of CELLS; positive: (n,) bool, the cells to which the green filter applies. Returns, in the order
-    of FILTERS, the name of each filter and an (n,) bool array of the cells that fail it; a limit of None is none. The
-    nucleus filter spares fields none of whose cells has a nucleus: there the nuclei are unknown. A cell may be too dark
-    for its background or for its field: below a share of the upper quartile of all its cells.
+    of FILTERS, the name of each filter and an (n,) bool array of the cells that fail it. A limit of None is not
+    applied. The nucleus filter spares fields none of whose cells has a nucleus: there the nuclei are unknown. A cell
+    may be too dark for its background or for its field: below a share of the upper quartile of all its cells.
     """
 
     def outside(column: str, low: str | None, high: str | None) -> np.ndarray:

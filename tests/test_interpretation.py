@@ -586,6 +586,11 @@ def test_cellprofiler_features_are_those_of_the_cell_asked_for(field):
     np.testing.assert_allclose(every["Area"], [(field.cells == cell).sum() for cell in ids])
     green = [field.images["green"][field.cells == cell].mean() / 255 for cell in ids]
     np.testing.assert_allclose(every["Intensity_MeanIntensity_green"], green, rtol=1e-5)
+    # The lowest of 64 grey levels, which counts as no light, ends between 4 and 5 of 255.
+    dim = {colour: np.full_like(image, 4) for colour, image in field.images.items()}
+    assert measure_cells(dim, field.cells, ids[:1], levels, 0.32)["Texture_Contrast_3_green"].isna().all()
+    faint = {colour: np.full_like(image, 5) for colour, image in field.images.items()}
+    assert measure_cells(faint, field.cells, ids[:1], levels, 0.32)["Texture_Contrast_3_green"].notna().all()
     # In any order, and whatever else is measured.
     some = measure_cells(field.images, field.cells, ids[::-2], levels, 0.32)
     np.testing.assert_allclose(some["Texture_Contrast_3_green"], every["Texture_Contrast_3_green"].iloc[::-2])

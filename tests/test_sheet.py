@@ -249,7 +249,7 @@ def test_simulated_fields_are_determined_by_the_seed(project):
 def test_truth_is_checked_and_its_masks_are_followed(project):
     Path("cells.csv").write_text("ID,cell,Label\nf00,1,3\nf00,2,18\n")
     project["collections"]["train"]["truth"] = {"cells": "cells.csv", "masks": "images/{id}_mask.png"}
-    with pytest.raises(SheetError, match=r"1 of 1 file is missing: images/f00_mask\.png"):
+    with pytest.raises(SheetError, match=r"1 of 1 file is missing: images/f00_mask\.png; 1 of 1 fields lack one: is "):
         scan_collection("train", project)
     Path("images/f00_mask.png").write_bytes(b"mask")
     scan_collection("train", project)

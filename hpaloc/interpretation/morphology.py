@@ -25,7 +25,7 @@ OF_EVERY_COLOUR = ("intensity", "texture")
 OF_THE_PROTEIN = ("radial_distribution", "granularity")
 # The matrix of neighbouring grey levels has the square of this many entries, which a cell of some thousand pixels is to
 # fill; CellProfiler's default of 256 leaves most of them empty, and is most of the time that measuring takes. Pixels of
-# the lowest level count as none, so a cell all below 1/64 of the white level has no texture.
+# the lowest level count as none, so a cell all below 1/57 of the white level (4.5 of 255) has no texture.
 GREY_LEVELS = 64
 CORRELATION = ("pearson", "manders_fold", "rwc")
 # Where in the field a cell lies says nothing of it.
@@ -68,18 +68,20 @@ def measure_cells(
     core = get_core_measurements(sanitize=False)
     correlation = get_correlation_measurements(sanitize=False)
     columns: dict[str, np.ndarray] = {}
-    for name in SHAPE:
-        columns |= core[name](labels, None, **({"calculate_advanced": False} if name == "sizeshape" else {}))
-    for colour, plane in planes.items():
-        wanted = (*OF_EVERY_COLOUR, *(OF_THE_PROTEIN if colour == "green" else ()))
-        for name in wanted:
-            found = core[name](labels, plane, **({"gray_levels": GREY_LEVELS} if name == "texture" else {}))
-            columns |= {f"{key}_{colour}": value for key, value in found.items()}
-    for name in CORRELATION:
-        for colour in planes:
-            if colour != "green":
-                found = correlation[name](pixels_1=planes["green"], pixels_2=planes[colour], masks=labels)
-                columns |= {f"{key}_green_{colour}": value for key, value in found.items()}
+    # What is not defined for a cell is nan in the table, and needs no line in the log besides.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for name in SHAPE:
+            columns |= core[name](labels, None, **({"calculate_advanced": False} if name == "sizeshape" else {}))
+        for colour, plane in planes.items():
+            wanted = (*OF_EVERY_COLOUR, *(OF_THE_PROTEIN if colour == "green" else ()))
+            for name in wanted:
+                found = core[name](labels, plane, **({"gray_levels": GREY_LEVELS} if name == "texture" else {}))
+                columns |= {f"{key}_{colour}": value for key, value in found.items()}
+        for name in CORRELATION:
+            for colour in planes:
+                if colour != "green":
+                    found = correlation[name](pixels_1=planes["green"], pixels_2=planes[colour], masks=labels)
+                    columns |= {f"{key}_green_{colour}": value for key, value in found.items()}
     table = pd.DataFrame({key: np.asarray(value, float) for key, value in columns.items()})
     table = table[[key for key in columns if not any(place in key for place in _PLACES)]]
     return _mean_over_directions(table)
@@ -100,9 +102,7 @@ def _measure_field(
     row: ManifestRow, mask: Path, ids: list[int], levels: Mapping[str, float]
 ) -> tuple[str, list[int], pd.DataFrame]:
     try:
-        # What is not defined for a cell is nan in the table, and needs no line in the log besides.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return row.id, ids, measure_cells(read_field(row.paths), read_mask(mask), ids, levels, row.pixel_size)
+        return row.id, ids, measure_cells(read_field(row.paths), read_mask(mask), ids, levels, row.pixel_size)
     except ValueError as error:
         raise ValueError(f"field {row.id}: {error}") from error
 
@@ -157,7 +157,7 @@ def measure_collections(
     undefined = ~np.isfinite(table.to_numpy()).all(axis=0)
     if undefined.any():
         log.info(
-            "%d of %d features are not defined for every cell, and left out of comparisons: %s",
+            "%d of %d features are not defined for every cell, and left out wherever such a cell is compared: %s",
             undefined.sum(),
             len(undefined),
             ", ".join(map(str, table.columns[undefined])),
