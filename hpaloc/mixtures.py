@@ -101,20 +101,13 @@ def cell_shape(tile: np.ndarray, channels: Sequence[str]) -> CellShape | None:
     return CellShape(cell, nucleus, (float(y), float(x)))
 
 
-def blendable_shapes(tiles: np.ndarray, channels: Sequence[str], threads: int = 1) -> list[CellShape | None]:
-    """Find the shapes of the cells that can be blended: those with cell, nucleus and green light in the cell.
+def blendable_shape(tile: np.ndarray, channels: Sequence[str]) -> CellShape | None:
+    """Return the shape of a cell that can be blended, None where it lacks a nucleus or green light.
 
-    tiles (n, S, S, len(channels)) uint8, one cell each, channels with green and blue. Returns n shapes, None for a cell
-    that cannot be blended; ``threads`` change nothing but the time.
+    tile (S, S, len(channels)) uint8 of one cell, channels with green and blue.
     """
-    green = channels.index("green")
-
-    def found(tile: np.ndarray) -> CellShape | None:
-        shape = cell_shape(tile, channels)
-        return shape if shape is not None and tile[..., green][shape.cell].any() else None
-
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(found, tiles))
+    shape = cell_shape(tile, channels)
+    return shape if shape is not None and tile[..., channels.index("green")][shape.cell].any() else None
 
 
 def _at(angles: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -156,7 +149,7 @@ def blended(
     tile and other (S, S, len(channels)) uint8, shapes theirs. The other cell's green is turned (radians), mirrored and
     bent so that its nucleus and outline fall on those of the first cell, whose other colours stay. The green light of
     the whole stays that of the first cell, less where a pixel in 500 would be brighter than 255. Returns (S, S,
-    len(channels)) uint8, or None where either has no green.
+    len(channels)) uint8, or None where there is no light of one of them.
     """
     green = channels.index("green")
     own = tile[..., green].astype(np.float64)
@@ -172,7 +165,7 @@ def blended(
 
 def draw_blends(
     tiles: np.ndarray,
-    shapes: Sequence[CellShape | None],
+    shapes: Sequence[CellShape],
     single: np.ndarray,
     channels: Sequence[str],
     count: int,
@@ -181,18 +174,17 @@ def draw_blends(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw blends of two cells of different classes, in fractions uniform between 0 and 1.
 
-    tiles (n, S, S, len(channels)) uint8, shapes from ``blendable_shapes``, single (n,) int their only class (-1: left
-    out, as is Negative). Each class is drawn as often as any other, turns and mirroring are random; ``threads`` change
-    nothing but the time. Returns (m, S, S, len(channels)) uint8 and the fractions (m, 19) float32; m is below ``count``
-    by the pairs of which one cell's light falls out of the other. Raises ValueError where fewer than two classes have a
-    cell that can be blended.
+    tiles (n, S, S, len(channels)) uint8, shapes theirs from ``blendable_shape``, single (n,) int their only class (-1:
+    left out, as is Negative). Each class is drawn as often as any other, turns and mirroring are random; ``threads``
+    change nothing but the time. Returns (m, S, S, len(channels)) uint8 and the fractions (m, 19) float32; m is below
+    ``count`` by the pairs where none of the second cell's light falls into the first. Raises ValueError where fewer
+    than two classes have a cell.
     """
     rng = np.random.default_rng(seed)
-    known = {cell: shape for cell, shape in enumerate(shapes) if shape is not None}
-    classes = [int(index) for index in np.unique(single[list(known)]) if index not in (-1, NEGATIVE)]
+    classes = [int(index) for index in np.unique(single) if index not in (-1, NEGATIVE)]
     if len(classes) < 2:
-        raise ValueError("two locations are blended, and fewer than two have a cell with nucleus and green light")
-    members = {index: [cell for cell in known if single[cell] == index] for index in classes}
+        raise ValueError("two locations are blended, and fewer than two have a cell of their own")
+    members = {index: np.flatnonzero(single == index) for index in classes}
     drawn = []
     for _ in range(count):
         pair = rng.choice(classes, 2, replace=False)
@@ -201,7 +193,7 @@ def draw_blends(
 
     def blend_of(draw: tuple[np.ndarray, int, int, float, float, bool]) -> np.ndarray | None:
         _, own, other, fraction, turn, mirrored = draw
-        return blended(tiles[own], tiles[other], (known[own], known[other]), channels, fraction, turn, mirrored)
+        return blended(tiles[own], tiles[other], (shapes[own], shapes[other]), channels, fraction, turn, mirrored)
 
     with ThreadPoolExecutor(threads) as pool:
         made = [

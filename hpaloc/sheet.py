@@ -232,10 +232,10 @@ def find_files(
     ``patterns`` gives, per kind (a colour, ``cell_mask``, ``nucleus_mask``), the patterns to try in turn; ``{id}``
     and ``{colour}`` are filled in, and ``values`` holds the other placeholders. ``verify`` is ``time`` or
     ``content``. Returns, per row, ``{kind: (path, state)}``; a missing file has the first pattern's path and the state
-    `MISSING`. Raises SheetError with the number of missing files and the first ten of them (of more than ten also
-    how many fields lack one, and whether to look at the pattern or at the sheet) where more than
-    ``max_missing_fraction`` of the fields (rounded up), or all of them, lack one; with fewer a warning says so, and
-    they will be rejected when it comes to reading them.
+    `MISSING`. Raises SheetError with the number of missing files and the first ten of them (where all are
+    missing, or more than ten, also how many fields lack one, and whether to look at the pattern or at the sheet) where
+    more than ``max_missing_fraction`` of the fields (rounded up), or all of them, lack one; with fewer a warning says
+    so, and they will be rejected when it comes to reading them.
     """
     folders = Folders()
     # A table of masks is the one file of all fields: its state is asked for once, since a digest reads the whole.
@@ -265,7 +265,7 @@ def find_files(
         verb = "file is" if len(missing) == 1 else "files are"
         text = f"collection {collection}: {len(missing)} of {total} {verb} missing:{which} {first}"
         if len(lacking) == len(rows) or len(lacking) > math.ceil(max_missing_fraction * len(rows)):
-            if len(lacking) == len(rows):
+            if len(missing) == total:
                 text += f"; {len(lacking)} of {len(rows)} fields lack one: is the pattern right?"
             elif len(missing) > 10:
                 text += f"; {len(lacking)} of {len(rows)} fields lack one: a sheet names only fields that are here"

@@ -11,7 +11,6 @@ import shutil
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from sklearn.metrics import f1_score
 import hpaloc
 from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, class_prototypes, label_matrix
 from hpaloc.files import atomic_directory, atomic_path, digest
-from hpaloc.mixtures import CellShape, blendable_shapes, draw_blends, learn_reading, measure_light
+from hpaloc.mixtures import blendable_shape, draw_blends, learn_reading, measure_light
 from hpaloc.model import (
     NEGATIVE_RULES,
     averaged,
@@ -703,9 +702,8 @@ def train_model(
         if counts[part]
     }
     # Asked before the training, which may take a day, and not after it.
-    to_blend = None
     if settings.get("blends", 0):
-        to_blend = _cells_to_blend(datasets["train"], parts["train"], settings, threads)
+        _check_blends(datasets["train"], parts["train"], settings["channels"])
     work_dir = Path(work_dir or f"{Path(out_dir)}.work")
     _keep_if_same(work_dir, settings, seed, examples, dataset_dir)
     with precision_policy(policy), strategy.scope():
@@ -728,8 +726,8 @@ def train_model(
         judged = "validation" if counts["validation"] else "train"
         cells = datasets[judged] if counts["validation"] else datasets["train"].take(JUDGED_TRAINING_CELLS)
         decision, scores = _decide(network, cells, settings, judged)
-        if to_blend:
-            decision["mixtures"] = _learn_mixtures(network, to_blend, settings, seed, threads)
+        if settings.get("blends", 0):
+            decision["mixtures"] = _learn_mixtures(network, datasets["train"], parts["train"], settings, seed, threads)
     history = pd.read_csv(work_dir / "history.csv")
     config = {
         "network": "ResNet-50",
@@ -780,53 +778,55 @@ def _counts_alone(examples: pd.DataFrame) -> np.ndarray:
     return counts
 
 
-@dataclass(frozen=True)
-class _CellsToBlend:
-    """Training cells of one location: tiles (n, S, S, colours) uint8, their n shapes, and labels (n, 19)."""
-
-    tiles: np.ndarray
-    shapes: list[CellShape | None]
-    labels: np.ndarray
-
-
-def _cells_to_blend(
-    cells: tf.data.Dataset, examples: pd.DataFrame, settings: Mapping[str, Any], threads: int | None
-) -> _CellsToBlend:
-    """Choose the training cells of which blends are made; ``examples`` is the table of ``cells``.
-
-    Raises TrainingError where fewer than two locations have a cell that can be blended.
-    """
-    counts = _counts_alone(examples)
-    if (counts > 0).sum() < 2:
+def _check_blends(cells: tf.data.Dataset, examples: pd.DataFrame, channels: Sequence[str]) -> None:
+    """Raise TrainingError where fewer than two locations have a cell to blend; ``examples`` is the table of cells."""
+    if (_counts_alone(examples) > 0).sum() < 2:
         raise TrainingError("train.blends: there are not two locations with cells of their own alone to be blended")
+    found: set[int] = set()
+    for image, label, _ in cells:
+        index = int(np.argmax(label))
+        if np.sum(label) == 1 and index not in (NEGATIVE, *found):
+            if blendable_shape(image.numpy(), channels) is not None:
+                found.add(index)
+            if len(found) == 2:
+                return
+    raise TrainingError(
+        "train.blends: there are not two locations with a cell whose nucleus is found and which has green light"
+    )
+
+
+def _learn_mixtures(
+    network: keras.Model,
+    cells: tf.data.Dataset,
+    examples: pd.DataFrame,
+    settings: Mapping[str, Any],
+    seed: int,
+    threads: int | None,
+) -> dict[str, Any]:
+    """Learn to read mixtures from blends of training cells; return what thresholds.json keeps of it.
+
+    ``examples`` is the table of cells. A class none of whose cells can be blended is not read, which the log says.
+    """
+    channels, workers = settings["channels"], threads or os.cpu_count() or 1
+    counts = _counts_alone(examples)
     # As many of a rare class as there are, or the blends would be of a handful of its cells.
     wanted = np.minimum(counts, BLENDED_CELLS // (counts > 0).sum())
-    tiles, labels = [], []
-    for image, label, _ in cells:
+    chosen, labels, shapes = [], [], []
+    for image, label, _ in track(cells, len(examples), "cells looked at for blends"):
         if not wanted.any():
             break
         index = int(np.argmax(label))
         if np.sum(label) == 1 and wanted[index]:
-            wanted[index] -= 1
-            tiles.append(image.numpy())
-            labels.append(label.numpy())
-    alone = np.stack(tiles)
-    shapes = blendable_shapes(alone, settings["channels"], threads or os.cpu_count() or 1)
-    can = [label for label, shape in zip(labels, shapes, strict=True) if shape is not None]
-    log.info("mixtures: %d of %d training cells of one location can be blended", len(can), len(alone))
-    if len({int(np.argmax(label)) for label in can}) < 2:
-        raise TrainingError(
-            "train.blends: there are not two locations with a cell whose nucleus is found and which has green light"
-        )
-    return _CellsToBlend(alone, shapes, np.array(labels))
-
-
-def _learn_mixtures(
-    network: keras.Model, cells: _CellsToBlend, settings: Mapping[str, Any], seed: int, threads: int | None
-) -> dict[str, Any]:
-    """Learn to read mixtures from blends of training cells; return what thresholds.json keeps of it."""
-    channels, workers = settings["channels"], threads or os.cpu_count() or 1
-    single = np.argmax(cells.labels, axis=1)
+            tile = image.numpy()
+            if (shape := blendable_shape(tile, channels)) is not None:
+                wanted[index] -= 1
+                chosen.append(tile)
+                labels.append(label.numpy())
+                shapes.append(shape)
+    tiles, single = np.stack(chosen), np.argmax(labels, axis=1)
+    log.info("mixtures: blends of %d cells", len(tiles))
+    if lacking := [NAMES[index] for index in np.flatnonzero(counts) if index not in single]:
+        log.warning("mixtures: no cell of %s has a nucleus and green light; it is not read", ", ".join(lacking))
     # A blend is turned at random already and needs one view only.
     looks = {views: averaged(network, views) for views in (1, VALIDATION_VIEWS)}
 
@@ -840,16 +840,16 @@ def _learn_mixtures(
     parts = []
     for first in track(range(0, settings["blends"], BLENDS_AT_ONCE), what="parts of the blends"):
         count = min(BLENDS_AT_ONCE, settings["blends"] - first)
-        blends, fractions = draw_blends(cells.tiles, cells.shapes, single, channels, count, (seed, first), workers)
+        blends, fractions = draw_blends(tiles, shapes, single, channels, count, (seed, first), workers)
         if len(blends):
             parts.append((*outputs(blends, 1), fractions))
     made = sum(len(part[-1]) for part in parts)
     log.info("mixtures: %d blends of %d asked for", made, settings["blends"])
     if not made:
-        raise TrainingError("train.blends: no cell's light falls into that of another")
-    parts.append((*outputs(cells.tiles, VALIDATION_VIEWS), cells.labels))
+        raise TrainingError("train.blends: the light of no cell falls into another")
+    parts.append((*outputs(tiles, VALIDATION_VIEWS), np.array(labels)))
     probabilities, light, known = (np.concatenate(rows) for rows in zip(*parts, strict=True))
-    return learn_reading(probabilities, light, known, len(cells.tiles))
+    return learn_reading(probabilities, light, known, len(tiles))
 
 
 def _by_class(examples: pd.DataFrame) -> dict[str, int]:

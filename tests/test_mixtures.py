@@ -42,7 +42,7 @@ def share(tile, mask):
 
 
 def drawn(tiles, single, count, seed, threads=1):
-    shapes = mixtures.blendable_shapes(tiles, CHANNELS, threads)
+    shapes = [mixtures.blendable_shape(tile, CHANNELS) for tile in tiles]
     return mixtures.draw_blends(tiles, shapes, single, CHANNELS, count, seed, threads)
 
 
@@ -88,26 +88,33 @@ def test_blends_are_drawn_from_every_pair_of_locations_alike():
         drawn(tiles, np.where(single == CYTOSOL, CYTOSOL, NEGATIVE), 5, 0)
 
 
-def test_cells_without_nucleus_or_green_light_are_not_drawn():
-    tiles, single = cells(12, 1)
+def test_cells_without_nucleus_or_green_light_cannot_be_blended():
+    tiles, _ = cells(12, 1)
     tiles[5] = 0
     tiles[6, ..., 2] = 0
     # Light beside the cell is none of the cell's.
     tiles[7, ..., 1] = 0
     tiles[7, 0, 0, 1] = 1
-    shapes = mixtures.blendable_shapes(tiles, CHANNELS)
+    shapes = [mixtures.blendable_shape(tile, CHANNELS) for tile in tiles]
     assert [n for n, shape in enumerate(shapes) if shape is None] == [5, 6, 7]
-    blends, fractions = drawn(tiles, single, 150, 7)
-    assert len(blends) == len(fractions) == 150
-    for one, on_threads in zip((blends, fractions), drawn(tiles, single, 150, 7, threads=3), strict=True):
+
+
+def test_pairs_that_give_no_blend_leave_no_gap(monkeypatch):
+    tiles, single = cells(12, 1)
+    whole = drawn(tiles, single, 150, 7)
+    for one, on_threads in zip(whole, drawn(tiles, single, 150, 7, threads=3), strict=True):
         np.testing.assert_array_equal(one, on_threads)
     # Whose red a blend has, that cell's class has a part in it.
     owners = {tile[..., 0].tobytes(): n for n, tile in enumerate(tiles)}
-    own = np.array([owners[blend[..., 0].tobytes()] for blend in blends])
-    assert set(own) == set(range(12)) - {5, 6, 7}
-    assert (fractions[np.arange(150), single[own]] > 0).all()
-    with pytest.raises(ValueError, match="nucleus and green light"):
-        drawn(tiles[5:9], single[5:9], 5, 0)
+    own = np.array([owners[blend[..., 0].tobytes()] for blend in whole[0]])
+    assert (whole[1][np.arange(150), single[own]] > 0).all()
+    # The fifth cell's light falls into no other.
+    blend = mixtures.blended
+    monkeypatch.setattr(mixtures, "blended", lambda *given: None if (given[1] == tiles[4]).all() else blend(*given))
+    blends, fractions = drawn(tiles, single, 150, 7)
+    assert 0 < len(blends) == len(fractions) < 150
+    kept = {blend.tobytes() for blend in blends}
+    np.testing.assert_array_equal(fractions, whole[1][[blend.tobytes() in kept for blend in whole[0]]])
 
 
 def test_light_is_measured_where_it_is():

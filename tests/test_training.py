@@ -12,7 +12,7 @@ import tensorflow as tf
 from model_inputs import patterned_tiles, write_training_data
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from hpaloc import training
+from hpaloc import mixtures, training
 from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, label_matrix
 from hpaloc.model import FusedBatchNormalization, load_folder
 from hpaloc.tfrecord import RecordWriter, TileRecord
@@ -543,7 +543,7 @@ def test_a_model_learns_to_read_mixtures_from_blends_of_its_training_cells(tmp_p
     with caplog.at_level(logging.INFO, "hpaloc"):
         train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3)
     # Six cells each of classes 0 and 3; the six of Negative are in no mixture.
-    assert "12 of 12 training cells of one location can be blended" in caplog.text
+    assert "blends of 12 cells" in caplog.text
     assert "12 blends of 12 asked for" in caplog.text
     assert len(set(seeds)) == 3
     _, _, decision = load_folder(tmp_path / "model")
@@ -567,6 +567,51 @@ def test_cells_that_cannot_be_blended_are_told_before_the_training(tmp_path):
     with pytest.raises(TrainingError, match="whose nucleus is found"):
         train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3)
     assert not (tmp_path / "model.work").exists()
+
+
+def test_blends_that_hold_no_second_light_are_left_out(tmp_path, caplog, monkeypatch):
+    colours = ("red", "green", "blue")
+    examples = write_training_data(tmp_path / "data", {"train": 12}, 40, colours)
+    settings = SETTINGS | {"epochs": 1, "channels": list(colours), "blends": 8}
+    monkeypatch.setattr(training, "BLENDS_AT_ONCE", 4)
+    blend, asked = mixtures.blended, []
+
+    # All of the first part, and some of the second.
+    def some(*given):
+        asked.append(given)
+        return blend(*given) if len(asked) > 6 else None
+
+    monkeypatch.setattr(mixtures, "blended", some)
+    with caplog.at_level(logging.INFO, "hpaloc"):
+        train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3, threads=1)
+    assert "2 blends of 8 asked for" in caplog.text
+    assert load_folder(tmp_path / "model")[2]["mixtures"]["blends"] == 2
+    monkeypatch.setattr(mixtures, "blended", lambda *given: None)
+    with pytest.raises(TrainingError, match="the light of no cell falls into another"):
+        train_model(tmp_path / "data", examples, tmp_path / "none", settings, seed=3, threads=1)
+
+
+def test_a_location_whose_cells_cannot_be_blended_is_not_read(tmp_path, caplog):
+    colours = ("red", "green", "blue")
+    examples = write_training_data(tmp_path / "data", {"train": 12}, 40, colours)
+    table = pd.read_parquet(examples)
+    # A third location, without green light.
+    third = table["label_18"] == 1
+    table.loc[third, ["label_18", "label_7"]] = [0, 1]
+    table.to_parquet(examples)
+    green = patterned_tiles(np.array([0, 3, 18])[np.arange(12) % 3], 40, 3)[..., 1]
+    with RecordWriter(tmp_path / "data/train/green-00000-of-00001.tfrecord") as writer:
+        for (field, cell), plane, dark in zip(
+            table[["field", "cell"]].itertuples(index=False), green, third, strict=True
+        ):
+            writer.write(TileRecord(field, int(cell), plane * np.uint8(not dark), 255.0).encode())
+    settings = SETTINGS | {"epochs": 1, "channels": list(colours), "blends": 8}
+    with caplog.at_level(logging.INFO, "hpaloc"):
+        train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3)
+    assert f"no cell of {NAMES[7]} has a nucleus and green light" in caplog.text
+    reading = load_folder(tmp_path / "model")[2]["mixtures"]
+    assert reading["classes"] == [NAMES[0], NAMES[3]]
+    assert [name for name, row in reading["prototypes"].items() if row] == [NAMES[0], NAMES[3]]
 
 
 @pytest.mark.slow
