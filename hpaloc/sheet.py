@@ -265,10 +265,11 @@ def find_files(
         verb = "file is" if len(missing) == 1 else "files are"
         text = f"collection {collection}: {len(missing)} of {total} {verb} missing:{which} {first}"
         if len(lacking) == len(rows) or len(lacking) > math.ceil(max_missing_fraction * len(rows)):
-            if len(missing) == total:
-                text += f"; {len(lacking)} of {len(rows)} fields lack one: is the pattern right?"
-            elif len(missing) > 10:
-                text += f"; {len(lacking)} of {len(rows)} fields lack one: a sheet names only fields that are here"
+            if len(missing) == total or len(missing) > 10:
+                hint = (
+                    "is the pattern right?" if len(lacking) == len(rows) else "a sheet names only fields that are here"
+                )
+                text += f"; {len(lacking)} of {len(rows)} fields lack one: {hint}"
             raise SheetError(text)
         log.warning("%s; %d of %d fields will be rejected", text, len(lacking), len(rows))
     return found
