@@ -61,11 +61,12 @@ class OneNodeSlurm:
         return [tuple(line.split("|")) for line in done.stdout.splitlines()]
 
     def running(self, comment, watched=None):
-        """Wait until a job whose comment starts with ``comment`` runs, and return its id."""
+        """Wait until a job runs whose comment is ``comment`` or goes on with _ after it, and return its id."""
 
         def found():
             return next(
-                (job for job, state, of, _ in self.jobs() if state == "RUNNING" and of.startswith(comment)), None
+                (job for job, state, of, _ in self.jobs() if state == "RUNNING" and f"{of}_".startswith(f"{comment}_")),
+                None,
             )
 
         return until(found, watched)

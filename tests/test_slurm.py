@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from one_node_slurm import one_node_slurm, until
+from one_node_slurm import answers, one_node_slurm, until
 from workflow_runs import ROOT, write_slurm_profile, write_small_run
 
 
@@ -51,13 +51,15 @@ def story(slurm, tmp_path_factory):
     )
     story = Story()
     story.folder = folder
-    # Training has to wait for its GPU until everything before it has been tried.
-    partition("gpu", "DOWN")
     first = head(folder, "first.log")
     try:
         slurm.running("rule_cells", first)
         slurm.stop("slurmctld")
         slurm.start("slurmctld")
+        until(answers)
+        # Training has to wait for its GPU until everything before it has been tried. Not any earlier: a controller
+        # that comes back takes the states of partitions from its settings.
+        partition("gpu", "DOWN")
         explore = slurm.running("rule_explore_data", first)
         # A job that hangs, until its time is over.
         slurm.freeze(explore)
