@@ -149,7 +149,7 @@ def blended(
     tile and other (S, S, len(channels)) uint8, shapes theirs. The other cell's green is turned (radians), mirrored and
     bent so that its nucleus and outline fall on those of the first cell, whose other colours stay. The green light of
     the whole stays that of the first cell, less where a pixel in 500 would be brighter than 255. Returns (S, S,
-    len(channels)) uint8, or None where there is no light of one of them.
+    len(channels)) uint8, or None where the first has no green light or none of the second's falls into it.
     """
     green = channels.index("green")
     own = tile[..., green].astype(np.float64)

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import string
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -232,10 +233,10 @@ def find_files(
     ``patterns`` gives, per kind (a colour, ``cell_mask``, ``nucleus_mask``), the patterns to try in turn; ``{id}``
     and ``{colour}`` are filled in, and ``values`` holds the other placeholders. ``verify`` is ``time`` or
     ``content``. Returns, per row, ``{kind: (path, state)}``; a missing file has the first pattern's path and the state
-    `MISSING`. Raises SheetError with the number of missing files and the first ten of them (where all are
-    missing, or more than ten, also how many fields lack one, and whether to look at the pattern or at the sheet) where
-    more than ``max_missing_fraction`` of the fields (rounded up), or all of them, lack one; with fewer a warning says
-    so, and they will be rejected when it comes to reading them.
+    `MISSING`. Raises SheetError with the number of missing files and the first ten of them where more than
+    ``max_missing_fraction`` of the fields (rounded up), or all of them, lack one; with fewer a warning says so, and
+    they will be rejected when it comes to reading them. Where every field lacks the same kind the error asks for the
+    pattern, where more than ten files are missing for the sheet.
     """
     folders = Folders()
     # A table of masks is the one file of all fields: its state is asked for once, since a digest reads the whole.
@@ -243,6 +244,7 @@ def find_files(
     found: list[dict[str, tuple[str, str]]] = []
     missing: list[str] = []
     lacking: set[str] = set()
+    without: Counter[str] = Counter()
     for row in rows:
         files: dict[str, tuple[str, str]] = {}
         for kind, candidates in patterns.items():
@@ -257,19 +259,21 @@ def find_files(
                 files[kind] = (path, MISSING)
                 missing.append(path)
                 lacking.add(row.id)
+                without[kind] += 1
         found.append(files)
     if missing:
         total = len(rows) * len(patterns)
         first = ", ".join(missing[:10])
         which = "" if len(missing) == 1 else " the first ten:" if len(missing) > 10 else " these:"
-        verb = "file is" if len(missing) == 1 else "files are"
-        text = f"collection {collection}: {len(missing)} of {total} {verb} missing:{which} {first}"
+        files_are = f"{'file' if total == 1 else 'files'} {'is' if len(missing) == 1 else 'are'}"
+        text = f"collection {collection}: {len(missing)} of {total} {files_are} missing:{which} {first}"
         if len(lacking) == len(rows) or len(lacking) > math.ceil(max_missing_fraction * len(rows)):
-            if len(missing) == total or len(missing) > 10:
-                hint = (
-                    "is the pattern right?" if len(lacking) == len(rows) else "a sheet names only fields that are here"
-                )
-                text += f"; {len(lacking)} of {len(rows)} fields lack one: {hint}"
+            count = f"; {len(lacking)} of {len(rows)} {'field lacks' if len(rows) == 1 else 'fields lack'} one"
+            # Of one field alone, one file that is missing is that file, not the pattern.
+            if len(missing) == total or (len(rows) > 1 and len(rows) in without.values()):
+                text += f"{count}: is the pattern right?"
+            elif len(missing) > 10:
+                text += f"{count}: a sheet names only fields that are here"
             raise SheetError(text)
         log.warning("%s; %d of %d fields will be rejected", text, len(lacking), len(rows))
     return found

@@ -811,12 +811,16 @@ def _learn_mixtures(
     counts = _counts_alone(examples)
     # As many of a rare class as there are, or the blends would be of a handful of its cells.
     wanted = np.minimum(counts, BLENDED_CELLS // (counts > 0).sum())
+    to_come = counts.copy()
     chosen, labels, shapes = [], [], []
     for image, label, _ in track(cells, len(examples), "cells looked at for blends"):
-        if not wanted.any():
+        if not (wanted * to_come).any():
             break
         index = int(np.argmax(label))
-        if np.sum(label) == 1 and wanted[index]:
+        if np.sum(label) != 1 or index == NEGATIVE:
+            continue
+        to_come[index] -= 1
+        if wanted[index]:
             tile = image.numpy()
             if (shape := blendable_shape(tile, channels)) is not None:
                 wanted[index] -= 1
@@ -826,7 +830,10 @@ def _learn_mixtures(
     tiles, single = np.stack(chosen), np.argmax(labels, axis=1)
     log.info("mixtures: blends of %d cells", len(tiles))
     if lacking := [NAMES[index] for index in np.flatnonzero(counts) if index not in single]:
-        log.warning("mixtures: no cell of %s has a nucleus and green light; it is not read", ", ".join(lacking))
+        log.warning(
+            "mixtures: fractions of %s are not read: no cell of that location alone has a nucleus and green light",
+            ", ".join(lacking),
+        )
     # A blend is turned at random already and needs one view only.
     looks = {views: averaged(network, views) for views in (1, VALIDATION_VIEWS)}
 

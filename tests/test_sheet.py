@@ -187,18 +187,31 @@ def test_missing_files_are_counted_and_the_first_ten_named(project):
     assert text.startswith("collection train: 12 of 48 files are missing: the first ten: images/f00_red.png")
     assert text.count(".png") == 10
     assert text.endswith("; 3 of 12 fields lack one: a sheet names only fields that are here")
-    # One colour of all fields, then everything.
-    for which in ("*_yellow.png", "*"):
-        for path in Path("images").glob(which):
+
+
+@pytest.mark.parametrize("fields", [2, 12])
+@pytest.mark.parametrize("colours", [["yellow"], COLOURS])
+def test_where_all_fields_lack_a_colour_the_pattern_is_asked_for(project, fields, colours):
+    lines = Path("train.csv").read_text().splitlines(True)
+    Path("train.csv").write_text("".join(lines[: fields + 1]))
+    for colour in colours:
+        for path in Path("images").glob(f"*_{colour}.png"):
             path.unlink()
-        with pytest.raises(SheetError, match=r"; 12 of 12 fields lack one: is the pattern right\?$"):
-            scan_collection("train", project)
+    with pytest.raises(SheetError, match=rf"; {fields} of {fields} fields lack one: is the pattern right\?$"):
+        scan_collection("train", project)
+
+
+def test_where_all_fields_lack_another_file_the_pattern_is_not_to_blame(project):
+    for i in range(12):
+        Path(f"images/f{i:02d}_{COLOURS[i % 4]}.png").unlink()
+    with pytest.raises(SheetError, match=r"; 12 of 12 fields lack one: a sheet names only fields that are here$"):
+        scan_collection("train", project)
 
 
 def test_one_missing_file_is_one_sentence(project):
     Path("images/f04_blue.png").unlink()
     project["max_rejected_fraction"] = 0
-    with pytest.raises(SheetError, match=r"^collection train: 1 of 48 file is missing: images/f04_blue\.png$"):
+    with pytest.raises(SheetError, match=r"^collection train: 1 of 48 files is missing: images/f04_blue\.png$"):
         scan_collection("train", project)
 
 
@@ -251,7 +264,7 @@ def test_simulated_fields_are_determined_by_the_seed(project):
 def test_truth_is_checked_and_its_masks_are_followed(project):
     Path("cells.csv").write_text("ID,cell,Label\nf00,1,3\nf00,2,18\n")
     project["collections"]["train"]["truth"] = {"cells": "cells.csv", "masks": "images/{id}_mask.png"}
-    with pytest.raises(SheetError, match=r"1 of 1 file is missing: images/f00_mask\.png; 1 of 1 fields lack one: is "):
+    with pytest.raises(SheetError, match=r"1 of 1 file is missing: images/f00_mask\.png; 1 of 1 field lacks one: is "):
         scan_collection("train", project)
     Path("images/f00_mask.png").write_bytes(b"mask")
     scan_collection("train", project)

@@ -56,7 +56,7 @@ def story(slurm, tmp_path_factory):
         slurm.running("rule_cells", first)
         slurm.stop("slurmctld")
         slurm.start("slurmctld")
-        until(answers)
+        until(answers, first)
         # Training has to wait for its GPU until everything before it has been tried. Not any earlier: a controller
         # that comes back takes the states of partitions from its settings.
         partition("gpu", "DOWN")
@@ -69,6 +69,7 @@ def story(slurm, tmp_path_factory):
         subprocess.run(["scancel", records], check=True)
         log = folder / "first.log"
         until(lambda: {"explore_data", "records", "rejected"} <= set(finished(log.read_text())), first)
+        assert [state for _, state, comment, _ in slurm.jobs() if comment == "rule_train"] in ([], ["PENDING"])
         partition("gpu", "UP")
         story.training = slurm.running("rule_train", first)
         # It could be over before its head process dies.

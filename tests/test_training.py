@@ -559,10 +559,13 @@ def test_a_model_learns_to_read_mixtures_from_blends_of_its_training_cells(tmp_p
 def test_cells_that_cannot_be_blended_are_told_before_the_training(tmp_path):
     colours = ("red", "green", "blue")
     examples = write_training_data(tmp_path / "data", {"train": 6}, 40, colours)
-    # Blue of one value has no nucleus in it.
+    table = pd.read_parquet(examples)
+    blue = patterned_tiles(np.array([0, 3, 18])[np.arange(6) % 3], 40, 3)[..., 2]
+    # Blue of one value has no nucleus in it: what is left is one location, and Negative.
+    blue[table["label_3"] == 1] = 9
     with RecordWriter(tmp_path / "data/train/blue-00000-of-00001.tfrecord") as writer:
-        for field, cell in pd.read_parquet(examples)[["field", "cell"]].itertuples(index=False):
-            writer.write(TileRecord(field, int(cell), np.full((40, 40), 9, np.uint8), 255.0).encode())
+        for (field, cell), plane in zip(table[["field", "cell"]].itertuples(index=False), blue, strict=True):
+            writer.write(TileRecord(field, int(cell), plane, 255.0).encode())
     settings = SETTINGS | {"epochs": 1, "channels": list(colours), "blends": 12}
     with pytest.raises(TrainingError, match="whose nucleus is found"):
         train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3)
@@ -591,6 +594,23 @@ def test_blends_that_hold_no_second_light_are_left_out(tmp_path, caplog, monkeyp
         train_model(tmp_path / "data", examples, tmp_path / "none", settings, seed=3, threads=1)
 
 
+def test_a_cell_that_cannot_be_blended_takes_the_place_of_no_other(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(training, "BLENDED_CELLS", 4)
+    colours = ("red", "green", "blue")
+    examples = write_training_data(tmp_path / "data", {"train": 18}, 40, colours)
+    table = pd.read_parquet(examples)
+    green = patterned_tiles(np.array([0, 3, 18])[np.arange(18) % 3], 40, 3)[..., 1]
+    # The first three of six cells of a location, of which two are wanted, have no green light.
+    green[np.flatnonzero(table["label_3"] == 1)[:3]] = 0
+    with RecordWriter(tmp_path / "data/train/green-00000-of-00001.tfrecord") as writer:
+        for (field, cell), plane in zip(table[["field", "cell"]].itertuples(index=False), green, strict=True):
+            writer.write(TileRecord(field, int(cell), plane, 255.0).encode())
+    settings = SETTINGS | {"epochs": 1, "channels": list(colours), "blends": 8}
+    with caplog.at_level(logging.INFO, "hpaloc"):
+        train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3)
+    assert "blends of 4 cells" in caplog.text
+
+
 def test_a_location_whose_cells_cannot_be_blended_is_not_read(tmp_path, caplog):
     colours = ("red", "green", "blue")
     examples = write_training_data(tmp_path / "data", {"train": 12}, 40, colours)
@@ -608,7 +628,7 @@ def test_a_location_whose_cells_cannot_be_blended_is_not_read(tmp_path, caplog):
     settings = SETTINGS | {"epochs": 1, "channels": list(colours), "blends": 8}
     with caplog.at_level(logging.INFO, "hpaloc"):
         train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3)
-    assert f"no cell of {NAMES[7]} has a nucleus and green light" in caplog.text
+    assert f"fractions of {NAMES[7]} are not read" in caplog.text
     reading = load_folder(tmp_path / "model")[2]["mixtures"]
     assert reading["classes"] == [NAMES[0], NAMES[3]]
     assert [name for name, row in reading["prototypes"].items() if row] == [NAMES[0], NAMES[3]]
