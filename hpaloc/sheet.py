@@ -10,7 +10,6 @@ import os
 import re
 import stat
 import string
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -242,9 +241,6 @@ def find_files(
     # A table of masks is the one file of all fields: its state is asked for once, since a digest reads the whole.
     state_of = lru_cache(maxsize=64)(partial(_state, folders=folders, verify=verify))
     found: list[dict[str, tuple[str, str]]] = []
-    missing: list[str] = []
-    lacking: set[str] = set()
-    without: Counter[str] = Counter()
     for row in rows:
         files: dict[str, tuple[str, str]] = {}
         for kind, candidates in patterns.items():
@@ -255,27 +251,25 @@ def find_files(
                     files[kind] = (path, state)
                     break
             else:
-                path = candidates[0].format(id=row.id, colour=kind, **values)
-                files[kind] = (path, MISSING)
-                missing.append(path)
-                lacking.add(row.id)
-                without[kind] += 1
+                files[kind] = (candidates[0].format(id=row.id, colour=kind, **values), MISSING)
         found.append(files)
-    if missing:
+    if missing := [path for files in found for path, state in files.values() if state == MISSING]:
+        lacking = sum(any(state == MISSING for _, state in files.values()) for files in found)
+        everywhere = any(all(files[kind][1] == MISSING for files in found) for kind in patterns)
         total = len(rows) * len(patterns)
         first = ", ".join(missing[:10])
         which = "" if len(missing) == 1 else " the first ten:" if len(missing) > 10 else " these:"
         files_are = f"{'file' if total == 1 else 'files'} {'is' if len(missing) == 1 else 'are'}"
         text = f"collection {collection}: {len(missing)} of {total} {files_are} missing:{which} {first}"
-        if len(lacking) == len(rows) or len(lacking) > math.ceil(max_missing_fraction * len(rows)):
-            count = f"; {len(lacking)} of {len(rows)} {'field lacks' if len(rows) == 1 else 'fields lack'} one"
+        if lacking == len(rows) or lacking > math.ceil(max_missing_fraction * len(rows)):
+            count = f"; {lacking} of {len(rows)} {'field lacks' if len(rows) == 1 else 'fields lack'} one"
             # Of one field alone, one file that is missing is that file, not the pattern.
-            if len(missing) == total or (len(rows) > 1 and len(rows) in without.values()):
+            if len(missing) == total or (len(rows) > 1 and everywhere):
                 text += f"{count}: is the pattern right?"
             elif len(missing) > 10:
                 text += f"{count}: a sheet names only fields that are here"
             raise SheetError(text)
-        log.warning("%s; %d of %d fields will be rejected", text, len(lacking), len(rows))
+        log.warning("%s; %d of %d fields will be rejected", text, lacking, len(rows))
     return found
 
 
