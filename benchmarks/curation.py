@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hpaloc.classes import COLOURS
 from hpaloc.config import complete
 from hpaloc.curation import FILTERS, curate, match_truth, near_duplicates
+from hpaloc.manifests import ManifestRow
 from hpaloc.segmentation import segment_shard
-from hpaloc.sheet import ManifestRow, read_sheet
+from hpaloc.sheet import read_sheet
 from hpaloc.simulate import simulate_shard
 from hpaloc.tables import PARTS, REFERENCE_COLOURS, read_cells, read_fields
 from hpaloc.tiles import tile_shard

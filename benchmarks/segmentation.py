@@ -40,7 +40,7 @@ import sys, threading, time
 sys.path.insert(0, {root!r})
 import psutil
 from hpaloc.segmentation import segment_shard
-from hpaloc.sheet import ManifestRow
+from hpaloc.manifests import ManifestRow
 
 peak = 0
 

@@ -32,8 +32,8 @@ import psutil  # noqa: E402
 import yaml  # noqa: E402
 from bad_fields import FIELDS, SUFFIXES  # noqa: E402
 
+from hpaloc.manifests import shard_name, shard_of  # noqa: E402
 from hpaloc.masks import mask_path, read_mask  # noqa: E402
-from hpaloc.sheet import shard_name, shard_of  # noqa: E402
 from hpaloc.simulate import simulate_field  # noqa: E402
 
 SHAPE = (320, 384)

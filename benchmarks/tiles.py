@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hpaloc.classes import COLOURS
 from hpaloc.images import read_channel, read_field
+from hpaloc.manifests import ManifestRow
 from hpaloc.masks import read_mask, write_mask
-from hpaloc.sheet import ManifestRow
 from hpaloc.simulate import simulate_field
 from hpaloc.tiles import tile_field, tile_shard
 

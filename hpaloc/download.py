@@ -15,8 +15,8 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 
 from hpaloc.files import atomic_path, digest
+from hpaloc.manifests import ManifestRow
 from hpaloc.progress import log, track
-from hpaloc.sheet import ManifestRow
 
 LOG_COLUMNS = ("id", "colour", "url", "bytes", "sha256", "reason")
 

@@ -25,8 +25,8 @@ import numpy as np
 from scipy import ndimage
 
 from hpaloc.classes import COLOURS, N_CLASSES, NEGATIVE, format_labels
+from hpaloc.manifests import ManifestRow, read_manifest
 from hpaloc.progress import track
-from hpaloc.sheet import ManifestRow, read_manifest
 
 (
     NUCLEOPLASM,

@@ -23,10 +23,10 @@ from hpaloc import rle
 from hpaloc.classes import COLOURS, format_labels
 from hpaloc.files import atomic_path
 from hpaloc.images import ImageError, check_field, read_field
+from hpaloc.manifests import ManifestRow
 from hpaloc.masks import MaskError, compact, mask_path, read_mask
 from hpaloc.progress import log, track
 from hpaloc.rle import MAX_PIXELS
-from hpaloc.sheet import ManifestRow
 from hpaloc.tables import CELLS, FIELDS, REFERENCE_COLOURS, REGIONS, TooManyRejected, to_table, write_table
 from hpaloc.tfrecord import FORMATS, RecordWriter, TileRecord, frame
 

@@ -10,7 +10,7 @@ from hpaloc.files import digest
 _PACKAGE = Path(__file__).parent
 
 # Rooms that decide how results are written, logged or found, not what is in them.
-_PLUMBING = {"files", "progress", "config", "version", "sheet"}
+_PLUMBING = {"files", "progress", "config", "version", "sheet", "manifests", "scan"}
 
 
 def _documented(node: ast.AST) -> bool:

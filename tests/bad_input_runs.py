@@ -13,9 +13,10 @@ from model_inputs import write_model_folder
 
 from hpaloc.classes import COLOURS
 from hpaloc.config import complete
+from hpaloc.manifests import ManifestRow, read_manifest
 from hpaloc.masks import mask_path, read_mask, write_mask
+from hpaloc.scan import scan_collection, write_scan
 from hpaloc.segmentation import segment_shard
-from hpaloc.sheet import ManifestRow, read_manifest, scan_collection
 from hpaloc.simulate import simulate_field
 from hpaloc.tables import join_fields, list_rejected
 from hpaloc.tiles import tile_shard
@@ -88,7 +89,7 @@ def run_fields(folder: Path, model: Path) -> Outcome:
         patterns = [f"images/{{id}}_{{colour}}{suffix}" for suffix in SUFFIXES]
         collection = {"sheet": "sheet.csv", "images": patterns, "shards": 1, "pixel_size": 0.16}
         config = complete({"collections": {"bad": collection}, "max_rejected_fraction": 1.0})
-        scan_collection("bad", config)
+        write_scan(scan_collection("bad", config), "results/sheet/bad")
         return run(read_manifest("results/sheet/bad/000.csv"), config["segmentation"], model)
 
 

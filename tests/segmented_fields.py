@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hpaloc.sheet import ManifestRow
+from hpaloc.manifests import ManifestRow
 from hpaloc.simulate import simulate_field
 
 

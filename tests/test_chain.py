@@ -13,8 +13,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from hpaloc import curation, records, tables
 from hpaloc.classes import COLOURS
+from hpaloc.manifests import ManifestRow
 from hpaloc.segmentation import segment_shard
-from hpaloc.sheet import ManifestRow
 from hpaloc.simulate import simulate_field
 from hpaloc.tiles import tile_shard
 

@@ -25,7 +25,8 @@ from hpaloc.classes import COLOURS, N_CLASSES
 from hpaloc.config import ConfigError, complete, load_schema
 from hpaloc.images import ImageError, read_channel
 from hpaloc.masks import MaskError, draw, read_mask, read_rle_table
-from hpaloc.sheet import SheetError, check_pattern, read_sheet
+from hpaloc.scan import check_pattern
+from hpaloc.sheet import SheetError, read_sheet
 from hpaloc.tfrecord import RecordError, RecordWriter, TileRecord, frame, read_records, record_offsets
 
 # Seconds that one input may take; a reader that hangs is stopped here.

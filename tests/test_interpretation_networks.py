@@ -19,8 +19,8 @@ from hpaloc.interpretation.layers import (
     read_tiles,
     receptive_fields,
 )
+from hpaloc.manifests import ManifestRow
 from hpaloc.model import FullyConvolutionalResNet50, classifier, fold_batch_norm
-from hpaloc.sheet import ManifestRow
 from hpaloc.tables import TableError
 from hpaloc.tfrecord import cell_key
 

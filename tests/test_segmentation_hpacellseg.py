@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 from segmented_fields import best_ious
 
+from hpaloc.manifests import ManifestRow
 from hpaloc.segmentation import segment_field, segment_shard, weights
-from hpaloc.sheet import ManifestRow
 from hpaloc.simulate import simulate_field
 
 

@@ -113,7 +113,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {root!r})
 from hpaloc.segmentation import segment_shard
-from hpaloc.sheet import ManifestRow
+from hpaloc.manifests import ManifestRow
 import json
 if __name__ == "__main__":
     rows = [ManifestRow(r["id"], None, 0.16, paths=r["paths"]) for r in json.load(open({rows!r}))]

@@ -6,11 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from hpaloc import sheet as sheet_room
+from hpaloc import manifests as manifests_room
 from hpaloc.config import complete
-from hpaloc.sheet import SheetError, download_urls, read_manifest, read_sheet, scan_collection, shard_of, shards_of
+from hpaloc.manifests import read_manifest, shard_of, shards_of
+from hpaloc.scan import download_urls, scan_collection, write_scan
+from hpaloc.sheet import SheetError, read_sheet
 
 COLOURS = ("red", "green", "blue", "yellow")
+
+
+def scan(name, config):
+    """Scan a collection and write its manifests, as planning does; return its shards."""
+    return write_scan(scan_collection(name, config), f"results/sheet/{name}")
 
 
 def write(path, text, **options):
@@ -116,7 +123,7 @@ def changed(before):
 
 
 def test_every_field_is_in_one_manifest_with_its_files(project):
-    shards = scan_collection("train", project)
+    shards = scan("train", project)
     assert shards == shards_of("results/sheet/train")
     rows = [row for shard in shards for row in read_manifest(f"results/sheet/train/{shard}.csv")]
     assert sorted(row.id for row in rows) == [f"f{i:02d}" for i in range(12)]
@@ -126,17 +133,17 @@ def test_every_field_is_in_one_manifest_with_its_files(project):
 
 
 def test_a_second_scan_writes_nothing(project):
-    scan_collection("train", project)
+    scan("train", project)
     before = states()
-    scan_collection("train", project)
+    scan("train", project)
     assert not changed(before)
 
 
 def test_a_changed_added_or_removed_field_touches_one_manifest(project):
-    scan_collection("train", project)
+    scan("train", project)
     before = states()
     Path("images/f05_green.png").write_bytes(b"longer than before")
-    scan_collection("train", project)
+    scan("train", project)
     assert changed(before) == {f"{shard_of('f05', 4):03d}.csv"}
 
     before = states()
@@ -144,26 +151,26 @@ def test_a_changed_added_or_removed_field_touches_one_manifest(project):
         Path(f"images/new_{colour}.png").write_bytes(b"1")
     with open("train.csv", "a") as sheet:
         sheet.write("new,3\n")
-    scan_collection("train", project)
+    scan("train", project)
     assert changed(before) == {f"{shard_of('new', 4):03d}.csv"}
 
     before = states()
     text = Path("train.csv").read_text()
     Path("train.csv").write_text("".join(line for line in text.splitlines(True) if not line.startswith("f02")))
-    scan_collection("train", project)
+    scan("train", project)
     assert changed(before) == {f"{shard_of('f02', 4):03d}.csv"}
 
 
 def test_verify_content_ignores_times_and_sees_content(project):
     project["verify"] = "content"
-    scan_collection("train", project)
+    scan("train", project)
     before = states()
     os.utime("images/f05_green.png", (1, 1))
-    scan_collection("train", project)
+    scan("train", project)
     assert not changed(before)
     Path("images/f05_green.png").write_bytes(b"f05GREEN")
     os.utime("images/f05_green.png", (1, 1))
-    scan_collection("train", project)
+    scan("train", project)
     assert changed(before) == {f"{shard_of('f05', 4):03d}.csv"}
 
 
@@ -171,7 +178,7 @@ def test_the_first_pattern_that_exists_is_taken_file_by_file(project):
     project["collections"]["train"]["images"] = ["other/{id}_{colour}.tif", "images/{id}_{colour}.png"]
     Path("other").mkdir()
     Path("other/f00_red.tif").write_bytes(b"tiff")
-    shards = scan_collection("train", project)
+    shards = scan("train", project)
     rows = {row.id: row for shard in shards for row in read_manifest(f"results/sheet/train/{shard}.csv")}
     assert rows["f00"].paths["red"] == "other/f00_red.tif"
     assert rows["f00"].paths["blue"] == "images/f00_blue.png"
@@ -182,7 +189,7 @@ def test_missing_files_are_counted_and_the_first_ten_named(project):
         for colour in COLOURS:
             Path(f"images/f{i:02d}_{colour}.png").unlink()
     with pytest.raises(SheetError) as error:
-        scan_collection("train", project)
+        scan("train", project)
     text = str(error.value)
     assert text.startswith("collection train: 12 of 48 files are missing: the first ten: images/f00_red.png")
     assert text.count(".png") == 10
@@ -198,35 +205,35 @@ def test_where_all_fields_lack_a_colour_the_pattern_is_asked_for(project, fields
         for path in Path("images").glob(f"*_{colour}.png"):
             path.unlink()
     with pytest.raises(SheetError, match=rf"; {fields} of {fields} fields lack one: is the pattern right\?$"):
-        scan_collection("train", project)
+        scan("train", project)
 
 
 def test_where_all_fields_lack_another_file_the_pattern_is_not_to_blame(project):
     for i in range(12):
         Path(f"images/f{i:02d}_{COLOURS[i % 4]}.png").unlink()
     with pytest.raises(SheetError, match=r"; 12 of 12 fields lack one: a sheet names only fields that are here$"):
-        scan_collection("train", project)
+        scan("train", project)
 
 
 def test_one_missing_file_is_one_sentence(project):
     Path("images/f04_blue.png").unlink()
     project["max_rejected_fraction"] = 0
     with pytest.raises(SheetError, match=r"^collection train: 1 of 48 files is missing: images/f04_blue\.png$"):
-        scan_collection("train", project)
+        scan("train", project)
 
 
 def test_a_tolerated_field_without_a_file_stays_in_its_manifest_until_the_file_comes(project, caplog):
-    scan_collection("train", project)
+    scan("train", project)
     manifest = f"results/sheet/train/{shard_of('f04', 4):03d}.csv"
     whole = Path(manifest).read_text()
     Path("images/f04_blue.png").rename("aside")
-    scan_collection("train", project)
+    scan("train", project)
     assert "images/f04_blue.png; 1 of 12 fields will be rejected" in caplog.text
     assert Path(manifest).read_text() != whole
     (row,) = (row for row in read_manifest(manifest) if row.id == "f04")
     assert row.paths["blue"] == "images/f04_blue.png"
     Path("aside").rename("images/f04_blue.png")
-    scan_collection("train", project)
+    scan("train", project)
     assert Path(manifest).read_text() == whole
 
 
@@ -242,7 +249,7 @@ def test_a_tolerated_field_without_a_file_stays_in_its_manifest_until_the_file_c
 def test_bad_patterns_are_named(project, pattern, message):
     project["collections"]["train"]["images"] = [pattern]
     with pytest.raises(SheetError) as error:
-        scan_collection("train", project)
+        scan("train", project)
     assert message in str(error.value)
     assert "collections.train.images" in str(error.value)
 
@@ -251,13 +258,13 @@ def test_simulated_fields_are_determined_by_the_seed(project):
     collection = project["collections"]["train"]
     del collection["images"]
     collection["simulate"] = {"shape": [256, 256]}
-    shards = scan_collection("train", project)
+    shards = scan("train", project)
     before = states()
     row = read_manifest(f"results/sheet/train/{shards[0]}.csv")[0]
     assert row.seed == 1
     assert row.paths["red"] == f"resources/simulated/train/{shards[0]}/{row.id}_red.png"
     project["seed"] = 2
-    scan_collection("train", project)
+    scan("train", project)
     assert changed(before) == set(before)
 
 
@@ -265,17 +272,17 @@ def test_truth_is_checked_and_its_masks_are_followed(project):
     Path("cells.csv").write_text("ID,cell,Label\nf00,1,3\nf00,2,18\n")
     project["collections"]["train"]["truth"] = {"cells": "cells.csv", "masks": "images/{id}_mask.png"}
     with pytest.raises(SheetError, match=r"1 of 1 file is missing: images/f00_mask\.png; 1 of 1 field lacks one: is "):
-        scan_collection("train", project)
+        scan("train", project)
     Path("images/f00_mask.png").write_bytes(b"mask")
-    scan_collection("train", project)
+    scan("train", project)
     before = states()
     assert "truth.csv" in before
     Path("images/f00_mask.png").write_bytes(b"another mask")
-    scan_collection("train", project)
+    scan("train", project)
     assert changed(before) == {"truth.csv"}
     Path("cells.csv").write_text("ID,cell,Label\nf00,1,99\n")
     with pytest.raises(SheetError, match=r"cells\.csv, line 2 \(ID f00\): unknown label '99'"):
-        scan_collection("train", project)
+        scan("train", project)
 
 
 @pytest.mark.parametrize(
@@ -291,17 +298,17 @@ def test_a_true_cell_that_is_no_id_or_stands_twice_is_named_before_anything_runs
     Path("cells.csv").write_text(f"ID,cell,Label\n{rows}")
     project["collections"]["train"]["truth"] = {"cells": "cells.csv", "masks": "images/{id}_red.png"}
     with pytest.raises(SheetError, match=sentence):
-        scan_collection("train", project)
+        scan("train", project)
 
 
 def test_a_truth_of_other_fields_is_warned_of(project, caplog):
     Path("cells.csv").write_text("ID,cell,Label\nf00.png,1,3\n")
     project["collections"]["train"]["truth"] = {"cells": "cells.csv", "masks": "images/{id}_red.png"}
-    scan_collection("train", project)
+    scan("train", project)
     assert "truth cells.csv: none of its fields stands in the sheet of collection train" in caplog.text
     Path("cells.csv").write_text("ID,cell,Label\nf00.png,1,3\nf00,1,3\n")
     caplog.clear()
-    scan_collection("train", project)
+    scan("train", project)
     assert not caplog.records
 
 
@@ -318,16 +325,16 @@ def test_a_truth_that_cannot_be_read_is_named(project, content, sentence):
     Path("cells.csv").write_bytes(content)
     project["collections"]["train"]["truth"] = {"cells": "cells.csv", "masks": "images/{id}_mask.png"}
     with pytest.raises(SheetError, match=sentence):
-        scan_collection("train", project)
+        scan("train", project)
 
 
 def test_the_split_of_a_first_training_is_checked_before_anything_runs(project):
     project["collections"]["first"] = project["collections"]["train"] | {"sheet": "first.csv"}
     Path("first.csv").write_text("ID,Label,split\nf00,1,test\n")
-    scan_collection("first", project)
+    scan("first", project)
     project["train"]["pretraining"] = {"collection": "first"}
     with pytest.raises(SheetError, match=r"first\.csv \(ID f00\): split 'test' is not train or validation"):
-        scan_collection("first", project)
+        scan("first", project)
 
 
 def test_a_downloaded_collection_has_its_truth_and_its_masks(project):
@@ -338,25 +345,25 @@ def test_a_downloaded_collection_has_its_truth_and_its_masks(project):
     collection["masks"] = {"cells": "images/{id}_green.png", "nuclei": None}
     project["segmentation"]["backend"] = "masks"
     Path("cells.csv").write_text("ID,cell,Label\nf00,1,3\n")
-    shards = scan_collection("train", project)
+    shards = scan("train", project)
     assert "truth.csv" in states()
     rows = [row for shard in shards for row in read_manifest(f"results/sheet/train/{shard}.csv")]
     assert {row.id: row.cell_mask for row in rows} == {f"f{i:02d}": f"images/f{i:02d}_green.png" for i in range(12)}
     assert {row.urls["blue"] for row in rows} == {f"https://example.org/f{i:02d}_blue.jpg" for i in range(12)}
     before = states()
     Path("images/f05_green.png").write_bytes(b"another mask")
-    scan_collection("train", project)
+    scan("train", project)
     assert changed(before) == {f"{shard_of('f05', 4):03d}.csv"}
 
 
 def test_a_table_of_masks_is_read_once_for_all_fields(project, monkeypatch):
     read = []
-    monkeypatch.setattr(sheet_room, "digest", lambda path: read.append(path) or "digest")
+    monkeypatch.setattr(manifests_room, "digest", lambda path: read.append(path) or "digest")
     project["verify"] = "content"
     project["segmentation"]["backend"] = "masks"
     project["collections"]["train"]["masks"] = {"cells": "masks.csv", "nuclei": None}
     Path("masks.csv").touch()
-    scan_collection("train", project)
+    scan("train", project)
     assert read.count("masks.csv") == 1
     assert len(read) == 12 * len(COLOURS) + 1
 

@@ -12,7 +12,7 @@ import pytest
 from scipy import ndimage
 
 from hpaloc.classes import COLOURS, N_CLASSES, NEGATIVE, format_labels, parse_labels
-from hpaloc.sheet import ManifestRow
+from hpaloc.manifests import ManifestRow
 from hpaloc.simulate import (
     DEMO_PAIRS,
     MITOTIC_SPINDLE,

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpaloc.classes import COLOURS
+from hpaloc.manifests import ManifestRow
 from hpaloc.masks import write_mask
-from hpaloc.sheet import ManifestRow
 from hpaloc.tiles import tile_shard
 
 # Centre (y, x) and radius of the cells: the first is cut by the edge of the field, the last two touch.

@@ -17,9 +17,9 @@ import pandas as pd
 
 from hpaloc.classes import COLOURS
 from hpaloc.images import ImageError, read_field
+from hpaloc.manifests import ManifestRow
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
-from hpaloc.sheet import ManifestRow
 from hpaloc.tables import PROBABILITIES
 
 # The planes of a sheet, one below the other: the four colours, the cell's own mask, its activation map.

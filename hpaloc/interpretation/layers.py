@@ -13,10 +13,10 @@ import pandas as pd
 import tensorflow as tf
 
 from hpaloc.images import read_field
+from hpaloc.manifests import ManifestRow
 from hpaloc.model import FullyConvolutionalResNet50, classifier, theoretical_receptive_field
 from hpaloc.progress import log, track
 from hpaloc.records import tile_dataset, write_dataset
-from hpaloc.sheet import ManifestRow
 
 
 @dataclass(frozen=True)

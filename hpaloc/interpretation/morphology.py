@@ -12,9 +12,9 @@ from cp_measure.bulk import get_core_measurements, get_correlation_measurements
 
 from hpaloc.classes import COLOURS
 from hpaloc.images import read_field
+from hpaloc.manifests import ManifestRow, read_manifest
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
-from hpaloc.sheet import ManifestRow, read_manifest
 from hpaloc.tables import read_fields
 
 # Fields of finer pixels are measured at this size, µm: textures and granularity count in pixels, and must mean the same

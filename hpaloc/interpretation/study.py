@@ -18,9 +18,9 @@ from hpaloc.interpretation.layers import (
     read_tiles,
     receptive_fields,
 )
+from hpaloc.manifests import read_manifests
 from hpaloc.model import FullyConvolutionalResNet50, fold_batch_norm, load_folder, select_device
 from hpaloc.progress import log, track
-from hpaloc.sheet import read_manifests
 from hpaloc.tables import read_cells, read_fields
 
 # A unit's place in the layer means nothing, so the first are as good as any.

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from hpaloc.files import atomic_path
 from hpaloc.images import ImageError, check_field, read_field
+from hpaloc.manifests import ManifestRow
 from hpaloc.masks import MaskError, read_rle_table, write_mask
 from hpaloc.progress import track
 from hpaloc.rle import MAX_PIXELS
@@ -25,7 +26,6 @@ from hpaloc.segmentation.backends import COLOURS_OF, check_settings, segment_fie
 from hpaloc.segmentation.clock import clock
 from hpaloc.segmentation.ready_made import Given, is_table, read_given
 from hpaloc.segmentation.weights import SetupError, ready
-from hpaloc.sheet import ManifestRow
 from hpaloc.tables import TooManyRejected
 
 log = logging.getLogger("hpaloc")

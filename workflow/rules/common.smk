@@ -23,14 +23,9 @@ from hpaloc.config import (
     training_collections,
 )
 from hpaloc.files import digest
-from hpaloc.sheet import (
-    SheetError,
-    downloaded_folder,
-    scan_collection,
-    shards_of,
-    simulated_folder,
-    summary_lines,
-)
+from hpaloc.manifests import shards_of
+from hpaloc.scan import downloaded_folder, scan_collection, simulated_folder, summary_lines
+from hpaloc.sheet import SheetError
 from hpaloc.version import files_version, room_version
 
 STARTED = time.time()
@@ -54,7 +49,9 @@ try:
     COLLECTIONS = config["collections"]
     # Jobs read the manifests that the driver wrote; and while a run is under way, a second process leaves them alone.
     if workflow.is_main_process and not under_way():
-        SHARDS = {name: scan_collection(name, config) for name in COLLECTIONS}
+        # Every collection is read before the first manifest is written: a wrong sheet leaves those of the others alone.
+        SCANS = {name: scan_collection(name, config) for name in COLLECTIONS}
+        SHARDS = {name: write_scan(scan, f"results/sheet/{name}") for name, scan in SCANS.items()}
     else:
         SHARDS = {name: shards_of(f"results/sheet/{name}") for name in COLLECTIONS}
 except (ConfigError, SheetError) as error:

@@ -8,8 +8,8 @@ from hpaloc.browser.activation import shard_activation_maps
 from hpaloc.browser.pictures import write_pictures
 from hpaloc.classes import COLOURS
 from hpaloc.files import atomic_directory
+from hpaloc.manifests import read_manifest
 from hpaloc.progress import log_to
-from hpaloc.sheet import read_manifest
 
 
 def main(job):

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from hpaloc.download import Pace, download_shard
+from hpaloc.manifests import read_manifest
 from hpaloc.progress import log_to
-from hpaloc.sheet import read_manifest
 
 
 def main(job):

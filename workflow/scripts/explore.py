@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from hpaloc.figures import explore
+from hpaloc.manifests import read_manifests
 from hpaloc.progress import log_to
-from hpaloc.sheet import read_manifests
 
 
 def main(job):

@@ -1,9 +1,9 @@
 """Find the nuclei and cells of the fields of one shard."""
 
 from hpaloc.files import atomic_directory
+from hpaloc.manifests import read_manifest
 from hpaloc.progress import log_to
 from hpaloc.segmentation import segment_shard
-from hpaloc.sheet import read_manifest
 
 
 def main(job):

@@ -3,8 +3,8 @@
 import cv2
 
 from hpaloc.classes import COLOURS
+from hpaloc.manifests import read_manifest
 from hpaloc.progress import log_to
-from hpaloc.sheet import read_manifest
 from hpaloc.tiles import tile_shard
 
 

@@ -1,0 +1,217 @@
+"""Stable shards, and the manifests by which a workflow engine sees what changed."""
+
+import csv
+import glob
+import hashlib
+import io
+import logging
+import math
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+
+from hpaloc.classes import COLOURS, format_labels, parse_labels
+from hpaloc.files import digest
+from hpaloc.sheet import CARRIED, SheetError, SheetRow
+
+log = logging.getLogger("hpaloc")
+
+_FILES = (*COLOURS, "cell_mask", "nucleus_mask")
+
+# What stands in a manifest for the size and time of a file that is not there.
+MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRow(SheetRow):
+    """One field of a shard with its files: ``paths`` by colour, masks for the backend `masks`, or a seed.
+
+    ``urls`` by colour, where the files are downloaded.
+    """
+
+    paths: dict[str, str] = field(default_factory=dict)
+    cell_mask: str | None = None
+    nucleus_mask: str | None = None
+    seed: int | None = None
+    urls: dict[str, str] = field(default_factory=dict)
+
+
+def shard_of(id: str, shards: int) -> int:
+    """Return the shard (0 to ``shards`` - 1) of a field id.
+
+    The shard depends on the id alone (blake2b, 8 bytes, modulo ``shards``), so that adding or removing one field
+    touches one shard, on every machine and in every session.
+    """
+    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "big") % shards
+
+
+def shard_name(shard: int) -> str:
+    """Return the folder name of a shard: at least three digits, so that names sort as numbers."""
+    return f"{shard:03d}"
+
+
+class Folders:
+    """Sizes and times of files; the names in a folder are listed once, so that asking for an absent file is free."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, frozenset[str]] = {}
+
+    def stat(self, path: str) -> os.stat_result | None:
+        """Return the stat of a regular file, or None where there is none; SheetError for a folder that is closed."""
+        folder, slash, name = path.rpartition("/")
+        names = self._names.get(folder)
+        if names is None:
+            try:
+                names = frozenset(os.listdir(folder or slash or "."))
+            except (FileNotFoundError, NotADirectoryError):
+                names = frozenset()
+            except OSError as error:
+                raise SheetError(f"{folder or slash or '.'}: the folder cannot be listed ({error.strerror})") from None
+            self._names[folder] = names
+        if name not in names:
+            return None
+        try:
+            found = os.stat(path)
+        except OSError:
+            # Gone meanwhile, or a link in a circle.
+            return None
+        return found if stat.S_ISREG(found.st_mode) else None
+
+
+def _state(path: str, folders: Folders, verify: str) -> str | None:
+    """Return what stands for a file's content in a manifest, ``size:time`` or a digest; None if it is absent."""
+    found = folders.stat(path)
+    if found is None:
+        return None
+    return digest(path) if verify == "content" else f"{found.st_size}:{found.st_mtime_ns}"
+
+
+def find_files(
+    rows: Sequence[SheetRow],
+    patterns: Mapping[str, Sequence[str]],
+    values: Mapping[str, str],
+    collection: str,
+    verify: str = "time",
+    max_missing_fraction: float = 0.0,
+) -> list[dict[str, tuple[str, str]]]:
+    """Find the files of each field.
+
+    ``patterns`` gives, per kind (a colour, ``cell_mask``, ``nucleus_mask``), the patterns to try in turn; ``{id}``
+    and ``{colour}`` are filled in, and ``values`` holds the other placeholders. ``verify`` is ``time`` or
+    ``content``. Returns, per row, ``{kind: (path, state)}``; a missing file has the first pattern's path and the state
+    `MISSING`. Raises SheetError with the number of missing files and the first ten of them where more than
+    ``max_missing_fraction`` of the fields (rounded up), or all of them, lack one; with fewer a warning says so, and
+    they will be rejected when it comes to reading them. Where every field lacks the same kind the error asks for the
+    pattern, where more than ten files are missing for the sheet.
+    """
+    folders = Folders()
+    # A table of masks is the one file of all fields: its state is asked for once, since a digest reads the whole.
+    state_of = lru_cache(maxsize=64)(partial(_state, folders=folders, verify=verify))
+    found: list[dict[str, tuple[str, str]]] = []
+    for row in rows:
+        files: dict[str, tuple[str, str]] = {}
+        for kind, candidates in patterns.items():
+            for candidate in candidates:
+                path = candidate.format(id=row.id, colour=kind, **values)
+                state = state_of(path)
+                if state is not None:
+                    files[kind] = (path, state)
+                    break
+            else:
+                files[kind] = (candidates[0].format(id=row.id, colour=kind, **values), MISSING)
+        found.append(files)
+    if missing := [path for files in found for path, state in files.values() if state == MISSING]:
+        lacking = sum(any(state == MISSING for _, state in files.values()) for files in found)
+        everywhere = any(all(files[kind][1] == MISSING for files in found) for kind in patterns)
+        total = len(rows) * len(patterns)
+        first = ", ".join(missing[:10])
+        which = "" if len(missing) == 1 else " the first ten:" if len(missing) > 10 else " these:"
+        files_are = f"{'file' if total == 1 else 'files'} {'is' if len(missing) == 1 else 'are'}"
+        text = f"collection {collection}: {len(missing)} of {total} {files_are} missing:{which} {first}"
+        if lacking == len(rows) or lacking > math.ceil(max_missing_fraction * len(rows)):
+            count = f"; {lacking} of {len(rows)} {'field lacks' if len(rows) == 1 else 'fields lack'} one"
+            # Of one field alone, one file that is missing is that file, not the pattern.
+            if len(missing) == total or (len(rows) > 1 and everywhere):
+                text += f"{count}: is the pattern right?"
+            elif len(missing) > 10:
+                text += f"{count}: a sheet names only fields that are here"
+            raise SheetError(text)
+        log.warning("%s; %d of %d fields will be rejected", text, lacking, len(rows))
+    return found
+
+
+def manifests(
+    rows: Sequence[SheetRow],
+    files: Sequence[Mapping[str, tuple[str, str]]],
+    shards: int,
+    seed: int | None = None,
+) -> dict[str, str]:
+    """Return the text of the manifest of each shard that holds fields, by file name.
+
+    ``files`` is the result of find_files; for files that a rule makes, the state in it is empty and ``seed`` is
+    what determines them.
+    """
+    kinds = [kind for kind in _FILES if files and kind in files[0]]
+    header = ["id", "labels", "pixel_size", *CARRIED, "seed", *kinds, *(f"{kind}_state" for kind in kinds)]
+    of_shard: dict[str, list[int]] = {}
+    for index in sorted(range(len(rows)), key=lambda index: rows[index].id):
+        of_shard.setdefault(shard_name(shard_of(rows[index].id, shards)), []).append(index)
+    texts = {}
+    for name, indices in of_shard.items():
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        for row, of_row in ((rows[index], files[index]) for index in indices):
+            writer.writerow(
+                [
+                    row.id,
+                    "" if row.labels is None else format_labels(row.labels),
+                    repr(row.pixel_size),
+                    *(getattr(row, column) or "" for column in CARRIED),
+                    "" if seed is None else seed,
+                    *(of_row[kind][0] for kind in kinds),
+                    *(of_row[kind][1] for kind in kinds),
+                ]
+            )
+        texts[f"{name}.csv"] = text.getvalue()
+    return texts
+
+
+def shards_of(folder: str | os.PathLike[str]) -> list[str]:
+    """Return the names of the shards whose manifests stand in ``folder``, in order."""
+    names = (Path(path).stem for path in glob.glob(os.path.join(glob.escape(os.fspath(folder)), "*.csv")))
+    return sorted((name for name in names if name.isdigit()), key=int)
+
+
+def read_manifest(path: str | os.PathLike[str]) -> list[ManifestRow]:
+    """Read a shard's manifest; rows are sorted by id. Raises SheetError naming the file if it is no manifest."""
+    rows = []
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if not {"id", "labels", "pixel_size"} <= set(reader.fieldnames or []):
+            raise SheetError(f"{os.fspath(path)}: is no manifest of a shard")
+        for cells in reader:
+            rows.append(
+                ManifestRow(
+                    id=cells["id"],
+                    labels=parse_labels(cells["labels"]) if cells["labels"] else None,
+                    pixel_size=float(cells["pixel_size"]),
+                    antibody=cells["antibody"] or None,
+                    cell_line=cells["cell_line"] or None,
+                    split=cells["split"] or None,
+                    paths={colour: cells[colour] for colour in COLOURS if colour in cells},
+                    cell_mask=cells.get("cell_mask") or None,
+                    nucleus_mask=cells.get("nucleus_mask") or None,
+                    seed=int(cells["seed"]) if cells["seed"] else None,
+                    urls={colour: url for colour in COLOURS if "://" in (url := cells.get(f"{colour}_state") or "")},
+                )
+            )
+    return rows
+
+
+def read_manifests(paths: Iterable[str | os.PathLike[str]]) -> list[ManifestRow]:
+    """Read several shards' manifests into one list, sorted by id."""
+    return sorted((row for path in paths for row in read_manifest(path)), key=lambda row: row.id)

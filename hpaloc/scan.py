@@ -1,0 +1,231 @@
+"""The scan: a collection's sheet and files become its manifests."""
+
+import csv
+import io
+import logging
+import os
+import re
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from hpaloc.classes import COLOURS, parse_labels
+from hpaloc.files import write_if_changed
+from hpaloc.manifests import find_files, manifests, shard_name, shard_of, shards_of
+from hpaloc.sheet import SheetError, SheetRow, csv_sentence, delimiter, read_sheet
+
+log = logging.getLogger("hpaloc")
+
+
+def check_pattern(pattern: str, key: str, allowed: Sequence[str], needed: Sequence[str]) -> None:
+    """Raise SheetError naming ``key`` where a file pattern has an unknown placeholder or lacks a needed one."""
+    try:
+        parts = [part for part in string.Formatter().parse(pattern) if part[1] is not None]
+        found = {name for _, name, _, _ in parts if name is not None}
+    except ValueError as error:
+        raise SheetError(f"{key}: {pattern!r} is no file pattern ({error})") from None
+    for name in sorted(found - set(allowed)):
+        known = ", ".join(f"{{{a}}}" for a in allowed)
+        raise SheetError(f"{key}: {pattern!r} has the unknown placeholder {{{name}}} (known: {known})")
+    for _, placed, layout, conversion in parts:
+        if layout or conversion:
+            raise SheetError(f"{key}: {pattern!r} has more than a name between the braces of {{{placed}}}")
+    for name in needed:
+        if name not in found:
+            raise SheetError(f"{key}: {pattern!r} lacks the placeholder {{{name}}}")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What was found of a collection: its rows, and the text of each table that planning writes, by file name."""
+
+    rows: list[SheetRow]
+    tables: dict[str, str]
+
+
+def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
+    """Read a collection's sheet and find its files; nothing is written.
+
+    ``config`` is the completed configuration. Raises SheetError naming the row, key or files at fault.
+    """
+    collection = config["collections"][name]
+    key = f"config key collections.{name}"
+    root = collection["root"]
+    check_pattern(collection["sheet"], f"{key}.sheet", ["root"], [])
+    labelled = collection["labels"]
+    rows = read_sheet(collection["sheet"].format(root=root), labelled, collection["pixel_size"])
+    pretraining = config["train"]["pretraining"]
+    if name in (config["train"]["collection"], pretraining and pretraining["collection"]):
+        for row in rows:
+            if row.split not in (None, "train", "validation"):
+                raise SheetError(
+                    f"sheet {collection['sheet']} (ID {row.id}): split {row.split!r} is not train or validation"
+                )
+    if "simulate" in collection:
+        made = []
+        for row in rows:
+            into = simulated_folder(name, shard_name(shard_of(row.id, collection["shards"])))
+            made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in COLOURS})
+        return Scan(rows, manifests(rows, made, collection["shards"], config["seed"]))
+    truth = {}
+    if "truth" in collection:
+        check_pattern(collection["truth"]["masks"], f"{key}.truth.masks", ["root", "id"], ["id"])
+        check_pattern(collection["truth"]["cells"], f"{key}.truth.cells", ["root"], [])
+        truth["truth.csv"] = _truth_manifest(name, config, rows)
+    masks: dict[str, Sequence[str]] = {}
+    if config["segmentation"]["backend"] == "masks":
+        for kind, of_kind in (("cell_mask", "cells"), ("nucleus_mask", "nuclei")):
+            pattern = collection["masks"][of_kind]
+            if pattern is not None:
+                # A table of run-length masks holds many fields in one file.
+                table = pattern.endswith((".csv", ".parquet"))
+                check_pattern(pattern, f"{key}.masks.{of_kind}", ["root", "id"], [] if table else ["id"])
+                masks[kind] = [pattern]
+    if "download" in collection:
+        urls = download_urls(collection["sheet"].format(root=root), rows, collection["download"]["url"])
+        # Masks made elsewhere are there already; what is fetched is not looked for.
+        fetched = find_files(rows, masks, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
+        for row, of_row, files_of_row in zip(rows, urls, fetched, strict=True):
+            into = downloaded_folder(name, shard_name(shard_of(row.id, collection["shards"])))
+            # What determines the file is its address; when it is fetched it shall have the ending that it has there.
+            for colour, url in of_row.items():
+                files_of_row[colour] = (f"{into}/{row.id}_{colour}{_ending(url)}", url)
+        return Scan(rows, manifests(rows, fetched, collection["shards"]) | truth)
+    for pattern in collection["images"]:
+        check_pattern(pattern, f"{key}.images", ["root", "id", "colour"], ["id", "colour"])
+    patterns = dict.fromkeys(COLOURS, collection["images"]) | masks
+    files = find_files(rows, patterns, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
+    return Scan(rows, manifests(rows, files, collection["shards"]) | truth)
+
+
+def write_scan(scan: Scan, folder: str | os.PathLike[str]) -> list[str]:
+    """Write the tables of a scan into ``folder``, each only where its content changed.
+
+    Manifests of shards that have no fields any more are removed. Returns the names of the shards that hold fields.
+    """
+    for name, text in scan.tables.items():
+        write_if_changed(Path(folder, name), text)
+    shards = shards_of(folder)
+    for shard in shards:
+        if f"{shard}.csv" not in scan.tables:
+            Path(folder, f"{shard}.csv").unlink()
+    return [shard for shard in shards if f"{shard}.csv" in scan.tables]
+
+
+def _truth_manifest(name: str, config: Mapping[str, Any], rows: Sequence[SheetRow]) -> str:
+    """Check the truth per cell of a collection and return ``truth.csv``: the true mask of each field and its state."""
+    collection = config["collections"][name]
+    path = collection["truth"]["cells"].format(root=collection["root"])
+    known: dict[str, set[int]] = {}
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            lacking = {"ID", "cell", "Label"} - set(reader.fieldnames or [])
+            if lacking:
+                raise SheetError(f"truth {path}: has no column {min(lacking)}")
+            for cells in reader:
+                cell = cells["cell"] or ""
+                try:
+                    parse_labels(cells["Label"])
+                    if not (cell.isascii() and cell.isdigit() and int(cell) > 0):
+                        raise ValueError(f"cell {cell!r} is no positive integer")
+                    if int(cell) in known.setdefault(cells["ID"], set()):
+                        raise ValueError(f"cell {cell} stands twice")
+                except ValueError as error:
+                    raise SheetError(f"truth {path}, line {reader.line_num} (ID {cells['ID']}): {error}") from None
+                known[cells["ID"]].add(int(cell))
+    except UnicodeDecodeError as error:
+        raise SheetError(f"truth {path}: is no UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
+    except csv.Error as error:
+        raise SheetError(f"truth {path}, line {reader.line_num + 1}: {csv_sentence(error)}") from None
+    except FileNotFoundError:
+        raise SheetError(f"config key collections.{name}.truth.cells: {path}: no such file") from None
+    true_rows = [row for row in rows if row.id in known]
+    if not true_rows:
+        log.warning("truth %s: none of its fields stands in the sheet of collection %s", path, name)
+    pattern = {"truth": [collection["truth"]["masks"]]}
+    found = find_files(true_rows, pattern, {"root": collection["root"]}, name, config["verify"])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "mask", "state"])
+    writer.writerows(sorted((row.id, *files["truth"]) for row, files in zip(true_rows, found, strict=True)))
+    return text.getvalue()
+
+
+def simulated_folder(collection: str, shard: str) -> str:
+    """Return the folder of the simulated files of one shard."""
+    return f"resources/simulated/{collection}/{shard}"
+
+
+def downloaded_folder(collection: str, shard: str) -> str:
+    """Return the folder of the downloaded files of one shard."""
+    return f"resources/downloaded/{collection}/{shard}"
+
+
+def _ending(url: str) -> str:
+    name = url.split("?", 1)[0].rsplit("/", 1)[-1].lower()
+    return next(
+        (ending for ending in (".tif.gz", ".tiff", ".tif", ".png", ".jpeg", ".jpg") if name.endswith(ending)), ""
+    )
+
+
+def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], pattern: str) -> list[dict[str, str]]:
+    """Return the address of each channel file of each field: {colour: URL}, in the order of ``rows``.
+
+    A column ``url_red`` (and so on) of the sheet gives it outright. Elsewhere ``pattern`` is filled in: ``{colour}``,
+    ``{id}``, any column of the sheet such as ``{antibody}`` and ``{image}``, and ``{antibody_number}``, the number of
+    an antibody without letters and leading zeros (HPA000089 is 89), as the folders of the public images are named;
+    values are quoted. Raises SheetError naming the sheet, the ID and what is lacking or is no https address.
+    """
+    name = os.fspath(path)
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        text = file.read()
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter(text))
+    reader.fieldnames = [column.strip() for column in reader.fieldnames or []]
+    cells_of = {cells["ID"].strip(): cells for cells in reader if (cells.get("ID") or "").strip()}
+    found = []
+    for row in rows:
+        cells = {column: (value or "").strip() for column, value in cells_of[row.id].items() if isinstance(column, str)}
+        number = re.search(r"(\d+)$", cells.get("antibody", ""))
+        values = {column: quote(value, safe="") for column, value in cells.items()}
+        values |= {"id": quote(row.id, safe=""), "antibody_number": str(int(number[1])) if number else ""}
+        of_row = {}
+        for colour in COLOURS:
+            here = f"sheet {name} (ID {row.id})"
+            try:
+                url = cells.get(f"url_{colour}") or pattern.format(**(values | {"colour": colour}))
+            except (KeyError, IndexError, ValueError) as error:
+                raise SheetError(f"{here}: {pattern!r} needs {error}, which the sheet has no column of") from None
+            lacking = [key for _, key, _, _ in string.Formatter().parse(pattern) if key and key != "colour"]
+            if not cells.get(f"url_{colour}"):
+                for key in lacking:
+                    if not values.get(key):
+                        raise SheetError(f"{here}: {key} is empty, which {pattern!r} needs")
+            if not url.startswith(("https://", "http://127.0.0.1:", "http://localhost:")):
+                raise SheetError(f"{here}: {url!r} is no https address")
+            of_row[colour] = url
+        found.append(of_row)
+    return found
+
+
+def summary_lines(summary: str | os.PathLike[str], rejected: str | os.PathLike[str], at_most: int = 10) -> list[str]:
+    """Return the files of tables.summarise and tables.list_rejected as sentences, ``at_most`` reasons a collection."""
+    with open(rejected, newline="", encoding="utf-8") as file:
+        reasons = list(csv.DictReader(file))
+    lines = []
+    with open(summary, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            predicted = f", {row['cells_predicted']} predicted" if row["cells_predicted"] else ""
+            lines.append(
+                f"{row['collection']}: {row['fields']} fields in, {row['fields_through']} through "
+                f"({row['fields_warned']} with a warning), {row['fields_rejected']} rejected; "
+                f"{row['cells']} cells found{predicted}"
+            )
+            own = [one for one in reasons if one["collection"] == row["collection"]]
+            lines += [f"  rejected {one['field']} ({one['stage']}): {one['reason']}" for one in own[:at_most]]
+            if len(own) > at_most:
+                lines.append(f"  and {len(own) - at_most} more, all in {os.fspath(rejected)}")
+    return lines
