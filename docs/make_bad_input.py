@@ -11,13 +11,14 @@ PAGE = ROOT / "docs" / "bad-input.md"
 sys.path.insert(0, str(ROOT / "tests"))
 
 from bad_fields import FIELDS, MASKS, Bad  # noqa: E402
-from bad_settings import CONFIGS, MODELS, SHEETS, WEIGHTS, Setting  # noqa: E402
+from bad_settings import CONFIGS, MODELS, SHEETS, TRAININGS, WEIGHTS, Setting  # noqa: E402
 
 TABLES = {
     "fields": FIELDS,
     "masks": MASKS,
     "sheets": SHEETS,
     "configurations": CONFIGS,
+    "trainings": TRAININGS,
     "models": MODELS,
     "weights": WEIGHTS,
 }

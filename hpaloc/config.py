@@ -2,7 +2,6 @@
 
 import copy
 import difflib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +12,6 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
 SCHEMA_PATH = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
-
-# What a model folder must hold to predict.
-MODEL_FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json")
 
 
 class ConfigError(ValueError):
@@ -41,6 +37,38 @@ def _fill(value: Any, schema: Mapping[str, Any]) -> None:
         if isinstance(of_others, dict):
             for key in set(value) - set(schema.get("properties", {})):
                 _fill(value[key], of_others)
+
+
+def read_command_line(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``config`` with the texts that ``--config`` gave it read as the values they stand for.
+
+    Snakemake reads ``--config 'predict={views: 1}'`` as text below the first level. ``given`` is what it read there,
+    and is in ``config`` already. A text becomes the number, boolean or null that YAML reads it as where the schema
+    allows one at its key; where it allows text alone, it stays.
+    """
+    return _read_texts(dict(config), given, load_schema())
+
+
+def _read_texts(value: Any, given: Any, schema: Mapping[str, Any]) -> Any:
+    if isinstance(given, Mapping) and isinstance(value, dict):
+        properties, others = schema.get("properties", {}), schema.get("additionalProperties")
+        for key in given:
+            of_key = properties.get(key, others if isinstance(others, dict) else {})
+            if key in value:
+                value[key] = _read_texts(value[key], given[key], of_key)
+        return value
+    if isinstance(given, list) and isinstance(value, list):
+        return [_read_texts(part, part, schema.get("items", {})) for part in value]
+    if not isinstance(value, str) or not schema:
+        return value
+    try:
+        meant = yaml.safe_load(value)
+        # YAML 1.1 has no 1e-3.
+        meant = float(value) if isinstance(meant, str) else meant
+    except (ValueError, yaml.YAMLError):
+        return value
+    allowed = Draft202012Validator(schema)
+    return value if not allowed.is_valid(meant) and allowed.is_valid(value) else meant
 
 
 def _settle_numbers(value: Any, key: str = "") -> Any:
@@ -158,63 +186,6 @@ def training_collections(config: Mapping[str, Any]) -> list[str]:
     return [*([pretraining["collection"]] if pretraining else []), config["train"]["collection"]]
 
 
-def check_training(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a completed configuration names no usable training collection, or no file of weights."""
-    collections = config["collections"]
-    names = training_collections(config)
-    if len(set(names)) < len(names):
-        raise ConfigError(
-            f"config key train.pretraining.collection: {names[0]!r} is the collection that trains at last"
-        )
-    for name, key in zip(reversed(names), ("train.collection", "train.pretraining.collection"), strict=False):
-        if name not in collections:
-            raise ConfigError(f"config key {key}: {name!r} is not among the collections ({', '.join(collections)})")
-        if not collections[name]["labels"]:
-            raise ConfigError(f"config key {key}: the collection {name!r} has no labels (labels: true)")
-        if config["curation"]["labels"] == "cells" and not {"truth", "simulate"} & set(collections[name]):
-            raise ConfigError(f"config key curation.labels: cells needs the truth of the collection {name!r}")
-    if config["train"]["blends"] and not {"green", "blue"} <= set(config["train"]["channels"]):
-        raise ConfigError("config key train.blends: blending needs green and blue, and train.channels lacks one")
-    weights = config["train"]["weights"]
-    if weights not in ("none", "imagenet"):
-        if not Path(weights).is_file():
-            raise ConfigError(f"config key train.weights: no such file: {weights}")
-        if Path(weights).suffix not in (".keras", ".h5"):
-            raise ConfigError(f"config key train.weights: {weights} is neither a .keras nor a .h5 file")
-        for name in MODEL_FILES if Path(weights).suffix == ".keras" else ():
-            if not Path(weights).with_name(name).is_file():
-                raise ConfigError(f"config key train.weights: {weights} is in no model folder ({name} is missing)")
-    if config["evaluation"]["controls"]:
-        if config["curation"]["validation_fraction"] == 0:
-            raise ConfigError(
-                "config key evaluation.controls: a control is scored on a validation part, of which there is none"
-            )
-        if not any(collections[name]["labels"] and name not in names for name in config["predict"]["collections"]):
-            raise ConfigError("config key evaluation.controls: there is no labelled collection to predict and score")
-
-
-def check_model(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a completed configuration names no folder of a trained model, or other tiles than its."""
-    path = config["model"]["path"]
-    if path is None:
-        raise ConfigError("config key model.path: predict_only needs the folder of a trained model")
-    for name in MODEL_FILES:
-        if not Path(path, name).is_file():
-            raise ConfigError(f"config key model.path: {path} is no folder of a trained model ({name} is missing)")
-    try:
-        made = json.loads(Path(path, "config.json").read_text(encoding="utf-8"))["preprocessing"]["tiles"]
-        masked = made["mask_neighbours"]
-    except (KeyError, TypeError, ValueError):
-        # Of an older folder, or a broken one, of which loading it says more.
-        return
-    asked = config["tiles"]["mask_neighbours"]
-    if asked != masked:
-        raise ConfigError(
-            f"config key tiles.mask_neighbours: is {str(asked).lower()}, and the model {path} was trained on tiles "
-            f"where it was {str(masked).lower()}"
-        )
-
-
 def shortened(train: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
     """Return the settings of a training (``train``) for at most ``epochs`` epochs, None for as many as it has.
 
@@ -231,39 +202,3 @@ def shortened(train: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
         "decay": rate["decay"] ** (1 / share),
     }
     return {**train, "epochs": epochs, "learning_rate": {**rate, **course}}
-
-
-def check_interpretation(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a completed configuration leaves nothing to interpret, or asks for what it rules out."""
-    settings = config["interpretation"]
-    trained = config["model"]["path"] is None
-    if len(settings["held_out"]) == 1:
-        raise ConfigError("config key interpretation.held_out: one class alone cannot be told from another")
-    if settings["held_out"] and not trained:
-        raise ConfigError(
-            "config key interpretation.held_out: classes are held out of a training, and with model.path there is none"
-        )
-    if trained:
-        check_training(config)
-    elif not any(config["collections"][name]["labels"] for name in config["predict"]["collections"]):
-        raise ConfigError("config key predict.collections: interpret needs a labelled collection")
-    mixtures = settings["mixtures"]
-    if mixtures and mixtures["collection"] not in config["predict"]["collections"]:
-        raise ConfigError(
-            f"config key interpretation.mixtures.collection: {mixtures['collection']!r} is not predicted "
-            f"({', '.join(config['predict']['collections'])})"
-        )
-
-
-def check_few_shot(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a completed configuration names no table of cells, or a collection not predicted."""
-    settings = config["few_shot"]
-    if settings["table"] is None:
-        raise ConfigError("config key few_shot.table: few_shot needs a table of cells that you labelled")
-    if not Path(settings["table"]).is_file():
-        raise ConfigError(f"config key few_shot.table: no such file: {settings['table']}")
-    if settings["collection"] not in config["predict"]["collections"]:
-        raise ConfigError(
-            f"config key few_shot.collection: {settings['collection']!r} is not predicted "
-            f"({', '.join(config['predict']['collections'])})"
-        )

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hpaloc.classes import COLOURS, parse_labels
-from hpaloc.files import write_if_changed
+from hpaloc.files import atomic_path, write_if_changed
 from hpaloc.manifests import find_files, manifests, shard_name, shard_of, shards_of
 from hpaloc.sheet import SheetError, SheetRow, csv_sentence, delimiter, read_sheet
 
@@ -101,18 +101,48 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     return Scan(rows, manifests(rows, files, collection["shards"]) | truth)
 
 
-def write_scan(scan: Scan, folder: str | os.PathLike[str]) -> list[str]:
+# What a table held before it was replaced, and its times of access and change in ns; None where there was none.
+Before = tuple[bytes, tuple[int, int]] | None
+
+
+def write_scan(scan: Scan, folder: str | os.PathLike[str], replaced: dict[Path, Before]) -> list[str]:
     """Write the tables of a scan into ``folder``, each only where its content changed.
 
-    Manifests of shards that have no fields any more are removed. Returns the names of the shards that hold fields.
+    Manifests of shards that have no fields any more are removed. What a table held before it was changed or removed is
+    added to ``replaced``, for restore_tables. Returns the names of the shards that hold fields.
     """
-    for name, text in scan.tables.items():
-        write_if_changed(Path(folder, name), text)
-    shards = shards_of(folder)
-    for shard in shards:
-        if f"{shard}.csv" not in scan.tables:
-            Path(folder, f"{shard}.csv").unlink()
-    return [shard for shard in shards if f"{shard}.csv" in scan.tables]
+    folder = Path(folder)
+    gone = {f"{shard}.csv" for shard in shards_of(folder)} - set(scan.tables)
+    for path in sorted(folder / name for name in {*scan.tables, *gone}):
+        text = scan.tables.get(path.name)
+        before = path.read_bytes() if path.is_file() else None
+        if before == (None if text is None else text.encode()):
+            continue
+        status = path.stat() if before is not None else None
+        replaced[path] = (before, (status.st_atime_ns, status.st_mtime_ns)) if before is not None and status else None
+        if text is None:
+            path.unlink()
+        else:
+            write_if_changed(path, text)
+    return shards_of(folder)
+
+
+def restore_tables(replaced: Mapping[Path, Before]) -> None:
+    """Put back what the tables held before write_scan changed them, with their times; a new table is removed."""
+    for path, before in replaced.items():
+        if before is None:
+            path.unlink(missing_ok=True)
+            # Of a new collection, the folder too; of a new run, the folders above.
+            for folder in list(path.parents)[:-1]:
+                try:
+                    folder.rmdir()
+                except OSError:
+                    break
+            continue
+        content, times = before
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+        os.utime(path, ns=times)
 
 
 def _truth_manifest(name: str, config: Mapping[str, Any], rows: Sequence[SheetRow]) -> str:

@@ -15,8 +15,9 @@ import numpy as np
 import yaml
 from bad_fields import slug
 
-from hpaloc.config import check_model, check_training, complete
+from hpaloc.config import complete
 from hpaloc.files import digest
+from hpaloc.planning import check_examples, check_held_out, check_model, check_training
 from hpaloc.segmentation.weights import WeightsError, ready
 from hpaloc.sheet import read_sheet
 
@@ -159,6 +160,45 @@ CONFIGS = [
     Setting("A collection called 1 or no", "collections: {no: {sheet: s, images: x}}", "rejected", "config key collections: the key False is no text; quote it"),
     Setting("A list of patterns that is empty", "collections: {train: {sheet: s, images: []}}", "rejected", "config key collections.train.images: is empty"),
     Setting("Text and no keys", "just text", "rejected", "config: 'just text' is no table of keys"),
+]  # fmt: skip
+
+
+def of_training(setting: Setting, folder: Path) -> tuple[str, str]:
+    """Plan a training on a sheet, with what a configuration changes beside it."""
+    rows, given = setting.given
+    with chdir(folder):
+        Path("train.csv").write_text(rows)
+
+        def check() -> object:
+            filled = complete({"collections": COLLECTIONS, **(yaml.safe_load(given) or {})})
+            check_training(filled)
+            of_sheet = read_sheet("train.csv", labels=True)
+            check_examples("train", of_sheet, filled)
+            check_held_out({"train": of_sheet}, filled)
+            return ""
+
+        return tried(check)
+
+
+NEEDS_TWO = "and a split into training and validation needs two groups; add "
+TRAININGS = [
+    Setting("Two fields of two antibodies", ("ID,Label,antibody\na,1,A\nb,1,B\n", ""), "accepted"),
+    Setting("One antibody", ("ID,Label,antibody\na,1,A\nb,2,A\n", ""), "rejected", f"collection train: all 2 fields that train are of the antibody A, {NEEDS_TWO}fields of another antibody, or set curation.validation_fraction: 0 (no validation) or curation.group_by: [duplicates] (an antibody is then in both parts)"),
+    Setting("One antibody, grouped by near-duplicates alone", ("ID,Label,antibody\na,1,A\nb,2,A\n", "curation: {group_by: [duplicates]}"), "accepted"),
+    Setting("One antibody and no validation", ("ID,Label,antibody\na,1,A\nb,2,A\n", "curation: {validation_fraction: 0}"), "accepted"),
+    Setting("One antibody and a field without one", ("ID,Label,antibody\na,1,A\nb,2,\n", ""), "accepted"),
+    Setting("One field", ("ID,Label\na,1\n", ""), "rejected", f"collection train: one field trains, {NEEDS_TWO}more fields, or set curation.validation_fraction: 0 (no validation)"),
+    Setting("One field of one label among several of many", ("ID,Label\na,1\nb,1|2\nc,0|3\n", ""), "rejected", f"collection train: one field trains, {NEEDS_TWO}more fields, or set curation.validation_fraction: 0 (no validation)"),
+    Setting("One antibody among the fields of one label", ("ID,Label,antibody\na,1,A\nb,2,A\nc,1|2,B\n", ""), "rejected", f"collection train: all 2 fields that train are of the antibody A, {NEEDS_TWO}fields of another antibody, or set curation.validation_fraction: 0 (no validation) or curation.group_by: [duplicates] (an antibody is then in both parts)"),
+    Setting("Several labels in every row", ("ID,Label\na,1|2\nb,0|16\n", ""), "rejected", "collection train: every field has several labels, and curation.labels: single trains on fields of one; set curation.labels: all"),
+    Setting("Several labels in every row, all of them taken", ("ID,Label\na,1|2\nb,0|16\n", "curation: {labels: all}"), "accepted"),
+    Setting("Negative fields alone, which are left out", ("ID,Label\na,18\nb,18\n", "curation: {negatives: {negative_fields: false}}"), "rejected", "collection train: every field that could train is labelled 18 (Negative), and curation.negatives.negative_fields: false leaves those out"),
+    Setting("A split that tears an antibody apart", ("ID,Label,antibody,split\na,1,A,train\nb,1,A,validation\nc,1,B,\n", ""), "rejected", "collection train: the column split puts a and b of the antibody A into different parts; give them one part, or leave antibody out of curation.group_by"),
+    Setting("A split without a validation part", ("ID,Label,split\na,1,train\nb,1,train\n", ""), "rejected", "collection train: the column split leaves the part validation without fields; name some, or leave cells of the column empty"),
+    Setting("A split without a training part", ("ID,Label,split\na,1,validation\nb,1,validation\n", "curation: {validation_fraction: 0}"), "rejected", "collection train: the column split leaves the part train without fields; name some, or leave cells of the column empty"),
+    Setting("A split in which every row trains, and no validation", ("ID,Label,split\na,1,train\nb,1,train\n", "curation: {validation_fraction: 0}"), "accepted"),
+    Setting("A class held out that no field has", ("ID,Label\na,1\nb,2\nc,3\n", "interpretation: {held_out: [1, 11]}"), "rejected", "config key interpretation.held_out: no field is labelled 11 (Mitotic spindle); leave it out"),
+    Setting("All classes held out", ("ID,Label\na,1\nb,2\n", "interpretation: {held_out: [1, 2]}"), "rejected", "config key interpretation.held_out: every field of the collection train has one of these classes, and none is left to train on"),
 ]  # fmt: skip
 
 

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 from bad_fields import FIELDS, MASKS, SUFFIXES, right_images
 from bad_input_runs import ROOT, expected, good, model_folder, run_fields, run_masks
-from bad_settings import CONFIGS, MODELS, SHEETS, WEIGHTS, of_config, of_model, of_sheet, of_weights
+from bad_settings import (
+    CONFIGS,
+    MODELS,
+    SHEETS,
+    TRAININGS,
+    WEIGHTS,
+    of_config,
+    of_model,
+    of_sheet,
+    of_training,
+    of_weights,
+)
 
 from hpaloc.images import read_channel
 
@@ -93,6 +104,11 @@ def test_a_bad_configuration(setting, tmp_path):
     assert of_config(setting, tmp_path) == (setting.outcome, setting.message)
 
 
+@pytest.mark.parametrize("setting", TRAININGS, ids=lambda setting: setting.id)
+def test_nothing_to_train_on(setting, tmp_path):
+    assert of_training(setting, tmp_path) == (setting.outcome, setting.message)
+
+
 @pytest.mark.parametrize("setting", MODELS, ids=lambda setting: setting.id)
 def test_a_bad_model(setting, tmp_path, model):
     shutil.copytree(model, tmp_path / "model")
@@ -107,7 +123,7 @@ def test_bad_weights(setting, tmp_path):
 
 
 def test_no_two_inputs_have_one_name():
-    for inputs in (FIELDS, MASKS, SHEETS, CONFIGS, MODELS, WEIGHTS):
+    for inputs in (FIELDS, MASKS, SHEETS, CONFIGS, TRAININGS, MODELS, WEIGHTS):
         assert len({one.id for one in inputs}) == len(inputs)
 
 

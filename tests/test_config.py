@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpaloc.config import ConfigError, check_training, complete, load_schema, shortened
+from hpaloc.config import ConfigError, complete, load_schema, shortened
 from hpaloc.curation import DEFAULTS
+from hpaloc.planning import check_training
 
 ROOT = Path(__file__).resolve().parents[1]
 

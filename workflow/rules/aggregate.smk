@@ -15,7 +15,7 @@ rule aggregate:
         ),
         cells=lambda wildcards: of_shards("results/cells/{collection}/{shard}.parquet", wildcards.collection),
         fields=lambda wildcards: of_shards("results/cells/{collection}/{shard}.fields.parquet", wildcards.collection),
-        thresholds=f"{MODEL}/thresholds.json",
+        thresholds=model_file("thresholds.json"),
     output:
         cells="results/predictions/{collection}/cells.parquet",
         fields="results/predictions/{collection}/fields.parquet",

@@ -6,30 +6,52 @@ The scan happens once, in the process a person starts. Jobs find the manifests a
 import os
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from hpaloc.classes import COLOURS
-from hpaloc.config import (
+from hpaloc.config import ConfigError, complete, read_command_line, shortened, training_collections
+from hpaloc.files import digest
+from hpaloc.manifests import shards_of
+from hpaloc.planning import (
     MODEL_FILES,
-    ConfigError,
+    check_examples,
     check_few_shot,
+    check_held_out,
     check_interpretation,
     check_model,
     check_training,
-    complete,
-    shortened,
-    training_collections,
 )
-from hpaloc.files import digest
-from hpaloc.manifests import shards_of
-from hpaloc.scan import downloaded_folder, scan_collection, simulated_folder, summary_lines
+from hpaloc.scan import (
+    downloaded_folder,
+    restore_tables,
+    scan_collection,
+    simulated_folder,
+    summary_lines,
+    write_scan,
+)
 from hpaloc.sheet import SheetError
 from hpaloc.version import files_version, room_version
 
 STARTED = time.time()
 SUMMARY = "results/sheet/summary.csv"
+# The rows of each collection's sheet, and what the tables that planning replaced held before; both empty in a job.
+ROWS = {}
+REPLACED = {}
+
+
+def refuse(error):
+    """End this process with one sentence, and with the tables that it replaced as they were before.
+
+    No exception would do: Snakemake drops one that an input function raises where the outputs of its job exist, and a
+    setting that a fresh folder refuses would go through in a finished one.
+    """
+    restore_tables(REPLACED)
+    logger.error(str(error))
+    sys.exit(1)
 
 
 def under_way():
@@ -45,19 +67,21 @@ def under_way():
 
 
 try:
-    config = complete(config)
+    config = complete(read_command_line(config, workflow.config_settings.config))
     COLLECTIONS = config["collections"]
     # Jobs read the manifests that the driver wrote; and while a run is under way, a second process leaves them alone.
     if workflow.is_main_process and not under_way():
         # Every collection is read before the first manifest is written: a wrong sheet leaves those of the others alone.
-        SCANS = {name: scan_collection(name, config) for name in COLLECTIONS}
-        SHARDS = {name: write_scan(scan, f"results/sheet/{name}") for name, scan in SCANS.items()}
+        scans = {name: scan_collection(name, config) for name in COLLECTIONS}
+        SHARDS = {name: write_scan(scan, f"results/sheet/{name}", REPLACED) for name, scan in scans.items()}
+        ROWS = {name: scan.rows for name, scan in scans.items()}
+        del scans
     else:
         SHARDS = {name: shards_of(f"results/sheet/{name}") for name in COLLECTIONS}
 except (ConfigError, SheetError) as error:
-    raise WorkflowError(str(error))
+    refuse(error)
 except OSError as error:
-    raise WorkflowError(f"{error.filename}: cannot be written or read ({error.strerror})")
+    refuse(f"{error.filename}: cannot be written or read ({error.strerror})")
 
 
 def manifest_states():
@@ -237,15 +261,59 @@ def model_outputs(wildcards):
     return expand("results/figures/{name}.{suffix}", name=TRAINING_FIGURES, suffix=["svg", "png"])
 
 
-def to_curate(collection):
-    """Return the input function of the curation of a collection.
+# What a target needs is checked when a job of it is planned and not before, since figures of the data need nothing to
+# train on. Each is checked once.
 
-    Whether the configuration is fit for training is checked here and not before, since figures of the data or
-    predictions need nothing to train on.
-    """
+
+@cache
+def require_training():
+    """Refuse the configuration unless there is something to train on."""
+    try:
+        check_training(config)
+        for name in training_collections(config) if ROWS else ():
+            check_examples(name, ROWS[name], config)
+    except ConfigError as error:
+        refuse(error)
+
+
+@cache
+def require_model():
+    """Refuse the configuration unless there is a model to predict with, or one can be trained."""
+    if not config["model"]["path"]:
+        return require_training()
+    try:
+        check_model(config)
+    except ConfigError as error:
+        refuse(error)
+
+
+@cache
+def require_interpretation():
+    """Refuse the configuration unless there is a model to interpret, and cells to do it on."""
+    require_model()
+    try:
+        check_interpretation(config)
+        if ROWS:
+            check_held_out({name: ROWS[name] for name in STUDIED}, config)
+    except ConfigError as error:
+        refuse(error)
+
+
+@cache
+def require_few_shot():
+    """Refuse the configuration unless there are cells that a person labelled."""
+    require_model()
+    try:
+        check_few_shot(config)
+    except ConfigError as error:
+        refuse(error)
+
+
+def to_curate(collection):
+    """Return the input function of the curation of a collection."""
 
     def inputs(wildcards):
-        check_training(config)
+        require_training()
         return {
             "cells": of_shards("results/cells/{collection}/{shard}.parquet", collection),
             "fields": of_shards("results/cells/{collection}/{shard}.fields.parquet", collection),
@@ -259,7 +327,7 @@ def tiles_of(collection):
     """Return the input function of the tiles of a collection, colour by colour within each shard."""
 
     def inputs(wildcards):
-        check_training(config)
+        require_training()
         return expand(
             "results/tiles/{collection}/{shard}/{colour}.tfrecord",
             collection=collection,
@@ -272,9 +340,18 @@ def tiles_of(collection):
 
 def model_files(wildcards):
     """Return the files of the model that predicts: the one named by model.path, or the one trained here."""
-    if config["model"]["path"]:
-        check_model(config)
+    require_model()
     return [f"{MODEL}/{name}" for name in MODEL_FILES]
+
+
+def model_file(name):
+    """Return the input function of one file of the model that predicts."""
+
+    def inputs(wildcards):
+        require_model()
+        return f"{MODEL}/{name}"
+
+    return inputs
 
 
 def model_version(wildcards):
@@ -293,6 +370,7 @@ def used_collections(wildcards):
 
 def predict_outputs(wildcards):
     """Return the final files of the collections to predict, and their scores where there is something to score."""
+    require_model()
     names = ["cells.parquet", "fields.parquet", "submission.csv", "cells.h5ad"]
     files = expand("results/predictions/{collection}/{name}", collection=PREDICTED, name=names)
     files += ["results/sheet/rejected.csv", SUMMARY, "results/browser/index.html"]
@@ -301,7 +379,8 @@ def predict_outputs(wildcards):
 
 def predict_only_outputs(wildcards):
     """Return the final files of a prediction once it is known that there is a model to predict with."""
-    check_model(config)
+    if not config["model"]["path"]:
+        refuse(ConfigError("config key model.path: predict_only needs the folder of a trained model"))
     return predict_outputs(wildcards)
 
 
@@ -325,7 +404,7 @@ def of_study(*kinds):
     """Return the input function of the files of these kinds of all studied collections."""
 
     def inputs(wildcards):
-        check_interpretation(config)
+        require_interpretation()
         found = []
         for name in STUDIED:
             files = study_files(name)
@@ -341,7 +420,7 @@ def of_study(*kinds):
 
 def to_study(wildcards):
     """Return the tables from which the cells to study are chosen."""
-    check_interpretation(config)
+    require_interpretation()
     return {
         "files": of_study("cells", "fields")(wildcards),
         "truth": [path for name in SCORED for path in truth_files(name)],
@@ -349,12 +428,18 @@ def to_study(wildcards):
     }
 
 
+def studied_models(wildcards):
+    """Return the files of the network to study and of its controls."""
+    require_interpretation()
+    return [f"{folder}/{name}" for folder in STUDIED_MODELS.values() for name in MODEL_FILES]
+
+
 def mixture_files(wildcards):
     """Return the pooled calls and the known fractions of the mixed fields, where there are such."""
     mixtures = config["interpretation"]["mixtures"]
     if not mixtures:
         return []
-    check_interpretation(config)
+    require_interpretation()
     name = mixtures["collection"]
     table = mixtures["table"].replace("{root}", COLLECTIONS[name]["root"])
     return [f"results/predictions/{name}/fields.parquet", table]
@@ -362,7 +447,7 @@ def mixture_files(wildcards):
 
 def few_shot_inputs(wildcards):
     """Return the labelled cells and the embeddings of the collection whose cells are to be labelled."""
-    check_few_shot(config)
+    require_few_shot()
     return {
         "table": config["few_shot"]["table"],
         "predictions": of_shards("results/predictions/{collection}/shards/{shard}.parquet", FEW_SHOT),

@@ -40,7 +40,7 @@ rule study_networks:
     input:
         cells="results/interpretation/cells.parquet",
         files=of_study("manifests", "cells", "fields", "tiles", "simulated"),
-        models=[f"{folder}/{name}" for folder in STUDIED_MODELS.values() for name in MODEL_FILES],
+        models=studied_models,
     output:
         directory("results/interpretation/network"),
     log:
