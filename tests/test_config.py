@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.cli import parse_config
+from snakemake.utils import update_config
 
-from hpaloc.config import ConfigError, complete, load_schema, shortened
+from hpaloc.config import ConfigError, complete, load_schema, read_command_line, shortened
 from hpaloc.curation import DEFAULTS
 from hpaloc.planning import check_training
 
@@ -167,3 +169,60 @@ def test_blending_needs_the_protein_and_the_nucleus():
     check_training(complete({"collections": collections, "train": {"blends": 5, "channels": ["green", "blue"]}}))
     with pytest.raises(ConfigError, match=r"train\.blends: blending needs green and blue"):
         check_training(complete({"collections": collections, "train": {"blends": 5, "channels": ["red", "green"]}}))
+
+
+@pytest.mark.parametrize(
+    ("word", "key", "value"),
+    [
+        ("predict={views: 1}", ("predict", "views"), 1),
+        ("model={path: null}", ("model", "path"), None),
+        ("curation={drop_border_cells: false}", ("curation", "drop_border_cells"), False),
+        ("train={learning_rate: {max: 1e-3}}", ("train", "learning_rate", "max"), 0.001),
+        ("train={dropout: [0.2, 0.1]}", ("train", "dropout"), [0.2, 0.1]),
+        ("curation={negatives: {external: ~, target_fraction: 0.2}}", ("curation", "negatives", "external"), None),
+        ("interpretation={held_out: [4, 11]}", ("interpretation", "held_out"), [4, 11]),
+        ("collections={train: {pixel_size: 0.16}}", ("collections", "train", "pixel_size"), 0.16),
+        ("interpretation={epochs: null}", ("interpretation", "epochs"), None),
+        ("seed=7", ("seed",), 7),
+        # What the schema takes as text alone stays text, whatever it looks like.
+        ("collections={train: {sheet: 007}}", ("collections", "train", "sheet"), "007"),
+        ("train={weights: none}", ("train", "weights"), "none"),
+        ("train={channels: [red, green]}", ("train", "channels"), ["red", "green"]),
+        ("model={path: models/1}", ("model", "path"), "models/1"),
+    ],
+)
+def test_any_key_can_be_set_on_the_command_line(word, key, value):
+    given = parse_config([word])
+    config = minimal()
+    update_config(config, given)
+    found = complete(read_command_line(config, given))
+    for name in key:
+        found = found[name]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_text_in_a_file_is_no_number_beside_one_on_the_command_line():
+    given = parse_config(["predict={views: 1}"])
+    config = minimal(predict={"batch_size": "64"})
+    update_config(config, given)
+    with pytest.raises(ConfigError, match=r"predict.batch_size: '64' is not of type integer"):
+        complete(read_command_line(config, given))
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("predict={views: 3}", "config key predict.views: 3 is not one of 1, 2, 4, 8"),
+        ("train={epochs: many}", "config key train.epochs: 'many' is not of type integer"),
+        ("train={epoch: 3}", "config key train: unknown key 'epoch' (did you mean epochs?)"),
+        ("predict=1", "config key predict: 1 is not of type object"),
+    ],
+)
+def test_a_mistake_on_the_command_line_names_its_key(word, sentence):
+    given = parse_config([word])
+    config = minimal()
+    update_config(config, given)
+    with pytest.raises(ConfigError) as raised:
+        complete(read_command_line(config, given))
+    assert str(raised.value) == sentence
