@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 
 import urllib3
 
-from hpaloc.files import atomic_path, digest
+from hpaloc.files import FileNameError, atomic_path, digest, names_checked
 from hpaloc.manifests import ManifestRow
 from hpaloc.progress import log, track
 
@@ -133,10 +133,11 @@ def _read_marks(path: Path) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def _attempt(pool: urllib3.PoolManager, url: str, part: Path, pace: Pace) -> None:
-    """Fetch ``url`` into ``part``, going on where an earlier attempt stopped."""
+def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, pace: Pace) -> None:
+    """Fetch ``url``, for ``path``, into ``part``, going on where an earlier attempt stopped."""
     marks = part.with_name(f"{part.name}.json")
-    known = _read_marks(marks) if part.is_file() else {}
+    with names_checked(path):
+        known = _read_marks(marks) if part.is_file() else {}
     start = part.stat().st_size if known.get("url") == url and known.get("validator") else 0
     headers = {"User-Agent": "hpaloc", "Accept-Encoding": "identity"}
     if start:
@@ -163,7 +164,8 @@ def _attempt(pool: urllib3.PoolManager, url: str, part: Path, pace: Pace) -> Non
         if "Content-Encoding" in response.headers:
             # Of what is unpacked on the way the server cannot send the rest.
             validator = None
-        marks.write_text(json.dumps({"url": url, "validator": validator}))
+        with names_checked(path):
+            marks.write_text(json.dumps({"url": url, "validator": validator}))
         with open(part, "ab" if start else "wb") as file:
             for chunk in response.stream(_CHUNK):
                 file.write(chunk)
@@ -191,13 +193,13 @@ def fetch(pool: urllib3.PoolManager, url: str, path: Path, pace: Pace, manners: 
     after a wait that doubles, or as long as the server asks for (Retry-After, at most 10 minutes); what has come is
     kept beside ``path`` and gone on with (Range), if the server gave a mark by which a changed file is known. Raises
     PassingError after the last try, and DownloadError for what does not pass: another answer, a redirect away from
-    https, content that is no image.
+    https, content that is no image. A name that the file system refuses raises FileNameError.
     """
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(manners.tries):
         try:
-            _attempt(pool, url, part, pace)
+            _attempt(pool, url, path, part, pace)
             break
         except PassingError as error:
             passing = error
@@ -208,7 +210,8 @@ def fetch(pool: urllib3.PoolManager, url: str, path: Path, pace: Pace, manners: 
         wait = min(_LONGEST_WAIT, passing.wait if passing.wait is not None else manners.first_wait * 2**attempt)
         log.info("%s; again in %.0f s", passing, wait)
         time.sleep(wait)
-    os.replace(part, path)
+    with names_checked(path):
+        os.replace(part, path)
     part.with_name(f"{part.name}.json").unlink(missing_ok=True)
 
 
@@ -237,9 +240,9 @@ def download_shard(
     rows: manifest rows with ``urls``; each file goes to its path. ``log_path`` becomes a CSV with the columns id,
     colour, url, bytes, sha256, reason; the same, as far as it got, stands beside the files as ``downloads.csv``, by
     which a file that is there already (same URL, size and digest) is not asked for again. A file that cannot be had for
-    good (404 and the like) is a row with a reason and the rest goes on. Raises DownloadError with the list where more
-    fields than ``max_failed_fraction`` (rounded up to whole fields) lack a file, and PassingError where a server
-    failed to the last try: what was fetched stays.
+    good (404 and the like, or a name that the file system refuses) is a row with a reason and the rest goes on. Raises
+    DownloadError with the list where more fields than ``max_failed_fraction`` (rounded up to whole fields) lack a file,
+    and PassingError where a server failed to the last try: what was fetched stays.
     """
     manners = manners or Manners()
     log_path = Path(log_path)
@@ -257,7 +260,9 @@ def download_shard(
         for row, colour, url, path in track(wanted, len(wanted), "files downloaded"):
             old = known.get(url)
             entry: dict[str, object] = {"id": row.id, "colour": colour, "url": url, "reason": ""}
-            if old and path.is_file() and str(path.stat().st_size) == old["bytes"] and digest(path) == old["sha256"]:
+            # A file that could not be had has no bytes there; its name may be one that cannot even be asked for.
+            fetched = old and old["bytes"] and path.is_file() and str(path.stat().st_size) == old["bytes"]
+            if old and fetched and digest(path) == old["sha256"]:
                 done.append(entry | {"bytes": old["bytes"], "sha256": old["sha256"]})
                 continue
             try:
@@ -265,6 +270,9 @@ def download_shard(
                 entry |= {"bytes": path.stat().st_size, "sha256": digest(path)}
             except PassingError:
                 raise
+            except FileNameError as error:
+                entry |= {"bytes": "", "sha256": "", "reason": str(error)}
+                log.warning("field %s: %s", row.id, error)
             except DownloadError as error:
                 # What an earlier URL of this field left must not pass for this one.
                 path.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Atomic writing and digests: a killed job leaves nothing half-written under a final name."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -8,6 +9,55 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# What a file system answers to a name that is too long for it, or has letters that it does not take.
+_OF_NAMES = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
+
+# Bytes of a file's name, and of its suffix, in a temporary name. With the rest that makes less than 143, which is what
+# the strictest file systems take (eCryptfs; most take 255).
+_NAME_BYTES, _SUFFIX_BYTES = 64, 16
+
+
+class FileNameError(OSError):
+    """A file that cannot be written for its name; the message names the file."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: the file system takes no file of this name ({self.strerror})"
+
+
+@contextmanager
+def names_checked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Tell a name that the file system refuses from a disk or folder that cannot be written to.
+
+    ``path`` is the file that the block writes, be it under a temporary name. Raises FileNameError naming it where the
+    block raises an error that is about its name: it is too long, or has letters that the file system or the locale
+    does not take. Any other error, as of a full disk or a closed folder, is left as it is.
+    """
+    path = Path(path)
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise FileNameError(errno.EILSEQ, f"the locale {error.encoding} lacks its letters", ascii(str(path))) from error
+    except OSError as error:
+        # A folder that does not find what is being made in it refuses the name, if it is there itself, and the file
+        # that is being renamed.
+        there = path.parent.is_dir() and (error.filename2 is None or os.path.lexists(error.filename))
+        refused = error.errno in _OF_NAMES or (error.errno == errno.ENOENT and there)
+        if not refused or isinstance(error, FileNameError):
+            raise
+        raise FileNameError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def all_or_none() -> Iterator[list[Path]]:
+    """Yield a list for the files that the block writes; where a name is refused, those that stand in it are removed."""
+    written: list[Path] = []
+    try:
+        yield written
+    except FileNameError:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _umask() -> int:
@@ -26,12 +76,22 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def _cut(name: str) -> str:
+    """Shorten a name to what a temporary one has room for, one of its own for each name."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _NAME_BYTES:
+        return name
+    own = hashlib.sha256(encoded).hexdigest()[:16]
+    # At the border of a letter: some file systems take no parts of one.
+    return f"{encoded[: _NAME_BYTES - 17].decode(errors='ignore')}~{own}"
+
+
 def _prefix(path: Path) -> str:
     """Return how temporary names for ``path`` begin, once those that killed processes of this machine left are gone.
 
     A name says whose it is. A process of another machine is left alone: nothing here tells whether it lives.
     """
-    start = f".{path.name[:80]}.{socket.gethostname()[:40]}-"
+    start = f".{_cut(path.name)}.{socket.gethostname()[:32]}-"
     # Names, not paths: a folder of all masks of a large shard is gone through for each of them.
     for name in os.listdir(path.parent):
         if not name.startswith(start):
@@ -51,17 +111,21 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends well, else delete it.
 
     The temporary name keeps the suffix of ``path``, since many writers choose the format by it. Parent folders
-    are made. The file's mode follows the umask. What a killed process left of such a name is removed.
+    are made. The file's mode follows the umask. What a killed process left of such a name is removed. Raises
+    FileNameError where the file system refuses the name.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=path.suffix, dir=path.parent)
+    with names_checked(path):
+        suffix = path.suffix if len(os.fsencode(path.suffix)) <= _SUFFIX_BYTES else ""
+        handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        with names_checked(path):
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

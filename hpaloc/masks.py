@@ -1,6 +1,5 @@
 """Label images of cells and nuclei: files, ids, and tables of run-length masks made elsewhere."""
 
-import math
 import os
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
@@ -16,12 +15,13 @@ import pyarrow.parquet as pq
 import tifffile
 
 from hpaloc import rle
-from hpaloc.files import atomic_path
+from hpaloc.files import all_or_none, atomic_path
+from hpaloc.image_files import ImageError, read_image
 
 SUFFIX = {"cell": "_cellmask", "nucleus": "_nucleimask"}
 LARGEST_PNG_ID = 65_535
 _STRIP = 1024  # rows
-_PNG = b"\x89PNG\r\n\x1a\n"
+_AS_INTEGERS = "save the label image with 16- or 32-bit integers"
 
 # How a table of masks may name the columns of (field, height, width); the first form is hpaloc's own cell table.
 _TABLE_FORMS = (("field", "height", "width"), ("ID", "ImageHeight", "ImageWidth"))
@@ -44,49 +44,46 @@ def mask_path(folder: str | os.PathLike[str], field: str, kind: str) -> Path:
     raise FileNotFoundError(f"{png}: no mask of field {field!r} (nor a .tif of that name)")
 
 
-def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read a label image from a PNG or TIFF file.
+def read_mask(path: str | os.PathLike[str], max_pixels: int = rle.MAX_PIXELS) -> np.ndarray:
+    """Read a label image from a file, by the rules by which channels are read.
 
-    Returns (H, W) uint16, or uint32 where an id does not fit; ids as in the file, 0 is background. Raises MaskError
-    naming the file when it is missing, broken, too large, of another kind, not grey, or not of unsigned integers.
+    ``path`` is a PNG or TIFF (OME-TIFF too), each also gzip'd, of integers of any width, or of floating-point numbers
+    that are all whole. Of a palette the indices are the ids. A file whose header claims more than ``max_pixels`` is not
+    unpacked. Returns (H, W) uint16, or uint32 where an id does not fit; ids as in the file, 0 is background. Raises
+    MaskError naming the file when it is missing, broken, too large, of another kind, of several images or channels,
+    compressed in a way that may change ids, or when a value is no id.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MaskError(f"{path}: no such mask file")
-    labels: np.ndarray | None = None
-    # By what is in the file, not by its name. OpenCV reads JPEG too, in which ids are not what they were.
-    with open(path, "rb") as file:
-        start = file.read(len(_PNG))
-    if start[:2] in (b"II", b"MM"):
-        try:
-            # Of an OME-TIFF that names further files those are not opened.
-            with tifffile.TiffFile(path, _multifile=False) as tiff:
-                if not tiff.series:
-                    raise MaskError("it holds no image")
-                if math.prod(tiff.series[0].shape) > rle.MAX_PIXELS:
-                    raise MaskError(f"{tiff.series[0].shape} px is more than hpaloc reads")
-                labels = tiff.asarray()
-        except Exception as error:
-            # tifffile raises whatever the broken bytes lead it into; the file's name is what a user needs.
-            raise MaskError(f"{path}: not readable as a TIFF mask: {error}") from error
-    elif start == _PNG:
-        try:
-            labels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-        except cv2.error as error:
-            # Of a header that claims more pixels than OpenCV reads, which are as many as hpaloc does.
-            raise MaskError(f"{path}: not readable as a mask image: {error.err}") from error
-    if labels is None:
-        raise MaskError(f"{path}: not readable as a mask image")
+    try:
+        labels = read_image(path, max_pixels, ids=True)
+    except ImageError as error:
+        raise MaskError(str(error)) from error
     if labels.ndim != 2:
         raise MaskError(f"{path}: a label image has one channel, this one has shape {labels.shape}")
-    if labels.dtype.kind != "u":
-        if labels.dtype.kind != "i" or labels.min() < 0:
-            raise MaskError(f"{path}: ids are unsigned integers, not {labels.dtype} or negative numbers")
-        labels = labels.astype(np.uint64)
+    if labels.dtype.kind == "b":
+        labels = labels.astype(np.uint8)
+    elif labels.dtype.kind != "u":
+        labels = _as_ids(labels, path)
     top = int(labels.max(initial=0))
     if top > np.iinfo(np.uint32).max:
         raise MaskError(f"{path}: id {top} does not fit 32 bits")
     return labels.astype(np.uint16 if top <= LARGEST_PNG_ID else np.uint32, copy=False)
+
+
+def _as_ids(labels: np.ndarray, path: str | os.PathLike[str]) -> np.ndarray:
+    """Return signed integers or floating-point numbers as uint64, where each of them is an id."""
+    if labels.dtype.kind not in "if":
+        raise MaskError(f"{path}: ids are whole numbers, not {labels.dtype.name}")
+    # Not a number is below nothing, and neither whole.
+    wrong = ~(labels >= 0)
+    if labels.dtype.kind == "f":
+        wrong |= ~np.isfinite(labels) | (np.floor(labels) != labels)
+        # Beyond these not every whole number exists, so that neighbours may have got one id.
+        exact = 2 ** (np.finfo(labels.dtype).nmant + 1)
+        if not wrong.any() and labels.max(initial=0) > exact:
+            raise MaskError(f"{path}: id {labels.max():.0f} is not exact as {labels.dtype.name}; {_AS_INTEGERS}")
+    if wrong.any():
+        raise MaskError(f"{path}: {labels[wrong][0]:g} is no id, ids are whole numbers from 0 on; {_AS_INTEGERS}")
+    return labels.astype(np.uint64)
 
 
 def write_mask(path: str | os.PathLike[str], labels: np.ndarray) -> Path:
@@ -94,7 +91,7 @@ def write_mask(path: str | os.PathLike[str], labels: np.ndarray) -> Path:
 
     path: the PNG's name; the TIFF has the same name ending in .tif. labels: (H, W) of a non-negative integer type.
     Returns the path written. The write is atomic, and a file of the other format left from before is removed. Raises
-    OSError where the PNG cannot be written.
+    OSError where the file cannot be written, FileNameError where that is for its name.
     """
     png = Path(path)
     tif = png.with_suffix(".tif")
@@ -111,6 +108,17 @@ def write_mask(path: str | os.PathLike[str], labels: np.ndarray) -> Path:
         tifffile.imwrite(temporary, labels.astype(np.uint32), compression="deflate", predictor=True, metadata=None)
     png.unlink(missing_ok=True)
     return tif
+
+
+def write_masks(folder: str | os.PathLike[str], field: str, cells: np.ndarray, nuclei: np.ndarray) -> None:
+    """Write the two masks of a field into a folder: both of them, or none where the file system refuses a name.
+
+    cells, nuclei: (H, W) label images; see write_mask. Raises FileNameError naming the file whose name is refused, and
+    another OSError where a file cannot be written.
+    """
+    with all_or_none() as written:
+        for kind, labels in (("cell", cells), ("nucleus", nuclei)):
+            written.append(write_mask(Path(folder) / f"{field}{SUFFIX[kind]}.png", labels))
 
 
 def compact(labels: np.ndarray) -> np.ndarray:

@@ -25,8 +25,9 @@ import numpy as np
 from scipy import ndimage
 
 from hpaloc.classes import COLOURS, N_CLASSES, NEGATIVE, format_labels
+from hpaloc.files import FileNameError, all_or_none, names_checked
 from hpaloc.manifests import ManifestRow, read_manifest
-from hpaloc.progress import track
+from hpaloc.progress import log, track
 
 (
     NUCLEOPLASM,
@@ -1090,9 +1091,9 @@ def simulate_shard(
     """Simulate the fields of a manifest into ``out_dir``.
 
     Writes, per field, ``{id}_{colour}.png``, ``{id}_cellmask.png`` and ``{id}_nucleimask.png`` (16-bit), and for all
-    of them ``cells.csv`` (ID, cell, Label: the truth). ``pixel_size`` in µm, None for the rows' own; the other
-    arguments are simulate_field's. Raises ValueError naming a row without labels or seed, OSError naming a file that
-    cannot be written.
+    of them ``cells.csv`` (ID, cell, Label: the truth). A field whose ID can be no file's name gets a warning and
+    neither files nor truth. ``pixel_size`` in µm, None for the rows' own; the other arguments are simulate_field's.
+    Raises ValueError naming a row without labels or seed, OSError naming a file that cannot be written.
     """
     rows = read_manifest(manifest) if isinstance(manifest, str | Path) else manifest
     out = Path(out_dir)
@@ -1113,10 +1114,15 @@ def simulate_shard(
             mitotic_fraction,
             density,
         )
-        for colour, image in result.images.items():
-            _write_png(out / f"{row.id}_{colour}.png", image)
-        _write_png(out / f"{row.id}_cellmask.png", result.cells)
-        _write_png(out / f"{row.id}_nucleimask.png", result.nuclei)
+        images = {**result.images, "cellmask": result.cells, "nucleimask": result.nuclei}
+        try:
+            with all_or_none() as written:
+                for kind, image in images.items():
+                    written.append(_write_png(out / f"{row.id}_{kind}.png", image))
+        except FileNameError as error:
+            # Without files it is rejected where they are read, as any other field that lacks one.
+            log.warning("field %s: %s", row.id, error)
+            return []
         return [(row.id, cell, format_labels(labels)) for cell, labels in result.truth]
 
     with ThreadPoolExecutor(max(1, threads)) as pool, open(out / "cells.csv", "w", newline="") as file:
@@ -1126,9 +1132,17 @@ def simulate_shard(
             writer.writerows(truth)
 
 
-def _write_png(path: Path, image: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), image, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
-        raise OSError(f"{path}: cannot be written")
+def _write_png(path: Path, image: np.ndarray) -> Path:
+    _, encoded = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    try:
+        with names_checked(path):
+            path.write_bytes(encoded.data)
+    except OSError as error:
+        if not isinstance(error, FileNameError):
+            # That of a full disk does not say which file it was.
+            error.filename = str(path)
+        raise
+    return path
 
 
 DEMO_LINES = ("U-2 OS", "A-431", "BJ", "HEK 293", "U-251 MG", "Hep G2")

@@ -268,6 +268,8 @@ def mixed_depth(folder: Path, id: str, images: Images) -> None:
 EXPECTED = "8- or 16-bit unsigned integers were expected"
 MODE = "is no grey or RGB image"
 KIND = "is no PNG, TIFF or JPEG file"
+SAVE = "save it as PNG, or as TIFF without compression or with LZW, Deflate or Zstandard"
+AS_INTEGERS = "save the label image with 16- or 32-bit integers"
 
 
 def mask(content: Callable[[np.ndarray], bytes], suffix: str = ".png") -> Callable[[Path, str, np.ndarray], str]:
@@ -305,6 +307,30 @@ def many_cells(cells: np.ndarray) -> bytes:
     return tiff(np.where(cells, cells.astype(np.uint32) + 70_000, 0).astype(np.uint32))
 
 
+def lossy(compression: str) -> Callable[[np.ndarray], bytes]:
+    return lambda cells: tiff(cells.astype(np.uint8), compression=compression)
+
+
+def renumbered(data: bytes, compression: int) -> bytes:
+    """Return a TIFF that claims another compression."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        place = file.pages[0].tags["Compression"].valueoffset
+    return data[:place] + struct.pack("<H", compression) + data[place + 2 :]
+
+
+def palette_png(cells: np.ndarray, **options: object) -> bytes:
+    """Return a mask as a PNG of indices into colours, of which two ids share one."""
+    image = Image.fromarray(cells.astype(np.uint8), "L")
+    image.putpalette([0, 0, 0, 200, 0, 0, 0, 90, 0, 0, 90, 0] * 64)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def eroded(cells: np.ndarray) -> np.ndarray:
+    return cv2.erode((cells > 0).astype(np.uint8), np.ones((3, 3))) * 255
+
+
 def overlapping(id: str, cells: np.ndarray) -> list[dict[str, object]]:
     grown = {1: cells == 1, 2: cv2.dilate((cells == 2).astype(np.uint8), np.ones((9, 9))) != 0}
     return [coded(id, cells, EncodedMask=to_kaggle(encode(one)))[0] for one in grown.values()]
@@ -313,19 +339,63 @@ def overlapping(id: str, cells: np.ndarray) -> list[dict[str, object]]:
 MASKS = [
     Bad("Mask of another size", mask(lambda c: png(c[:-1])), "rejected", "the cell mask is (319, 384), the field (320, 384)"),
     Bad("Mask turned by 90°", mask(lambda c: png(np.rot90(c).copy())), "rejected", "the cell mask is (384, 320), the field (320, 384)"),
-    Bad("Mask that is missing", lambda folder, id, cells: f"masks/{id}.png", "rejected", "masks/{id}.png: no such mask file"),
-    Bad("Mask cut in half", mask(lambda c: png(c)[: len(png(c)) // 2]), "rejected", "masks/{id}_mask.png: not readable as a mask image"),
-    Bad("Empty mask file", mask(lambda c: b""), "rejected", "masks/{id}_mask.png: not readable as a mask image"),
+    Bad("Mask that is missing", lambda folder, id, cells: f"masks/{id}.png", "rejected", "masks/{id}.png: no such file"),
+    Bad("Mask cut in half", mask(lambda c: png(c)[: len(png(c)) // 2]), "rejected", "masks/{id}_mask.png: the PNG is cut short"),
+    Bad("Mask with one changed byte", mask(lambda c: flipped(png(c))), "rejected", "masks/{id}_mask.png: the PNG is damaged (checksum at byte 33)"),
+    Bad("Empty mask file", mask(lambda c: b""), "rejected", "masks/{id}_mask.png: the file is empty"),
+    Bad("BMP called .png", mask(lambda c: pillow(c.astype(np.uint8), "L", "BMP")), "rejected", "masks/{id}_mask.png: is no PNG or TIFF file"),
+    Bad("Mask of several channels of one OME-TIFF", mask(lambda c: tiff(np.stack([c, c]), photometric="minisblack", ome=True, metadata={"axes": "CYX"}), ".ome.tif"), "rejected", "masks/{id}_mask.ome.tif: holds 2 planes (axes CYX), one image was expected"),
+    Bad("OME-TIFF mask of two series", mask(two_series, ".ome.tif"), "rejected", "masks/{id}_mask.ome.tif: the TIFF holds 2 image series, one was expected"),
+    Bad("Gzip'd mask cut in half", mask(lambda c: gzip.compress(tiff(c), mtime=0)[:500], ".tif.gz"), "rejected", "masks/{id}_mask.tif.gz: cannot be read (EOFError: Compressed file ended before the end-of-stream marker was reached)"),
+    Bad("Gzip bomb for a mask", mask(lambda c: gzip.compress(b"II*\0" + bytes(100_000_000), mtime=0), ".tif.gz"), "rejected", "masks/{id}_mask.tif.gz: unpacks to more than 91 MB, 300 times its size and more"),
+    Bad("Mask of 60,000 × 60,000 px", mask(lambda c: png_of(60_000, 60_000)), "rejected", "masks/{id}_mask.png: 60000 x 60000 px is more than hpaloc reads"),
+    Bad("Mask of 20,000 × 20,000 px in a job of 2 GB", mask(lambda c: png_of(20_000, 20_000)), "rejected", "masks/{id}_mask.png: 20000 x 20000 px does not fit in the memory of the job (at most 257 million px)"),
+    Bad("JPEG mask", mask(lambda c: pillow(c.astype(np.uint8), "L", "JPEG"), ".jpg"), "rejected", "masks/{id}_mask.jpg: is a JPEG, whose compression changes ids; " + SAVE),
+    Bad("Gzip'd JPEG mask called .png", mask(lambda c: gzip.compress(pillow(c.astype(np.uint8), "L", "JPEG"))), "rejected", "masks/{id}_mask.png: is a JPEG, whose compression changes ids; " + SAVE),
+    Bad("TIFF mask compressed by JPEG", mask(lossy("jpeg"), ".tif"), "rejected", "masks/{id}_mask.tif: its compression, JPEG, may change ids; " + SAVE),
+    Bad("TIFF mask compressed by old JPEG", mask(lambda c: renumbered(lossy("jpeg")(c), 6), ".tif"), "rejected", "masks/{id}_mask.tif: its compression, OJPEG, may change ids; " + SAVE),
+    Bad("TIFF mask compressed by JPEG 2000", mask(lossy("jpeg2000"), ".tif"), "rejected", "masks/{id}_mask.tif: its compression, JPEG2000, may change ids; " + SAVE),
+    Bad("TIFF mask compressed by JPEG XR", mask(lossy("jpegxr"), ".tif"), "rejected", "masks/{id}_mask.tif: its compression, JPEGXR, may change ids; " + SAVE),
+    Bad("TIFF mask compressed by JPEG XL", mask(lossy("jpegxl"), ".tif"), "rejected", "masks/{id}_mask.tif: its compression, JPEGXL, may change ids; " + SAVE),
+    Bad("TIFF mask compressed by WebP", mask(lambda c: tiff(np.dstack([c.astype(np.uint8)] * 3), compression="webp", compressionargs={"level": 50}), ".tif"), "rejected", "masks/{id}_mask.tif: its compression, WEBP, may change ids; " + SAVE),
+    Bad("TIFF mask compressed by LERC with a tolerance of 2", mask(lambda c: tiff(c, compression="lerc", compressionargs={"level": 2}), ".tif"), "rejected", "masks/{id}_mask.tif: its compression, LERC with a tolerance, may change ids; " + SAVE),
+    Bad("The same, packed once more by Zstandard", mask(lambda c: tiff(c, compression="lerc", compressionargs={"level": 2, "compression": "zstd"}), ".tif"), "rejected", "masks/{id}_mask.tif: its compression, LERC with a tolerance, may change ids; " + SAVE),
+    Bad("TIFF mask compressed by LERC without tolerance", mask(lambda c: tiff(c, compression="lerc"), ".tif"), "accepted"),
+    Bad("TIFF mask in an unknown compression", mask(lambda c: renumbered(tiff(c), 12_345), ".tif"), "rejected", "masks/{id}_mask.tif: its compression, no. 12345, may change ids; " + SAVE),
+    Bad("Inverted TIFF mask (white is zero)", mask(lambda c: tiff(c, photometric="miniswhite"), ".tif"), "rejected", "masks/{id}_mask.tif: the TIFF is inverted (white is zero)"),
+    Bad("1-bit TIFF mask, inverted (as tifffile writes it)", mask(lambda c: tiff(c > 0), ".tif"), "rejected", "masks/{id}_mask.tif: the TIFF is inverted (white is zero)"),
+    Bad("RGB TIFF mask", mask(lambda c: tiff(np.dstack([c] * 3), photometric="rgb"), ".tif"), "rejected", "masks/{id}_mask.tif: a label image has one channel, this one has shape (320, 384, 3)"),
+    Bad("Grey PNG mask with alpha", mask(lambda c: pillow(c.astype(np.uint8), "LA", "PNG")), "rejected", "masks/{id}_mask.png: a label image has one channel, this one has shape (320, 384, 2)"),
+    Bad("Animated PNG mask", mask(lambda c: png(c)[:33] + chunk(b"acTL", bytes(8)) + png(c)[33:]), "rejected", "masks/{id}_mask.png: the PNG is animated, one image was expected"),
     Bad("Mask drawn in colours", mask(lambda c: png(np.dstack([c.astype(np.uint8) * 40] * 3))), "rejected", "masks/{id}_mask.png: a label image has one channel, this one has shape (320, 384, 3)"),
-    Bad("Float mask", mask(lambda c: tiff(c.astype(np.float32)), ".tif"), "rejected", "masks/{id}_mask.tif: ids are unsigned integers, not float32 or negative numbers"),
-    Bad("Mask with negative ids", mask(lambda c: tiff(c.astype(np.int32) - 1), ".tif"), "rejected", "masks/{id}_mask.tif: ids are unsigned integers, not int32 or negative numbers"),
+    Bad("Float mask (ImageJ, CellProfiler)", mask(lambda c: tiff(c.astype(np.float32)), ".tif"), "accepted"),
+    Bad("Float mask with fractions", mask(lambda c: tiff(np.full(c.shape, 0.5, np.float32)), ".tif"), "rejected", "masks/{id}_mask.tif: 0.5 is no id, ids are whole numbers from 0 on; " + AS_INTEGERS),
+    Bad("Float mask with NaN as background", mask(lambda c: tiff(np.where(c, c, np.nan)), ".tif"), "rejected", "masks/{id}_mask.tif: nan is no id, ids are whole numbers from 0 on; " + AS_INTEGERS),
+    Bad("Float mask with ids that float32 rounds", mask(lambda c: tiff(np.where(c, c + 2.0**24, 0).astype(np.float32)), ".tif"), "rejected", "masks/{id}_mask.tif: id 16777222 is not exact as float32; " + AS_INTEGERS),
+    Bad("Complex mask", mask(lambda c: tiff(c.astype(np.complex64)), ".tif"), "rejected", "masks/{id}_mask.tif: ids are whole numbers, not complex64"),
+    Bad("Mask with negative ids", mask(lambda c: tiff(c.astype(np.int32) - 1), ".tif"), "rejected", "masks/{id}_mask.tif: -1 is no id, ids are whole numbers from 0 on; " + AS_INTEGERS),
     Bad("Mask with ids beyond 32 bits", mask(lambda c: tiff(c.astype(np.uint64) << 32), ".tif"), "rejected", "masks/{id}_mask.tif: id 25769803776 does not fit 32 bits"),
-    Bad("Stack of masks", mask(lambda c: tiff(np.stack([c, c]), photometric="minisblack"), ".tif"), "rejected", "masks/{id}_mask.tif: a label image has one channel, this one has shape (2, 320, 384)"),
-    Bad("TIFF mask cut in half", mask(lambda c: tiff(c)[: len(tiff(c)) // 2], ".tif"), "rejected", "masks/{id}_mask.tif: not readable as a TIFF mask: failed to read 245760 bytes, got 122752"),
-    Bad("Binary mask (one id in many pieces)", mask(lambda c: png(cv2.erode((c > 0).astype(np.uint8), np.ones((3, 3))) * 255)), "rejected", "the cell mask has one id in 3 pieces: a binary mask, where each cell needs its own id"),
+    Bad("Stack of masks", mask(lambda c: tiff(np.stack([c, c]), photometric="minisblack"), ".tif"), "rejected", "masks/{id}_mask.tif: holds 2 planes (axes QYX), one image was expected"),
+    Bad("TIFF mask cut in half", mask(lambda c: tiff(c)[: len(tiff(c)) // 2], ".tif"), "rejected", "masks/{id}_mask.tif: cannot be read (ValueError: failed to read 245760 bytes, got 122752)"),
+    Bad("Binary mask (one id in many pieces)", mask(lambda c: png(eroded(c))), "rejected", "the cell mask has one id in 3 pieces: a binary mask, where each cell needs its own id"),
+    Bad("1-bit PNG mask", mask(lambda c: pillow(eroded(c), "1", "PNG")), "rejected", "the cell mask has one id in 3 pieces: a binary mask, where each cell needs its own id"),
+    Bad("1-bit TIFF mask", mask(lambda c: tiff(eroded(c) > 0, photometric="minisblack"), ".tif"), "rejected", "the cell mask has one id in 3 pieces: a binary mask, where each cell needs its own id"),
     Bad("Mask without a cell", mask(lambda c: png(np.zeros_like(c))), "warned", "no cell was found"),
     Bad("Mask with ids above 65,535", mask(many_cells, ".tif"), "accepted"),
     Bad("Mask with gaps between its ids", mask(lambda c: png(c * 100)), "accepted"),
+    Bad("Mask with an axis of one behind", mask(lambda c: tiff(c[..., None]), ".tif"), "accepted"),
+    Bad("Mask with an axis of one behind, taken for planes (OME)", mask(lambda c: tiff(c[..., None], ome=True), ".ome.tif"), "accepted"),
+    Bad("Mask with axes of one before (ImageJ)", mask(lambda c: tiff(c[None, None, None], imagej=True), ".tif"), "accepted"),
+    Bad("Gzip'd TIFF mask", mask(lambda c: gzip.compress(tiff(c), mtime=0), ".tif.gz"), "accepted"),
+    Bad("Gzip'd PNG mask", mask(lambda c: gzip.compress(png(c), mtime=0), ".png.gz"), "accepted"),
+    Bad("Palette PNG mask", mask(palette_png), "accepted"),
+    Bad("Palette PNG mask of 4 bits whose background is transparent", mask(lambda c: palette_png(c, bits=4, transparency=0)), "accepted"),
+    Bad("Palette TIFF mask", mask(lambda c: any_palette(c.astype(np.uint8)), ".tif"), "accepted"),
+    Bad("4-bit PNG mask", mask(lambda c: four_bits(c << 4)), "accepted"),
+    Bad("Big-endian TIFF mask", mask(lambda c: tiff(c, byteorder=">"), ".tif"), "accepted"),
+    Bad("Signed TIFF mask", mask(lambda c: tiff(c.astype(np.int32)), ".tif"), "accepted"),
+    Bad("Tiled BigTIFF mask with a pyramid", mask(pyramid, ".ome.tif"), "accepted"),
+    Bad("TIFF mask called .png", mask(tiff), "accepted"),
     Bad("Table without a row of the field", table(lambda id, c: []), "rejected", "masks/{id}_table.csv: the table has no row of field {id}"),
     Bad("Table with a mask that is no base64", table(lambda id, c: coded(id, c, EncodedMask="?")), "rejected", "masks/{id}_table.csv: not a zlib and base64 mask: Only base64 data is allowed"),
     Bad("Table with a mask cut short", table(lambda id, c: coded(id, c, EncodedMask=to_kaggle(encode(c == 1))[:-8])), "rejected", "masks/{id}_table.csv: not a zlib and base64 mask: cut short"),

@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import itertools
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -200,6 +201,23 @@ def manifest(server, tmp_path, ids="ab"):
         )
         for id in ids
     ]
+
+
+def test_an_id_that_makes_no_file_name_is_a_row_with_a_reason(server, png, pace, tmp_path):
+    rows = manifest(server, tmp_path)
+    long = "é" * 120
+    rows[0] = replace(rows[0], id=long, paths={c: str(tmp_path / "files" / f"{long}_{c}_of_many.png") for c in COLOURS})
+    server.tricks.clear()
+    # The second time too, when the log knows of it.
+    for _ in range(2):
+        asked = len(server.requests)
+        download_shard(rows, tmp_path / "log.csv", pace, QUICK, max_failed_fraction=0.5)
+        reasons = [row["reason"] for row in csv.DictReader((tmp_path / "log.csv").open(encoding="utf-8"))]
+        assert [bool(reason) for reason in reasons] == [True] * 4 + [False] * 4
+        assert "_red_of_many.png: the file system takes no file of this name (File name too long)" in " ".join(reasons)
+        # What cannot be kept is not asked for.
+        assert "/a.png" not in [path for path, _ in server.requests[asked:]]
+    assert {path.name for path in (tmp_path / "files").iterdir()} == {"downloads.csv", *(f"b_{c}.png" for c in COLOURS)}
 
 
 def test_a_shard_is_fetched_once_and_its_digests_noted(server, png, pace, tmp_path):

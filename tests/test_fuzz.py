@@ -2,6 +2,7 @@
 
 # ruff: noqa: PT017 - an error is one of the two outcomes here, and not the one that must come
 
+import gzip
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from bad_fields import chunk, hue, pillow, png, pyramid, tiff, two_series
+from bad_fields import chunk, hue, palette_png, pillow, png, pyramid, tiff, two_series
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -217,8 +218,6 @@ def test_run_lengths(examples):
 
 
 def image_seeds() -> list[bytes]:
-    import gzip
-
     image = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32) % 251
     eight = image.astype(np.uint8)
     return [
@@ -276,8 +275,15 @@ def test_image_files(tmp_path, examples):
 def test_mask_files(tmp_path, examples):
     labels = np.repeat(np.arange(24, dtype=np.uint16) // 6, 32).reshape(24, 32)
     seeds = {
-        ".png": [png(labels), png(labels.astype(np.uint8))],
-        ".tif": [tiff(labels.astype(np.uint32)), tiff(labels)],
+        ".png": [png(labels), png(labels.astype(np.uint8)), palette_png(labels), palette_png(labels, bits=2)],
+        ".tif": [
+            tiff(labels.astype(np.uint32)),
+            tiff(labels),
+            tiff(labels.astype(np.float32)),
+            tiff(labels, compression="lerc"),
+            tiff(labels, compression="lerc", compressionargs={"compression": "deflate"}),
+        ],
+        ".tif.gz": [gzip.compress(tiff(labels), mtime=0)],
     }
 
     def body(case: tuple[str, bytes]) -> None:

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from bad_fields import MASKS, SHAPE, chunk, png_of
 
 from hpaloc import masks, rle
+from hpaloc.files import FileNameError
 
 
 def blocks(n_rows: int, n_columns: int, side: int = 5) -> np.ndarray:
@@ -53,9 +55,9 @@ def test_bad_mask_files_are_named(tmp_path):
     (tmp_path / "broken.tif").write_bytes(b"no image")
     (tmp_path / "empty.png").touch()
     cv2.imwrite(str(tmp_path / "colour.png"), np.zeros((4, 4, 3), np.uint8))
-    tifffile.imwrite(tmp_path / "float.tif", np.zeros((4, 4), np.float32))
+    tifffile.imwrite(tmp_path / "float.tif", np.full((4, 4), 0.5, np.float32))
     tifffile.imwrite(tmp_path / "negative.tif", np.full((4, 4), -1, np.int16))
-    # A header that claims 40,000 x 40,000 px, which OpenCV refuses by an error of its own.
+    # A header that claims 40,000 x 40,000 px.
     width = height = (40_000).to_bytes(4, "big")
     good = cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes()
     header = b"IHDR" + width + height + good[24:29]
@@ -67,6 +69,9 @@ def test_bad_mask_files_are_named(tmp_path):
     for name in names:
         with pytest.raises(masks.MaskError, match=name):
             masks.read_mask(tmp_path / name)
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(masks.MaskError, match=r"folder\.png: cannot be read \(Is a directory\)"):
+        masks.read_mask(tmp_path / "folder.png")
     with pytest.raises(FileNotFoundError, match=r"nothing_cellmask\.png"):
         masks.mask_path(tmp_path, "nothing", "cell")
 
@@ -169,7 +174,7 @@ def test_a_table_whose_cells_begin_at_0_is_not_read_as_if_one_were_background(tm
     assert found["NA"] == (1, 2, {1: "02"})
 
 
-def test_a_tiff_mask_opens_no_other_file_and_is_not_unpacked_where_it_is_too_large(tmp_path, monkeypatch):
+def test_a_tiff_mask_opens_no_other_file_and_is_not_unpacked_where_it_is_too_large(tmp_path):
     elsewhere = tmp_path / "elsewhere.tif"
     tifffile.imwrite(elsewhere, blocks(3, 4))
     naming = """<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">
@@ -179,6 +184,80 @@ def test_a_tiff_mask_opens_no_other_file_and_is_not_unpacked_where_it_is_too_lar
     mask = tmp_path / "mask.tif"
     tifffile.imwrite(mask, np.zeros((3, 4), np.uint16), description=naming.encode(), metadata=None)
     assert masks.read_mask(mask).max() == 0
-    monkeypatch.setattr(rle, "MAX_PIXELS", 11)
-    with pytest.raises(masks.MaskError, match=r"mask\.tif: .*\(3, 4\) px is more than hpaloc reads"):
-        masks.read_mask(mask)
+    with pytest.raises(masks.MaskError, match=r"mask\.tif: 3 x 4 px does not fit in the memory of the job"):
+        masks.read_mask(mask, max_pixels=11)
+
+
+def ids_to_64() -> np.ndarray:
+    """Return a label image of 48 cells in a field of the bad masks' size."""
+    labels = blocks(6, 8, side=40)
+    return np.pad(labels, ((0, SHAPE[0] - labels.shape[0]), (0, SHAPE[1] - labels.shape[1]))).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [bad for bad in MASKS if bad.outcome == "accepted" and "able" not in bad.what.replace("Palette", "")],
+    ids=lambda bad: bad.id,
+)
+def test_an_accepted_mask_is_read_as_it_was(bad, tmp_path):
+    # Four bits hold ids to 15.
+    given = ids_to_64() % 16 if "4" in bad.what else ids_to_64()
+    read = masks.read_mask(bad.make(tmp_path, bad.id, given))
+    assert read.dtype == (np.uint32 if "65,535" in bad.what else np.uint16)
+    np.testing.assert_array_equal(masks.compact(read), masks.compact(given))
+    if "gaps" not in bad.what and "65,535" not in bad.what:
+        np.testing.assert_array_equal(read, given)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_a_png_of_few_bits_keeps_its_ids(tmp_path, bits, mode):
+    labels = np.arange(17 * 23).reshape(17, 23) % 2**bits
+    rows = b"".join(b"\0" + np.packbits(np.unpackbits(row[:, None], axis=1)[:, -bits:]).tobytes()
+                    for row in labels.astype(np.uint8))  # fmt: skip
+    colours = [chunk(b"PLTE", bytes(3 * 2**bits))] if mode == "P" else []
+    (tmp_path / "a.png").write_bytes(png_of(23, 17, bits, 3 if mode == "P" else 0, rows, *colours))
+    np.testing.assert_array_equal(masks.read_mask(tmp_path / "a.png"), labels)
+
+
+@pytest.mark.parametrize("version", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("packed", [None, "deflate", "zstd"])
+def test_lerc_is_read_by_its_tolerance(tmp_path, version, packed):
+    labels = ids_to_64()
+    for level, exact in ((None, True), (0.5, True), (1, False)):
+        options = {"version": version, "compression": packed, **({} if level is None else {"level": level})}
+        tifffile.imwrite(tmp_path / "a.tif", labels, tile=(64, 64), compression="lerc", compressionargs=options)
+        if exact:
+            np.testing.assert_array_equal(masks.read_mask(tmp_path / "a.tif"), labels)
+        else:
+            with pytest.raises(masks.MaskError, match="LERC with a tolerance, may change ids"):
+                masks.read_mask(tmp_path / "a.tif")
+    # Of floating-point numbers half of one is a tolerance.
+    tifffile.imwrite(tmp_path / "f.tif", labels.astype(np.float32), compression="lerc", compressionargs={"level": 0.5})
+    with pytest.raises(masks.MaskError, match="LERC with a tolerance"):
+        masks.read_mask(tmp_path / "f.tif")
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+def test_whole_numbers_are_ids_as_far_as_their_type_is_exact(tmp_path, kind):
+    most = {"float16": 2**11, "float32": 2**24, "float64": 2**32 - 1}[kind]
+    sentence = "does not fit 32 bits" if kind == "float64" else f"is not exact as {kind}; save"
+    for top, read in ((most, True), (most * 2, False)):
+        tifffile.imwrite(tmp_path / "a.tif", np.array([[0, 1], [2, top]], kind), byteorder=">")
+        if read:
+            np.testing.assert_array_equal(masks.read_mask(tmp_path / "a.tif"), [[0, 1], [2, top]])
+        else:
+            with pytest.raises(masks.MaskError, match=f"id {top} {sentence}"):
+                masks.read_mask(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[0, 1], [2, np.inf]], kind))
+    with pytest.raises(masks.MaskError, match="inf is no id"):
+        masks.read_mask(tmp_path / "a.tif")
+
+
+def test_both_masks_of_a_field_are_written_or_none(tmp_path):
+    labels = blocks(2, 2)
+    for top in (0, 70_000):
+        # The name of the cells' mask has 255 bytes, that of the nuclei 257.
+        with pytest.raises(FileNameError, match=r"b_nucleimask\.(png|tif): the file system takes no file of this name"):
+            masks.write_masks(tmp_path, "b" * 242, np.where(labels, labels + top, 0), np.where(labels, labels + top, 0))
+        assert list(tmp_path.iterdir()) == []

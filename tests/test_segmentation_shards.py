@@ -72,6 +72,17 @@ def test_broken_fields_are_rejected_with_a_reason_and_the_rest_goes_on(rows, tmp
     assert len(pd.read_parquet(tmp_path / "again" / "fields.parquet")) == 3
 
 
+def test_an_id_that_makes_no_file_name_rejects_its_field_alone(rows, tmp_path):
+    # With what is appended the name of the cells' mask has 255 bytes, that of the nuclei two more.
+    long = replace(rows[0], id="é" * 121)
+    table = run([long, rows[1]], tmp_path / "out", fraction=0.5).set_index("field")
+    assert list(table["status"]) == ["rejected", "ok"]
+    wanted = f"{long.id}_nucleimask.png: the file system takes no file of this name (File name too long)"
+    assert table.loc[long.id, "reason"] == str(tmp_path / "out" / wanted)
+    assert table.loc[long.id, "n_cells"] == 0
+    assert sorted(contents(tmp_path / "out")) == ["f1_cellmask.png", "f1_nucleimask.png", "fields.parquet"]
+
+
 def test_an_empty_shard_is_an_empty_table(tmp_path):
     table = run([], tmp_path)
     assert len(table) == 0

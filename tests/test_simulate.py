@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import ndimage
 
@@ -469,3 +470,13 @@ def test_demo_sheets_cover_every_class_by_several_antibodies():
     for part in (train, test):
         assert {format_labels(pair) for pair in DEMO_PAIRS} == {row["Label"] for row in part if "|" in row["Label"]}
         assert 0.1 < np.mean(["|" in row["Label"] for row in part]) < 0.2
+
+
+def test_an_id_that_makes_no_file_name_gets_neither_files_nor_truth(tmp_path, caplog):
+    # Its channels can be written, and the masks of its nuclei cannot.
+    rows = [ManifestRow(id, (0,), 0.16, seed=1) for id in ("x" * 242, "a")]
+    simulate_shard(rows, tmp_path, shape=(64, 64))
+    suffixes = (*COLOURS, "cellmask", "nucleimask")
+    assert {path.name for path in tmp_path.iterdir()} == {"cells.csv", *(f"a_{suffix}.png" for suffix in suffixes)}
+    assert set(pd.read_csv(tmp_path / "cells.csv")["ID"]) == {"a"}
+    assert "x_nucleimask.png: the file system takes no file of this name (File name too long)" in caplog.text

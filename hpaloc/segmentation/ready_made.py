@@ -10,6 +10,7 @@ import fastremap
 import numpy as np
 
 from hpaloc.masks import MaskError, draw, read_mask, share_ids
+from hpaloc.rle import MAX_PIXELS
 from hpaloc.segmentation import watershed
 
 # One cell may lie in two pieces, cut by a neighbour or the edge of the field, and a nucleus reach into a second cell.
@@ -36,17 +37,19 @@ def read_given(
     cell_mask: str,
     nucleus_mask: str | None,
     tables: Mapping[str, tuple[int, int, dict[int, str]] | str | None],
+    max_pixels: int = MAX_PIXELS,
 ) -> Given:
     """Read the masks of one field, made elsewhere.
 
     cell_mask, nucleus_mask: an image, or a table whose entry for this field is given in `tables` under its path (None
-    where the table has no row of the field, text where its rows are broken; see masks.read_rle_table).
+    where the table has no row of the field, text where its rows are broken; see masks.read_rle_table). max_pixels: an
+    image of more is not unpacked.
     Raises MaskError naming file and field.
     """
 
     def one(path: str) -> np.ndarray:
         if not is_table(path):
-            return read_mask(path)
+            return read_mask(path, max_pixels)
         entry = tables.get(path)
         if entry is None:
             raise MaskError(f"{path}: the table has no row of field {field}")

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import tempfile
 import threading
 import time
@@ -16,10 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpaloc.files import atomic_path
+from hpaloc.files import FileNameError, atomic_path
 from hpaloc.images import ImageError, check_field, read_field
 from hpaloc.manifests import ManifestRow
-from hpaloc.masks import MaskError, read_rle_table, write_mask
+from hpaloc.masks import MaskError, read_rle_table, write_masks
 from hpaloc.progress import track
 from hpaloc.rle import MAX_PIXELS
 from hpaloc.segmentation.backends import COLOURS_OF, check_settings, segment_field
@@ -62,7 +61,7 @@ def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError):
         return f"does not fit in the memory of its worker ({text or type(error).__name__})"
-    if isinstance(error, ImageError | MaskError | ValueError) and text:
+    if isinstance(error, ImageError | MaskError | ValueError | FileNameError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -73,8 +72,9 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
     task: field, paths, pixel_size, settings, out_dir, chunk_above, max_pixels, cell_mask, nucleus_mask, tables; plain
     values only, so that a worker can receive it before it can import hpaloc. Returns one row of `FIELDS` and `seconds`,
     the time spent reading, filtering (the channels to signals, or the networks to probabilities), labelling (all the
-    rest of the segmentation) and writing. An error of the field becomes a row of status "rejected"; SetupError,
-    ImportError and errors of writing (a full disk) are raised, since they concern every field.
+    rest of the segmentation) and writing. An error of the field, or an ID that can be no file's name, becomes a row of
+    status "rejected"; SetupError, ImportError and errors of writing (a full disk) are raised, since they concern every
+    field.
     """
     import cv2
 
@@ -88,7 +88,9 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
         check_field(images, task["paths"])
         given: Given | None = None
         if task["cell_mask"]:
-            given = read_given(task["field"], task["cell_mask"], task["nucleus_mask"], task["tables"])
+            given = read_given(
+                task["field"], task["cell_mask"], task["nucleus_mask"], task["tables"], task["max_pixels"]
+            )
         image = images["blue"]
         row |= {"height": image.shape[0], "width": image.shape[1], "dtype": str(image.dtype)}
         read = time.perf_counter()
@@ -102,8 +104,10 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
         raise
     except Exception as error:
         return row | {"status": "rejected", "reason": _reason(error)}
-    write_mask(os.path.join(task["out_dir"], f"{task['field']}_cellmask.png"), cells)
-    write_mask(os.path.join(task["out_dir"], f"{task['field']}_nucleimask.png"), nuclei)
+    try:
+        write_masks(task["out_dir"], task["field"], cells, nuclei)
+    except FileNameError as error:
+        return row | {"status": "rejected", "reason": _reason(error)}
     row["n_cells"] = int(cells.max(initial=0))
     row["seconds"] = {
         "read": read - started,
