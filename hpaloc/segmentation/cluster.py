@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +22,18 @@ log = logging.getLogger("hpaloc")
 # How often a field may take its worker down with it before it is set aside.
 DEATHS_ALLOWED = 1
 
-# How often a cluster is tried to be started, and how often in a row a worker, or a Slurm job of workers, may end before
-# it has reached the scheduler.
+# How often a cluster is tried to be started, and how often in a row a Slurm job of workers may end before one has
+# reached the scheduler.
 _STARTS = 3
+
+# How many workers may be started for each that there is to be, and one more, while no field is done.
+_RESTARTS = 5
 
 # Seconds that Slurm may refuse every job, as it does while its controller restarts.
 _PATIENCE = 40.0
 
 # Seconds that a scheduler, or squeue, may take to answer.
-_ANSWER = 30.0
+_ANSWER = 40.0
 
 # Seconds that sbatch may take: it asks a busy controller several times by itself.
 _SUBMISSION = 120.0
@@ -55,12 +58,13 @@ _OVER |= {"REVOKED", "TIMEOUT"}
 class Cluster:
     """A client, how many fields to keep in flight, and what looks after the workers while fields are out.
 
-    watch is to be called often; it raises SetupError where no worker is there and none can be had.
+    watch is to be called often, with the number of fields done; it raises SetupError where no worker can be had that
+    works.
     """
 
     client: Any
     in_flight: Callable[[], int]
-    watch: Callable[[], None]
+    watch: Callable[[int], None]
 
 
 @contextmanager
@@ -151,7 +155,7 @@ def _joined(address: str) -> Iterator[Cluster]:
     def in_flight() -> int:
         return max(1, sum(client.nthreads().values()))
 
-    def watch() -> None:
+    def watch(done: int) -> None:
         if time.monotonic() < reminder.next:
             return
         if client.nthreads():
@@ -204,7 +208,7 @@ def _local(n_workers: int, worker_mb: int) -> Iterator[Cluster]:
         Client(cluster, set_as_default=False) as client,
     ):
         log.info("segmenting with %d workers of %d MB", n_workers, worker_mb)
-        yield Cluster(client, lambda: n_workers, _LocalWatch(cluster, n_workers))
+        yield Cluster(client, lambda: n_workers, _LocalWatch(cluster, n_workers, worker_mb))
 
 
 def _local_cluster(n_workers: int, worker_mb: int, scratch: str) -> Any:
@@ -247,32 +251,48 @@ def _unheard(*loggers: str) -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
+class _Restarts:
+    """Knows when workers only end and are started anew, as where their memory does not hold their libraries."""
+
+    def __init__(self, n_workers: int, whose: str) -> None:
+        self.most = _RESTARTS * (n_workers + 1)
+        self.whose = whose
+        self.done = 0
+        self.started: set[object] = set()
+
+    def count(self, workers: Iterable[object], done: int) -> None:
+        """Raise SetupError when too many workers were there since a field was done."""
+        if done != self.done:
+            self.done = done
+            self.started.clear()
+        self.started.update(workers)
+        if len(self.started) >= self.most:
+            raise SetupError(
+                f"{self.whose} end again and again, {len(self.started)} since the last field was done; what they said "
+                "stands above in this log or in theirs (is their memory too small?)"
+            )
+
+
 class _LocalWatch:
     """Replaces workers whose nanny has given up, as it does when the process dies while it is being started anew."""
 
-    def __init__(self, cluster: Any, n_workers: int) -> None:
+    def __init__(self, cluster: Any, n_workers: int, worker_mb: int) -> None:
         self.cluster = cluster
         self.n_workers = n_workers
-        self.given_up = 0
+        self.restarts = _Restarts(n_workers, f"the Dask workers of this job ({n_workers} of {worker_mb} MB, mem_mb)")
         self.next = 0.0
 
-    def __call__(self) -> None:
+    def __call__(self, done: int) -> None:
         from distributed.core import Status
 
-        if time.monotonic() < self.next:
+        now = time.monotonic()
+        if now < self.next:
             return
-        self.next = time.monotonic() + 1
-        if self.cluster.scheduler.workers:
-            self.given_up = 0
-        lost = [
-            name for name, nanny in list(self.cluster.workers.items()) if nanny.status in (Status.closed, Status.failed)
-        ]
-        self.given_up += len(lost)
-        if self.given_up >= _STARTS * self.n_workers:
-            raise SetupError(
-                f"the Dask workers of this job ended {self.given_up} times in a row while they were started; "
-                "what they said stands above in this log"
-            )
+        self.next = now + 1
+        nannies = dict(self.cluster.workers)
+        lost = [name for name, nanny in nannies.items() if nanny.status in (Status.closed, Status.failed)]
+        # One that could start no process has no id to be told by.
+        self.restarts.count({nanny.pid or (name, now) for name, nanny in nannies.items()}, done)
         for name in lost:
             log.warning("worker %s could not be started anew; another takes its place", name)
             self.cluster.workers.pop(name, None)
@@ -303,7 +323,9 @@ def _slurm(jobqueue: Mapping[str, Any]) -> Iterator[Cluster]:
     with cluster, Client(cluster, set_as_default=False) as client:
         log.info("segmenting on %d Slurm jobs of %d Dask workers", jobs, processes)
         cluster.scale(jobs=jobs)
-        yield Cluster(client, lambda: jobs * processes, _SlurmWatch(cluster, jobs, jobqueue.get("log_directory")))
+        yield Cluster(
+            client, lambda: jobs * processes, _SlurmWatch(cluster, jobs, processes, jobqueue.get("log_directory"))
+        )
 
 
 def _slurm_cluster(jobqueue: Mapping[str, Any]) -> tuple[Any, int, int]:
@@ -334,10 +356,10 @@ def _slurm_cluster(jobqueue: Mapping[str, Any]) -> tuple[Any, int, int]:
 
 def _job_class() -> Any:
     """Return dask-jobqueue's Slurm job, but one that keeps what sbatch said when it was refused."""
-    from dask_jobqueue.slurm import SLURMJob
+    from dask_jobqueue import slurm
     from distributed.deploy.spec import ProcessInterface
 
-    class Job(SLURMJob):  # type: ignore[misc]
+    class SLURMJob(slurm.SLURMJob):  # type: ignore[misc]
         # Why sbatch refused the job, the state that it ended in, when either was seen, and whether a worker came of it.
         refusal: str | None = None
         ended: str | None = None
@@ -365,30 +387,32 @@ def _job_class() -> Any:
                 await super().close()
             await ProcessInterface.close(self)
 
-    return Job
+    return SLURMJob
 
 
 class _SlurmWatch:
     """Tries jobs again that were refused or that ended, says what the workers wait for, and knows when to give up."""
 
-    def __init__(self, cluster: Any, jobs: int, log_directory: str | None) -> None:
+    def __init__(self, cluster: Any, jobs: int, processes: int, log_directory: str | None) -> None:
         self.cluster = cluster
         self.jobs = jobs
         self.logs = Path(log_directory or ".")
         self.reminder = _Reminder()
+        self.restarts = _Restarts(jobs * processes, "the Dask workers of the Slurm jobs (memory of dask.jobqueue)")
         # By job name, which a job keeps when it is tried again: how often in a row it was tried, how often it died.
         self.tries: dict[str, int] = {}
         self.deaths: dict[str, int] = {}
         self.refused_since: float | None = None
         self.next = self.next_look = 0.0
-        self.unanswered = ""
 
-    def __call__(self) -> None:
+    def __call__(self, done: int) -> None:
         now = time.monotonic()
         if now < self.next:
             return
         self.next = now + 1
-        absent = self._absent()
+        workers = list(self.cluster.scheduler.workers.values())
+        self.restarts.count({worker.server_id for worker in workers}, done)
+        absent = self._absent({str(worker.name) for worker in workers})
         working = len(absent) < len(self.cluster.workers)
         if working:
             self.reminder.reset()
@@ -407,9 +431,8 @@ class _SlurmWatch:
             self.reminder.say("sbatch has not answered yet")
         self._try_again(absent)
 
-    def _absent(self) -> dict[str, Any]:
+    def _absent(self, workers: set[str]) -> dict[str, Any]:
         """Return the jobs that no worker of is there; those that have some begin to count anew."""
-        workers = {str(worker.name) for worker in list(self.cluster.scheduler.workers.values())}
         # Where a job has several processes, a number follows the name of the job.
         there = workers | {name.rpartition("-")[0] for name in workers}
         absent = {}

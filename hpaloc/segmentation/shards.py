@@ -131,6 +131,7 @@ def _results(
     waiting = iter(tasks)
     out: dict[str, Mapping[str, Any]] = {}
     completed = as_completed(loop=cluster.client.loop)
+    done = 0
     while True:
         for task in islice(waiting, max(0, (at_once or cluster.in_flight()) - len(out))):
             future = cluster.client.submit(run, task, pure=False, retries=0)
@@ -139,9 +140,10 @@ def _results(
         if not out:
             return
         while not completed.has_ready():
-            cluster.watch()
+            cluster.watch(done)
             time.sleep(0.01)
         future = next(completed)
+        done += 1
         task = out.pop(future.key)
         if future.status == "finished":
             yield task, future.result()
