@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
+from types import TracebackType
 from typing import TextIO, TypeVar
 
 from tqdm import tqdm
@@ -21,6 +22,7 @@ _screen: TextIO = sys.stderr
 def log_to(path: str | os.PathLike[str]) -> None:
     """Send everything this process writes (Python, C libraries, tracebacks) to the log file ``path``.
 
+    An error of a class of hpaloc ends the process with its sentence alone, any other with its traceback.
     Progress bars still reach the terminal the process was started from, if there is one.
     """
     global _screen
@@ -37,6 +39,15 @@ def log_to(path: str | os.PathLike[str]) -> None:
         level=logging.INFO, stream=sys.stderr, force=True, format="%(asctime)s %(levelname)s %(message)s"
     )
     logging.captureWarnings(True)
+    sys.excepthook = _last_words
+
+
+def _last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    # Errors of hpaloc's own classes name the file, the row or the key; a traceback would hide it.
+    if kind.__module__.partition(".")[0] == "hpaloc":
+        log.error("%s", error)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def track(iterable: Iterable[T], total: int | None = None, what: str = "fields") -> Iterator[T]:

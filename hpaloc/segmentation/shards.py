@@ -2,11 +2,8 @@
 
 import logging
 import math
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from hpaloc.progress import track
 from hpaloc.rle import MAX_PIXELS
 from hpaloc.segmentation.backends import COLOURS_OF, check_settings, segment_field
 from hpaloc.segmentation.clock import clock
+from hpaloc.segmentation.cluster import Cluster, start_cluster
 from hpaloc.segmentation.ready_made import Given, is_table, read_given
 from hpaloc.segmentation.weights import SetupError, ready
 from hpaloc.tables import TooManyRejected
@@ -49,12 +47,6 @@ WORKER_MB = {"watershed": 900, "hpacellseg": 3000, "masks": 900}
 # in bytes: a field that cannot fit is refused by its header. What may fit is tried.
 _LIBRARIES_MB = 200
 _BYTES_PER_PIXEL = 7
-
-# How often a cluster is tried to be started.
-_STARTS = 3
-
-# How often a field may take its worker down with it before it is set aside.
-DEATHS_ALLOWED = 1
 
 
 def _reason(error: BaseException) -> str:
@@ -133,148 +125,44 @@ def _entry(root: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     return run
 
 
-@contextmanager
-def _client(dask_settings: Mapping[str, Any], n_workers: int, worker_mb: int) -> Iterator[tuple[Any, int]]:
-    """Yield a client and the number of fields to keep in flight."""
-    import dask
-    from distributed import Client
-
-    if dask_settings.get("scheduler_address"):
-        with Client(dask_settings["scheduler_address"], set_as_default=False) as client:
-            log.info("segmenting on the Dask scheduler %s", dask_settings["scheduler_address"])
-            yield client, max(1, sum(client.nthreads().values()))
-        return
-    settings: dict[str, Any] = {
-        "distributed.scheduler.allowed-failures": DEATHS_ALLOWED,
-        # Tasks return a few numbers: there is nothing to spill, and a paused worker would only wait for itself.
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.pause": False,
-        "distributed.worker.memory.terminate": 0.95,
-    }
-    if dask_settings.get("jobqueue"):
-        with (
-            dask.config.set(settings),
-            _slurm_cluster(dask_settings["jobqueue"]) as (cluster, n_processes),
-            Client(cluster, set_as_default=False) as client,
-        ):
-            yield client, n_processes
-        return
-    # A nanny starts its worker anew, however long that takes on a busy machine; a cluster that gave it up in the
-    # meantime, as it does after 15 s, would be left without workers and wait for ever.
-    settings["distributed.deploy.lost-worker-timeout"] = "1 hour"
-    logging.getLogger("distributed").setLevel(logging.WARNING)
-    with (
-        dask.config.set(settings),
-        tempfile.TemporaryDirectory(prefix="hpaloc-dask-") as scratch,
-        _local_cluster(n_workers, worker_mb, scratch) as cluster,
-        _kept(cluster, n_workers),
-        Client(cluster, set_as_default=False) as client,
-    ):
-        log.info("segmenting with %d workers of %d MB", n_workers, worker_mb)
-        yield client, n_workers
-
-
-def _local_cluster(n_workers: int, worker_mb: int, scratch: str) -> Any:
-    """Return a cluster of this machine, each worker a process of one thread."""
-    from distributed import LocalCluster
-
-    for attempt in range(1, _STARTS + 1):
-        try:
-            return LocalCluster(
-                n_workers=n_workers,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address=None,
-                local_directory=scratch,
-                memory_limit=f"{worker_mb}MB",
-                env={"DASK_LOGGING__DISTRIBUTED": "warning"},
-            )
-        except RuntimeError as error:
-            # A worker that is killed before it has started takes the cluster with it.
-            if attempt == _STARTS:
-                raise
-            log.warning("the workers could not be started (%s); trying again", error)
-    raise AssertionError
-
-
-@contextmanager
-def _kept(cluster: Any, n_workers: int) -> Iterator[None]:
-    """Replace workers whose nanny has given up, as it does when the process dies while it is being started anew."""
-    from distributed.core import Status
-
-    given_up = (Status.closed, Status.failed)
-    over = threading.Event()
-
-    def keep() -> None:
-        while not over.wait(1):
-            lost = [name for name, nanny in list(cluster.workers.items()) if nanny.status in given_up]
-            for name in lost:
-                log.warning("worker %s could not be started anew; another takes its place", name)
-                cluster.workers.pop(name, None)
-            if lost:
-                cluster.scale(n_workers)
-
-    keeper = threading.Thread(target=keep, daemon=True)
-    keeper.start()
-    try:
-        yield
-    finally:
-        over.set()
-        keeper.join()
-
-
-@contextmanager
-def _slurm_cluster(jobqueue: Mapping[str, Any]) -> Iterator[tuple[Any, int]]:
-    """Yield a cluster whose workers are Slurm jobs, and the number of its processes; a job that ends is replaced."""
-    from dask_jobqueue import SLURMCluster
-
-    options = dict(jobqueue)
-    jobs = int(options.pop("jobs", 1))
-    # One field a process, as in a LocalCluster: a death, or a shortage of memory, then concerns one field.
-    processes = int(options.setdefault("processes", int(options.get("cores", 1))))
-    options["scheduler_options"] = {"dashboard_address": None, **(options.get("scheduler_options") or {})}
-    memory = "DASK_DISTRIBUTED__WORKER__MEMORY__"
-    options["job_script_prologue"] = [
-        # Workers are started by a shell that knows nothing of the settings of this process.
-        *(f"export {memory}{name}=False" for name in ("TARGET", "SPILL", "PAUSE")),
-        f"export {memory}TERMINATE=0.95",
-        *(options.get("job_script_prologue") or ()),
-    ]
-    with SLURMCluster(**options) as cluster:
-        cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
-        log.info("segmenting on %d Slurm jobs of %d Dask workers", jobs, processes)
-        yield cluster, jobs * processes
-
-
 def _results(
-    client: Any, in_flight: int, tasks: Sequence[Mapping[str, Any]], root: str
+    cluster: Cluster, tasks: Sequence[Mapping[str, Any]], root: str, at_once: int | None = None
 ) -> Iterator[tuple[Mapping[str, Any], dict[str, Any] | Exception]]:
-    """Yield each task with its row, or with the error of the cluster; at most `in_flight` are out at a time."""
+    """Yield each task with its row, or with the error of the cluster; at most `at_once` are out at a time."""
     from distributed import as_completed
 
     run = _entry(root)
     waiting = iter(tasks)
     out: dict[str, Mapping[str, Any]] = {}
-
-    def submit(task: Mapping[str, Any]) -> Any:
-        future = client.submit(run, task, pure=False, retries=0)
-        out[future.key] = task
-        return future
-
-    first = [submit(task) for task in islice(waiting, in_flight)]
-    completed = as_completed(first, loop=client.loop)
-    for future in completed:
+    completed = as_completed(loop=cluster.client.loop)
+    done = 0
+    while True:
+        for task in islice(waiting, max(0, (at_once or cluster.in_flight()) - len(out))):
+            future = cluster.client.submit(run, task, pure=False, retries=0)
+            out[future.key] = task
+            completed.add(future)
+        if not out:
+            return
+        while not completed.has_ready():
+            cluster.watch(done)
+            time.sleep(0.01)
+        future = next(completed)
+        done += 1
         task = out.pop(future.key)
         if future.status == "finished":
             yield task, future.result()
+        elif future.status == "error":
+            error = future.exception()
+            if isinstance(error, ImportError):
+                raise SetupError(
+                    f"a Dask worker lacks what the segmentation needs ({error}); its environment has to be the job's"
+                ) from error
+            yield task, error
         else:
-            yield task, future.exception() or RuntimeError(f"the task was {future.status}")
+            raise SetupError(
+                "the Dask scheduler is gone: the fields that were out have no answer (dask.scheduler_address)"
+            )
         future.release()
-        following = next(waiting, None)
-        if following is not None:
-            completed.add(submit(following))
 
 
 def _tables(rows: Sequence[ManifestRow]) -> dict[str, dict[str, tuple[int, int, dict[int, str]] | str]]:
@@ -343,9 +231,9 @@ def segment_shard(
     by_field: dict[str, dict[str, Any]] = {}
     root = str(Path(__file__).resolve().parents[2])
     if tasks:
-        with _client(dask, n_workers, worker_mb) as (client, in_flight):
+        with start_cluster(dask, n_workers, worker_mb) as cluster:
             died: list[Mapping[str, Any]] = []
-            for task, result in track(_results(client, in_flight, tasks, root), total=len(tasks), what="fields"):
+            for task, result in track(_results(cluster, tasks, root), total=len(tasks), what="fields"):
                 if isinstance(result, KilledWorker):
                     died.append(task)
                 elif isinstance(result, Exception):
@@ -355,7 +243,7 @@ def segment_shard(
             # A field may have died with a neighbour's worker; alone on the cluster only the guilty die again.
             for task in died:
                 log.warning("%s: its worker died; trying it alone", task["field"])
-                for _, result in _results(client, 1, [task], root):
+                for _, result in _results(cluster, [task], root, at_once=1):
                     if isinstance(result, Exception) and not isinstance(result, KilledWorker):
                         raise result
                     by_field[task["field"]] = result if isinstance(result, dict) else _killed(task)
