@@ -11,12 +11,15 @@ PAGE = ROOT / "docs" / "bad-input.md"
 sys.path.insert(0, str(ROOT / "tests"))
 
 from bad_fields import FIELDS, MASKS, Bad  # noqa: E402
-from bad_settings import CONFIGS, MODELS, SHEETS, TRAININGS, WEIGHTS, Setting  # noqa: E402
+from bad_settings import CONFIGS, EXAMPLES, MIXTURES, MODELS, SHEETS, TRAININGS, TRUTH, WEIGHTS, Setting  # noqa: E402
 
 TABLES = {
     "fields": FIELDS,
     "masks": MASKS,
     "sheets": SHEETS,
+    "truth": TRUTH,
+    "examples": EXAMPLES,
+    "mixtures": MIXTURES,
     "configurations": CONFIGS,
     "trainings": TRAININGS,
     "models": MODELS,

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import fastremap
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -16,10 +17,13 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, format_labels, label_matrix, parse_labels
+from hpaloc.files import spelled_as_on_disk
+from hpaloc.ids import normal_text
 from hpaloc.masks import draw, read_mask
 from hpaloc.progress import log
 from hpaloc.tables import EXAMPLES, LABEL_COLUMNS, PARTS, REFERENCE_COLOURS, TableError, to_table
 from hpaloc.tfrecord import cell_key
+from hpaloc.truth import read_true_cells
 
 DEFAULTS: dict[str, Any] = {
     "labels": "single",
@@ -277,6 +281,9 @@ def match_truth(
         height, width = int(members["height"].iloc[0]), int(members["width"].iloc[0])
         if true.shape != (height, width):
             raise TableError(f"{masks[field]}: the mask is {true.shape}, the field {field} is {(height, width)}")
+        if absent := sorted(known[field].keys() - set(fastremap.unique(true).tolist())):
+            first = ", ".join(map(str, absent[:10]))
+            log.warning("the truth of field %s has cells that %s lacks, and left out: %s", field, masks[field], first)
         drawn = draw(dict(zip(members["cell"].astype(int), members["rle"], strict=True)), height, width)
         both = (drawn != 0) & (true != 0)
         # Pairs as single numbers, which sort many times faster than rows.
@@ -301,13 +308,22 @@ def read_truth(
     """Read a collection's truth per cell and carry it over to the pipeline's cells, see ``match_truth``.
 
     cells, fields: as ``tables.read_cells`` and ``tables.read_fields`` give them, with rle and shard; tables: CSVs with
-    ID, cell and Label; masks: pattern of the true label images with ``{id}`` and, where they lie by shard, ``{shard}``;
-    shards: the names that the column shard counts.
+    ID, cell and Label (``truth.read_true_cells``); masks: pattern of the true label images with ``{id}`` and, where
+    they lie by shard, ``{shard}``; shards: the names that the column shard counts.
     """
-    truth = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False) for path in tables], ignore_index=True)
+    rows = [
+        (field, cell, labels)
+        for path in tables
+        for field, of_field in read_true_cells(path).items()
+        for cell, labels in of_field.items()
+    ]
+    truth = pd.DataFrame(rows, columns=["ID", "cell", "Label"])
     shard_of = dict(zip(fields["field"], fields["shard"], strict=True))
+    elsewhere = truth.loc[~truth["ID"].isin(shard_of), "ID"].unique()
+    if len(elsewhere):
+        log.warning("the truth of %d fields is left out, which are not here, such as %s", len(elsewhere), elsewhere[0])
     paths = {
-        field: masks.format(id=field, shard=shards[shard_of[field]])
+        field: spelled_as_on_disk(masks.format(id=field, shard=shards[shard_of[field]]))
         for field in truth["ID"].unique()
         if field in shard_of
     }
@@ -445,7 +461,9 @@ def curate(
     positive = np.array([bool(of_cell) for of_cell in labels], bool) & ~only_negative
     external = np.zeros(len(cells), bool)
     if negatives["external"]:
-        external = only_negative & [fnmatch.fnmatchcase(field, negatives["external"]) for field in cells["field"]]
+        external = only_negative & [
+            fnmatch.fnmatchcase(field, normal_text(negatives["external"])) for field in cells["field"]
+        ]
     if inherited and not negatives["negative_fields"]:
         reason[(reason == "") & only_negative & ~external] = "negative_field"
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -168,3 +169,22 @@ def digest(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 digest of a file as 64 hexadecimal characters."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def spelled_as_on_disk(path: str) -> str:
+    """Return a path with the names of its folders and file as the disk has them, where only their Unicode form differs.
+
+    macOS writes é as e and an accent, most people and other systems as one letter. A path that is there, or is not
+    there in any form, is returned as it is.
+    """
+    if path.isascii() or os.path.lexists(path):
+        return path
+    folder, slash, name = path.rpartition("/")
+    folder = spelled_as_on_disk(folder) if folder else folder
+    wanted = unicodedata.normalize("NFC", name)
+    try:
+        names = os.listdir(folder or slash or ".")
+    except OSError:
+        return path
+    found = next((own for own in names if unicodedata.normalize("NFC", own) == wanted), None)
+    return path if found is None else f"{folder}{slash}{found}"

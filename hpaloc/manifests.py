@@ -8,13 +8,14 @@ import logging
 import math
 import os
 import stat
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 
 from hpaloc.classes import COLOURS, format_labels, parse_labels
-from hpaloc.files import digest
+from hpaloc.files import digest, spelled_as_on_disk
 from hpaloc.sheet import CARRIED, SheetError, SheetRow
 
 log = logging.getLogger("hpaloc")
@@ -57,36 +58,54 @@ class Folders:
     """Sizes and times of files; the names in a folder are listed once, so that asking for an absent file is free."""
 
     def __init__(self) -> None:
-        self._names: dict[str, frozenset[str]] = {}
+        # Per folder its path as the disk spells it, its names, and those beyond ASCII by their form NFC.
+        self._listed: dict[str, tuple[str, frozenset[str], dict[str, str]]] = {}
 
-    def stat(self, path: str) -> os.stat_result | None:
-        """Return the stat of a regular file, or None where there is none; SheetError for a folder that is closed."""
-        folder, slash, name = path.rpartition("/")
-        names = self._names.get(folder)
-        if names is None:
+    def _list(self, folder: str) -> tuple[str, frozenset[str], dict[str, str]]:
+        if folder not in self._listed:
+            real = spelled_as_on_disk(folder)
             try:
-                names = frozenset(os.listdir(folder or slash or "."))
+                names = frozenset(os.listdir(real))
             except (FileNotFoundError, NotADirectoryError):
                 names = frozenset()
             except OSError as error:
-                raise SheetError(f"{folder or slash or '.'}: the folder cannot be listed ({error.strerror})") from None
-            self._names[folder] = names
-        if name not in names:
+                raise SheetError(f"{folder}: the folder cannot be listed ({error.strerror})") from None
+            forms = {unicodedata.normalize("NFC", name): name for name in names if not name.isascii()}
+            self._listed[folder] = real, names, forms
+        return self._listed[folder]
+
+    def find(self, path: str) -> tuple[str, os.stat_result] | None:
+        """Return the path of a regular file as the disk spells it, and its stat; None where there is none.
+
+        Names that differ in their Unicode form alone are the same. Raises SheetError for a folder that is closed.
+        """
+        folder, slash, name = path.rpartition("/")
+        real, names, forms = self._list(folder or slash or ".")
+        own = name if name in names or name.isascii() else forms.get(unicodedata.normalize("NFC", name), name)
+        if own not in names:
             return None
+        if folder and real != folder:
+            path = f"{real}/{own}"
+        elif own != name:
+            path = f"{folder}{slash}{own}"
         try:
             found = os.stat(path)
         except OSError:
             # Gone meanwhile, or a link in a circle.
             return None
-        return found if stat.S_ISREG(found.st_mode) else None
+        return (path, found) if stat.S_ISREG(found.st_mode) else None
 
 
-def _state(path: str, folders: Folders, verify: str) -> str | None:
-    """Return what stands for a file's content in a manifest, ``size:time`` or a digest; None if it is absent."""
-    found = folders.stat(path)
+def _state(path: str, folders: Folders, verify: str) -> tuple[str, str] | None:
+    """Return the path of a file as the disk spells it, and what stands for its content in a manifest; None if absent.
+
+    That is ``size:time`` or a digest.
+    """
+    found = folders.find(path)
     if found is None:
         return None
-    return digest(path) if verify == "content" else f"{found.st_size}:{found.st_mtime_ns}"
+    path, stats = found
+    return path, digest(path) if verify == "content" else f"{stats.st_size}:{stats.st_mtime_ns}"
 
 
 def find_files(
@@ -116,9 +135,8 @@ def find_files(
         for kind, candidates in patterns.items():
             for candidate in candidates:
                 path = candidate.format(id=row.id, colour=kind, **values)
-                state = state_of(path)
-                if state is not None:
-                    files[kind] = (path, state)
+                if (there := state_of(path)) is not None:
+                    files[kind] = there
                     break
             else:
                 files[kind] = (candidates[0].format(id=row.id, colour=kind, **values), MISSING)

@@ -16,6 +16,7 @@ import tifffile
 
 from hpaloc import rle
 from hpaloc.files import all_or_none, atomic_path
+from hpaloc.ids import normal_text
 from hpaloc.image_files import ImageError, read_image
 
 SUFFIX = {"cell": "_cellmask", "nucleus": "_nucleimask"}
@@ -185,14 +186,16 @@ def draw(masks: Mapping[int, str], height: int, width: int) -> np.ndarray:
     return labels.astype(np.uint16 if labels.max(initial=0) <= LARGEST_PNG_ID else np.uint32)
 
 
-def _rows_of(path: Path, fields: list[str]) -> Iterable[pd.DataFrame]:
+def _rows_of(path: Path, fields: set[str]) -> Iterable[pd.DataFrame]:
     if path.suffix.lower() == ".parquet":
         names = pq.read_schema(path).names
         key = next((form[0] for form in _TABLE_FORMS if form[0] in names), None)
         if key is None:
             raise MaskError(f"{path}: a table of masks has a column `field` or `ID`, found {', '.join(names)}")
         # Ids may be numbers in such a table.
-        yield pq.read_table(path, filters=pc.field(key).cast(pa.string()).isin(fields)).to_pandas()
+        own = pq.read_table(path, columns=[key])[key].cast(pa.string()).unique().to_pylist()
+        spelled = [id for id in own if id is not None and normal_text(id) in fields]
+        yield pq.read_table(path, filters=pc.field(key).cast(pa.string()).isin(spelled)).to_pandas()
     else:
         # A table of the whole competition is larger than memory should be asked for; only this shard's rows are kept.
         # All as text: the id 007 and the mask 02 are no numbers, and the id NA is not missing.
@@ -202,7 +205,7 @@ def _rows_of(path: Path, fields: list[str]) -> Iterable[pd.DataFrame]:
                 raise MaskError(
                     f"{path}: a table of masks has a column `field` or `ID`, found {', '.join(part.columns)}"
                 )
-            yield part[part[key].isin(fields)]
+            yield part[part[key].map(normal_text).isin(fields)]
 
 
 def read_rle_table(
@@ -221,7 +224,7 @@ def read_rle_table(
     found: dict[str, tuple[int, int, dict[int, str]]] = {}
     broken: dict[str, str] = {}
     try:
-        for part in _rows_of(path, list(fields)):
+        for part in _rows_of(path, set(fields)):
             for row in part.to_dict("records"):
                 try:
                     _add_row(found, row)
@@ -229,7 +232,7 @@ def read_rle_table(
                     raise MaskError(f"{path}: {error}") from None
                 except ValueError as error:
                     # One field's rows are no reason to do without the others.
-                    broken.setdefault(str(row.get("field", row.get("ID"))), str(error))
+                    broken.setdefault(normal_text(str(row.get("field", row.get("ID")))), str(error))
     except MaskError:
         raise
     except FileNotFoundError:
@@ -241,7 +244,7 @@ def read_rle_table(
 
 def _add_row(found: dict[str, tuple[int, int, dict[int, str]]], row: Mapping[Hashable, Any]) -> None:
     field_key, height_key, width_key = next(form for form in _TABLE_FORMS if form[0] in row)
-    field = str(row[field_key])
+    field = normal_text(str(row[field_key]))
     missing = [key for key in (height_key, width_key) if key not in row]
     if missing:
         raise MaskError(f"field {field}: the table has no column {missing[0]}")

@@ -5,7 +5,6 @@ are matched to true cells by the overlap of their masks. *Inherited*: every cell
 label. docs/evaluation.md defines each score.
 """
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from scipy import sparse
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hpaloc.classes import N_CLASSES, NAMES, format_labels, label_matrix, parse_labels
-from hpaloc.files import atomic_path
+from hpaloc.files import atomic_path, spelled_as_on_disk
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
 from hpaloc.resampling import (
@@ -31,6 +30,7 @@ from hpaloc.resampling import (
     wilson_interval,
 )
 from hpaloc.tables import PROBABILITIES, write_table
+from hpaloc.truth import read_true_cells
 
 # The competition's detection threshold (docs/evaluation.md).
 DETECTION_IOU = 0.6
@@ -903,35 +903,10 @@ def class_sorted_split(classes: np.ndarray, fraction: float = 0.075) -> np.ndarr
 
 
 def read_cell_truth(path: Path) -> pd.DataFrame:
-    """Read a table of true cells, CSV with ID, cell, Label (indices joined by ``|``).
-
-    Returns field str, cell int64, labels (normalised label string). Raises ValueError naming the file, and the line of
-    a row of another length than the header, an unknown label, a cell that is no positive integer of 32 bits or stands
-    twice.
-    """
-    rows: dict[tuple[str, int], str] = {}
-    line = 1
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            missing = [column for column in ("ID", "cell", "Label") if column not in (reader.fieldnames or ())]
-            if missing:
-                raise ValueError(f"has no column {missing[0]}")
-            for row in reader:
-                line = reader.line_num
-                if None in row or None in row.values():
-                    raise ValueError(f"does not have {len(reader.fieldnames or ())} columns as the header has")
-                name, cell = row["ID"], row["cell"]
-                if not (cell.isascii() and cell.isdigit() and 0 < int(cell) < 1 << 32):
-                    raise ValueError(f"cell {cell!r} is no positive integer of 32 bits")
-                if (name, int(cell)) in rows:
-                    raise ValueError(f"cell {cell} of field {name} stands twice")
-                rows[name, int(cell)] = format_labels(parse_labels(row["Label"]))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is no UTF-8 text (byte {error.start})") from None
-    except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path}, line {line}: {error}") from None
-    truth = pd.DataFrame([(*key, labels) for key, labels in rows.items()], columns=["field", "cell", "labels"])
+    """Read true cells, see ``truth.read_true_cells``: return field str, cell int64, labels (label string)."""
+    found = read_true_cells(path)
+    rows = [(field, cell, labels) for field, of_field in found.items() for cell, labels in of_field.items()]
+    truth = pd.DataFrame(rows, columns=["field", "cell", "labels"])
     return truth.astype({"cell": np.int64})
 
 
@@ -1037,7 +1012,7 @@ def _read_truth(
         for name, shard, status in zip(here["field"], here["shard"], here["status"], strict=True)
     }
     true_masks = {
-        name: Path(files.truth_masks.format(id=name, shard=shard))
+        name: Path(spelled_as_on_disk(files.truth_masks.format(id=name, shard=shard)))
         for name, shard in zip(here["field"], here["shard"], strict=True)
     }
     return truth, match_files(predicted, true_masks, threads)

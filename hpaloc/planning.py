@@ -49,7 +49,7 @@ def check_training(config: Mapping[str, Any]) -> None:
             raise ConfigError("config key evaluation.controls: there is no labelled collection to predict and score")
 
 
-def check_examples(name: str, rows: Sequence[SheetRow], config: Mapping[str, Any]) -> None:
+def check_rows(name: str, rows: Sequence[SheetRow], config: Mapping[str, Any]) -> None:
     """Raise ConfigError where the rows of a collection leave nothing to train on, or nothing to validate on.
 
     ``rows`` are those of the collection ``name``; ``config`` is complete. Curation finds the same later, after hours

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hpaloc.classes import COLOURS, parse_labels
+from hpaloc.classes import COLOURS
+from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.files import atomic_path, write_if_changed
 from hpaloc.manifests import find_files, manifests, shard_name, shard_of, shards_of
-from hpaloc.sheet import SheetError, SheetRow, csv_sentence, delimiter, read_sheet
+from hpaloc.sheet import CARRIED, SheetRow, read_sheet
+from hpaloc.truth import read_true_cells
 
 log = logging.getLogger("hpaloc")
 
@@ -149,33 +151,9 @@ def _truth_manifest(name: str, config: Mapping[str, Any], rows: Sequence[SheetRo
     """Check the truth per cell of a collection and return ``truth.csv``: the true mask of each field and its state."""
     collection = config["collections"][name]
     path = collection["truth"]["cells"].format(root=collection["root"])
-    known: dict[str, set[int]] = {}
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            lacking = {"ID", "cell", "Label"} - set(reader.fieldnames or [])
-            if lacking:
-                raise SheetError(f"truth {path}: has no column {min(lacking)}")
-            for cells in reader:
-                cell = cells["cell"] or ""
-                try:
-                    parse_labels(cells["Label"])
-                    if not (cell.isascii() and cell.isdigit() and int(cell) > 0):
-                        raise ValueError(f"cell {cell!r} is no positive integer")
-                    if int(cell) in known.setdefault(cells["ID"], set()):
-                        raise ValueError(f"cell {cell} stands twice")
-                except ValueError as error:
-                    raise SheetError(f"truth {path}, line {reader.line_num} (ID {cells['ID']}): {error}") from None
-                known[cells["ID"]].add(int(cell))
-    except UnicodeDecodeError as error:
-        raise SheetError(f"truth {path}: is no UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
-    except csv.Error as error:
-        raise SheetError(f"truth {path}, line {reader.line_num + 1}: {csv_sentence(error)}") from None
-    except FileNotFoundError:
-        raise SheetError(f"config key collections.{name}.truth.cells: {path}: no such file") from None
+    known = read_true_cells(path)
+    check_fields(f"truth {path}", known, {row.id for row in rows}, name)
     true_rows = [row for row in rows if row.id in known]
-    if not true_rows:
-        log.warning("truth %s: none of its fields stands in the sheet of collection %s", path, name)
     pattern = {"truth": [collection["truth"]["masks"]]}
     found = find_files(true_rows, pattern, {"root": collection["root"]}, name, config["verify"])
     text = io.StringIO()
@@ -211,16 +189,20 @@ def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], patter
     values are quoted. Raises SheetError naming the sheet, the ID and what is lacking or is no https address.
     """
     name = os.fspath(path)
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        text = file.read()
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter(text))
-    reader.fieldnames = [column.strip() for column in reader.fieldnames or []]
-    cells_of = {cells["ID"].strip(): cells for cells in reader if (cells.get("ID") or "").strip()}
+    try:
+        lacking = [key for _, key, _, _ in string.Formatter().parse(pattern) if key and key != "colour"]
+    except ValueError as error:
+        raise SheetError(f"sheet {name}: {pattern!r} is no address ({error})") from None
+    named = dict.fromkeys(["antibody", *(key for key in lacking if key not in ("ID", "id", "antibody_number"))])
+    given = [f"url_{colour}" for colour in COLOURS]
+    # Of the columns that any sheet may have its first reading told.
+    table = read_delimited(path, "sheet", ["ID"], given, [*named], told=("ID", *CARRIED))
+    cells_of = {cells["ID"]: cells for _, cells in table}
     found = []
     for row in rows:
-        cells = {column: (value or "").strip() for column, value in cells_of[row.id].items() if isinstance(column, str)}
+        cells = cells_of[row.id]
         number = re.search(r"(\d+)$", cells.get("antibody", ""))
-        values = {column: quote(value, safe="") for column, value in cells.items()}
+        values = {column: quote(value, safe="") for column, value in cells.items() if column not in given}
         values |= {"id": quote(row.id, safe=""), "antibody_number": str(int(number[1])) if number else ""}
         of_row = {}
         for colour in COLOURS:
@@ -229,7 +211,6 @@ def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], patter
                 url = cells.get(f"url_{colour}") or pattern.format(**(values | {"colour": colour}))
             except (KeyError, IndexError, ValueError) as error:
                 raise SheetError(f"{here}: {pattern!r} needs {error}, which the sheet has no column of") from None
-            lacking = [key for _, key, _, _ in string.Formatter().parse(pattern) if key and key != "colour"]
             if not cells.get(f"url_{colour}"):
                 for key in lacking:
                     if not values.get(key):

@@ -3,6 +3,7 @@
 # ruff: noqa: E501 - one input a line, however long its sentence
 
 import json
+import logging
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -16,10 +17,13 @@ import yaml
 from bad_fields import slug
 
 from hpaloc.config import complete
+from hpaloc.delimited import check_fields
 from hpaloc.files import digest
-from hpaloc.planning import check_examples, check_held_out, check_model, check_training
+from hpaloc.interpretation.annotated import check_examples, check_mixtures, read_example_cells, read_mixed_fields
+from hpaloc.planning import check_held_out, check_model, check_rows, check_training
 from hpaloc.segmentation.weights import WeightsError, ready
 from hpaloc.sheet import read_sheet
+from hpaloc.truth import read_true_cells
 
 
 @dataclass(frozen=True)
@@ -46,20 +50,66 @@ def tried(call: Callable[[], object]) -> tuple[str, str]:
         return "rejected", str(error)
 
 
-def of_sheet(setting: Setting, folder: Path) -> tuple[str, str]:
-    """Read a sheet with labels; of one that is accepted return the ids and labels."""
-    with chdir(folder):
-        path = Path("sheet.csv")
-        if setting.given is not None:
-            path.write_bytes(setting.given if isinstance(setting.given, bytes) else setting.given.encode())
+def told(call: Callable[[], object]) -> tuple[str, str]:
+    """Return what ``tried`` does, or ("warned", the warnings) where the call accepts its input with warnings."""
+    log, warnings = logging.getLogger("hpaloc"), []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: warnings.append(record.getMessage())
+    log.addHandler(handler)
+    try:
+        outcome, text = tried(call)
+    finally:
+        log.removeHandler(handler)
+    return ("warned", "; ".join(dict.fromkeys(warnings))) if warnings and outcome == "accepted" else (outcome, text)
 
-        def read() -> object:
-            rows = read_sheet(path, labels=True)
-            return ", ".join(f"{row.id}: {'|'.join(map(str, row.labels or ()))}" for row in rows)
 
-        outcome, text = tried(read)
-        path.unlink(missing_ok=True)
-        return outcome, text
+def of_table(name: str, read: Callable[[Path], str]) -> Callable[[Setting, Path], tuple[str, str]]:
+    """Return the function that writes a table that a person wrote into a folder, reads it there, and removes it."""
+
+    def of_setting(setting: Setting, folder: Path) -> tuple[str, str]:
+        with chdir(folder):
+            path = Path(name)
+            if setting.given is not None:
+                path.write_bytes(setting.given if isinstance(setting.given, bytes) else setting.given.encode())
+            outcome, text = told(lambda: read(path))
+            path.unlink(missing_ok=True)
+            return outcome, text
+
+    return of_setting
+
+
+def sheet_text(path: Path) -> str:
+    """Read a sheet with labels and return the ids and labels."""
+    return ", ".join(f"{row.id}: {'|'.join(map(str, row.labels or ()))}" for row in read_sheet(path, labels=True))
+
+
+# The fields of the sheet that other tables are held against.
+FIELDS_OF_SHEET = ("a", "b", "Zelle-é")
+
+
+def truth_text(path: Path) -> str:
+    """Read true cells, hold them against the sheet, and return field, cell and labels."""
+    found = read_true_cells(path)
+    check_fields(f"truth {path}", found, FIELDS_OF_SHEET, "train")
+    return ", ".join(f"{id} {cell}: {label}" for id, cells in found.items() for cell, label in cells.items())
+
+
+def examples_text(path: Path) -> str:
+    """Read examples, hold them against the sheet, and return field, cell and label."""
+    check_examples(path, FIELDS_OF_SHEET, "train")
+    return ", ".join(f"{field} {cell}: {label}" for (field, cell), label in read_example_cells(path).items())
+
+
+def mixtures_text(path: Path) -> str:
+    """Read known mixtures, hold them against the sheet, and return field, labels and fractions."""
+    check_mixtures(path, FIELDS_OF_SHEET, "train")
+    return ", ".join(f"{id}: {a} {of_a:g} {b} {of_b:g}" for id, (a, of_a, b, of_b) in read_mixed_fields(path).items())
+
+
+of_sheet = of_table("sheet.csv", sheet_text)
+of_truth = of_table("truth.csv", truth_text)
+of_examples = of_table("examples.csv", examples_text)
+of_mixtures = of_table("mixtures.csv", mixtures_text)
 
 
 SHEETS = [
@@ -110,6 +160,105 @@ SHEETS = [
     Setting("Latin-1", "ID,Label\né,1\n".encode("latin-1"), "rejected", "sheet sheet.csv: is no UTF-8 text (byte 9); save it as CSV UTF-8"),
     Setting("An Excel workbook called .csv", b"PK\x03\x04\x14\x00\x06\x00\x08\x00\x00\x00!\x00\xb5", "rejected", "sheet sheet.csv: is no UTF-8 text (byte 14); save it as CSV UTF-8"),
     Setting("A sheet that is missing", None, "rejected", "sheet sheet.csv: no such file"),
+    Setting("Semicolons, with a comma in another column's name", "ID;Label;cell line, passage\na;1;x\n", "accepted", "a: 1"),
+    Setting("Semicolons, with a comma in a quoted name", 'ID;Label;"notes, free"\na;1;"x, y; z"\n', "accepted", "a: 1"),
+    Setting("Tabs, with commas and semicolons in the names", "ID\tLabel\tGene, name\tnotes; free\na\t1\tx\ty\n", "accepted", "a: 1"),
+    Setting("Commas, with a semicolon in a name", "ID,Label,notes; free; long\na,1,x\n", "accepted", "a: 1"),
+    Setting("Excel's line sep=;", "sep=;\r\nID;Label\r\na;1\r\n", "accepted", "a: 1"),
+    Setting("Excel's line sep=, saved again by another program", '\ufeff"sep=,",\nID,Label\na,1\n', "accepted", "a: 1"),
+    Setting("Empty lines before the header", "\n,,\nID,Label\na,1\n", "accepted", "a: 1"),
+    Setting("Empty columns at the end", "ID,Label,,\na,1,\nb,2,,\n", "accepted", "a: 1, b: 2"),
+    Setting("Empty values at the end of a row", "ID,Label\na,1,,\n", "accepted", "a: 1"),
+    Setting("No-break spaces around columns and values", "\xa0ID\xa0,Label\u202f\n\xa0a\u2003,\xa01\n", "accepted", "a: 1"),
+    Setting("Rows of blanks of any kind", "ID,Label\na,1\n\xa0,\u2003\n \t, \n", "accepted", "a: 1"),
+    Setting("A byte-order mark in the middle", "ID,Label\n\ufeffa,1\n", "accepted", "a: 1"),
+    Setting("A name over two lines", 'ID,Label,"cell\ntype"\na,1,x\n', "accepted", "a: 1"),
+    Setting("The column id", "id,Label\na,1\n", "warned", "sheet sheet.csv: the column id is read as ID"),
+    Setting("Columns in capitals", "ID,LABEL,SPLIT\na,1,train\n", "warned", "sheet sheet.csv: the column LABEL is read as Label, the column SPLIT is read as split"),
+    Setting("Columns with blanks and hyphens", "ID,Label,Pixel size,cell-line\na,1,0.1,HeLa\n", "warned", "sheet sheet.csv: the column cell-line is read as cell_line, the column Pixel size is read as pixel_size"),
+    Setting("The columns antibody and Antibody", "ID,Label,antibody,Antibody\na,1,HPA1,x\n", "warned", "sheet sheet.csv: the column Antibody is left alone, since there is antibody"),
+    Setting("The columns Antibody and ANTIBODY", "ID,Label,Antibody,ANTIBODY\na,1,HPA1,x\n", "rejected", "sheet sheet.csv: has 2 columns antibody (Antibody, ANTIBODY)"),
+    Setting("Two letters exchanged in a column's name", "ID,Label,antibdoy\na,1,HPA1\n", "rejected", "sheet sheet.csv: the column antibdoy is nearly antibody, which is not there: rename it, to antibody if it is meant, to something else if not"),
+    Setting("A column in the plural", "ID,Label,antibodies\na,1,HPA1\n", "rejected", "sheet sheet.csv: the column antibodies is nearly antibody, which is not there: rename it, to antibody if it is meant, to something else if not"),
+    Setting("A column with its unit", "ID,Label,pixel_size_um\na,1,0.1\n", "rejected", "sheet sheet.csv: the column pixel_size_um is nearly pixel_size (µm), which is not there: rename it, to pixel_size if it is meant, to something else if not"),
+    Setting("A column with another unit in brackets", "ID,Label,pixelsize [nm]\na,1,80\n", "rejected", "sheet sheet.csv: the column pixelsize [nm] is nearly pixel_size (µm), which is not there: rename it, to pixel_size if it is meant, to something else if not"),
+    Setting("A column with a word more", "ID,Label,validation_split\na,1,train\n", "rejected", "sheet sheet.csv: the column validation_split is nearly split, which is not there: rename it, to split if it is meant, to something else if not"),
+    Setting("A column with its words exchanged", "ID,Label,line cell\na,1,HeLa\n", "rejected", "sheet sheet.csv: the column line cell is nearly cell_line, which is not there: rename it, to cell_line if it is meant, to something else if not"),
+    Setting("The column Labels", "ID,Labels\na,1\n", "rejected", "sheet sheet.csv: the column Labels is nearly Label, which is not there: rename it, to Label if it is meant, to something else if not"),
+    Setting("A column that is nearly a known one beside it", "ID,Label,antibody,antibody_id\na,1,HPA1,7\n", "accepted", "a: 1"),
+    Setting("An id with a no-break space", "ID,Label\na\xa0b,1\n", "rejected", "sheet sheet.csv, line 2 (ID 'a\\xa0b'): the ID 'a\\xa0b' holds a NO-BREAK SPACE (U+00A0)"),
+    Setting("An id with a zero-width space", "ID,Label\na\u200bb,1\n", "rejected", "sheet sheet.csv, line 2 (ID 'a\\u200bb'): the ID 'a\\u200bb' holds a ZERO WIDTH SPACE (U+200B)"),
+    Setting("An id with a soft hyphen", "ID,Label\nplate\xad1,1\n", "rejected", "sheet sheet.csv, line 2 (ID 'plate\\xad1'): the ID 'plate\\xad1' holds a SOFT HYPHEN (U+00AD)"),
+    Setting("An id with a mark of writing direction at its end", "ID,Label\na\u200e,1\n", "rejected", "sheet sheet.csv, line 2 (ID 'a\\u200e'): the ID 'a\\u200e' holds a LEFT-TO-RIGHT MARK (U+200E)"),
+    Setting("An id with a Hangul filler", "ID,Label\na\u3164b,1\n", "rejected", "sheet sheet.csv, line 2 (ID 'a\\u3164b'): the ID 'a\\u3164b' holds a HANGUL FILLER (U+3164)"),
+    Setting("An id of an accent alone after a letter (NFD)", "ID,Label\nZelle-e\u0301,1\n", "accepted", "Zelle-é: 1"),
+    Setting("An id twice, as NFC and NFD", "ID,Label\né,1\ne\u0301,1\n", "rejected", "sheet sheet.csv, line 3 (ID é): ID é stands already in line 2"),
+    Setting("Two ids that differ in case alone", "ID,Label\nA1,1\na1,2\n", "warned", "sheet sheet.csv, line 3 (ID a1): differs from ID A1 in line 2 in upper and lower case, blanks or the form of a letter alone, and is taken for another field"),
+    Setting("Two ids that differ in the width of a letter alone", "ID,Label\na1,1\n\uff411,2\n", "warned", "sheet sheet.csv, line 3 (ID \uff411): differs from ID a1 in line 2 in upper and lower case, blanks or the form of a letter alone, and is taken for another field"),
+    Setting("Blanks around the sign |", "ID,Label\na, 1 | 2\n", "accepted", "a: 1|2"),
+    Setting("UTF-16 without its mark", "ID,Label\na,1\n".encode("utf-16-le"), "rejected", "sheet sheet.csv: is no UTF-8 text (byte 1); save it as CSV UTF-8"),
+]  # fmt: skip
+
+
+TRUTH = [
+    Setting("Semicolons, CRLF and blank lines", "\ufeffID;cell;Label\r\n\r\na;1;0|5\r\n;;\r\n", "accepted", "a 1: 0|5"),
+    Setting("Tabs and another column", "ID\tcell\tLabel\twho, when\na\t1\t3\tx\n", "accepted", "a 1: 3"),
+    Setting("Excel's line sep=;", "sep=;\nID;cell;Label\na;1;3\n", "accepted", "a 1: 3"),
+    Setting("Blanks of any kind around values", "ID,cell,Label\n a\xa0, 1 , 3\n", "accepted", "a 1: 3"),
+    Setting("An id in NFD", "ID,cell,Label\nZelle-e\u0301,1,3\n", "accepted", "Zelle-é 1: 3"),
+    Setting("The columns id and CELL", "id,CELL,Label\na,1,3\n", "warned", "truth truth.csv: the column id is read as ID, the column CELL is read as cell"),
+    Setting("The columns Label and label", "ID,cell,Label,label\na,1,3,4\n", "warned", "truth truth.csv: the column label is left alone, since there is Label"),
+    Setting("The column cells", "ID,cells,Label\na,1,3\n", "rejected", "truth truth.csv: the column cells is nearly cell, which is not there: rename it, to cell if it is meant, to something else if not"),
+    Setting("Two columns cell", "ID,cell,Label,cell\na,1,3,1\n", "rejected", "truth truth.csv: has 2 columns cell"),
+    Setting("No column cell", "ID,object,Label\na,1,3\n", "rejected", "truth truth.csv: has no column cell (its header has ID, object, Label)"),
+    Setting("A row with too few values", "ID,cell,Label\na,1\n", "rejected", "truth truth.csv, line 2: does not have 3 columns as the header has"),
+    Setting("A row with too many values", "ID,cell,Label\na,1,0,5\n", "rejected", "truth truth.csv, line 2: does not have 3 columns as the header has"),
+    Setting("Cell 0", "ID,cell,Label\na,0,3\n", "rejected", "truth truth.csv, line 2 (ID a): cell '0' is no positive integer of 32 bits"),
+    Setting("Cell 1.0", "ID,cell,Label\na,1.0,3\n", "rejected", "truth truth.csv, line 2 (ID a): cell '1.0' is no positive integer of 32 bits"),
+    Setting("A cell twice", "ID,cell,Label\na,1,3\na,01,4\n", "rejected", "truth truth.csv, line 3 (ID a): cell 1 stands twice"),
+    Setting("Label 19", "ID,cell,Label\na,1,19\n", "rejected", "truth truth.csv, line 2 (ID a): unknown label '19' (labels are integers from 0 to 18, joined by |)"),
+    Setting("An empty id", "ID,cell,Label\n,1,3\n", "rejected", "truth truth.csv, line 2: the ID is empty"),
+    Setting("An id with a no-break space", "ID,cell,Label\na\xa0b,1,3\n", "rejected", "truth truth.csv, line 2 (ID 'a\\xa0b'): the ID 'a\\xa0b' holds a NO-BREAK SPACE (U+00A0)"),
+    Setting("Fields that are not in the sheet", "ID,cell,Label\na,1,3\nc,1,3\nd,1,3\n", "warned", "truth truth.csv: 2 of its 3 fields are not in the sheet of collection train, and left out: c, d"),
+    Setting("No field that is in the sheet", "ID,cell,Label\na.png,1,3\nb.png,1,3\n", "rejected", "truth truth.csv: none of its fields (2) is in the sheet of collection train: a.png, b.png"),
+    Setting("A field in other case than in the sheet", "ID,cell,Label\na,1,3\nzelle-É,1,3\n", "rejected", "truth truth.csv (ID zelle-É): the sheet of collection train has Zelle-é, which differs in upper and lower case or blanks alone: write it as the sheet does"),
+    Setting("UTF-16", "ID,cell,Label\na,1,3\n".encode("utf-16"), "rejected", "truth truth.csv: is no UTF-8 text (byte 0); save it as CSV UTF-8"),
+    Setting("A table that is missing", None, "rejected", "truth truth.csv: no such file"),
+]  # fmt: skip
+
+
+EXAMPLES = [
+    Setting("Semicolons, and a column with a comma", "field;cell;label;seen by, on\na;1;round;x\n", "accepted", "a 1: round"),
+    Setting("Columns in capitals", "FIELD,Cell,Label\na,1,round\n", "warned", "examples examples.csv: the column FIELD is read as field, the column Cell is read as cell, the column Label is read as label"),
+    Setting("A label in NFD and blanks around it", "field,cell,label\na,1, e\u0301tale\xa0\n", "accepted", "a 1: étale"),
+    Setting("A row of empty values", "field,cell,label\na,1,round\n,,\n", "accepted", "a 1: round"),
+    Setting("The column labels", "field,cell,labels\na,1,round\n", "rejected", "examples examples.csv: the column labels is nearly label, which is not there: rename it, to label if it is meant, to something else if not"),
+    Setting("ID for field", "ID,cell,label\na,1,round\n", "rejected", "examples examples.csv: has no column field (its header has ID, cell, label)"),
+    Setting("An empty label", "field,cell,label\na,1,\n", "rejected", "examples examples.csv, line 2 (field a): cell 1 has no label"),
+    Setting("A cell that is no number", "field,cell,label\na,one,round\n", "rejected", "examples examples.csv, line 2 (field a): cell 'one' is no positive integer of 32 bits"),
+    Setting("A cell twice", "field,cell,label\na,1,round\n a ,1,long\n", "rejected", "examples examples.csv, line 3 (field a): cell 1 stands twice"),
+    Setting("A label with a comma and no quotes", "field,cell,label\na,1,round, bright\n", "rejected", "examples examples.csv, line 2: does not have 3 columns as the header has"),
+    Setting("A field with a zero-width joiner", "field,cell,label\na\u200db,1,round\n", "rejected", "examples examples.csv, line 2 (field 'a\\u200db'): the ID 'a\\u200db' holds a ZERO WIDTH JOINER (U+200D)"),
+    Setting("A field that is not in the sheet", "field,cell,label\na,1,round\nx,1,round\n", "warned", "examples examples.csv: 1 of its 2 fields is not in the sheet of collection train, and left out: x"),
+    Setting("No field that is in the sheet", "field,cell,label\nx,1,round\n", "rejected", "examples examples.csv: none of its fields (1) is in the sheet of collection train: x"),
+    Setting("A field in other case than in the sheet", "field,cell,label\nA,1,round\n", "rejected", "examples examples.csv (ID A): the sheet of collection train has a, which differs in upper and lower case or blanks alone: write it as the sheet does"),
+]  # fmt: skip
+
+
+MIXTURES = [
+    Setting("Tabs", "ID\tlabel_a\tfraction_a\tlabel_b\tfraction_b\na\t2\t0.25\t14\t0.75\n", "accepted", "a: 2 0.25 14 0.75"),
+    Setting("Columns with blanks and capitals", "id;Label A;Fraction A;Label B;Fraction B\na;2;1;14;3\n", "warned", "mixtures mixtures.csv: the column id is read as ID, the column Label A is read as label_a, the column Fraction A is read as fraction_a, the column Label B is read as label_b, the column Fraction B is read as fraction_b"),
+    Setting("A column that is nearly a known one", "ID,label_a,fraction_a,label_b,fractoin_b\na,2,1,14,3\n", "rejected", "mixtures mixtures.csv: the column fractoin_b is nearly fraction_b, which is not there: rename it, to fraction_b if it is meant, to something else if not"),
+    Setting("No column fraction_b", "ID,label_a,fraction_a,label_b\na,2,1,14\n", "rejected", "mixtures mixtures.csv: has no column fraction_b (its header has ID, label_a, fraction_a, label_b)"),
+    Setting("A row with too few values", "ID,label_a,fraction_a,label_b,fraction_b\na,2,1,14\n", "rejected", "mixtures mixtures.csv, line 2: does not have 5 columns as the header has"),
+    Setting("Label 19", "ID,label_a,fraction_a,label_b,fraction_b\na,2,1,19,3\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): label_b '19' is no integer from 0 to 18"),
+    Setting("A fraction with a decimal comma", "ID;label_a;fraction_a;label_b;fraction_b\na;2;0,25;14;0,75\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): fraction_a '0,25' is no number of 0 or more"),
+    Setting("A fraction below 0", "ID,label_a,fraction_a,label_b,fraction_b\na,2,-1,14,3\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): fraction_a '-1' is no number of 0 or more"),
+    Setting("Fractions that are both 0", "ID,label_a,fraction_a,label_b,fraction_b\na,2,0,14,0\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): its fractions are both 0"),
+    Setting("A field twice", "ID,label_a,fraction_a,label_b,fraction_b\na,2,1,14,3\na,2,1,14,3\n", "rejected", "mixtures mixtures.csv, line 3 (ID a): the field stands twice"),
+    Setting("A field that is not in the sheet", "ID,label_a,fraction_a,label_b,fraction_b\na,2,1,14,3\nx,2,1,14,3\n", "warned", "mixtures mixtures.csv: 1 of its 2 fields is not in the sheet of collection train, and left out: x"),
+    Setting("No field that is in the sheet", "ID,label_a,fraction_a,label_b,fraction_b\nx,2,1,14,3\n", "rejected", "mixtures mixtures.csv: none of its fields (1) is in the sheet of collection train: x"),
+    Setting("A field in other case than in the sheet", "ID,label_a,fraction_a,label_b,fraction_b\nB,2,1,14,3\n", "rejected", "mixtures mixtures.csv (ID B): the sheet of collection train has b, which differs in upper and lower case or blanks alone: write it as the sheet does"),
 ]  # fmt: skip
 
 
@@ -173,7 +322,7 @@ def of_training(setting: Setting, folder: Path) -> tuple[str, str]:
             filled = complete({"collections": COLLECTIONS, **(yaml.safe_load(given) or {})})
             check_training(filled)
             of_sheet = read_sheet("train.csv", labels=True)
-            check_examples("train", of_sheet, filled)
+            check_rows("train", of_sheet, filled)
             check_held_out({"train": of_sheet}, filled)
             return ""
 

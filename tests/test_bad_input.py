@@ -10,14 +10,20 @@ from bad_fields import FIELDS, MASKS, SUFFIXES, right_images
 from bad_input_runs import ROOT, expected, good, model_folder, run_fields, run_masks
 from bad_settings import (
     CONFIGS,
+    EXAMPLES,
+    MIXTURES,
     MODELS,
     SHEETS,
     TRAININGS,
+    TRUTH,
     WEIGHTS,
     of_config,
+    of_examples,
+    of_mixtures,
     of_model,
     of_sheet,
     of_training,
+    of_truth,
     of_weights,
 )
 
@@ -99,6 +105,21 @@ def test_a_bad_sheet(setting, tmp_path):
     assert "\n" not in setting.message
 
 
+@pytest.mark.parametrize("setting", TRUTH, ids=lambda setting: setting.id)
+def test_a_bad_table_of_true_cells(setting, tmp_path):
+    assert of_truth(setting, tmp_path) == (setting.outcome, setting.message)
+
+
+@pytest.mark.parametrize("setting", EXAMPLES, ids=lambda setting: setting.id)
+def test_a_bad_table_of_examples(setting, tmp_path):
+    assert of_examples(setting, tmp_path) == (setting.outcome, setting.message)
+
+
+@pytest.mark.parametrize("setting", MIXTURES, ids=lambda setting: setting.id)
+def test_a_bad_table_of_mixtures(setting, tmp_path):
+    assert of_mixtures(setting, tmp_path) == (setting.outcome, setting.message)
+
+
 @pytest.mark.parametrize("setting", CONFIGS, ids=lambda setting: setting.id)
 def test_a_bad_configuration(setting, tmp_path):
     assert of_config(setting, tmp_path) == (setting.outcome, setting.message)
@@ -123,7 +144,7 @@ def test_bad_weights(setting, tmp_path):
 
 
 def test_no_two_inputs_have_one_name():
-    for inputs in (FIELDS, MASKS, SHEETS, CONFIGS, TRAININGS, MODELS, WEIGHTS):
+    for inputs in (FIELDS, MASKS, SHEETS, TRUTH, EXAMPLES, MIXTURES, CONFIGS, TRAININGS, MODELS, WEIGHTS):
         assert len({one.id for one in inputs}) == len(inputs)
 
 

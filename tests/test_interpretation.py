@@ -11,6 +11,7 @@ from sklearn.metrics import mutual_info_score
 
 from hpaloc import resampling
 from hpaloc.classes import N_CLASSES, NAMES
+from hpaloc.delimited import SheetError
 from hpaloc.interpretation import claims, few_shot, separation, units
 from hpaloc.interpretation.analysis import _notes, labelled_predictions, mixture_scores, read_known_mixtures
 from hpaloc.interpretation.cells import Source, StudyError, choose_cells, without_classes
@@ -296,21 +297,24 @@ def test_a_table_of_examples_is_read_as_spreadsheets_write_it(tmp_path, mark):
     ("text", "message"),
     [
         ("field,cell\na,1\n", "has no column label"),
-        ("field,cell,label\na,0,x\n", "line 2: cell '0' is no positive integer"),
-        ("field,cell,label\na,1,\n", "line 2: cell 1 of field a has no label"),
-        ("field,cell,label\na,1,x\na,1,y\n", "line 3: cell 1 of field a stands twice"),
-        ("field,cell,label\n\n\na,1,x\na,1,y\n", "line 5: cell 1 of field a stands twice"),
-        ('field,cell,label\na,1,"two\nlines"\nb,0,x\n', "line 4: cell '0' is no positive integer"),
+        ("field,cell,label\na,0,x\n", r"line 2 \(field a\): cell '0' is no positive integer"),
+        ("field,cell,label\na,1,\n", r"line 2 \(field a\): cell 1 has no label"),
+        ("field,cell,label\na,1,x\na,1,y\n", r"line 3 \(field a\): cell 1 stands twice"),
+        ("field,cell,label\n\n\na,1,x\na,1,y\n", r"line 5 \(field a\): cell 1 stands twice"),
+        ('field,cell,label\na,1,"two\nlines"\nb,0,x\n', r"line 4 \(field b\): cell '0' is no positive integer"),
         ("field,cell,label\na,1,x, y\n", "line 2: does not have 3 columns"),
         ("field,cell,label\na,1\n", "line 2: does not have 3 columns"),
         ("field,cell,label,label\na,1,x,y\n", "has 2 columns label"),
-        ("field,cell,label\na," + "9" * 5000 + ",x\n", r"few\.csv, line 2: cell '9{40}' is no positive integer"),
+        (
+            "field,cell,label\na," + "9" * 5000 + ",x\n",
+            r"few\.csv, line 2 \(field a\): cell '9{40}' is no positive integer",
+        ),
         ('field,cell,label\na,1,x\n"a,2,y\n', r"few\.csv, line 3: unexpected end of data"),
         ("field,cell,label\nplaté,1,x\n".encode("latin-1"), r"few\.csv: is no UTF-8 text \(byte 21\)"),
     ],
 )
 def test_a_mistake_in_the_table_of_examples_is_named(tmp_path, text, message):
-    with pytest.raises(FewShotError, match=message):
+    with pytest.raises(SheetError, match=message):
         few_shot.read_examples(write(tmp_path / "few.csv", text))
 
 
@@ -530,8 +534,8 @@ def test_mixtures_are_held_against_fractions_of_other_fields():
     fields[["fraction_2", "fraction_14"]] = fields[["fraction_14", "fraction_2"]].to_numpy()
     assert claims.mixture_claim(mixture_scores(fields, mixtures, 0)).verdict == "failed"
     assert claims.mixture_claim(None).verdict == "cannot be tested"
-    with pytest.raises(ValueError, match="field f10 is not predicted"):
-        mixture_scores(fields.iloc[:10], mixtures, 0)
+    with pytest.raises(ValueError, match="none of its fields is predicted, such as f0, f1"):
+        mixture_scores(fields.iloc[:0], mixtures, 0)
 
 
 def test_known_mixtures_keep_the_names_of_their_fields(tmp_path):
@@ -544,17 +548,26 @@ def test_known_mixtures_keep_the_names_of_their_fields(tmp_path):
     ("text", "message"),
     [
         ("ID,label_a,fraction_a,label_b\n", "has no column fraction_b"),
-        ("ID,label_a,fraction_a,label_b,fraction_b\nf,19,1,2,1\n", "field f: label_a '19' is no integer from 0 to 18"),
-        ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,x,2,1\n", "field f: its fractions are no shares"),
-        ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,0,2,0\n", "field f: its fractions are no shares"),
-        ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,1,2\n", "field f: its fractions are no shares"),
-        ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,1,2,1\nf,1,1,2,1\n", "field f stands twice"),
-        ("é".encode("latin-1"), "is no table of comma-separated UTF-8 text"),
-        ("", "is no table of comma-separated UTF-8 text"),
+        (
+            "ID,label_a,fraction_a,label_b,fraction_b\nf,19,1,2,1\n",
+            r"line 2 \(ID f\): label_a '19' is no integer from 0 to 18",
+        ),
+        (
+            "ID,label_a,fraction_a,label_b,fraction_b\nf,1,x,2,1\n",
+            r"line 2 \(ID f\): fraction_a 'x' is no number of 0 or more",
+        ),
+        ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,0,2,0\n", r"line 2 \(ID f\): its fractions are both 0"),
+        ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,1,2\n", "line 2: does not have 5 columns"),
+        (
+            "ID,label_a,fraction_a,label_b,fraction_b\nf,1,1,2,1\nf,1,1,2,1\n",
+            r"line 3 \(ID f\): the field stands twice",
+        ),
+        ("é".encode("latin-1"), r"is no UTF-8 text \(byte 0\)"),
+        ("", "has no column ID"),
     ],
 )
 def test_a_mistake_in_the_table_of_mixtures_is_named(tmp_path, text, message):
-    with pytest.raises(ValueError, match=rf"mixtures\.csv: .*{message}|mixtures\.csv: {message}"):
+    with pytest.raises(ValueError, match=rf"mixtures\.csv(: |, ){message}"):
         read_known_mixtures(write(tmp_path / "mixtures.csv", text))
 
 

@@ -301,22 +301,32 @@ def test_a_true_cell_that_is_no_id_or_stands_twice_is_named_before_anything_runs
         scan("train", project)
 
 
-def test_a_truth_of_other_fields_is_warned_of(project, caplog):
-    Path("cells.csv").write_text("ID,cell,Label\nf00.png,1,3\n")
+def test_fields_of_a_truth_that_are_not_in_the_sheet_are_told(project, caplog):
     project["collections"]["train"]["truth"] = {"cells": "cells.csv", "masks": "images/{id}_red.png"}
-    scan("train", project)
-    assert "truth cells.csv: none of its fields stands in the sheet of collection train" in caplog.text
-    Path("cells.csv").write_text("ID,cell,Label\nf00.png,1,3\nf00,1,3\n")
-    caplog.clear()
-    scan("train", project)
+    Path("cells.csv").write_text("ID,cell,Label\nf00.png,1,3\n")
+    with pytest.raises(
+        SheetError, match=r"truth cells\.csv: none of its fields \(1\) is in the sheet of .* train: f00\.png"
+    ):
+        scan("train", project)
+    Path("cells.csv").write_text("ID,cell,Label\nF00,1,3\nf01,1,3\n")
+    with pytest.raises(
+        SheetError, match=r"truth cells\.csv \(ID F00\): the sheet of collection train has f00, which diff"
+    ):
+        scan("train", project)
+    Path("cells.csv").write_text("ID,cell,Label\nf00,1,3\n" + "".join(f"x{n:02d},1,3\n" for n in range(12)))
     assert not caplog.records
+    scan("train", project)
+    first = ", ".join(f"x{n:02d}" for n in range(10))
+    sentence = "12 of its 13 fields are not in the sheet of collection train, and left out: the first ten: "
+    assert [record.getMessage() for record in caplog.records] == [f"truth cells.csv: {sentence}{first}"]
+    assert Path("results/sheet/train/truth.csv").read_text().count("\n") == 2
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
         ("ID,cell,Label\nf\xfc,1,3\n".encode("latin-1"), r"truth cells\.csv: is no UTF-8 text \(byte 15\)"),
-        (b"ID,cell,Label\nf00,1\n", r"truth cells\.csv, line 2 \(ID f00\): unknown label"),
+        (b"ID,cell,Label\nf00,1\n", r"truth cells\.csv, line 2: does not have 3 columns"),
         (b"ID,cell,Label\n" + b"x" * 200_000, r"truth cells\.csv, line 2: field larger than field limit"),
     ],
     ids=["Latin-1", "a short row", "no line end"],

@@ -11,6 +11,7 @@ from joblib import delayed
 
 from hpaloc.classes import N_CLASSES, NAMES
 from hpaloc.files import atomic_path
+from hpaloc.interpretation.annotated import read_mixed_fields
 from hpaloc.interpretation.claims import (
     Claim,
     cell_claims,
@@ -55,34 +56,12 @@ def labelled_predictions(cells: pd.DataFrame, predictions: Mapping[str, Path]) -
 
 
 def read_known_mixtures(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read a table of known mixtures, CSV with ID, label_a, fraction_a, label_b, fraction_b and a row a field.
+    """Read a table of known mixtures, see ``annotated.read_mixed_fields``.
 
-    Returns ID str as it is written, labels int, fractions float. Raises ValueError naming the file that is no CSV or
-    lacks a column, and the row's ID too of a label that is none of 0 to 18, fractions that are no numbers of 0 or more,
-    or both 0, and a field that stands twice.
+    Returns ID str, label_a int, fraction_a float, label_b int, fraction_b float, a row a field.
     """
-    columns = ["ID", "label_a", "fraction_a", "label_b", "fraction_b"]
-    # As text, or 007 would be field 7.
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path}: is no table of comma-separated UTF-8 text ({error})") from None
-    for column in columns:
-        if column not in table:
-            raise ValueError(f"{path}: has no column {column}")
-    table = table[columns].fillna("").apply(lambda values: values.str.strip())
-    if not table["ID"].is_unique:
-        raise ValueError(f"{path}: field {table.loc[table['ID'].duplicated(), 'ID'].iloc[0]} stands twice")
-    for side in "ab":
-        for field, label in table[["ID", f"label_{side}"]].to_numpy():
-            if not (label.isascii() and label.isdigit() and int(label) < N_CLASSES):
-                raise ValueError(f"{path}: field {field}: label_{side} {label!r} is no integer from 0 to 18")
-    fractions = table[["fraction_a", "fraction_b"]].apply(pd.to_numeric, errors="coerce").astype(float)
-    usable = np.isfinite(fractions).all(axis=1) & (fractions >= 0).all(axis=1) & (fractions.sum(axis=1) > 0)
-    if not usable.all():
-        first = table.loc[~usable, "ID"].iloc[0]
-        raise ValueError(f"{path}: field {first}: its fractions are no shares of two locations")
-    return table.assign(**fractions).astype({"label_a": int, "label_b": int})
+    rows = [(id, *mixed) for id, mixed in read_mixed_fields(path).items()]
+    return pd.DataFrame(rows, columns=["ID", "label_a", "fraction_a", "label_b", "fraction_b"])
 
 
 def mixture_scores(fields: pd.DataFrame, mixtures: pd.DataFrame, seed: int) -> dict[str, float]:
@@ -91,12 +70,16 @@ def mixture_scores(fields: pd.DataFrame, mixtures: pd.DataFrame, seed: int) -> d
     fields: field, fraction_0..fraction_18 (``pooling.aggregate``); mixtures: as ``read_known_mixtures`` gives them.
     Returns correlation and mean_absolute_error over fields of the fraction of label_a among the two, and the means of
     both over 200 shuffles of fields as shuffled_…, n (fields) and p, the share of the shuffles, the order found among
-    them, that correlate as much. A field without cells counts as half and half. Raises ValueError naming a field that
-    is not among the predictions.
+    them, that correlate as much. A field without cells counts as half and half; fields that are not among the
+    predictions are left out with a warning. Raises ValueError naming some of them where all are.
     """
     row = pd.Index(fields["field"]).get_indexer(pd.Index(mixtures["ID"]))
     if (row < 0).any():
-        raise ValueError(f"interpretation.mixtures: field {mixtures['ID'].iloc[int(row.argmin())]} is not predicted")
+        first = ", ".join(mixtures["ID"][row < 0][:10])
+        if (row < 0).all():
+            raise ValueError(f"interpretation.mixtures: none of its fields is predicted, such as {first}")
+        log.warning("%d fields of interpretation.mixtures are not predicted, and left out: %s", (row < 0).sum(), first)
+        mixtures, row = mixtures[row >= 0], row[row >= 0]
     fractions = np.nan_to_num(fields[[f"fraction_{index}" for index in range(N_CLASSES)]].to_numpy(float))[row]
     at = np.arange(len(row))
     a, b = (fractions[at, mixtures[f"label_{side}"].to_numpy(int)] for side in "ab")

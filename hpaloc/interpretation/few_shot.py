@@ -1,7 +1,5 @@
 """Learning new locations from a few cells: the experiment on classes held out, and the tool for one's own cells."""
 
-import csv
-import io
 import json
 import os
 import re
@@ -22,11 +20,11 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 
 from hpaloc.files import atomic_path
+from hpaloc.interpretation.annotated import read_example_cells
 from hpaloc.interpretation.processes import in_processes
 from hpaloc.interpretation.separation import standardised
 from hpaloc.progress import log, track
 from hpaloc.resampling import replicated_accuracy, wilson_interval
-from hpaloc.sheet import delimiter
 from hpaloc.tables import write_table
 
 LEARNERS = ("logistic_regression", "knn", "random_forest")
@@ -143,44 +141,26 @@ def _told(
 
 
 def read_examples(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read a table of labelled cells, CSV with the columns field, cell and label (free text).
-
-    Commas, semicolons or tabs divide them. Returns field str, cell int, label str; blank lines and further columns are
-    left alone. Raises FewShotError naming file and line of a missing or repeated column, a row of another length than
-    the header, a cell that is no positive integer of 32 bits, an empty label or a cell that stands twice, and the file
-    that is no UTF-8 text.
-    """
-    rows: list[tuple[str, int, str]] = []
-    seen: set[tuple[str, int]] = set()
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            text = file.read()
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter(text), strict=True)
-        header = list(reader.fieldnames or ())
-        for column in ("field", "cell", "label"):
-            if header.count(column) != 1:
-                has = "no column" if column not in header else f"{header.count(column)} columns"
-                raise FewShotError(f"{path}: has {has} {column}")
-        for row in reader:
-            here = f"{path}, line {reader.line_num}"
-            if None in row or None in row.values():
-                raise FewShotError(f"{here}: does not have {len(header)} columns as the header has")
-            field, cell, label = (row[column].strip() for column in ("field", "cell", "label"))
-            # No id has more digits, and int() would refuse thousands of them without a word of where.
-            if not (cell.isascii() and cell.isdigit() and len(cell) < 20 and 0 < int(cell) < 1 << 32):
-                raise FewShotError(f"{here}: cell {cell[:40]!r} is no positive integer of 32 bits")
-            if not label:
-                raise FewShotError(f"{here}: cell {cell} of field {field} has no label")
-            if (field, int(cell)) in seen:
-                raise FewShotError(f"{here}: cell {cell} of field {field} stands twice")
-            seen.add((field, int(cell)))
-            rows.append((field, int(cell), label))
-    except UnicodeDecodeError as error:
-        raise FewShotError(f"{path}: is no UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
-    except csv.Error as error:
-        # The reader counts as far as the last row that could be read.
-        raise FewShotError(f"{path}, line {reader.line_num + 1}: {error}") from None
+    """Read a table of labelled cells, see ``annotated.read_example_cells``: return field str, cell int, label str."""
+    rows = [(*key, label) for key, label in read_example_cells(path).items()]
     return pd.DataFrame(rows, columns=["field", "cell", "label"])
+
+
+def predicted_examples(examples: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the examples (field, cell, label) whose field is among ``cells`` (field, cell); a warning tells of others.
+
+    Raises FewShotError where there are none.
+    """
+    here = examples["field"].isin(cells["field"].unique())
+    elsewhere = examples.loc[~here, "field"].unique()
+    first = ", ".join(elsewhere[:10])
+    if len(examples) and not here.any():
+        raise FewShotError(f"few_shot.table: none of its fields is among the predictions, such as {first}")
+    if len(elsewhere):
+        log.warning(
+            "%d fields of few_shot.table are not among the predictions, and left out: %s", len(elsewhere), first
+        )
+    return examples[here].reset_index(drop=True)
 
 
 def example_rows(examples: pd.DataFrame, cells: pd.DataFrame) -> np.ndarray:
@@ -255,8 +235,9 @@ def label_cells(
     Returns field, cell, label, given (whether it was an example), probability (of the label), p_<label> for each label,
     similarity (cosine of its standardised features with those of the nearest example of its label: low where the cell
     is like none), and a summary with the counts and the cross-validated accuracy. Raises FewShotError, see
-    ``example_rows``.
+    ``predicted_examples`` and ``example_rows``.
     """
+    examples = predicted_examples(examples, cells)
     rows = example_rows(examples, cells)
     labels = examples["label"].to_numpy(str)
     names, counts = np.unique(labels, return_counts=True)

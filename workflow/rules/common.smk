@@ -18,11 +18,11 @@ from hpaloc.files import digest
 from hpaloc.manifests import shards_of
 from hpaloc.planning import (
     MODEL_FILES,
-    check_examples,
     check_few_shot,
     check_held_out,
     check_interpretation,
     check_model,
+    check_rows,
     check_training,
 )
 from hpaloc.scan import (
@@ -271,7 +271,7 @@ def require_training():
     try:
         check_training(config)
         for name in training_collections(config) if ROWS else ():
-            check_examples(name, ROWS[name], config)
+            check_rows(name, ROWS[name], config)
     except ConfigError as error:
         refuse(error)
 

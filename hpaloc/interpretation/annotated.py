@@ -1,0 +1,93 @@
+"""The tables that people write for the interpretation: examples of their own labels, and known mixtures.
+
+Without pandas, so that the process that plans can check them.
+"""
+
+import os
+from collections.abc import Collection
+
+from hpaloc.classes import N_CLASSES
+from hpaloc.delimited import SheetError, check_fields, read_delimited
+from hpaloc.ids import cell_number, check_visible, shown
+
+
+def read_example_cells(path: str | os.PathLike[str]) -> dict[tuple[str, int], str]:
+    """Read a table of labelled cells with field, cell and label (free text): return the label of each (field, cell).
+
+    Raises SheetError naming file and line of a missing or repeated column, a row of another length than the header, a
+    field that is empty or holds what nobody sees, a cell that is no positive integer of 32 bits or stands twice, and an
+    empty label.
+    """
+    found: dict[tuple[str, int], str] = {}
+    for line, row in read_delimited(path, "examples", ("field", "cell", "label")):
+        field = row["field"]
+        try:
+            check_visible(field)
+            cell = cell_number(row["cell"])
+            if not row["label"]:
+                raise ValueError(f"cell {cell} has no label")
+            if (field, cell) in found:
+                raise ValueError(f"cell {cell} stands twice")
+        except ValueError as error:
+            of_field = f" (field {shown(field)})" if field else ""
+            raise SheetError(f"examples {os.fspath(path)}, line {line}{of_field}: {error}") from None
+        found[field, cell] = row["label"]
+    return found
+
+
+def read_mixed_fields(path: str | os.PathLike[str]) -> dict[str, tuple[int, float, int, float]]:
+    """Read a table of known mixtures with ID, label_a, fraction_a, label_b, fraction_b: return the four of each field.
+
+    Raises SheetError naming file and line of a missing or repeated column, a row of another length than the header, an
+    ID that is empty, holds what nobody sees or stands twice, a label that is none of 0 to 18, and fractions that are no
+    numbers of 0 or more, or both 0.
+    """
+    found: dict[str, tuple[int, float, int, float]] = {}
+    for line, row in read_delimited(path, "mixtures", ("ID", "label_a", "fraction_a", "label_b", "fraction_b")):
+        id = row["ID"]
+        try:
+            check_visible(id)
+            if id in found:
+                raise ValueError("the field stands twice")
+            labels = [_label(row[column], column) for column in ("label_a", "label_b")]
+            a, b = (_fraction(row[column], column) for column in ("fraction_a", "fraction_b"))
+            if a + b == 0:
+                raise ValueError("its fractions are both 0")
+        except ValueError as error:
+            of_id = f" (ID {shown(id)})" if id else ""
+            raise SheetError(f"mixtures {os.fspath(path)}, line {line}{of_id}: {error}") from None
+        found[id] = labels[0], a, labels[1], b
+    return found
+
+
+def _label(text: str, column: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < N_CLASSES):
+        raise ValueError(f"{column} {text[:40]!r} is no integer from 0 to {N_CLASSES - 1}")
+    return int(text)
+
+
+def _fraction(text: str, column: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{column} {text[:40]!r} is no number of 0 or more")
+    return value
+
+
+def check_examples(path: str | os.PathLike[str], ids: Collection[str], collection: str) -> None:
+    """Hold a table of labelled cells against the IDs of a collection's sheet, see ``delimited.check_fields``.
+
+    Raises SheetError naming the file where it cannot be read, and fields that are not in the sheet.
+    """
+    fields = dict.fromkeys(field for field, _ in read_example_cells(path))
+    check_fields(f"examples {os.fspath(path)}", fields, ids, collection)
+
+
+def check_mixtures(path: str | os.PathLike[str], ids: Collection[str], collection: str) -> None:
+    """Hold a table of known mixtures against the IDs of a collection's sheet, see ``delimited.check_fields``.
+
+    Raises SheetError naming the file where it cannot be read, and fields that are not in the sheet.
+    """
+    check_fields(f"mixtures {os.fspath(path)}", read_mixed_fields(path), ids, collection)
