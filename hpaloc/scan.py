@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.files import write_if_changed
-from hpaloc.manifests import find_files, manifests, shard_name, shard_of, shards_of
+from hpaloc.manifests import annotations_name, find_files, manifests, shard_name, shard_of, shards_of
 from hpaloc.sheet import SheetError, SheetRow, csv_sentence, delimiter, read_sheet
 
 log = logging.getLogger("hpaloc")
@@ -104,13 +104,16 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
 def write_scan(scan: Scan, folder: str | os.PathLike[str]) -> list[str]:
     """Write the tables of a scan into ``folder``, each only where its content changed.
 
-    Manifests of shards that have no fields any more are removed. Returns the names of the shards that hold fields.
+    Manifests and annotations of shards that have no fields any more are removed. Returns the names of the shards that
+    hold fields.
     """
     for name, text in scan.tables.items():
         write_if_changed(Path(folder, name), text)
     shards = shards_of(folder)
     for shard in shards:
         if f"{shard}.csv" not in scan.tables:
+            # The manifest last: it is by it that a shard is known.
+            Path(folder, annotations_name(shard)).unlink(missing_ok=True)
             Path(folder, f"{shard}.csv").unlink()
     return [shard for shard in shards if f"{shard}.csv" in scan.tables]
 
