@@ -23,7 +23,7 @@ log = logging.getLogger("hpaloc")
 
 _FILES = (*COLOURS, "cell_mask", "nucleus_mask")
 
-# What a sheet says of a field beside what its images and masks depend on.
+# What a sheet says of a field that its images and masks do not depend on.
 ANNOTATIONS = ("labels", *CARRIED)
 
 # What stands in a manifest for the size and time of a file that is not there.
@@ -105,8 +105,7 @@ def check_unchanged(paths: Mapping[str, str | os.PathLike[str]], states: Mapping
 
     paths: kind to file; states: kind to what it was, as a manifest has it; a file without a state is not looked at.
     """
-    for kind in paths.keys() & states.keys():
-        path, state = os.fspath(paths[kind]), states[kind]
+    for path, state in [(os.fspath(path), states[kind]) for kind, path in paths.items() if kind in states]:
         try:
             found = os.stat(path)
             now = f"{found.st_size}:{found.st_mtime_ns}" if ":" in state or state == MISSING else digest(path)

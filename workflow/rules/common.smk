@@ -339,7 +339,7 @@ def study_files(collection):
         "manifests": of_shards("results/sheet/{collection}/{shard}.csv", collection),
         "cells": of_shards("results/cells/{collection}/{shard}.parquet", collection),
         "fields": of_shards("results/cells/{collection}/{shard}.fields.parquet", collection),
-        "annotations": annotations_of(collection) if collection in SHARDS else [],
+        "annotations": annotations_of(collection),
         "segmentation": of_shards("results/segmentation/{collection}/{shard}", collection),
         "tiles": {
             colour: of_shards(f"results/tiles/{{collection}}/{{shard}}/{colour}.tfrecord", collection)
@@ -393,8 +393,6 @@ def mixture_table(wildcards):
     if not mixtures:
         return None
     table = mixtures["table"].replace("{root}", COLLECTIONS[mixtures["collection"]]["root"])
-    if not Path(table).is_file():
-        raise WorkflowError(f"config key interpretation.mixtures.table: no such file: {table}")
     return {"table": table, "content": content_of(table)}
 
 
