@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hpaloc.classes import COLOURS
 from hpaloc.config import complete
 from hpaloc.curation import FILTERS, curate, match_truth, near_duplicates
-from hpaloc.manifests import ManifestRow
+from hpaloc.manifests import ManifestRow, manifests
 from hpaloc.segmentation import segment_shard
 from hpaloc.sheet import read_sheet
 from hpaloc.simulate import simulate_shard
@@ -67,7 +67,9 @@ def measured(rows, work, config, threads):
             segment_shard(rows, masks, config["segmentation"], config["dask"], threads, 2000 * threads, 1.0)
         tiles = {colour: work / f"{colour}.tfrecord" for colour in COLOURS}
         tile_shard(rows, masks, cells, fields, tiles, threads=threads, max_rejected_fraction=1.0)
-    return read_cells([cells]), read_fields([fields])
+    annotations = work / "annotations.csv"
+    annotations.write_text(manifests(rows, [{}] * len(rows), 1)["000.annotations.csv"])
+    return read_cells([cells], [annotations]), read_fields([fields], [annotations])
 
 
 def torn(examples, fields):

@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, format_labels, label_matrix, parse_labels
 from hpaloc.files import spelled_as_on_disk
 from hpaloc.ids import normal_text
+from hpaloc.manifests import true_mask_states, unchanged
 from hpaloc.masks import draw, read_mask
 from hpaloc.progress import log
 from hpaloc.tables import EXAMPLES, LABEL_COLUMNS, PARTS, REFERENCE_COLOURS, TableError, to_table
@@ -258,14 +259,19 @@ def _truth_labels(cells: pd.DataFrame, truth: pd.DataFrame | None) -> list[tuple
 
 
 def match_truth(
-    cells: pd.DataFrame, truth: pd.DataFrame, masks: Mapping[str, str | os.PathLike[str]], iou: float = 0.5
+    cells: pd.DataFrame,
+    truth: pd.DataFrame,
+    masks: Mapping[str, str | os.PathLike[str]],
+    iou: float = 0.5,
+    states: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Carry the truth per cell from its own masks over to the pipeline's cells.
 
     cells: columns field, cell, height, width, rle; truth: ID, cell, Label, its ids those of the label images in
     ``masks`` ({field: path}). A cell takes the labels of the true cell with which its mask has an intersection over
-    union of at least ``iou``; above 0.5 that one is unique. Returns ID, cell, Label with the pipeline's ids; cells
-    without a match have no row. Raises TableError naming a field whose truth has no mask, or one of another size.
+    union of at least ``iou``; above 0.5 that one is unique. ``states``: by field, what the mask was at planning.
+    Returns ID, cell, Label with the pipeline's ids; cells without a match have no row. Raises TableError naming a field
+    whose truth has no mask, or one of another size, and ChangedError naming a mask that is another than was planned.
     """
     known = {
         str(field): dict(zip(own["cell"].astype(int), own["Label"], strict=True)) for field, own in truth.groupby("ID")
@@ -277,7 +283,8 @@ def match_truth(
             continue
         if field not in masks:
             raise TableError(f"the truth of field {field} has no mask")
-        true = read_mask(masks[field])
+        with unchanged({field: masks[field]}, states or {}):
+            true = read_mask(masks[field])
         height, width = int(members["height"].iloc[0]), int(members["width"].iloc[0])
         if true.shape != (height, width):
             raise TableError(f"{masks[field]}: the mask is {true.shape}, the field {field} is {(height, width)}")
@@ -304,12 +311,14 @@ def read_truth(
     tables: Sequence[str | os.PathLike[str]],
     masks: str,
     shards: Sequence[str],
+    planned: str | os.PathLike[str] | None = None,
 ) -> pd.DataFrame:
     """Read a collection's truth per cell and carry it over to the pipeline's cells, see ``match_truth``.
 
     cells, fields: as ``tables.read_cells`` and ``tables.read_fields`` give them, with rle and shard; tables: CSVs with
     ID, cell and Label (``truth.read_true_cells``); masks: pattern of the true label images with ``{id}`` and, where
-    they lie by shard, ``{shard}``; shards: the names that the column shard counts.
+    they lie by shard, ``{shard}``; shards: the names that the column shard counts; planned: the table truth.csv of what
+    the masks were at planning.
     """
     rows = [
         (field, cell, labels)
@@ -327,7 +336,7 @@ def read_truth(
         for field in truth["ID"].unique()
         if field in shard_of
     }
-    return match_truth(cells, truth, paths)
+    return match_truth(cells, truth, paths, states=true_mask_states(planned))
 
 
 def _assign_labels(

@@ -25,6 +25,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from hpaloc.classes import COLOURS, LOCATIONS, N_CLASSES, NAMES
 from hpaloc.files import atomic_path
 from hpaloc.images import ImageError, read_field
+from hpaloc.manifests import unchanged
 from hpaloc.progress import log
 from hpaloc.sheet import SheetRow
 
@@ -360,7 +361,8 @@ def _readable(rows: Iterable[SheetRow]) -> tuple[SheetRow, dict[str, np.ndarray]
         if not set(COLOURS) <= set(paths):
             continue
         try:
-            return row, read_field(paths)
+            with unchanged(paths, getattr(row, "states", {})):
+                return row, read_field(paths)
         except ImageError as error:
             log.warning("field %s is not drawn: %s", row.id, error)
     return None
@@ -371,7 +373,7 @@ def explore(rows: Sequence[SheetRow], out_dir: Path) -> None:
 
     rows: the fields (``sheet.ManifestRow`` where images are there to be drawn). Figure 3 shows the first readable
     field with most labels, figure 4 the first readable one-label field of each location. Without any label only
-    figure 3 is drawn.
+    figure 3 is drawn. Raises ChangedError naming a file that is another than was planned.
     """
     names = [out_dir / name for name in EXPLORE]
     label_sets = [row.labels for row in rows if row.labels]

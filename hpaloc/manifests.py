@@ -1,4 +1,4 @@
-"""Stable shards, and the manifests by which a workflow engine sees what changed."""
+"""Stable shards, and the manifests and annotations by which a workflow engine sees what changed."""
 
 import csv
 import glob
@@ -9,10 +9,12 @@ import math
 import os
 import stat
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from hpaloc.classes import COLOURS, format_labels, parse_labels
 from hpaloc.files import digest, spelled_as_on_disk
@@ -22,6 +24,9 @@ log = logging.getLogger("hpaloc")
 
 _FILES = (*COLOURS, "cell_mask", "nucleus_mask")
 
+# What a sheet says of a field that its images and masks do not depend on.
+ANNOTATIONS = ("labels", *CARRIED)
+
 # What stands in a manifest for the size and time of a file that is not there.
 MISSING = "missing"
 
@@ -30,7 +35,8 @@ MISSING = "missing"
 class ManifestRow(SheetRow):
     """One field of a shard with its files: ``paths`` by colour, masks for the backend `masks`, or a seed.
 
-    ``urls`` by colour, where the files are downloaded.
+    ``urls`` by colour, where the files are downloaded. ``states`` has what each file was at planning, by colour,
+    ``cell_mask`` and ``nucleus_mask``; files that the run makes have none.
     """
 
     paths: dict[str, str] = field(default_factory=dict)
@@ -38,6 +44,11 @@ class ManifestRow(SheetRow):
     nucleus_mask: str | None = None
     seed: int | None = None
     urls: dict[str, str] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+
+
+class ChangedError(ValueError):
+    """A file is not what it was when the run was planned; the message names it."""
 
 
 def shard_of(id: str, shards: int) -> int:
@@ -108,6 +119,35 @@ def _state(path: str, folders: Folders, verify: str) -> tuple[str, str] | None:
     return path, digest(path) if verify == "content" else f"{stats.st_size}:{stats.st_mtime_ns}"
 
 
+def check_unchanged(paths: Mapping[str, str | os.PathLike[str]], states: Mapping[str, str]) -> None:
+    """Raise ChangedError naming the first file that is not what it was at planning.
+
+    paths: kind to file; states: kind to what it was, as a manifest has it; a file without a state is not looked at.
+    """
+    for path, state in [(os.fspath(path), states[kind]) for kind, path in paths.items() if kind in states]:
+        try:
+            found = os.stat(path)
+            now = f"{found.st_size}:{found.st_mtime_ns}" if ":" in state or state == MISSING else digest(path)
+        except OSError:
+            now = MISSING
+        if now != state:
+            what = "was removed" if now == MISSING else "changed"
+            raise ChangedError(f"{path}: {what} after the run was planned; start the run again")
+
+
+@contextmanager
+def unchanged(paths: Mapping[str, str | os.PathLike[str]], states: Mapping[str, str]) -> Iterator[None]:
+    """Read files in the block and know that they are those of the plan.
+
+    Arguments and errors are those of check_unchanged. The files are looked at after they were read, and where they
+    could not be read too: a file that is cut short because it is being replaced has changed.
+    """
+    try:
+        yield
+    finally:
+        check_unchanged(paths, states)
+
+
 def find_files(
     rows: Sequence[SheetRow],
     patterns: Mapping[str, Sequence[str]],
@@ -167,35 +207,48 @@ def manifests(
     shards: int,
     seed: int | None = None,
 ) -> dict[str, str]:
-    """Return the text of the manifest of each shard that holds fields, by file name.
+    """Return the text of the manifest and of the annotations of each shard that holds fields, by file name.
 
-    ``files`` is the result of find_files; for files that a rule makes, the state in it is empty and ``seed`` is
-    what determines them.
+    ``files`` is the result of find_files; for files that a rule makes, the state in it is empty. Simulated ones are
+    determined by ``seed``, labels and cell line, which then stand in the manifest too.
     """
     kinds = [kind for kind in _FILES if files and kind in files[0]]
-    header = ["id", "labels", "pixel_size", *CARRIED, "seed", *kinds, *(f"{kind}_state" for kind in kinds)]
+    drawn = () if seed is None else ("labels", "cell_line")
+    header = ["id", "pixel_size", "seed", *drawn, *kinds, *(f"{kind}_state" for kind in kinds)]
     of_shard: dict[str, list[int]] = {}
     for index in sorted(range(len(rows)), key=lambda index: rows[index].id):
         of_shard.setdefault(shard_name(shard_of(rows[index].id, shards)), []).append(index)
     texts = {}
     for name, indices in of_shard.items():
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
+        table, annotations = [header], [["id", *ANNOTATIONS]]
         for row, of_row in ((rows[index], files[index]) for index in indices):
-            writer.writerow(
+            said = {"labels": "" if row.labels is None else format_labels(row.labels)}
+            said |= {column: getattr(row, column) or "" for column in CARRIED}
+            annotations.append([row.id, *said.values()])
+            table.append(
                 [
                     row.id,
-                    "" if row.labels is None else format_labels(row.labels),
                     repr(row.pixel_size),
-                    *(getattr(row, column) or "" for column in CARRIED),
-                    "" if seed is None else seed,
+                    "" if seed is None else str(seed),
+                    *(said[column] for column in drawn),
                     *(of_row[kind][0] for kind in kinds),
                     *(of_row[kind][1] for kind in kinds),
                 ]
             )
-        texts[f"{name}.csv"] = text.getvalue()
+        texts[f"{name}.csv"] = _csv_text(table)
+        texts[annotations_name(name)] = _csv_text(annotations)
     return texts
+
+
+def _csv_text(rows: Iterable[Iterable[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def annotations_name(shard: str) -> str:
+    """Return the file name of the annotations of a shard, which stand beside its manifest."""
+    return f"{shard}.annotations.csv"
 
 
 def shards_of(folder: str | os.PathLike[str]) -> list[str]:
@@ -204,32 +257,68 @@ def shards_of(folder: str | os.PathLike[str]) -> list[str]:
     return sorted((name for name in names if name.isdigit()), key=int)
 
 
+def read_annotations(paths: Iterable[str | os.PathLike[str]]) -> dict[str, dict[str, str]]:
+    """Read what the sheet says of the fields of shards: {id: {one of ANNOTATIONS: text}}, empty where it says nothing.
+
+    Raises SheetError naming the file that is no table of annotations.
+    """
+    found = {}
+    for path in paths:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames != ["id", *ANNOTATIONS]:
+                raise SheetError(f"{os.fspath(path)}: is no table of annotations of a shard")
+            for cells in reader:
+                found[cells.pop("id")] = cells
+    return found
+
+
+def true_mask_states(path: str | os.PathLike[str] | None) -> dict[str, str]:
+    """Return what truth.csv says that the true mask of each field was at planning, {} without such a file."""
+    if path is None:
+        return {}
+    with open(path, newline="", encoding="utf-8") as file:
+        return {cells["id"]: cells["state"] for cells in csv.DictReader(file)}
+
+
+def _annotated(row: ManifestRow, said: Mapping[str, str]) -> ManifestRow:
+    labels = parse_labels(said["labels"]) if said.get("labels") else None
+    carried: dict[str, Any] = {column: said.get(column) or None for column in CARRIED}
+    return replace(row, labels=labels, **carried)
+
+
 def read_manifest(path: str | os.PathLike[str]) -> list[ManifestRow]:
-    """Read a shard's manifest; rows are sorted by id. Raises SheetError naming the file if it is no manifest."""
+    """Read a shard's manifest; rows are sorted by id. Raises SheetError naming the file if it is no manifest.
+
+    Labels and cell line are those of a simulated field, whose files depend on them; else see read_manifests.
+    """
     rows = []
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        if not {"id", "labels", "pixel_size"} <= set(reader.fieldnames or []):
+        if not {"id", "pixel_size", "seed"} <= set(reader.fieldnames or []):
             raise SheetError(f"{os.fspath(path)}: is no manifest of a shard")
         for cells in reader:
-            rows.append(
-                ManifestRow(
-                    id=cells["id"],
-                    labels=parse_labels(cells["labels"]) if cells["labels"] else None,
-                    pixel_size=float(cells["pixel_size"]),
-                    antibody=cells["antibody"] or None,
-                    cell_line=cells["cell_line"] or None,
-                    split=cells["split"] or None,
-                    paths={colour: cells[colour] for colour in COLOURS if colour in cells},
-                    cell_mask=cells.get("cell_mask") or None,
-                    nucleus_mask=cells.get("nucleus_mask") or None,
-                    seed=int(cells["seed"]) if cells["seed"] else None,
-                    urls={colour: url for colour in COLOURS if "://" in (url := cells.get(f"{colour}_state") or "")},
-                )
+            states = {kind: cells.get(f"{kind}_state") or "" for kind in _FILES}
+            row = ManifestRow(
+                id=cells["id"],
+                labels=None,
+                pixel_size=float(cells["pixel_size"]),
+                paths={colour: cells[colour] for colour in COLOURS if colour in cells},
+                cell_mask=cells.get("cell_mask") or None,
+                nucleus_mask=cells.get("nucleus_mask") or None,
+                seed=int(cells["seed"]) if cells["seed"] else None,
+                urls={colour: states[colour] for colour in COLOURS if "://" in states[colour]},
+                states={kind: state for kind, state in states.items() if state and "://" not in state},
             )
+            rows.append(_annotated(row, cells))
     return rows
 
 
-def read_manifests(paths: Iterable[str | os.PathLike[str]]) -> list[ManifestRow]:
-    """Read several shards' manifests into one list, sorted by id."""
-    return sorted((row for path in paths for row in read_manifest(path)), key=lambda row: row.id)
+def read_manifests(
+    paths: Iterable[str | os.PathLike[str]], annotations: Iterable[str | os.PathLike[str]] = ()
+) -> list[ManifestRow]:
+    """Read several shards' manifests, and their annotations where these are given, into one list, sorted by id."""
+    said = read_annotations(annotations)
+    rows = (row for path in paths for row in read_manifest(path))
+    known = (_annotated(row, said[row.id]) if said else row for row in rows)
+    return sorted(known, key=lambda row: row.id)

@@ -20,6 +20,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hpaloc.classes import N_CLASSES, NAMES, format_labels, label_matrix, parse_labels
 from hpaloc.files import atomic_path, spelled_as_on_disk
+from hpaloc.manifests import true_mask_states, unchanged
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
 from hpaloc.resampling import (
@@ -109,19 +110,27 @@ def match_fields(masks: Mapping[str, tuple[np.ndarray | None, np.ndarray]]) -> M
     return _join(_overlay(name, predicted, truth) for name, (predicted, truth) in masks.items())
 
 
-def match_files(predicted: Mapping[str, Path | None], truth: Mapping[str, Path], threads: int = 1) -> Matches:
+def match_files(
+    predicted: Mapping[str, Path | None],
+    truth: Mapping[str, Path],
+    threads: int = 1,
+    states: Mapping[str, str] | None = None,
+) -> Matches:
     """Overlay predicted and true mask files of many fields, ``threads`` fields at a time.
 
     ``predicted`` maps a field to its predicted cell mask file (None or absent: the field has no predicted cell),
-    ``truth`` maps each field to be matched to its true mask file. Raises FileNotFoundError naming the field where a
-    true mask is absent, and ValueError naming it where the two masks differ in shape.
+    ``truth`` maps each field to be matched to its true mask file, ``states`` to what that file was at planning. Raises
+    FileNotFoundError naming the field where a true mask is absent, ValueError naming it where the two masks differ in
+    shape, and ChangedError naming a true mask that is another than was planned.
     """
 
     def overlay(name: str) -> tuple[str, pd.DataFrame, np.ndarray, np.ndarray]:
-        if not truth[name].is_file():
-            raise FileNotFoundError(f"field {name}: no true mask at {truth[name]}")
         path = predicted.get(name)
-        return _overlay(name, None if path is None else read_mask(path), read_mask(truth[name]))
+        with unchanged({name: truth[name]}, states or {}):
+            if not truth[name].is_file():
+                raise FileNotFoundError(f"field {name}: no true mask at {truth[name]}")
+            true = read_mask(truth[name])
+        return _overlay(name, None if path is None else read_mask(path), true)
 
     with ThreadPoolExecutor(threads) as pool:
         return _join(track(pool.map(overlay, truth), len(truth), "fields matched"))
@@ -934,13 +943,15 @@ class Collection:
 
     predictions: folder with cells.parquet and fields.parquet of ``pooling.aggregate``; segmentation: folder with one
     folder a shard of predicted cell masks; truth_cells: CSVs of true cells and truth_masks: pattern with ``{id}``
-    (and ``{shard}``, where they lie by shard) of their label images, both or neither.
+    (and ``{shard}``, where they lie by shard) of their label images, both or neither; truth_planned: the table
+    truth.csv of what these were at planning.
     """
 
     predictions: Path
     segmentation: Path | None = None
     truth_cells: Sequence[Path] = ()
     truth_masks: str | None = None
+    truth_planned: Path | None = None
 
 
 def evaluate(
@@ -1015,4 +1026,4 @@ def _read_truth(
         name: Path(spelled_as_on_disk(files.truth_masks.format(id=name, shard=shard)))
         for name, shard in zip(here["field"], here["shard"], strict=True)
     }
-    return truth, match_files(predicted, true_masks, threads)
+    return truth, match_files(predicted, true_masks, threads, true_mask_states(files.truth_planned))

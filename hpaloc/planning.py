@@ -188,6 +188,10 @@ def check_interpretation(config: Mapping[str, Any]) -> None:
             f"config key interpretation.mixtures.collection: {mixtures['collection']!r} is not predicted "
             f"({', '.join(config['predict']['collections'])})"
         )
+    if mixtures:
+        table = mixtures["table"].replace("{root}", config["collections"][mixtures["collection"]]["root"])
+        if not Path(table).is_file():
+            raise ConfigError(f"config key interpretation.mixtures.table: no such file: {table}")
 
 
 def check_few_shot(config: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """From predictions of single cells to the tables of a collection, pooled calls per field and protein, a submission."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from sklearn.decomposition import PCA
 from hpaloc import rle
 from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES, format_labels, label_matrix, parse_labels
 from hpaloc.files import atomic_path
+from hpaloc.manifests import read_annotations
 from hpaloc.mixtures import FRACTIONS, MIXTURES, mixture_fractions, reading_fractions
 from hpaloc.progress import log, track
-from hpaloc.tables import PROBABILITIES
+from hpaloc.tables import PROBABILITIES, annotate
 
 SHARES = tuple(f"share_{index}" for index in range(N_CLASSES))
 
@@ -33,22 +34,29 @@ class ConservationError(ValueError):
 
 @dataclass(frozen=True)
 class Shard:
-    """The files of one shard: its name, predictions, cell table and field table (Parquet each)."""
+    """The files of one shard: its name, predictions, cell table and field table (Parquet each).
+
+    annotations: the table of what the sheet says of its fields (CSV), where this is wanted.
+    """
 
     name: str
     predictions: Path
     cells: Path
     fields: Path
+    annotations: Path | None = None
 
 
-def gather_shards(predictions: Sequence[str], cells: Sequence[str], fields: Sequence[str]) -> list[Shard]:
+def gather_shards(
+    predictions: Sequence[str], cells: Sequence[str], fields: Sequence[str], annotations: Sequence[str] | None = None
+) -> list[Shard]:
     """Bring the files of a collection's shards together; each list is in the order of the shards.
 
     Raises ValueError where the lists differ in length.
     """
+    said = [None] * len(cells) if annotations is None else [Path(path) for path in annotations]
     return [
-        Shard(Path(of_cells).stem, Path(of_predictions), Path(of_cells), Path(of_fields))
-        for of_predictions, of_cells, of_fields in zip(predictions, cells, fields, strict=True)
+        Shard(Path(of_cells).stem, Path(of_predictions), Path(of_cells), Path(of_fields), of_sheet)
+        for of_predictions, of_cells, of_fields, of_sheet in zip(predictions, cells, fields, said, strict=True)
     ]
 
 
@@ -193,18 +201,19 @@ def aggregate(
     row in fields.parquet, rejected ones too; proteins.parquet has a row for each antibody known. ``shard`` and ``row``
     of cells.parquet say where the embedding of a cell stands: that row of that shard's predictions. Raises
     ConservationError, naming field and cell, where the tables do not hold the same cells. Without any shard it raises
-    ValueError.
+    ValueError, and TableError where a shard has no annotation of a field.
     """
     if not shards:
         raise ValueError("there is no shard to aggregate")
     cell_parts, field_parts, obs_parts = [], [], []
     for shard in track(shards, what="shards joined"):
-        cell_table = pq.read_table(shard.cells)
+        said = read_annotations([shard.annotations] if shard.annotations else [])
+        cell_table = annotate(pq.read_table(shard.cells), said)
         table = cell_table.to_pandas()
         readings = [name for name in MIXTURES if name in pq.read_schema(shard.predictions).names]
         columns = ["field", "cell", "labels", *PROBABILITIES, *readings]
         predictions = pq.read_table(shard.predictions, columns=columns).to_pandas()
-        fields = _read_fields(shard.fields)
+        fields = _read_fields(shard.fields, said)
         check_conserved(table, predictions, str(shard.predictions))
         check_fields(fields, table)
         cell_parts.append(
@@ -232,12 +241,14 @@ def aggregate(
     log.info("%d cells of %d fields, %d proteins", len(cells), len(fields), len(owners))
 
 
-def _read_fields(path: Path) -> pd.DataFrame:
+def _read_fields(path: Path, said: Mapping[str, Mapping[str, str]] | None = None) -> pd.DataFrame:
     """Read a field table; the sheet's labels become sheet_labels, absent optional columns empty strings."""
-    table = pq.read_table(path).to_pandas().rename(columns={"labels": "sheet_labels"})
-    for column in ("sheet_labels", "antibody", "cell_line", "reason", "stage"):
+    table = pq.read_table(path)
+    table = (table if said is None else annotate(table, said)).to_pandas().rename(columns={"labels": "sheet_labels"})
+    of_sheet = [] if said is None else ["sheet_labels", "antibody", "cell_line"]
+    for column in (*of_sheet, "reason", "stage"):
         table[column] = table[column].fillna("") if column in table else ""
-    kept = ["field", "sheet_labels", "antibody", "cell_line", "height", "width", "status", "stage", "reason", "n_cells"]
+    kept = ["field", *of_sheet, "height", "width", "status", "stage", "reason", "n_cells"]
     missing = [column for column in kept if column not in table]
     if missing:
         raise ValueError(f"{path}: the field table has no column {missing[0]}")

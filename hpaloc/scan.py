@@ -15,7 +15,7 @@ from urllib.parse import quote
 from hpaloc.classes import COLOURS
 from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.files import atomic_path, write_if_changed
-from hpaloc.manifests import find_files, manifests, shard_name, shard_of, shards_of
+from hpaloc.manifests import annotations_name, find_files, manifests, shard_name, shard_of, shards_of
 from hpaloc.sheet import CARRIED, SheetRow, read_sheet
 from hpaloc.truth import read_true_cells
 
@@ -110,11 +110,12 @@ Before = tuple[bytes, tuple[int, int]] | None
 def write_scan(scan: Scan, folder: str | os.PathLike[str], replaced: dict[Path, Before]) -> list[str]:
     """Write the tables of a scan into ``folder``, each only where its content changed.
 
-    Manifests of shards that have no fields any more are removed. What a table held before it was changed or removed is
-    added to ``replaced``, for restore_tables. Returns the names of the shards that hold fields.
+    Manifests and annotations of shards that have no fields any more are removed. What a table held before it was
+    changed or removed is added to ``replaced``, for restore_tables. Returns the names of the shards that hold fields.
     """
     folder = Path(folder)
-    gone = {f"{shard}.csv" for shard in shards_of(folder)} - set(scan.tables)
+    shards = shards_of(folder)
+    gone = {name for shard in shards for name in (f"{shard}.csv", annotations_name(shard))} - set(scan.tables)
     for path in sorted(folder / name for name in {*scan.tables, *gone}):
         text = scan.tables.get(path.name)
         before = path.read_bytes() if path.is_file() else None

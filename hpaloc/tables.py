@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from hpaloc.classes import COLOURS, N_CLASSES
 from hpaloc.files import atomic_path
+from hpaloc.manifests import ANNOTATIONS, read_annotations
 
 REGIONS = ("cell", "nucleus", "cytoplasm", "ring")
 # The three stains that are the same whatever the protein: two images of the same cells agree in them.
@@ -37,7 +38,6 @@ CELLS = pa.schema(
     [
         ("field", pa.string()),
         ("cell", pa.int32()),
-        ("labels", pa.string()),
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("pixel_size", pa.float64()),
@@ -61,10 +61,6 @@ CELLS = pa.schema(
 FIELDS = pa.schema(
     [
         ("field", pa.string()),
-        ("labels", pa.string()),
-        ("antibody", pa.string()),
-        ("cell_line", pa.string()),
-        ("split", pa.string()),
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("dtype", pa.string()),
@@ -143,12 +139,41 @@ def write_table(path: str | os.PathLike[str], table: pa.Table) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def _read(paths: Iterable[str | os.PathLike[str]], key: str, schema: pa.Schema) -> pd.DataFrame:
+def annotate(table: pa.Table, said: Mapping[str, Mapping[str, str]]) -> pa.Table:
+    """Put what the sheet says of each field behind the names of a table of CELLS or FIELDS.
+
+    said: as ``manifests.read_annotations`` gives it. A row of cells gets ``labels``, one of fields all of ANNOTATIONS;
+    where the sheet says nothing, labels are empty and the others null. Raises TableError naming a field of which there
+    is no annotation.
+    """
+    cells = "cell" in table.column_names
+    # A table without rows, written elsewhere, may know no type of its columns.
+    place = pc.index_in(table["field"].cast(pa.string()), value_set=pa.array(list(said), pa.string()))
+    if place.null_count:
+        field = table["field"].filter(pc.is_null(place))[0]
+        raise TableError(f"there is no annotation of field {field}")
+    for at, column in enumerate(("labels",) if cells else ANNOTATIONS):
+        texts = [of_field[column] for of_field in said.values()]
+        values = pa.array(texts if column == "labels" else [text or None for text in texts], pa.string())
+        table = table.add_column(at + (2 if cells else 1), pa.field(column, pa.string()), values.take(place))
+    return table
+
+
+def _read(
+    paths: Iterable[str | os.PathLike[str]],
+    key: str,
+    schema: pa.Schema,
+    annotations: Sequence[str | os.PathLike[str]] | None,
+) -> pd.DataFrame:
+    said = None if annotations is None else read_annotations(annotations)
+    if said is not None:
+        schema = annotate(schema.empty_table(), said).schema
     parts = []
     for shard, path in enumerate(paths):
         part = pq.read_table(path)
         if key not in part.column_names:
             raise TableError(f"{os.fspath(path)}: lacks the column {key}")
+        part = part if said is None else annotate(part, said)
         # Beside a null pandas would make floats of them, which do not hold the 64 bits of a hash.
         frame = part.to_pandas(types_mapper={pa.uint64(): pd.UInt64Dtype()}.get)
         parts.append(frame.assign(shard=np.int32(shard), row=np.arange(len(frame), dtype=np.int32)))
@@ -158,21 +183,26 @@ def _read(paths: Iterable[str | os.PathLike[str]], key: str, schema: pa.Schema) 
     return pd.concat(filled, ignore_index=True)
 
 
-def read_cells(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
-    """Read the cell tables of a collection's shards into one.
+def read_cells(
+    paths: Sequence[str | os.PathLike[str]], annotations: Sequence[str | os.PathLike[str]] | None = None
+) -> pd.DataFrame:
+    """Read the cell tables of a collection's shards into one, with the labels of their fields in the annotations given.
 
     Adds ``shard``, the position of the table in ``paths``, and ``row``, the position of the cell in its table and so
-    of its tile in the shard's record files. Raises TableError naming a file that is no table of cells.
+    of its tile in the shard's record files. Raises TableError naming a file that is no table of cells, or a field
+    without annotation.
     """
-    return _read([Path(path) for path in paths], "cell", CELLS)
+    return _read([Path(path) for path in paths], "cell", CELLS, annotations)
 
 
-def read_fields(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
-    """Read the field tables of a collection's shards into one, with ``shard`` and ``row`` as read_cells adds them.
+def read_fields(
+    paths: Sequence[str | os.PathLike[str]], annotations: Sequence[str | os.PathLike[str]] | None = None
+) -> pd.DataFrame:
+    """Read the field tables of a collection's shards into one, with what the annotations given say of each field.
 
-    Raises TableError as that does.
+    Adds ``shard`` and ``row`` as read_cells does. Raises TableError as that does.
     """
-    return _read([Path(path) for path in paths], "field", FIELDS)
+    return _read([Path(path) for path in paths], "field", FIELDS, annotations)
 
 
 def list_rejected(collections: Mapping[str, str | os.PathLike[str]], path: str | os.PathLike[str]) -> None:
@@ -250,14 +280,17 @@ def shared_channels(fields: pa.Table) -> list[str]:
 
 
 def join_fields(
-    paths: Mapping[str, str | os.PathLike[str]], out: str | os.PathLike[str], max_rejected_fraction: float = 1.0
+    paths: Mapping[str, str | os.PathLike[str]],
+    annotations: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    max_rejected_fraction: float = 1.0,
 ) -> None:
     """Join the field tables of a collection's shards into one Parquet file, sorted by field.
 
-    paths: {name of the shard: its table}. Adds ``shard``, the name of the shard, and the warnings of `shared_channels`.
-    Raises TableError naming a file that is no table of fields, or a field that two shards have, and TooManyRejected
-    where more than ``max_rejected_fraction`` of the collection's fields (rounded up) are rejected: small shards may
-    each lose one.
+    paths: {name of the shard: its table}; annotations: tables of what the sheet says of their fields. Adds this, and
+    ``shard``, the name of the shard, and the warnings of `shared_channels`. Raises TableError naming a file that is no
+    table of fields, a field that two shards have or one without annotation, and TooManyRejected where more than
+    ``max_rejected_fraction`` of the collection's fields (rounded up) are rejected: small shards may each lose one.
     """
     parts = []
     for name, path in paths.items():
@@ -266,7 +299,8 @@ def join_fields(
             raise TableError(f"{os.fspath(path)}: is no table of fields")
         parts.append(table.append_column(pa.field("shard", pa.string()), pa.array([name] * len(table), pa.string())))
     empty = FIELDS.append(pa.field("shard", pa.string())).empty_table()
-    joined = pa.concat_tables([empty, *parts]).sort_by("field").combine_chunks()
+    every = annotate(pa.concat_tables([empty, *parts]), read_annotations(annotations))
+    joined = every.sort_by("field").combine_chunks()
     counts = joined["field"].value_counts()
     for entry in counts.to_pylist():
         if entry["counts"] > 1:

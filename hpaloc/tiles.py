@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from hpaloc import rle
-from hpaloc.classes import COLOURS, format_labels
+from hpaloc.classes import COLOURS
 from hpaloc.files import atomic_path
 from hpaloc.images import ImageError, check_field, read_field
-from hpaloc.manifests import ManifestRow
+from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import MaskError, compact, mask_path, read_mask
 from hpaloc.progress import log, track
 from hpaloc.rle import MAX_PIXELS
@@ -415,13 +415,8 @@ def _tile_row(
     max_pixels: int,
 ) -> TiledField:
     """Read and tile the field of one manifest row; an error of the field becomes its reason for rejection."""
-    labels = format_labels(manifest.labels) if manifest.labels else ""
     row: dict[str, Any] = {
         "field": manifest.id,
-        "labels": labels,
-        "antibody": manifest.antibody,
-        "cell_line": manifest.cell_line,
-        "split": manifest.split,
         "height": segmented["height"],
         "width": segmented["width"],
         "dtype": segmented["dtype"],
@@ -436,16 +431,15 @@ def _tile_row(
         return TiledField(row)
     row["stage"] = "tile"
     try:
-        images = read_field(manifest.paths, max_pixels=max_pixels)
-        warnings = check_field(images, manifest.paths)
+        with unchanged(manifest.paths, manifest.states):
+            images = read_field(manifest.paths, max_pixels=max_pixels)
+            warnings = check_field(images, manifest.paths)
         cells = read_mask(mask_path(folder, manifest.id, "cell"))
         nuclei = read_mask(mask_path(folder, manifest.id, "nucleus"))
         tiled = tile_field(manifest.id, images, cells, nuclei, manifest.pixel_size, size, mask_neighbours, format)
     except (ImageError, MaskError, OSError, ValueError) as error:
         row["reason"] = _reason(error)
         return TiledField(row)
-    for cell in tiled.cells:
-        cell["labels"] = labels
     warnings += plausibility(tiled)
     tiled.row = row | tiled.row | {"status": "ok", "reason": "", "warnings": "; ".join(warnings)}
     return tiled

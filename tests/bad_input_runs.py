@@ -13,7 +13,7 @@ from model_inputs import write_model_folder
 
 from hpaloc.classes import COLOURS
 from hpaloc.config import complete
-from hpaloc.manifests import ManifestRow, read_manifest
+from hpaloc.manifests import ManifestRow, manifests, read_manifest
 from hpaloc.masks import mask_path, read_mask, write_mask
 from hpaloc.scan import scan_collection, write_scan
 from hpaloc.segmentation import segment_shard
@@ -58,7 +58,8 @@ def run(rows: Sequence[ManifestRow], segmentation: Mapping[str, object], model: 
     segment_shard(rows, masks, segmentation, DASK, 1, 2000, 1.0)
     tile_shard(rows, masks, cells, "fields.parquet", tiles, size=32, threads=2, max_rejected_fraction=1.0)
     predict_shard(model, tiles, cells, Path("predictions.parquet"), views=1, gpu="none")
-    join_fields({"000": "fields.parquet"}, "all.parquet")
+    Path("000.annotations.csv").write_text(manifests(rows, [{}] * len(rows), 1)["000.annotations.csv"])
+    join_fields({"000": "fields.parquet"}, ["000.annotations.csv"], "all.parquet")
     list_rejected({"bad": "all.parquet"}, "rejected.csv")
     found = Outcome()
     for row in pd.read_parquet("all.parquet").itertuples():

@@ -62,8 +62,10 @@ def write_shard_of_cells(folder, out, ids, most_fields=100):
     cells_path, fields_path, _ = tile(rows, segmentation, folder / "tables")
     cells = pd.read_parquet(cells_path)
     table = pd.read_parquet(fields_path)
-    table["antibody"] = ANTIBODY
-    table.to_parquet(fields_path)
+    annotations = folder / "annotations.csv"
+    pd.DataFrame({"id": table["field"], "labels": "0", "antibody": ANTIBODY, "cell_line": "", "split": ""}).to_csv(
+        annotations, index=False
+    )
     predictions = predictions_of(cells)
     pq.write_table(predictions, folder / "predictions.parquet")
     maps = np.zeros((len(cells), 8, 8), np.uint8)
@@ -71,7 +73,7 @@ def write_shard_of_cells(folder, out, ids, most_fields=100):
     write_pictures(
         out / "small" / "000", rows, segmentation, cells, table, predictions.to_pandas(), maps, most_fields=most_fields
     )
-    aggregate([Shard("000", folder / "predictions.parquet", cells_path, fields_path)], folder / "pooled")
+    aggregate([Shard("000", folder / "predictions.parquet", cells_path, fields_path, annotations)], folder / "pooled")
     return cells
 
 

@@ -32,9 +32,7 @@ def write_tile_shard(folder: Path, tiles: np.ndarray, colours: tuple[str, ...], 
         with RecordWriter(folder / f"{colour}.tfrecord") as writer:
             for (field, cell), tile in zip(cells.itertuples(index=False), tiles, strict=True):
                 writer.write(TileRecord(field, int(cell), np.ascontiguousarray(tile[..., plane]), 255.0).encode())
-    table = cells.reindex(columns=CELLS.names)
-    table["labels"] = ""
-    write_table(folder / "cells.parquet", to_table(table, CELLS))
+    write_table(folder / "cells.parquet", to_table(cells.reindex(columns=CELLS.names), CELLS))
     return cells
 
 

@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from hpaloc import curation, records, tables
 from hpaloc.classes import COLOURS
-from hpaloc.manifests import ManifestRow
+from hpaloc.manifests import ManifestRow, manifests
 from hpaloc.segmentation import segment_shard
 from hpaloc.simulate import simulate_field
 from hpaloc.tiles import tile_shard
@@ -48,7 +48,11 @@ def run_chain(rows: list[ManifestRow], out: Path, workers: int) -> Path:
     segment_shard(rows, masks, {"backend": "watershed", "scale": 0.25}, dask, workers, 16000, 0.0)
     tiles = {colour: out / f"{colour}.tfrecord" for colour in COLOURS}
     tile_shard(rows, masks, cells, fields, tiles, size=64, threads=workers)
-    examples, summary, _ = curation.curate(tables.read_cells([cells]), tables.read_fields([fields]), CURATION, seed=1)
+    annotations = out / "annotations.csv"
+    annotations.write_text(manifests(rows, [{}] * len(rows), 1)["000.annotations.csv"])
+    of_cells = tables.read_cells([cells], [annotations])
+    of_fields = tables.read_fields([fields], [annotations])
+    examples, summary, _ = curation.curate(of_cells, of_fields, CURATION, seed=1)
     tables.write_table(out / "examples.parquet", curation.examples_table(examples))
     (out / "summary.json").write_text(curation.summary_text(summary))
     records.write_dataset(

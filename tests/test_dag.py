@@ -10,6 +10,7 @@ import yaml
 from dag import copy_workflow, listed_jobs, reruns, run, write_collections
 
 FIELDS, SHARDS = 120, 8
+FUTURE = 2**32
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,9 @@ def test_another_model_of_the_same_name_predicts_anew_however_old_it_is(tmp_path
     (tmp_path / "run").mkdir()
     write_collections(tmp_path / "run", 8, 2)
     snakefile = copy_workflow(tmp_path / "workflow")
-    for name, date in (("new", 10**9), ("old", 10**8)):
+    # One on a machine whose clock is ahead, one long ago: of an input that is newer than what was made of it Snakemake
+    # would say that the job failed, and delete what it made.
+    for name, date in (("new", FUTURE), ("old", 10**8)):
         folder = tmp_path / "models" / name
         folder.mkdir(parents=True)
         for file in ("model.keras", "config.json", "thresholds.json", "checksums.json"):
@@ -96,6 +99,7 @@ def test_another_model_of_the_same_name_predicts_anew_however_old_it_is(tmp_path
     config = yaml.safe_load((tmp_path / "run/config.yaml").read_text()) | {"model": {"path": "model"}}
     (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(config))
     run(snakefile, tmp_path / "run", "predict_only", "--cores", "2")
+    assert list((tmp_path / "run/results/predictions/test").glob("shards/*.parquet"))
     assert "Nothing to be done" in run(snakefile, tmp_path / "run", "predict_only", "--dry-run").text
     link.unlink()
     link.symlink_to(tmp_path / "models/old")
@@ -103,6 +107,83 @@ def test_another_model_of_the_same_name_predicts_anew_however_old_it_is(tmp_path
     assert jobs["predict"] >= 1
     assert jobs["aggregate"] == 1
     assert not jobs["tile"]
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """A finished run, few_shot and interpret too, that reads files which people name; all are dated in the future."""
+    folder = tmp_path_factory.mktemp("named")
+    (folder / "run").mkdir()
+    write_collections(folder / "run", 8, 2)
+    snakefile = copy_workflow(folder / "workflow")
+    config = yaml.safe_load((folder / "run/config.yaml").read_text())
+    config["collections"]["test"]["truth"] = {"cells": "cells.csv", "masks": "test/{id}_red.png"}
+    config |= {"train": {"weights": "start.h5"}, "few_shot": {"table": "few.csv"}}
+    config["interpretation"] = {"mixtures": {"collection": "test", "table": "mixtures.csv"}}
+    (folder / "run/config.yaml").write_text(yaml.safe_dump(config))
+    for name in ("start.h5", "few.csv", "mixtures.csv"):
+        (folder / "run" / name).write_text("as it was")
+    (folder / "run/cells.csv").write_text("ID,cell,Label\ntest-000000,1,0\n")
+    for name in NAMED:
+        os.utime(folder / "run" / name, (FUTURE, FUTURE))
+    run(snakefile, folder / "run", "all", "few_shot", "interpret", "--cores", "2")
+    return snakefile, folder / "run"
+
+
+NAMED = {"start.h5": {"train"}, "few.csv": {"few_shot"}, "mixtures.csv": {"interpret"}, "cells.csv": {"evaluate"}}
+
+
+def replanned(named):
+    return listed_jobs(run(*named, "all", "few_shot", "interpret", "--dry-run").text)[0]
+
+
+def test_files_dated_in_the_future_are_read_once(named):
+    assert not replanned(named)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_another_file_of_the_same_name_is_read_however_old_it_is(named, name):
+    path = named[1] / name
+    before = path.read_text()
+    path.write_text("ID,cell,Label\ntest-000000,1,14\n" if name == "cells.csv" else "as it is")
+    os.utime(path, (10**8, 10**8))
+    try:
+        jobs = replanned(named)
+        assert NAMED[name] <= set(jobs)
+        assert not {"segment", "tile", "curate"} & set(jobs)
+        assert jobs["predict"] == (name == "start.h5")
+        # Its date alone says nothing.
+        path.write_text(before)
+        assert not replanned(named)
+    finally:
+        path.write_text(before)
+        os.utime(path, (FUTURE, FUTURE))
+
+
+@pytest.mark.parametrize("column", ["Label", "antibody", "cell_line", "split"])
+@pytest.mark.parametrize("collection", ["train", "test"])
+def test_a_corrected_annotation_reruns_what_depends_on_annotations(named, collection, column):
+    sheet = named[1] / f"{collection}.csv"
+    before = sheet.read_text()
+    lines = before.splitlines()
+    said = {"Label": "14", "antibody": "HPA1", "cell_line": "BJ", "split": "validation"}[column]
+    if column == "Label":
+        lines[1] = f"{collection}-000000,{said}"
+    else:
+        lines = [lines[0] + f",{column}", f"{lines[1]},{said}", *(f"{line}," for line in lines[2:])]
+    sheet.write_text("\n".join(lines) + "\n")
+    try:
+        jobs = replanned(named)
+        assert not {"segment", "tile"} & set(jobs)
+        assert jobs["sheet"] == 1
+        if collection == "train":
+            assert jobs["curate"] == jobs["records"] == jobs["train"] == 1
+        else:
+            assert jobs["aggregate"] == jobs["evaluate"] == jobs["browse"] == jobs["study_cells"] == 1
+            assert not {"predict", "browse_shard", "submit", "curate", "few_shot"} & set(jobs)
+    finally:
+        sheet.write_text(before)
+        run(*named, "--dry-run")
 
 
 def edit(room, old, new):

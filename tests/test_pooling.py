@@ -21,11 +21,11 @@ def _shard(folder: Path, name: str, fields: dict[str, int], seed: int, rejected:
     generator = np.random.default_rng(seed)
     cells = pd.DataFrame(
         [
-            {"field": field, "cell": cell, "labels": "0|16", "centroid_y": 3.0, "centroid_x": 4.0}
+            {"field": field, "cell": cell, "centroid_y": 3.0, "centroid_x": 4.0}
             for field, n in fields.items()
             for cell in range(1, n + 1)
         ],
-        columns=["field", "cell", "labels", "centroid_y", "centroid_x"],
+        columns=["field", "cell", "centroid_y", "centroid_x"],
     ).astype({"cell": np.int32})
     masks = []
     for cell in cells["cell"]:
@@ -48,9 +48,6 @@ def _shard(folder: Path, name: str, fields: dict[str, int], seed: int, rejected:
     table = pd.DataFrame(
         {
             "field": names,
-            "labels": ["0|16" for _ in names],
-            "antibody": ["HPA1" if field.startswith("a") else None for field in names],
-            "cell_line": None,
             "height": [20 if field in fields else 0 for field in names],
             "width": [30 if field in fields else 0 for field in names],
             "status": ["ok" if field in fields else "rejected" for field in names],
@@ -59,7 +56,10 @@ def _shard(folder: Path, name: str, fields: dict[str, int], seed: int, rejected:
             "n_cells": [fields.get(field, 0) for field in names],
         }
     )
-    shard = pooling.Shard(*(name, *(folder / f"{name}.{part}.parquet" for part in ("predictions", "cells", "fields"))))
+    paths = [folder / f"{name}.{part}" for part in ("predictions.parquet", "cells.parquet", "fields.parquet")]
+    shard = pooling.Shard(name, *paths, folder / f"{name}.annotations.csv")
+    said = [f"{field},0|16,{'HPA1' if field.startswith('a') else ''},," for field in names]
+    shard.annotations.write_text("\n".join(["id,labels,antibody,cell_line,split", *said]) + "\n")
     pq.write_table(predictions, shard.predictions)
     cells.to_parquet(shard.cells)
     table.to_parquet(shard.fields)

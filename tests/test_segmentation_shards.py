@@ -104,6 +104,7 @@ def test_one_field_can_be_run_without_dask(rows, tmp_path):
     task = {
         "field": "f0",
         "paths": rows[0].paths,
+        "states": {},
         "pixel_size": 0.16,
         "settings": SETTINGS,
         "out_dir": str(tmp_path),

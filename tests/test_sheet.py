@@ -1,6 +1,7 @@
 """Sheets, shards and manifests: what is read, what is refused by row, and what a change touches."""
 
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +9,15 @@ import pytest
 
 from hpaloc import manifests as manifests_room
 from hpaloc.config import complete
-from hpaloc.manifests import read_manifest, shard_of, shards_of
+from hpaloc.manifests import (
+    ChangedError,
+    check_unchanged,
+    read_manifest,
+    read_manifests,
+    shard_of,
+    shards_of,
+    unchanged,
+)
 from hpaloc.scan import download_urls, scan_collection, write_scan
 from hpaloc.sheet import SheetError, read_sheet
 
@@ -117,6 +126,11 @@ def states():
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path("results/sheet/train").iterdir()}
 
 
+def tables_of(id):
+    shard = f"{shard_of(id, 4):03d}"
+    return {f"{shard}.csv", f"{shard}.annotations.csv"}
+
+
 def changed(before):
     after = states()
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
@@ -125,8 +139,9 @@ def changed(before):
 def test_every_field_is_in_one_manifest_with_its_files(project):
     shards = scan("train", project)
     assert shards == shards_of("results/sheet/train")
-    rows = [row for shard in shards for row in read_manifest(f"results/sheet/train/{shard}.csv")]
-    assert sorted(row.id for row in rows) == [f"f{i:02d}" for i in range(12)]
+    tables = [f"results/sheet/train/{shard}.csv" for shard in shards]
+    rows = read_manifests(tables, [path.replace(".csv", ".annotations.csv") for path in tables])
+    assert [row.id for row in rows] == [f"f{i:02d}" for i in range(12)]
     row = next(row for row in rows if row.id == "f03")
     assert row.labels == (3,)
     assert row.paths == {colour: f"images/f03_{colour}.png" for colour in COLOURS}
@@ -152,13 +167,81 @@ def test_a_changed_added_or_removed_field_touches_one_manifest(project):
     with open("train.csv", "a") as sheet:
         sheet.write("new,3\n")
     scan("train", project)
-    assert changed(before) == {f"{shard_of('new', 4):03d}.csv"}
+    assert changed(before) == tables_of("new")
 
     before = states()
     text = Path("train.csv").read_text()
     Path("train.csv").write_text("".join(line for line in text.splitlines(True) if not line.startswith("f02")))
     scan("train", project)
-    assert changed(before) == {f"{shard_of('f02', 4):03d}.csv"}
+    assert changed(before) == tables_of("f02")
+
+
+@pytest.mark.parametrize("simulated", [False, True])
+@pytest.mark.parametrize("column", ["Label", "antibody", "cell_line", "split", "pixel_size"])
+def test_what_a_manifest_holds_is_what_images_and_masks_depend_on(project, column, simulated):
+    if simulated:
+        del project["collections"]["train"]["images"]
+        project["collections"]["train"]["simulate"] = {}
+    columns = ["Label", "antibody", "cell_line", "split", "pixel_size"]
+    said = {f"f{i:02d}": dict(zip(columns, (str(i), "HPA1", "BJ", "train", "0.1"), strict=True)) for i in range(12)}
+
+    def write_sheet():
+        lines = [",".join([id, *of_field.values()]) for id, of_field in said.items()]
+        Path("train.csv").write_text("\n".join([",".join(["ID", *columns]), *lines]))
+
+    write_sheet()
+    scan("train", project)
+    before = states()
+    said["f05"][column] = "0.2" if column == "pixel_size" else "validation" if column == "split" else "14"
+    write_sheet()
+    scan("train", project)
+    manifest, annotations = sorted(tables_of("f05"), reverse=True)
+    assert manifest == f"{shard_of('f05', 4):03d}.csv"
+    # Images are drawn by label and cell line.
+    drawn = simulated and column in ("Label", "cell_line")
+    expected = {manifest} if drawn or column == "pixel_size" else set()
+    assert changed(before) == expected | ({annotations} if column != "pixel_size" else set())
+
+
+def test_a_shard_without_fields_loses_its_manifest_and_its_annotations(project):
+    scan("train", project)
+    Path("train.csv").write_text("ID,Label\nf03,3\n")
+    assert scan("train", project) == [f"{shard_of('f03', 4):03d}"]
+    assert set(states()) == tables_of("f03")
+
+
+@pytest.mark.parametrize("verify", ["time", "content"])
+def test_a_file_that_changes_after_planning_is_named(project, verify):
+    project["verify"] = verify
+    Path("images/f03_red.png").unlink()
+    project["max_rejected_fraction"] = 0.1
+    shards = scan("train", project)
+    rows = {row.id: row for row in read_manifests(f"results/sheet/train/{shard}.csv" for shard in shards)}
+    for row in rows.values():
+        check_unchanged(row.paths, row.states)
+    before = os.stat("images/f05_green.png")
+    Path("images/f05_green.png").write_bytes(b"F05green")
+    os.utime("images/f05_green.png", ns=(0, before.st_mtime_ns + (verify == "time")))
+    Path("images/f03_red.png").write_bytes(b"late")
+    Path("images/f04_blue.png").unlink()
+    for id, colour, what in (("f05", "green", "changed"), ("f03", "red", "changed"), ("f04", "blue", "was removed")):
+        sentence = f"images/{id}_{colour}.png: {what} after the run was planned; start the run again"
+        with pytest.raises(ChangedError, match=f"^{re.escape(sentence)}$"):
+            check_unchanged(rows[id].paths, rows[id].states)
+        # A file that cannot be read because it is being replaced has changed; what else goes wrong stays what it is.
+        with pytest.raises(ChangedError), unchanged(rows[id].paths, rows[id].states):
+            raise OSError("cut short")
+    with pytest.raises(OSError, match="cut short"), unchanged(rows["f06"].paths, rows["f06"].states):
+        raise OSError("cut short")
+
+
+def test_files_that_the_run_makes_have_no_state(project):
+    collection = project["collections"]["train"]
+    del collection["images"]
+    for made in ({"simulate": {}}, {"download": {"url": "https://example.org/{id}_{colour}.jpg", "per_second": 1}}):
+        project["collections"]["train"] = collection | made
+        shards = scan("train", project)
+        assert not any(row.states for row in read_manifest(f"results/sheet/train/{shards[0]}.csv"))
 
 
 def test_verify_content_ignores_times_and_sees_content(project):
@@ -265,7 +348,7 @@ def test_simulated_fields_are_determined_by_the_seed(project):
     assert row.paths["red"] == f"resources/simulated/train/{shards[0]}/{row.id}_red.png"
     project["seed"] = 2
     scan("train", project)
-    assert changed(before) == set(before)
+    assert changed(before) == {f"{shard}.csv" for shard in shards}
 
 
 def test_truth_is_checked_and_its_masks_are_followed(project):

@@ -59,17 +59,6 @@ def test_a_first_training_and_controls_are_trained_beside_the_model(folder):
     assert "train.pretraining.collection: 'train' is the collection that trains at last" in text
 
 
-def test_the_file_that_a_training_starts_from_is_an_input_of_it(folder):
-    (folder / "start.h5").touch()
-    collections = config()["collections"] | {"first": {"sheet": "train.csv", "labels": True, "simulate": {}}}
-    train = {"weights": "start.h5"}
-    for settings, rule in ((train, "train"), (train | {"pretraining": {"collection": "first"}}, "pretrain")):
-        write_config(folder / "config.yaml", **config() | {"collections": collections, "train": settings})
-        plan = snakemake(folder, "--dry-run").stdout
-        inputs = dict(re.findall(r"^rule (\w+):\n    input: (.*)$", plan, re.MULTILINE))
-        assert [name for name, files in inputs.items() if "start.h5" in files.split(", ")] == [rule]
-
-
 def test_explore_needs_sheets_and_images_only(folder):
     jobs, _ = planned(folder, "explore")
     assert dict(jobs) == {"explore_data": 1, "explore": 1}
@@ -248,9 +237,13 @@ def mistakes():
     def mixtures(changed):
         changed["interpretation"] = {"mixtures": {"table": "m.csv"}}
 
+    def mixture_table(changed):
+        changed["interpretation"] = {"mixtures": {"collection": "test", "table": "m.csv"}}
+
     def few_shot(changed):
         changed["few_shot"] = {"table": "few.csv"}
 
+    yield mixture_table, ["interpret"], "config key interpretation.mixtures.table: no such file: m.csv"
     yield held_out, ["interpret"], "config key interpretation.held_out: one class alone cannot be told"
     yield mixtures, ["interpret"], "config key interpretation.mixtures.collection: 'mixtures' is not predicted (test)"
     yield few_shot, ["few_shot"], "config key few_shot.table: no such file: few.csv"

@@ -17,7 +17,7 @@ import pandas as pd
 
 from hpaloc.classes import COLOURS
 from hpaloc.images import ImageError, read_field
-from hpaloc.manifests import ManifestRow
+from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
 from hpaloc.tables import PROBABILITIES
@@ -141,7 +141,7 @@ def write_pictures(
     ``most_fields`` bounds how many fields are shown. cells.parquet tells of each shown cell its row in the shard, its
     field's picture, and its sheet and place on it (left to right, top to bottom); cells stand in the order of their
     location and confidence, so that what is looked at together is read together. Raises ImageError or MaskError naming
-    a file that cannot be read any more.
+    a file that cannot be read any more, ChangedError one that is another than was planned.
     """
     (folder / "fields").mkdir(parents=True)
     (folder / "sprites").mkdir()
@@ -155,7 +155,9 @@ def write_pictures(
     for number, row in enumerate(track(pictures, what="fields drawn")):
         labels = read_mask(mask_path(segmentation, row.id, "cell"))
         try:
-            shown = shown_levels(read_field(row.paths), levels[row.id])
+            with unchanged(row.paths, row.states):
+                images = read_field(row.paths)
+            shown = shown_levels(images, levels[row.id])
         except ImageError as error:
             raise ImageError(f"field {row.id} was read before and cannot be any more: {error}") from error
         boxes = {}

@@ -13,7 +13,7 @@ import pandas as pd
 import tensorflow as tf
 
 from hpaloc.images import read_field
-from hpaloc.manifests import ManifestRow
+from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.model import FullyConvolutionalResNet50, classifier, theoretical_receptive_field
 from hpaloc.progress import log, track
 from hpaloc.records import tile_dataset, write_dataset
@@ -214,7 +214,8 @@ def field_map(
     resized so that cells are as large as the tiles the network learned from. The picture is (h, w, colours) uint8,
     the maps (h, w, 19) float16, both at most 512 px a side; the pixel size is theirs, in µm.
     """
-    images = read_field(row.paths, tuple(channels))
+    with unchanged(row.paths, row.states):
+        images = read_field(row.paths, tuple(channels))
     planes = [np.clip(images[colour] / np.float32(levels[colour]), 0, 1) for colour in channels]
     field: np.ndarray = np.stack(planes, axis=-1).astype(np.float32) * 255
     scale = min(model.tile_size / box, _FIELD_SIDE / max(field.shape[:2]))

@@ -12,7 +12,7 @@ from cp_measure.bulk import get_core_measurements, get_correlation_measurements
 
 from hpaloc.classes import COLOURS
 from hpaloc.images import read_field
-from hpaloc.manifests import ManifestRow, read_manifest
+from hpaloc.manifests import ManifestRow, read_manifest, unchanged
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
 from hpaloc.tables import read_fields
@@ -102,7 +102,9 @@ def _measure_field(
     row: ManifestRow, mask: Path, ids: list[int], levels: Mapping[str, float]
 ) -> tuple[str, list[int], pd.DataFrame]:
     try:
-        return row.id, ids, measure_cells(read_field(row.paths), read_mask(mask), ids, levels, row.pixel_size)
+        with unchanged(row.paths, row.states):
+            images = read_field(row.paths)
+        return row.id, ids, measure_cells(images, read_mask(mask), ids, levels, row.pixel_size)
     except ValueError as error:
         raise ValueError(f"field {row.id}: {error}") from error
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from hpaloc.files import FileNameError, atomic_path
 from hpaloc.images import ImageError, check_field, read_field
-from hpaloc.manifests import ManifestRow
+from hpaloc.manifests import ChangedError, ManifestRow, unchanged
 from hpaloc.masks import MaskError, read_rle_table, write_masks
 from hpaloc.progress import track
 from hpaloc.rle import MAX_PIXELS
@@ -61,12 +61,12 @@ def _reason(error: BaseException) -> str:
 def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
     """Read one field, segment it, write its two masks; what a worker runs.
 
-    task: field, paths, pixel_size, settings, out_dir, chunk_above, max_pixels, cell_mask, nucleus_mask, tables; plain
-    values only, so that a worker can receive it before it can import hpaloc. Returns one row of `FIELDS` and `seconds`,
-    the time spent reading, filtering (the channels to signals, or the networks to probabilities), labelling (all the
-    rest of the segmentation) and writing. An error of the field, or an ID that can be no file's name, becomes a row of
-    status "rejected"; SetupError, ImportError and errors of writing (a full disk) are raised, since they concern every
-    field.
+    task: field, paths, states, pixel_size, settings, out_dir, chunk_above, max_pixels, cell_mask, nucleus_mask, tables;
+    plain values only, so that a worker can receive it before it can import hpaloc. Returns one row of `FIELDS` and
+    `seconds`, the time spent reading, filtering (the channels to signals, or the networks to probabilities), labelling
+    (all the rest of the segmentation) and writing. An error of the field, or an ID that can be no file's name, becomes
+    a row of status "rejected"; SetupError, ImportError and errors of writing (a full disk) are raised, since they
+    concern every field.
     """
     import cv2
 
@@ -76,13 +76,17 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
     row |= {"status": "ok", "stage": "segment", "reason": ""}
     try:
         started = time.perf_counter()
-        images = read_field(task["paths"], COLOURS_OF[task["settings"]["backend"]], task["max_pixels"])
-        check_field(images, task["paths"])
+        masks = {kind: task[kind] for kind in ("cell_mask", "nucleus_mask") if task[kind]}
         given: Given | None = None
-        if task["cell_mask"]:
-            given = read_given(
-                task["field"], task["cell_mask"], task["nucleus_mask"], task["tables"], task["max_pixels"]
-            )
+        # Tables of masks were read, and looked at, before.
+        files = task["paths"] | {kind: path for kind, path in masks.items() if not is_table(path)}
+        with unchanged(files, task["states"]):
+            images = read_field(task["paths"], COLOURS_OF[task["settings"]["backend"]], task["max_pixels"])
+            check_field(images, task["paths"])
+            if task["cell_mask"]:
+                given = read_given(
+                    task["field"], task["cell_mask"], task["nucleus_mask"], task["tables"], task["max_pixels"]
+                )
         image = images["blue"]
         row |= {"height": image.shape[0], "width": image.shape[1], "dtype": str(image.dtype)}
         read = time.perf_counter()
@@ -166,13 +170,22 @@ def _results(
 
 
 def _tables(rows: Sequence[ManifestRow]) -> dict[str, dict[str, tuple[int, int, dict[int, str]] | str]]:
-    """Read the shard's rows of each table of masks that its manifest names."""
+    """Read the shard's rows of each table of masks that its manifest names; in one that changed all are broken."""
     wanted: dict[str, list[str]] = {}
+    states: dict[str, str] = {}
     for row in rows:
-        for path in (row.cell_mask, row.nucleus_mask):
+        for kind, path in (("cell_mask", row.cell_mask), ("nucleus_mask", row.nucleus_mask)):
             if path and is_table(path):
                 wanted.setdefault(path, []).append(row.id)
-    return {path: read_rle_table(path, fields) for path, fields in wanted.items()}
+                states |= {path: row.states[kind]} if kind in row.states else {}
+    tables: dict[str, dict[str, tuple[int, int, dict[int, str]] | str]] = {}
+    for path, fields in wanted.items():
+        try:
+            with unchanged({path: path}, states):
+                tables[path] = dict(read_rle_table(path, fields))
+        except ChangedError as error:
+            tables[path] = dict.fromkeys(fields, str(error).removeprefix(f"{path}: "))
+    return tables
 
 
 def segment_shard(
@@ -218,6 +231,7 @@ def segment_shard(
             {
                 "field": row.id,
                 "paths": {colour: str(path) for colour, path in row.paths.items()},
+                "states": row.states,
                 "pixel_size": float(row.pixel_size),
                 "settings": {"backend": backend, **settings},
                 "out_dir": str(out_dir.resolve()),

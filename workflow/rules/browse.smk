@@ -6,7 +6,7 @@ Steps: choose fields, draw them, map the activation of each cell; join the table
 """
 
 # Of the others the labels of the field are shown, and called that.
-TRUE_CELLS = [name for name in SCORED if truth(name)["cells"]]
+TRUE_CELLS = [name for name in SCORED if truth_files(name)]
 
 
 rule browse_shard:
@@ -34,6 +34,7 @@ rule browse_shard:
         runtime=grows(120),
     params:
         model=MODEL,
+        model_version=model_version,
         # The shards of a collection share its fields out evenly.
         most_fields=lambda wildcards: -(-config["browser"]["fields"] // len(SHARDS[wildcards.collection])),
         field_size=config["browser"]["field_size"],

@@ -15,7 +15,7 @@ from snakemake.logging import logger
 from hpaloc.classes import COLOURS
 from hpaloc.config import ConfigError, complete, read_command_line, shortened, training_collections
 from hpaloc.files import digest
-from hpaloc.manifests import shards_of
+from hpaloc.manifests import annotations_name, shards_of
 from hpaloc.planning import (
     MODEL_FILES,
     check_few_shot,
@@ -110,8 +110,10 @@ FINAL_SETTINGS = {
     **TRAIN_SETTINGS,
     **({"weights": "results/pretraining/model/model.keras"} if PRETRAINING else {}),
 }
-# The file that a training starts from, where it is named: another one of the same name is another training.
+# The file that a training starts from, where it is named, with what it is read with; see content_of.
 WEIGHTS = [] if config["train"]["weights"] in ("none", "imagenet") else [config["train"]["weights"]]
+if WEIGHTS and Path(WEIGHTS[0]).suffix == ".keras":
+    WEIGHTS += [str(Path(WEIGHTS[0]).with_name(name)) for name in MODEL_FILES if name != "model.keras"]
 MODEL = config["model"]["path"] or "results/model"
 PREDICTED = config["predict"]["collections"]
 # A model is not scored on the cells it was trained on; history.csv and the model card have its validation scores.
@@ -203,6 +205,22 @@ def of_shards(pattern, collection):
     return expand(pattern, collection=collection, shard=SHARDS[collection])
 
 
+def annotations_of(collection):
+    """Return the annotations of a collection's shards: what its sheet says of each field beside its files."""
+    return [f"results/sheet/{collection}/{annotations_name(shard)}" for shard in SHARDS[collection]]
+
+
+@cache
+def content_of(*paths):
+    """Return the digests of files that people name, a parameter of the rules that read them.
+
+    They are no inputs: of an input Snakemake compares the time, also of an `ancient` one when the job has ended, and
+    takes a job for failed, with all that it made, whose input is dated in the future. And an older file in the place of
+    a newer one would pass for it.
+    """
+    return [digest(path) if Path(path).is_file() else None for path in paths]
+
+
 def made(collection, shard):
     """Return what must be there before a shard's files can be read: nothing, where they were there before the run."""
     if "simulate" in COLLECTIONS[collection]:
@@ -225,28 +243,35 @@ def simulated_shards(collection):
 
 
 def truth(collection):
-    """Return the tables of a collection's true cells and the pattern of their masks; empty and None without truth."""
+    """Return what is known of a collection's true cells: tables, their content, pattern of their masks, planned states.
+
+    Content and states are those of files that people name; None where the run makes them or there is no truth.
+    """
     if "simulate" in COLLECTIONS[collection]:
         return {
             "cells": [f"{folder}/cells.csv" for folder in simulated_shards(collection)],
+            "content": None,
             "masks": f"{simulated_folder(collection, '{shard}')}/{{id}}_cellmask.png",
+            "planned": None,
         }
     found = COLLECTIONS[collection].get("truth")
     if found is None:
-        return {"cells": [], "masks": None}
+        return {"cells": [], "content": None, "masks": None, "planned": None}
     root = COLLECTIONS[collection]["root"]
+    cells = found["cells"].replace("{root}", root)
     return {
-        "cells": [found["cells"].replace("{root}", root)],
+        "cells": [cells],
+        "content": content_of(cells),
         "masks": found["masks"].replace("{root}", root),
+        "planned": f"results/sheet/{collection}/truth.csv",
     }
 
 
 def truth_files(collection):
-    """Return what must be there before a collection's truth can be read."""
+    """Return what must be there before a collection's truth can be read; its tables are in the parameters, by content."""
     if "simulate" in COLLECTIONS[collection]:
         return simulated_shards(collection)
-    cells = truth(collection)["cells"]
-    return [*cells, f"results/sheet/{collection}/truth.csv"] if cells else []
+    return [f"results/sheet/{collection}/truth.csv"] if "truth" in COLLECTIONS[collection] else []
 
 
 def explore_outputs():
@@ -317,6 +342,7 @@ def to_curate(collection):
         return {
             "cells": of_shards("results/cells/{collection}/{shard}.parquet", collection),
             "fields": of_shards("results/cells/{collection}/{shard}.fields.parquet", collection),
+            "annotations": annotations_of(collection),
             "truth": truth_files(collection) if TRUE_LABELS else [],
         }
 
@@ -338,29 +364,20 @@ def tiles_of(collection):
     return inputs
 
 
+def trained_here(*names, folder=MODEL):
+    """Return files of a model folder where this run trains it, none of a model that model.path names."""
+    return [] if config["model"]["path"] else [f"{folder}/{name}" for name in names]
+
+
 def model_files(wildcards):
-    """Return the files of the model that predicts: the one named by model.path, or the one trained here."""
+    """Return the files of the model that predicts where it is trained here; that of model.path is checked alone."""
     require_model()
-    return [f"{MODEL}/{name}" for name in MODEL_FILES]
-
-
-def model_file(name):
-    """Return the input function of one file of the model that predicts."""
-
-    def inputs(wildcards):
-        require_model()
-        return f"{MODEL}/{name}"
-
-    return inputs
+    return trained_here(*MODEL_FILES)
 
 
 def model_version(wildcards):
-    """Return the digest of the checksums of the model named by model.path; None for one that is trained here.
-
-    By their times alone a folder in the place of a newer one, as a link to another model can be, would pass for it.
-    """
-    path = config["model"]["path"] and Path(config["model"]["path"], "checksums.json")
-    return digest(path) if path and path.is_file() else None
+    """Return the digest of the model named by model.path; None for one that is trained here."""
+    return content_of(*(f"{MODEL}/{name}" for name in MODEL_FILES)) if config["model"]["path"] else None
 
 
 def used_collections(wildcards):
@@ -390,6 +407,7 @@ def study_files(collection):
         "manifests": of_shards("results/sheet/{collection}/{shard}.csv", collection),
         "cells": of_shards("results/cells/{collection}/{shard}.parquet", collection),
         "fields": of_shards("results/cells/{collection}/{shard}.fields.parquet", collection),
+        "annotations": annotations_of(collection),
         "segmentation": of_shards("results/segmentation/{collection}/{shard}", collection),
         "tiles": {
             colour: of_shards(f"results/tiles/{{collection}}/{{shard}}/{colour}.tfrecord", collection)
@@ -422,33 +440,33 @@ def to_study(wildcards):
     """Return the tables from which the cells to study are chosen."""
     require_interpretation()
     return {
-        "files": of_study("cells", "fields")(wildcards),
+        "files": of_study("cells", "fields", "annotations")(wildcards),
         "truth": [path for name in SCORED for path in truth_files(name)],
         "examples": [] if config["model"]["path"] else ["results/dataset/examples.parquet"],
     }
 
 
-def studied_models(wildcards):
-    """Return the files of the network to study and of its controls."""
-    require_interpretation()
-    return [f"{folder}/{name}" for folder in STUDIED_MODELS.values() for name in MODEL_FILES]
-
-
 def mixture_files(wildcards):
-    """Return the pooled calls and the known fractions of the mixed fields, where there are such."""
+    """Return the pooled calls of the mixed fields, where there are such."""
     mixtures = config["interpretation"]["mixtures"]
     if not mixtures:
         return []
     require_interpretation()
-    name = mixtures["collection"]
-    table = mixtures["table"].replace("{root}", COLLECTIONS[name]["root"])
-    return [f"results/predictions/{name}/fields.parquet", table]
+    return [f"results/predictions/{mixtures['collection']}/fields.parquet"]
+
+
+def mixture_table(wildcards):
+    """Return the path and the content of the known fractions of the mixed fields; None without."""
+    mixtures = config["interpretation"]["mixtures"]
+    if not mixtures:
+        return None
+    table = mixtures["table"].replace("{root}", COLLECTIONS[mixtures["collection"]]["root"])
+    return {"table": table, "content": content_of(table)}
 
 
 def few_shot_inputs(wildcards):
     """Return the labelled cells and the embeddings of the collection whose cells are to be labelled."""
     require_few_shot()
     return {
-        "table": config["few_shot"]["table"],
         "predictions": of_shards("results/predictions/{collection}/shards/{shard}.parquet", FEW_SHOT),
     }

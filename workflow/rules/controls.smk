@@ -55,7 +55,7 @@ use rule train as train_control with:
     input:
         examples="results/controls/{control}/examples.parquet",
         parts=expand("results/controls/{{control}}/{part}", part=["train", "validation"]),
-        start=(expand("results/pretraining/model/{name}", name=MODEL_FILES) if PRETRAINING else WEIGHTS),
+        start=(expand("results/pretraining/model/{name}", name=MODEL_FILES) if PRETRAINING else []),
     output:
         expand("results/controls/{{control}}/model/{name}", name=MODEL_FILES),
         history="results/controls/{control}/model/history.csv",
@@ -67,5 +67,6 @@ use rule train as train_control with:
         "benchmarks/train_control/{control}.tsv"
     params:
         train=FINAL_SETTINGS,
+        start=lambda wildcards: None if PRETRAINING else content_of(*WEIGHTS),
         seed=config["seed"],
         version=code_of("training"),

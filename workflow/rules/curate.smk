@@ -1,6 +1,6 @@
 """Curation.
 
-Inputs: the cell and field tables of the training collection.
+Inputs: the cell and field tables of the training collection, and what its sheet says of them.
 Outputs: the examples (one row each: cell, labels, weight, origin, part), a summary of counts, the cells left out.
 Steps: filter, label, add negatives, split by group, oversample.
 """

@@ -72,7 +72,7 @@ rule evaluate:
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
-        truth={name: truth(name) for name in SCORED},
+        truth=lambda wildcards: {name: truth(name) for name in SCORED},
         controls=CONTROLS,
         seed=config["seed"],
         version=code_of("metrics", "figures"),

@@ -10,6 +10,7 @@ rule explore_data:
     """Draw the label distribution, co-occurrence, channels and panels of a collection."""
     input:
         manifests=of_shards("results/sheet/{collection}/{shard}.csv", EXPLORED),
+        annotations=annotations_of(EXPLORED),
         images=[path for shard in SHARDS[EXPLORED] for path in made(EXPLORED, shard)],
     output:
         [

@@ -47,7 +47,6 @@ use rule train as train_held_out with:
     input:
         examples="results/held_out/examples.parquet",
         parts=expand("results/held_out/{part}", part=["train", "validation"]),
-        start=WEIGHTS,
     output:
         expand("results/held_out/model/{name}", name=MODEL_FILES),
         history="results/held_out/model/history.csv",
@@ -59,5 +58,6 @@ use rule train as train_held_out with:
         "benchmarks/train_held_out.tsv"
     params:
         train=shortened({**TRAIN_SETTINGS, **(PRETRAINING or {})}, config["interpretation"]["epochs"]),
+        start=lambda wildcards: content_of(*WEIGHTS),
         seed=config["seed"],
         version=code_of("training"),

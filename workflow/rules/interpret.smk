@@ -40,7 +40,7 @@ rule study_networks:
     input:
         cells="results/interpretation/cells.parquet",
         files=of_study("manifests", "cells", "fields", "tiles", "simulated"),
-        models=studied_models,
+        models=[path for folder in STUDIED_MODELS.values() for path in trained_here(*MODEL_FILES, folder=folder)],
     output:
         directory("results/interpretation/network"),
     log:
@@ -141,6 +141,7 @@ rule interpret:
         runtime=grows(60),
     params:
         settings={key: value for key, value in config["interpretation"].items() if key != "mixtures"},
+        mixtures=mixture_table,
         collections=SCORED,
         field_weight=config["predict"]["field_weight"],
         trained_here=not config["model"]["path"],
@@ -171,6 +172,8 @@ rule few_shot:
         runtime=grows(30),
     params:
         model=MODEL,
+        table=config["few_shot"]["table"],
+        table_content=lambda wildcards: content_of(config["few_shot"]["table"]),
         collection=FEW_SHOT,
         learner=config["few_shot"]["learner"],
         seed=config["seed"],

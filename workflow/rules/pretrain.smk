@@ -41,7 +41,6 @@ use rule train as pretrain with:
     input:
         examples="results/pretraining/examples.parquet",
         parts=expand("results/pretraining/{part}", part=["train", "validation"]),
-        start=WEIGHTS,
     output:
         expand("results/pretraining/model/{name}", name=MODEL_FILES),
         history="results/pretraining/model/history.csv",
@@ -53,5 +52,6 @@ use rule train as pretrain with:
         "benchmarks/pretrain.tsv"
     params:
         train={**TRAIN_SETTINGS, **PRETRAINING},
+        start=lambda wildcards: content_of(*WEIGHTS),
         seed=config["seed"],
         version=code_of("training"),

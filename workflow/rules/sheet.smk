@@ -1,6 +1,6 @@
 """What became of every field.
 
-Inputs: the field tables of all shards.
+Inputs: the field tables and annotations of all shards.
 Outputs: one table of fields per collection, the list of all that was rejected, with reasons, and how many fields and
 cells came in and went out, which is told at the end of a run.
 Steps: join, count.
@@ -10,7 +10,8 @@ Steps: join, count.
 rule sheet:
     """Join the field tables of a collection's shards."""
     input:
-        lambda wildcards: of_shards("results/cells/{collection}/{shard}.fields.parquet", wildcards.collection),
+        fields=lambda wildcards: of_shards("results/cells/{collection}/{shard}.fields.parquet", wildcards.collection),
+        annotations=lambda wildcards: annotations_of(wildcards.collection),
     output:
         "results/sheet/{collection}.parquet",
     log:

@@ -11,7 +11,7 @@ rule train:
     input:
         examples="results/dataset/examples.parquet",
         parts=expand("results/dataset/{part}", part=["train", "validation"]),
-        start=(expand("results/pretraining/model/{name}", name=MODEL_FILES) if PRETRAINING else WEIGHTS),
+        start=(expand("results/pretraining/model/{name}", name=MODEL_FILES) if PRETRAINING else []),
     output:
         expand("results/model/{name}", name=MODEL_FILES),
         history=report(
@@ -36,6 +36,7 @@ rule train:
         runtime=grows(1440),
     params:
         train={**FINAL_SETTINGS, "blends": config["train"]["blends"]},
+        start=lambda wildcards: None if PRETRAINING else content_of(*WEIGHTS),
         seed=config["seed"],
         version=code_of("training"),
     script:

@@ -8,8 +8,9 @@ from hpaloc.progress import log_to
 
 
 def main(job):
-    shards = gather_shards(job.input.predictions, job.input.cells, job.input.fields)
-    aggregate(shards, Path(job.output.cells).parent, *(read_prototypes(Path(job.input.thresholds)) or ()))
+    shards = gather_shards(job.input.predictions, job.input.cells, job.input.fields, job.input.annotations)
+    prototypes = read_prototypes(Path(job.params.model, "thresholds.json")) or ()
+    aggregate(shards, Path(job.output.cells).parent, *prototypes)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ from hpaloc.tables import read_cells, read_fields, write_table
 
 
 def main(job):
-    cells = read_cells(job.input.cells)
-    fields = read_fields(job.input.fields)
-    truth = job.params.truth and read_truth(
-        cells, fields, job.params.truth["cells"], job.params.truth["masks"], job.params.shards
+    cells = read_cells(job.input.cells, job.input.annotations)
+    fields = read_fields(job.input.fields, job.input.annotations)
+    truth = job.params.truth
+    truth = truth and read_truth(
+        cells, fields, truth["cells"], truth["masks"], job.params.shards, planned=truth["planned"]
     )
     examples, summary, rejected = curate(cells, fields, job.params.curation, job.params.seed, truth)
     write_table(job.output.examples, examples_table(examples))

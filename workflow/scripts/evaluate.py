@@ -14,6 +14,7 @@ def main(job):
             segmentation=Path("results/segmentation", name),
             truth_cells=[Path(path) for path in truth["cells"]],
             truth_masks=truth["masks"],
+            truth_planned=truth["planned"] and Path(truth["planned"]),
         )
         for name, truth in job.params.truth.items()
     }

@@ -8,7 +8,7 @@ from hpaloc.progress import log_to
 
 
 def main(job):
-    explore(read_manifests(job.input.manifests), Path(job.output[0]).parent)
+    explore(read_manifests(job.input.manifests, job.input.annotations), Path(job.output[0]).parent)
 
 
 if __name__ == "__main__":

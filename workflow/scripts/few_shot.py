@@ -8,7 +8,7 @@ from hpaloc.progress import log_to
 
 def main(job):
     cells, embeddings = read_embeddings(job.input.predictions)
-    examples = read_examples(job.input.table)
+    examples = read_examples(job.params.table)
     labelled, summary = label_cells(cells, embeddings, examples, job.params.learner, job.params.seed)
     write_labels(labelled, summary, job.params.collection, job.params.model, Path(job.output.page).parent)
 

@@ -13,8 +13,8 @@ def main(job):
     folder = Path(job.output.claims).parent
     mixtures = None
     if job.input.mixtures:
-        fields, table = job.input.mixtures
-        mixtures = mixture_scores(pd.read_parquet(fields), read_known_mixtures(table), job.params.seed)
+        known = read_known_mixtures(job.params.mixtures["table"])
+        mixtures = mixture_scores(pd.read_parquet(job.input.mixtures[0]), known, job.params.seed)
     interpret(
         pd.read_parquet(job.input.cells),
         Path(job.input.network),

@@ -5,8 +5,8 @@ from hpaloc.tables import join_fields
 
 
 def main(job):
-    shards = dict(zip(job.params.shards, job.input, strict=True))
-    join_fields(shards, job.output[0], job.config["max_rejected_fraction"])
+    shards = dict(zip(job.params.shards, job.input.fields, strict=True))
+    join_fields(shards, job.input.annotations, job.output[0], job.config["max_rejected_fraction"])
 
 
 if __name__ == "__main__":

@@ -12,10 +12,13 @@ from hpaloc.tables import read_cells, read_fields, to_table, write_table
 def read_source(job, collection):
     """Return the cells of one collection with what is known of their labels."""
     files, truth = job.params.files[collection], job.params.truth[collection]
-    cells, fields = read_cells(files["cells"]), read_fields(files["fields"])
+    cells = read_cells(files["cells"], files["annotations"])
+    fields = read_fields(files["fields"], files["annotations"])
     if collection == job.params.training and job.input.examples:
         return Source(collection, cells, fields, examples=pd.read_parquet(job.input.examples))
-    known = read_truth(cells, fields, truth["cells"], truth["masks"], files["shards"]) if truth["cells"] else None
+    known = None
+    if truth["cells"]:
+        known = read_truth(cells, fields, truth["cells"], truth["masks"], files["shards"], planned=truth["planned"])
     return Source(collection, cells, fields, truth=known)
 
 
