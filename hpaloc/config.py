@@ -16,6 +16,8 @@ SCHEMA_PATH = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "co
 
 # What a model folder must hold to predict.
 MODEL_FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json")
+# And beside them, where it reads mixtures.
+READING_FILES = ("mixtures.json", "mixtures.checksums.json")
 
 
 class ConfigError(ValueError):

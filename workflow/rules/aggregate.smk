@@ -1,6 +1,6 @@
 """Pooling.
 
-Inputs: the predictions, cells and fields of a collection's shards.
+Inputs: the predictions, cells and fields of a collection's shards, and the prototypes of the model.
 Outputs: one table of cells, one of fields, one of proteins where the antibody is known, and an AnnData file.
 Steps: join, check that every cell is there once, pool over field and antibody.
 """
@@ -15,7 +15,8 @@ rule aggregate:
         ),
         cells=lambda wildcards: of_shards("results/cells/{collection}/{shard}.parquet", wildcards.collection),
         fields=lambda wildcards: of_shards("results/cells/{collection}/{shard}.fields.parquet", wildcards.collection),
-        thresholds=f"{MODEL}/thresholds.json",
+        model=model_files,
+        reading=reading_files,
     output:
         cells="results/predictions/{collection}/cells.parquet",
         fields="results/predictions/{collection}/fields.parquet",
@@ -32,6 +33,6 @@ rule aggregate:
         mem_mb=grows(16000),
         runtime=grows(60),
     params:
-        version=code_of("pooling"),
+        version=code_of("pooling", "mixtures.fractions"),
     script:
         "../scripts/aggregate.py"

@@ -13,6 +13,7 @@ from snakemake.exceptions import WorkflowError
 from hpaloc.classes import COLOURS
 from hpaloc.config import (
     MODEL_FILES,
+    READING_FILES,
     ConfigError,
     check_few_shot,
     check_interpretation,
@@ -75,6 +76,9 @@ onstart:
         raise WorkflowError(
             "results/sheet was changed by another snakemake with other settings after this run was planned; start it again"
         )
+    # A reading that an earlier run learnt would go on to be read from the model folder, and from copies of it.
+    for name in READING_FILES if not (config["model"]["path"] or config["train"]["blends"]) else ():
+        Path(MODEL, name).unlink(missing_ok=True)
 
 
 TRAINING = config["train"]["collection"]
@@ -231,10 +235,12 @@ def explore_outputs():
 
 
 def model_outputs(wildcards):
-    """Return the curves of the training where the model is trained here."""
+    """Return the card of the model and the curves of its training where it is trained here."""
     if config["model"]["path"]:
         return []
-    return expand("results/figures/{name}.{suffix}", name=TRAINING_FIGURES, suffix=["svg", "png"])
+    return ["results/model/card.md"] + expand(
+        "results/figures/{name}.{suffix}", name=TRAINING_FIGURES, suffix=["svg", "png"]
+    )
 
 
 def to_curate(collection):
@@ -277,13 +283,22 @@ def model_files(wildcards):
     return [f"{MODEL}/{name}" for name in MODEL_FILES]
 
 
+def reading_files(wildcards):
+    """Return the files of the reading of mixtures: of the model named by model.path, or of the one trained here."""
+    if config["model"]["path"]:
+        return [path for name in READING_FILES if Path(path := f"{MODEL}/{name}").is_file()]
+    return [f"{MODEL}/{name}" for name in READING_FILES] if config["train"]["blends"] else []
+
+
 def model_version(wildcards):
-    """Return the digest of the checksums of the model named by model.path; None for one that is trained here.
+    """Return the digests of the checksums of the model named by model.path; None for one that is trained here.
 
     By their times alone a folder in the place of a newer one, as a link to another model can be, would pass for it.
     """
-    path = config["model"]["path"] and Path(config["model"]["path"], "checksums.json")
-    return digest(path) if path and path.is_file() else None
+    if not config["model"]["path"]:
+        return None
+    paths = [Path(MODEL, name) for name in (*MODEL_FILES, *READING_FILES) if name.endswith("checksums.json")]
+    return [digest(path) for path in paths if path.is_file()]
 
 
 def used_collections(wildcards):

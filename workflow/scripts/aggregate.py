@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from hpaloc.mixtures import read_prototypes
+from hpaloc.mixtures.fractions import read_prototypes
 from hpaloc.pooling import aggregate, gather_shards
 from hpaloc.progress import log_to
 
 
 def main(job):
     shards = gather_shards(job.input.predictions, job.input.cells, job.input.fields)
-    aggregate(shards, Path(job.output.cells).parent, *(read_prototypes(Path(job.input.thresholds)) or ()))
+    aggregate(shards, Path(job.output.cells).parent, *(read_prototypes(Path(job.input.model[0]).parent) or ()))
 
 
 if __name__ == "__main__":
