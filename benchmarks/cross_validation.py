@@ -57,9 +57,10 @@ def prepare(arguments: argparse.Namespace, given: dict, config: dict) -> None:
 
 def run_fold(work: Path, config: dict, examples: pd.DataFrame, held_out: set[str], folder: Path) -> pd.DataFrame:
     """Train on the fields not held out, predict those held out; return their cells."""
-    from hpaloc.model import averaged, load_folder
+    from hpaloc.network.inference import averaged
+    from hpaloc.network.loading import load_folder
     from hpaloc.records import training_dataset, write_dataset
-    from hpaloc.training import train_model
+    from hpaloc.training.train import train_model
 
     left_out = examples["field"].isin(held_out)
     kept = examples[~left_out | (examples["copy"] == 0)]

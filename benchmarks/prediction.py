@@ -21,7 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from model_inputs import patterned_tiles, write_model_folder, write_tile_shard
 
-from hpaloc.model import averaged, choose_precision, classifier, load_folder, precision_policy
+from hpaloc.network.device import choose_precision, precision_policy
+from hpaloc.network.inference import averaged
+from hpaloc.network.loading import load_folder
+from hpaloc.network.resnet import classifier
 from hpaloc.prediction import predict_shard
 
 CHANNELS = ("red", "green", "blue")

@@ -24,12 +24,16 @@ CONTENDERS = ("hpaloc", "keras", "torch")
 
 
 def hpaloc_steps(size: int, batch: int, precision: str) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Return the training step of `hpaloc.training.fit` and the inference step of `hpaloc.prediction`."""
+    """Return the training step of `hpaloc.training.fit.fit` and the inference step of `hpaloc.prediction`."""
     import keras
     import tensorflow as tf
 
-    from hpaloc.model import averaged, classifier, precision_policy
-    from hpaloc.training import Accuracy, Augmentation, BalancedAccuracy, FusedAdam, MacroAUC
+    from hpaloc.network.device import precision_policy
+    from hpaloc.network.inference import averaged
+    from hpaloc.network.resnet import classifier
+    from hpaloc.training.augmentation import Augmentation
+    from hpaloc.training.optimiser import FusedAdam
+    from hpaloc.training.scores import Accuracy, BalancedAccuracy, MacroAUC
 
     with precision_policy("mixed_bfloat16" if precision == "bfloat16" else "float32"):
         network = classifier(("red", "green", "blue"), "sigmoid", size)

@@ -15,7 +15,7 @@ PICTURE = ROOT / "docs" / "rulegraph.svg"
 # What a rule is about, by its colour; Okabe and Ito's palette, light.
 STAGES = {
     "data": ("#dcebf7", ("simulate", "download", "segment", "tile", "sheet", "rejected", "summary", "explore_data")),
-    "model": ("#fbe3cf", ("curate", "records", "train", "training_curves", "receptive_field")),
+    "model": ("#fbe3cf", ("curate", "records", "train", "model_card", "training_curves", "receptive_field")),
     "calls": ("#d5efe6", ("predict", "aggregate", "submit", "evaluate")),
     "people": ("#efe3ee", ("browse_shard", "browse", "record_run", "report_zip")),
 }

@@ -12,6 +12,8 @@ from hpaloc.sheet import SheetRow
 
 # What a model folder must hold to predict.
 MODEL_FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json")
+# And beside them, where it reads mixtures.
+READING_FILES = ("mixtures.json", "mixtures.checksums.json")
 
 
 def check_training(config: Mapping[str, Any]) -> None:

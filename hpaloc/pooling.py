@@ -17,7 +17,8 @@ from hpaloc import rle
 from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES, format_labels, label_matrix, parse_labels
 from hpaloc.files import atomic_path
 from hpaloc.manifests import read_annotations
-from hpaloc.mixtures import FRACTIONS, MIXTURES, mixture_fractions, reading_fractions
+from hpaloc.mixtures.fractions import FRACTIONS, mixture_fractions, reading_fractions
+from hpaloc.mixtures.reading import MIXTURES
 from hpaloc.progress import log, track
 from hpaloc.tables import PROBABILITIES, annotate
 
@@ -196,7 +197,7 @@ def aggregate(
 ) -> None:
     """Join the shards of a collection into cells.parquet, fields.parquet, proteins.parquet and cells.h5ad.
 
-    ``prototypes`` (19, 19) float64 are the mean ``outputs`` of cells of known class, see ``mixtures.read_prototypes``;
+    ``prototypes`` (19, 19) float64 are the mean ``outputs`` of cells of known class, see ``fractions.read_prototypes``;
     a model that reads mixtures has given every cell mixture_0..mixture_18, which cells.parquet keeps. Every field has a
     row in fields.parquet, rejected ones too; proteins.parquet has a row for each antibody known. ``shard`` and ``row``
     of cells.parquet say where the embedding of a cell stands: that row of that shard's predictions. Raises

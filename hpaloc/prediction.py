@@ -15,17 +15,12 @@ import tensorflow as tf
 
 from hpaloc.classes import N_CLASSES, format_labels
 from hpaloc.files import atomic_path
-from hpaloc.mixtures import MIXTURES, measure_light, read_mixtures
-from hpaloc.model import (
-    averaged,
-    choose_precision,
-    decision_thresholds,
-    label_sets,
-    load_folder,
-    precision_policy,
-    select_device,
-    settle_negative,
-)
+from hpaloc.mixtures.light import measure_light
+from hpaloc.mixtures.reading import MIXTURES, load_reading, read_mixtures
+from hpaloc.network.calls import decision_thresholds, label_sets, settle_negative
+from hpaloc.network.device import choose_precision, precision_policy, select_device
+from hpaloc.network.inference import averaged
+from hpaloc.network.loading import load_folder
 from hpaloc.records import tile_dataset
 
 log = logging.getLogger("hpaloc")
@@ -124,6 +119,7 @@ def predict_shard(
     with precision_policy(policy):
         model, config, decision = load_folder(model_dir)
         forward = averaged(model, views)
+    reading = load_reading(model_dir)
     channels = config["channels"]
     missing = [colour for colour in channels if colour not in tiles]
     if missing:
@@ -133,7 +129,6 @@ def predict_shard(
     images = tile_dataset({colour: [str(tiles[colour])] for colour in channels}, channels, config["input_size"])
     images = images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
     total = pq.ParquetFile(cells).metadata.num_rows
-    reading = decision.get("mixtures")
     schema = prediction_schema(config["units"], reading is not None)
     start = time.monotonic()
 

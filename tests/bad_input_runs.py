@@ -44,7 +44,7 @@ def good(kind: str) -> list[str]:
 
 def model_folder(folder: Path) -> Path:
     """Write the folder of a small untrained model."""
-    from hpaloc.model import classifier
+    from hpaloc.network.resnet import classifier
 
     return write_model_folder(folder, classifier(CHANNELS, "sigmoid", 32), CHANNELS, "sigmoid", 32)
 

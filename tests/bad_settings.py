@@ -407,7 +407,7 @@ def with_code(folder: Path) -> None:
 
 def of_model(setting: Setting, folder: Path) -> tuple[str, str]:
     """Check and load a model folder, `model` in the working directory, that was changed."""
-    from hpaloc.model import load_folder
+    from hpaloc.network.loading import load_folder
 
     with chdir(folder):
         setting.given(Path("model"))
@@ -452,14 +452,15 @@ MODELS = [
 
 def of_weights(setting: Setting, folder: Path) -> tuple[str, str]:
     """Start a training from a weights file, or ready the weights of the segmentation's networks."""
-    from hpaloc.model import classifier
+    from hpaloc.network.resnet import classifier
+    from hpaloc.network.starting_weights import load_weights
 
     with chdir(folder):
         name, content = setting.given[:2]
         if content is not None:
             Path(name).write_bytes(content)
         if len(setting.given) == 2:
-            return tried(lambda: classifier(("green",), "sigmoid", 32, name) and "")
+            return tried(lambda: load_weights(classifier(("green",), "sigmoid", 32), ("green",), name) and "")
         # Known once; then the file is another one.
         ready({"weights": {"nuclei": name, "cells": name}})
         Path(name).write_bytes(setting.given[2])

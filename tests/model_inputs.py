@@ -76,8 +76,8 @@ def untrained_classifier(channels: tuple[str, ...], size: int):
     """
     import keras
 
-    from hpaloc.model import classifier
-    from hpaloc.training import statistics_renewal
+    from hpaloc.network.resnet import classifier
+    from hpaloc.training.statistics import statistics_renewal
 
     keras.utils.set_random_seed(2)
     model = classifier(channels, "sigmoid", size)
@@ -87,7 +87,7 @@ def untrained_classifier(channels: tuple[str, ...], size: int):
 
 def write_model_folder(folder: Path, model, channels: tuple[str, ...], head: str, input_size: int) -> Path:
     """Write a model folder around an untrained classifier."""
-    from hpaloc.model import write_checksums
+    from hpaloc.network.folder import write_checksums
 
     folder.mkdir(parents=True)
     model.save(folder / "model.keras")
@@ -100,7 +100,8 @@ def write_model_folder(folder: Path, model, channels: tuple[str, ...], head: str
         "classes": list(NAMES),
     }
     thresholds = {name: 0.06 for name in NAMES[:-1]} if head == "sigmoid" else None
-    decision = {"negative_rule": "complement" if head == "sigmoid" else "network", "thresholds": thresholds}
+    rule = "complement" if head == "sigmoid" else "network"
+    decision = {"negative_rule": rule, "thresholds": thresholds, "views": 2}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "thresholds.json").write_text(json.dumps(decision))
     write_checksums(folder, ("model.keras", "config.json", "thresholds.json"))

@@ -215,7 +215,8 @@ def test_words_and_plumbing_rerun_nothing(finished):
     [
         ("segmentation/watershed.py", "segment"),
         ("tiles.py", "tile"),
-        ("training.py", "train"),
+        ("training/augmentation.py", "train"),
+        ("network/resnet.py", "train"),
         ("metrics.py", "evaluate"),
     ],
 )
@@ -230,3 +231,45 @@ def test_a_stage_reruns_when_the_code_of_its_rooms_changes(finished, room, first
     # It and all that follows, to the scores.
     assert rerun[0] == first, jobs
     assert rerun[-1] == "evaluate"
+
+
+def planned_after(finished, room, old, new, config="config.yaml"):
+    """Return the rules that are planned after an edit, those of the report left out."""
+    take_back = edit(finished[0].parent / "hpaloc" / room, old, new)
+    try:
+        jobs, _ = listed_jobs(run(*finished, "--dry-run", config=config).text)
+    finally:
+        take_back()
+    return set(jobs) - {"record_run", "report_zip", "all"}
+
+
+def test_what_is_made_from_a_trained_network_is_made_anew_without_training_it(finished):
+    assert planned_after(finished, "model_card.py", '"## Limits"', '"## Bounds"') == {"model_card"}
+    measured = planned_after(finished, "network/receptive_field.py", "RECEPTIVE_CELLS = 256", "RECEPTIVE_CELLS = 9")
+    assert measured == {"receptive_field", "training_curves"}
+    # Nobody reads mixtures here.
+    assert planned_after(finished, "mixtures/learning.py", "_RIDGE = 10.0", "_RIDGE = 1.0") == set()
+    assert "train" not in planned_after(finished, "mixtures/light.py", "_GRAINS = (0.7", "_GRAINS = (0.8")
+    assert "train" not in planned_after(finished, "mixtures/fractions.py", "= 2 / 3", "= 1 / 3")
+
+
+def test_mixtures_are_learnt_and_forgotten_without_training(finished):
+    folder = finished[1]
+    settings = yaml.safe_load((folder / "config.yaml").read_text()) | {"train": {"blends": 100}}
+    (folder / "blends.yaml").write_text(yaml.safe_dump(settings))
+    after = {"learn_mixtures", "predict", "aggregate"}
+    jobs, _ = listed_jobs(run(*finished, "--dry-run", config="blends.yaml").text)
+    assert after < set(jobs)
+    assert not {"train", "curate", "model_card"} & set(jobs)
+    try:
+        run(*finished, "--cores", "2", config="blends.yaml")
+        reading = folder / "results/model/mixtures.json"
+        assert reading.is_file()
+        learnt = planned_after(finished, "mixtures/learning.py", "_RIDGE = 10.0", "_RIDGE = 1.0", "blends.yaml")
+        assert after < learnt
+        assert not {"train", "model_card", "receptive_field"} & learnt
+    finally:
+        run(*finished, "--cores", "2")
+    # A copy of the folder would read mixtures that its predictions do not have.
+    assert not reading.exists()
+    assert not listed(finished)[0]

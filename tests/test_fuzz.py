@@ -403,7 +403,9 @@ def test_configurations(examples):
 @few_and_many
 def test_model_folders(tmp_path, examples):
     from hpaloc.classes import NAMES
-    from hpaloc.model import ModelError, check_folder, decision_thresholds, read_settings, write_checksums
+    from hpaloc.network.calls import decision_thresholds
+    from hpaloc.network.folder import check_folder, read_settings, write_checksums
+    from hpaloc.network.options import ModelError
 
     right = {
         "config.json": {

@@ -20,7 +20,9 @@ from hpaloc.interpretation.layers import (
     receptive_fields,
 )
 from hpaloc.manifests import ManifestRow
-from hpaloc.model import FullyConvolutionalResNet50, classifier, fold_batch_norm
+from hpaloc.network.fully_convolutional import FullyConvolutionalResNet50
+from hpaloc.network.inference import fold_batch_norm
+from hpaloc.network.resnet import classifier
 from hpaloc.tables import TableError
 from hpaloc.tfrecord import cell_key
 

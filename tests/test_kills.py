@@ -20,7 +20,7 @@ IDS = ("field one", "$(touch pwned)", "é<b>&'", "007")
 STAGES = ("segment", "tile", "predict")
 AFTER = ("sheet", "rejected", "aggregate", "submit", "summary")
 TRAINING = ("simulate", "segment", "tile", "curate", "records", "train", "predict", "aggregate", "submit", "evaluate")
-TRAINING += ("explore", "training_curves", "sheet", "rejected", "summary", "report_zip")
+TRAINING += ("explore", "model_card", "training_curves", "sheet", "rejected", "summary", "report_zip")
 
 
 def project(folder, model):

@@ -5,9 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from hpaloc import mixtures
 from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, class_prototypes
-from hpaloc.tables import PROBABILITIES
+from hpaloc.mixtures import blends as blending
+from hpaloc.mixtures.blends import blendable_shape, blended, draw_blends
+from hpaloc.mixtures.fractions import mixture_fractions, reading_fractions
+from hpaloc.mixtures.learning import learn_reading
+from hpaloc.mixtures.light import light_features, measure_light
+from hpaloc.mixtures.reading import check_reading, read_mixtures
+from hpaloc.mixtures.shape import cell_shape
 
 CHANNELS = ("red", "green", "blue")
 SIDE = 96
@@ -42,16 +47,16 @@ def share(tile, mask):
 
 
 def drawn(tiles, single, count, seed, threads=1):
-    shapes = [mixtures.blendable_shape(tile, CHANNELS) for tile in tiles]
-    return mixtures.draw_blends(tiles, shapes, single, CHANNELS, count, seed, threads)
+    shapes = [blendable_shape(tile, CHANNELS) for tile in tiles]
+    return draw_blends(tiles, shapes, single, CHANNELS, count, seed, threads)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.8, 1.0])
 def test_the_light_of_a_blend_is_shared_as_asked(fraction):
     tile = cell(NUCLEOLI, 1)
     other = cell(CYTOSOL, 2, middle=(50, 44), radii=(10, 30), stretch=1.0)
-    shapes = mixtures.cell_shape(tile, CHANNELS), mixtures.cell_shape(other, CHANNELS)
-    blend = mixtures.blended(tile, other, shapes, CHANNELS, fraction, turn=1.0, mirrored=True)
+    shapes = cell_shape(tile, CHANNELS), cell_shape(other, CHANNELS)
+    blend = blending.blended(tile, other, shapes, CHANNELS, fraction, turn=1.0, mirrored=True)
     np.testing.assert_array_equal(blend[..., [0, 2]], tile[..., [0, 2]])
     own, theirs = share(tile, shapes[0].nucleus), share(other, shapes[1].nucleus)
     assert own - theirs > 0.6
@@ -63,12 +68,12 @@ def test_the_light_of_a_blend_is_shared_as_asked(fraction):
 def test_a_cell_without_nucleus_or_green_is_not_blended():
     tile, dark = cell(CYTOSOL), cell(CYTOSOL)
     dark[..., 1] = 0
-    shape = mixtures.cell_shape(tile, CHANNELS)
-    assert mixtures.blended(tile, dark, (shape, shape), CHANNELS, 0.5) is None
-    assert mixtures.cell_shape(np.zeros((SIDE, SIDE, 3), np.uint8), CHANNELS) is None
+    shape = cell_shape(tile, CHANNELS)
+    assert blended(tile, dark, (shape, shape), CHANNELS, 0.5) is None
+    assert cell_shape(np.zeros((SIDE, SIDE, 3), np.uint8), CHANNELS) is None
     no_nucleus = tile.copy()
     no_nucleus[..., 2] = 0
-    assert mixtures.cell_shape(no_nucleus, CHANNELS) is None
+    assert cell_shape(no_nucleus, CHANNELS) is None
 
 
 def test_blends_are_drawn_from_every_pair_of_locations_alike():
@@ -95,7 +100,7 @@ def test_cells_without_nucleus_or_green_light_cannot_be_blended():
     # Light beside the cell is none of the cell's.
     tiles[7, ..., 1] = 0
     tiles[7, 0, 0, 1] = 1
-    shapes = [mixtures.blendable_shape(tile, CHANNELS) for tile in tiles]
+    shapes = [blendable_shape(tile, CHANNELS) for tile in tiles]
     assert [n for n, shape in enumerate(shapes) if shape is None] == [5, 6, 7]
 
 
@@ -109,8 +114,8 @@ def test_pairs_that_give_no_blend_leave_no_gap(monkeypatch):
     own = np.array([owners[blend[..., 0].tobytes()] for blend in whole[0]])
     assert (whole[1][np.arange(150), single[own]] > 0).all()
     # The fifth cell's light falls into no other.
-    blend = mixtures.blended
-    monkeypatch.setattr(mixtures, "blended", lambda *given: None if (given[1] == tiles[4]).all() else blend(*given))
+    blend = blending.blended
+    monkeypatch.setattr(blending, "blended", lambda *given: None if (given[1] == tiles[4]).all() else blend(*given))
     blends, fractions = drawn(tiles, single, 150, 7)
     assert 0 < len(blends) == len(fractions) < 150
     kept = {blend.tobytes() for blend in blends}
@@ -118,7 +123,7 @@ def test_pairs_that_give_no_blend_leave_no_gap(monkeypatch):
 
 
 def test_light_is_measured_where_it_is():
-    places = {place: mixtures.light_features(cell(place), CHANNELS) for place in (NUCLEOLI, MEMBRANE, CYTOSOL)}
+    places = {place: light_features(cell(place), CHANNELS) for place in (NUCLEOLI, MEMBRANE, CYTOSOL)}
     for values in places.values():
         assert values.dtype == np.float32
         assert values.shape == (33 + 9 * 2,)
@@ -133,22 +138,22 @@ def test_the_measure_of_light_does_not_depend_on_brightness_turn_or_size():
     tile = cell(MEMBRANE)
     dim, turned = tile.copy(), np.rot90(tile).copy()
     dim[..., 1] //= 2
-    values = mixtures.light_features(tile, CHANNELS)
-    np.testing.assert_allclose(mixtures.light_features(dim, CHANNELS), values, rtol=0.05, atol=0.03)
-    np.testing.assert_allclose(mixtures.light_features(turned, CHANNELS), values, atol=0.02)
+    values = light_features(tile, CHANNELS)
+    np.testing.assert_allclose(light_features(dim, CHANNELS), values, rtol=0.05, atol=0.03)
+    np.testing.assert_allclose(light_features(turned, CHANNELS), values, atol=0.02)
     large = np.kron(tile, np.ones((2, 2, 1), np.uint8))
-    np.testing.assert_allclose(mixtures.light_features(large, CHANNELS)[:11], values[:11], atol=0.1)
+    np.testing.assert_allclose(light_features(large, CHANNELS)[:11], values[:11], atol=0.1)
 
 
 def test_a_tile_without_light_or_cell_measures_zero():
     dark = cell(CYTOSOL)
     dark[..., 1] = 0
     for tile in (dark, np.zeros((SIDE, SIDE, 3), np.uint8), np.full((SIDE, SIDE, 3), 200, np.uint8)):
-        assert not mixtures.light_features(tile, CHANNELS).any()
+        assert not light_features(tile, CHANNELS).any()
     one = np.zeros((SIDE, SIDE, 3), np.uint8)
     one[40, 40] = 200
-    assert np.isfinite(mixtures.light_features(one, CHANNELS)).all()
-    assert mixtures.measure_light(np.stack([dark, cell(CYTOSOL)]), ("red", "green", "blue"), 2).shape == (2, 51)
+    assert np.isfinite(light_features(one, CHANNELS)).all()
+    assert measure_light(np.stack([dark, cell(CYTOSOL)]), ("red", "green", "blue"), 2).shape == (2, 51)
 
 
 def sure(fractions):
@@ -160,22 +165,22 @@ def test_a_reading_finds_fractions_that_a_sure_network_does_not_tell():
     tiles, single = cells(30, 1)
     blends, fractions = drawn(tiles, single, 250, 0)
     fractions = np.concatenate([fractions, np.eye(N_CLASSES)[single]])
-    light = mixtures.measure_light(np.concatenate([blends, tiles]), CHANNELS)
-    reading = json.loads(json.dumps(mixtures.learn_reading(sure(fractions), light, fractions, len(tiles))))
-    mixtures.check_reading(reading)
+    light = measure_light(np.concatenate([blends, tiles]), CHANNELS)
+    reading = json.loads(json.dumps(learn_reading(sure(fractions), light, fractions, len(tiles))))
+    check_reading(reading)
     assert reading["blends"] == 250
     assert reading["classes"] == [NAMES[index] for index in (NUCLEOLI, MEMBRANE, CYTOSOL)]
     others, theirs = cells(30, 2)
     mixed, true = drawn(others, theirs, 60, 1)
-    read = mixtures.read_mixtures(reading, sure(true), mixtures.measure_light(mixed, CHANNELS))
+    read = read_mixtures(reading, sure(true), measure_light(mixed, CHANNELS))
     assert read.dtype == np.float32
     prototypes = np.array([row or [np.nan] * N_CLASSES for row in reading["prototypes"].values()])
-    found = mixtures.reading_fractions(read, prototypes)
+    found = reading_fractions(read, prototypes)
     error = np.abs(found - true)[true > 0].mean()
     assert error < 0.1
     assert error < 0.5 * np.abs(sure(true) - true)[true > 0].mean()
     with pytest.raises(ValueError, match="outputs a cell"):
-        mixtures.read_mixtures(reading, sure(true), np.zeros((60, 3)))
+        read_mixtures(reading, sure(true), np.zeros((60, 3)))
 
 
 @pytest.mark.parametrize(
@@ -201,11 +206,11 @@ def test_a_reading_from_elsewhere_is_checked(changes, what):
         "coefficients": [[1.0, 2.0], [3.0, 4.0]],
         "intercept": [0.0, 1.0],
     }
-    mixtures.check_reading(good)
+    check_reading(good)
     with pytest.raises(ValueError, match=f"mixtures.({what}) is"):
-        mixtures.check_reading(good | changes)
+        check_reading(good | changes)
     with pytest.raises(ValueError, match="no table"):
-        mixtures.check_reading([good])
+        check_reading([good])
 
 
 def test_fractions_of_a_mixture_of_prototypes_are_found_again():
@@ -216,7 +221,7 @@ def test_fractions_of_a_mixture_of_prototypes_are_found_again():
     assert np.isnan(prototypes[1]).all()
     true = np.array([[0.2, 0.0, 0.8], [0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
     mixed = 3.0 * true @ prototypes[[0, 5, 16]]
-    found = mixtures.mixture_fractions(np.vstack([mixed, np.full(30, np.nan)]), prototypes)
+    found = mixture_fractions(np.vstack([mixed, np.full(30, np.nan)]), prototypes)
     np.testing.assert_allclose(found[:3][:, [0, 5, 16]], true, atol=1e-9)
     assert np.isnan(found[3]).all()
     np.testing.assert_allclose(found[:3].sum(axis=1), 1)
@@ -232,34 +237,15 @@ def test_fractions_of_readings_lie_between_what_prototypes_and_readings_say():
     read[1, [0, 5, 7]] = 0.8, -0.1, 0.4
     read[2, [0, 5]] = -0.2, -0.1
     read[3] = np.nan
-    found = mixtures.reading_fractions(read, prototypes)
+    found = reading_fractions(read, prototypes)
     # Where no reading is positive the prototypes speak alone.
     below = np.full((N_CLASSES, N_CLASSES), np.nan)
     below[[0, 5]] = 0.0
     below[0, 0], below[5, 5] = 1.0, -0.5
-    np.testing.assert_allclose(mixtures.reading_fractions(read[2:3], below)[0, [0, 5]], [0, 1], atol=1e-9)
+    np.testing.assert_allclose(reading_fractions(read[2:3], below)[0, [0, 5]], [0, 1], atol=1e-9)
     np.testing.assert_allclose(found[0, [0, 5]], [(2 * 0.5 + 0.45) / 3, (2 * 0.5 + 0.55) / 3])
     np.testing.assert_allclose(found[1, [0, 5, 7]], [1, 0, 0], atol=1e-9)
     assert np.isnan(found[2:][:, [0, 5]]).all()
     # The one location of a field stays below 1 by a third of what its cells' readings give to others.
-    pure = mixtures.reading_fractions(prototypes[[0, 5]], prototypes)
+    pure = reading_fractions(prototypes[[0, 5]], prototypes)
     np.testing.assert_allclose(pure[:, [0, 5]], [[(2 + 0.8) / 3, 0.2 / 3], [0.1 / 3, (2 + 0.9) / 3]])
-
-
-def test_prototypes_of_a_model_folder(tmp_path):
-    path = tmp_path / "thresholds.json"
-    path.write_text(json.dumps({"prototypes": {"Cytosol": [0.0] * 16 + [0.9, 0.1, 0.0], "Nucleoli": None}}))
-    prototypes, outputs = mixtures.read_prototypes(path)
-    assert outputs == PROBABILITIES
-    np.testing.assert_array_equal(prototypes[16, 16:], [0.9, 0.1, 0.0])
-    assert np.isnan(np.delete(prototypes, 16, axis=0)).all()
-    learnt = {"prototypes": {"Nucleoli": [0.5] * N_CLASSES}}
-    path.write_text(json.dumps({"prototypes": {"Cytosol": [1.0] * N_CLASSES}, "mixtures": learnt}))
-    prototypes, outputs = mixtures.read_prototypes(path)
-    assert outputs == mixtures.MIXTURES
-    assert np.flatnonzero(np.isfinite(prototypes[:, 0])).tolist() == [2]
-    path.write_text("{}")
-    assert mixtures.read_prototypes(path) is None
-    path.write_text(json.dumps({"prototypes": {"Cytosol": [1.0]}}))
-    with pytest.raises(ValueError, match="the prototype of 'Cytosol'"):
-        mixtures.read_prototypes(path)

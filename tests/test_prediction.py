@@ -7,8 +7,14 @@ from model_inputs import patterned_tiles, untrained_classifier, write_model_fold
 
 from hpaloc import prediction
 from hpaloc.classes import N_CLASSES, NEGATIVE, format_labels, label_matrix
-from hpaloc.mixtures import MIXTURES, learn_reading, measure_light, read_mixtures
-from hpaloc.model import ModelError, NoGpuError, averaged, label_sets, settle_negative, write_checksums
+from hpaloc.mixtures.learning import learn_reading
+from hpaloc.mixtures.light import measure_light
+from hpaloc.mixtures.reading import MIXTURES, read_mixtures, write_reading
+from hpaloc.network.calls import label_sets, settle_negative
+from hpaloc.network.device import NoGpuError
+from hpaloc.network.folder import write_checksums
+from hpaloc.network.inference import averaged
+from hpaloc.network.options import ModelError
 from hpaloc.prediction import PredictionError, lean_on_field, predict_shard
 
 SIZE = 32
@@ -128,9 +134,7 @@ def test_cells_are_read_as_mixtures_each_by_itself(tmp_path):
     probabilities = settle_negative(averaged(network, 1)(tiles)[0].numpy(), "complement")
     light = measure_light(tiles, colours)
     reading = learn_reading(probabilities, light, label_matrix([(n % 2 * 16,) for n in range(11)]), 2)
-    decision = json.loads((folder / "thresholds.json").read_text())
-    (folder / "thresholds.json").write_text(json.dumps(decision | {"mixtures": reading}))
-    write_checksums(folder, ("model.keras", "config.json", "thresholds.json"))
+    write_reading(folder, reading)
     predict_shard(
         folder,
         paths(tmp_path / "tiles"),
@@ -146,6 +150,10 @@ def test_cells_are_read_as_mixtures_each_by_itself(tmp_path):
     found = np.stack([table[name].to_numpy() for name in MIXTURES], axis=1)
     np.testing.assert_allclose(found, read_mixtures(reading, probabilities, light), atol=2e-3)
     assert np.ptp(found[:, 16]) > 0.5
+    # A folder of an older version has it among the thresholds.
+    for path in folder.glob("mixtures*"):
+        path.unlink()
+    decision = json.loads((folder / "thresholds.json").read_text())
     (folder / "thresholds.json").write_text(json.dumps(decision | {"mixtures": reading | {"intercept": [1]}}))
     write_checksums(folder, ("model.keras", "config.json", "thresholds.json"))
     with pytest.raises(ModelError, match=r"thresholds\.json: mixtures\.intercept"):

@@ -12,27 +12,22 @@ import tensorflow as tf
 from model_inputs import patterned_tiles, write_training_data
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from hpaloc import mixtures, training
 from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, label_matrix
-from hpaloc.model import FusedBatchNormalization, load_folder
-from hpaloc.tfrecord import RecordWriter, TileRecord
-from hpaloc.training import (
-    Accuracy,
-    Augmentation,
-    BalancedAccuracy,
-    FusedAdam,
-    MacroAUC,
-    TrainingError,
-    choose_negative_rule,
-    class_weights,
-    fit,
-    fit_thresholds,
-    learning_rate,
-    measure_receptive_fields,
-    statistics_renewal,
-    train_model,
-    weighted,
-)
+from hpaloc.model_card import write_card
+from hpaloc.network.loading import load_folder
+from hpaloc.network.receptive_field import measure_receptive_fields
+from hpaloc.network.resnet import FusedBatchNormalization
+from hpaloc.training import callbacks, train
+from hpaloc.training.augmentation import Augmentation
+from hpaloc.training.callbacks import TrainingError
+from hpaloc.training.class_weights import class_weights, weighted
+from hpaloc.training.decision import choose_negative_rule, decide, fit_thresholds
+from hpaloc.training.fit import fit
+from hpaloc.training.optimiser import FusedAdam
+from hpaloc.training.schedule import learning_rate
+from hpaloc.training.scores import Accuracy, BalancedAccuracy, MacroAUC
+from hpaloc.training.statistics import statistics_renewal
+from hpaloc.training.train import train_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -262,7 +257,7 @@ def test_a_threshold_below_a_millionth_is_not_0():
     network = small_network()
     kernel, bias = network.layers[-1].get_weights()
     network.layers[-1].set_weights([kernel, bias - 20])
-    decision, _ = training._decide(network, small_data(36), SETTINGS, "validation")
+    decision, _ = decide(network, small_data(36), SETTINGS, "validation")
     # One of 0 would call the location in every cell.
     assert 0 < decision["thresholds"][NAMES[3]] < 1e-6
 
@@ -282,7 +277,7 @@ def test_the_rule_for_negative_is_the_one_that_finds_most():
 def test_a_resumed_training_ends_where_an_unbroken_one_does(averaging, tmp_path, caplog, monkeypatch):
     unbroken, history = train_small(tmp_path / "a", epochs=4, averaging=averaging)
     again, _ = train_small(tmp_path / "b", epochs=4, averaging=averaging)
-    monkeypatch.setattr(training, "BACKUP_SECONDS", 0.0)
+    monkeypatch.setattr(callbacks, "BACKUP_SECONDS", 0.0)
     for first, second in zip(unbroken, again, strict=True):
         np.testing.assert_allclose(second, first, rtol=1e-5, atol=1e-6)
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
@@ -292,17 +287,17 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(averaging, tmp_path,
     class Killed(Exception):
         pass
 
-    end = training._Best.on_epoch_end
+    end = callbacks.BestWeights.on_epoch_end
 
     def killed(self, epoch, logs=None):
         end(self, epoch, logs)
         if epoch == 2:
             raise Killed
 
-    monkeypatch.setattr(training._Best, "on_epoch_end", killed)
+    monkeypatch.setattr(callbacks.BestWeights, "on_epoch_end", killed)
     with pytest.raises(Killed):
         train_small(tmp_path / "c", epochs=4, averaging=averaging)
-    monkeypatch.setattr(training._Best, "on_epoch_end", end)
+    monkeypatch.setattr(callbacks.BestWeights, "on_epoch_end", end)
     with caplog.at_level(logging.INFO, "hpaloc"):
         resumed, resumed_history = train_small(tmp_path / "c", epochs=4, averaging=averaging)
     assert "resuming at epoch" in caplog.text
@@ -314,7 +309,7 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(averaging, tmp_path,
 
 @pytest.mark.parametrize("moment", ["judged", "history", "best"])
 def test_a_training_killed_while_an_epoch_is_judged_forgets_no_best_weights(moment, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "BACKUP_SECONDS", 0.0)
+    monkeypatch.setattr(callbacks, "BACKUP_SECONDS", 0.0)
     unbroken, history = train_small(tmp_path / "a", epochs=3)
     # The best epoch is the one of the kill.
     assert history["val_loss"].idxmin() == 2
@@ -325,8 +320,8 @@ def test_a_training_killed_while_an_epoch_is_judged_forgets_no_best_weights(mome
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        end = training._Statistics.on_epoch_end
-        name, owner = {"judged": ("on_epoch_end", training._Diary), "history": ("to_csv", pd.DataFrame)}.get(
+        end = callbacks.StatisticsRenewal.on_epoch_end
+        name, owner = {"judged": ("on_epoch_end", callbacks.HistoryLog), "history": ("to_csv", pd.DataFrame)}.get(
             moment, ("save_weights", keras.Model)
         )
 
@@ -335,7 +330,7 @@ def test_a_training_killed_while_an_epoch_is_judged_forgets_no_best_weights(mome
             if epoch == 2:
                 patch.setattr(owner, name, killed)
 
-        patch.setattr(training._Statistics, "on_epoch_end", later)
+        patch.setattr(callbacks.StatisticsRenewal, "on_epoch_end", later)
         with pytest.raises(KeyboardInterrupt):
             train_small(tmp_path / "b", epochs=3)
     resumed, resumed_history = train_small(tmp_path / "b", epochs=3)
@@ -346,9 +341,9 @@ def test_a_training_killed_while_an_epoch_is_judged_forgets_no_best_weights(mome
 
 
 def test_a_backup_cut_short_leaves_the_one_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "BACKUP_SECONDS", 0.0)
+    monkeypatch.setattr(callbacks, "BACKUP_SECONDS", 0.0)
     unbroken, _ = train_small(tmp_path / "a", epochs=3)
-    epoch_begins = training._StartOfEpoch.on_epoch_begin
+    epoch_begins = callbacks.EpochStart.on_epoch_begin
 
     # Weights are written, their epoch is not.
     def killed(self, epoch, logs=None):
@@ -363,8 +358,8 @@ def test_a_backup_cut_short_leaves_the_one_before(tmp_path, monkeypatch):
             patch.setattr(keras.Model, "save_weights", half)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._StartOfEpoch, "on_epoch_begin", killed)
-        patch.setattr(training._Best, "on_epoch_end", lambda *_: None)
+        patch.setattr(callbacks.EpochStart, "on_epoch_begin", killed)
+        patch.setattr(callbacks.BestWeights, "on_epoch_end", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
             train_small(tmp_path / "b", epochs=3)
     resumed, history = train_small(tmp_path / "b", epochs=3)
@@ -394,7 +389,7 @@ def test_epochs_of_another_training_are_not_gone_on_from(tmp_path):
     work = tmp_path / "model.work"
 
     def kept(settings, seed=1):
-        training._keep_if_same(work, settings, seed, examples, tmp_path / "dataset")
+        train._keep_if_same(work, settings, seed, examples, tmp_path / "dataset")
         found = (work / "epoch").exists()
         (work / "epoch").touch()
         return found
@@ -420,13 +415,13 @@ def test_epochs_of_another_training_are_not_gone_on_from(tmp_path):
 
 
 def test_training_stops_when_validation_stands_still_and_keeps_the_best_epoch(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "PATIENCE", 2)
+    monkeypatch.setattr(callbacks, "PATIENCE", 2)
     keras.utils.set_random_seed(0)
     network = small_network()
     # Labels of the validation cells contradict those of training, so its loss can only grow.
     contrary = small_data(12).map(lambda image, label, weight: (image, tf.roll(label, 1, 0), weight))
     settings = SETTINGS | {"epochs": 30, "learning_rate": {"start": 0.02, "max": 0.02, "min": 0.02}}
-    monkeypatch.setattr(training, "BACKUP_SECONDS", 0.0)
+    monkeypatch.setattr(callbacks, "BACKUP_SECONDS", 0.0)
     fit(network, small_data(36), contrary, (36, 12), settings, 0, tmp_path)
     history = pd.read_csv(tmp_path / "history.csv")
     # Killed after it, before the model folder is written, it stops there again.
@@ -472,7 +467,7 @@ def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
         train_model(training_data, training_data / "examples.parquet", tmp_path / "model", SETTINGS, 3, tiles=tiles)
     assert caplog.records[0].getMessage().startswith("device: CPU")
     folder = tmp_path / "model"
-    names = {"model.keras", "config.json", "thresholds.json", "history.csv", "checksums.json", "card.md", "logs"}
+    names = {"model.keras", "config.json", "thresholds.json", "history.csv", "checksums.json", "logs"}
     assert {path.name for path in folder.iterdir()} == names
     assert {path.name for path in tmp_path.iterdir()} == {"model"}
     assert any((folder / "logs").rglob("events.out.tfevents*"))
@@ -490,9 +485,10 @@ def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
     assert decision["prototypes"]["Golgi apparatus"] is None
     assert (config["scores"]["part"], config["scores"]["cells"], config["scores"]["classes"]) == ("validation", 9, 3)
     assert set(json.loads((folder / "checksums.json").read_text())) == names - {"checksums.json", "logs"}
-    card = (folder / "card.md").read_text()
-    assert "18 cells of" in card
     examples = training_data / "examples.parquet"
+    write_card(folder, examples, folder / "card.md")
+    card = (folder / "card.md").read_text()
+    assert "18 cells of 4 fields (18 real)" in card
     measure_receptive_fields(folder, training_data / "train", examples, tmp_path / "fields.npz", cells=4)
     with np.load(tmp_path / "fields.npz") as fields:
         assert (int(fields["tile"]), int(fields["theoretical"])) == (32, 483)
@@ -517,7 +513,7 @@ def test_data_that_cannot_be_trained_on_is_named(training_data, tmp_path):
 
 
 def test_without_a_validation_part_the_last_epoch_is_kept(training_data, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(training, "JUDGED_TRAINING_CELLS", 8)
+    monkeypatch.setattr(train, "JUDGED_TRAINING_CELLS", 8)
     table = pd.read_parquet(training_data / "examples.parquet")
     table[table["part"] == "train"].to_parquet(tmp_path / "examples.parquet")
     settings = SETTINGS | {"epochs": 2, "rotation": True, "zoom": 0.1, "gain": 0.3}
@@ -530,108 +526,8 @@ def test_without_a_validation_part_the_last_epoch_is_kept(training_data, tmp_pat
     history = pd.read_csv(tmp_path / "model" / "history.csv")
     assert len(history) == 2
     assert "val_loss" not in history
-    assert "say nothing of others" in " ".join((tmp_path / "model" / "card.md").read_text().split())
-
-
-def test_a_model_learns_to_read_mixtures_from_blends_of_its_training_cells(tmp_path, caplog, monkeypatch):
-    seeds, draw = [], training.draw_blends
-    monkeypatch.setattr(training, "BLENDS_AT_ONCE", 5)
-    monkeypatch.setattr(training, "draw_blends", lambda *given: (seeds.append(given[5]), draw(*given))[1])
-    colours = ("red", "green", "blue")
-    examples = write_training_data(tmp_path / "data", {"train": 18}, 40, colours)
-    settings = SETTINGS | {"epochs": 1, "channels": list(colours), "blends": 12}
-    with caplog.at_level(logging.INFO, "hpaloc"):
-        train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3)
-    # Six cells each of classes 0 and 3; the six of Negative are in no mixture.
-    assert "blends of 12 cells" in caplog.text
-    assert "12 blends of 12 asked for" in caplog.text
-    assert len(set(seeds)) == 3
-    _, _, decision = load_folder(tmp_path / "model")
-    reading = decision["mixtures"]
-    assert (reading["classes"], reading["blends"]) == ([NAMES[0], NAMES[3]], 12)
-    assert [name for name, row in reading["prototypes"].items() if row] == [NAMES[0], NAMES[3]]
-    table = pd.read_parquet(examples)
-    table[table["label_3"] == 0].to_parquet(tmp_path / "one.parquet")
-    with pytest.raises(TrainingError, match="not two locations with cells of their own"):
-        train_model(tmp_path / "data", tmp_path / "one.parquet", tmp_path / "one", settings, seed=3)
-
-
-def test_cells_that_cannot_be_blended_are_told_before_the_training(tmp_path):
-    colours = ("red", "green", "blue")
-    examples = write_training_data(tmp_path / "data", {"train": 6}, 40, colours)
-    table = pd.read_parquet(examples)
-    blue = patterned_tiles(np.array([0, 3, 18])[np.arange(6) % 3], 40, 3)[..., 2]
-    # Blue of one value has no nucleus in it: what is left is one location, and Negative.
-    blue[table["label_3"] == 1] = 9
-    with RecordWriter(tmp_path / "data/train/blue-00000-of-00001.tfrecord") as writer:
-        for (field, cell), plane in zip(table[["field", "cell"]].itertuples(index=False), blue, strict=True):
-            writer.write(TileRecord(field, int(cell), plane, 255.0).encode())
-    settings = SETTINGS | {"epochs": 1, "channels": list(colours), "blends": 12}
-    with pytest.raises(TrainingError, match="whose nucleus is found"):
-        train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3)
-    assert not (tmp_path / "model.work").exists()
-
-
-def test_blends_that_hold_no_second_light_are_left_out(tmp_path, caplog, monkeypatch):
-    colours = ("red", "green", "blue")
-    examples = write_training_data(tmp_path / "data", {"train": 12}, 40, colours)
-    settings = SETTINGS | {"epochs": 1, "channels": list(colours), "blends": 8}
-    monkeypatch.setattr(training, "BLENDS_AT_ONCE", 4)
-    blend, asked = mixtures.blended, []
-
-    # All of the first part, and some of the second.
-    def some(*given):
-        asked.append(given)
-        return blend(*given) if len(asked) > 6 else None
-
-    monkeypatch.setattr(mixtures, "blended", some)
-    with caplog.at_level(logging.INFO, "hpaloc"):
-        train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3, threads=1)
-    assert "2 blends of 8 asked for" in caplog.text
-    assert load_folder(tmp_path / "model")[2]["mixtures"]["blends"] == 2
-    monkeypatch.setattr(mixtures, "blended", lambda *given: None)
-    with pytest.raises(TrainingError, match="the light of no cell falls into another"):
-        train_model(tmp_path / "data", examples, tmp_path / "none", settings, seed=3, threads=1)
-
-
-def test_a_cell_that_cannot_be_blended_takes_the_place_of_no_other(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(training, "BLENDED_CELLS", 4)
-    colours = ("red", "green", "blue")
-    examples = write_training_data(tmp_path / "data", {"train": 18}, 40, colours)
-    table = pd.read_parquet(examples)
-    green = patterned_tiles(np.array([0, 3, 18])[np.arange(18) % 3], 40, 3)[..., 1]
-    # The first three of six cells of a location, of which two are wanted, have no green light.
-    green[np.flatnonzero(table["label_3"] == 1)[:3]] = 0
-    with RecordWriter(tmp_path / "data/train/green-00000-of-00001.tfrecord") as writer:
-        for (field, cell), plane in zip(table[["field", "cell"]].itertuples(index=False), green, strict=True):
-            writer.write(TileRecord(field, int(cell), plane, 255.0).encode())
-    settings = SETTINGS | {"epochs": 1, "channels": list(colours), "blends": 8}
-    with caplog.at_level(logging.INFO, "hpaloc"):
-        train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3)
-    assert "blends of 4 cells" in caplog.text
-
-
-def test_a_location_whose_cells_cannot_be_blended_is_not_read(tmp_path, caplog):
-    colours = ("red", "green", "blue")
-    examples = write_training_data(tmp_path / "data", {"train": 12}, 40, colours)
-    table = pd.read_parquet(examples)
-    # A third location, without green light.
-    third = table["label_18"] == 1
-    table.loc[third, ["label_18", "label_7"]] = [0, 1]
-    table.to_parquet(examples)
-    green = patterned_tiles(np.array([0, 3, 18])[np.arange(12) % 3], 40, 3)[..., 1]
-    with RecordWriter(tmp_path / "data/train/green-00000-of-00001.tfrecord") as writer:
-        for (field, cell), plane, dark in zip(
-            table[["field", "cell"]].itertuples(index=False), green, third, strict=True
-        ):
-            writer.write(TileRecord(field, int(cell), plane * np.uint8(not dark), 255.0).encode())
-    settings = SETTINGS | {"epochs": 1, "channels": list(colours), "blends": 8}
-    with caplog.at_level(logging.INFO, "hpaloc"):
-        train_model(tmp_path / "data", examples, tmp_path / "model", settings, seed=3)
-    assert f"fractions of {NAMES[7]} are not read" in caplog.text
-    reading = load_folder(tmp_path / "model")[2]["mixtures"]
-    assert reading["classes"] == [NAMES[0], NAMES[3]]
-    assert [name for name, row in reading["prototypes"].items() if row] == [NAMES[0], NAMES[3]]
+    write_card(tmp_path / "model", tmp_path / "examples.parquet", tmp_path / "card.md")
+    assert "say nothing of others" in " ".join((tmp_path / "card.md").read_text().split())
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def test_the_plan_lists_every_stage(folder):
     jobs, _ = planned(folder)
     stages = ["segment", "tile", "sheet", "curate", "records", "train", "predict", "aggregate", "submit", "evaluate"]
     assert [jobs[stage] for stage in stages] == [2, 2, 2, 1, 1, 1, 1, 1, 1, 1]
-    assert jobs["explore_data"] == jobs["report_zip"] == jobs["browse"] == jobs["record_run"] == 1
+    assert jobs["explore_data"] == jobs["report_zip"] == jobs["browse"] == jobs["record_run"] == jobs["model_card"] == 1
     assert jobs["browse_shard"] == jobs["predict"]
 
 

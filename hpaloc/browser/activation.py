@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from hpaloc.model import load_folder, precision_policy, select_device
+from hpaloc.network.device import precision_policy, select_device
+from hpaloc.network.loading import load_folder
 from hpaloc.progress import log, track
 from hpaloc.records import tile_dataset
 from hpaloc.tables import PROBABILITIES

@@ -14,7 +14,9 @@ import tensorflow as tf
 
 from hpaloc.images import read_field
 from hpaloc.manifests import ManifestRow, unchanged
-from hpaloc.model import FullyConvolutionalResNet50, classifier, theoretical_receptive_field
+from hpaloc.network.fully_convolutional import FullyConvolutionalResNet50
+from hpaloc.network.resnet import classifier
+from hpaloc.network.theoretical_field import theoretical_receptive_field
 from hpaloc.progress import log, track
 from hpaloc.records import tile_dataset, write_dataset
 

@@ -19,7 +19,10 @@ from hpaloc.interpretation.layers import (
     receptive_fields,
 )
 from hpaloc.manifests import read_manifests
-from hpaloc.model import FullyConvolutionalResNet50, fold_batch_norm, load_folder, select_device
+from hpaloc.network.device import select_device
+from hpaloc.network.fully_convolutional import FullyConvolutionalResNet50
+from hpaloc.network.inference import fold_batch_norm
+from hpaloc.network.loading import load_folder
 from hpaloc.progress import log, track
 from hpaloc.tables import read_cells, read_fields
 

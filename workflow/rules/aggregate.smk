@@ -1,6 +1,6 @@
 """Pooling.
 
-Inputs: the predictions, cells, fields and annotations of a collection's shards.
+Inputs: the predictions, cells, fields and annotations of a collection's shards, and the prototypes of the model.
 Outputs: one table of cells, one of fields, one of proteins where the antibody is known, and an AnnData file.
 Steps: join, check that every cell is there once, pool over field and antibody.
 """
@@ -16,7 +16,8 @@ rule aggregate:
         cells=lambda wildcards: of_shards("results/cells/{collection}/{shard}.parquet", wildcards.collection),
         fields=lambda wildcards: of_shards("results/cells/{collection}/{shard}.fields.parquet", wildcards.collection),
         annotations=lambda wildcards: annotations_of(wildcards.collection),
-        thresholds=trained_here("thresholds.json"),
+        model=model_files,
+        reading=reading_files,
     output:
         cells="results/predictions/{collection}/cells.parquet",
         fields="results/predictions/{collection}/fields.parquet",
@@ -35,6 +36,6 @@ rule aggregate:
     params:
         model=MODEL,
         model_version=model_version,
-        version=code_of("pooling"),
+        version=code_of("pooling", "mixtures.fractions"),
     script:
         "../scripts/aggregate.py"

@@ -18,6 +18,7 @@ from hpaloc.files import digest
 from hpaloc.manifests import annotations_name, shards_of
 from hpaloc.planning import (
     MODEL_FILES,
+    READING_FILES,
     check_few_shot,
     check_held_out,
     check_interpretation,
@@ -99,6 +100,9 @@ onstart:
         raise WorkflowError(
             "results/sheet was changed by another snakemake with other settings after this run was planned; start it again"
         )
+    # A reading that an earlier run learnt would go on to be read from the model folder, and from copies of it.
+    for name in READING_FILES if not (config["model"]["path"] or config["train"]["blends"]) else ():
+        Path(MODEL, name).unlink(missing_ok=True)
 
 
 TRAINING = config["train"]["collection"]
@@ -280,10 +284,12 @@ def explore_outputs():
 
 
 def model_outputs(wildcards):
-    """Return the curves of the training where the model is trained here."""
+    """Return the card of the model and the curves of its training where it is trained here."""
     if config["model"]["path"]:
         return []
-    return expand("results/figures/{name}.{suffix}", name=TRAINING_FIGURES, suffix=["svg", "png"])
+    return ["results/model/card.md"] + expand(
+        "results/figures/{name}.{suffix}", name=TRAINING_FIGURES, suffix=["svg", "png"]
+    )
 
 
 # What a target needs is checked when a job of it is planned and not before, since figures of the data need nothing to
@@ -375,9 +381,16 @@ def model_files(wildcards):
     return trained_here(*MODEL_FILES)
 
 
+def reading_files(wildcards):
+    """Return the files of the reading of mixtures where the model is trained here, and reads them."""
+    return trained_here(*READING_FILES) if config["train"]["blends"] else []
+
+
 def model_version(wildcards):
     """Return the digest of the model named by model.path; None for one that is trained here."""
-    return content_of(*(f"{MODEL}/{name}" for name in MODEL_FILES)) if config["model"]["path"] else None
+    if not config["model"]["path"]:
+        return None
+    return content_of(*(path for name in (*MODEL_FILES, *READING_FILES) if os.path.isfile(path := f"{MODEL}/{name}")))
 
 
 def used_collections(wildcards):

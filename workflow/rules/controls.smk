@@ -59,7 +59,6 @@ use rule train as train_control with:
     output:
         expand("results/controls/{{control}}/model/{name}", name=MODEL_FILES),
         history="results/controls/{control}/model/history.csv",
-        card="results/controls/{control}/model/card.md",
         logs=directory("results/controls/{control}/model/logs"),
     log:
         "logs/train_control/{control}.log",
@@ -69,4 +68,4 @@ use rule train as train_control with:
         train=FINAL_SETTINGS,
         start=lambda wildcards: None if PRETRAINING else content_of(*WEIGHTS),
         seed=config["seed"],
-        version=code_of("training"),
+        version=code_of("training.train"),

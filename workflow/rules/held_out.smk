@@ -50,7 +50,6 @@ use rule train as train_held_out with:
     output:
         expand("results/held_out/model/{name}", name=MODEL_FILES),
         history="results/held_out/model/history.csv",
-        card="results/held_out/model/card.md",
         logs=directory("results/held_out/model/logs"),
     log:
         "logs/train_held_out.log",
@@ -60,4 +59,4 @@ use rule train as train_held_out with:
         train=shortened({**TRAIN_SETTINGS, **(PRETRAINING or {})}, config["interpretation"]["epochs"]),
         start=lambda wildcards: content_of(*WEIGHTS),
         seed=config["seed"],
-        version=code_of("training"),
+        version=code_of("training.train"),

@@ -10,6 +10,7 @@ rule predict:
     """Predict the locations of the cells of one shard."""
     input:
         model=model_files,
+        reading=reading_files,
         cells="results/cells/{collection}/{shard}.parquet",
         tiles=[f"results/tiles/{{collection}}/{{shard}}/{colour}.tfrecord" for colour in COLOURS],
     output:

@@ -44,7 +44,6 @@ use rule train as pretrain with:
     output:
         expand("results/pretraining/model/{name}", name=MODEL_FILES),
         history="results/pretraining/model/history.csv",
-        card="results/pretraining/model/card.md",
         logs=directory("results/pretraining/model/logs"),
     log:
         "logs/pretrain.log",
@@ -54,4 +53,4 @@ use rule train as pretrain with:
         train={**TRAIN_SETTINGS, **PRETRAINING},
         start=lambda wildcards: content_of(*WEIGHTS),
         seed=config["seed"],
-        version=code_of("training"),
+        version=code_of("training.train"),

@@ -2,7 +2,8 @@
 
 Inputs: the training data.
 Outputs: a model folder that explains itself, the curves of its training, and its receptive field.
-Steps: build the network, train it, fit the thresholds on the validation part, measure and draw.
+Steps: build the network, train it, fit the thresholds on the validation part; then, each by itself, learn to read
+mixtures, write the card, measure and draw.
 """
 
 
@@ -21,7 +22,6 @@ rule train:
             subcategory="Tables",
             labels={"table": "all values, epoch by epoch", "format": "csv"},
         ),
-        card="results/model/card.md",
         logs=directory("results/model/logs"),
     log:
         "logs/train.log",
@@ -35,12 +35,65 @@ rule train:
         mem_mb=grows(16000),
         runtime=grows(1440),
     params:
-        train={**FINAL_SETTINGS, "blends": config["train"]["blends"]},
+        train=FINAL_SETTINGS,
         start=lambda wildcards: None if PRETRAINING else content_of(*WEIGHTS),
         seed=config["seed"],
-        version=code_of("training"),
+        version=code_of("training.train"),
     script:
         "../scripts/train.py"
+
+
+rule learn_mixtures:
+    """Learn to read mixtures of locations from blends of training cells (train.blends)."""
+    input:
+        model=expand("results/model/{name}", name=MODEL_FILES),
+        examples="results/dataset/examples.parquet",
+        part="results/dataset/train",
+    output:
+        expand("results/model/{name}", name=READING_FILES),
+    log:
+        "logs/learn_mixtures.log",
+    benchmark:
+        "benchmarks/learn_mixtures.tsv"
+    conda:
+        "../../envs/tensorflow.yaml"
+    threads: 8
+    resources:
+        **GPU,
+        mem_mb=grows(8000),
+        runtime=grows(120),
+    params:
+        blends=config["train"]["blends"],
+        batch_size=config["train"]["batch_size"],
+        precision=config["train"]["precision"],
+        seed=config["seed"],
+        version=code_of("mixtures.learning"),
+    script:
+        "../scripts/learn_mixtures.py"
+
+
+rule model_card:
+    """Write the model card."""
+    input:
+        model=expand("results/model/{name}", name=["config.json", "thresholds.json", "history.csv"]),
+        examples="results/dataset/examples.parquet",
+    output:
+        "results/model/card.md",
+    log:
+        "logs/model_card.log",
+    benchmark:
+        "benchmarks/model_card.tsv"
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(10),
+    params:
+        version=code_of("model_card"),
+    script:
+        "../scripts/model_card.py"
 
 
 rule receptive_field:
@@ -62,7 +115,7 @@ rule receptive_field:
         mem_mb=grows(8000),
         runtime=grows(30),
     params:
-        version=code_of("model", "records"),
+        version=code_of("network.receptive_field"),
     script:
         "../scripts/receptive_field.py"
 

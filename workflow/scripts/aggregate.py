@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-from hpaloc.mixtures import read_prototypes
+from hpaloc.mixtures.fractions import read_prototypes
 from hpaloc.pooling import aggregate, gather_shards
 from hpaloc.progress import log_to
 
 
 def main(job):
     shards = gather_shards(job.input.predictions, job.input.cells, job.input.fields, job.input.annotations)
-    prototypes = read_prototypes(Path(job.params.model, "thresholds.json")) or ()
-    aggregate(shards, Path(job.output.cells).parent, *prototypes)
+    aggregate(shards, Path(job.output.cells).parent, *(read_prototypes(Path(job.params.model)) or ()))
 
 
 if __name__ == "__main__":

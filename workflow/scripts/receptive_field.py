@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from hpaloc.network.receptive_field import measure_receptive_fields
 from hpaloc.progress import log_to
-from hpaloc.training import measure_receptive_fields
 
 
 def main(job):

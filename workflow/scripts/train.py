@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hpaloc.progress import log_to
-from hpaloc.training import train_model
+from hpaloc.training.train import train_model
 
 
 def main(job):

@@ -9,28 +9,17 @@ import tensorflow as tf
 from model_inputs import write_model_folder
 
 from hpaloc.classes import N_CLASSES, NEGATIVE
-from hpaloc.model import (
-    FullyConvolutionalResNet50,
-    FusedBatchNormalization,
-    ModelError,
-    NoGpuError,
-    adapt_first_convolution,
-    averaged,
-    check_folder,
-    choose_precision,
-    classifier,
-    dihedral_view,
-    effective_receptive_field,
-    fold_batch_norm,
-    label_sets,
-    load_folder,
-    load_weights,
-    precision_policy,
-    propagated_receptive_field,
-    select_device,
-    settle_negative,
-    theoretical_receptive_field,
-)
+from hpaloc.network.calls import label_sets, settle_negative
+from hpaloc.network.device import NoGpuError, choose_precision, precision_policy, select_device
+from hpaloc.network.folder import check_folder, write_checksums
+from hpaloc.network.fully_convolutional import FullyConvolutionalResNet50
+from hpaloc.network.inference import averaged, dihedral_view, fold_batch_norm
+from hpaloc.network.loading import load_folder
+from hpaloc.network.options import ModelError
+from hpaloc.network.receptive_field import effective_receptive_field, propagated_receptive_field
+from hpaloc.network.resnet import FusedBatchNormalization, classifier
+from hpaloc.network.starting_weights import adapt_first_convolution, load_weights
+from hpaloc.network.theoretical_field import theoretical_receptive_field
 
 SIZE = 32
 
@@ -114,7 +103,6 @@ def test_softmax_outputs_sum_to_one():
         ({"channels": ()}, "distinct"),
         ({"channels": ("green",), "head": "linear"}, "linear"),
         ({"channels": ("green",), "input_size": 16}, "at least 32"),
-        ({"channels": ("green",), "input_size": SIZE, "weights": "nowhere.keras"}, "no such file: nowhere.keras"),
     ],
 )
 def test_what_cannot_be_built_is_named(settings, message):
@@ -172,7 +160,8 @@ def test_stock_weights_give_the_features_of_the_stock_network(tmp_path):
             kernel, bias = layer.get_weights()
             layer.set_weights([kernel, rng.normal(0, 0.3, bias.shape)])
     stock.save_weights(tmp_path / "stock.weights.h5")
-    network = classifier(("red", "green", "blue"), input_size=64, weights=str(tmp_path / "stock.weights.h5"))
+    network = classifier(("red", "green", "blue"), input_size=64)
+    load_weights(network, ("red", "green", "blue"), str(tmp_path / "stock.weights.h5"))
     images = rng.integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
     # The border differs: the stock network pads with the mean colour, this one with black, which is what tiles have.
     centre = np.s_[:, 3:-3, 3:-3]
@@ -187,7 +176,8 @@ def test_stock_weights_give_the_features_of_the_stock_network(tmp_path):
 
 
 def test_weights_of_another_model_folder_are_taken_by_colour(model, folder):
-    other = classifier(("red", "green", "blue"), "softmax", SIZE, weights=str(folder / "model.keras"))
+    other = classifier(("red", "green", "blue"), "softmax", SIZE)
+    load_weights(other, ("red", "green", "blue"), str(folder / "model.keras"))
     kernel = model.get_layer("conv1_conv").get_weights()[0]
     np.testing.assert_allclose(
         other.get_layer("conv1_conv").get_weights()[0],
@@ -203,6 +193,8 @@ def test_weights_that_do_not_fit_are_refused(folder, tmp_path):
     network = classifier(("green",), input_size=SIZE, units=64)
     with pytest.raises(ModelError, match="embedding"):
         load_weights(network, ("green",), str(folder / "model.keras"))
+    with pytest.raises(ModelError, match=r"no such file: nowhere\.keras"):
+        load_weights(network, ("green",), "nowhere.keras")
     (tmp_path / "weights.txt").write_text("")
     with pytest.raises(ModelError, match=r"\.keras or \.h5"):
         load_weights(network, ("green",), str(tmp_path / "weights.txt"))
@@ -245,8 +237,6 @@ def test_a_changed_or_missing_file_of_a_model_folder_is_refused(folder, tmp_path
 
 
 def test_loading_runs_no_class_named_in_the_file(folder, tmp_path):
-    from hpaloc.model import write_checksums
-
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     with zipfile.ZipFile(folder / "model.keras") as source, zipfile.ZipFile(copy / "model.keras", "w") as target:

@@ -1,0 +1,1 @@
+"""Mixtures of locations, whose fractions are shares of the protein's light."""

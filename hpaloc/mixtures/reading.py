@@ -1,0 +1,103 @@
+"""The reading of mixtures: a regression that estimates the fractions of locations in a cell."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpaloc.classes import N_CLASSES, NAMES
+from hpaloc.files import atomic_path
+from hpaloc.network.folder import check_files, prototype_table, read_json, read_settings, write_checksums
+from hpaloc.network.options import ModelError
+
+MIXTURES = tuple(f"mixture_{index}" for index in range(N_CLASSES))
+# Probabilities below are alike; the logarithm of a smaller one says nothing.
+_LEAST_PROBABILITY = 1e-4
+
+
+def cell_outputs(probabilities: np.ndarray, light: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """Return what a reading is taken from: the logarithms of the probabilities of ``classes``, and the light.
+
+    probabilities (n, 19) and light (n, d) of any number type. Returns (n, len(classes) + d) float64.
+    """
+    known = np.log(np.maximum(probabilities[:, list(classes)], _LEAST_PROBABILITY))
+    return np.concatenate([known, light], axis=1, dtype=np.float64)
+
+
+def write_reading(folder: Path, reading: Mapping[str, Any]) -> None:
+    """Write what `learning.learn_reading` returns to mixtures.json of a model folder, its checksums beside it.
+
+    It comes after the folder's own checksums.json, whose digest is among them: a reading is of one network.
+    """
+    with atomic_path(folder / "mixtures.json") as temporary:
+        temporary.write_text(json.dumps(reading, indent=2) + "\n", encoding="utf-8")
+    write_checksums(folder, ("checksums.json", "mixtures.json"), to="mixtures.checksums.json")
+
+
+def load_reading(folder: Path) -> dict[str, Any] | None:
+    """Return the reading of mixtures of a model folder, None where it has none.
+
+    Raises ModelError, naming file and key, where it is not one, was changed, or is of another network.
+    """
+    folder = Path(folder)
+    config, decision = read_settings(folder)
+    path = folder / "mixtures.json"
+    if path.exists() or (folder / "mixtures.checksums.json").exists():
+        check_files(folder, "mixtures.checksums.json", ("checksums.json", "mixtures.json"))
+        reading = read_json(path)
+    elif "mixtures" in decision:
+        # Where the folders of older versions keep it.
+        path, reading = folder / "thresholds.json", decision["mixtures"]
+    else:
+        return None
+    try:
+        check_reading(reading)
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from None
+    if not {"green", "blue"} <= set(config["channels"]):
+        raise ModelError(
+            f"{path}: mixtures are read from green and blue, and the network sees {', '.join(config['channels'])}"
+        )
+    return reading
+
+
+def check_reading(reading: Any) -> None:
+    """Raise ValueError, naming the key at fault, where a value is not what `learning.learn_reading` returns."""
+    if not isinstance(reading, dict):
+        raise ValueError("mixtures is no table")
+    classes = reading.get("classes")
+    if not isinstance(classes, list) or sorted(map(str, classes)) != sorted(
+        {name for name in NAMES if name in classes}
+    ):
+        raise ValueError(f"mixtures.classes is {classes!r}, not different locations")
+    mean = reading.get("mean")
+    width = len(mean) if isinstance(mean, list) else 0
+    shapes = {"mean": (width,), "scale": (width,), "coefficients": (len(classes), width), "intercept": (len(classes),)}
+    for key, shape in shapes.items():
+        try:
+            values = np.array(reading.get(key), np.float64)
+        except (TypeError, ValueError):
+            values = np.zeros(0)
+        if values.shape != shape or not np.isfinite(values).all():
+            raise ValueError(f"mixtures.{key} is not {' x '.join(map(str, shape))} numbers")
+    prototype_table(reading.get("prototypes"))
+
+
+def read_mixtures(reading: Mapping[str, Any], probabilities: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Return the reading of each cell: an estimate of the fraction of each location, not yet made to sum to 1.
+
+    reading from `learning.learn_reading`; probabilities (n, 19) and light (n, d) of any number type. Returns (n, 19)
+    float32, 0 for a class that the reading does not know. Raises ValueError where the reading is of other measurements.
+    """
+    classes = [NAMES.index(name) for name in reading["classes"]]
+    outputs = cell_outputs(probabilities, light, classes)
+    if outputs.shape[1] != len(reading["mean"]):
+        raise ValueError(
+            f"the reading of mixtures is of {len(reading['mean'])} outputs a cell, and {outputs.shape[1]} are given"
+        )
+    standard = (outputs - np.array(reading["mean"])) / np.array(reading["scale"])
+    read = np.zeros((len(outputs), N_CLASSES), np.float32)
+    read[:, classes] = standard @ np.array(reading["coefficients"]).T + np.array(reading["intercept"])
+    return read

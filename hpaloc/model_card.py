@@ -1,0 +1,91 @@
+"""The model card: a page that tells people what a model folder takes and gives, what taught it, and where it ends."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from hpaloc.classes import NAMES
+from hpaloc.files import atomic_path
+from hpaloc.network.folder import read_settings
+
+
+def write_card(model_dir: Path, examples: Path, out: Path) -> None:
+    """Write the card of a model folder, as Markdown; ``examples`` is the table of the cells that trained it.
+
+    Raises ModelError for a folder whose files are not as they should be.
+    """
+    config, decision = read_settings(Path(model_dir))
+    table = pq.read_table(examples, columns=["part", "field", "origin"]).to_pandas()
+    parts = {part: table[table["part"] == part] for part in ("train", "validation")}
+    page = model_card(config, decision, pd.read_csv(Path(model_dir) / "history.csv"), parts)
+    with atomic_path(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def model_card(
+    config: Mapping[str, Any],
+    decision: Mapping[str, Any],
+    history: pd.DataFrame,
+    parts: Mapping[str, pd.DataFrame],
+) -> str:
+    """Return the model card, a Markdown page: what the model takes and gives, its data, its scores, its limits."""
+    scores = {name: value for name, value in config["scores"].items() if name not in ("part", "cells")}
+    best = history.iloc[config["best_epoch"]]
+    prefix = "val_" if decision["fitted_on"] == "validation" else ""
+    rows = [
+        f"| {index} | {name} | {config['examples']['train'][name]} | {config['examples']['validation'][name]} "
+        f"| {config['class_weights'][name]:.3f} | {(decision['thresholds'] or {}).get(name, '')} |"
+        for index, name in enumerate(NAMES)
+    ]
+    origins = ", ".join(f"{count} {origin}" for origin, count in parts["train"]["origin"].value_counts().items())
+    absent = [name for name in NAMES if not config["examples"]["train"][name]]
+    return "\n".join(
+        [
+            "# Model card",
+            "",
+            f"A ResNet-50 that gives the subcellular location of a stained protein in one cell, trained by hpaloc "
+            f"{config['versions']['hpaloc']}.",
+            "",
+            "## Input and output",
+            "",
+            f"- Tiles of one cell, {config['input_size']} px, colours {', '.join(config['channels'])}; preparation in "
+            "config.json.",
+            f"- Probabilities of {len(NAMES)} classes ({config['head']}), label sets by thresholds.json, an embedding "
+            f"of {config['units']} numbers.",
+            f"- Negative by the rule `{decision['negative_rule']}`.",
+            "",
+            "## Training data",
+            "",
+            f"{len(parts['train'])} cells of {parts['train']['field'].nunique()} fields ({origins}); validation: "
+            f"{len(parts['validation'])} cells of {parts['validation']['field'].nunique()} other fields.",
+            "",
+            "| # | class | train | validation | class weight | threshold |",
+            "|---|---|---|---|---|---|",
+            *rows,
+            "",
+            f"## Scores on the {decision['fitted_on']} cells",
+            "",
+            *(f"- {name.replace('_', ' ')}: {value:.4g}" for name, value in sorted(scores.items())),
+            f"- epoch {config['best_epoch']} of {len(history)}: loss {best[prefix + 'loss']:.4f}, AUC "
+            f"{best[prefix + 'auc']:.4f} (one view)",
+            "",
+            "Thresholds, the rule for Negative and the epoch were chosen on these same cells, so a score on fields "
+            "apart from them is the one to quote (evaluation/metrics.json)."
+            if prefix
+            else "There was no validation part, so these are scores of the very cells that trained the network and say "
+            "nothing of others; quote one on other fields (evaluation/metrics.json).",
+            "",
+            "## Limits",
+            "",
+            "- A cell inherits the label of its field, unless per-cell truth was given; cells that differ from their "
+            "neighbours are mislabelled in the training data.",
+            f"- Never seen in training: {', '.join(absent)}." if absent else "- Every class was seen in training.",
+            "- Microscope, staining and cell lines other than those of the training fields were not tested.",
+            f"- Start: {config['train']['weights']}; precision {config['precision']}; device {config['device']}; seed "
+            f"{config['seed']}.",
+            "",
+        ]
+    )

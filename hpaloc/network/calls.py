@@ -1,0 +1,47 @@
+"""From probabilities to the locations that a cell is called. TensorFlow is not needed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hpaloc.classes import NAMES, NEGATIVE
+from hpaloc.network.options import NEGATIVE_RULES, ModelError
+
+
+def settle_negative(probabilities: np.ndarray, rule: str) -> np.ndarray:
+    """Return (n, 19) probabilities whose Negative column follows ``rule``; a copy, same dtype.
+
+    ``complement``: the smallest of 1 - p over the other classes (docs/model.md, "Prediction"); ``network``: the output
+    for Negative as it is; ``mean``: the mean of both. Raises ModelError for another rule.
+    """
+    if rule not in NEGATIVE_RULES:
+        raise ModelError(f"the rule for Negative must be one of {', '.join(NEGATIVE_RULES)}, got {rule!r}")
+    settled = np.array(probabilities)
+    complement = 1 - np.delete(settled, NEGATIVE, axis=1).max(axis=1)
+    if rule == "complement":
+        settled[:, NEGATIVE] = complement
+    elif rule == "mean":
+        settled[:, NEGATIVE] = (settled[:, NEGATIVE] + complement) / 2
+    return settled
+
+
+def label_sets(probabilities: np.ndarray, thresholds: np.ndarray | None) -> list[tuple[int, ...]]:
+    """Return the label set of each cell from (n, 19) float probabilities.
+
+    With (19,) float thresholds: the locations that reach theirs, and Negative alone where none does. Without (softmax:
+    one location a cell): the likeliest class.
+    """
+    if thresholds is None:
+        return [(int(best),) for best in probabilities.argmax(axis=1)]
+    passed = probabilities >= thresholds
+    passed[:, NEGATIVE] = ~np.delete(passed, NEGATIVE, axis=1).any(axis=1)
+    return [tuple(np.flatnonzero(row).tolist()) for row in passed]
+
+
+def decision_thresholds(decision: Mapping[str, Any]) -> np.ndarray | None:
+    """Return the (19,) float32 thresholds of a thresholds.json, or None where the likeliest class is taken."""
+    if decision["thresholds"] is None:
+        return None
+    # Negative has none: it is what a cell is when no location reaches its threshold.
+    return np.array([decision["thresholds"].get(name, np.inf) for name in NAMES], np.float32)

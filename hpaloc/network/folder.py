@@ -1,0 +1,130 @@
+"""The files of a model folder: checked before anything is built from them. TensorFlow is not needed."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpaloc.classes import N_CLASSES, NAMES
+from hpaloc.files import atomic_path, digest
+from hpaloc.network.options import HEADS, NEGATIVE_RULES, ModelError, check_channels
+
+
+def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the table of a JSON file; raise ModelError where it is no JSON or lacks one of the keys."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path}: is no JSON ({error})") from None
+    for key in keys:
+        if not isinstance(values, dict) or key not in values:
+            raise ModelError(f"{path}: the key {key!r} is missing")
+    return values
+
+
+def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return config.json and thresholds.json of a model folder; raise ModelError naming the file and key at fault.
+
+    A folder comes from elsewhere: what it asks for is checked before a network is built from it.
+    """
+    path = folder / "config.json"
+    config = read_json(path, ("channels", "head", "input_size", "units", "dropout", "classes"))
+    if config["classes"] != list(NAMES):
+        raise ModelError(f"{path}: its classes are not the {N_CLASSES} of hpaloc")
+    if config["head"] not in HEADS:
+        raise ModelError(f"{path}: head is {config['head']!r}, not one of {', '.join(HEADS)}")
+    for key, least, most in (("input_size", 32, 1024), ("units", 1, 2**16)):
+        if type(config[key]) is not int or not least <= config[key] <= most:
+            raise ModelError(f"{path}: {key} is {config[key]!r}, not a whole number from {least} to {most}")
+    channels = config["channels"]
+    if not isinstance(channels, list) or not all(isinstance(colour, str) for colour in channels):
+        raise ModelError(f"{path}: channels is {channels!r}, no list of colours")
+    try:
+        check_channels(channels)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+    rates = config["dropout"]
+    if not isinstance(rates, list) or len(rates) != 2 or not all(type(rate) in (int, float) for rate in rates):
+        raise ModelError(f"{path}: dropout is {rates!r}, not two numbers")
+    if not all(0 <= rate < 1 for rate in rates):
+        raise ModelError(f"{path}: dropout is {rates!r}, not two rates from 0 to below 1")
+    path = folder / "thresholds.json"
+    decision = read_json(path, ("thresholds", "negative_rule"))
+    if decision["negative_rule"] not in NEGATIVE_RULES:
+        raise ModelError(
+            f"{path}: negative_rule is {decision['negative_rule']!r}, not one of {', '.join(NEGATIVE_RULES)}"
+        )
+    thresholds = {} if decision["thresholds"] is None else decision["thresholds"]
+    if not isinstance(thresholds, dict):
+        raise ModelError(f"{path}: thresholds is {thresholds!r}, no table of locations")
+    for name, value in thresholds.items():
+        if name not in NAMES or type(value) not in (int, float):
+            raise ModelError(f"{path}: the threshold of {name!r} is {value!r}, no number of a known location")
+    try:
+        prototype_table(decision.get("prototypes"))
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from None
+    return config, decision
+
+
+def prototype_table(named: Any) -> np.ndarray:
+    """Return the class prototypes that a JSON file maps the names of locations to, as (19, 19) float64.
+
+    ``named`` maps a name to the 19 mean outputs of the cells of that location, or to null; it may itself be null. The
+    row of a location without prototype is nan. Raises ValueError naming the location whose prototype is not 19
+    numbers.
+    """
+    prototypes = np.full((N_CLASSES, N_CLASSES), np.nan)
+    if named is None:
+        return prototypes
+    if not isinstance(named, dict):
+        raise ValueError(f"prototypes is {named!r}, no table of locations")
+    for name, row in named.items():
+        try:
+            values = np.full(N_CLASSES, np.nan) if row is None else np.array(row, np.float64)
+        except (TypeError, ValueError):
+            values = np.zeros(0)
+        if name not in NAMES or values.shape != (N_CLASSES,):
+            raise ValueError(f"the prototype of {name!r} is not {N_CLASSES} numbers of a known location")
+        prototypes[NAMES.index(name)] = values
+    return prototypes
+
+
+def write_checksums(folder: Path, names: Sequence[str], to: str = "checksums.json") -> None:
+    """Write the SHA-256 digest of each named file of a model folder to its file ``to``."""
+    sums = {name: digest(folder / name) for name in names}
+    with atomic_path(folder / to) as temporary:
+        temporary.write_text(json.dumps(sums, indent=2) + "\n")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ModelError unless every file that checksums.json lists is there and has the digest it had."""
+    if not (Path(folder) / "checksums.json").is_file():
+        raise ModelError(f"{folder} is no model folder: it has no checksums.json")
+    check_files(Path(folder), "checksums.json", ("model.keras", "config.json", "thresholds.json"))
+
+
+def check_files(folder: Path, checksums: str, needed: Sequence[str]) -> None:
+    """Raise ModelError unless ``checksums`` lists the files ``needed`` and every file that it lists is unchanged."""
+    path = folder / checksums
+    if not path.is_file():
+        raise ModelError(f"{path} is missing")
+    try:
+        sums = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        sums = None
+    if not isinstance(sums, dict) or not all(isinstance(expected, str) for expected in sums.values()):
+        raise ModelError(f"{path} is no table of digests")
+    for name in sums:
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise ModelError(f"{path} names {name}, which is no file of the folder")
+    for name in needed:
+        if name not in sums:
+            raise ModelError(f"{path} does not list {name}")
+    for name, expected in sums.items():
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder / name} is missing")
+        if digest(folder / name) != expected:
+            raise ModelError(f"{folder / name} was changed after the model folder was written ({checksums})")

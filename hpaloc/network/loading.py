@@ -1,0 +1,32 @@
+"""The network of a model folder."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from hpaloc.network.folder import check_folder, read_settings
+from hpaloc.network.options import ModelError
+from hpaloc.network.resnet import classifier
+
+
+def load_folder(folder: Path, name: str = "model.keras") -> tuple[keras.Model, dict[str, Any], dict[str, Any]]:
+    """Return (classifier, config, thresholds) of a model folder whose files agree with its checksums.json.
+
+    The network is built from config.json by `classifier` and only the arrays of ``name`` are read, so that no code
+    and no class name out of the file is ever run. Raises ModelError naming a file that is missing or was changed,
+    or a folder written for another list of classes.
+    """
+    folder = Path(folder)
+    check_folder(folder)
+    config, thresholds = read_settings(folder)
+    model = classifier(
+        config["channels"], config["head"], config["input_size"], dropout=config["dropout"], units=config["units"]
+    )
+    try:
+        model.load_weights(str(folder / name))
+    except Exception as error:
+        # Keras goes on to print the arrays.
+        reason = str(error).split(" Example error", 1)[0].split("\n", 1)[0]
+        raise ModelError(f"{folder / name} does not hold the network that config.json describes: {reason}") from error
+    return model, config, thresholds

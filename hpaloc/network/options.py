@@ -1,0 +1,21 @@
+"""What a network can be asked to be, and the error where it cannot be built or loaded so."""
+
+from collections.abc import Sequence
+
+from hpaloc.classes import COLOURS
+
+HEADS = ("sigmoid", "softmax")
+# How the probability of Negative is made from the network's 19 outputs; see `calls.settle_negative`.
+NEGATIVE_RULES = ("complement", "network", "mean")
+
+
+class ModelError(ValueError):
+    """A model cannot be built or loaded as asked; the message names the key or the file."""
+
+
+def check_channels(channels: Sequence[str]) -> tuple[str, ...]:
+    """Return the colours of the input planes; ModelError if one is unknown, repeated, or none is given."""
+    channels = tuple(channels)
+    if not channels or len(set(channels)) != len(channels) or not set(channels) <= set(COLOURS):
+        raise ModelError(f"channels must be distinct colours out of {', '.join(COLOURS)}, got {list(channels)}")
+    return channels

@@ -1,0 +1,145 @@
+"""The fit of a network to examples, which a kill does not set back by more than an epoch."""
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hpaloc.training.augmentation import Augmentation
+from hpaloc.training.callbacks import Backup, BestWeights, EpochStart, HistoryLog, StatisticsRenewal, TrainingError
+from hpaloc.training.epochs import RestartableEpochs
+from hpaloc.training.optimiser import FusedAdam
+from hpaloc.training.schedule import learning_rate
+from hpaloc.training.scores import Accuracy, BalancedAccuracy, MacroAUC
+
+log = logging.getLogger("hpaloc")
+
+# Tiles that fit into this many bytes after decoding are kept in memory from the first epoch on.
+CACHE_BYTES = 4 << 30
+# Batches from which the batch norm statistics are estimated anew before each validation.
+STATISTICS_BATCHES = 16
+
+
+def fit(
+    network: keras.Model,
+    train: tf.data.Dataset,
+    validation: tf.data.Dataset | None,
+    counts: tuple[int, int],
+    settings: Mapping[str, Any],
+    seed: int,
+    work_dir: Path,
+) -> None:
+    """Train a classifier in place, to the weights of its best epoch.
+
+    ``train`` and ``validation`` yield (image (S, S, c) uint8, label (19,) float32, weight float32), ``counts`` how
+    many; without ``validation`` the weights are those of the last epoch. Where ``averaging`` is above 0, the weights
+    that validate and are kept are the running mean of this momentum over the steps. ``settings`` is the section
+    ``train`` of the config. ``work_dir`` keeps what a later call needs to go on after a kill (backup/,
+    best.weights.h5), and afterwards last.weights.h5, history.csv and TensorBoard's logs/. Raises TrainingError where
+    loss or weights are no longer numbers.
+    """
+    work_dir.mkdir(parents=True, exist_ok=True)
+    # Not 0, with which tf.data cannot draw the order of an epoch from a seed that is a tensor.
+    tf.random.set_seed(seed + 1)
+    size, planes = network.input_shape[1], network.input_shape[3]
+    tile_bytes = size * size * planes
+    epochs = RestartableEpochs(
+        train,
+        counts[0],
+        # What a last batch would hold is left out.
+        _shared_batch_size(min(settings["batch_size"], counts[0]), 0),
+        seed,
+        cache=counts[0] * tile_bytes <= CACHE_BYTES,
+    )
+    if validation is not None:
+        validation = validation.cache() if counts[1] * tile_bytes <= CACHE_BYTES / 4 else validation
+        validation = validation.batch(_shared_batch_size(min(max(settings["batch_size"], 64), counts[1]), counts[1]))
+        validation = validation.prefetch(tf.data.AUTOTUNE)
+    plain = epochs.plain.map(lambda image, label, weight: image).batch(epochs.batch_size, drop_remainder=True)
+    plain = plain.take(STATISTICS_BATCHES)
+
+    def rate(epoch: int) -> float:
+        return learning_rate(epoch, **settings["learning_rate"])
+
+    trainer, random = _compiled(network, settings, seed, rate(0))
+    _log_pipeline(epochs)
+    history = HistoryLog(work_dir / "history.csv", rate, epochs.steps * epochs.batch_size)
+    statistics = StatisticsRenewal(network, plain)
+    best = [] if validation is None else [BestWeights(network, work_dir / "best.weights.h5", history)]
+    trainer.fit(
+        epochs.batches,
+        validation_data=validation,
+        epochs=settings["epochs"],
+        verbose=0,
+        shuffle=False,
+        callbacks=[
+            # Before the backup, for which both sets of weights are back in their places, and all that judges or saves.
+            *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.get("averaging", 0.0) else []),
+            Backup(work_dir / "backup"),
+            EpochStart(rate, epochs, random, seed),
+            statistics,
+            history,
+            *best,
+            keras.callbacks.TensorBoard(work_dir / "logs", write_graph=False),
+        ],
+    )
+    if validation is None:
+        statistics.renew(plain)
+    network.save_weights(work_dir / "last.weights.h5")
+    if validation is not None:
+        network.load_weights(work_dir / "best.weights.h5")
+    # A loss can hide them: what is not a number may be 0 behind a relu.
+    if not all(np.isfinite(array).all() for array in network.get_weights()):
+        raise TrainingError("the weights are not finite after the training; lower train.learning_rate.max")
+
+
+def _shared_batch_size(most: int, count: int) -> int:
+    """Return the size of the batches, at most ``most``, that the devices share of ``count`` cells."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    # Keras takes the mean of what the devices get of a first batch, which has to be as much each; in the last batch
+    # of ``count`` cells none may be without one.
+    for size in range(most - most % replicas, 0, -replicas):
+        rest = count % size
+        if not rest or rest > -(-rest // replicas) * (replicas - 1):
+            return size
+    return most
+
+
+def _compiled(
+    network: keras.Model, settings: Mapping[str, Any], seed: int, rate: float
+) -> tuple[keras.Model, list[Any]]:
+    """Return the network behind its augmentation, ready to be fitted, and the generators of its random layers."""
+    kinds = ("brightness", "contrast", "rotation", "zoom", "gain")
+    augmentation = Augmentation(
+        **{kind: settings[kind] for kind in kinds if kind in settings}, seed=seed, name="augmentation"
+    )
+    inputs = keras.Input(network.input_shape[1:], name="tile")
+    trainer = keras.Model(inputs, network(augmentation(inputs)), name="trainer")
+    loss = (
+        keras.losses.BinaryCrossentropy() if settings["head"] == "sigmoid" else keras.losses.CategoricalCrossentropy()
+    )
+    averaging = settings.get("averaging", 0.0)
+    trainer.compile(
+        FusedAdam(rate, use_ema=averaging > 0, ema_momentum=averaging),
+        loss,
+        metrics=[Accuracy(), BalancedAccuracy(), MacroAUC()],
+        # On a CPU, XLA more than halves the speed of this network.
+        jit_compile=False,
+    )
+    # A rate of 0 draws nothing.
+    dropout = [layer for layer in network.layers if isinstance(layer, keras.layers.Dropout) and layer.rate]
+    return trainer, [layer.seed_generator for layer in (augmentation, *dropout)]
+
+
+def _log_pipeline(epochs: RestartableEpochs) -> None:
+    """Log the examples/s of the input pipeline alone."""
+    start, seen = time.monotonic(), 0
+    # The first pass fills the cache; without one, a stretch is enough to measure.
+    for _, labels, _ in epochs.batches if epochs.cached else epochs.batches.take(50):
+        seen += len(labels)
+    log.info("input pipeline alone, first pass: %.0f examples/s", seen / (time.monotonic() - start))
