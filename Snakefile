@@ -57,3 +57,10 @@ rule explore:
     """Draw the figures of the data from sheets and images alone."""
     input:
         explore_outputs(),
+
+
+rule interpret:
+    """Say what the network learned, and judge the claims of the method."""
+    input:
+        rules.judge_claims.output,
+        rules.draw_interpretation.output,

@@ -17,7 +17,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hpaloc import figures
+from hpaloc.figures.mixtures import mixtures
 from hpaloc.metrics import score_mixtures
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,9 +51,7 @@ def main() -> None:
     print(
         ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.items()), f"({len(table)} values)"
     )
-    figures.mixtures(
-        table["true"].to_numpy(), table["found"].to_numpy(), table["pair"].tolist(), arguments.work / "mixtures"
-    )
+    mixtures(table["true"].to_numpy(), table["found"].to_numpy(), table["pair"].tolist(), arguments.work / "mixtures")
 
 
 if __name__ == "__main__":

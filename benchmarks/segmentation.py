@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hpaloc.segmentation import segment_field
 from hpaloc.segmentation.labelling import label_cells
 from hpaloc.segmentation.shards import segment_to_files
-from hpaloc.simulate import simulate_field
+from hpaloc.simulate.field import simulate_field
 
 SETTINGS = {"backend": "watershed", "scale": 0.25}
 COLOURS = ("red", "yellow", "blue")

@@ -34,7 +34,7 @@ from bad_fields import FIELDS, SUFFIXES  # noqa: E402
 
 from hpaloc.manifests import shard_name, shard_of  # noqa: E402
 from hpaloc.masks import mask_path, read_mask  # noqa: E402
-from hpaloc.simulate import simulate_field  # noqa: E402
+from hpaloc.simulate.field import simulate_field  # noqa: E402
 
 SHAPE = (320, 384)
 # Those that refer to a right field by name, and the one that takes seconds to make.

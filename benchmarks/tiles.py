@@ -32,7 +32,7 @@ from hpaloc.classes import COLOURS
 from hpaloc.images import read_channel, read_field
 from hpaloc.manifests import ManifestRow
 from hpaloc.masks import read_mask, write_mask
-from hpaloc.simulate import simulate_field
+from hpaloc.simulate.field import simulate_field
 from hpaloc.tiles import tile_field, tile_shard
 
 SIZE = 256

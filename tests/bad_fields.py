@@ -19,7 +19,7 @@ from PIL import Image
 
 from hpaloc.classes import COLOURS
 from hpaloc.rle import encode, encode_labels, to_kaggle
-from hpaloc.simulate import simulate_field
+from hpaloc.simulate.field import simulate_field
 
 SHAPE = (320, 384)
 SUFFIXES = (".png", ".tif", ".ome.tif", ".tif.gz", ".jpg")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from hpaloc.manifests import ManifestRow
-from hpaloc.simulate import simulate_field
+from hpaloc.simulate.field import simulate_field
 
 
 def ious(truth: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hpaloc.segmentation.hpacellseg import MARGIN, MEAN, STD, _prepared
-from hpaloc.simulate import SimulatedField, simulate_field
+from hpaloc.simulate.field import SimulatedField, simulate_field
 
 STEPS, PATCH = 150, 128
 

@@ -15,7 +15,7 @@ from hpaloc import curation, records, tables
 from hpaloc.classes import COLOURS
 from hpaloc.manifests import ManifestRow, manifests
 from hpaloc.segmentation import segment_shard
-from hpaloc.simulate import simulate_field
+from hpaloc.simulate.field import simulate_field
 from hpaloc.tiles import tile_shard
 
 # As many fields as workers, so that each worker of four has one.

@@ -115,9 +115,9 @@ def map_of_a_field(row, folder, segmentation):
 
 
 def figures_of_the_data(row, folder, segmentation):
-    from hpaloc.figures import explore
+    from hpaloc.figures.data import draw_data
 
-    explore([row], folder)
+    draw_data([row], folder)
 
 
 def scores(row, folder, segmentation):

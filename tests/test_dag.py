@@ -25,8 +25,8 @@ def finished(tmp_path_factory):
     return snakefile, collections
 
 
-def listed(finished):
-    return listed_jobs(run(*finished, "--dry-run").text)
+def listed(finished, *targets):
+    return listed_jobs(run(*finished, "--dry-run", *targets).text)
 
 
 def test_nothing_is_to_be_done_where_nothing_has_changed(finished):
@@ -273,3 +273,40 @@ def test_mixtures_are_learnt_and_forgotten_without_training(finished):
     # A copy of the folder would read mixtures that its predictions do not have.
     assert not reading.exists()
     assert not listed(finished)[0]
+
+
+@pytest.mark.parametrize(
+    ("room", "drawn"),
+    [
+        ("figures/data.py", {"explore_data"}),
+        ("figures/training.py", {"training_curves"}),
+        ("figures/scores.py", {"draw_scores"}),
+        ("figures/style.py", {"explore_data", "training_curves", "draw_scores"}),
+        ("figures/interpretation.py", set()),
+        ("figures/mixtures.py", set()),
+    ],
+)
+def test_a_changed_figure_draws_again_and_computes_nothing(finished, room, drawn):
+    take_back = edit(finished[0].parent / "hpaloc" / room, "\nimport ", "\nCHANGED = True\nimport ")
+    try:
+        jobs, _ = listed(finished)
+    finally:
+        take_back()
+    # The report holds the figures.
+    assert set(jobs) - {"all", "record_run", "report_zip"} == drawn
+
+
+def test_a_changed_figure_of_the_interpretation_judges_no_claim_again(finished):
+    run(*finished, "--cores", "2", "interpret")
+    take_back = edit(finished[0].parent / "hpaloc/figures/interpretation.py", "\nimport ", "\nCHANGED = True\nimport ")
+    try:
+        jobs, _ = listed(finished, "interpret")
+    finally:
+        take_back()
+    assert set(jobs) == {"draw_interpretation", "interpret"}
+    take_back = edit(finished[0].parent / "hpaloc/interpretation/claims.py", "\nimport ", "\nCHANGED = True\nimport ")
+    try:
+        jobs, _ = listed(finished, "interpret")
+    finally:
+        take_back()
+    assert set(jobs) == {"judge_claims", "draw_interpretation", "interpret"}

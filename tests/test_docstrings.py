@@ -39,8 +39,8 @@ def arrays():
         own = [one.arg for one in arguments if takes_or_gives_arrays(one.annotation)]
         text = ast.get_docstring(node) or ""
         # The patterns of the simulator share one form, which its room tells once.
-        if name.startswith("simulate.draw_"):
-            text += ast.get_docstring(ast.parse((PACKAGE / "simulate.py").read_text(encoding="utf-8"))) or ""
+        if name.startswith("simulate.patterns.draw_"):
+            text += ast.get_docstring(ast.parse((PACKAGE / "simulate/patterns.py").read_text(encoding="utf-8"))) or ""
         if own or takes_or_gives_arrays(node.returns):
             yield name, text, own
 

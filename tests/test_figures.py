@@ -11,8 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from hpaloc import figures, metrics
+from hpaloc import metrics
 from hpaloc.classes import COLOURS, N_CLASSES, NAMES
+from hpaloc.figures import data, mixtures, scores, training
 from hpaloc.manifests import ManifestRow
 from hpaloc.sheet import SheetRow, read_sheet
 
@@ -93,9 +94,9 @@ def image_rows(folder: Path, n: int, shape: tuple[int, int] = (96, 128)) -> list
 @pytest.mark.skipif(not TRAIN_SHEET.is_file(), reason="the sheet ../shared/data/hpa-2021/train.csv is absent")
 def test_explore_counts_the_public_sheet(tmp_path: Path, drawn: list[Figure]) -> None:
     rows = read_sheet(TRAIN_SHEET, labels=True)
-    figures.explore(rows, tmp_path)
+    data.draw_data(rows, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        f"{name}{suffix}" for name in figures.EXPLORE for suffix in (".png", ".svg")
+        f"{name}{suffix}" for name in data.DATA for suffix in (".png", ".svg")
     )
     shown = [[text.get_text() for text in texts(figure)] for figure in drawn]
     # Counts that another program took from the same sheet.
@@ -104,7 +105,7 @@ def test_explore_counts_the_public_sheet(tmp_path: Path, drawn: list[Figure]) ->
     assert "34 (34 alone)" in shown[0]
     assert {"10,508\n48.2%", "8,873\n40.7%", "2,233\n10.2%", "190\n0.9%", "2\n<0.1%"} <= set(shown[1])
     assert "21,806 fields\n34 of 171 pairs never occur (blank)" in shown[2]
-    counts = figures.co_occurrence_counts([row.labels for row in rows])
+    counts = data.co_occurrence_counts([row.labels for row in rows])
     pairs = {(0, 16): 2410, (0, 2): 1127, (0, 13): 1078, (13, 16): 811, (0, 7): 748, (0, 12): 688}
     assert {pair: counts[pair] for pair in pairs} == pairs
     assert (counts == counts.T).all()
@@ -115,7 +116,7 @@ def test_explore_counts_the_public_sheet(tmp_path: Path, drawn: list[Figure]) ->
 def test_explore_draws_fields_of_every_location(tmp_path: Path, drawn: list[Figure]) -> None:
     rows = image_rows(tmp_path, 17)
     Path(rows[4].paths["green"]).write_bytes(b"broken")
-    figures.explore(rows, tmp_path / "out")
+    data.draw_data(rows, tmp_path / "out")
     panels = [text.get_text() for text in texts(drawn[4])]
     assert sum("no readable" in text for text in panels) == N_CLASSES - 16
     # Each picture has its own scale bar.
@@ -133,21 +134,21 @@ def test_explore_draws_fields_of_every_location(tmp_path: Path, drawn: list[Figu
 
 
 def test_explore_without_labels_draws_the_channels_alone(tmp_path: Path) -> None:
-    figures.explore([SheetRow("a", None, 0.08)], tmp_path)
+    data.draw_data([SheetRow("a", None, 0.08)], tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figure3_channels.png", "figure3_channels.svg"]
 
 
 def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
     labels = [row.labels for row in random_rows(50)]
     for folder in ("one", "two"):
-        figures.label_distribution(labels, tmp_path / folder / "a")
-        figures.co_occurrence(labels, tmp_path / folder / "b")
+        data.label_distribution(labels, tmp_path / folder / "a")
+        data.co_occurrence(labels, tmp_path / folder / "b")
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
 def test_a_dot_in_a_name_is_kept(tmp_path: Path) -> None:
-    figures.labels_per_field([(1,), (2, 3)], tmp_path / "model.v2")
+    data.labels_per_field([(1,), (2, 3)], tmp_path / "model.v2")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.v2.png", "model.v2.svg"]
 
 
@@ -155,10 +156,10 @@ def test_noise_is_not_stretched() -> None:
     generator = np.random.default_rng(0)
     images = {colour: generator.integers(0, 4, (64, 64)).astype(np.uint16) for colour in COLOURS}
     images["red"][20:40, 20:40] = 4000
-    white = figures.white_levels(images)
+    white = data.white_levels(images)
     assert white["red"] == 4000
     assert white["green"] == 1000
-    assert figures.composite(images)[..., 1].max() < 0.01
+    assert data.composite(images)[..., 1].max() < 0.01
 
 
 def test_small_bright_structures_are_not_clipped() -> None:
@@ -166,8 +167,8 @@ def test_small_bright_structures_are_not_clipped() -> None:
     # A centrosome in each of ten cells: 0.1 % of the field.
     for row in range(10):
         images["green"][20 + 36 * row : 24 + 36 * row, 100:104] = 200
-    assert figures.white_levels(images)["green"] == 200
-    assert 0.25 < np.median(figures.composite(images)[..., 1]) < 0.35
+    assert data.white_levels(images)["green"] == 200
+    assert 0.25 < np.median(data.composite(images)[..., 1]) < 0.35
 
 
 def history(epochs: int) -> pd.DataFrame:
@@ -186,9 +187,9 @@ def test_training_figures(tmp_path: Path, drawn: list[Figure], epochs: int) -> N
     mass[48, 40:56] = 1 / 16
     fields = {"tile": 32, "theoretical": 83, "propagated": mass, "effective": mass, "radius_50": 4.0, "radius_95": 8.0}
     np.savez(tmp_path / "fields.npz", **fields)
-    figures.training(tmp_path / "history.csv", tmp_path / "fields.npz", tmp_path / "out")
+    training.draw_training(tmp_path / "history.csv", tmp_path / "fields.npz", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").glob("*.svg")) == [
-        f"{name}.svg" for name in figures.TRAINING
+        f"{name}.svg" for name in training.TRAINING
     ]
     rate = drawn[0].axes[0].lines[0].get_ydata()
     np.testing.assert_allclose(rate, table["learning_rate"])
@@ -225,9 +226,9 @@ def test_evaluation_figures(tmp_path: Path, drawn: list[Figure], n_classes: int)
     # A collection may have a name that reads like a number or a missing value.
     name = {3: "007", 19: "NA"}[n_classes]
     metrics.evaluate({name: metrics.Collection(tmp_path / "predictions")}, tmp_path, replicates=20)
-    figures.evaluation(tmp_path, tmp_path / "out")
+    scores.draw_scores(tmp_path, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out" / name).glob("*.png")) == sorted(
-        f"{name}.png" for name in figures.EVALUATION
+        f"{name}.png" for name in scores.SCORES
     )
     for figure in drawn:
         assert_readable(figure)
@@ -241,7 +242,7 @@ def test_evaluation_figures(tmp_path: Path, drawn: list[Figure], n_classes: int)
     ("most", "ticks"), [(1, ["1"]), (6, list("123456")), (40, ["1", "2", "5", "10", "20"])], ids=str
 )
 def test_the_scale_of_counts_has_numbers(tmp_path: Path, drawn: list[Figure], most: int, ticks: list[str]) -> None:
-    figures.co_occurrence([(3,)] * most + [(1, 2)], tmp_path / "pairs")
+    data.co_occurrence([(3,)] * most + [(1, 2)], tmp_path / "pairs")
     bar = drawn[0].axes[1]
     assert [label.get_text() for label in bar.get_yticklabels()] == ticks
     assert_readable(drawn[0])
@@ -254,7 +255,7 @@ def test_no_interval_of_a_pooled_call_is_cut_off(tmp_path: Path, drawn: list[Fig
         for size in (1, 5)
         for method in ("mean", "vote")
     ]
-    figures.pooled(pd.DataFrame(rows), tmp_path / "pooled")
+    scores.pooled(pd.DataFrame(rows), tmp_path / "pooled")
     for axes in drawn[0].axes:
         bottom, top = axes.get_ylim()
         assert bottom < 0.2
@@ -266,13 +267,13 @@ def test_protein_and_microtubules_differ_without_colour_vision_of_red_and_green(
     images = {colour: np.zeros((64, 64), np.uint8) for colour in COLOURS}
     images["red"][:, :32] = 200
     images["green"][:, 32:] = 200
-    picture = figures.composite(images)
+    picture = data.composite(images)
     # To a deuteranope red and green are one sum; blue must tell the two apart.
     assert abs(picture[0, 10, 2] - picture[0, 50, 2]) > 0.5
 
 
 def test_scatter_of_mixtures_says_correlation_and_error(tmp_path: Path, drawn: list[Figure]) -> None:
     true = np.array([0.25, 0.5, 0.75, 0.25, 0.5, 0.75])
-    figures.mixtures(true, true + 0.1, ["a", "b"] * 3, tmp_path / "mixtures")
+    mixtures.mixtures(true, true + 0.1, ["a", "b"] * 3, tmp_path / "mixtures")
     assert drawn[0].axes[0].get_title() == "r = 1.000, mean absolute error 0.100, n = 6"
     assert_readable(drawn[0])

@@ -17,7 +17,7 @@ from hpaloc.interpretation.analysis import _notes, labelled_predictions, mixture
 from hpaloc.interpretation.cells import Source, StudyError, choose_cells, without_classes
 from hpaloc.interpretation.few_shot import FewShotError
 from hpaloc.interpretation.morphology import measure_cells
-from hpaloc.simulate import simulate_field
+from hpaloc.simulate.field import simulate_field
 from hpaloc.tables import CELLS, EXAMPLES, FIELDS
 
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from test_figures import assert_readable, drawn, texts
 
-from hpaloc import interpretation_figures as figures
 from hpaloc.classes import N_CLASSES
-from hpaloc.figures import SHORT
+from hpaloc.figures import interpretation as figures
+from hpaloc.figures.style import SHORT
 
 __all__ = ["drawn"]
 

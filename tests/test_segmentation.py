@@ -10,7 +10,7 @@ from segmented_fields import ious
 from hpaloc import rle
 from hpaloc.segmentation import segment_field
 from hpaloc.segmentation.ready_made import Given, read_given
-from hpaloc.simulate import simulate_field
+from hpaloc.simulate.field import simulate_field
 
 SETTINGS = {"backend": "watershed", "scale": 0.25}
 REAL = (Path(__file__).parents[1] / "../shared/data").resolve()

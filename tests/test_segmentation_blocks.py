@@ -14,7 +14,7 @@ from hpaloc.segmentation import segment_field
 from hpaloc.segmentation.blocks import Block, cut, joined
 from hpaloc.segmentation.grid import grid_of
 from hpaloc.segmentation.ready_made import Given
-from hpaloc.simulate import simulate_field
+from hpaloc.simulate.field import simulate_field
 
 ROOT = Path(__file__).parents[1]
 REAL = (ROOT / "../shared/data/hpa-2021").resolve()

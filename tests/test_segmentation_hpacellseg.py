@@ -17,7 +17,7 @@ from segmented_fields import best_ious
 
 from hpaloc.manifests import ManifestRow
 from hpaloc.segmentation import segment_field, segment_shard, weights
-from hpaloc.simulate import simulate_field
+from hpaloc.simulate.field import simulate_field
 
 
 class Server(BaseHTTPRequestHandler):

@@ -14,15 +14,10 @@ from scipy import ndimage
 
 from hpaloc.classes import COLOURS, N_CLASSES, NEGATIVE, format_labels, parse_labels
 from hpaloc.manifests import ManifestRow
-from hpaloc.simulate import (
-    DEMO_PAIRS,
-    MITOTIC_SPINDLE,
-    SimulatedField,
-    demo_sheet,
-    simulate_field,
-    simulate_shard,
-    write_demo_sheets,
-)
+from hpaloc.simulate.demo import DEMO_PAIRS, demo_sheet, write_demo_sheets
+from hpaloc.simulate.field import SimulatedField, simulate_field
+from hpaloc.simulate.patterns import MITOTIC_SPINDLE
+from hpaloc.simulate.shard import simulate_shard
 
 ROOT = Path(__file__).parents[1]
 PIXEL = 0.2
@@ -83,7 +78,7 @@ def test_same_seed_same_bytes_and_no_two_fields_alike():
 def test_bytes_do_not_depend_on_the_processor_or_on_threads():
     program = (
         "import hashlib, sys, cv2; cv2.setNumThreads(int(sys.argv[1]))\n"
-        "from hpaloc.simulate import simulate_field\n"
+        "from hpaloc.simulate.field import simulate_field\n"
         "d = hashlib.sha256()\n"
         "for label in range(0, 19, 2):\n"
         "    f = simulate_field('x', (label, label + (label < 18)), 3, (160, 200), 0.32)\n"

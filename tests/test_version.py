@@ -46,3 +46,16 @@ def test_rooms_that_only_write_or_log_do_not_count(copy):
     before = version(copy, "masks", "images")
     edit(copy, "progress.py", "now - last >= 10", "now - last >= 11")
     assert version(copy, "masks", "images") == before
+
+
+@pytest.mark.parametrize(
+    ("part", "counts"),
+    [
+        *((part, True) for part in ("cell_lines", "layout", "scene", "drawing", "patterns", "protein", "camera")),
+        *(("field", True), ("shard", True), ("demo", False)),
+    ],
+)
+def test_a_shard_is_simulated_again_when_a_part_of_the_simulator_changes(copy, part, counts):
+    before = version(copy, "simulate.shard")
+    edit(copy, f"simulate/{part}.py", "\n\n\n", "\n\n\nCHANGED = True\n\n\n")
+    assert (version(copy, "simulate.shard") != before) == counts

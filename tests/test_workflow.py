@@ -189,7 +189,17 @@ def test_a_changed_image_lists_its_shard_and_what_depends_on_it(folder):
         jobs, shards = planned(folder)
         shard = f"collection=test, shard={shard_of('test-1', 2):03d}"
         assert shards == {rule: {shard} for rule in ("segment", "tile", "predict", "browse_shard")}
-        for rule in ("aggregate", "submit", "evaluate", "browse", "sheet", "rejected", "record_run", "report_zip"):
+        for rule in (
+            "aggregate",
+            "submit",
+            "evaluate",
+            "draw_scores",
+            "browse",
+            "sheet",
+            "rejected",
+            "record_run",
+            "report_zip",
+        ):
             assert jobs[rule] == 1, rule
         for rule in ("simulate", "train", "curate", "records", "training_curves"):
             assert jobs[rule] == 0, rule

@@ -39,6 +39,7 @@ def test_the_plan_lists_every_stage(folder):
     assert [jobs[stage] for stage in stages] == [2, 2, 2, 1, 1, 1, 1, 1, 1, 1]
     assert jobs["explore_data"] == jobs["report_zip"] == jobs["browse"] == jobs["record_run"] == jobs["model_card"] == 1
     assert jobs["browse_shard"] == jobs["predict"]
+    assert jobs["draw_scores"] == 1
 
 
 def test_a_first_training_and_controls_are_trained_beside_the_model(folder):
@@ -171,7 +172,14 @@ def test_a_configuration_of_ones_own_stands_alone(folder):
 def test_interpret_trains_without_the_held_out_classes(folder):
     write_config(folder / "config.yaml", **config(interpretation={"held_out": [2, 14]}))
     jobs, _ = planned(folder, "interpret")
-    for rule in ("study_cells", "study_networks", "study_morphology", "interpret"):
+    for rule in (
+        "study_cells",
+        "study_networks",
+        "study_morphology",
+        "judge_claims",
+        "draw_interpretation",
+        "interpret",
+    ):
         assert jobs[rule] == 1
     assert jobs["held_out"] == jobs["records_held_out"] == jobs["train_held_out"] == 1
     write_config(folder / "config.yaml", **config())
@@ -179,7 +187,7 @@ def test_interpret_trains_without_the_held_out_classes(folder):
     assert jobs["interpret"] == 1
     assert not {"held_out", "train_held_out", "report_zip"} & set(jobs)
     # It is no part of the daily work.
-    assert "interpret" not in planned(folder)[0]
+    assert not {"judge_claims", "draw_interpretation", "interpret"} & set(planned(folder)[0])
 
 
 def test_a_model_of_masked_tiles_predicts_no_others(folder):

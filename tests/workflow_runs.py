@@ -11,7 +11,7 @@ import yaml
 from dag import listed_jobs
 
 from hpaloc.classes import COLOURS
-from hpaloc.simulate import simulate_field
+from hpaloc.simulate.field import simulate_field
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -404,6 +404,12 @@ def predict_outputs(wildcards):
     names = ["cells.parquet", "fields.parquet", "submission.csv", "cells.h5ad"]
     files = expand("results/predictions/{collection}/{name}", collection=PREDICTED, name=names)
     files += ["results/sheet/rejected.csv", SUMMARY, "results/browser/index.html"]
+    files += expand(
+        "results/evaluation/{collection}/{name}.{suffix}",
+        collection=SCORED,
+        name=EVALUATION_FIGURES,
+        suffix=["svg", "png"],
+    )
     return files + (["results/evaluation/metrics.json"] if SCORED else [])
 
 

@@ -1,8 +1,8 @@
 """Scores.
 
 Inputs: the predictions of the labelled collections, their masks, and their truth per cell where there is one.
-Outputs: metrics.json, tables per class, confusion matrices, figures.
-Steps: match predicted to true cells, score, resample groups for intervals, draw.
+Outputs: metrics.json, tables per class, confusion matrices; figures of them.
+Steps: match predicted to true cells, score, resample groups for intervals; draw.
 """
 
 
@@ -49,18 +49,6 @@ rule evaluate:
             )
         ],
         cells=expand("results/evaluation/{collection}/cells.parquet", collection=SCORED),
-        figures=[
-            report(
-                f"results/evaluation/{collection}/{name}.{suffix}",
-                caption=f"../report/{name}.rst",
-                category="Scores",
-                subcategory=f"Figures of {collection}",
-                labels={"figure": EVALUATION_FIGURES[name], "format": suffix},
-            )
-            for collection in SCORED
-            for name in EVALUATION_FIGURES
-            for suffix in ("svg", "png")
-        ],
     log:
         "logs/evaluate.log",
     benchmark:
@@ -75,6 +63,42 @@ rule evaluate:
         truth=lambda wildcards: {name: truth(name) for name in SCORED},
         controls=CONTROLS,
         seed=config["seed"],
-        version=code_of("metrics", "figures"),
+        version=code_of("metrics"),
     script:
         "../scripts/evaluate.py"
+
+
+rule draw_scores:
+    """Draw the scores of the labelled collections."""
+    input:
+        expand(
+            "results/evaluation/{name}.csv",
+            name=["per_class", "confusion", "reliability", "pooled", "scores"],
+        ),
+    output:
+        [
+            report(
+                f"results/evaluation/{collection}/{name}.{suffix}",
+                caption=f"../report/{name}.rst",
+                category="Scores",
+                subcategory=f"Figures of {collection}",
+                labels={"figure": EVALUATION_FIGURES[name], "format": suffix},
+            )
+            for collection in SCORED
+            for name in EVALUATION_FIGURES
+            for suffix in ("svg", "png")
+        ],
+    log:
+        "logs/draw_scores.log",
+    benchmark:
+        "benchmarks/draw_scores.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(20),
+    params:
+        version=code_of("figures.scores"),
+    script:
+        "../scripts/draw_scores.py"

@@ -38,6 +38,6 @@ rule explore_data:
         mem_mb=grows(4000),
         runtime=grows(30),
     params:
-        version=code_of("figures"),
+        version=code_of("figures.data"),
     script:
         "../scripts/explore.py"

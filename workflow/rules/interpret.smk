@@ -2,8 +2,8 @@
 
 Inputs: the model, the tiles, images and masks of labelled cells, and their predictions.
 Outputs: results/interpretation, with tables, figures and claims.md, the verdict on each claim of the method.
-Steps: choose cells; run them through the network and its controls; measure CellProfiler's features; compare. Where
-classes are held out, a network is trained without them first.
+Steps: choose cells; run them through the network and its controls; measure CellProfiler's features; compare;
+draw. Where classes are held out, a network is trained without them first.
 """
 
 
@@ -89,8 +89,8 @@ rule study_morphology:
         "../scripts/study_morphology.py"
 
 
-rule interpret:
-    """Say what the network learned, and judge the claims of the method."""
+rule judge_claims:
+    """Analyse what the network learned, and judge the claims of the method."""
     input:
         cells="results/interpretation/cells.parquet",
         network="results/interpretation/network",
@@ -119,20 +119,10 @@ rule interpret:
                 "units.parquet",
             ],
         ),
-        figures=[
-            report(
-                f"results/interpretation/{name}.{suffix}",
-                caption="../report/interpretation.rst",
-                category="Interpretation",
-                labels={"figure": name.replace("_", " "), "format": suffix},
-            )
-            for name in INTERPRETATION_FIGURES
-            for suffix in ("svg", "png")
-        ],
     log:
-        "logs/interpret.log",
+        "logs/judge_claims.log",
     benchmark:
-        "benchmarks/interpret.tsv"
+        "benchmarks/judge_claims.tsv"
     conda:
         "../../envs/interpretation.yaml"
     threads: 4
@@ -146,9 +136,50 @@ rule interpret:
         field_weight=config["predict"]["field_weight"],
         trained_here=not config["model"]["path"],
         seed=config["seed"],
-        version=code_of("interpretation.analysis", "interpretation_figures"),
+        version=code_of("interpretation.analysis"),
     script:
-        "../scripts/interpret.py"
+        "../scripts/judge_claims.py"
+
+
+rule draw_interpretation:
+    """Draw what the network learned."""
+    input:
+        network="results/interpretation/network",
+        tables=expand(
+            "results/interpretation/{name}",
+            name=[
+                "planar.parquet",
+                "separation.csv",
+                "units.parquet",
+                "unit_layers.csv",
+                "few_shot.csv",
+            ],
+        ),
+    output:
+        [
+            report(
+                f"results/interpretation/{name}.{suffix}",
+                caption="../report/interpretation.rst",
+                category="Interpretation",
+                labels={"figure": name.replace("_", " "), "format": suffix},
+            )
+            for name in INTERPRETATION_FIGURES
+            for suffix in ("svg", "png")
+        ],
+    log:
+        "logs/draw_interpretation.log",
+    benchmark:
+        "benchmarks/draw_interpretation.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(20),
+    params:
+        version=code_of("figures.interpretation"),
+    script:
+        "../scripts/draw_interpretation.py"
 
 
 rule few_shot:

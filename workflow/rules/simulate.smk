@@ -24,6 +24,6 @@ rule simulate:
         runtime=grows(60),
     params:
         simulate=lambda wildcards: COLLECTIONS[wildcards.collection]["simulate"],
-        version=code_of("simulate"),
+        version=code_of("simulate.shard"),
     script:
         "../scripts/simulate.py"

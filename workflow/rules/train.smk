@@ -151,7 +151,7 @@ rule training_curves:
         mem_mb=grows(2000),
         runtime=grows(20),
     params:
-        version=code_of("figures"),
+        version=code_of("figures.training"),
     script:
         "../scripts/training_curves.py"
 

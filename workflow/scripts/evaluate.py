@@ -1,8 +1,7 @@
-"""Score the predictions of the labelled collections and draw the scores."""
+"""Score the predictions of the labelled collections."""
 
 from pathlib import Path
 
-from hpaloc.figures import evaluation
 from hpaloc.metrics import Collection, evaluate, read_controls
 from hpaloc.progress import log_to
 
@@ -18,10 +17,8 @@ def main(job):
         )
         for name, truth in job.params.truth.items()
     }
-    folder = Path(job.output.metrics).parent
     controls = read_controls(dict(zip(job.params.controls, job.input.controls, strict=True)), job.input.model)
-    evaluate(collections, folder, controls, seed=job.params.seed, threads=job.threads)
-    evaluation(folder, folder)
+    evaluate(collections, Path(job.output.metrics).parent, controls, seed=job.params.seed, threads=job.threads)
 
 
 if __name__ == "__main__":

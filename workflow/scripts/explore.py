@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from hpaloc.figures import explore
+from hpaloc.figures.data import draw_data
 from hpaloc.manifests import read_manifests
 from hpaloc.progress import log_to
 
 
 def main(job):
-    explore(read_manifests(job.input.manifests, job.input.annotations), Path(job.output[0]).parent)
+    draw_data(read_manifests(job.input.manifests, job.input.annotations), Path(job.output[0]).parent)
 
 
 if __name__ == "__main__":

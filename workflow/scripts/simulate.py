@@ -2,7 +2,7 @@
 
 from hpaloc.files import atomic_directory
 from hpaloc.progress import log_to
-from hpaloc.simulate import simulate_shard
+from hpaloc.simulate.shard import simulate_shard
 
 
 def main(job):

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from hpaloc.figures import training
+from hpaloc.figures.training import draw_training
 from hpaloc.progress import log_to
 
 
 def main(job):
-    training(Path(job.input.history), Path(job.input.receptive_field), Path(job.output[0]).parent)
+    draw_training(Path(job.input.history), Path(job.input.receptive_field), Path(job.output[0]).parent)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES
-from hpaloc.figures import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    OVERLAID,
-    SHORT,
-    WIDE,
-    new_figure,
-    scale_bar,
-)
+from hpaloc.figures.style import BLUE, GREEN, GREY, ORANGE, OVERLAID, SHORT, WIDE, new_figure, scale_bar
 
 LAYERS = ("stem", "stage 1", "stage 2", "stage 3", "stage 4")
 _NETWORKS = {
@@ -38,7 +28,7 @@ _SPACES = {
 def to_rgb(planes: np.ndarray, channels: Sequence[str]) -> np.ndarray:
     """Return the (…, 3) uint8 picture of planes (…, channels) uint8.
 
-    Colours as ``figures`` lays them over each other, yellow a faint one of its own; one colour alone is grey.
+    Colours as ``style.OVERLAID`` lays them over each other, yellow a faint one of its own; one colour alone is grey.
     """
     if len(channels) == 1:
         return np.repeat(planes, 3, axis=-1)
@@ -266,7 +256,7 @@ def few_shot(curves: pd.DataFrame, held_out: bool, stem: Path) -> None:
             panels[-1].legend(loc="lower right")
 
 
-def interpretation(folder: Path, network: Path, out_dir: Path) -> None:
+def draw_interpretation(folder: Path, network: Path, out_dir: Path) -> None:
     """Draw every figure of an interpretation from what ``analysis.interpret`` and ``study.study_networks`` wrote."""
     channels = (network / "channels.txt").read_text().split()
     receptive = pd.read_csv(network / "receptive_fields.csv")

@@ -1,16 +1,14 @@
-"""Say what the network learned, and judge the claims of the method."""
+"""Analyse what the network learned, and judge the claims of the method."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from hpaloc.interpretation.analysis import interpret, mixture_scores, read_known_mixtures
-from hpaloc.interpretation_figures import interpretation
 from hpaloc.progress import log_to
 
 
 def main(job):
-    folder = Path(job.output.claims).parent
     mixtures = None
     if job.input.mixtures:
         known = read_known_mixtures(job.params.mixtures["table"])
@@ -20,7 +18,7 @@ def main(job):
         Path(job.input.network),
         pd.read_parquet(job.input.morphology),
         dict(zip(job.params.collections, map(Path, job.input.predictions), strict=True)),
-        folder,
+        Path(job.output.claims).parent,
         job.params.settings,
         job.params.seed,
         mixtures,
@@ -28,7 +26,6 @@ def main(job):
         trained_here=job.params.trained_here,
         processes=job.threads,
     )
-    interpretation(folder, Path(job.input.network), folder)
 
 
 if __name__ == "__main__":
