@@ -24,7 +24,7 @@ from hpaloc.config import (
 )
 from hpaloc.files import digest
 from hpaloc.manifests import shards_of
-from hpaloc.scan import downloaded_folder, scan_collection, simulated_folder, summary_lines
+from hpaloc.scan import downloaded_folder, scan_collection, simulated_folder, summary_lines, write_scan
 from hpaloc.sheet import SheetError
 from hpaloc.version import files_version, room_version
 
