@@ -45,7 +45,7 @@ rule record_run:
     params:
         config=config,
         environments=sorted(
-            str(Path(workflow.basedir, "envs", f"{name}.yaml"))
+            str(HERE / f"envs/{name}.yaml")
             for name in (
                 "analysis",
                 "tensorflow",
@@ -79,7 +79,7 @@ rule report_zip:
         runtime=grows(30),
     params:
         python=sys.executable,
-        snakefile=workflow.main_snakefile,
+        snakefile=str(HERE / "Snakefile"),
         config=config,
     script:
         "../scripts/report_zip.py"
