@@ -23,6 +23,7 @@ from hpaloc.config import (
     training_collections,
 )
 from hpaloc.files import digest
+from hpaloc.left_over import left_over_lines, unconfigured
 from hpaloc.manifests import shards_of
 from hpaloc.scan import downloaded_folder, scan_collection, simulated_folder, summary_lines, write_scan
 from hpaloc.sheet import SheetError
@@ -30,6 +31,8 @@ from hpaloc.version import files_version, room_version
 
 STARTED = time.time()
 SUMMARY = "results/sheet/summary.csv"
+METRICS = "results/evaluation/metrics.json"
+LEFT_OVER = "results/run/left_over.csv"
 
 
 def under_way():
@@ -96,9 +99,11 @@ SCORED = [
     for name in PREDICTED
     if COLLECTIONS[name]["labels"] and (config["model"]["path"] or name not in training_collections(config))
 ]
-# The figures of the data are of the collection that trains or, where it is not there, of the first labelled one.
-LABELLED = [name for name in (TRAINING, *COLLECTIONS) if COLLECTIONS.get(name, {}).get("labels")]
-EXPLORED = [*LABELLED, *COLLECTIONS][0]
+# The figures of the data are of the collection that trains or, where it is not there, of the first labelled one; with a
+# model of one's own, of one that is predicted.
+EXPLORABLE = PREDICTED if config["model"]["path"] else [TRAINING, *COLLECTIONS]
+LABELLED = [name for name in EXPLORABLE if COLLECTIONS.get(name, {}).get("labels")]
+EXPLORED = [*LABELLED, *(name for name in EXPLORABLE if name in COLLECTIONS), *COLLECTIONS][0]
 # The figures and their titles in the report.
 EXPLORE_FIGURES = {"figure3_channels": "the four channels of a field"}
 if LABELLED:
@@ -292,17 +297,16 @@ def used_collections(wildcards):
 
 
 def predict_outputs(wildcards):
-    """Return the final files of the collections to predict, and their scores where there is something to score."""
+    """Return the final files of the collections to predict, and their scores, which say where there are none, and why."""
     names = ["cells.parquet", "fields.parquet", "submission.csv", "cells.h5ad"]
     files = expand("results/predictions/{collection}/{name}", collection=PREDICTED, name=names)
-    files += ["results/sheet/rejected.csv", SUMMARY, "results/browser/index.html"]
-    return files + (["results/evaluation/metrics.json"] if SCORED else [])
+    return [*files, "results/sheet/rejected.csv", SUMMARY, "results/browser/index.html", METRICS]
 
 
 def predict_only_outputs(wildcards):
     """Return the final files of a prediction once it is known that there is a model to predict with."""
     check_model(config)
-    return predict_outputs(wildcards)
+    return [*predict_outputs(wildcards), "results/report.zip"]
 
 
 def study_files(collection):

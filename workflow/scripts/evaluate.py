@@ -19,7 +19,7 @@ def main(job):
     }
     folder = Path(job.output.metrics).parent
     controls = read_controls(dict(zip(job.params.controls, job.input.controls, strict=True)), job.input.model)
-    evaluate(collections, folder, controls, seed=job.params.seed, threads=job.threads)
+    evaluate(collections, folder, controls, seed=job.params.seed, threads=job.threads, unscored=job.params.unscored)
     evaluation(folder, folder)
 
 
