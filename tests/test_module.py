@@ -28,6 +28,9 @@ module hpaloc:
 {more}
 use rule * from hpaloc as hpaloc_*
 
+onsuccess:
+    hpaloc.onsuccess()
+
 rule outer:
     input: "results/report.zip"
     output: "done.txt"
@@ -55,12 +58,18 @@ def outer(tmp_path_factory):
     with_scripts(snakefile.parent, "record_run", "report_zip", "segment")
     (snakefile.parent / "workflow/scripts/segment.py").write_text(TELLING)
     write_outer(folder / "run", snakefile)
-    run(folder / "run/Snakefile", folder / "run", "--cores", "2")
+    (folder / "run/results/predictions/old").mkdir(parents=True)
+    printed = run(folder / "run/Snakefile", folder / "run", "--cores", "2").text
+    (folder / "run/printed.txt").write_text(printed)
     return folder / "run"
 
 
 def test_the_default_target_of_the_outer_workflow_stays_its_own(outer):
     assert (outer / "done.txt").read_text() == "outer\n"
+
+
+def test_the_end_of_the_run_is_told_where_the_outer_workflow_asks_for_it(outer):
+    assert "results/predictions/old" in (outer / "printed.txt").read_text().split("not of this run", 1)[1]
 
 
 def test_what_is_recorded_is_of_this_workflow_not_of_the_outer_one(outer):
