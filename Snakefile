@@ -48,6 +48,7 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/explore.smk"
 include: "workflow/rules/browse.smk"
 include: "workflow/rules/interpret.smk"
+include: "workflow/rules/this_run.smk"
 include: "workflow/rules/report.smk"
 
 

@@ -98,8 +98,11 @@ def test_a_collection_that_is_predicted_no_more_has_no_predictions_of_this_run(f
 def test_shards_that_there_are_no_more_are_named(finished):
     snakefile, folder, settings = finished
     settings["collections"]["old"]["shards"] = 1
+    # Of a truth that is configured no more.
+    (folder / "results/sheet/test/truth.csv").touch()
     do(snakefile, folder, settings)
     assert left(folder) == {
+        "results/sheet/test/truth.csv",
         "results/segmentation/old/001",
         "results/cells/old/001.parquet",
         "results/cells/old/001.fields.parquet",

@@ -97,11 +97,6 @@ rule summary:
         "../scripts/summary.py"
 
 
-def is_new(path):
-    """Return whether this run wrote a file: what an earlier one says is nothing of this one."""
-    return os.path.exists(path) and os.path.getmtime(path) >= STARTED
-
-
 onsuccess:
     lines = summary_lines(SUMMARY, "results/sheet/rejected.csv") if is_new(SUMMARY) else []
     lines += [UNSCORED] if UNSCORED and (is_new(SUMMARY) or is_new(METRICS)) else []
