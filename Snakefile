@@ -1,8 +1,14 @@
 """hpaloc: the subcellular location of a stained protein in every cell of Human Protein Atlas style images."""
 
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.9")
+
+# The folder of this file, which is not workflow.basedir where another workflow uses this one as a module.
+HERE = Path(workflow.snakefile).parent
 
 
 # A configuration given on the command line stands alone: merged with the demo's it would keep the demo's collections.
@@ -11,7 +17,22 @@ if not workflow.overwrite_configfiles:
     configfile: "config/config.yaml"
 
 
-report: "workflow/report/workflow.rst"
+# Manifests and scripts name results/ themselves, and would not find what a module statement moves.
+moved = workflow.modifier.path_modifier
+while moved is not None:
+    if moved.prefix or moved.modifies_prefixes:
+        raise WorkflowError(
+            "module statement: 'prefix' and 'replace_prefix' cannot move the files of hpaloc; leave them out and, for a "
+            "folder of its own, set `workdir:` or start snakemake with --directory"
+        )
+    moved = moved.inner_modifier
+
+
+# A workflow that uses this one as a module has a default target, and may have a page for its report, of its own.
+MAIN = workflow.modifier.is_main_snakefile()
+if MAIN:
+
+    report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
@@ -27,6 +48,7 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/explore.smk"
 include: "workflow/rules/browse.smk"
 include: "workflow/rules/interpret.smk"
+include: "workflow/rules/this_run.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -40,7 +62,7 @@ if not config["model"]["path"]:
 
 rule all:
     """Train (unless model.path names a model), predict, evaluate, and draw the figures of the data."""
-    default_target: True
+    default_target: MAIN
     input:
         explore_outputs(),
         predict_outputs,

@@ -84,6 +84,15 @@ def copy_workflow(folder):
     return folder / "Snakefile"
 
 
+def with_scripts(folder, *names):
+    """Give stages of a copy of the workflow their own scripts back."""
+    for rules in (folder / "workflow/rules").glob("*.smk"):
+        text = rules.read_text()
+        for name in names:
+            text = text.replace(f"scripts/{name}.sh", f"scripts/{name}.py")
+        rules.write_text(text)
+
+
 def run(snakefile, folder, *arguments, config="config.yaml"):
     """Run snakemake in ``folder`` and return the finished Run; raise RuntimeError with its output where it fails."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile, "--directory", folder, "--nocolor"]

@@ -651,7 +651,7 @@ def evaluate_collection(
             "segmentation": segmentation_scores(matches),
         }
     else:
-        inherited = cells["field"].map(labels_of).fillna("")
+        inherited = cells["field"].map(lambda name: labels_of.get(name, ""))
         scored = cells.assign(true_labels=inherited)[(inherited != "") & ~inherited.str.contains("|", regex=False)]
     proteins_of = {name: antibody[name] for name in antibody if antibody[name] and labels_of[name]}
     protein_labels = {
@@ -961,14 +961,16 @@ def evaluate(
     replicates: int = 1000,
     seed: int = 0,
     threads: int = 1,
+    unscored: str | None = None,
 ) -> dict[str, Any]:
     """Score collections and write the evaluation folder.
 
     Writes metrics.json (returned too) and per_class.csv, confusion.csv, reliability.csv, pooled.csv, scores.csv, each
     with a first column ``collection``; and {collection}/cells.parquet, the true labels of each cell that was scored
     (field, cell, true_labels). ``controls`` are the scores of the control trainings by name, see ``read_controls``; the
-    names are those of CONTROLS, one that was not trained is null. See ``evaluate_collection`` for what raises. A
-    control of an unknown name raises ValueError.
+    names are those of CONTROLS, one that was not trained is null. Without any collection the tables have no rows, and
+    metrics.json has ``unscored``, the sentence why. See ``evaluate_collection`` for what raises. A control of an
+    unknown name raises ValueError.
     """
     metrics: dict[str, Any] = {}
     tables: dict[str, list[pd.DataFrame]] = {}
@@ -980,15 +982,13 @@ def evaluate(
         metrics[name] = result.metrics
         scored = pa.Table.from_pandas(result.cells[["field", "cell", "true_labels"]], preserve_index=False)
         write_table(out_dir / name / "cells.parquet", scored.replace_schema_metadata(None))
-        confusion = result.confusion.rename_axis("true").reset_index()
-        for table, rows in (
-            ("per_class", result.per_class),
-            ("confusion", confusion),
-            ("reliability", result.reliability),
-            ("pooled", result.pooled),
-            ("scores", result.scores),
-        ):
-            tables.setdefault(table, []).append(rows.assign(collection=name)[["collection", *rows.columns]])
+        for table, rows in _tables_of(result, name).items():
+            tables.setdefault(table, []).append(rows)
+    if not collections:
+        metrics["unscored"] = unscored
+        cells, fields = (pd.DataFrame(columns=columns) for columns in _PREDICTED_COLUMNS)
+        empty = _tables_of(evaluate_collection(cells.astype(dict.fromkeys(PROBABILITIES, float)), fields), "")
+        tables = {table: [rows.iloc[:0]] for table, rows in empty.items()}
     unknown = set(controls or {}) - set(CONTROLS)
     if unknown:
         raise ValueError(f"unknown control {min(unknown)!r}, not one of {', '.join(CONTROLS)}")
@@ -999,6 +999,22 @@ def evaluate(
     with atomic_path(out_dir / "metrics.json") as temporary:
         temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return metrics
+
+
+# What `evaluate_collection` reads of the tables of cells and of fields.
+_PREDICTED_COLUMNS = (("field", "cell", *PROBABILITIES), ("field", "sheet_labels", "antibody"))
+
+
+def _tables_of(result: Evaluation, collection: str) -> dict[str, pd.DataFrame]:
+    """Return the tables of a collection's scores by their file's name, each with a first column ``collection``."""
+    tables = {
+        "per_class": result.per_class,
+        "confusion": result.confusion.rename_axis("true").reset_index(),
+        "reliability": result.reliability,
+        "pooled": result.pooled,
+        "scores": result.scores,
+    }
+    return {table: rows.assign(collection=collection)[["collection", *rows.columns]] for table, rows in tables.items()}
 
 
 def _read_truth(

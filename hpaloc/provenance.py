@@ -3,7 +3,7 @@
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -46,14 +46,15 @@ def software_table(environments: Sequence[str | os.PathLike[str]]) -> pd.DataFra
     return pd.DataFrame(rows, columns=list(SOFTWARE_COLUMNS))
 
 
-def job_table(folder: str | os.PathLike[str]) -> pd.DataFrame:
+def job_table(files: Iterable[str | os.PathLike[str]], folder: str | os.PathLike[str] = "benchmarks") -> pd.DataFrame:
     """List the last time each job ran, from Snakemake's benchmark files below ``folder``.
 
-    Returns the columns rule (the folder, or the file of a rule of one job), job (the rest of the file's path),
-    seconds, memory_mb (the greatest resident set; nan where it was not measured) and cpu_seconds, the longest first.
+    files: those of the jobs to list; one that is not there is left out. Returns the columns rule (the folder, or the
+    file of a rule of one job), job (the rest of the file's path), seconds, memory_mb (the greatest resident set; nan
+    where it was not measured) and cpu_seconds, the longest first.
     """
     rows = []
-    for path in sorted(Path(folder).rglob("*.tsv")):
+    for path in sorted(path for path in set(map(Path, files)) if path.is_file()):
         parts = path.relative_to(folder).with_suffix("").parts
         last = pd.read_csv(path, sep="\t", na_values=["-", "NA"]).iloc[-1]
         rows.append((parts[0], "/".join(parts[1:]), last["s"], last.get("max_rss"), last.get("cpu_time")))

@@ -605,6 +605,14 @@ def test_evaluate_writes_the_folder(tmp_path: Path) -> None:
     for name in ("per_class", "confusion", "reliability", "pooled", "scores"):
         table = pd.read_csv(tmp_path / "out" / f"{name}.csv")
         assert set(table["collection"]) == {"test", "plain"}
+    # In a folder that has scores, a run with nothing to score leaves none.
+    result = metrics.evaluate({}, tmp_path / "out", unscored="nothing has labels")
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == result
+    assert result == {"unscored": "nothing has labels", "controls": dict.fromkeys(metrics.CONTROLS)}
+    for name in ("per_class", "confusion", "reliability", "pooled", "scores"):
+        table = pd.read_csv(tmp_path / "out" / f"{name}.csv")
+        assert table.empty
+        assert len(table.columns) > 5
     with pytest.raises(ValueError, match="unknown control 'tile_split'"):
         metrics.evaluate({"plain": metrics.Collection(predictions)}, tmp_path / "out", {"tile_split": control})
 

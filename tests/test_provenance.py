@@ -32,14 +32,16 @@ def test_a_package_that_is_not_here_is_said_so(tmp_path):
         software_table([tmp_path / "absent.yaml"])
 
 
-def test_the_longest_job_comes_first(tmp_path):
+def test_the_jobs_asked_for_are_listed_the_longest_first(tmp_path):
     header = "s\th:m:s\tmax_rss\tcpu_time\n"
     (tmp_path / "segment/test").mkdir(parents=True)
     (tmp_path / "segment/test/000.tsv").write_text(header + "2.5\t0:00:02\t100.5\t2.1\n")
     (tmp_path / "train.tsv").write_text(header + "1\t0:00:01\t5\t1\n60\t0:01:00\t-\t110\n")
-    table = job_table(tmp_path)
+    (tmp_path / "other.tsv").write_text(header + "9\t0:00:09\t1\t1\n")
+    files = [tmp_path / "segment/test/000.tsv", tmp_path / "train.tsv", tmp_path / "not_made.tsv"]
+    table = job_table(files, tmp_path)
     assert table["rule"].tolist() == ["train", "segment"]
     assert table["job"].tolist() == ["", "test/000"]
     assert table["seconds"].tolist() == [60, 2.5]
     assert pd.isna(table["memory_mb"][0])
-    assert job_table(tmp_path / "absent").empty
+    assert job_table([]).empty

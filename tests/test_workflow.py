@@ -243,8 +243,20 @@ def test_predict_only_trains_nothing(folder):
     write_sheet(folder / "new.csv", [{"ID": "test-2"}])
     before = (folder / "results/model/model.keras").stat().st_mtime_ns
     jobs, _ = planned(folder, "predict_only", config="new.yaml")
-    assert not {"train", "curate", "records", "evaluate"} & set(jobs)
-    snakemake(folder, "predict_only", config="new.yaml")
+    # Nor are fields of a collection that is not predicted made for the figures.
+    assert not {"train", "curate", "records", "simulate"} & set(jobs)
+    printed = snakemake(folder, "predict_only", config="new.yaml").stdout
+    # The scores, the record and the report of the run before do not pass for those of this one.
+    metrics = json.loads((folder / "results/evaluation/metrics.json").read_text())
+    assert metrics["unscored"] == "nothing is scored: no collection that is predicted (new) has labels (labels: true)"
+    assert metrics["unscored"] in printed.splitlines()
+    assert "path: results/model" in (folder / "results/run/config.yaml").read_text()
+    left = pd.read_csv(folder / "results/run/left_over.csv")["path"]
+    assert {"results/predictions/test", "results/evaluation/test", "results/dataset"} <= set(left)
+    assert "results/model" not in set(left)
+    names = zipfile.ZipFile(folder / "results/report.zip").namelist()
+    assert not [name for name in names if name.endswith(("confusion.svg", "figure7a_loss.svg"))]
+    assert [name for name in names if name.endswith("left_over.csv")]
     masks, tiled, predicted = cells_of(folder, "new")
     assert masks
     assert masks == tiled == predicted

@@ -25,8 +25,8 @@ def simulate_shard(
 ) -> None:
     """Simulate the fields of a manifest into ``out_dir``, ``threads`` at a time.
 
-    Writes the files of ``write_field`` for each, and for all of them ``cells.csv`` (ID, cell, Label: the truth). A field
-    whose ID can be no file's name gets a warning and neither files nor truth. The other arguments are those of
+    Writes the files of ``write_field`` for each, and for all of them ``cells.csv`` (ID, cell, Label: the truth). A
+    field whose ID can be no file's name gets a warning and neither files nor truth. The other arguments are those of
     ``simulate_field``. Raises ValueError naming a row without labels or seed, OSError
     naming a file that cannot be written.
     """

@@ -26,6 +26,7 @@ from hpaloc.planning import (
     check_rows,
     check_training,
 )
+from hpaloc.left_over import left_over_lines, unconfigured
 from hpaloc.scan import (
     downloaded_folder,
     restore_tables,
@@ -39,6 +40,8 @@ from hpaloc.version import files_version, room_version
 
 STARTED = time.time()
 SUMMARY = "results/sheet/summary.csv"
+METRICS = "results/evaluation/metrics.json"
+LEFT_OVER = "results/run/left_over.csv"
 # The rows of each collection's sheet, and what the tables that planning replaced held before; both empty in a job.
 ROWS = {}
 REPLACED = {}
@@ -126,9 +129,11 @@ SCORED = [
     for name in PREDICTED
     if COLLECTIONS[name]["labels"] and (config["model"]["path"] or name not in training_collections(config))
 ]
-# The figures of the data are of the collection that trains or, where it is not there, of the first labelled one.
-LABELLED = [name for name in (TRAINING, *COLLECTIONS) if COLLECTIONS.get(name, {}).get("labels")]
-EXPLORED = [*LABELLED, *COLLECTIONS][0]
+# The figures of the data are of the collection that trains or, where it is not there, of the first labelled one; with a
+# model of one's own, of one that is predicted.
+EXPLORABLE = PREDICTED if config["model"]["path"] else [TRAINING, *COLLECTIONS]
+LABELLED = [name for name in EXPLORABLE if COLLECTIONS.get(name, {}).get("labels")]
+EXPLORED = [*LABELLED, *(name for name in EXPLORABLE if name in COLLECTIONS), *COLLECTIONS][0]
 # The figures and their titles in the report.
 EXPLORE_FIGURES = {"figure3_channels": "the four channels of a field"}
 if LABELLED:
@@ -399,25 +404,24 @@ def used_collections(wildcards):
 
 
 def predict_outputs(wildcards):
-    """Return the final files of the collections to predict, and their scores where there is something to score."""
+    """Return the final files of the collections to predict, and their scores, which say where there are none, and why."""
     require_model()
     names = ["cells.parquet", "fields.parquet", "submission.csv", "cells.h5ad"]
     files = expand("results/predictions/{collection}/{name}", collection=PREDICTED, name=names)
-    files += ["results/sheet/rejected.csv", SUMMARY, "results/browser/index.html"]
-    files += expand(
+    files += ["results/sheet/rejected.csv", SUMMARY, "results/browser/index.html", METRICS]
+    return files + expand(
         "results/evaluation/{collection}/{name}.{suffix}",
         collection=SCORED,
         name=EVALUATION_FIGURES,
         suffix=["svg", "png"],
     )
-    return files + (["results/evaluation/metrics.json"] if SCORED else [])
 
 
 def predict_only_outputs(wildcards):
     """Return the final files of a prediction once it is known that there is a model to predict with."""
     if not config["model"]["path"]:
         refuse(ConfigError("config key model.path: predict_only needs the folder of a trained model"))
-    return predict_outputs(wildcards)
+    return [*predict_outputs(wildcards), "results/report.zip"]
 
 
 def study_files(collection):

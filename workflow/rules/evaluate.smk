@@ -2,8 +2,18 @@
 
 Inputs: the predictions of the labelled collections, their masks, and their truth per cell where there is one.
 Outputs: metrics.json, tables per class, confusion matrices; figures of them.
-Steps: match predicted to true cells, score, resample groups for intervals; draw.
+Steps: match predicted to true cells, score, resample groups for intervals; draw. Where there is nothing to score the files
+are written too, and say so: scores of an earlier run would pass for those of this one.
 """
+
+UNSCORED = None
+if not SCORED:
+    of_labels = [name for name in PREDICTED if COLLECTIONS[name]["labels"]]
+    UNSCORED = (
+        f"nothing is scored: the labelled cells that are predicted (collection {', '.join(of_labels)}) trained the model"
+        if of_labels
+        else f"nothing is scored: no collection that is predicted ({', '.join(PREDICTED)}) has labels (labels: true)"
+    )
 
 
 rule evaluate:
@@ -20,7 +30,7 @@ rule evaluate:
         model=f"{MODEL}/config.json" if CONTROLS else [],
     output:
         metrics=report(
-            "results/evaluation/metrics.json",
+            METRICS,
             caption="../report/metrics.rst",
             category="Scores",
             subcategory="Tables",
@@ -62,6 +72,7 @@ rule evaluate:
     params:
         truth=lambda wildcards: {name: truth(name) for name in SCORED},
         controls=CONTROLS,
+        unscored=UNSCORED,
         seed=config["seed"],
         version=code_of("metrics"),
     script:

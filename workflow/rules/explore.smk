@@ -1,6 +1,7 @@
 """Figures of the data.
 
-Inputs: the sheet and images of the labelled collection that trains (or of the first one).
+Inputs: the sheet and images of the labelled collection that trains (or of the first one; with a model of one's own, of one
+that is predicted).
 Outputs: label distribution, labels per field, co-occurrence, the four channels of a field, panels of each location.
 Steps: count, choose fields, draw.
 """

@@ -1,7 +1,7 @@
 """The report.
 
 Inputs: everything that is to be in it.
-Outputs: the configuration, software and jobs of the run; report.zip, which opens offline.
+Outputs: the configuration, software and jobs of the run, and what earlier runs left; report.zip, which opens offline.
 Steps: record what the run was made with; Snakemake's own report over the finished files.
 """
 
@@ -31,6 +31,12 @@ rule record_run:
             category="Run",
             labels={"table": "time and memory of the jobs"},
         ),
+        left_over=report(
+            LEFT_OVER,
+            caption="../report/left_over.rst",
+            category="Run",
+            labels={"table": "what earlier runs left"},
+        ),
     log:
         "logs/record_run.log",
     benchmark:
@@ -45,14 +51,19 @@ rule record_run:
     params:
         config=config,
         environments=sorted(
-            str(Path(workflow.basedir, "envs", f"{name}.yaml"))
+            str(HERE / f"envs/{name}.yaml")
             for name in (
                 "analysis",
                 "tensorflow",
                 "segmentation" if config["segmentation"]["backend"] != "hpacellseg" else "hpacellseg",
             )
         ),
-        version=code_of("provenance"),
+        jobs=listed_jobs,
+        unconfigured=lambda wildcards: unconfigured(kept_paths()),
+        studies=studies(),
+        studied=STUDIED,
+        study_times=study_times,
+        version=code_of("provenance", "left_over"),
     script:
         "../scripts/record_run.py"
 
@@ -79,7 +90,7 @@ rule report_zip:
         runtime=grows(30),
     params:
         python=sys.executable,
-        snakefile=workflow.main_snakefile,
+        snakefile=str(HERE / "Snakefile"),
         config=config,
     script:
         "../scripts/report_zip.py"

@@ -99,6 +99,8 @@ rule summary:
 
 
 onsuccess:
-    # That of an earlier run says nothing of this one.
-    if os.path.exists(SUMMARY) and os.path.getmtime(SUMMARY) >= STARTED:
-        print("", *summary_lines(SUMMARY, "results/sheet/rejected.csv"), sep="\n", file=sys.stderr)
+    lines = summary_lines(SUMMARY, "results/sheet/rejected.csv") if is_new(SUMMARY) else []
+    lines += [UNSCORED] if UNSCORED and (is_new(SUMMARY) or is_new(METRICS)) else []
+    lines += left_over_lines(LEFT_OVER) if is_new(LEFT_OVER) else []
+    if lines:
+        print("", *lines, sep="\n", file=sys.stderr)

@@ -18,7 +18,8 @@ def main(job):
         for name, truth in job.params.truth.items()
     }
     controls = read_controls(dict(zip(job.params.controls, job.input.controls, strict=True)), job.input.model)
-    evaluate(collections, Path(job.output.metrics).parent, controls, seed=job.params.seed, threads=job.threads)
+    folder = Path(job.output.metrics).parent
+    evaluate(collections, folder, controls, seed=job.params.seed, threads=job.threads, unscored=job.params.unscored)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""Record the configuration, software and jobs of this run."""
+"""Record the configuration, software and jobs of this run, and what earlier runs left."""
+
+from pathlib import Path
 
 import yaml
 
 from hpaloc.files import atomic_path
+from hpaloc.left_over import foreign_collections, outdated, write_left_over
 from hpaloc.progress import log_to
 from hpaloc.provenance import job_table, software_table
 
@@ -12,10 +15,19 @@ def main(job):
         temporary.write_text(yaml.safe_dump(job.params.config, sort_keys=False, allow_unicode=True), encoding="utf-8")
     for path, table in (
         (job.output.software, software_table(job.params.environments)),
-        (job.output.jobs, job_table("benchmarks")),
+        (job.output.jobs, job_table(job.params.jobs)),
     ):
         with atomic_path(path) as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
+    old = {}
+    for target, (made, sources) in job.params.studies.items():
+        folder = Path(made).parent
+        reason = outdated(made, sources)
+        if target == "interpret" and reason is None:
+            reason = foreign_collections(folder / "cells.parquet", job.params.studied)
+        if reason is not None and str(folder) not in job.params.unconfigured:
+            old[str(folder)] = (reason, target)
+    write_left_over(job.output.left_over, job.params.unconfigured, old)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,11 @@ def main(job):
         archive, configuration = Path(folder, final.name), Path(folder, "config.json")
         configuration.write_text(json.dumps(job.params.config), encoding="utf-8")
         # The engine's own report is made by the engine, over files that are all finished by now. The run this job
-        # belongs to holds the lock.
+        # belongs to holds the lock. That may be of another workflow, with this one as a module: Snakemake knows by
+        # whom a file was made by its path, so this workflow alone, without the profile of the other, is enough.
         command = [
             *(job.params.python, "-m", "snakemake", "--snakefile", job.params.snakefile, "--nolock"),
+            *("--profile", "none", "--workflow-profile", "none"),
             *("--configfile", configuration, "--report", archive, "--", *job.input),
         ]
         subprocess.run(command, check=True)

@@ -1,0 +1,102 @@
+"""What earlier runs left among the results: files that this configuration does not make, which are never deleted."""
+
+import csv
+import glob
+import os
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from hpaloc.files import atomic_path
+
+COLUMNS = ("path", "newest", "reason", "what_to_do")
+
+# Where there are files that one configuration makes and another does not: those of a collection, a shard, a control, a
+# training. Files of all collections have one name, and are always of the latest run.
+PLACES = (
+    "sheet/*/",
+    "sheet/*.parquet",
+    "sheet/*/truth.csv",
+    *(f"{stage}/{level}" for stage in ("segmentation", "cells", "tiles") for level in ("*", "*/*")),
+    "predictions/*/",
+    "predictions/*/shards/*",
+    "evaluation/*/",
+    "browser/*/",
+    "browser/*/*/",
+    "few_shot/*/",
+    "controls/*/",
+    "held_out",
+    "pretraining",
+    "dataset",
+    "model",
+    "figures/figure*",
+    "figures/receptive_field.npz",
+)
+
+
+def unconfigured(kept: Collection[str], results: str | os.PathLike[str] = "results") -> list[str]:
+    """Return the paths below ``results`` at PLACES that are not in ``kept``, sorted, none inside another."""
+    # Not Path.glob, which finds the hidden files too: temporary ones, and Snakemake's own.
+    found = {path.rstrip("/") for place in PLACES for path in glob.glob(f"{glob.escape(os.fspath(results))}/{place}")}
+    foreign = found - set(kept)
+    return sorted(path for path in foreign if not any(str(parent) in foreign for parent in Path(path).parents))
+
+
+def _newest(path: Path) -> float:
+    """Return the time of the newest file of a path, in seconds."""
+    below = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+    return max(file.lstat().st_mtime for file in (below or [path]))
+
+
+def outdated(made: str | os.PathLike[str], sources: Iterable[str | os.PathLike[str]]) -> str | None:
+    """Return why the file ``made`` is not of this run: the first of ``sources`` that is newer; None where none is."""
+    if not Path(made).exists():
+        return None
+    for source in map(Path, sources):
+        if source.exists() and source.stat().st_mtime_ns > Path(made).stat().st_mtime_ns:
+            return f"is older than {source}, from which it was made"
+    return None
+
+
+def foreign_collections(cells: str | os.PathLike[str], studied: Collection[str]) -> str | None:
+    """Return why a table of cells (a column ``collection``) is not of this run, None where all are of ``studied``."""
+    # Rooms that Snakemake's own process reads need no pyarrow.
+    import pyarrow.parquet as pq
+
+    if not Path(cells).exists():
+        return None
+    others = set(pq.read_table(cells, columns=["collection"])["collection"].to_pylist()) - set(studied)
+    return f"has cells of collection {', '.join(sorted(others))}, not studied by this configuration" if others else None
+
+
+def write_left_over(
+    path: str | os.PathLike[str], unconfigured: Sequence[str], outdated: Mapping[str, tuple[str, str]]
+) -> None:
+    """Write the CSV of COLUMNS of everything that is not of this run.
+
+    unconfigured: paths of `unconfigured`; outdated: {path: (why it is not of this run, the target that makes it anew)}.
+    """
+    rows = [
+        (name, "is of an earlier run; this configuration does not make it", "delete it, or keep it for a run that does")
+        for name in unconfigured
+    ]
+    rows += [(name, reason, f"make it anew: snakemake {target}") for name, (reason, target) in outdated.items()]
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for name, reason, what in sorted(rows):
+            # One that went away since the run was planned is left over no more.
+            if Path(name).exists():
+                newest = time.strftime("%Y-%m-%d %H:%M", time.localtime(_newest(Path(name))))
+                writer.writerow([name, newest, reason, what])
+
+
+def left_over_lines(path: str | os.PathLike[str], at_most: int = 10) -> list[str]:
+    """Return the table of `write_left_over` as lines for the terminal, at most ``at_most`` paths; none where empty."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        return []
+    lines = [f"not of this run, left by earlier ones (reasons and what to do: {os.fspath(path)}):"]
+    lines += [f"  {row['path']} ({row['newest']}): {row['what_to_do']}" for row in rows[:at_most]]
+    return [*lines, *([f"  and {len(rows) - at_most} more"] if len(rows) > at_most else [])]

@@ -1,0 +1,84 @@
+"""What is of this run and what is of earlier ones: the jobs to list, the paths to keep, the studies to look at."""
+
+from snakemake.io import strip_wildcard_constraints
+
+# Stages whose jobs are not listed: those of targets of their own, and those that run after the list is made.
+UNLISTED_STAGES = {
+    *("study_cells", "study_networks", "study_morphology", "judge_claims", "draw_interpretation", "few_shot"),
+    *("held_out", "records_held_out", "train_held_out"),
+    *("record_run", "report"),
+}
+
+
+def listed_jobs(wildcards):
+    """Return the benchmark files of the jobs that this configuration asks for, whichever of them ran."""
+    used = [name for name in used_collections(wildcards) if name in COLLECTIONS]
+    explored = dict.fromkeys([*used, EXPLORED])
+    of_stage = {
+        **dict.fromkeys(("predict", "aggregate", "submit", "browse_shard"), PREDICTED),
+        **{stage: [name for name in explored if stage in COLLECTIONS[name]] for stage in ("simulate", "download")},
+    }
+    found = []
+    for made_by in workflow.rules:
+        # Another workflow with this one as a module has rules of its own.
+        if made_by.benchmark is None or made_by.module_globals is not globals():
+            continue
+        pattern = strip_wildcard_constraints(str(made_by.benchmark))
+        stage = Path(pattern).with_suffix("").parts[1]
+        if stage in UNLISTED_STAGES:
+            continue
+        for name in of_stage.get(stage, used):
+            found += expand(pattern, collection=name, shard=SHARDS[name], control=CONTROLS)
+    return sorted(set(found))
+
+
+def kept_paths():
+    """Return what this configuration makes at the places where another one makes other files."""
+    used = [name for name in used_collections(None) if name in COLLECTIONS]
+    kept = [f"results/sheet/{name}" for name in COLLECTIONS]
+    kept += [f"results/sheet/{name}/truth.csv" for name in COLLECTIONS if "truth" in COLLECTIONS[name]]
+    kept += expand("results/sheet/{collection}.parquet", collection=used)
+    for name in used:
+        kept += expand("results/{stage}/{name}", stage=["segmentation", "cells", "tiles"], name=name)
+        kept += of_shards("results/segmentation/{collection}/{shard}", name)
+        kept += of_shards("results/cells/{collection}/{shard}.parquet", name)
+        kept += of_shards("results/cells/{collection}/{shard}.fields.parquet", name)
+        kept += of_shards("results/tiles/{collection}/{shard}", name)
+    for name in PREDICTED:
+        kept += expand("results/{stage}/{name}", stage=["predictions", "browser"], name=name)
+        kept += of_shards("results/predictions/{collection}/shards/{shard}.parquet", name)
+        kept += of_shards("results/browser/{collection}/{shard}", name)
+    kept += expand("results/evaluation/{collection}", collection=SCORED)
+    kept += expand("results/controls/{control}", control=CONTROLS)
+    kept += [f"results/few_shot/{FEW_SHOT}"] if config["few_shot"]["table"] else []
+    kept += ["results/held_out"] if HELD_OUT else []
+    kept += ["results/pretraining"] if PRETRAINING else []
+    kept += explore_outputs() + model_outputs(None)
+    if config["model"]["path"]:
+        # A model of an earlier run here may be the one that predicts.
+        kept += [str(folder) for folder in Path(os.path.relpath(MODEL)).parents] + [os.path.relpath(MODEL)]
+    else:
+        kept += ["results/dataset", "results/model", "results/figures/receptive_field.npz"]
+    return kept
+
+
+def studies():
+    """Return what targets of their own made, which are no part of this run: {target: its last file, its sources}."""
+    scored = expand("results/predictions/{collection}/cells.parquet", collection=SCORED or PREDICTED)
+    return {
+        "interpret": ("results/interpretation/claims.json", [*scored, f"{MODEL}/model.keras"]),
+        "few_shot": (
+            f"results/few_shot/{FEW_SHOT}/summary.json",
+            [f"results/predictions/{FEW_SHOT}/cells.parquet", config["few_shot"]["table"] or ""],
+        ),
+    }
+
+
+def study_times(wildcards):
+    """Return when each of the studies was made: a newer one is not what the list says of it."""
+    return {target: os.path.exists(made) and os.stat(made).st_mtime_ns for target, (made, _) in studies().items()}
+
+
+def is_new(path):
+    """Return whether this run wrote a file: what an earlier one says is nothing of this one."""
+    return os.path.exists(path) and os.path.getmtime(path) >= STARTED
