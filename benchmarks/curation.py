@@ -23,7 +23,7 @@ from hpaloc.classes import COLOURS
 from hpaloc.config import complete
 from hpaloc.curation import FILTERS, curate, match_truth, near_duplicates
 from hpaloc.manifests import ManifestRow, manifests
-from hpaloc.segmentation import segment_shard
+from hpaloc.segmentation.shards import segment_shard
 from hpaloc.sheet import read_sheet
 from hpaloc.simulate.shard import simulate_shard
 from hpaloc.tables import PARTS, REFERENCE_COLOURS, read_cells, read_fields

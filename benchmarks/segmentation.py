@@ -22,7 +22,7 @@ from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hpaloc.segmentation import segment_field
+from hpaloc.segmentation.backends import segment_field
 from hpaloc.segmentation.labelling import label_cells
 from hpaloc.segmentation.shards import segment_to_files
 from hpaloc.simulate.field import simulate_field
@@ -39,7 +39,7 @@ MEMORY_JOB = """
 import sys, threading, time
 sys.path.insert(0, {root!r})
 import psutil
-from hpaloc.segmentation import segment_shard
+from hpaloc.segmentation.shards import segment_shard
 from hpaloc.manifests import ManifestRow
 
 peak = 0

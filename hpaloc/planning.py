@@ -1,13 +1,17 @@
 """What can be known before the first job: whether configuration, sheets and files are fit for what is asked."""
 
 import fnmatch
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpaloc.classes import NAMES, NEGATIVE
 from hpaloc.config import ConfigError, training_collections
+from hpaloc.files import spelled_as_on_disk
+from hpaloc.interpretation.annotated import check_choice, check_examples, check_mixtures, read_example_cells
+from hpaloc.network.folder import check_folder, check_network, check_starting_weights, read_settings
+from hpaloc.network.options import ModelError
+from hpaloc.segmentation.weights import WeightsError, named_files
 from hpaloc.sheet import SheetRow
 
 # What a model folder must hold to predict.
@@ -35,13 +39,10 @@ def check_training(config: Mapping[str, Any]) -> None:
         raise ConfigError("config key train.blends: blending needs green and blue, and train.channels lacks one")
     weights = config["train"]["weights"]
     if weights not in ("none", "imagenet"):
-        if not Path(weights).is_file():
-            raise ConfigError(f"config key train.weights: no such file: {weights}")
-        if Path(weights).suffix not in (".keras", ".h5"):
-            raise ConfigError(f"config key train.weights: {weights} is neither a .keras nor a .h5 file")
-        for name in MODEL_FILES if Path(weights).suffix == ".keras" else ():
-            if not Path(weights).with_name(name).is_file():
-                raise ConfigError(f"config key train.weights: {weights} is in no model folder ({name} is missing)")
+        try:
+            check_starting_weights(weights)
+        except ModelError as error:
+            raise ConfigError(str(error)) from None
     if config["evaluation"]["controls"]:
         if config["curation"]["validation_fraction"] == 0:
             raise ConfigError(
@@ -157,10 +158,14 @@ def check_model(config: Mapping[str, Any]) -> None:
         if not Path(path, name).is_file():
             raise ConfigError(f"config key model.path: {path} is no folder of a trained model ({name} is missing)")
     try:
-        made = json.loads(Path(path, "config.json").read_text(encoding="utf-8"))["preprocessing"]["tiles"]
-        masked = made["mask_neighbours"]
-    except (KeyError, TypeError, ValueError):
-        # Of an older folder, or a broken one, of which loading it says more.
+        check_folder(Path(path))
+        made, _ = read_settings(Path(path))
+        check_network(Path(path, "model.keras"), made)
+    except ModelError as error:
+        raise ConfigError(str(error)) from None
+    # Folders of the first versions do not say.
+    masked = made.get("preprocessing", {}).get("tiles", {}).get("mask_neighbours")
+    if masked is None:
         return
     asked = config["tiles"]["mask_neighbours"]
     if asked != masked:
@@ -170,8 +175,21 @@ def check_model(config: Mapping[str, Any]) -> None:
         )
 
 
-def check_interpretation(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a completed configuration leaves nothing to interpret, or asks for what it rules out."""
+def check_segmentation(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError where files of weights that a completed configuration names are missing or were changed."""
+    if config["segmentation"]["backend"] == "hpacellseg":
+        try:
+            named_files(config["segmentation"])
+        except WeightsError as error:
+            raise ConfigError(str(error)) from None
+
+
+def check_interpretation(config: Mapping[str, Any], rows: Mapping[str, Sequence[SheetRow]]) -> None:
+    """Raise ConfigError where a completed configuration leaves nothing to interpret, or asks for what it rules out.
+
+    ``rows`` of the collections by name, where they are known. Raises SheetError for a table of mixtures that cannot be
+    used.
+    """
     settings = config["interpretation"]
     trained = config["model"]["path"] is None
     if len(settings["held_out"]) == 1:
@@ -191,20 +209,36 @@ def check_interpretation(config: Mapping[str, Any]) -> None:
             f"({', '.join(config['predict']['collections'])})"
         )
     if mixtures:
-        table = mixtures["table"].replace("{root}", config["collections"][mixtures["collection"]]["root"])
+        table = known_mixtures(config)
         if not Path(table).is_file():
             raise ConfigError(f"config key interpretation.mixtures.table: no such file: {table}")
+        if rows:
+            check_mixtures(table, {row.id for row in rows[mixtures["collection"]]}, mixtures["collection"])
 
 
-def check_few_shot(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a completed configuration names no table of cells, or a collection not predicted."""
+def known_mixtures(config: Mapping[str, Any]) -> str:
+    """Return the path of the table of known mixtures that a completed configuration names, as the disk spells it."""
+    mixtures = config["interpretation"]["mixtures"]
+    root = config["collections"][mixtures["collection"]]["root"]
+    return spelled_as_on_disk(mixtures["table"].replace("{root}", root))
+
+
+def check_few_shot(config: Mapping[str, Any], rows: Mapping[str, Sequence[SheetRow]]) -> None:
+    """Raise ConfigError where a completed configuration names no table of cells, or a collection not predicted.
+
+    ``rows`` of the collections by name, where they are known. Raises SheetError for a table that cannot be used.
+    """
     settings = config["few_shot"]
     if settings["table"] is None:
         raise ConfigError("config key few_shot.table: few_shot needs a table of cells that you labelled")
-    if not Path(settings["table"]).is_file():
+    if not Path(spelled_as_on_disk(settings["table"])).is_file():
         raise ConfigError(f"config key few_shot.table: no such file: {settings['table']}")
     if settings["collection"] not in config["predict"]["collections"]:
         raise ConfigError(
             f"config key few_shot.collection: {settings['collection']!r} is not predicted "
             f"({', '.join(config['predict']['collections'])})"
         )
+    if rows:
+        ids = {row.id for row in rows[settings["collection"]]}
+        check_examples(settings["table"], ids, settings["collection"])
+        check_choice(label for (field, _), label in read_example_cells(settings["table"]).items() if field in ids)

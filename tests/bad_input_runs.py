@@ -16,7 +16,7 @@ from hpaloc.config import complete
 from hpaloc.manifests import ManifestRow, manifests, read_manifest
 from hpaloc.masks import mask_path, read_mask, write_mask
 from hpaloc.scan import scan_collection, write_scan
-from hpaloc.segmentation import segment_shard
+from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import simulate_field
 from hpaloc.tables import join_fields, list_rejected
 from hpaloc.tiles import tile_shard

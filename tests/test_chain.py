@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from hpaloc import curation, records, tables
 from hpaloc.classes import COLOURS
 from hpaloc.manifests import ManifestRow, manifests
-from hpaloc.segmentation import segment_shard
+from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import simulate_field
 from hpaloc.tiles import tile_shard
 

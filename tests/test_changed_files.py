@@ -12,7 +12,7 @@ from tile_fields import make_field, tile, write_shard
 
 from hpaloc import rle
 from hpaloc.classes import COLOURS
-from hpaloc.segmentation import segment_shard
+from hpaloc.segmentation.shards import segment_shard
 from hpaloc.tables import FIELDS
 
 DASK = {"scheduler_address": None, "jobqueue": None, "chunk_above": 6144}

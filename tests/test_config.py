@@ -3,10 +3,13 @@
 import importlib.util
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import yaml
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
+from stand_in_models import write_stand_in
 
 from hpaloc.config import ConfigError, complete, load_schema, read_command_line, shortened
 from hpaloc.curation import DEFAULTS
@@ -149,8 +152,11 @@ def test_controls_that_could_not_be_scored_are_refused():
 def test_a_training_starts_from_a_model_folder_or_a_h5_file(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
-    for name in ("start.pkl", "start.h5", "model.keras", "config.json", "thresholds.json"):
-        (folder / name).touch()
+    (folder / "start.pkl").touch()
+    with h5py.File(folder / "start.h5", "w") as file:
+        file["conv1_conv/kernel"] = np.zeros((7, 7, 3, 64))
+    write_stand_in(folder)
+    (folder / "checksums.json").rename(folder / "others.json")
 
     def check(name):
         check_training(complete(minimal(train={"weights": str(folder / name)})))
@@ -160,8 +166,15 @@ def test_a_training_starts_from_a_model_folder_or_a_h5_file(tmp_path):
         check("start.pkl")
     with pytest.raises(ConfigError, match=r"model\.keras is in no model folder \(checksums\.json is missing\)"):
         check("model.keras")
-    (folder / "checksums.json").touch()
+    (folder / "others.json").rename(folder / "checksums.json")
     check("model.keras")
+    (folder / "thresholds.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"thresholds\.json was changed after the model folder was written"):
+        check("model.keras")
+    with h5py.File(folder / "start.h5", "w") as file:
+        file["other/kernel"] = np.zeros((3, 3))
+    with pytest.raises(ConfigError, match=r"start\.h5 does not hold Keras' ResNet50"):
+        check("start.h5")
 
 
 def test_blending_needs_the_protein_and_the_nucleus():

@@ -8,6 +8,7 @@ import sys
 import pytest
 import yaml
 from dag import copy_workflow, listed_jobs, reruns, run, write_collections
+from stand_in_models import write_stand_in
 
 FIELDS, SHARDS = 120, 8
 FUTURE = 2**32
@@ -88,14 +89,12 @@ def test_another_model_of_the_same_name_predicts_anew_however_old_it_is(tmp_path
     snakefile = copy_workflow(tmp_path / "workflow")
     # One on a machine whose clock is ahead, one long ago: of an input that is newer than what was made of it Snakemake
     # would say that the job failed, and delete what it made.
-    for name, date in (("new", FUTURE), ("old", 10**8)):
-        folder = tmp_path / "models" / name
-        folder.mkdir(parents=True)
-        for file in ("model.keras", "config.json", "thresholds.json", "checksums.json"):
-            (folder / file).write_text(name)
-            os.utime(folder / file, (date, date))
+    for name, date in (("newer", FUTURE), ("old", 10**8)):
+        folder = write_stand_in(tmp_path / "models" / name, content=len(name))
+        for file in folder.iterdir():
+            os.utime(file, (date, date))
     link = tmp_path / "run/model"
-    link.symlink_to(tmp_path / "models/new")
+    link.symlink_to(tmp_path / "models/newer")
     config = yaml.safe_load((tmp_path / "run/config.yaml").read_text()) | {"model": {"path": "model"}}
     (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(config))
     run(snakefile, tmp_path / "run", "predict_only", "--cores", "2")

@@ -10,10 +10,9 @@ import pandas as pd
 import pytest
 import yaml
 from dag import copy_workflow, listed_jobs, run, with_scripts, write_collections
+from stand_in_models import write_stand_in
 
 from hpaloc.left_over import foreign_collections, left_over_lines, outdated, unconfigured, write_left_over
-
-MODEL_FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json")
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +115,7 @@ def test_shards_that_there_are_no_more_are_named(finished):
 
 def test_a_model_from_elsewhere_leaves_no_scores_record_or_report_of_the_run_before(finished):
     snakefile, folder, settings = finished
-    (folder / "elsewhere").mkdir()
-    for name in MODEL_FILES:
-        (folder / "elsewhere" / name).write_text("made elsewhere")
+    write_stand_in(folder / "elsewhere")
     for collection in settings["collections"].values():
         collection["labels"] = False
     settings = {key: value for key, value in settings.items() if key != "evaluation"}

@@ -2,14 +2,17 @@
 
 import hashlib
 import shutil
+from contextlib import chdir
 
 import pytest
 import yaml
-from bad_settings import CONFIGS, SHEETS, TRAININGS
+from bad_input_runs import model_folder
+from bad_settings import CONFIGS, EXAMPLES, MIXTURES, MODELS, SHEETS, TRAININGS, TRUTH, WEIGHTS
 from dag import copy_workflow, run
 from forked_plans import run_plans
 
 from hpaloc.classes import COLOURS
+from hpaloc.segmentation.weights import ready
 
 SHEET = "ID,Label,antibody\n" + "".join(f"field-{i},{label},HPA{i}\n" for i, label in enumerate("00112238"))
 COLLECTION = {"sheet": "sheet.csv", "images": "{id}_{colour}.png", "labels": True}
@@ -121,7 +124,7 @@ def test_nothing_to_train_on_is_refused_in_a_finished_folder(workflow, finished,
                 (folder / f"{line.split(',')[0]}_{colour}.png").touch()
         (folder / "config.yaml").write_text(yaml.safe_dump(config_with(given or "{}")))
         change(folder)
-    targets = [("interpret",) if "held_out" in setting.message else () for setting in refused]
+    targets = [["interpret"] if "held_out" in setting.message else [] for setting in refused]
     hold_refused(workflow, list(zip(folders, targets, strict=True)), [setting.message for setting in refused], "-n")
 
 
@@ -142,3 +145,71 @@ def test_a_removed_collection_comes_back_with_its_manifests(workflow, finished, 
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     hold_refused(workflow, [folder], ["config key train.weights: no such file: absent.h5"], "-n")
     assert not (folder / "results/sheet/new").exists()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return model_folder(tmp_path_factory.mktemp("given") / "model")
+
+
+def test_a_model_is_refused_in_a_finished_folder(workflow, finished, tmp_path, model):
+    refused = [setting for setting in MODELS if setting.outcome == "rejected"]
+    folders = copies(finished, len(refused), tmp_path)
+    for folder, setting in zip(folders, refused, strict=True):
+        shutil.copytree(model, folder / "model")
+        setting.given(folder / "model")
+        (folder / "config.yaml").write_text(yaml.safe_dump(config_with("model: {path: model}")))
+        change(folder)
+    hold_refused(workflow, folders, [setting.message for setting in refused], "-n")
+
+
+def test_weights_are_refused_in_a_finished_folder(workflow, finished, tmp_path):
+    refused = [setting for setting in WEIGHTS if setting.outcome == "rejected"]
+    folders = copies(finished, len(refused), tmp_path)
+    for folder, setting in zip(folders, refused, strict=True):
+        name, *contents = setting.given
+        train = name if len(contents) == 1 else None
+        for content in contents:
+            if content is not None:
+                (folder / name).write_bytes(content)
+            if not train and content is contents[0]:
+                with chdir(folder):
+                    ready({"weights": {"nuclei": name, "cells": name}})
+        backend = {"backend": "hpacellseg", "weights": {"nuclei": name, "cells": name}}
+        given = {"train": {"weights": train}} if train else {"segmentation": backend}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config_with(yaml.safe_dump(given))))
+        change(folder)
+    hold_refused(workflow, folders, [setting.message for setting in refused], "-n")
+
+
+TABLES = [
+    *(("truth.csv", setting, None) for setting in TRUTH),
+    *(("examples.csv", setting, "few_shot") for setting in EXAMPLES),
+    *(("mixtures.csv", setting, "interpret") for setting in MIXTURES),
+]
+
+
+def test_a_table_is_refused_in_a_finished_folder(workflow, finished, tmp_path):
+    refused = [table for table in TABLES if table[1].outcome == "rejected"]
+    folders = copies(finished, len(refused), tmp_path)
+    targets = []
+    for folder, (name, setting, target) in zip(folders, refused, strict=True):
+        if setting.given is not None:
+            content = setting.given if isinstance(setting.given, bytes) else setting.given.encode()
+            (folder / name).write_bytes(content)
+        # The tables name the fields a and b.
+        (folder / "sheet.csv").write_text("ID,Label,antibody\na,0,A\nb,1,B\n")
+        for id in "ab":
+            (folder / f"{id}_mask.png").touch()
+            for colour in COLOURS:
+                (folder / f"{id}_{colour}.png").touch()
+        given = {
+            "truth.csv": {"collections": {"train": COLLECTION | {"truth": {"cells": name, "masks": "{id}_mask.png"}}}},
+            "examples.csv": {"few_shot": {"table": name}},
+            "mixtures.csv": {"interpretation": {"mixtures": {"collection": "train", "table": name}}},
+        }[name]
+        (folder / "config.yaml").write_text(yaml.safe_dump(config_with(yaml.safe_dump(given))))
+        targets.append([target] if target else [])
+    hold_refused(
+        workflow, list(zip(folders, targets, strict=True)), [setting.message for _, setting, _ in refused], "-n"
+    )

@@ -8,7 +8,7 @@ import pytest
 from segmented_fields import ious
 
 from hpaloc import rle
-from hpaloc.segmentation import segment_field
+from hpaloc.segmentation.backends import segment_field
 from hpaloc.segmentation.ready_made import Given, read_given
 from hpaloc.simulate.field import simulate_field
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 from segmented_fields import best_ious
 
-from hpaloc.segmentation import segment_field
+from hpaloc.segmentation.backends import segment_field
 from hpaloc.segmentation.blocks import Block, cut, joined
 from hpaloc.segmentation.grid import grid_of
 from hpaloc.segmentation.ready_made import Given
@@ -130,7 +130,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 from hpaloc.images import read_field
-from hpaloc.segmentation import segment_field
+from hpaloc.segmentation.backends import segment_field
 
 cv2.setNumThreads(1)
 colours = ("red", "yellow", "blue")

@@ -16,7 +16,9 @@ import pytest
 from segmented_fields import best_ious
 
 from hpaloc.manifests import ManifestRow
-from hpaloc.segmentation import segment_field, segment_shard, weights
+from hpaloc.segmentation import weights
+from hpaloc.segmentation.backends import segment_field
+from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import simulate_field
 
 

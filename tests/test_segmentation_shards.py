@@ -19,8 +19,8 @@ from distributed import LocalCluster
 from segmented_fields import manifest_rows
 
 from hpaloc.masks import mask_path, read_mask
-from hpaloc.segmentation import TooManyRejected, segment_shard
-from hpaloc.segmentation.shards import segment_to_files
+from hpaloc.segmentation.shards import segment_shard, segment_to_files
+from hpaloc.tables import TooManyRejected
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {"backend": "watershed", "scale": 0.25}
@@ -124,7 +124,7 @@ def test_one_field_can_be_run_without_dask(rows, tmp_path):
 SCRIPT = """
 import sys
 sys.path.insert(0, {root!r})
-from hpaloc.segmentation import segment_shard
+from hpaloc.segmentation.shards import segment_shard
 from hpaloc.manifests import ManifestRow
 import json
 if __name__ == "__main__":

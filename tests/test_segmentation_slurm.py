@@ -13,7 +13,7 @@ from one_node_slurm import one_node_slurm
 from segmented_fields import manifest_rows
 from workflow_runs import snakemake, write_slurm_profile, write_small_run
 
-from hpaloc.segmentation import segment_shard
+from hpaloc.segmentation.shards import segment_shard
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {"backend": "watershed", "scale": 0.25}
@@ -58,7 +58,7 @@ def test_masks_of_slurm_workers_are_those_of_local_ones(rows, tmp_path):
 SCRIPT = """
 import json, sys
 sys.path.insert(0, {root!r})
-from hpaloc.segmentation import segment_shard
+from hpaloc.segmentation.shards import segment_shard
 from hpaloc.manifests import ManifestRow
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from stand_in_models import write_stand_in
 from workflow_runs import ROOT, planned, snakemake, write_config, write_sheet
 
 from hpaloc.classes import COLOURS
@@ -66,10 +67,7 @@ def test_explore_needs_sheets_and_images_only(folder):
 
 
 def test_a_model_of_ones_own_is_never_trained_over(folder):
-    for name in ("model.keras", "config.json", "thresholds.json", "checksums.json"):
-        path = folder / "results" / "model" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    write_stand_in(folder / "results/model")
     write_config(folder / "config.yaml", **config(model={"path": "results/model"}))
     for target in ("all", "predict_only"):
         jobs, _ = planned(folder, target)
@@ -191,10 +189,7 @@ def test_interpret_trains_without_the_held_out_classes(folder):
 
 
 def test_a_model_of_masked_tiles_predicts_no_others(folder):
-    (folder / "models").mkdir()
-    for name in ("model.keras", "thresholds.json", "checksums.json"):
-        (folder / "models" / name).touch()
-    (folder / "models/config.json").write_text('{"preprocessing": {"tiles": {"size": 256, "mask_neighbours": true}}}')
+    write_stand_in(folder / "models", mask_neighbours=True)
     write_config(folder / "config.yaml", **config(model={"path": "models"}))
     sentence = "config key tiles.mask_neighbours: is false, and the model models was trained on tiles where it was true"
     for target in ("all", "predict_only"):
@@ -206,11 +201,9 @@ def test_a_model_of_masked_tiles_predicts_no_others(folder):
 
 
 def test_few_shot_needs_predictions_and_no_training(folder):
-    for name in ("model.keras", "config.json", "thresholds.json", "checksums.json"):
-        path = folder / "models" / name
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-    (folder / "few.csv").touch()
+    write_stand_in(folder / "models")
+    rows = [{"field": f"test-{i}", "cell": cell, "label": cell} for i in range(2) for cell in (1, 2)]
+    write_sheet(folder / "few.csv", rows)
     write_config(folder / "config.yaml", **config(model={"path": "models"}, few_shot={"table": "few.csv"}))
     jobs, _ = planned(folder, "few_shot")
     assert jobs["few_shot"] == jobs["predict"] == 1

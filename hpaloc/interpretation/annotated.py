@@ -4,7 +4,8 @@ Without pandas, so that the process that plans can check them.
 """
 
 import os
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable
 
 from hpaloc.classes import N_CLASSES
 from hpaloc.delimited import SheetError, check_fields, read_delimited
@@ -83,6 +84,16 @@ def check_examples(path: str | os.PathLike[str], ids: Collection[str], collectio
     """
     fields = dict.fromkeys(field for field, _ in read_example_cells(path))
     check_fields(f"examples {os.fspath(path)}", fields, ids, collection)
+
+
+def check_choice(labels: Iterable[str]) -> None:
+    """Raise SheetError unless the labels of the examples are two or more, each of them given twice or more."""
+    counts = Counter(labels)
+    if len(counts) < 2:
+        raise SheetError(f"few_shot.table: at least two labels are needed to choose from, found {len(counts)}")
+    rarest = min(counts, key=lambda label: counts[label])
+    if counts[rarest] < 2:
+        raise SheetError(f"few_shot.table: the label {rarest!r} has one example alone; give it a second")
 
 
 def check_mixtures(path: str | os.PathLike[str], ids: Collection[str], collection: str) -> None:

@@ -20,7 +20,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 
 from hpaloc.files import atomic_path
-from hpaloc.interpretation.annotated import read_example_cells
+from hpaloc.interpretation.annotated import check_choice, read_example_cells
 from hpaloc.interpretation.processes import in_processes
 from hpaloc.interpretation.separation import standardised
 from hpaloc.progress import log, track
@@ -166,7 +166,7 @@ def predicted_examples(examples: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFr
 def example_rows(examples: pd.DataFrame, cells: pd.DataFrame) -> np.ndarray:
     """Return the row of ``cells`` (field, cell) that each example is, (n,) int.
 
-    Raises FewShotError naming an unknown field or cell, and where there are not two labels of two examples each.
+    Raises FewShotError naming an unknown field or cell, SheetError where there are not two labels of two examples each.
     """
     index = pd.MultiIndex.from_arrays([cells["field"], cells["cell"].astype(int)])
     rows = index.get_indexer(pd.MultiIndex.from_frame(examples[["field", "cell"]]))
@@ -179,11 +179,7 @@ def example_rows(examples: pd.DataFrame, cells: pd.DataFrame) -> np.ndarray:
             f"few_shot.table: field {field} has no cell {cell}; its {len(of_field)} cells are numbered "
             f"{of_field.min()} to {of_field.max()}"
         )
-    counts = examples["label"].value_counts()
-    if len(counts) < 2:
-        raise FewShotError(f"few_shot.table: at least two labels are needed to choose from, found {len(counts)}")
-    if counts.min() < 2:
-        raise FewShotError(f"few_shot.table: the label {counts.idxmin()!r} has one example alone; give it a second")
+    check_choice(examples["label"])
     return rows
 
 

@@ -1,7 +1,10 @@
 """The files of a model folder: checked before anything is built from them. TensorFlow is not needed."""
 
+import importlib.util
+import io
 import json
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +131,72 @@ def check_files(folder: Path, checksums: str, needed: Sequence[str]) -> None:
             raise ModelError(f"{folder / name} is missing")
         if digest(folder / name) != expected:
             raise ModelError(f"{folder / name} was changed after the model folder was written ({checksums})")
+
+
+def check_network(path: Path, config: Mapping[str, Any]) -> None:
+    """Raise ModelError unless a .keras file holds arrays of the colours and units that config.json names.
+
+    That is what can be known without building the network; without h5py, which a process that only plans may lack,
+    less.
+    """
+    told = f"{path} does not hold the network that config.json describes"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            content = archive.read("model.weights.h5")
+    except zipfile.BadZipFile:
+        raise ModelError(f"{told}: File is not a zip file") from None
+    except KeyError:
+        raise ModelError(f"{told}: it has no model.weights.h5") from None
+    shapes = _shapes(io.BytesIO(content), told)
+    units = config["units"]
+    for what, wanted in (
+        ("the first convolution", (7, 7, len(config["channels"]), 64)),
+        ("the dense layer", (2048, units)),
+        ("the output", (units, N_CLASSES)),
+    ):
+        if shapes is not None and wanted not in shapes:
+            raise ModelError(f"{told}: {what} is not of shape {' x '.join(map(str, wanted))}")
+
+
+def check_starting_weights(weights: str) -> None:
+    """Raise ModelError unless a training can start from the file ``weights``, as far as its first look tells.
+
+    ``weights`` is a .h5 file of Keras' ResNet-50, or the .keras file of a model folder of hpaloc.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise ModelError(f"config key train.weights: no such file: {weights}")
+    if path.suffix == ".keras":
+        for name in ("config.json", "thresholds.json", "checksums.json"):
+            if not path.with_name(name).is_file():
+                raise ModelError(f"config key train.weights: {weights} is in no model folder ({name} is missing)")
+        check_folder(path.parent)
+        check_network(path, read_settings(path.parent)[0])
+    elif path.suffix == ".h5":
+        shapes = _shapes(path, f"config key train.weights: {weights} is no file of weights")
+        if shapes is not None and (7, 7, 3, 64) not in shapes:
+            raise ModelError(
+                f"config key train.weights: {weights} does not hold Keras' ResNet50 (conv1_conv is not there)"
+            )
+    else:
+        raise ModelError(f"config key train.weights: {weights} is neither a .keras nor a .h5 file")
+
+
+def _shapes(file: Path | io.BytesIO, told: str) -> set[tuple[int, ...]] | None:
+    """Return the shapes of all arrays of an HDF5 file; None where h5py is not installed."""
+    if importlib.util.find_spec("h5py") is None:
+        return None
+    import h5py
+
+    found = set()
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found.add(item.shape)
+
+    try:
+        with h5py.File(file) as archive:
+            archive.visititems(note)
+    except OSError as error:
+        raise ModelError(f"{told}: {error}") from None
+    return found

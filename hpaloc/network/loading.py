@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from hpaloc.network.folder import check_folder, read_settings
+from hpaloc.network.folder import check_folder, check_network, read_settings
 from hpaloc.network.options import ModelError
 from hpaloc.network.resnet import classifier
 
@@ -20,6 +20,7 @@ def load_folder(folder: Path, name: str = "model.keras") -> tuple[keras.Model, d
     folder = Path(folder)
     check_folder(folder)
     config, thresholds = read_settings(folder)
+    check_network(folder / name, config)
     model = classifier(
         config["channels"], config["head"], config["input_size"], dropout=config["dropout"], units=config["units"]
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from hpaloc.network.folder import check_starting_weights
 from hpaloc.network.loading import load_folder
 from hpaloc.network.options import ModelError
 
@@ -40,20 +41,20 @@ def load_weights(model: keras.Model, channels: Sequence[str], weights: str) -> l
     """
     if weights == "none":
         return []
-    if weights != "imagenet" and not Path(weights).exists():
-        raise ModelError(f"train.weights: no such file: {weights}")
+    if weights != "imagenet":
+        check_starting_weights(weights)
     if weights == "imagenet" or str(weights).endswith(".h5"):
         try:
             source = keras.applications.ResNet50(include_top=False, weights=weights)
         except Exception as error:
-            raise ModelError(f"train.weights: cannot load {weights} into Keras' ResNet50: {error}") from error
+            raise ModelError(
+                f"config key train.weights: cannot load {weights} into Keras' ResNet50: {error}"
+            ) from error
         _strip_stock(source)
         planes: Sequence[str] = IMAGENET_CHANNELS
-    elif str(weights).endswith(".keras"):
+    else:
         source, settings, _ = load_folder(Path(weights).parent, Path(weights).name)
         planes = settings["channels"]
-    else:
-        raise ModelError(f"train.weights must be none, imagenet or a .keras or .h5 file, got {weights}")
     names = {layer.name for layer in source.layers if layer.weights}
     filled = []
     for layer in model.layers:
@@ -67,7 +68,7 @@ def load_weights(model: keras.Model, channels: Sequence[str], weights: str) -> l
         try:
             layer.set_weights(arrays)
         except ValueError as error:
-            raise ModelError(f"train.weights: {weights} does not fit layer {layer.name}: {error}") from error
+            raise ModelError(f"config key train.weights: {weights} does not fit layer {layer.name}: {error}") from error
         filled.append(layer.name)
     return filled
 

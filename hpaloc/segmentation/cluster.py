@@ -145,7 +145,7 @@ def _joined(address: str) -> Iterator[Cluster]:
         # Asked first, since a client that finds no scheduler holds up the end of its process for a minute.
         kind = asyncio.run(asyncio.wait_for(_kind(address), _ANSWER))
         if kind != "Scheduler":
-            raise ValueError(f"what answers is a {kind}")
+            raise SetupError(f"what answers is a {kind}")
         client = Client(address, set_as_default=False)
     except Exception as error:
         reason = f"no answer in {_ANSWER:.0f} s" if isinstance(error, TimeoutError) else _one_line(error)
@@ -339,10 +339,10 @@ def _slurm_cluster(jobqueue: Mapping[str, Any]) -> tuple[Any, int, int]:
     options["processes"] = processes
     for key, number in (("jobs", jobs), ("processes", processes)):
         if number < 1:
-            raise ValueError(f"{key} has to be 1 or more, not {number}")
+            raise SetupError(f"{key} has to be 1 or more, not {number}")
     prologue = options.get("job_script_prologue") or []
     if isinstance(prologue, str):
-        raise ValueError("job_script_prologue has to be a list of lines, not one text")
+        raise SetupError("job_script_prologue has to be a list of lines, not one text")
     options["scheduler_options"] = {"dashboard_address": None, **(options.get("scheduler_options") or {})}
     memory = "DASK_DISTRIBUTED__WORKER__MEMORY__"
     options["job_script_prologue"] = [

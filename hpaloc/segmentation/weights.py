@@ -38,19 +38,33 @@ def ready(settings: Mapping[str, Any]) -> dict[str, Path]:
 
     settings: section `segmentation`; `weights.nuclei` and `weights.cells` are paths or null. Raises WeightsError.
     """
-    named = settings.get("weights") or {}
+    named = named_files(settings)
     files = {}
     for network, name in FILES.items():
-        if named.get(network):
-            path = Path(named[network])
-            if not path.is_file():
-                raise WeightsError(f"segmentation.weights.{network}: {path}: no such file")
+        if network in named:
+            path = named[network]
         else:
             path = weights_folder() / name
             if not path.is_file():
                 fetch(SOURCE + name, path)
         check(path)
         files[network] = path
+    return files
+
+
+def named_files(settings: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the files that ``weights.nuclei`` and ``weights.cells`` of the section `segmentation` name, by network.
+
+    Raises WeightsError where one is missing, or is not the file that was recorded at its first use.
+    """
+    files = {}
+    for network, name in (settings.get("weights") or {}).items():
+        if not name:
+            continue
+        path = files[network] = Path(name)
+        if not path.is_file():
+            raise WeightsError(f"segmentation.weights.{network}: {path}: no such file")
+        compare(path)
     return files
 
 
@@ -96,19 +110,36 @@ def fetch(url: str, path: Path) -> None:
 def check(path: Path) -> str:
     """Compare a weights file with the size and digest recorded at its first use, recording them now if it is the first.
 
-    The record stands beside the file, as <name>.sha256.json. Returns the SHA-256 digest. Raises WeightsError when the
-    file is not the recorded one.
+    Returns the SHA-256 digest. Raises WeightsError when the file is not the recorded one, or cannot be recorded.
     """
-    record = path.with_name(path.name + ".sha256.json")
-    found = {"size": path.stat().st_size, "sha256": digest(path)}
-    if not record.is_file():
+    found, recorded = compare(path)
+    if recorded:
+        log.info("%s: sha256 %s is the recorded one", path, found["sha256"])
+    else:
+        record = _record(path)
         try:
             with atomic_path(record) as temporary:
                 temporary.write_text(json.dumps(found) + "\n")
         except OSError as error:
             raise WeightsError(f"{path}: its digest cannot be recorded beside it: {error}") from error
         log.info("%s: first use, recorded sha256 %s (%d bytes)", path, found["sha256"], found["size"])
-        return str(found["sha256"])
+    return str(found["sha256"])
+
+
+def _record(path: Path) -> Path:
+    """Return where the size and digest of a weights file at its first use are: beside it, as <name>.sha256.json."""
+    return path.with_name(path.name + ".sha256.json")
+
+
+def compare(path: Path) -> tuple[dict[str, Any], bool]:
+    """Return size and SHA-256 digest of a weights file, and whether they are recorded.
+
+    Raises WeightsError when others are.
+    """
+    record = _record(path)
+    found: dict[str, Any] = {"size": path.stat().st_size, "sha256": digest(path)}
+    if not record.is_file():
+        return found, False
     try:
         recorded = json.loads(record.read_text())
         was = f"{recorded['sha256']} ({recorded['size']} bytes)"
@@ -119,5 +150,4 @@ def check(path: Path) -> str:
             f"{path}: sha256 {found['sha256']} ({found['size']} bytes) is not the recorded {was}; "
             f"nothing was unpickled. If the change is meant, delete {record}"
         )
-    log.info("%s: sha256 %s is the recorded one", path, found["sha256"])
-    return str(found["sha256"])
+    return found, True

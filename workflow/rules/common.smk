@@ -24,7 +24,9 @@ from hpaloc.planning import (
     check_interpretation,
     check_model,
     check_rows,
+    check_segmentation,
     check_training,
+    known_mixtures,
 )
 from hpaloc.left_over import left_over_lines, unconfigured
 from hpaloc.scan import (
@@ -244,6 +246,12 @@ def made_images(wildcards):
     return made(wildcards.collection, wildcards.shard)
 
 
+def to_segment(wildcards):
+    """Return what must be there before a shard can be segmented."""
+    require_segmentation()
+    return made_images(wildcards)
+
+
 def simulated_shards(collection):
     """Return the folders of a collection's simulated files where it is simulated."""
     if "simulate" not in COLLECTIONS[collection]:
@@ -328,10 +336,19 @@ def require_interpretation():
     """Refuse the configuration unless there is a model to interpret, and cells to do it on."""
     require_model()
     try:
-        check_interpretation(config)
+        check_interpretation(config, ROWS)
         if ROWS:
             check_held_out({name: ROWS[name] for name in STUDIED}, config)
-    except ConfigError as error:
+    except (ConfigError, SheetError) as error:
+        refuse(error)
+
+
+@cache
+def require_segmentation():
+    """Refuse the configuration unless the weights that it names for the segmentation are there."""
+    try:
+        check_segmentation(config)
+    except (ConfigError, SheetError) as error:
         refuse(error)
 
 
@@ -340,8 +357,8 @@ def require_few_shot():
     """Refuse the configuration unless there are cells that a person labelled."""
     require_model()
     try:
-        check_few_shot(config)
-    except ConfigError as error:
+        check_few_shot(config, ROWS)
+    except (ConfigError, SheetError) as error:
         refuse(error)
 
 
@@ -483,7 +500,7 @@ def mixture_table(wildcards):
     mixtures = config["interpretation"]["mixtures"]
     if not mixtures:
         return None
-    table = mixtures["table"].replace("{root}", COLLECTIONS[mixtures["collection"]]["root"])
+    table = known_mixtures(config)
     return {"table": table, "content": content_of(table)}
 
 

@@ -12,7 +12,7 @@ rule segment:
     """Find the nuclei and cells of the fields of one shard."""
     input:
         manifest="results/sheet/{collection}/{shard}.csv",
-        images=made_images,
+        images=to_segment,
     output:
         directory("results/segmentation/{collection}/{shard}"),
     log:
@@ -29,6 +29,6 @@ rule segment:
         runtime=grows(120),
     params:
         segmentation={key: value for key, value in config["segmentation"].items() if key != "device"},
-        version=code_of("segmentation"),
+        version=code_of("segmentation.shards"),
     script:
         "../scripts/segment.py"

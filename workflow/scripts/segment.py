@@ -3,7 +3,7 @@
 from hpaloc.files import atomic_directory
 from hpaloc.manifests import read_manifest
 from hpaloc.progress import log_to
-from hpaloc.segmentation import segment_shard
+from hpaloc.segmentation.shards import segment_shard
 
 
 def main(job):

@@ -1,0 +1,31 @@
+"""Model folders that pass every check which needs no network, for plans and jobs that do nothing."""
+
+import io
+import json
+import zipfile
+
+import h5py
+import numpy as np
+
+from hpaloc.classes import NAMES
+from hpaloc.network.folder import write_checksums
+
+CHANNELS, UNITS = ("red", "green", "blue"), 8
+
+
+def write_stand_in(folder, content=0, mask_neighbours=None):
+    """Write a folder whose arrays have the shapes of a network and hold ``content``; return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = io.BytesIO()
+    with h5py.File(arrays, "w") as file:
+        for index, shape in enumerate(((7, 7, len(CHANNELS), 64), (2048, UNITS), (UNITS, len(NAMES)))):
+            file[f"layers/{index}"] = np.full(shape, content, np.uint8)
+    with zipfile.ZipFile(folder / "model.keras", "w") as archive:
+        archive.writestr("model.weights.h5", arrays.getvalue())
+    config = {"channels": CHANNELS, "head": "sigmoid", "input_size": 32, "units": UNITS, "dropout": [0.5, 0.25]}
+    if mask_neighbours is not None:
+        config["preprocessing"] = {"tiles": {"size": 256, "mask_neighbours": mask_neighbours}}
+    (folder / "config.json").write_text(json.dumps({**config, "classes": NAMES}))
+    (folder / "thresholds.json").write_text(json.dumps({"thresholds": None, "negative_rule": "complement"}))
+    write_checksums(folder, ("model.keras", "config.json", "thresholds.json"))
+    return folder
