@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hpaloc import mixtures, pooling, rle
+from hpaloc import pooling, rle
 from hpaloc.classes import N_CLASSES, label_vector
+from hpaloc.mixtures.fractions import mixture_fractions, reading_fractions
+from hpaloc.mixtures.reading import MIXTURES
 
 WIDTH = 8
 
@@ -253,12 +255,12 @@ def test_fractions_are_of_the_readings_where_the_cells_have_them(shards: list[po
     prototypes[[2, 7]] = np.eye(N_CLASSES)[[2, 7]]
     # Not those of a perfect reading, by which readings and prototypes would say the same.
     prototypes[2, 7] = 0.2
-    pooling.aggregate(shards, tmp_path, prototypes, mixtures.MIXTURES)
+    pooling.aggregate(shards, tmp_path, prototypes, MIXTURES)
     cells = pd.read_parquet(tmp_path / "cells.parquet")
     means = cells.groupby("field")[["mixture_2", "mixture_7"]].mean()
     fields = pd.read_parquet(tmp_path / "fields.parquet").set_index("field").loc[means.index]
     read = np.zeros((len(means), N_CLASSES))
     read[:, [2, 7]] = means
-    expected = mixtures.reading_fractions(read, prototypes)[:, 2]
+    expected = reading_fractions(read, prototypes)[:, 2]
     np.testing.assert_allclose(fields["fraction_2"], expected, rtol=1e-5)
-    assert not np.allclose(expected, mixtures.mixture_fractions(read, prototypes)[:, 2], rtol=1e-2)
+    assert not np.allclose(expected, mixture_fractions(read, prototypes)[:, 2], rtol=1e-2)
