@@ -4,10 +4,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+
+import hpaloc
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "config/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -94,9 +97,15 @@ def test_the_picture_shows_rules_that_exist():
     assert {"segment", "tile", "train", "predict", "evaluate", "browse", "report_zip"} <= shown
 
 
-def test_the_citation_has_the_version_of_the_package():
+def test_the_version_is_the_same_everywhere():
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert package == hpaloc.__version__
+    assert package == yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
+    assert f"hpaloc (version {package})" in (ROOT / "README.md").read_text(), "the methods paragraph"
+
+
+def test_the_citation_is_whole():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert f'version = "{citation["version"]}"' in (ROOT / "pyproject.toml").read_text()
     assert citation["cff-version"] == "1.2.0"
     assert all(reference["doi"] for reference in citation["references"])
 
