@@ -61,11 +61,12 @@ test-full: .venv/installed
 test-hpacellseg: .venv-hpacellseg/installed
 	.venv-hpacellseg/bin/python -m pytest tests/test_segmentation_hpacellseg.py tests/test_segmentation_labelling.py
 
-# make lint    check the style of workflow and library
+# make lint    check the style of workflow and library, and the spelling
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/codespell
 	$(BIN)/snakemake --lint
 
 # make types   check the types of the library

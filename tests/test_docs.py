@@ -104,6 +104,18 @@ def test_the_version_is_the_same_everywhere():
     assert f"hpaloc (version {package})" in (ROOT / "README.md").read_text(), "the methods paragraph"
 
 
+def test_pre_commit_has_the_versions_of_the_lock_file():
+    locked = (ROOT / "requirements.lock").read_text().splitlines()
+    hooks = [
+        hook
+        for repository in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+        for hook in repository["hooks"]
+    ]
+    assert {hook["id"] for hook in hooks} == {"ruff-check", "ruff-format", "snakefmt", "codespell"}
+    for hook in hooks:
+        assert set(hook["additional_dependencies"]) <= set(locked), hook["id"]
+
+
 def test_the_citation_is_whole():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["cff-version"] == "1.2.0"
