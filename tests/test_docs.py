@@ -116,6 +116,17 @@ def test_pre_commit_has_the_versions_of_the_lock_file():
         assert set(hook["additional_dependencies"]) <= set(locked), hook["id"]
 
 
+def test_every_push_is_checked_by_the_same_script_as_anywhere():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yaml").read_text())
+    # YAML 1.1 takes the key "on" for a boolean.
+    assert {"push", "pull_request"} <= set(workflow[True])
+    (job,) = workflow["jobs"].values()
+    assert "bash .ci/run" in [step.get("run") for step in job["steps"]]
+    python = [step["with"]["python-version"] for step in job["steps"] if "setup-python" in step.get("uses", "")]
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert required.startswith(f">={python[0]},")
+
+
 def test_the_citation_is_whole():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["cff-version"] == "1.2.0"
