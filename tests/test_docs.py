@@ -127,6 +127,15 @@ def test_every_push_is_checked_by_the_same_script_as_anywhere():
     assert required.startswith(f">={python[0]},")
 
 
+def test_pictures_are_small_shown_and_described():
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for tag in re.findall(r"<img [^>]*>", pages):
+        assert re.search(r"alt=\"[^\"]{20,}\"", tag), tag
+    for picture in (ROOT / "docs/pictures").iterdir():
+        assert picture.stat().st_size < 250_000, picture.name
+        assert f"docs/pictures/{picture.name}" in pages, picture.name
+
+
 def test_the_citation_is_whole():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["cff-version"] == "1.2.0"
