@@ -61,11 +61,12 @@ test-full: .venv/installed
 test-hpacellseg: .venv-hpacellseg/installed
 	.venv-hpacellseg/bin/python -m pytest tests/test_segmentation_hpacellseg.py tests/test_segmentation_labelling.py
 
-# make lint    check the style of workflow and library
+# make lint    check the style of workflow and library, and the spelling
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/codespell
 	$(BIN)/snakemake --lint
 
 # make types   check the types of the library
@@ -90,11 +91,13 @@ lock: .venv/installed
 	$(BIN)/uv pip compile pyproject.toml --all-extras $(LOCK) requirements.lock
 	$(call PIP_OF,envs/driver.yaml) | $(BIN)/uv pip compile - $(LOCK) driver.lock
 
-# make docs    renew the pages that are made from the code
+# make docs    renew the pages that are made from the code, and build all pages as a site into site/
 docs: .venv/installed
 	PYTHONPATH=. $(BIN)/python docs/make_config_table.py
 	$(BIN)/python docs/make_rulegraph.py
 	PYTHONPATH=. $(BIN)/python docs/make_bad_input.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "The site: $(CURDIR)/site/index.html"
 
 # make browser-assets   bundle the page of the cell browser from its sources; needs npm, the bundle is in the repository
 browser-assets:

@@ -1,3 +1,3 @@
 """Subcellular location of a stained protein in every cell of Human Protein Atlas style images."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -4,10 +4,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+
+import hpaloc
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "config/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -94,9 +97,47 @@ def test_the_picture_shows_rules_that_exist():
     assert {"segment", "tile", "train", "predict", "evaluate", "browse", "report_zip"} <= shown
 
 
-def test_the_citation_has_the_version_of_the_package():
+def test_the_version_is_the_same_everywhere():
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert package == hpaloc.__version__
+    assert package == yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
+    assert f"hpaloc (version {package})" in (ROOT / "README.md").read_text(), "the methods paragraph"
+
+
+def test_pre_commit_has_the_versions_of_the_lock_file():
+    locked = (ROOT / "requirements.lock").read_text().splitlines()
+    hooks = [
+        hook
+        for repository in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+        for hook in repository["hooks"]
+    ]
+    assert {hook["id"] for hook in hooks} == {"ruff-check", "ruff-format", "snakefmt", "codespell"}
+    for hook in hooks:
+        assert set(hook["additional_dependencies"]) <= set(locked), hook["id"]
+
+
+def test_every_push_is_checked_by_the_same_script_as_anywhere():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yaml").read_text())
+    # YAML 1.1 takes the key "on" for a boolean.
+    assert {"push", "pull_request"} <= set(workflow[True])
+    (job,) = workflow["jobs"].values()
+    assert "bash .ci/run" in [step.get("run") for step in job["steps"]]
+    python = [step["with"]["python-version"] for step in job["steps"] if "setup-python" in step.get("uses", "")]
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert required.startswith(f">={python[0]},")
+
+
+def test_pictures_are_small_shown_and_described():
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for tag in re.findall(r"<img [^>]*>", pages):
+        assert re.search(r"alt=\"[^\"]{20,}\"", tag), tag
+    for picture in (ROOT / "docs/pictures").iterdir():
+        assert picture.stat().st_size < 250_000, picture.name
+        assert f"docs/pictures/{picture.name}" in pages, picture.name
+
+
+def test_the_citation_is_whole():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert f'version = "{citation["version"]}"' in (ROOT / "pyproject.toml").read_text()
     assert citation["cff-version"] == "1.2.0"
     assert all(reference["doi"] for reference in citation["references"])
 
