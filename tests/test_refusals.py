@@ -7,7 +7,7 @@ from contextlib import chdir
 import pytest
 import yaml
 from bad_input_runs import model_folder
-from bad_settings import CONFIGS, EXAMPLES, MIXTURES, MODELS, SHEETS, TRAININGS, TRUTH, WEIGHTS
+from bad_settings import CONFIGS, EXAMPLES, FIELDS_OF_SHEET, MIXTURES, MODELS, SHEETS, TRAININGS, TRUTH, WEIGHTS
 from dag import copy_workflow, run
 from forked_plans import run_plans
 
@@ -197,9 +197,8 @@ def test_a_table_is_refused_in_a_finished_folder(workflow, finished, tmp_path):
         if setting.given is not None:
             content = setting.given if isinstance(setting.given, bytes) else setting.given.encode()
             (folder / name).write_bytes(content)
-        # The tables name the fields a and b.
-        (folder / "sheet.csv").write_text("ID,Label,antibody\na,0,A\nb,1,B\n")
-        for id in "ab":
+        (folder / "sheet.csv").write_text("ID,Label\n" + "".join(f"{id},0\n" for id in FIELDS_OF_SHEET))
+        for id in FIELDS_OF_SHEET:
             (folder / f"{id}_mask.png").touch()
             for colour in COLOURS:
                 (folder / f"{id}_{colour}.png").touch()
