@@ -59,7 +59,7 @@ def _read_texts(value: Any, given: Any, schema: Mapping[str, Any]) -> Any:
         return value
     if isinstance(given, list) and isinstance(value, list):
         return [_read_texts(part, part, schema.get("items", {})) for part in value]
-    if not isinstance(value, str) or not schema:
+    if not isinstance(value, str):
         return value
     try:
         meant = yaml.safe_load(value)

@@ -197,6 +197,7 @@ def test_blending_needs_the_protein_and_the_nucleus():
         ("collections={train: {pixel_size: 0.16}}", ("collections", "train", "pixel_size"), 0.16),
         ("interpretation={epochs: null}", ("interpretation", "epochs"), None),
         ("seed=7", ("seed",), 7),
+        ("dask={jobqueue: {cores: 2, memory: 1GB, interface: ~}}", ("dask", "jobqueue", "cores"), 2),
         # What the schema takes as text alone stays text, whatever it looks like.
         ("collections={train: {sheet: 007}}", ("collections", "train", "sheet"), "007"),
         ("train={weights: none}", ("train", "weights"), "none"),
