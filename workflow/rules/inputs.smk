@@ -1,0 +1,209 @@
+"""What the stages take: what is asked of a configuration before they are planned, and their files."""
+
+# What a target needs is checked when a job of it is planned and not before, since figures of the data need nothing to
+# train on. Each is checked once.
+
+
+@cache
+def require_training():
+    """Refuse the configuration unless there is something to train on."""
+    try:
+        check_training(config)
+        for name in training_collections(config) if ROWS else ():
+            check_rows(name, ROWS[name], config)
+    except ConfigError as error:
+        refuse(error)
+
+
+@cache
+def require_model():
+    """Refuse the configuration unless there is a model to predict with, or one can be trained."""
+    if not config["model"]["path"]:
+        return require_training()
+    try:
+        check_model(config)
+    except ConfigError as error:
+        refuse(error)
+
+
+@cache
+def require_segmentation():
+    """Refuse the configuration unless the weights that it names for the segmentation are there."""
+    try:
+        check_segmentation(config)
+    except (ConfigError, SheetError) as error:
+        refuse(error)
+
+
+def of_shards(pattern, collection):
+    """Return ``pattern`` filled in for every shard of a collection that holds fields."""
+    return expand(pattern, collection=collection, shard=SHARDS[collection])
+
+
+def annotations_of(collection):
+    """Return the annotations of a collection's shards: what its sheet says of each field beside its files."""
+    return [f"results/sheet/{collection}/{annotations_name(shard)}" for shard in SHARDS[collection]]
+
+
+@cache
+def content_of(*paths):
+    """Return the digests of files that people name, a parameter of the rules that read them.
+
+    They are no inputs: of an input Snakemake compares the time, also of an `ancient` one when the job has ended, and
+    takes a job for failed, with all that it made, whose input is dated in the future. And an older file in the place of
+    a newer one would pass for it.
+    """
+    found = [spelled_as_on_disk(str(path)) for path in paths]
+    return [digest(path) if Path(path).is_file() else None for path in found]
+
+
+def made(collection, shard):
+    """Return what must be there before a shard's files can be read: nothing, where they were there before the run."""
+    if "simulate" in COLLECTIONS[collection]:
+        return [simulated_folder(collection, shard)]
+    if "download" in COLLECTIONS[collection]:
+        return [f"{downloaded_folder(collection, shard)}.csv"]
+    return []
+
+
+def made_images(wildcards):
+    """Return what must be there before a shard's channel files can be read."""
+    return made(wildcards.collection, wildcards.shard)
+
+
+def to_segment(wildcards):
+    """Return what must be there before a shard can be segmented."""
+    require_segmentation()
+    return made_images(wildcards)
+
+
+def simulated_shards(collection):
+    """Return the folders of a collection's simulated files where it is simulated."""
+    if "simulate" not in COLLECTIONS[collection]:
+        return []
+    return [simulated_folder(collection, shard) for shard in SHARDS[collection]]
+
+
+def truth(collection):
+    """Return what is known of a collection's true cells: tables, their content, pattern of their masks, planned states.
+
+    Content and states are those of files that people name; None where the run makes them or there is no truth.
+    """
+    if "simulate" in COLLECTIONS[collection]:
+        return {
+            "cells": [f"{folder}/cells.csv" for folder in simulated_shards(collection)],
+            "content": None,
+            "masks": f"{simulated_folder(collection, '{shard}')}/{{id}}_cellmask.png",
+            "planned": None,
+        }
+    found = COLLECTIONS[collection].get("truth")
+    if found is None:
+        return {"cells": [], "content": None, "masks": None, "planned": None}
+    root = COLLECTIONS[collection]["root"]
+    cells = found["cells"].replace("{root}", root)
+    return {
+        "cells": [cells],
+        "content": content_of(cells),
+        "masks": found["masks"].replace("{root}", root),
+        "planned": f"results/sheet/{collection}/truth.csv",
+    }
+
+
+def truth_files(collection):
+    """Return what must be there before a collection's truth can be read; its tables are in the parameters, by content."""
+    if "simulate" in COLLECTIONS[collection]:
+        return simulated_shards(collection)
+    return [f"results/sheet/{collection}/truth.csv"] if "truth" in COLLECTIONS[collection] else []
+
+
+def explore_outputs():
+    """Return the figures of the data."""
+    return expand("results/figures/{name}.{suffix}", name=EXPLORE_FIGURES, suffix=["svg", "png"])
+
+
+def model_outputs(wildcards):
+    """Return the card of the model and the curves of its training where it is trained here."""
+    if config["model"]["path"]:
+        return []
+    return ["results/model/card.md"] + expand(
+        "results/figures/{name}.{suffix}", name=TRAINING_FIGURES, suffix=["svg", "png"]
+    )
+
+
+def to_curate(collection):
+    """Return the input function of the curation of a collection."""
+
+    def inputs(wildcards):
+        require_training()
+        return {
+            "cells": of_shards("results/cells/{collection}/{shard}.parquet", collection),
+            "fields": of_shards("results/cells/{collection}/{shard}.fields.parquet", collection),
+            "annotations": annotations_of(collection),
+            "truth": truth_files(collection) if TRUE_LABELS else [],
+        }
+
+    return inputs
+
+
+def tiles_of(collection):
+    """Return the input function of the tiles of a collection, colour by colour within each shard."""
+
+    def inputs(wildcards):
+        require_training()
+        return expand(
+            "results/tiles/{collection}/{shard}/{colour}.tfrecord",
+            collection=collection,
+            shard=SHARDS[collection],
+            colour=COLOURS,
+        )
+
+    return inputs
+
+
+def trained_here(*names, folder=MODEL):
+    """Return files of a model folder where this run trains it, none of a model that model.path names."""
+    return [] if config["model"]["path"] else [f"{folder}/{name}" for name in names]
+
+
+def model_files(wildcards):
+    """Return the files of the model that predicts where it is trained here; that of model.path is checked alone."""
+    require_model()
+    return trained_here(*MODEL_FILES)
+
+
+def reading_files(wildcards):
+    """Return the files of the reading of mixtures where the model is trained here, and reads them."""
+    return trained_here(*READING_FILES) if config["train"]["blends"] else []
+
+
+def model_version(wildcards):
+    """Return the digest of the model named by model.path; None for one that is trained here."""
+    if not config["model"]["path"]:
+        return None
+    return content_of(*(path for name in (*MODEL_FILES, *READING_FILES) if os.path.isfile(path := f"{MODEL}/{name}")))
+
+
+def used_collections(wildcards):
+    """Return the names of the collections that this run trains on or predicts."""
+    return list(dict.fromkeys([*PREDICTED, *([] if config["model"]["path"] else training_collections(config))]))
+
+
+def predict_outputs(wildcards):
+    """Return the final files of the collections to predict, and their scores, which say where there are none, and why."""
+    require_model()
+    names = ["cells.parquet", "fields.parquet", "submission.csv", "cells.h5ad"]
+    files = expand("results/predictions/{collection}/{name}", collection=PREDICTED, name=names)
+    files += ["results/sheet/rejected.csv", SUMMARY, "results/browser/index.html", METRICS]
+    return files + expand(
+        "results/evaluation/{collection}/{name}.{suffix}",
+        collection=SCORED,
+        name=EVALUATION_FIGURES,
+        suffix=["svg", "png"],
+    )
+
+
+def predict_only_outputs(wildcards):
+    """Return the final files of a prediction once it is known that there is a model to predict with."""
+    if not config["model"]["path"]:
+        refuse(ConfigError("config key model.path: predict_only needs the folder of a trained model"))
+    return [*predict_outputs(wildcards), "results/report.zip"]

@@ -1,0 +1,93 @@
+"""What the studies of the network take (interpret, few_shot)."""
+
+@cache
+def require_interpretation():
+    """Refuse the configuration unless there is a model to interpret, and cells to do it on."""
+    require_model()
+    try:
+        check_interpretation(config, ROWS)
+        if ROWS:
+            check_held_out({name: ROWS[name] for name in STUDIED}, config)
+    except (ConfigError, SheetError) as error:
+        refuse(error)
+
+
+@cache
+def require_few_shot():
+    """Refuse the configuration unless there are cells that a person labelled."""
+    require_model()
+    try:
+        check_few_shot(config, ROWS)
+    except (ConfigError, SheetError) as error:
+        refuse(error)
+
+
+def study_files(collection):
+    """Return the files of a studied collection, each list in the order of its shards; tiles by colour."""
+    return {
+        "manifests": of_shards("results/sheet/{collection}/{shard}.csv", collection),
+        "cells": of_shards("results/cells/{collection}/{shard}.parquet", collection),
+        "fields": of_shards("results/cells/{collection}/{shard}.fields.parquet", collection),
+        "annotations": annotations_of(collection),
+        "segmentation": of_shards("results/segmentation/{collection}/{shard}", collection),
+        "tiles": {
+            colour: of_shards(f"results/tiles/{{collection}}/{{shard}}/{colour}.tfrecord", collection)
+            for colour in COLOURS
+        },
+        "shards": SHARDS.get(collection, []),
+        "simulated": simulated_shards(collection) if collection in COLLECTIONS else [],
+    }
+
+
+def of_study(*kinds):
+    """Return the input function of the files of these kinds of all studied collections."""
+
+    def inputs(wildcards):
+        require_interpretation()
+        found = []
+        for name in STUDIED:
+            files = study_files(name)
+            for kind in kinds:
+                if kind == "tiles":
+                    found += [path for of_colour in files[kind].values() for path in of_colour]
+                else:
+                    found += files[kind]
+        return found
+
+    return inputs
+
+
+def to_study(wildcards):
+    """Return the tables from which the cells to study are chosen."""
+    require_interpretation()
+    return {
+        "files": of_study("cells", "fields", "annotations")(wildcards),
+        "truth": [path for name in SCORED for path in truth_files(name)],
+        "examples": [] if config["model"]["path"] else ["results/dataset/examples.parquet"],
+    }
+
+
+def mixture_files(wildcards):
+    """Return the pooled calls of the mixed fields, where there are such."""
+    mixtures = config["interpretation"]["mixtures"]
+    if not mixtures:
+        return []
+    require_interpretation()
+    return [f"results/predictions/{mixtures['collection']}/fields.parquet"]
+
+
+def mixture_table(wildcards):
+    """Return the path and the content of the known fractions of the mixed fields; None without."""
+    mixtures = config["interpretation"]["mixtures"]
+    if not mixtures:
+        return None
+    table = known_mixtures(config)
+    return {"table": table, "content": content_of(table)}
+
+
+def few_shot_inputs(wildcards):
+    """Return the labelled cells and the embeddings of the collection whose cells are to be labelled."""
+    require_few_shot()
+    return {
+        "predictions": of_shards("results/predictions/{collection}/shards/{shard}.parquet", FEW_SHOT),
+    }
