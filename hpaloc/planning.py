@@ -9,6 +9,7 @@ from hpaloc.classes import NAMES, NEGATIVE
 from hpaloc.config import ConfigError, training_collections
 from hpaloc.files import spelled_as_on_disk
 from hpaloc.interpretation.annotated import check_choice, check_examples, check_mixtures, read_example_cells
+from hpaloc.mixtures.reading import load_reading
 from hpaloc.network.folder import check_folder, check_network, check_starting_weights, read_settings
 from hpaloc.network.options import ModelError
 from hpaloc.segmentation.weights import WeightsError, named_files
@@ -161,11 +162,13 @@ def check_model(config: Mapping[str, Any]) -> None:
         check_folder(Path(path))
         made, _ = read_settings(Path(path))
         check_network(Path(path, "model.keras"), made)
+        load_reading(Path(path))
     except ModelError as error:
         raise ConfigError(str(error)) from None
-    # Folders of the first versions do not say.
-    masked = made.get("preprocessing", {}).get("tiles", {}).get("mask_neighbours")
-    if masked is None:
+    try:
+        masked = made["preprocessing"]["tiles"]["mask_neighbours"]
+    except (KeyError, TypeError):
+        # Folders of the first versions do not say.
         return
     asked = config["tiles"]["mask_neighbours"]
     if asked != masked:

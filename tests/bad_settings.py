@@ -405,8 +405,22 @@ def with_code(folder: Path) -> None:
             archive.writestr(name, content)
 
 
+def with_reading(of_network: str | None) -> Callable[[Path], None]:
+    """Return a change that adds an empty reading of mixtures, of another network where its digest is given."""
+
+    def make(folder: Path) -> None:
+        (folder / "mixtures.json").write_text("{}")
+        sums = {name: digest(folder / name) for name in ("checksums.json", "mixtures.json")}
+        if of_network is not None:
+            sums["checksums.json"] = of_network
+        (folder / "mixtures.checksums.json").write_text(json.dumps(sums))
+
+    return make
+
+
 def of_model(setting: Setting, folder: Path) -> tuple[str, str]:
     """Check and load a model folder, `model` in the working directory, that was changed."""
+    from hpaloc.mixtures.reading import load_reading
     from hpaloc.network.loading import load_folder
 
     with chdir(folder):
@@ -415,6 +429,7 @@ def of_model(setting: Setting, folder: Path) -> tuple[str, str]:
         def load() -> object:
             check_model({"model": {"path": "model"}})
             load_folder(Path("model"))
+            load_reading(Path("model"))
             return "the weights, and nothing else of the file"
 
         return tried(load)
@@ -447,6 +462,10 @@ MODELS = [
     Setting("thresholds.json with an unknown rule for Negative", changed_model(edited("thresholds.json", negative_rule="least")), "rejected", "model/thresholds.json: negative_rule is 'least', not one of complement, network, mean"),
     Setting("thresholds.json with text in a prototype", changed_model(edited("thresholds.json", prototypes={"Nucleoli": ["a"] * 19})), "rejected", "model/thresholds.json: the prototype of 'Nucleoli' is not 19 numbers of a known location"),
     Setting("thresholds.json with a list of prototypes", changed_model(edited("thresholds.json", prototypes=[])), "rejected", "model/thresholds.json: prototypes is [], no table of locations"),
+    Setting("A reading of mixtures without its checksums", written("mixtures.json", "{}"), "rejected", "model/mixtures.checksums.json is missing"),
+    Setting("Checksums of a reading of mixtures that is not there", written("mixtures.checksums.json", "{}"), "rejected", "model/mixtures.checksums.json does not list checksums.json"),
+    Setting("A reading of mixtures beside another network", with_reading("0" * 64), "rejected", "model/checksums.json was changed after the model folder was written (mixtures.checksums.json)"),
+    Setting("A reading of mixtures that is empty", with_reading(None), "rejected", "model/mixtures.json: mixtures.classes is None, not different locations"),
 ]  # fmt: skip
 
 
