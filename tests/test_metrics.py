@@ -561,15 +561,15 @@ def test_evaluation_with_truth_per_cell() -> None:
     single = result.cells[~result.cells["true_labels"].str.contains("|", regex=False)]
     called = single[P].to_numpy().argmax(axis=1)
     assert scores["cells"]["accuracy"] == pytest.approx((called == single["true_labels"].astype(int)).mean())
-    assert result.confusion.to_numpy().sum() == len(single)
-    assert result.per_class["n_single"].sum() == len(single)
+    assert result.tables["confusion"].drop(columns="true").to_numpy().sum() == len(single)
+    assert result.tables["per_class"]["n_single"].sum() == len(single)
     # One-label fields: f0, f2, f3, f4 and the rejected one, which is called wrong; f5 has the labels of its cells.
     means = cells.groupby("field")[P].mean()
     right = [
         means.loc[field].to_numpy().argmax() == label for field, label in (("f0", 0), ("f2", 5), ("f3", 5), ("f4", 18))
     ]
     assert scores["fields"]["accuracy"] == pytest.approx(sum(right) / 5)
-    n = result.scores.set_index(["level", "score"])["n"]
+    n = result.tables["scores"].set_index(["level", "score"])["n"]
     assert n["cell", "accuracy"] == len(single) < n["cell", "macro_ap"] == len(result.cells)
     assert n["field", "accuracy"] == 5
     assert n["field", "macro_ap"] == 7
@@ -594,7 +594,7 @@ def test_evaluation_of_a_collection_without_labels_has_no_scores() -> None:
     assert result.metrics["cells"] == {**dict.fromkeys(CELL_SCORES), "ci95": dict.fromkeys(CELL_SCORES)}
     assert result.metrics["fields"] == {"accuracy": None, "macro_ap": None}
     assert result.metrics["proteins"] is None
-    assert result.pooled.empty
+    assert result.tables["pooled"].empty
 
 
 @pytest.mark.parametrize(

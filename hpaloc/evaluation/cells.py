@@ -50,14 +50,20 @@ def score_cells(
     are None. Raises ValueError for arrays of other shapes and for a probability that is not finite.
     """
     p, labels = np.asarray(p, np.float64), np.asarray(labels) > 0
-    _check_probabilities(p, labels)
+    if p.ndim != 2 or p.shape[1] != N_CLASSES or p.shape != labels.shape:
+        raise ValueError(f"expected two (n, {N_CLASSES}) arrays, got {p.shape} and {labels.shape}")
+    if not np.isfinite(p).all():
+        raise ValueError(f"row {int(np.flatnonzero(~np.isfinite(p).all(axis=1))[0])}: a probability is not finite")
     single = pick_single_labels(labels)
     one = single >= 0
     called = p.argmax(axis=1)
     ap, auc = score_rankings(p, labels)
+    confusion = count_confusions(single[one], called[one])
+    with np.errstate(invalid="ignore"):
+        recalls = np.diagonal(confusion) / confusion.sum(axis=1)
     scores: dict[str, Any] = {
         "accuracy": mean_of_known(called[one] == single[one]),
-        "balanced_accuracy": mean_of_known(_recalls(count_confusions(single[one], called[one]))),
+        "balanced_accuracy": mean_of_known(recalls),
         "macro_ap": mean_of_known(ap),
         "macro_auc": mean_of_known(auc),
         "ece": measure_calibration_error(bin_confidences(p[one], single[one])) if one.any() else None,
@@ -70,13 +76,6 @@ def score_cells(
         if spread is not None and spread[0] == spread[1]:
             intervals["accuracy"] = list(wilson_interval(scores["accuracy"] * n_groups, n_groups))
     return scores | {"ci95": intervals}
-
-
-def _check_probabilities(p: np.ndarray, labels: np.ndarray) -> None:
-    if p.ndim != 2 or p.shape[1] != N_CLASSES or p.shape != labels.shape:
-        raise ValueError(f"expected two (n, {N_CLASSES}) arrays, got {p.shape} and {labels.shape}")
-    if not np.isfinite(p).all():
-        raise ValueError(f"row {int(np.flatnonzero(~np.isfinite(p).all(axis=1))[0])}: a probability is not finite")
 
 
 def score_rankings(p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -97,12 +96,6 @@ def score_rankings(p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nd
     return ap, auc
 
 
-def _recalls(confusion: np.ndarray) -> np.ndarray:
-    total = confusion.sum(axis=-1)
-    with np.errstate(invalid="ignore"):
-        return np.diagonal(confusion, axis1=-2, axis2=-1) / total
-
-
 def mean_of_known(values: np.ndarray) -> float | None:
     """Return the mean of the values (n,) float that are not nan, None where there are none."""
     values = np.asarray(values, np.float64)
@@ -119,12 +112,10 @@ def _intervals(
     weights = resampled_groups(len(names), replicates, seed)
     one = single >= 0
     right = (p.argmax(axis=1) == single)[one]
-    true_class = single[one]
     confidence = p.max(axis=1)[one]
-    bin_of = find_bins(confidence)
-    by_class = _sums(weights, group[one], true_class, N_CLASSES)
-    right_by_class = _sums(weights, group[one], true_class, N_CLASSES, right)
-    gap = np.abs(_sums(weights, group[one], bin_of, CALIBRATION_BINS, right - confidence))
+    by_class = _sums(weights, group[one], single[one], N_CLASSES)
+    right_by_class = _sums(weights, group[one], single[one], N_CLASSES, right)
+    gap = np.abs(_sums(weights, group[one], find_bins(confidence), CALIBRATION_BINS, right - confidence))
     with np.errstate(invalid="ignore", divide="ignore"):
         n = by_class.sum(axis=1)
         replicated = {

@@ -28,16 +28,12 @@ from hpaloc.tables import PROBABILITIES
 class Evaluation:
     """The scores of one collection.
 
-    metrics: the collection's part of metrics.json. per_class, confusion, reliability, pooled, scores: the tables
-    that docs/evaluation.md describes. cells: the scored cells with their truth (true_labels).
+    metrics: the collection's part of metrics.json. tables: per_class, confusion, reliability, pooled and scores, which
+    docs/evaluation.md describes. cells: the scored cells with their truth (true_labels).
     """
 
     metrics: dict[str, Any]
-    per_class: pd.DataFrame
-    confusion: pd.DataFrame
-    reliability: pd.DataFrame
-    pooled: pd.DataFrame
-    scores: pd.DataFrame
+    tables: dict[str, pd.DataFrame]
     cells: pd.DataFrame
 
 
@@ -67,8 +63,8 @@ def evaluate_collection(
         _check_truth(annotated, truth, matches)
         partners = carry_labels(truth, matches.pairs).rename(columns={"labels": "true_labels"})
         scored = annotated.merge(partners, on=["field", "cell"], validate="one_to_one")
-        for name, true_labels in truth.groupby("field")["labels"]:
-            labels_of[name] = labels_of.get(name) or unite_labels(true_labels)
+        united = truth.groupby("field")["labels"].agg(unite_labels)
+        labels_of |= {name: labels_of.get(name) or labels for name, labels in united.items()}
         detected = score_detections(list_detections(annotated), truth, matches.pairs)
     else:
         inherited = cells["field"].map(lambda name: labels_of.get(name, ""))
@@ -80,13 +76,9 @@ def evaluate_collection(
     scores = {level: score_owners(every_p, own, replicates, seed) for level, own in owners.items()}
     pooled = [measure_owners(every_p, own, seed).assign(level=level) for level, own in owners.items()]
     point = {level: {key: own[key] for key in ("accuracy", "macro_ap")} for level, own in scores.items()}
-    metrics: dict[str, Any] = {
-        "n_fields": len(fields),
-        "n_cells": len(cells),
-        "cells": score_cells(p, labels, groups, replicates, seed),
-        "fields": point["field"],
-        "proteins": point.get("protein"),
-    }
+    metrics: dict[str, Any] = {"n_fields": len(fields), "n_cells": len(cells)}
+    metrics["cells"] = score_cells(p, labels, groups, replicates, seed)
+    metrics |= {"fields": point["field"], "proteins": point.get("protein")}
     if matches is not None:
         metrics["map60"] = {name: mean_of_known(values) for name, values in detected.items()}
         metrics["segmentation"] = score_masks(matches)
@@ -94,15 +86,14 @@ def evaluate_collection(
     single = pick_single_labels(labels)
     one = single >= 0
     confusion = count_confusions(single[one], p[one].argmax(axis=1))
-    return Evaluation(
-        metrics=plain(metrics),
-        per_class=_per_class(p, labels, confusion, detected),
-        confusion=pd.DataFrame(confusion, index=list(NAMES), columns=list(NAMES)),
-        reliability=bin_confidences(p[one], single[one]),
-        pooled=pd.concat([table for table in pooled if len(table)] or pooled[:1])[["level", *POOLED_COLUMNS]],
-        scores=_score_table(metrics, int(one.sum()), len(scored), scores),
-        cells=scored,
-    )
+    tables = {
+        "per_class": _per_class(p, labels, confusion, detected),
+        "confusion": pd.DataFrame(confusion, index=list(NAMES), columns=list(NAMES)).rename_axis("true").reset_index(),
+        "reliability": bin_confidences(p[one], single[one]),
+        "pooled": pd.concat([table for table in pooled if len(table)] or pooled[:1])[["level", *POOLED_COLUMNS]],
+        "scores": _score_table(metrics, int(one.sum()), len(scored), scores),
+    }
+    return Evaluation(plain(metrics), tables, scored)
 
 
 def _probabilities(cells: pd.DataFrame) -> np.ndarray:

@@ -23,16 +23,17 @@ def score_masks(matches: Matches, threshold: float = DETECTION_IOU) -> dict[str,
     ``threshold``, f1_60 their harmonic mean, mean_iou the mean over true cells of the best IoU with a predicted
     cell (0 where none overlaps).
     """
-    hits = len(pair_cells(matches.pairs, threshold))
-    precision = hits / len(matches.predicted) if len(matches.predicted) else float("nan")
-    recall = hits / len(matches.truth) if len(matches.truth) else float("nan")
-    total = len(matches.predicted) + len(matches.truth)
+    hits, n_predicted, n_truth = len(pair_cells(matches.pairs, threshold)), len(matches.predicted), len(matches.truth)
     best = matches.pairs.groupby(["field", "truth_cell"])["iou"].max()
+
+    def share(part: float, whole: int) -> float:
+        return part / whole if whole else float("nan")
+
     return {
-        "precision60": precision,
-        "recall60": recall,
-        "f1_60": 2 * hits / total if total else float("nan"),
-        "mean_iou": float(best.sum() / len(matches.truth)) if len(matches.truth) else float("nan"),
+        "precision60": share(hits, n_predicted),
+        "recall60": share(hits, n_truth),
+        "f1_60": share(2 * hits, n_predicted + n_truth),
+        "mean_iou": share(float(best.sum()), n_truth),
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from hpaloc.evaluation.collection import Evaluation, evaluate_collection, plain
+from hpaloc.evaluation.collection import evaluate_collection, plain
 from hpaloc.files import atomic_path
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.matching import Matches, TruthFiles, match_truth, read_truth
@@ -82,13 +82,13 @@ def evaluate(
         metrics[name] = result.metrics
         scored = pa.Table.from_pandas(result.cells[["field", "cell", "true_labels"]], preserve_index=False)
         write_table(out_dir / name / "cells.parquet", scored.replace_schema_metadata(None))
-        for table, rows in _tables_of(result, name).items():
-            tables.setdefault(table, []).append(rows)
+        for table, rows in result.tables.items():
+            tables.setdefault(table, []).append(rows.assign(collection=name)[["collection", *rows.columns]])
     if not collections:
         metrics["unscored"] = unscored
         cells, fields = (pd.DataFrame(columns=columns) for columns in _PREDICTED_COLUMNS)
-        empty = _tables_of(evaluate_collection(cells.astype(dict.fromkeys(PROBABILITIES, float)), fields), "")
-        tables = {table: [rows.iloc[:0]] for table, rows in empty.items()}
+        empty = evaluate_collection(cells.astype(dict.fromkeys(PROBABILITIES, float)), fields).tables
+        tables = {table: [rows.iloc[:0].reindex(columns=["collection", *rows])] for table, rows in empty.items()}
     unknown = set(controls or {}) - set(CONTROLS)
     if unknown:
         raise ValueError(f"unknown control {min(unknown)!r}, not one of {', '.join(CONTROLS)}")
@@ -99,18 +99,6 @@ def evaluate(
     with atomic_path(out_dir / "metrics.json") as temporary:
         temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return metrics
-
-
-def _tables_of(result: Evaluation, collection: str) -> dict[str, pd.DataFrame]:
-    """Return the tables of a collection's scores by their file's name, each with a first column ``collection``."""
-    tables = {
-        "per_class": result.per_class,
-        "confusion": result.confusion.rename_axis("true").reset_index(),
-        "reliability": result.reliability,
-        "pooled": result.pooled,
-        "scores": result.scores,
-    }
-    return {table: rows.assign(collection=collection)[["collection", *rows.columns]] for table, rows in tables.items()}
 
 
 def _match_truth(
