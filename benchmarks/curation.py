@@ -21,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hpaloc.classes import COLOURS
 from hpaloc.config import complete
-from hpaloc.curation import FILTERS, curate, match_truth, near_duplicates
+from hpaloc.curation import FILTERS, curate, near_duplicates
 from hpaloc.manifests import ManifestRow, manifests
+from hpaloc.matching import TruthFiles, read_true_labels
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.sheet import read_sheet
 from hpaloc.simulate.shard import simulate_shard
@@ -120,7 +121,7 @@ def column(cells, fields, settings, seed):
 
 def by_truth(cells, examples, left_out, truth):
     """Say of the demo's cells, by their truth, how many of those relabelled, removed and kept are negative."""
-    true = truth.set_index(["ID", "cell"])["Label"]
+    true = truth.set_index(["field", "cell"])["labels"]
 
     def negative(table):
         found = true.reindex(pd.MultiIndex.from_frame(table[["field", "cell"]].astype({"cell": int}))).dropna()
@@ -153,9 +154,8 @@ def main():
     cells, fields = measured(demo_fields(demo, config, arguments.threads), demo, config, arguments.threads)
     columns = {}
     examples, left_out, columns["demo, its configuration"] = column(cells, fields, config["curation"], seed)
-    truth = pd.read_csv(demo / "images" / "cells.csv", dtype=str)
-    masks = {field: demo / "images" / f"{field}_cellmask.png" for field in truth["ID"].unique()}
-    negative = by_truth(cells, examples, left_out, match_truth(cells, truth, masks))
+    files = TruthFiles([demo / "images" / "cells.csv"], str(demo / "images" / "{id}_cellmask.png"))
+    negative = by_truth(cells, examples, left_out, read_true_labels(cells, fields, files, ["000"]))
     demo_table = fields
     columns["demo, defaults"] = column(cells, fields, defaults, seed)[2]
     if arguments.real is not None:

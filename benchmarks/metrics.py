@@ -26,9 +26,12 @@ from pycocotools.cocoeval import COCOeval
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hpaloc import metrics
 from hpaloc.classes import N_CLASSES, format_labels, parse_labels
+from hpaloc.evaluation.collection import evaluate_collection
+from hpaloc.evaluation.detection import list_detections, score_detections
 from hpaloc.masks import read_mask, write_mask
+from hpaloc.matching import match_fields
+from hpaloc.tables import PROBABILITIES
 
 COLUMNS, ROWS = 6, 3
 
@@ -74,7 +77,7 @@ def by_coco(masks: dict[str, tuple[np.ndarray, np.ndarray]], truth: pd.DataFrame
         for row, (name, cell, text) in enumerate(truth[["field", "cell", "labels"]].itertuples(index=False))
         for label in parse_labels(text)
     ]
-    p = cells[list(metrics.PROBABILITIES)].to_numpy()
+    p = cells[list(PROBABILITIES)].to_numpy()
     results = [
         {
             "image_id": names[name],
@@ -128,17 +131,20 @@ def main(arguments: argparse.Namespace) -> None:
                 labels = format_labels(generator.choice(N_CLASSES, generator.integers(1, 3), replace=False))
                 truth_rows.append((name, cell, labels))
         truth = pd.DataFrame(truth_rows, columns=["field", "cell", "labels"])
-        p = pd.DataFrame(generator.random((len(truth), N_CLASSES)), columns=list(metrics.PROBABILITIES))
+        p = pd.DataFrame(generator.random((len(truth), N_CLASSES)), columns=list(PROBABILITIES))
         cells = pd.concat([truth[["field", "cell"]], p], axis=1)
         fields = pd.DataFrame({"field": list(predicted), "sheet_labels": "", "antibody": ""})
 
-        matching, matches = timed(lambda: metrics.match_files(predicted, truth_files, threads=arguments.threads))
-        detecting, scores = timed(lambda: metrics.map60(metrics.detections(cells), truth, matches.pairs))
-        everything, _ = timed(lambda: metrics.evaluate_collection(cells, fields, truth, matches))
+        def read(name: str) -> tuple[np.ndarray, np.ndarray]:
+            return read_mask(predicted[name]), read_mask(truth_files[name])
+
+        matching, matches = timed(lambda: match_fields(predicted, read, arguments.threads))
+        detecting, scores = timed(lambda: score_detections(list_detections(cells), truth, matches.pairs))
+        everything, _ = timed(lambda: evaluate_collection(cells, fields, truth, matches))
 
         names = list(predicted)[: max(2, arguments.fields // 16)]
-        part = {name: (read_mask(predicted[name]), read_mask(truth_files[name])) for name in names}
-        in_memory, _ = timed(lambda: metrics.match_fields(part))
+        part = {name: read(name) for name in names}
+        in_memory, _ = timed(lambda: match_fields(part, part.__getitem__))
         own = [table[table["field"].isin(names)] for table in (truth, cells)]
         coco, _ = timed(lambda: by_coco(part, *own))
         few = dict(list(part.items())[: max(1, len(part) // 10)])
@@ -158,7 +164,7 @@ def main(arguments: argparse.Namespace) -> None:
         },
         "pycocotools_in_memory_s": coco * whole / len(part),
         "loop_over_masks_in_memory_s (matching alone)": loop * whole / len(few),
-        "map60": scores,
+        "map60": {convention: float(np.nanmean(values)) for convention, values in scores.items()},
     }
     mine = report["hpaloc"]["match_in_memory_s"] + detecting / 2
     report["times_faster_than_pycocotools"] = report["pycocotools_in_memory_s"] / mine

@@ -70,6 +70,18 @@ def parse_labels(text: str) -> tuple[int, ...]:
     return tuple(sorted(labels))
 
 
+def parse_all(texts: Iterable[str]) -> list[tuple[int, ...]]:
+    """Read many label strings, see ``parse_labels``, each distinct one once; an empty string is no label."""
+    column = list(texts)
+    known = {text: parse_labels(text) if text else () for text in set(column)}
+    return [known[text] for text in column]
+
+
+def unite_labels(texts: Iterable[str]) -> str:
+    """Return the label string of all labels that stand in any of the label strings."""
+    return format_labels(label for labels in parse_all(texts) for label in labels)
+
+
 def format_labels(labels: Iterable[int]) -> str:
     """Write class indices as a label string, ascending and without repeats: ``(5, 0)`` gives ``0|5``."""
     return "|".join(str(label) for label in sorted(set(labels)))

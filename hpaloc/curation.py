@@ -3,12 +3,10 @@
 import fnmatch
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import fastremap
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -16,15 +14,11 @@ from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, format_labels, label_matrix, parse_labels
-from hpaloc.files import spelled_as_on_disk
+from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, format_labels, label_matrix, parse_all, parse_labels
 from hpaloc.ids import normal_text
-from hpaloc.manifests import true_mask_states, unchanged
-from hpaloc.masks import draw, read_mask
 from hpaloc.progress import log
 from hpaloc.tables import EXAMPLES, LABEL_COLUMNS, PARTS, REFERENCE_COLOURS, TableError, to_table
 from hpaloc.tfrecord import cell_key
-from hpaloc.truth import read_true_cells
 
 DEFAULTS: dict[str, Any] = {
     "labels": "single",
@@ -246,97 +240,8 @@ def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _truth_labels(cells: pd.DataFrame, truth: pd.DataFrame | None) -> list[tuple[int, ...] | None]:
     if truth is None:
         raise ValueError("curation.labels is cells, but no truth per cell is given")
-    lacking = [column for column in ("ID", "cell", "Label") if column not in truth]
-    if lacking:
-        raise TableError(f"the truth per cell lacks the column {lacking[0]}")
-    known = {}
-    for field, cell, label in zip(truth["ID"].astype(str), truth["cell"], truth["Label"], strict=True):
-        try:
-            known[(field, int(cell))] = parse_labels(label)
-        except ValueError as error:
-            raise TableError(f"the truth of cell {cell} of field {field}: {error}") from None
-    return [known.get(cell) for cell in zip(cells["field"], cells["cell"].astype(int), strict=True)]
-
-
-def match_truth(
-    cells: pd.DataFrame,
-    truth: pd.DataFrame,
-    masks: Mapping[str, str | os.PathLike[str]],
-    iou: float = 0.5,
-    states: Mapping[str, str] | None = None,
-) -> pd.DataFrame:
-    """Carry the truth per cell from its own masks over to the pipeline's cells.
-
-    cells: columns field, cell, height, width, rle; truth: ID, cell, Label, its ids those of the label images in
-    ``masks`` ({field: path}). A cell takes the labels of the true cell with which its mask has an intersection over
-    union of at least ``iou``; above 0.5 that one is unique. ``states``: by field, what the mask was at planning.
-    Returns ID, cell, Label with the pipeline's ids; cells without a match have no row. Raises TableError naming a field
-    whose truth has no mask, or one of another size, and ChangedError naming a mask that is another than was planned.
-    """
-    known = {
-        str(field): dict(zip(own["cell"].astype(int), own["Label"], strict=True)) for field, own in truth.groupby("ID")
-    }
-    found = []
-    for name, members in cells.groupby("field", sort=True):
-        field = str(name)
-        if field not in known:
-            continue
-        if field not in masks:
-            raise TableError(f"the truth of field {field} has no mask")
-        with unchanged({field: masks[field]}, states or {}):
-            true = read_mask(masks[field])
-        height, width = int(members["height"].iloc[0]), int(members["width"].iloc[0])
-        if true.shape != (height, width):
-            raise TableError(f"{masks[field]}: the mask is {true.shape}, the field {field} is {(height, width)}")
-        if absent := sorted(known[field].keys() - set(fastremap.unique(true).tolist())):
-            first = ", ".join(map(str, absent[:10]))
-            log.warning("the truth of field %s has cells that %s lacks, and left out: %s", field, masks[field], first)
-        drawn = draw(dict(zip(members["cell"].astype(int), members["rle"], strict=True)), height, width)
-        both = (drawn != 0) & (true != 0)
-        # Pairs as single numbers, which sort many times faster than rows.
-        many = int(true.max(initial=0)) + 1
-        numbers, shared = np.unique(drawn[both].astype(np.int64) * many + true[both], return_counts=True)
-        pairs = np.stack(np.divmod(numbers, many))
-        area, true_area = np.bincount(drawn.ravel()), np.bincount(true.ravel())
-        overlap = shared / (area[pairs[0]] + true_area[pairs[1]] - shared)
-        for (cell, true_cell), of_pair in zip(pairs.T.tolist(), overlap, strict=True):
-            if of_pair >= iou and true_cell in known[field]:
-                found.append((field, cell, known[field][true_cell]))
-    return pd.DataFrame(found, columns=["ID", "cell", "Label"])
-
-
-def read_truth(
-    cells: pd.DataFrame,
-    fields: pd.DataFrame,
-    tables: Sequence[str | os.PathLike[str]],
-    masks: str,
-    shards: Sequence[str],
-    planned: str | os.PathLike[str] | None = None,
-) -> pd.DataFrame:
-    """Read a collection's truth per cell and carry it over to the pipeline's cells, see ``match_truth``.
-
-    cells, fields: as ``tables.read_cells`` and ``tables.read_fields`` give them, with rle and shard; tables: CSVs with
-    ID, cell and Label (``truth.read_true_cells``); masks: pattern of the true label images with ``{id}`` and, where
-    they lie by shard, ``{shard}``; shards: the names that the column shard counts; planned: the table truth.csv of what
-    the masks were at planning.
-    """
-    rows = [
-        (field, cell, labels)
-        for path in tables
-        for field, of_field in read_true_cells(path).items()
-        for cell, labels in of_field.items()
-    ]
-    truth = pd.DataFrame(rows, columns=["ID", "cell", "Label"])
-    shard_of = dict(zip(fields["field"], fields["shard"], strict=True))
-    elsewhere = truth.loc[~truth["ID"].isin(shard_of), "ID"].unique()
-    if len(elsewhere):
-        log.warning("the truth of %d fields is left out, which are not here, such as %s", len(elsewhere), elsewhere[0])
-    paths = {
-        field: spelled_as_on_disk(masks.format(id=field, shard=shards[shard_of[field]]))
-        for field in truth["ID"].unique()
-        if field in shard_of
-    }
-    return match_truth(cells, truth, paths, states=true_mask_states(planned))
+    known = dict(zip(zip(truth["field"], truth["cell"], strict=True), parse_all(truth["labels"]), strict=True))
+    return [known.get(cell) for cell in zip(cells["field"], cells["cell"], strict=True)]
 
 
 def _assign_labels(
@@ -449,8 +354,8 @@ def curate(
     """Choose, label, divide and multiply the cells that train and validate the model.
 
     cells: as tables.read_cells returns them, with shard and row; fields: columns of FIELDS; settings: the section
-    ``curation`` of the configuration, completed by DEFAULTS; truth: ID, cell, Label per cell, for the mode `cells`
-    (see match_truth where its masks are not the pipeline's). Returns the examples (EXAMPLES, in the order of the
+    ``curation`` of the configuration, completed by DEFAULTS; truth: field, cell, labels per cell, for the mode
+    `cells` (``matching.read_true_labels``). Returns the examples (EXAMPLES, in the order of the
     record files), a summary of counts that JSON can hold, and the cells left out (field, cell, reason). Every cell is
     either left out or an example of origin real or relabelled. Synthetic negatives and copies are made for training
     only. Raises ValueError for unknown settings or where nothing is left to train on, TableError for a lacking column.

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 from sklearn.decomposition import PCA
 
 from hpaloc import rle
-from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES, format_labels, label_matrix, parse_labels
+from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES, format_labels, label_matrix, parse_all, unite_labels
 from hpaloc.files import atomic_path
 from hpaloc.manifests import read_annotations
 from hpaloc.mixtures.fractions import FRACTIONS, mixture_fractions, reading_fractions
 from hpaloc.mixtures.reading import MIXTURES
 from hpaloc.progress import log, track
 from hpaloc.tables import PROBABILITIES, annotate
+from hpaloc.votes import pool_probabilities
 
 SHARES = tuple(f"share_{index}" for index in range(N_CLASSES))
 
@@ -112,26 +113,20 @@ def pool_cells(p: np.ndarray, called_sets: np.ndarray, group: np.ndarray, n_grou
     share_0..share_18 (share of cells whose label set holds the class) and labels (label string of the classes held
     by at least half of the cells, else of call_vote). A group without cells has nan, -1 and "".
     """
-    n = np.bincount(group, minlength=n_groups)
-    some = n > 0
-    mean, share, votes = (np.zeros((n_groups, N_CLASSES)) for _ in range(3))
-    np.add.at(mean, group, p)
+    pooled = pool_probabilities(p, group, n_groups)
+    mean, share = pooled.mean, np.zeros((n_groups, N_CLASSES))
     np.add.at(share, group, called_sets)
-    if len(p):
-        np.add.at(votes, (group, p.argmax(axis=1)), 1)
     with np.errstate(invalid="ignore"):
-        mean /= n[:, None]
-        share /= n[:, None]
-    call_mean = np.where(some, np.nan_to_num(mean).argmax(axis=1), -1)
-    # Means are at most 1, so half of one cannot outweigh a vote.
-    call_vote = np.where(some, (votes + np.nan_to_num(mean) / 2).argmax(axis=1), -1)
+        share /= pooled.n_cells[:, None]
+    mean[pooled.n_cells == 0] = np.nan
     labels = [
         format_labels(np.flatnonzero(row >= 0.5)) or (str(vote) if vote >= 0 else "")
-        for row, vote in zip(np.nan_to_num(share), call_vote, strict=True)
+        for row, vote in zip(share, pooled.by_vote, strict=True)
     ]
+    calls = {"n_cells": pooled.n_cells, "call_mean": pooled.by_mean, "call_vote": pooled.by_vote, "labels": labels}
     return pd.concat(
         [
-            pd.DataFrame({"n_cells": n, "call_mean": call_mean, "call_vote": call_vote, "labels": labels}),
+            pd.DataFrame(calls),
             pd.DataFrame(mean.astype(np.float32), columns=list(PROBABILITIES)),
             pd.DataFrame(share.astype(np.float32), columns=list(SHARES)),
         ],
@@ -158,7 +153,7 @@ def pooled_calls(
     if (group < 0).any():
         raise ValueError(f"{key} {cells[key].iloc[int(np.argmax(group < 0))]}: has cells but no row of its own")
     p = cells[list(PROBABILITIES)].to_numpy(np.float64)
-    pooled = pool_cells(p, label_sets(cells["labels"]), group, len(owners))
+    pooled = pool_cells(p, label_matrix(parse_all(cells["labels"])), group, len(owners))
     if prototypes is not None:
         means = cells[list(outputs)].astype(np.float64).groupby(group).mean().reindex(range(len(owners)))
         infer = reading_fractions if tuple(outputs) == MIXTURES else mixture_fractions
@@ -167,21 +162,13 @@ def pooled_calls(
     return pd.concat([owners.reset_index(drop=True), pooled], axis=1)
 
 
-def label_sets(labels: pd.Series) -> np.ndarray:
-    """Return the (n, 19) float32 matrix of a column of label strings; an empty string is no label."""
-    known = {text: parse_labels(text) if text else () for text in labels.unique()}
-    return label_matrix([known[text] for text in labels])
-
-
 def protein_owners(fields: pd.DataFrame) -> pd.DataFrame:
     """Return one row an antibody: antibody, sheet_labels (all labels of its fields), n_fields."""
     known = fields[fields["antibody"].fillna("") != ""]
     rows = [
         {
             "antibody": antibody,
-            "sheet_labels": format_labels(
-                label for text in group["sheet_labels"] if text for label in parse_labels(text)
-            ),
+            "sheet_labels": unite_labels(group["sheet_labels"]),
             "n_fields": len(group),
         }
         for antibody, group in known.groupby("antibody", sort=True)

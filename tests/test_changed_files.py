@@ -120,21 +120,28 @@ def figures_of_the_data(row, folder, segmentation):
     draw_data([row], folder)
 
 
-def scores(row, folder, segmentation):
-    from hpaloc.metrics import match_files
-
-    match_files({}, {row.id: Path(row.paths["green"])}, states={row.id: row.states["green"]})
-
-
-def truth_of_the_training(row, folder, segmentation):
-    from hpaloc.curation import read_truth
+def truth_files(row, folder):
+    """Write a table of true cells, and what a channel file, their mask, was at planning."""
+    from hpaloc.matching import TruthFiles
 
     (folder / "cells.csv").write_text(f"ID,cell,Label\n{row.id},1,0\n")
     (folder / "truth.csv").write_text(f"id,mask,state\n{row.id},{row.paths['green']},{row.states['green']}\n")
+    return TruthFiles([folder / "cells.csv"], row.paths["green"].replace(row.id, "{id}"), folder / "truth.csv")
+
+
+def scores(row, folder, segmentation):
+    from hpaloc.matching import match_truth, read_truth
+
+    files = truth_files(row, folder)
+    match_truth(files, read_truth(files, [row.id]), {row.id: "000"}, lambda name: None)
+
+
+def truth_of_the_training(row, folder, segmentation):
+    from hpaloc.matching import read_true_labels
+
     cells = pd.DataFrame([{"field": row.id, "cell": 1, "height": 160, "width": 190, "rle": ""}])
     fields = pd.DataFrame({"field": [row.id], "shard": [0]}).reindex(columns=[*FIELDS.names, "shard"])
-    pattern = row.paths["green"].replace(row.id, "{id}")
-    read_truth(cells, fields, [folder / "cells.csv"], pattern, ["000"], planned=folder / "truth.csv")
+    read_true_labels(cells, fields, truth_files(row, folder), ["000"])
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hpaloc import curation, rle, tables
 from hpaloc.classes import N_CLASSES, format_labels, label_matrix, parse_labels
 from hpaloc.masks import write_mask
+from hpaloc.matching import TruthFiles, read_true_labels
 
 TRAIN_CSV = Path(__file__).parents[1] / ".." / "shared" / "data" / "hpa-2021" / "train.csv"
 needs_sheet = pytest.mark.skipif(not TRAIN_CSV.is_file(), reason="the sheet of the 2021 competition is not here")
@@ -408,8 +409,8 @@ def test_label_modes():
     assert (examples["labels"] == "7|14").sum() == 6
     assert summary["unlabelled"]["no_label"] == 6
 
-    truth = pd.DataFrame({"ID": cells["field"], "cell": cells["cell"].astype(str), "Label": "3"}).iloc[:100]
-    truth.loc[::2, "Label"] = "18"
+    truth = cells[["field", "cell"]].assign(labels="3").iloc[:100]
+    truth.loc[::2, "labels"] = "18"
     cells.loc[0, "green_signal"] = 0.0
     cells.loc[1, "green_signal"] = 0.0
     examples, summary, _ = run(cells, fields, labels="cells", truth=truth)
@@ -532,16 +533,28 @@ def test_truth_is_carried_over_by_overlap(tmp_path):
     cells = pd.DataFrame(
         [{"field": "a", "cell": id, "height": 60, "width": 80, "rle": counts} for id, counts in strings.items()]
     )
-    truth = pd.DataFrame({"ID": ["a", "a", "a", "b"], "cell": [1, 2, 3, 1], "Label": ["0", "7", "14|0", "3"]})
-    matched = curation.match_truth(cells, truth, {"a": tmp_path / "a.png"})
-    assert matched.sort_values("cell").to_numpy().tolist() == [["a", 6, "14|0"], ["a", 9, "0"]]
-    loose = curation.match_truth(cells, truth, {"a": tmp_path / "a.png"}, iou=0.3)
-    assert loose["cell"].tolist() == [4, 6, 9]
-    with pytest.raises(tables.TableError, match="field a has no mask"):
-        curation.match_truth(cells, truth, {})
-    write_mask(tmp_path / "small.png", mask[:30])
-    with pytest.raises(tables.TableError, match=r"small\.png: the mask is"):
-        curation.match_truth(cells, truth, {"a": tmp_path / "small.png"})
+    fields = pd.DataFrame({"field": ["a", "c"], "shard": 0})
+    (tmp_path / "cells.csv").write_text("ID,cell,Label\na,1,0\na,2,7\na,3,14|0\nb,1,3\nc,1,3\n")
+    files = TruthFiles([tmp_path / "cells.csv"], str(tmp_path / "{id}.png"))
+    # b is not here; c has no cells, and no true mask.
+    carried = read_true_labels(cells, fields, files, ["000"])
+    assert carried.to_numpy().tolist() == [["a", 6, "0|14"], ["a", 9, "0"]]
+    with pytest.raises(FileNotFoundError, match=r"field a: no true mask at .*/none/a\.png"):
+        read_true_labels(cells, fields, TruthFiles(files.cells, str(tmp_path / "none/{id}.png")), ["000"])
+    write_mask(tmp_path / "small_a.png", mask[:30])
+    with pytest.raises(ValueError, match=r"small_a\.png: the mask is \(30, 80\), the field a is \(60, 80\)"):
+        read_true_labels(cells, fields, TruthFiles(files.cells, str(tmp_path / "small_{id}.png")), ["000"])
+
+
+def test_of_two_true_cells_that_share_a_cell_alike_one_gives_its_label(tmp_path):
+    mask = np.repeat(np.array([[2, 1]], np.uint16), 10, axis=1).repeat(10, axis=0)
+    write_mask(tmp_path / "a.png", mask)
+    whole = rle.encode(mask > 0)
+    cells = pd.DataFrame([{"field": "a", "cell": 4, "height": 10, "width": 20, "rle": whole}])
+    (tmp_path / "cells.csv").write_text("ID,cell,Label\na,1,0\na,2,7\n")
+    files = TruthFiles([tmp_path / "cells.csv"], str(tmp_path / "{id}.png"))
+    carried = read_true_labels(cells, pd.DataFrame({"field": ["a"], "shard": 0}), files, ["000"])
+    assert carried.to_numpy().tolist() == [["a", 4, "0"]]
 
 
 def test_bad_input_is_named():
@@ -559,8 +572,3 @@ def test_bad_input_is_named():
         curation.curate(cells.drop(columns="shard"), fields, {}, 1)
     with pytest.raises(tables.TableError, match="no row of field 'f000'"):
         curation.curate(cells, fields.iloc[1:], {}, 1)
-    truth = pd.DataFrame({"ID": ["f000"], "cell": [1], "Label": ["x"]})
-    with pytest.raises(tables.TableError, match="the truth of cell 1 of field f000"):
-        curation.curate(cells, fields, {"labels": "cells"}, 1, truth)
-    with pytest.raises(tables.TableError, match="the truth per cell lacks the column cell"):
-        curation.curate(cells, fields, {"labels": "cells"}, 1, truth.drop(columns="cell"))

@@ -199,7 +199,7 @@ def test_words_and_plumbing_rerun_nothing(finished):
     library = finished[0].parent / "hpaloc"
     edits = [
         edit(library / "images.py", '"""', '"""Changed. '),
-        edit(library / "metrics.py", "\nimport ", "\n# Changed.\n\nimport "),
+        edit(library / "evaluation/folder.py", "\nimport ", "\n# Changed.\n\nimport "),
         edit(library / "progress.py", "now - last >= 10", "now - last >= 11"),
     ]
     try:
@@ -216,7 +216,7 @@ def test_words_and_plumbing_rerun_nothing(finished):
         ("tiles.py", "tile"),
         ("training/augmentation.py", "train"),
         ("network/resnet.py", "train"),
-        ("metrics.py", "evaluate"),
+        ("evaluation/calibration.py", "evaluate"),
     ],
 )
 def test_a_stage_reruns_when_the_code_of_its_rooms_changes(finished, room, first):
@@ -250,6 +250,31 @@ def test_what_is_made_from_a_trained_network_is_made_anew_without_training_it(fi
     assert planned_after(finished, "mixtures/learning.py", "_RIDGE = 10.0", "_RIDGE = 1.0") == set()
     assert "train" not in planned_after(finished, "mixtures/light.py", "_GRAINS = (0.7", "_GRAINS = (0.8")
     assert "train" not in planned_after(finished, "mixtures/fractions.py", "= 2 / 3", "= 1 / 3")
+
+
+def test_a_changed_score_trains_neither_the_model_nor_a_control(finished):
+    folder = finished[1]
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings |= {"evaluation": {"controls": ["tile_random_split", "shuffled_labels"]}}
+    (folder / "controls.yaml").write_text(yaml.safe_dump(settings))
+    try:
+        run(*finished, "--cores", "2", config="controls.yaml")
+        for room, old, new in (
+            ("evaluation/calibration.py", "CALIBRATION_BINS = 15", "CALIBRATION_BINS = 10"),
+            ("evaluation/pooled.py", "draws: int = 20", "draws: int = 10"),
+            ("resampling.py", "z = 1.95", "z = 1.96"),
+            ("matching.py", "MATCHING_IOU = 0.5", "MATCHING_IOU = 0.6"),
+        ):
+            after = planned_after(finished, room, old, new, "controls.yaml")
+            assert "evaluate" in after, room
+            assert after <= {"evaluate", "draw_scores", "browse"}, room
+        change = "controls.py", "_SORTED_SHARE = 0.075", "_SORTED_SHARE = 0.1"
+        after = planned_after(finished, *change, "controls.yaml")
+        assert {"control", "records_control", "train_control", "evaluate"} <= after
+        assert not {"train", "curate", "predict"} & after
+    finally:
+        run(*finished, "--cores", "2")
+    assert planned_after(finished, *change) == set()
 
 
 def test_mixtures_are_learnt_and_forgotten_without_training(finished):

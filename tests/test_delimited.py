@@ -14,14 +14,12 @@ from test_sheet import COLOURS, scan, write
 
 from hpaloc import masks
 from hpaloc.config import complete
-from hpaloc.curation import match_truth
 from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.files import spelled_as_on_disk
 from hpaloc.ids import check_id, normal_text
-from hpaloc.interpretation.analysis import mixture_scores
+from hpaloc.interpretation.analysis import score_mixtures
 from hpaloc.interpretation.few_shot import FewShotError, predicted_examples
 from hpaloc.manifests import read_manifest
-from hpaloc.masks import write_mask
 from hpaloc.scan import download_urls
 from hpaloc.sheet import SheetRow, read_sheet
 
@@ -229,19 +227,8 @@ def test_examples_and_mixtures_of_other_fields_are_left_out_and_told(caplog):
         predicted_examples(examples.iloc[1:2], cells)
     fields = pd.DataFrame({"field": ["a", "b"]} | {f"fraction_{index}": [0.5, 0.25] for index in range(19)})
     known = pd.DataFrame({"ID": ["a", "x"], "label_a": 2, "fraction_a": 0.5, "label_b": 3, "fraction_b": 0.5})
-    assert mixture_scores(fields, known, 0)["n"] == 1
+    assert score_mixtures(fields, known, 0)["n"] == 1
     assert "1 fields of interpretation.mixtures are not predicted, and left out: x" in caplog.text
-
-
-def test_a_true_cell_that_its_mask_lacks_is_told(tmp_path, caplog):
-    mask = np.zeros((8, 8), np.uint16)
-    mask[:4] = 1
-    write_mask(tmp_path / "a.png", mask)
-    counts = masks.rle.encode(mask == 1)
-    cells = pd.DataFrame({"field": ["a"], "cell": [1], "height": 8, "width": 8, "rle": counts})
-    truth = pd.DataFrame({"ID": ["a", "a"], "cell": [1, 7], "Label": ["0", "3"]})
-    assert len(match_truth(cells, truth, {"a": tmp_path / "a.png"})) == 1
-    assert f"the truth of field a has cells that {tmp_path / 'a.png'} lacks, and left out: 7" in caplog.text
 
 
 def test_what_plans_reads_all_tables_without_pandas():

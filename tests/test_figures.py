@@ -11,11 +11,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from hpaloc import metrics
 from hpaloc.classes import COLOURS, N_CLASSES, NAMES
+from hpaloc.evaluation.cells import count_confusions
+from hpaloc.evaluation.folder import Collection, evaluate
 from hpaloc.figures import data, mixtures, scores, training
 from hpaloc.manifests import ManifestRow
 from hpaloc.sheet import SheetRow, read_sheet
+from hpaloc.tables import PROBABILITIES
 
 TRAIN_SHEET = Path(__file__).parents[2] / "shared" / "data" / "hpa-2021" / "train.csv"
 
@@ -215,9 +217,7 @@ def test_evaluation_figures(tmp_path: Path, drawn: list[Figure], n_classes: int)
     if n_classes == 3:
         p[:, 3:17] = 0
     cells = pd.DataFrame({"field": [f"f{index // 12}" for index in range(len(single))], "cell": np.arange(len(single))})
-    cells = pd.concat(
-        [cells, pd.DataFrame(p / p.sum(axis=1, keepdims=True), columns=list(metrics.PROBABILITIES))], axis=1
-    )
+    cells = pd.concat([cells, pd.DataFrame(p / p.sum(axis=1, keepdims=True), columns=list(PROBABILITIES))], axis=1)
     fields = pd.DataFrame({"field": [f"f{index}" for index in range(60)], "sheet_labels": single[::12].astype(str)})
     fields["antibody"] = [f"HPA{label}" for label in single[::12]]
     (tmp_path / "predictions").mkdir()
@@ -225,14 +225,14 @@ def test_evaluation_figures(tmp_path: Path, drawn: list[Figure], n_classes: int)
     fields.to_parquet(tmp_path / "predictions" / "fields.parquet")
     # A collection may have a name that reads like a number or a missing value.
     name = {3: "007", 19: "NA"}[n_classes]
-    metrics.evaluate({name: metrics.Collection(tmp_path / "predictions")}, tmp_path, replicates=20)
+    evaluate({name: Collection(tmp_path / "predictions")}, tmp_path, replicates=20)
     scores.draw_scores(tmp_path, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out" / name).glob("*.png")) == sorted(
         f"{name}.png" for name in scores.SCORES
     )
     for figure in drawn:
         assert_readable(figure)
-    counts = metrics.confusion_matrix(single, p.argmax(axis=1))
+    counts = count_confusions(single, p.argmax(axis=1))
     kept = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
     ticks = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
     assert ticks == [f"{NAMES[index]} ({counts[index].sum():,})" for index in kept]

@@ -9,11 +9,11 @@ from scipy.stats import pearsonr
 from scipy.stats import t as t_distribution
 from sklearn.metrics import mutual_info_score
 
-from hpaloc import resampling
+from hpaloc import resampling, shuffles
 from hpaloc.classes import N_CLASSES, NAMES
 from hpaloc.delimited import SheetError
 from hpaloc.interpretation import claims, few_shot, separation, units
-from hpaloc.interpretation.analysis import _notes, labelled_predictions, mixture_scores, read_known_mixtures
+from hpaloc.interpretation.analysis import _notes, labelled_predictions, read_known_mixtures, score_mixtures
 from hpaloc.interpretation.cells import Source, StudyError, choose_cells, without_classes
 from hpaloc.interpretation.morphology import measure_cells
 from hpaloc.simulate.field import simulate_field
@@ -210,10 +210,10 @@ def test_a_shuffle_takes_whole_groups():
     groups = np.repeat(["a", "b", "c"], [4, 4, 2])
     own = 0
     for seed in range(60):
-        passed_on = groups[resampling.shuffled_labels(groups, seed)]
+        passed_on = groups[shuffles.shuffled_labels(groups, seed)]
         assert (passed_on != groups).all()
         assert all(len(np.unique(passed_on[groups == name])) == 1 for name in "abc")
-        rows = resampling.permuted_groups(groups, seed)
+        rows = shuffles.permuted_groups(groups, seed)
         assert all(len(np.unique(groups[rows[groups == name]])) == 1 for name in "abc")
         own += (groups[rows] == groups).all()
         # Between groups of equal size every row is taken once.
@@ -521,20 +521,20 @@ def test_mixtures_are_held_against_fractions_of_other_fields():
     mixtures = pd.DataFrame(
         {"ID": fields["field"], "label_a": 2, "fraction_a": true, "label_b": 14, "fraction_b": 1 - true}
     )
-    scores = mixture_scores(fields, mixtures, 0)
+    scores = score_mixtures(fields, mixtures, 0)
     assert scores["correlation"] == pytest.approx(1)
     assert scores["mean_absolute_error"] == pytest.approx(0, abs=1e-9)
     assert claims.mixture_claim(scores).verdict == "holds"
     # Three fields in the right order are what one shuffle in six gives.
-    few = mixture_scores(fields, mixtures.iloc[[0, 5, 10]], 0)
+    few = score_mixtures(fields, mixtures.iloc[[0, 5, 10]], 0)
     assert few["correlation"] == pytest.approx(1)
     assert claims.mixture_claim(few).verdict == "failed"
     assert "of 3 fields correlate" in claims.mixture_claim(few).sentence
     fields[["fraction_2", "fraction_14"]] = fields[["fraction_14", "fraction_2"]].to_numpy()
-    assert claims.mixture_claim(mixture_scores(fields, mixtures, 0)).verdict == "failed"
+    assert claims.mixture_claim(score_mixtures(fields, mixtures, 0)).verdict == "failed"
     assert claims.mixture_claim(None).verdict == "cannot be tested"
     with pytest.raises(ValueError, match="none of its fields is predicted, such as f0, f1"):
-        mixture_scores(fields.iloc[:0], mixtures, 0)
+        score_mixtures(fields.iloc[:0], mixtures, 0)
 
 
 def test_known_mixtures_keep_the_names_of_their_fields(tmp_path):

@@ -82,7 +82,7 @@ def per_class(table: pd.DataFrame, stem: Path) -> None:
 
 
 def reliability(table: pd.DataFrame, ece: float | None, stem: Path) -> None:
-    """Draw accuracy against confidence with the number of cells below; table as ``metrics.reliability`` makes it."""
+    """Draw accuracy against confidence with the number of cells below; table as ``bin_confidences`` makes it."""
     with new_figure(stem, NARROW, 3.9) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1), gridspec_kw={"hspace": 0.12})
         width = table["high"] - table["low"]
@@ -105,7 +105,7 @@ def reliability(table: pd.DataFrame, ece: float | None, stem: Path) -> None:
 def pooled(table: pd.DataFrame, stem: Path) -> None:
     """Draw the accuracy of pooled calls over the number of cells pooled.
 
-    table: as ``metrics.pooled_accuracy`` makes it, with a column level (field, protein). Owners with fewer cells than
+    table: as ``pooled.measure_pooling`` makes it, with a column level (field, protein). Owners with fewer cells than
     are pooled drop out, so each point says how many owners it stands on.
     """
     levels = [level for level in ("field", "protein") if (table["level"] == level).any()]
@@ -151,7 +151,7 @@ def pooled(table: pd.DataFrame, stem: Path) -> None:
 def draw_scores(folder: Path, out_dir: Path) -> None:
     """Draw the figures of every scored collection (SCORES) into out_dir/{collection}/.
 
-    folder: what ``metrics.evaluate`` wrote.
+    folder: what ``evaluation.folder.evaluate`` wrote.
     """
     tables = {
         # A collection may be called 007 or NA.

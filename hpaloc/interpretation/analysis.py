@@ -64,7 +64,7 @@ def read_known_mixtures(path: str | os.PathLike[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["ID", "label_a", "fraction_a", "label_b", "fraction_b"])
 
 
-def mixture_scores(fields: pd.DataFrame, mixtures: pd.DataFrame, seed: int) -> dict[str, float]:
+def score_mixtures(fields: pd.DataFrame, mixtures: pd.DataFrame, seed: int) -> dict[str, float]:
     """Return how found fractions of mixed locations agree with the known ones, and with those of other fields.
 
     fields: field, fraction_0..fraction_18 (``pooling.aggregate``); mixtures: as ``read_known_mixtures`` gives them.
@@ -141,7 +141,7 @@ def interpret(
 
     cells: a table STUDIED; network: the folder of ``study.study_networks``; morphology: CellProfiler features of the
     chosen cells, in their order; predictions: the cells.parquet of the collections that can be scored; settings: the
-    config's section ``interpretation``; mixtures: ``mixture_scores``, or None; field_weight: how far the predictions
+    config's section ``interpretation``; mixtures: ``score_mixtures``, or None; field_weight: how far the predictions
     lean on the field; trained_here: whether it is known which cells trained the network. Writes separation.csv,
     neighbours.parquet, planar.parquet, units.parquet, unit_layers.csv, few_shot.csv, claims.md and claims.json, and
     returns the claims.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from hpaloc.classes import NAMES, parse_labels
+from hpaloc.classes import NAMES, parse_all
 from hpaloc.curation import group_fields
 from hpaloc.progress import log
 from hpaloc.tfrecord import cell_key
@@ -25,9 +25,9 @@ class StudyError(ValueError):
 class Source:
     """The cells of a collection that may be studied.
 
-    cells, fields: its tables as ``tables.read_cells`` and ``tables.read_fields`` give them; truth: ID, cell, Label per
-    cell with the ids of ``cells``, or None; examples: the table of ``curation.curate`` where the collection trained the
-    network, else None.
+    cells, fields: its tables as ``tables.read_cells`` and ``tables.read_fields`` give them; truth: field, cell, labels
+    with the ids of ``cells`` (``matching.read_true_labels``), or None; examples: the table of ``curation.curate`` where
+    the collection trained the network, else None.
     """
 
     collection: str
@@ -51,14 +51,13 @@ def labelled_cells(source: Source) -> pd.DataFrame:
     else:
         kept = source.cells
         if source.truth is not None:
-            known = pd.MultiIndex.from_arrays([source.truth["ID"], source.truth["cell"].astype(int)])
+            known = pd.MultiIndex.from_arrays([source.truth["field"], source.truth["cell"].astype(int)])
             wanted = pd.MultiIndex.from_arrays([kept["field"], kept["cell"].astype(int)])
-            texts = pd.Series(source.truth["Label"].to_numpy(), known).reindex(wanted).fillna("")
+            texts = pd.Series(source.truth["labels"].to_numpy(), known).reindex(wanted).fillna("")
         else:
             texts = kept["labels"].fillna("")
         seen = np.zeros(len(kept), bool)
-    sets = {text: parse_labels(text) if text else () for text in texts.unique()}
-    label = np.array([sets[text][0] if len(sets[text]) == 1 else -1 for text in texts], np.int32)
+    label = np.array([labels[0] if len(labels) == 1 else -1 for labels in parse_all(texts)], np.int32)
     table = kept[["field", "cell", "shard", "row"]].assign(label=label, seen=seen)
     return table[label >= 0].reset_index(drop=True)
 

@@ -11,7 +11,8 @@ import pandas as pd
 from hpaloc.classes import N_CLASSES
 from hpaloc.files import atomic_path
 from hpaloc.interpretation.units import LEVEL, UnitTable
-from hpaloc.resampling import jackknife_interval, replicated_accuracy, replicated_mean, shuffled_labels
+from hpaloc.resampling import jackknife_interval, replicated_accuracy, replicated_mean
+from hpaloc.shuffles import shuffled_labels
 
 HOLDS, FAILS, UNTESTED = "holds", "failed", "cannot be tested"
 # The paper prints 95 % and 100 % elsewhere; these are the lower of its numbers.
@@ -263,7 +264,7 @@ _SPACES = {"CellProfiler": "CellProfiler features", "random": "random-weight fea
 def mixture_claim(scores: Mapping[str, float] | None) -> Claim:
     """Judge whether fractions of mixed locations are inferred.
 
-    scores: as ``analysis.mixture_scores`` gives them, None without known mixtures. Of a few fields any order correlates
+    scores: as ``analysis.score_mixtures`` gives them, None without known mixtures. Of a few fields any order correlates
     with some other, so the correlation must be beyond chance too.
     """
     title = "mixtures of locations can be inferred"

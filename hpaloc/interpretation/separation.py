@@ -10,7 +10,8 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import pairwise_distances
 
 from hpaloc.progress import log
-from hpaloc.resampling import replicated_mean, shuffled_labels
+from hpaloc.resampling import replicated_mean
+from hpaloc.shuffles import shuffled_labels
 
 NEIGHBOURS = 10
 _COMPONENTS = 50

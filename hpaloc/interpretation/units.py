@@ -10,7 +10,7 @@ from scipy.special import xlogy
 from hpaloc.classes import NAMES
 from hpaloc.interpretation.separation import standardised
 from hpaloc.progress import track
-from hpaloc.resampling import permuted_groups
+from hpaloc.shuffles import permuted_groups
 
 BINS = 8
 # The level of the tests, over all units of a network and all their partners.

@@ -74,7 +74,7 @@ rule evaluate:
         controls=CONTROLS,
         unscored=UNSCORED,
         seed=config["seed"],
-        version=code_of("metrics"),
+        version=code_of("evaluation.folder"),
     script:
         "../scripts/evaluate.py"
 

@@ -30,7 +30,7 @@ rule study_cells:
         cells=config["interpretation"]["cells"],
         held_out=config["interpretation"]["held_out"],
         seed=config["seed"],
-        version=code_of("interpretation.cells"),
+        version=code_of("interpretation.cells", "matching"),
     script:
         "../scripts/study_cells.py"
 

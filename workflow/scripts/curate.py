@@ -1,7 +1,8 @@
 """Choose and label the cells that train and validate the model."""
 
-from hpaloc.curation import curate, examples_table, read_truth, summary_text
+from hpaloc.curation import curate, examples_table, summary_text
 from hpaloc.files import atomic_path
+from hpaloc.matching import TruthFiles, read_true_labels
 from hpaloc.progress import log_to
 from hpaloc.tables import read_cells, read_fields, write_table
 
@@ -9,10 +10,10 @@ from hpaloc.tables import read_cells, read_fields, write_table
 def main(job):
     cells = read_cells(job.input.cells, job.input.annotations)
     fields = read_fields(job.input.fields, job.input.annotations)
-    truth = job.params.truth
-    truth = truth and read_truth(
-        cells, fields, truth["cells"], truth["masks"], job.params.shards, planned=truth["planned"]
-    )
+    truth = None
+    if known := job.params.truth:
+        files = TruthFiles(known["cells"], known["masks"], known["planned"])
+        truth = read_true_labels(cells, fields, files, job.params.shards)
     examples, summary, rejected = curate(cells, fields, job.params.curation, job.params.seed, truth)
     write_table(job.output.examples, examples_table(examples))
     with atomic_path(job.output.summary) as temporary:

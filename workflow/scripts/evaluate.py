@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from hpaloc.metrics import Collection, evaluate, read_controls
+from hpaloc.evaluation.folder import Collection, evaluate, read_controls
+from hpaloc.matching import TruthFiles
 from hpaloc.progress import log_to
 
 
@@ -11,9 +12,7 @@ def main(job):
         name: Collection(
             predictions=Path("results/predictions", name),
             segmentation=Path("results/segmentation", name),
-            truth_cells=[Path(path) for path in truth["cells"]],
-            truth_masks=truth["masks"],
-            truth_planned=truth["planned"] and Path(truth["planned"]),
+            truth=TruthFiles(truth["cells"], truth["masks"], truth["planned"]) if truth["cells"] else None,
         )
         for name, truth in job.params.truth.items()
     }

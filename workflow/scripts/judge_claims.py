@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hpaloc.interpretation.analysis import interpret, mixture_scores, read_known_mixtures
+from hpaloc.interpretation.analysis import interpret, read_known_mixtures, score_mixtures
 from hpaloc.progress import log_to
 
 
@@ -12,7 +12,7 @@ def main(job):
     mixtures = None
     if job.input.mixtures:
         known = read_known_mixtures(job.params.mixtures["table"])
-        mixtures = mixture_scores(pd.read_parquet(job.input.mixtures[0]), known, job.params.seed)
+        mixtures = score_mixtures(pd.read_parquet(job.input.mixtures[0]), known, job.params.seed)
     interpret(
         pd.read_parquet(job.input.cells),
         Path(job.input.network),

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from hpaloc.curation import read_truth
 from hpaloc.interpretation.cells import Source, choose_cells
 from hpaloc.interpretation.studied import STUDIED
+from hpaloc.matching import TruthFiles, read_true_labels
 from hpaloc.progress import log_to
 from hpaloc.tables import read_cells, read_fields, to_table, write_table
 
@@ -18,7 +18,8 @@ def read_source(job, collection):
         return Source(collection, cells, fields, examples=pd.read_parquet(job.input.examples))
     known = None
     if truth["cells"]:
-        known = read_truth(cells, fields, truth["cells"], truth["masks"], files["shards"], planned=truth["planned"])
+        true_files = TruthFiles(truth["cells"], truth["masks"], truth["planned"])
+        known = read_true_labels(cells, fields, true_files, files["shards"])
     return Source(collection, cells, fields, truth=known)
 
 

@@ -1,0 +1,170 @@
+"""Scores of single cells against their true labels, with intervals by resampling whole groups."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from hpaloc.classes import N_CLASSES
+from hpaloc.evaluation.calibration import CALIBRATION_BINS, bin_confidences, find_bins, measure_calibration_error
+from hpaloc.resampling import percentile_interval, resampled_groups, wilson_interval
+
+CELL_SCORES = ("accuracy", "balanced_accuracy", "macro_ap", "macro_auc", "ece")
+
+# Replicates of a ranking score are summed over this many score levels at most; the score itself is exact.
+_LEVELS = 2048
+
+
+def count_confusions(single: np.ndarray, called: np.ndarray) -> np.ndarray:
+    """Count cells by true class (rows) and called class (columns), as (19, 19) int64.
+
+    single, called: (n,) int, the only true and the called class of each cell.
+    """
+    return np.bincount(single.astype(np.int64) * N_CLASSES + called.astype(np.int64), minlength=N_CLASSES**2).reshape(
+        N_CLASSES, N_CLASSES
+    )
+
+
+def pick_single_labels(labels: np.ndarray) -> np.ndarray:
+    """Return the only true class of each row, (n,) int64, -1 where it has none or several; labels: (n, 19) 0 or 1."""
+    return np.where((labels > 0).sum(axis=1) == 1, labels.argmax(axis=1), -1)
+
+
+def score_cells(
+    p: np.ndarray,
+    labels: np.ndarray,
+    groups: Sequence[Any] | np.ndarray | None = None,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score predicted probabilities against true labels.
+
+    p (n, 19) float probabilities; labels (n, 19) 0 or 1, several a row allowed; groups (n,) what was sampled
+    independently (antibody or field). accuracy, balanced_accuracy and ece are over rows with exactly one true
+    label, the class called being the most likely one; macro_ap and macro_auc are means over classes that occur,
+    each class against the rest, over all rows. ci95 holds a percentile interval per score from ``replicates``
+    resamplings of whole groups, or None where fewer than two groups have such rows; where all groups are alike and
+    resampling shows no spread, accuracy gets the Wilson interval for as many trials as groups. Undefined scores
+    are None. Raises ValueError for arrays of other shapes and for a probability that is not finite.
+    """
+    p, labels = np.asarray(p, np.float64), np.asarray(labels) > 0
+    if p.ndim != 2 or p.shape[1] != N_CLASSES or p.shape != labels.shape:
+        raise ValueError(f"expected two (n, {N_CLASSES}) arrays, got {p.shape} and {labels.shape}")
+    if not np.isfinite(p).all():
+        raise ValueError(f"row {int(np.flatnonzero(~np.isfinite(p).all(axis=1))[0])}: a probability is not finite")
+    single = pick_single_labels(labels)
+    one = single >= 0
+    called = p.argmax(axis=1)
+    ap, auc = score_rankings(p, labels)
+    confusion = count_confusions(single[one], called[one])
+    with np.errstate(invalid="ignore"):
+        recalls = np.diagonal(confusion) / confusion.sum(axis=1)
+    scores: dict[str, Any] = {
+        "accuracy": mean_of_known(called[one] == single[one]),
+        "balanced_accuracy": mean_of_known(recalls),
+        "macro_ap": mean_of_known(ap),
+        "macro_auc": mean_of_known(auc),
+        "ece": measure_calibration_error(bin_confidences(p[one], single[one])) if one.any() else None,
+    }
+    intervals = dict.fromkeys(scores)
+    if groups is not None and replicates:
+        intervals |= _intervals(p, labels, single, np.asarray(groups), replicates, seed)
+        n_groups = len(np.unique(np.asarray(groups)[one]))
+        spread = intervals["accuracy"]
+        if spread is not None and spread[0] == spread[1]:
+            intervals["accuracy"] = list(wilson_interval(scores["accuracy"] * n_groups, n_groups))
+    return scores | {"ci95": intervals}
+
+
+def score_rankings(p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return average precision and area under the ROC curve of each class against the rest, two (19,) float64.
+
+    p (n, 19) float; labels (n, 19) 0 or 1.
+
+    Average precision is scikit-learn's (steps, no envelope). nan where the class never (or, for the ROC curve,
+    always) occurs.
+    """
+    ap, auc = np.full(N_CLASSES, np.nan), np.full(N_CLASSES, np.nan)
+    for index in range(N_CLASSES):
+        positive = labels[:, index] > 0
+        if positive.any():
+            ap[index] = average_precision_score(positive, p[:, index])
+            if not positive.all():
+                auc[index] = roc_auc_score(positive, p[:, index])
+    return ap, auc
+
+
+def mean_of_known(values: np.ndarray) -> float | None:
+    """Return the mean of the values (n,) float that are not nan, None where there are none."""
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else None
+
+
+def _intervals(
+    p: np.ndarray, labels: np.ndarray, single: np.ndarray, groups: np.ndarray, replicates: int, seed: int
+) -> dict[str, list[float] | None]:
+    names, group = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        return {}
+    weights = resampled_groups(len(names), replicates, seed)
+    one = single >= 0
+    right = (p.argmax(axis=1) == single)[one]
+    confidence = p.max(axis=1)[one]
+    by_class = _sums(weights, group[one], single[one], N_CLASSES)
+    right_by_class = _sums(weights, group[one], single[one], N_CLASSES, right)
+    gap = np.abs(_sums(weights, group[one], find_bins(confidence), CALIBRATION_BINS, right - confidence))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        n = by_class.sum(axis=1)
+        replicated = {
+            "accuracy": right_by_class.sum(axis=1) / n,
+            "balanced_accuracy": _nanmean_rows(right_by_class / by_class),
+            "ece": gap.sum(axis=1) / n,
+        }
+    if len(np.unique(group[one])) < 2:
+        # The scores of cells with one label stand on a single group, and resampling it shows nothing.
+        replicated = {}
+    ap, auc = np.full((replicates, N_CLASSES), np.nan), np.full((replicates, N_CLASSES), np.nan)
+    for index in np.flatnonzero(labels.any(axis=0)):
+        ap[:, index], auc[:, index] = _replicated_ranking(p[:, index], labels[:, index], group, weights)
+    replicated |= {"macro_ap": _nanmean_rows(ap), "macro_auc": _nanmean_rows(auc)}
+    return {name: percentile_interval(values) for name, values in replicated.items()}
+
+
+def _nanmean_rows(values: np.ndarray) -> np.ndarray:
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0).sum(axis=1) / known.sum(axis=1)
+
+
+def _sums(
+    weights: np.ndarray, group: np.ndarray, column: np.ndarray, n_columns: int, values: np.ndarray | None = None
+) -> np.ndarray:
+    """Sum ``values`` (1 by default) by group and column, then over groups by their weights: (replicates, n_columns)."""
+    entries = np.ones(len(group)) if values is None else np.asarray(values, np.float64)
+    table = sparse.coo_array((entries, (column, group)), shape=(n_columns, weights.shape[1])).tocsr()
+    return (table @ weights.T).T
+
+
+def _replicated_ranking(
+    score: np.ndarray, positive: np.ndarray, group: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return average precision and ROC area of one class in every replicate, two (replicates,) arrays."""
+    distinct, level = np.unique(score, return_inverse=True)
+    if len(distinct) > _LEVELS:
+        # By the rank of the first of equal scores: cells that tie share a level, whatever the order of rows.
+        level = np.searchsorted(np.sort(score), score) * _LEVELS // len(score)
+    n_levels = min(len(distinct), _LEVELS)
+    right = _sums(weights, group, level, n_levels, positive)[:, ::-1]
+    every = _sums(weights, group, level, n_levels)[:, ::-1]
+    cumulated_right, cumulated = np.cumsum(right, axis=1), np.cumsum(every, axis=1)
+    n_right, n_every = cumulated_right[:, -1], cumulated[:, -1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(cumulated > 0, cumulated_right / cumulated, 0)
+        ap = (right * precision).sum(axis=1) / n_right
+        # A negative ranks below the positives counted before its level, and level with half of those on it.
+        wrong = every - right
+        auc = (wrong * (cumulated_right - right / 2)).sum(axis=1) / (n_right * (n_every - n_right))
+    return ap, auc

@@ -1,0 +1,178 @@
+"""All scores of one collection."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hpaloc.classes import N_CLASSES, NAMES, label_matrix, parse_all, unite_labels
+from hpaloc.evaluation.calibration import bin_confidences
+from hpaloc.evaluation.cells import (
+    CELL_SCORES,
+    count_confusions,
+    mean_of_known,
+    pick_single_labels,
+    score_cells,
+    score_rankings,
+)
+from hpaloc.evaluation.detection import Convention, list_detections, score_detections, score_masks
+from hpaloc.evaluation.pooled import POOLED_COLUMNS, Owners, measure_owners, score_owners
+from hpaloc.matching import Matches, carry_labels, check_present
+from hpaloc.progress import log
+from hpaloc.tables import PROBABILITIES
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one collection.
+
+    metrics: the collection's part of metrics.json. tables: per_class, confusion, reliability, pooled and scores, which
+    docs/evaluation.md describes. cells: the scored cells with their truth (true_labels).
+    """
+
+    metrics: dict[str, Any]
+    tables: dict[str, pd.DataFrame]
+    cells: pd.DataFrame
+
+
+def evaluate_collection(
+    cells: pd.DataFrame,
+    fields: pd.DataFrame,
+    truth: pd.DataFrame | None = None,
+    matches: Matches | None = None,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Evaluation:
+    """Score the predictions of one collection.
+
+    cells: field, cell, p_0..p_18, every predicted cell; fields: field, sheet_labels (label string or ""), antibody
+    ("" where unknown), every field, rejected ones too, as ``pooling.aggregate`` writes them. truth (field, cell,
+    labels) and matches (the masks of the fields in truth) give per-cell truth; without them the cells of one-label
+    fields inherit that label. A field without labels in the sheet has the labels of its true cells. Raises
+    ValueError where a true cell is not in the true masks, or where the predicted masks hold other cells than the
+    table of predictions.
+    """
+    if (truth is None) != (matches is None):
+        raise ValueError("per-cell truth needs both the table of true cells and the overlap of the masks")
+    labels_of = dict(zip(fields["field"], fields["sheet_labels"].fillna(""), strict=True))
+    detected: dict[Convention, np.ndarray] = {}
+    if truth is not None and matches is not None:
+        annotated = cells[cells["field"].isin(truth["field"])]
+        _check_truth(annotated, truth, matches)
+        partners = carry_labels(truth, matches.pairs).rename(columns={"labels": "true_labels"})
+        scored = annotated.merge(partners, on=["field", "cell"], validate="one_to_one")
+        united = truth.groupby("field")["labels"].agg(unite_labels)
+        labels_of |= {name: labels_of.get(name) or labels for name, labels in united.items()}
+        detected = score_detections(list_detections(annotated), truth, matches.pairs)
+    else:
+        inherited = cells["field"].map(lambda name: labels_of.get(name, ""))
+        scored = cells.assign(true_labels=inherited)[(inherited != "") & ~inherited.str.contains("|", regex=False)]
+    owners = _list_owners(cells["field"], fields, labels_of)
+    p, labels = _probabilities(scored), label_matrix(parse_all(scored["true_labels"]))
+    groups = scored["field"].map(owners["field"].groups).to_numpy()
+    every_p = _probabilities(cells)
+    scores = {level: score_owners(every_p, own, replicates, seed) for level, own in owners.items()}
+    pooled = [measure_owners(every_p, own, seed).assign(level=level) for level, own in owners.items()]
+    point = {level: {key: own[key] for key in ("accuracy", "macro_ap")} for level, own in scores.items()}
+    metrics: dict[str, Any] = {"n_fields": len(fields), "n_cells": len(cells)}
+    metrics["cells"] = score_cells(p, labels, groups, replicates, seed)
+    metrics |= {"fields": point["field"], "proteins": point.get("protein")}
+    if matches is not None:
+        metrics["map60"] = {name: mean_of_known(values) for name, values in detected.items()}
+        metrics["segmentation"] = score_masks(matches)
+
+    single = pick_single_labels(labels)
+    one = single >= 0
+    confusion = count_confusions(single[one], p[one].argmax(axis=1))
+    tables = {
+        "per_class": _per_class(p, labels, confusion, detected),
+        "confusion": pd.DataFrame(confusion, index=list(NAMES), columns=list(NAMES)).rename_axis("true").reset_index(),
+        "reliability": bin_confidences(p[one], single[one]),
+        "pooled": pd.concat([table for table in pooled if len(table)] or pooled[:1])[["level", *POOLED_COLUMNS]],
+        "scores": _score_table(metrics, int(one.sum()), len(scored), scores),
+    }
+    return Evaluation(plain(metrics), tables, scored)
+
+
+def _probabilities(cells: pd.DataFrame) -> np.ndarray:
+    return cells[list(PROBABILITIES)].to_numpy(np.float64)
+
+
+def _list_owners(field: pd.Series, fields: pd.DataFrame, labels_of: Mapping[str, str]) -> dict[str, Owners]:
+    """Return the labelled fields of the cells and, where antibodies are known, the labelled proteins."""
+    antibody = dict(zip(fields["field"], fields["antibody"].fillna(""), strict=True))
+    groups = {name: protein or name for name, protein in antibody.items()}
+    owners = {"field": Owners(field, {name: text for name, text in labels_of.items() if text}, groups)}
+    protein_of = {name: protein for name, protein in antibody.items() if protein and labels_of[name]}
+    proteins: dict[str, str] = {}
+    for name, protein in sorted(protein_of.items(), key=lambda pair: pair[1]):
+        proteins[protein] = unite_labels([proteins.get(protein, ""), labels_of[name]])
+    if proteins:
+        owners["protein"] = Owners(field.map(protein_of), proteins, {protein: protein for protein in proteins})
+    return owners
+
+
+def _check_truth(cells: pd.DataFrame, truth: pd.DataFrame, matches: Matches) -> None:
+    check_present(truth, matches.truth, "true cell without a true mask")
+    check_present(cells, matches.predicted, "predicted cell without a predicted mask")
+    check_present(matches.predicted, cells, "predicted mask without a prediction")
+    unlabelled = len(matches.truth) - len(truth)
+    if unlabelled:
+        log.warning("%d cells of the true masks have no label; detections of them count as wrong", unlabelled)
+
+
+def _per_class(
+    p: np.ndarray, labels: np.ndarray, confusion: np.ndarray, detected: Mapping[Convention, np.ndarray]
+) -> pd.DataFrame:
+    ap, auc = score_rankings(p, labels)
+    right, true, called = np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        table = pd.DataFrame(
+            {
+                "location": np.arange(N_CLASSES),
+                "name": NAMES,
+                "n_cells": (labels > 0).sum(axis=0),
+                "n_single": true,
+                "n_called": called,
+                "recall": right / true,
+                "precision": right / called,
+                "f1": 2 * right / (true + called),
+                "ap": ap,
+                "auc": auc,
+            }
+        )
+    for name, values in detected.items():
+        table[f"ap60_{name}"] = values
+    return table
+
+
+def _score_table(
+    metrics: Mapping[str, Any], n_single: int, n_scored: int, pooled: Mapping[str, Mapping[str, Any]]
+) -> pd.DataFrame:
+    """List every score of a collection in one row each: level, score, value, low, high, n."""
+    rows: list[tuple[str, str, float | None, float | None, float | None, int | None]] = []
+    for name in CELL_SCORES:
+        low, high = metrics["cells"]["ci95"][name] or (None, None)
+        rows.append(("cell", name, metrics["cells"][name], low, high, n_scored if "macro" in name else n_single))
+    for level, scores in pooled.items():
+        for name in ("accuracy", "macro_ap"):
+            low, high = scores["ci95"][name] or (None, None)
+            rows.append((level, name, scores[name], low, high, scores["n"][name]))
+    for level in ("map60", "segmentation"):
+        rows += [(level, name, value, None, None, None) for name, value in metrics.get(level, {}).items()]
+    return pd.DataFrame(rows, columns=["level", "score", "value", "low", "high", "n"])
+
+
+def plain(value: Any) -> Any:
+    """Turn numbers into what JSON knows; what is not finite becomes None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value

@@ -1,0 +1,120 @@
+"""The evaluation folder: metrics.json, and the scores of all collections as tables."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from hpaloc.evaluation.collection import evaluate_collection, plain
+from hpaloc.files import atomic_path
+from hpaloc.masks import mask_path, read_mask
+from hpaloc.matching import Matches, TruthFiles, match_truth, read_truth
+from hpaloc.tables import PROBABILITIES, write_table
+
+# Those that ``controls.control_examples`` makes; metrics.json names each.
+CONTROLS = ("tile_random_split", "class_sorted_split", "shuffled_labels")
+
+# What `evaluate_collection` reads of the tables of cells and of fields.
+_PREDICTED_COLUMNS = (("field", "cell", *PROBABILITIES), ("field", "sheet_labels", "antibody"))
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Where the files of one collection are.
+
+    predictions: folder with cells.parquet and fields.parquet of ``pooling.aggregate``; segmentation: folder with one
+    folder a shard of predicted cell masks; truth: its truth per cell, which needs the predicted masks.
+    """
+
+    predictions: Path
+    segmentation: Path | None = None
+    truth: TruthFiles | None = None
+
+
+def read_controls(configs: Mapping[str, Path | str], model: Path | str | None = None) -> dict[str, dict[str, Any]]:
+    """Read the scores of control trainings on their own validation parts.
+
+    configs: the config.json of each control's model folder, by name; model: that of the real training, whose scores
+    on its own validation part come beside each as ``real_training``. Returns what each config.json has under
+    ``scores``. Raises ValueError naming a file without scores.
+    """
+
+    def scores(path: Path | str) -> dict[str, Any]:
+        found = json.loads(Path(path).read_text(encoding="utf-8")).get("scores")
+        if found is None:
+            raise ValueError(f"{path}: this model folder has no scores; train it with this version of hpaloc")
+        return found
+
+    real = {"real_training": scores(model)} if configs and model else {}
+    return {name: scores(path) | real for name, path in configs.items()}
+
+
+def evaluate(
+    collections: Mapping[str, Collection],
+    out_dir: Path,
+    controls: Mapping[str, Mapping[str, Any]] | None = None,
+    replicates: int = 1000,
+    seed: int = 0,
+    threads: int = 1,
+    unscored: str | None = None,
+) -> dict[str, Any]:
+    """Score collections and write the evaluation folder.
+
+    Writes metrics.json (returned too) and per_class.csv, confusion.csv, reliability.csv, pooled.csv, scores.csv, each
+    with a first column ``collection``; and {collection}/cells.parquet, the true labels of each cell that was scored
+    (field, cell, true_labels). ``controls`` are the scores of the control trainings by name, see ``read_controls``; the
+    names are those of CONTROLS, one that was not trained is null. Without any collection the tables have no rows, and
+    metrics.json has ``unscored``, the sentence why. See ``evaluate_collection`` for what raises. A control of an
+    unknown name raises ValueError.
+    """
+    metrics: dict[str, Any] = {}
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for name, files in collections.items():
+        cells = pd.read_parquet(files.predictions / "cells.parquet")
+        fields = pd.read_parquet(files.predictions / "fields.parquet")
+        truth, matches = _match_truth(files, fields, threads)
+        result = evaluate_collection(cells, fields, truth, matches, replicates, seed)
+        metrics[name] = result.metrics
+        scored = pa.Table.from_pandas(result.cells[["field", "cell", "true_labels"]], preserve_index=False)
+        write_table(out_dir / name / "cells.parquet", scored.replace_schema_metadata(None))
+        for table, rows in result.tables.items():
+            tables.setdefault(table, []).append(rows.assign(collection=name)[["collection", *rows.columns]])
+    if not collections:
+        metrics["unscored"] = unscored
+        cells, fields = (pd.DataFrame(columns=columns) for columns in _PREDICTED_COLUMNS)
+        empty = evaluate_collection(cells.astype(dict.fromkeys(PROBABILITIES, float)), fields).tables
+        tables = {table: [rows.iloc[:0].reindex(columns=["collection", *rows])] for table, rows in empty.items()}
+    unknown = set(controls or {}) - set(CONTROLS)
+    if unknown:
+        raise ValueError(f"unknown control {min(unknown)!r}, not one of {', '.join(CONTROLS)}")
+    metrics["controls"] = {name: plain((controls or {}).get(name)) for name in CONTROLS}
+    for table, parts in tables.items():
+        with atomic_path(out_dir / f"{table}.csv") as temporary:
+            pd.concat(parts, ignore_index=True).to_csv(temporary, index=False, float_format="%.6g")
+    with atomic_path(out_dir / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return metrics
+
+
+def _match_truth(
+    files: Collection, fields: pd.DataFrame, threads: int
+) -> tuple[pd.DataFrame, Matches] | tuple[None, None]:
+    """Return the true cells of a collection's fields and the overlap of their masks with the predicted ones."""
+    if files.truth is None:
+        return None, None
+    if (segmentation := files.segmentation) is None:
+        raise ValueError(f"{files.predictions}: truth per cell needs the predicted masks")
+    truth = read_truth(files.truth, fields["field"])
+    shard_of, status_of = (dict(zip(fields["field"], fields[column], strict=True)) for column in ("shard", "status"))
+
+    def read_predicted(name: str) -> np.ndarray | None:
+        if status_of[name] != "ok":
+            return None
+        return read_mask(mask_path(segmentation / shard_of[name], name, "cell"))
+
+    return truth, match_truth(files.truth, truth, shard_of, read_predicted, threads)
