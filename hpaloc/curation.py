@@ -11,18 +11,17 @@ from typing import Any
 import fastremap
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
-from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, format_labels, label_matrix, parse_labels
+from hpaloc.classes import NAMES, NEGATIVE, format_labels, label_matrix, parse_labels
+from hpaloc.examples import LABEL_COLUMNS, PARTS, place
 from hpaloc.files import spelled_as_on_disk
+from hpaloc.grouping import group_fields
 from hpaloc.ids import normal_text
 from hpaloc.manifests import true_mask_states, unchanged
 from hpaloc.masks import draw, read_mask
 from hpaloc.progress import log
-from hpaloc.tables import EXAMPLES, LABEL_COLUMNS, PARTS, REFERENCE_COLOURS, TableError, to_table
+from hpaloc.splitting import split_groups
+from hpaloc.tables import TableError
 from hpaloc.tfrecord import cell_key
 from hpaloc.truth import read_true_cells
 
@@ -52,182 +51,6 @@ DEFAULTS: dict[str, Any] = {
 
 FILTERS = ("border", "cell_area", "nucleus", "focus", "saturation", "green_signal")
 ORIGINS = ("real", "relabelled", "synthetic")
-
-RECORDS_PER_FILE = 2048
-
-# Of 189 bits (three hashes of 63). Two images of one field differ in far fewer, two fields of one slide in about half;
-# docs/data.md has the distributions this was set between.
-DUPLICATE_BITS = 20
-
-_HASHES = tuple(f"hash_{colour}" for colour in REFERENCE_COLOURS)
-
-
-def near_duplicates(hashes: np.ndarray, max_bits: int = DUPLICATE_BITS) -> np.ndarray:
-    """Find the pairs of fields whose perceptual hashes are nearly the same.
-
-    hashes: (n, 3) uint64, one column per reference colour. Returns (k, 2) int64 row numbers, i < j, of the pairs that
-    differ in at most ``max_bits`` of all bits. Every pair is compared, as a matrix product of ±1 bits in blocks.
-    """
-    n = len(hashes)
-    octets = np.ascontiguousarray(hashes.astype(">u8")).view(np.uint8).reshape(n, -1)
-    bits = np.unpackbits(octets, axis=1).astype(np.float32) * 2 - 1
-    block = 4096
-    pairs = []
-    for i in range(0, n, block):
-        for j in range(i, n, block):
-            # bits @ bits.T counts equal minus unequal bits.
-            alike = bits[i : i + block] @ bits[j : j + block].T >= bits.shape[1] - 2 * max_bits
-            if i == j:
-                alike = np.triu(alike, 1)
-            pairs.append(np.argwhere(alike) + np.array([i, j]))
-    return np.concatenate(pairs) if pairs else np.empty((0, 2), np.int64)
-
-
-def group_fields(fields: pd.DataFrame, group_by: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Group the fields that must stay in one part of the split.
-
-    fields: columns field and, where known, antibody and the hashes of FIELDS. group_by: antibody, duplicates, field;
-    fields that share any of the criteria named are one group, also by way of a third. A criterion that the table knows
-    nothing of is left out. Returns the groups, (n,) str, each named by its first field, and a summary: the criteria
-    used and the numbers of groups and of near-duplicate pairs.
-    """
-    names = fields["field"].to_numpy(str)
-    n = len(names)
-    links = []
-    summary: dict[str, Any] = {"group_by": []}
-    if "antibody" in group_by and "antibody" in fields and fields["antibody"].notna().any():
-        antibody = pd.factorize(fields["antibody"])[0]
-        known = np.flatnonzero(antibody >= 0)
-        first = {code: row for row, code in reversed([*zip(known, antibody[known], strict=True)])}
-        links.append(np.array([(first[antibody[row]], row) for row in known]).reshape(-1, 2))
-        summary["group_by"].append("antibody")
-    if "duplicates" in group_by and all(column in fields for column in _HASHES):
-        hashed = np.flatnonzero(fields[list(_HASHES)].notna().all(axis=1))
-        if len(hashed):
-            pairs = near_duplicates(fields[list(_HASHES)].iloc[hashed].to_numpy(np.uint64))
-            links.append(hashed[pairs])
-            summary["group_by"].append("duplicates")
-            summary["duplicate_pairs"] = len(pairs)
-    if not links:
-        summary["group_by"].append("field")
-    edges = np.concatenate(links) if links else np.empty((0, 2), np.int64)
-    graph = coo_matrix((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(n, n))
-    _, component = connected_components(graph, directed=False)
-    name_of = pd.Series(names).groupby(component).min()
-    groups = name_of.loc[component].to_numpy(str)
-    summary["groups"] = len(name_of)
-    return groups, summary
-
-
-def _move_for_classes(classes: np.ndarray, sizes: np.ndarray, validation: np.ndarray, free: np.ndarray) -> None:
-    """Move groups, in place, until each class that two or more groups hold is in both parts."""
-    for target in (True, False):
-        totals = classes.sum(axis=0)
-        for label in np.argsort(totals, kind="stable"):
-            there = validation == target
-            if totals[label] < 2 or classes[there, label].any():
-                continue
-            left = classes[~there].sum(axis=0)
-            candidates = [
-                group
-                for group in np.flatnonzero(~there & free & classes[:, label])
-                if (left[classes[group] & (totals >= 2)] >= 2).all()
-            ]
-            if candidates:
-                validation[min(candidates, key=lambda group: (sizes[group], classes[group].sum(), group))] = target
-
-
-def _move_for_size(
-    classes: np.ndarray, sizes: np.ndarray, validation: np.ndarray, free: np.ndarray, target: int, fraction: float
-) -> None:
-    """Move groups, in place, until the validation part holds ``target`` fields, or as near as whole groups come."""
-    totals = np.maximum(classes.T @ sizes, 1)
-    while True:
-        excess = int(sizes[validation & free].sum()) - target
-        if excess == 0:
-            return
-        source = validation if excess > 0 else ~validation
-        movable = free & source & (sizes < 2 * abs(excess))
-        # A class keeps what it has in the part that a group leaves.
-        held = classes[source].sum(axis=0)
-        movable &= ~(classes & (held < 2)).any(axis=1)
-        rows = np.flatnonzero(movable)
-        if not len(rows):
-            return
-        surplus = (classes[validation].T @ sizes[validation]) / totals - fraction
-        worth = (classes[rows] @ surplus) / classes[rows].sum(axis=1) * np.sign(excess)
-        group = rows[np.lexsort((rows, -worth, sizes[rows] > abs(excess)))[0]]
-        validation[group] = not validation[group]
-        if abs(int(sizes[validation & free].sum()) - target) >= abs(excess):
-            validation[group] = not validation[group]
-            return
-
-
-def split_groups(
-    label_sets: Sequence[tuple[int, ...]],
-    groups: Sequence[str] | np.ndarray,
-    validation_fraction: float,
-    seed: int,
-    fixed: Sequence[str | None] | None = None,
-) -> np.ndarray:
-    """Divide fields into a training and a validation part, group by group.
-
-    label_sets, groups: one entry per field. Groups are stratified over the label sets and classes they hold by
-    iterative stratification (Sechidis et al. 2011). A group none of whose label sets another group has goes to
-    training, unless too little would be left to validate on; the validation part then holds ceil(fraction x fields
-    of the other groups) fields, as near as whole groups come. Each class that two groups hold ends in both parts,
-    also where that takes a group of the former kind; very few groups of several labels may not allow it. With a
-    fraction of 0 only what ``fixed`` names validates. ``fixed`` names the part of a field where the sheet does.
-    Returns (n,) str of train and validation. Raises ValueError where there are not two groups, or ``fixed`` is not a
-    part or tears a group apart.
-    """
-    names, group_of = np.unique(np.asarray(groups, str), return_inverse=True)
-    n_groups = len(names)
-    if n_groups < 2 and validation_fraction > 0:
-        raise ValueError("a split into training and validation needs at least two groups of labelled fields")
-    sizes = np.bincount(group_of)
-    set_names, set_of = np.unique([format_labels(labels) for labels in label_sets], return_inverse=True)
-    holds = np.zeros((n_groups, len(set_names)), bool)
-    holds[group_of, set_of] = True
-    classes = np.zeros((n_groups, N_CLASSES), bool)
-    np.logical_or.at(classes, group_of, label_matrix(label_sets).astype(bool))
-
-    validation = np.zeros(n_groups, bool)
-    free = np.ones(n_groups, bool)
-    for row, part in enumerate(fixed if fixed is not None else ()):
-        if part is None:
-            continue
-        if part not in PARTS:
-            raise ValueError(f"the split column says {part!r}, expected one of {', '.join(PARTS)}")
-        group = group_of[row]
-        if not free[group] and validation[group] != (part == "validation"):
-            raise ValueError(f"the split column tears apart the group of field {names[group]}")
-        free[group] = False
-        validation[group] = part == "validation"
-
-    if validation_fraction == 0:
-        return np.where(validation[group_of], "validation", "train")
-    shared = holds[:, holds.sum(axis=0) > 1].any(axis=1)
-    drawn = free & shared
-    if sizes[drawn].sum() < 2 * validation_fraction * sizes[free].sum():
-        drawn = free.copy()
-    members = np.flatnonzero(drawn)
-    if len(members) > 1:
-        strata = np.concatenate((holds[members][:, holds[members].sum(axis=0) > 1], classes[members]), axis=1)
-        splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=validation_fraction, random_state=seed)
-        ((_, chosen),) = splitter.split(np.empty((len(members), 1)), strata.astype(int))
-        validation[members[chosen]] = True
-        target = math.ceil(round(validation_fraction * sizes[members].sum(), 9))
-        _move_for_size(classes, sizes, validation, drawn, target, validation_fraction)
-    _move_for_classes(classes, sizes, validation, free)
-    if not validation.any() or validation.all():
-        # Too few groups for any class to have two: the smallest group is still something to validate on.
-        movable = np.flatnonzero(free)
-        if not len(movable):
-            raise ValueError("the split column leaves one part without fields")
-        smallest = movable[np.argmin(sizes[movable])]
-        validation[smallest] = not validation[smallest]
-    return np.where(validation[group_of], "validation", "train")
 
 
 def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -315,8 +138,8 @@ def read_truth(
 ) -> pd.DataFrame:
     """Read a collection's truth per cell and carry it over to the pipeline's cells, see ``match_truth``.
 
-    cells, fields: as ``tables.read_cells`` and ``tables.read_fields`` give them, with rle and shard; tables: CSVs with
-    ID, cell and Label (``truth.read_true_cells``); masks: pattern of the true label images with ``{id}`` and, where
+    cells, fields: as ``joining.read_cells`` and ``read_fields`` give them, with rle and shard; tables: CSVs with ID,
+    cell and Label (``truth.read_true_cells``); masks: pattern of the true label images with ``{id}`` and, where
     they lie by shard, ``{shard}``; shards: the names that the column shard counts; planned: the table truth.csv of what
     the masks were at planning.
     """
@@ -448,7 +271,7 @@ def curate(
 ) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]:
     """Choose, label, divide and multiply the cells that train and validate the model.
 
-    cells: as tables.read_cells returns them, with shard and row; fields: columns of FIELDS; settings: the section
+    cells: as joining.read_cells returns them, with shard and row; fields: columns of FIELDS; settings: the section
     ``curation`` of the configuration, completed by DEFAULTS; truth: ID, cell, Label per cell, for the mode `cells`
     (see match_truth where its masks are not the pipeline's). Returns the examples (EXAMPLES, in the order of the
     record files), a summary of counts that JSON can hold, and the cells left out (field, cell, reason). Every cell is
@@ -459,7 +282,7 @@ def curate(
     negatives = known["negatives"]
     for column in ("shard", "row"):
         if column not in cells:
-            raise TableError(f"the table of cells lacks the column {column}; read it with tables.read_cells")
+            raise TableError(f"the table of cells lacks the column {column}; read it with joining.read_cells")
     cells = cells.sort_values(["field", "cell"], ignore_index=True)
     unknown = set(cells["field"]) - set(fields["field"])
     if unknown:
@@ -582,26 +405,6 @@ def curate(
     return examples, summary, left_out.reset_index(drop=True)
 
 
-def place(examples: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Shuffle each part and give each example its record file and its position in it.
-
-    examples: columns of EXAMPLES but record_shard and position, which are written anew. Returns the examples in the
-    order of the record files.
-    """
-    placed = []
-    for part in PARTS:
-        members = examples[examples["part"] == part]
-        members = members.iloc[rng.permutation(len(members))]
-        number = np.arange(len(members))
-        # Files of nearly equal length rather than a short last one.
-        files = max(1, math.ceil(len(members) / RECORDS_PER_FILE))
-        starts = np.arange(files) * len(members) // files
-        shard = np.searchsorted(starts, number, side="right") - 1
-        placed.append(members.assign(record_shard=shard.astype(np.int32), position=(number - starts[shard])))
-    table = to_table(pd.concat(placed, ignore_index=True), EXAMPLES)
-    return table.to_pandas()
-
-
 def _class_counts(examples: pd.DataFrame) -> dict[str, Any]:
     counts = {}
     for index, name in enumerate(NAMES):
@@ -617,11 +420,6 @@ def _class_counts(examples: pd.DataFrame) -> dict[str, Any]:
             "fields": {part: int(members.loc[members["part"] == part, "field"].nunique()) for part in PARTS},
         }
     return counts
-
-
-def examples_table(examples: pd.DataFrame) -> pa.Table:
-    """Return the examples as an Arrow table of the schema EXAMPLES, ready for tables.write_table."""
-    return to_table(examples, EXAMPLES)
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:

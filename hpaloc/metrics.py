@@ -866,7 +866,7 @@ def score_mixtures(fields: pd.DataFrame, mixtures: pd.DataFrame) -> tuple[pd.Dat
 def control_examples(examples: pd.DataFrame, control: str, fraction: float = 0.2, seed: int = 0) -> pd.DataFrame:
     """Change a table of examples into that of a control training, whose score says what the evaluation is worth.
 
-    examples: field, cell, copy, part, group, labels and label_0..label_18 (``tables.EXAMPLES``). Controls:
+    examples: field, cell, copy, part, group, labels and label_0..label_18 (``examples.EXAMPLES``). Controls:
 
     - ``tile_random_split``: ``fraction`` of the cells validate, drawn whatever their field, as much of the literature
       does. What it scores above the grouped split is leak: cells of one field share label, stain and light.

@@ -26,8 +26,9 @@ from hpaloc.images import ImageError, check_field, read_field
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import MaskError, compact, mask_path, read_mask
 from hpaloc.progress import log, track
+from hpaloc.rejection import check_rejected
 from hpaloc.rle import MAX_PIXELS
-from hpaloc.tables import CELLS, FIELDS, REFERENCE_COLOURS, REGIONS, TooManyRejected, to_table, write_table
+from hpaloc.tables import CELLS, FIELDS, REFERENCE_COLOURS, REGIONS, to_table, write_table
 from hpaloc.tfrecord import FORMATS, RecordWriter, TileRecord, frame
 
 RING_UM = 1.0
@@ -512,5 +513,4 @@ def tile_shard(
     write_table(fields_path, to_table(field_rows, FIELDS))
     rejected = [(row["field"], row["reason"]) for row in field_rows if row["status"] != "ok"]
     log.info("%d cells of %d fields tiled, %d fields rejected", cells.num_rows, len(rows), len(rejected))
-    if len(rejected) > math.ceil(max_rejected_fraction * len(rows)):
-        raise TooManyRejected(rejected, len(rows), max_rejected_fraction)
+    check_rejected(rejected, len(rows), max_rejected_fraction)

@@ -14,8 +14,8 @@ from matplotlib.text import Text
 from hpaloc import metrics
 from hpaloc.classes import COLOURS, N_CLASSES, NAMES
 from hpaloc.figures import data, mixtures, scores, training
-from hpaloc.manifests import ManifestRow
-from hpaloc.sheet import SheetRow, read_sheet
+from hpaloc.manifests import ManifestRow, SheetRow
+from hpaloc.sheet import read_sheet
 
 TRAIN_SHEET = Path(__file__).parents[2] / "shared" / "data" / "hpa-2021" / "train.csv"
 

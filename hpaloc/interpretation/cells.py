@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from hpaloc.classes import NAMES, parse_labels
-from hpaloc.curation import group_fields
+from hpaloc.grouping import group_fields
 from hpaloc.progress import log
 from hpaloc.tfrecord import cell_key
 
@@ -25,7 +25,7 @@ class StudyError(ValueError):
 class Source:
     """The cells of a collection that may be studied.
 
-    cells, fields: its tables as ``tables.read_cells`` and ``tables.read_fields`` give them; truth: ID, cell, Label per
+    cells, fields: its tables as ``joining.read_cells`` and ``read_fields`` give them; truth: ID, cell, Label per
     cell with the ids of ``cells``, or None; examples: the table of ``curation.curate`` where the collection trained the
     network, else None.
     """

@@ -5,8 +5,9 @@ import pandas as pd
 from hpaloc.curation import read_truth
 from hpaloc.interpretation.cells import Source, choose_cells
 from hpaloc.interpretation.studied import STUDIED
+from hpaloc.joining import read_cells, read_fields
 from hpaloc.progress import log_to
-from hpaloc.tables import read_cells, read_fields, to_table, write_table
+from hpaloc.tables import to_table, write_table
 
 
 def read_source(job, collection):
