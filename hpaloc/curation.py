@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import fastremap
@@ -248,6 +249,45 @@ def _copies(labels: np.ndarray, oversample: float, rng: np.random.Generator) -> 
     return copies
 
 
+@dataclass
+class _Judged:
+    """What is known of each cell: its labels, why it is left out (else ""), and whether it is a negative.
+
+    external: the negatives that are so by the name of their field; filters: the counts of each filter.
+    """
+
+    labels: list[tuple[int, ...]]
+    reason: np.ndarray
+    only_negative: np.ndarray
+    external: np.ndarray
+    filters: dict[str, dict[str, int]]
+
+
+def _judge(cells: pd.DataFrame, known: Mapping[str, Any], truth: pd.DataFrame | None) -> _Judged:
+    """Label every cell and hold it to every filter."""
+    negatives = known["negatives"]
+    labels, reason = _assign_labels(cells, known["labels"], truth)
+    inherited = known["labels"] != "cells"
+    only_negative = np.array([of_cell == (NEGATIVE,) for of_cell in labels], bool)
+    positive = np.array([bool(of_cell) for of_cell in labels], bool) & ~only_negative
+    external = np.zeros(len(cells), bool)
+    if negatives["external"]:
+        external = only_negative & [
+            fnmatch.fnmatchcase(field, normal_text(negatives["external"])) for field in cells["field"]
+        ]
+    if inherited and not negatives["negative_fields"]:
+        reason[(reason == "") & only_negative & ~external] = "negative_field"
+    labelled = reason == ""
+    # Truth per cell says which cells are negative; what is inherited from the field may be wrong for a dark cell.
+    failing = filter_cells(cells, positive & labelled & inherited, known)
+    filters = {}
+    for name in FILTERS:
+        first = (reason == "") & failing[name]
+        reason[first] = name
+        filters[name] = {"removed": int(first.sum()), "failing": int((failing[name] & labelled).sum())}
+    return _Judged(labels, reason, only_negative, external, filters)
+
+
 def _split_fields(
     fields: pd.DataFrame, labels: Mapping[str, tuple[int, ...]], known: Mapping[str, Any], seed: int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -256,10 +296,81 @@ def _split_fields(
     groups, summary = group_fields(used, known["group_by"])
     fixed = [part if isinstance(part, str) and part else None for part in used["split"]] if "split" in used else None
     parts = split_groups([labels[field] for field in used["field"]], groups, known["validation_fraction"], seed, fixed)
-    split = pd.DataFrame({"field": used["field"], "group": groups, "part": parts})
+    split = pd.DataFrame({"group": groups, "part": parts}, used["field"])
     summary["fields"] = {part: int((parts == part).sum()) for part in PARTS}
     summary["groups_of_part"] = {part: int(split.loc[parts == part, "group"].nunique()) for part in PARTS}
     return split, summary
+
+
+def _labels_of_fields(
+    names: Sequence[str], judged: _Judged, kept: np.ndarray, candidates: np.ndarray
+) -> dict[str, tuple[int, ...]]:
+    """Return the labels of each field by its kept cells; those of its candidates for negatives where none is kept."""
+    found: dict[str, set[int]] = {}
+    for row in kept:
+        found.setdefault(names[row], set()).update(judged.labels[row])
+    for row in candidates:
+        found.setdefault(names[row], set(judged.labels[row]))
+    return {field: tuple(sorted(labels)) for field, labels in found.items()}
+
+
+def _draw_negatives(
+    judged: _Judged,
+    kept: np.ndarray,
+    candidates: np.ndarray,
+    part_of: np.ndarray,
+    settings: Mapping[str, Any],
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the rows of dark cells to relabel, part by part, and of cells to make synthetic negatives of."""
+    relabelled = []
+    synthetic = np.empty(0, np.int64)
+    for part in PARTS:
+        here = kept[part_of[kept] == part]
+        of_positives = here[~judged.only_negative[here]]
+        wanted = _wanted_negatives(len(of_positives), len(here) - len(of_positives), settings["target_fraction"])
+        relabelled.append(_draw(rng, candidates[part_of[candidates] == part], wanted))
+        if part == "train":
+            share = math.floor(round(settings["synthetic_fraction"] * len(of_positives), 9))
+            synthetic = _draw(rng, of_positives, min(share, wanted - len(relabelled[-1])))
+    return np.concatenate(relabelled), synthetic
+
+
+def _tabulate(
+    cells: pd.DataFrame,
+    labels: Sequence[tuple[int, ...]],
+    rows_of: Mapping[str, np.ndarray],
+    split: pd.DataFrame,
+    oversample: float,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Return the examples, those of training in copies; rows_of: by origin, the rows of their cells."""
+    rows = np.concatenate([rows_of[origin] for origin in ORIGINS])
+    origin = np.repeat(ORIGINS, [len(rows_of[origin]) for origin in ORIGINS])
+    sets = [(NEGATIVE,) if made == "synthetic" else labels[row] for row, made in zip(rows, origin, strict=True)]
+    matrix = label_matrix(sets).astype(np.uint8)
+    scale = np.where(origin == "synthetic", rng.uniform(0.0, 0.1, len(rows)), 1.0).astype(np.float32)
+    of_field = split.loc[cells["field"].iloc[rows]]
+    in_training = of_field["part"].to_numpy() == "train"
+    copies = np.ones(len(rows), np.int64)
+    copies[in_training] = _copies(matrix[in_training], oversample, rng)
+
+    repeated = np.repeat(np.arange(len(rows)), copies)
+    copy = np.arange(len(repeated)) - np.repeat(np.cumsum(copies) - copies, copies)
+    of_cell = cells.iloc[rows[repeated]]
+    columns = {
+        "part": of_field["part"].to_numpy()[repeated],
+        **{column: of_cell[column].to_numpy() for column in ("field", "cell", "shard", "row")},
+        "key": [cell_key(field, cell) for field, cell in zip(of_cell["field"], of_cell["cell"], strict=True)],
+        "group": of_field["group"].to_numpy()[repeated],
+        "origin": origin[repeated],
+        "copy": copy,
+        "copies": copies[repeated],
+        "green_scale": scale[repeated],
+        "weight": 1.0,
+        "labels": [format_labels(sets[row]) for row in repeated],
+    }
+    return pd.DataFrame(columns | dict(zip(LABEL_COLUMNS, matrix[repeated].T, strict=True)))
 
 
 def curate(
@@ -279,130 +390,69 @@ def curate(
     only. Raises ValueError for unknown settings or where nothing is left to train on, TableError for a lacking column.
     """
     known = _settings(settings)
-    negatives = known["negatives"]
     for column in ("shard", "row"):
         if column not in cells:
             raise TableError(f"the table of cells lacks the column {column}; read it with joining.read_cells")
     cells = cells.sort_values(["field", "cell"], ignore_index=True)
-    unknown = set(cells["field"]) - set(fields["field"])
-    if unknown:
+    if unknown := set(cells["field"]) - set(fields["field"]):
         raise TableError(f"the table of fields has no row of field {min(unknown)!r}")
-    labels, reason = _assign_labels(cells, known["labels"], truth)
-    inherited = known["labels"] != "cells"
-    only_negative = np.array([of_cell == (NEGATIVE,) for of_cell in labels], bool)
-    positive = np.array([bool(of_cell) for of_cell in labels], bool) & ~only_negative
-    external = np.zeros(len(cells), bool)
-    if negatives["external"]:
-        external = only_negative & [
-            fnmatch.fnmatchcase(field, normal_text(negatives["external"])) for field in cells["field"]
-        ]
-    if inherited and not negatives["negative_fields"]:
-        reason[(reason == "") & only_negative & ~external] = "negative_field"
-
-    labelled = reason == ""
-    # Truth per cell says which cells are negative; what is inherited from the field may be wrong for a dark cell.
-    failing = filter_cells(cells, positive & labelled & inherited, known)
-    filters = {}
-    for name in FILTERS:
-        first = (reason == "") & failing[name]
-        reason[first] = name
-        filters[name] = {"removed": int(first.sum()), "failing": int((failing[name] & labelled).sum())}
-    candidates = np.flatnonzero(reason == "green_signal") if negatives["low_green"] else np.empty(0, np.int64)
-
-    kept = np.flatnonzero(reason == "")
+    judged = _judge(cells, known, truth)
+    kept = np.flatnonzero(judged.reason == "")
     if not len(kept):
         raise ValueError("curation leaves no cell: every cell lacks a label or fails a filter")
-    names = cells["field"].to_list()
-    field_labels: dict[str, set[int]] = {}
-    for row in kept:
-        field_labels.setdefault(names[row], set()).update(labels[row])
-    for row in candidates:
-        field_labels.setdefault(names[row], set(labels[row]))
+    dark = judged.reason == "green_signal"
+    candidates = np.flatnonzero(dark) if known["negatives"]["low_green"] else np.empty(0, np.int64)
     split, split_summary = _split_fields(
-        fields, {field: tuple(sorted(found)) for field, found in field_labels.items()}, known, seed
+        fields, _labels_of_fields(cells["field"].to_list(), judged, kept, candidates), known, seed
     )
-    part_of = cells["field"].map(split.set_index("field")["part"]).to_numpy(object)
+    part_of = cells["field"].map(split["part"]).to_numpy(object)
     rng = np.random.default_rng([seed, 4])
-
-    chosen = [kept]
-    synthetic = np.empty(0, np.int64)
-    for part in PARTS:
-        here = kept[part_of[kept] == part]
-        n_negative = int(only_negative[here].sum())
-        wanted = _wanted_negatives(len(here) - n_negative, n_negative, negatives["target_fraction"])
-        relabelled = _draw(rng, candidates[part_of[candidates] == part], wanted)
-        chosen.append(relabelled)
-        reason[relabelled] = ""
-        if part == "train":
-            of_positives = here[~only_negative[here]]
-            share = math.floor(round(negatives["synthetic_fraction"] * len(of_positives), 9))
-            synthetic = _draw(rng, of_positives, min(share, wanted - len(relabelled)))
-    relabelled = np.concatenate(chosen[1:])
+    relabelled, synthetic = _draw_negatives(judged, kept, candidates, part_of, known["negatives"], rng)
+    judged.reason[relabelled] = ""
     for row in relabelled:
-        labels[row] = (NEGATIVE,)
-    filters["green_signal"]["relabelled"] = len(relabelled)
-    filters["green_signal"]["removed"] -= len(relabelled)
+        judged.labels[row] = (NEGATIVE,)
+    rows_of = {"real": kept, "relabelled": relabelled, "synthetic": synthetic}
+    examples = place(_tabulate(cells, judged.labels, rows_of, split, known["oversample"], rng), rng)
+    left_out = cells[["field", "cell"]].assign(reason=judged.reason)[judged.reason != ""].reset_index(drop=True)
+    summary = _summarise(judged, rows_of, candidates, examples, known["labels"], split_summary)
+    log.info("%d examples from %d of %d cells", len(examples), summary["cells_used"], len(cells))
+    return examples, summary, left_out
 
-    rows = np.concatenate((kept, relabelled, synthetic))
-    origin = np.repeat(ORIGINS, (len(kept), len(relabelled), len(synthetic)))
-    sets = [(NEGATIVE,) if made == "synthetic" else labels[row] for row, made in zip(rows, origin, strict=True)]
-    matrix = label_matrix(sets).astype(np.uint8)
-    scale = np.where(origin == "synthetic", rng.uniform(0.0, 0.1, len(rows)), 1.0).astype(np.float32)
-    in_training = part_of[rows] == "train"
-    copies = np.ones(len(rows), np.int64)
-    copies[in_training] = _copies(matrix[in_training], known["oversample"], rng)
 
-    repeated = np.repeat(np.arange(len(rows)), copies)
-    copy = np.arange(len(repeated)) - np.repeat(np.cumsum(copies) - copies, copies)
-    of_cell = rows[repeated]
-    group_of = cells["field"].map(split.set_index("field")["group"])
-    examples = pd.DataFrame(
-        {
-            "part": part_of[of_cell],
-            "field": cells["field"].to_numpy()[of_cell],
-            "cell": cells["cell"].to_numpy(np.int32)[of_cell],
-            "shard": cells["shard"].to_numpy(np.int32)[of_cell],
-            "row": cells["row"].to_numpy(np.int32)[of_cell],
-            "group": group_of.to_numpy()[of_cell],
-            "origin": origin[repeated],
-            "copy": copy.astype(np.int32),
-            "copies": copies[repeated].astype(np.int32),
-            "green_scale": scale[repeated],
-            "weight": np.float32(1.0),
-            "labels": [format_labels(sets[row]) for row in repeated],
-        }
-    )
-    examples["key"] = [cell_key(field, cell) for field, cell in zip(examples["field"], examples["cell"], strict=True)]
-    for column, values in zip(LABEL_COLUMNS, matrix[repeated].T, strict=True):
-        examples[column] = values
-    examples = place(examples, rng)
-    left_out = pd.DataFrame({"field": cells["field"], "cell": cells["cell"], "reason": reason})[reason != ""]
-
-    kinds = Counter(reason)
-    summary = {
-        "labels": known["labels"],
-        "cells": len(cells),
-        "cells_used": len(kept) + len(relabelled),
-        "cells_left_out": len(left_out),
-        "unlabelled": {
-            name: kinds.get(name, 0) for name in ("no_label", "several_labels", "no_truth", "negative_field")
-        },
-        "filters": filters,
+def _summarise(
+    judged: _Judged,
+    rows_of: Mapping[str, np.ndarray],
+    candidates: np.ndarray,
+    examples: pd.DataFrame,
+    mode: str,
+    split: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Count what became of the cells, in numbers that JSON can hold."""
+    kinds = Counter(judged.reason)
+    kept, n_relabelled = rows_of["real"], len(rows_of["relabelled"])
+    dark = judged.filters["green_signal"]
+    negative, external = judged.only_negative[kept], judged.external[kept]
+    return {
+        "labels": mode,
+        "cells": len(judged.reason),
+        "cells_used": len(kept) + n_relabelled,
+        "cells_left_out": len(judged.reason) - kinds[""],
+        "unlabelled": {name: kinds[name] for name in ("no_label", "several_labels", "no_truth", "negative_field")},
+        "filters": judged.filters
+        | {"green_signal": {**dark, "removed": dark["removed"] - n_relabelled, "relabelled": n_relabelled}},
         "negatives": {
-            "negative_fields": int((only_negative[kept] & ~external[kept]).sum()) if inherited else 0,
-            "external": int(external[kept].sum()),
-            "truth": 0 if inherited else int(only_negative[kept].sum()),
-            "low_green": len(relabelled),
+            "negative_fields": int((negative & ~external).sum()) if mode != "cells" else 0,
+            "external": int(external.sum()),
+            "truth": int(negative.sum()) if mode == "cells" else 0,
+            "low_green": n_relabelled,
             "low_green_candidates": len(candidates),
-            "synthetic": len(synthetic),
+            "synthetic": len(rows_of["synthetic"]),
         },
-        "split": split_summary,
+        "split": split,
         "examples": {part: int((examples["part"] == part).sum()) for part in PARTS},
         "copies": int((examples["copy"] > 0).sum()),
         "classes": _class_counts(examples),
     }
-    log.info("%d examples from %d of %d cells", len(examples), summary["cells_used"], len(cells))
-    return examples, summary, left_out.reset_index(drop=True)
 
 
 def _class_counts(examples: pd.DataFrame) -> dict[str, Any]:
