@@ -1,12 +1,14 @@
 """The table of training examples: its schema, and its order, which is that of the record files."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from hpaloc.classes import N_CLASSES
+from hpaloc.progress import log
 from hpaloc.tables import to_table
 
 LABEL_COLUMNS = tuple(f"label_{index}" for index in range(N_CLASSES))
@@ -54,6 +56,24 @@ def place(examples: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         placed.append(members.assign(record_shard=shard.astype(np.int32), position=(number - starts[shard])))
     table = to_table(pd.concat(placed, ignore_index=True), EXAMPLES)
     return table.to_pandas()
+
+
+def without_classes(examples: pd.DataFrame, held_out: Sequence[int]) -> pd.DataFrame:
+    """Return the examples of groups that have none of the ``held_out`` classes (indices).
+
+    A dark cell beside a cell of such a class, which trains as Negative, would show its stain and light. Raises
+    ValueError where nothing is left to train on.
+    """
+    held = examples[[f"label_{label}" for label in held_out]].to_numpy().any(axis=1)
+    beside = examples["group"].isin(examples.loc[held, "group"]).to_numpy()
+    kept = examples[~beside].reset_index(drop=True)
+    if not (kept["part"] == "train").any():
+        raise ValueError("interpretation.held_out: no training example is left without these classes")
+    log.info(
+        "%d of %d examples are of classes held out, %d more of their groups",
+        *(int(held.sum()), len(examples), int((beside & ~held).sum())),
+    )
+    return kept
 
 
 def examples_table(examples: pd.DataFrame) -> pa.Table:

@@ -12,10 +12,10 @@ from sklearn.metrics import mutual_info_score
 from hpaloc import resampling
 from hpaloc.classes import N_CLASSES, NAMES
 from hpaloc.delimited import SheetError
-from hpaloc.examples import EXAMPLES
+from hpaloc.examples import EXAMPLES, without_classes
 from hpaloc.interpretation import claims, few_shot, separation, units
 from hpaloc.interpretation.analysis import _notes, labelled_predictions, mixture_scores, read_known_mixtures
-from hpaloc.interpretation.cells import Source, StudyError, choose_cells, without_classes
+from hpaloc.interpretation.cells import Source, StudyError, choose_cells
 from hpaloc.interpretation.morphology import measure_cells
 from hpaloc.simulate.field import simulate_field
 from hpaloc.tables import CELLS, FIELDS

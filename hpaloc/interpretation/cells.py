@@ -112,21 +112,3 @@ def choose_cells(sources: Sequence[Source], n_cells: int, held_out: Sequence[int
     )
     cells["key"] = [cell_key(field, int(cell)) for field, cell in zip(cells["field"], cells["cell"], strict=True)]
     return cells.sort_values(["collection", "shard", "row"], ignore_index=True)
-
-
-def without_classes(examples: pd.DataFrame, held_out: Sequence[int]) -> pd.DataFrame:
-    """Return the examples (``curation.curate``) of groups that have none of the ``held_out`` classes (indices).
-
-    A dark cell beside a cell of such a class, which trains as Negative, would show its stain and light. Raises
-    StudyError where nothing is left to train on.
-    """
-    held = examples[[f"label_{label}" for label in held_out]].to_numpy().any(axis=1)
-    beside = examples["group"].isin(examples.loc[held, "group"]).to_numpy()
-    kept = examples[~beside].reset_index(drop=True)
-    if not (kept["part"] == "train").any():
-        raise StudyError("interpretation.held_out: no training example is left without these classes")
-    log.info(
-        "%d of %d examples are of classes held out, %d more of their groups",
-        *(int(held.sum()), len(examples), int((beside & ~held).sum())),
-    )
-    return kept

@@ -29,7 +29,7 @@ rule control:
     params:
         fraction=config["curation"]["validation_fraction"],
         seed=config["seed"],
-        version=code_of("curation", "metrics"),
+        version=code_of("examples", "metrics"),
     script:
         "../scripts/control.py"
 
