@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hpaloc.classes import COLOURS, N_CLASSES, NAMES, label_matrix, parse_labels
 from hpaloc.config import complete
-from hpaloc.curation import examples_table, place
 from hpaloc.evaluation.cells import score_cells
+from hpaloc.examples import examples_table, place
 from hpaloc.prediction import lean_on_field
 from hpaloc.resampling import replicated_accuracy
 from hpaloc.tables import write_table

@@ -21,13 +21,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hpaloc.classes import COLOURS
 from hpaloc.config import complete
-from hpaloc.curation import FILTERS, curate, near_duplicates
-from hpaloc.manifests import ManifestRow, manifests
+from hpaloc.curation import FILTERS, curate
+from hpaloc.examples import PARTS
+from hpaloc.finding import manifests
+from hpaloc.grouping import near_duplicates
+from hpaloc.joining import read_cells, read_fields
+from hpaloc.manifests import ManifestRow
 from hpaloc.matching import TruthFiles, read_true_labels
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.sheet import read_sheet
 from hpaloc.simulate.shard import simulate_shard
-from hpaloc.tables import PARTS, REFERENCE_COLOURS, read_cells, read_fields
+from hpaloc.tables import REFERENCE_COLOURS
 from hpaloc.tiles import tile_shard
 
 ROOT = Path(__file__).resolve().parents[1]

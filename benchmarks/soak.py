@@ -32,7 +32,7 @@ import psutil  # noqa: E402
 import yaml  # noqa: E402
 from bad_fields import FIELDS, SUFFIXES  # noqa: E402
 
-from hpaloc.manifests import shard_name, shard_of  # noqa: E402
+from hpaloc.finding import shard_name, shard_of  # noqa: E402
 from hpaloc.masks import mask_path, read_mask  # noqa: E402
 from hpaloc.simulate.field import simulate_field  # noqa: E402
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from hpaloc.classes import parse_labels
+from hpaloc.examples import LABEL_COLUMNS
 from hpaloc.shuffles import shuffled_labels
-from hpaloc.tables import LABEL_COLUMNS
 
 _SORTED_SHARE = 0.075
 

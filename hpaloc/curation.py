@@ -5,19 +5,19 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
-from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, format_labels, label_matrix, parse_all, parse_labels
+from hpaloc.classes import NAMES, NEGATIVE, format_labels, label_matrix, parse_all, parse_labels
+from hpaloc.examples import LABEL_COLUMNS, PARTS, place
+from hpaloc.grouping import group_fields
 from hpaloc.ids import normal_text
 from hpaloc.progress import log
-from hpaloc.tables import EXAMPLES, LABEL_COLUMNS, PARTS, REFERENCE_COLOURS, TableError, to_table
+from hpaloc.splitting import split_groups
+from hpaloc.tables import TableError
 from hpaloc.tfrecord import cell_key
 
 DEFAULTS: dict[str, Any] = {
@@ -46,182 +46,6 @@ DEFAULTS: dict[str, Any] = {
 
 FILTERS = ("border", "cell_area", "nucleus", "focus", "saturation", "green_signal")
 ORIGINS = ("real", "relabelled", "synthetic")
-
-RECORDS_PER_FILE = 2048
-
-# Of 189 bits (three hashes of 63). Two images of one field differ in far fewer, two fields of one slide in about half;
-# docs/data.md has the distributions this was set between.
-DUPLICATE_BITS = 20
-
-_HASHES = tuple(f"hash_{colour}" for colour in REFERENCE_COLOURS)
-
-
-def near_duplicates(hashes: np.ndarray, max_bits: int = DUPLICATE_BITS) -> np.ndarray:
-    """Find the pairs of fields whose perceptual hashes are nearly the same.
-
-    hashes: (n, 3) uint64, one column per reference colour. Returns (k, 2) int64 row numbers, i < j, of the pairs that
-    differ in at most ``max_bits`` of all bits. Every pair is compared, as a matrix product of ±1 bits in blocks.
-    """
-    n = len(hashes)
-    octets = np.ascontiguousarray(hashes.astype(">u8")).view(np.uint8).reshape(n, -1)
-    bits = np.unpackbits(octets, axis=1).astype(np.float32) * 2 - 1
-    block = 4096
-    pairs = []
-    for i in range(0, n, block):
-        for j in range(i, n, block):
-            # bits @ bits.T counts equal minus unequal bits.
-            alike = bits[i : i + block] @ bits[j : j + block].T >= bits.shape[1] - 2 * max_bits
-            if i == j:
-                alike = np.triu(alike, 1)
-            pairs.append(np.argwhere(alike) + np.array([i, j]))
-    return np.concatenate(pairs) if pairs else np.empty((0, 2), np.int64)
-
-
-def group_fields(fields: pd.DataFrame, group_by: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Group the fields that must stay in one part of the split.
-
-    fields: columns field and, where known, antibody and the hashes of FIELDS. group_by: antibody, duplicates, field;
-    fields that share any of the criteria named are one group, also by way of a third. A criterion that the table knows
-    nothing of is left out. Returns the groups, (n,) str, each named by its first field, and a summary: the criteria
-    used and the numbers of groups and of near-duplicate pairs.
-    """
-    names = fields["field"].to_numpy(str)
-    n = len(names)
-    links = []
-    summary: dict[str, Any] = {"group_by": []}
-    if "antibody" in group_by and "antibody" in fields and fields["antibody"].notna().any():
-        antibody = pd.factorize(fields["antibody"])[0]
-        known = np.flatnonzero(antibody >= 0)
-        first = {code: row for row, code in reversed([*zip(known, antibody[known], strict=True)])}
-        links.append(np.array([(first[antibody[row]], row) for row in known]).reshape(-1, 2))
-        summary["group_by"].append("antibody")
-    if "duplicates" in group_by and all(column in fields for column in _HASHES):
-        hashed = np.flatnonzero(fields[list(_HASHES)].notna().all(axis=1))
-        if len(hashed):
-            pairs = near_duplicates(fields[list(_HASHES)].iloc[hashed].to_numpy(np.uint64))
-            links.append(hashed[pairs])
-            summary["group_by"].append("duplicates")
-            summary["duplicate_pairs"] = len(pairs)
-    if not links:
-        summary["group_by"].append("field")
-    edges = np.concatenate(links) if links else np.empty((0, 2), np.int64)
-    graph = coo_matrix((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(n, n))
-    _, component = connected_components(graph, directed=False)
-    name_of = pd.Series(names).groupby(component).min()
-    groups = name_of.loc[component].to_numpy(str)
-    summary["groups"] = len(name_of)
-    return groups, summary
-
-
-def _move_for_classes(classes: np.ndarray, sizes: np.ndarray, validation: np.ndarray, free: np.ndarray) -> None:
-    """Move groups, in place, until each class that two or more groups hold is in both parts."""
-    for target in (True, False):
-        totals = classes.sum(axis=0)
-        for label in np.argsort(totals, kind="stable"):
-            there = validation == target
-            if totals[label] < 2 or classes[there, label].any():
-                continue
-            left = classes[~there].sum(axis=0)
-            candidates = [
-                group
-                for group in np.flatnonzero(~there & free & classes[:, label])
-                if (left[classes[group] & (totals >= 2)] >= 2).all()
-            ]
-            if candidates:
-                validation[min(candidates, key=lambda group: (sizes[group], classes[group].sum(), group))] = target
-
-
-def _move_for_size(
-    classes: np.ndarray, sizes: np.ndarray, validation: np.ndarray, free: np.ndarray, target: int, fraction: float
-) -> None:
-    """Move groups, in place, until the validation part holds ``target`` fields, or as near as whole groups come."""
-    totals = np.maximum(classes.T @ sizes, 1)
-    while True:
-        excess = int(sizes[validation & free].sum()) - target
-        if excess == 0:
-            return
-        source = validation if excess > 0 else ~validation
-        movable = free & source & (sizes < 2 * abs(excess))
-        # A class keeps what it has in the part that a group leaves.
-        held = classes[source].sum(axis=0)
-        movable &= ~(classes & (held < 2)).any(axis=1)
-        rows = np.flatnonzero(movable)
-        if not len(rows):
-            return
-        surplus = (classes[validation].T @ sizes[validation]) / totals - fraction
-        worth = (classes[rows] @ surplus) / classes[rows].sum(axis=1) * np.sign(excess)
-        group = rows[np.lexsort((rows, -worth, sizes[rows] > abs(excess)))[0]]
-        validation[group] = not validation[group]
-        if abs(int(sizes[validation & free].sum()) - target) >= abs(excess):
-            validation[group] = not validation[group]
-            return
-
-
-def split_groups(
-    label_sets: Sequence[tuple[int, ...]],
-    groups: Sequence[str] | np.ndarray,
-    validation_fraction: float,
-    seed: int,
-    fixed: Sequence[str | None] | None = None,
-) -> np.ndarray:
-    """Divide fields into a training and a validation part, group by group.
-
-    label_sets, groups: one entry per field. Groups are stratified over the label sets and classes they hold by
-    iterative stratification (Sechidis et al. 2011). A group none of whose label sets another group has goes to
-    training, unless too little would be left to validate on; the validation part then holds ceil(fraction x fields
-    of the other groups) fields, as near as whole groups come. Each class that two groups hold ends in both parts,
-    also where that takes a group of the former kind; very few groups of several labels may not allow it. With a
-    fraction of 0 only what ``fixed`` names validates. ``fixed`` names the part of a field where the sheet does.
-    Returns (n,) str of train and validation. Raises ValueError where there are not two groups, or ``fixed`` is not a
-    part or tears a group apart.
-    """
-    names, group_of = np.unique(np.asarray(groups, str), return_inverse=True)
-    n_groups = len(names)
-    if n_groups < 2 and validation_fraction > 0:
-        raise ValueError("a split into training and validation needs at least two groups of labelled fields")
-    sizes = np.bincount(group_of)
-    set_names, set_of = np.unique([format_labels(labels) for labels in label_sets], return_inverse=True)
-    holds = np.zeros((n_groups, len(set_names)), bool)
-    holds[group_of, set_of] = True
-    classes = np.zeros((n_groups, N_CLASSES), bool)
-    np.logical_or.at(classes, group_of, label_matrix(label_sets).astype(bool))
-
-    validation = np.zeros(n_groups, bool)
-    free = np.ones(n_groups, bool)
-    for row, part in enumerate(fixed if fixed is not None else ()):
-        if part is None:
-            continue
-        if part not in PARTS:
-            raise ValueError(f"the split column says {part!r}, expected one of {', '.join(PARTS)}")
-        group = group_of[row]
-        if not free[group] and validation[group] != (part == "validation"):
-            raise ValueError(f"the split column tears apart the group of field {names[group]}")
-        free[group] = False
-        validation[group] = part == "validation"
-
-    if validation_fraction == 0:
-        return np.where(validation[group_of], "validation", "train")
-    shared = holds[:, holds.sum(axis=0) > 1].any(axis=1)
-    drawn = free & shared
-    if sizes[drawn].sum() < 2 * validation_fraction * sizes[free].sum():
-        drawn = free.copy()
-    members = np.flatnonzero(drawn)
-    if len(members) > 1:
-        strata = np.concatenate((holds[members][:, holds[members].sum(axis=0) > 1], classes[members]), axis=1)
-        splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=validation_fraction, random_state=seed)
-        ((_, chosen),) = splitter.split(np.empty((len(members), 1)), strata.astype(int))
-        validation[members[chosen]] = True
-        target = math.ceil(round(validation_fraction * sizes[members].sum(), 9))
-        _move_for_size(classes, sizes, validation, drawn, target, validation_fraction)
-    _move_for_classes(classes, sizes, validation, free)
-    if not validation.any() or validation.all():
-        # Too few groups for any class to have two: the smallest group is still something to validate on.
-        movable = np.flatnonzero(free)
-        if not len(movable):
-            raise ValueError("the split column leaves one part without fields")
-        smallest = movable[np.argmin(sizes[movable])]
-        validation[smallest] = not validation[smallest]
-    return np.where(validation[group_of], "validation", "train")
 
 
 def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,45 +154,23 @@ def _copies(labels: np.ndarray, oversample: float, rng: np.random.Generator) -> 
     return copies
 
 
-def _split_fields(
-    fields: pd.DataFrame, labels: Mapping[str, tuple[int, ...]], known: Mapping[str, Any], seed: int
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Give each field that has examples its group and part."""
-    used = fields[fields["field"].isin(labels)].sort_values("field", ignore_index=True)
-    groups, summary = group_fields(used, known["group_by"])
-    fixed = [part if isinstance(part, str) and part else None for part in used["split"]] if "split" in used else None
-    parts = split_groups([labels[field] for field in used["field"]], groups, known["validation_fraction"], seed, fixed)
-    split = pd.DataFrame({"field": used["field"], "group": groups, "part": parts})
-    summary["fields"] = {part: int((parts == part).sum()) for part in PARTS}
-    summary["groups_of_part"] = {part: int(split.loc[parts == part, "group"].nunique()) for part in PARTS}
-    return split, summary
+@dataclass
+class _Judged:
+    """What is known of each cell: its labels, why it is left out (else ""), and whether it is a negative.
 
-
-def curate(
-    cells: pd.DataFrame,
-    fields: pd.DataFrame,
-    settings: Mapping[str, Any],
-    seed: int,
-    truth: pd.DataFrame | None = None,
-) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]:
-    """Choose, label, divide and multiply the cells that train and validate the model.
-
-    cells: as tables.read_cells returns them, with shard and row; fields: columns of FIELDS; settings: the section
-    ``curation`` of the configuration, completed by DEFAULTS; truth: field, cell, labels per cell, for the mode
-    `cells` (``matching.read_true_labels``). Returns the examples (EXAMPLES, in the order of the
-    record files), a summary of counts that JSON can hold, and the cells left out (field, cell, reason). Every cell is
-    either left out or an example of origin real or relabelled. Synthetic negatives and copies are made for training
-    only. Raises ValueError for unknown settings or where nothing is left to train on, TableError for a lacking column.
+    external: the negatives that are so by the name of their field; filters: the counts of each filter.
     """
-    known = _settings(settings)
+
+    labels: list[tuple[int, ...]]
+    reason: np.ndarray
+    only_negative: np.ndarray
+    external: np.ndarray
+    filters: dict[str, dict[str, int]]
+
+
+def _judge(cells: pd.DataFrame, known: Mapping[str, Any], truth: pd.DataFrame | None) -> _Judged:
+    """Label every cell and hold it to every filter."""
     negatives = known["negatives"]
-    for column in ("shard", "row"):
-        if column not in cells:
-            raise TableError(f"the table of cells lacks the column {column}; read it with tables.read_cells")
-    cells = cells.sort_values(["field", "cell"], ignore_index=True)
-    unknown = set(cells["field"]) - set(fields["field"])
-    if unknown:
-        raise TableError(f"the table of fields has no row of field {min(unknown)!r}")
     labels, reason = _assign_labels(cells, known["labels"], truth)
     inherited = known["labels"] != "cells"
     only_negative = np.array([of_cell == (NEGATIVE,) for of_cell in labels], bool)
@@ -380,7 +182,6 @@ def curate(
         ]
     if inherited and not negatives["negative_fields"]:
         reason[(reason == "") & only_negative & ~external] = "negative_field"
-
     labelled = reason == ""
     # Truth per cell says which cells are negative; what is inherited from the field may be wrong for a dark cell.
     failing = filter_cells(cells, positive & labelled & inherited, known)
@@ -389,122 +190,174 @@ def curate(
         first = (reason == "") & failing[name]
         reason[first] = name
         filters[name] = {"removed": int(first.sum()), "failing": int((failing[name] & labelled).sum())}
-    candidates = np.flatnonzero(reason == "green_signal") if negatives["low_green"] else np.empty(0, np.int64)
+    return _Judged(labels, reason, only_negative, external, filters)
 
-    kept = np.flatnonzero(reason == "")
-    if not len(kept):
-        raise ValueError("curation leaves no cell: every cell lacks a label or fails a filter")
-    names = cells["field"].to_list()
-    field_labels: dict[str, set[int]] = {}
+
+def _split_fields(
+    fields: pd.DataFrame, labels: Mapping[str, tuple[int, ...]], known: Mapping[str, Any], seed: int
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Give each field that has examples its group and part."""
+    used = fields[fields["field"].isin(labels)].sort_values("field", ignore_index=True)
+    groups, summary = group_fields(used, known["group_by"])
+    fixed = [part if isinstance(part, str) and part else None for part in used["split"]] if "split" in used else None
+    parts = split_groups([labels[field] for field in used["field"]], groups, known["validation_fraction"], seed, fixed)
+    split = pd.DataFrame({"group": groups, "part": parts}, used["field"])
+    summary["fields"] = {part: int((parts == part).sum()) for part in PARTS}
+    summary["groups_of_part"] = {part: int(split.loc[parts == part, "group"].nunique()) for part in PARTS}
+    return split, summary
+
+
+def _labels_of_fields(
+    names: Sequence[str], judged: _Judged, kept: np.ndarray, candidates: np.ndarray
+) -> dict[str, tuple[int, ...]]:
+    """Return the labels of each field by its kept cells; those of its candidates for negatives where none is kept."""
+    found: dict[str, set[int]] = {}
     for row in kept:
-        field_labels.setdefault(names[row], set()).update(labels[row])
+        found.setdefault(names[row], set()).update(judged.labels[row])
     for row in candidates:
-        field_labels.setdefault(names[row], set(labels[row]))
-    split, split_summary = _split_fields(
-        fields, {field: tuple(sorted(found)) for field, found in field_labels.items()}, known, seed
-    )
-    part_of = cells["field"].map(split.set_index("field")["part"]).to_numpy(object)
-    rng = np.random.default_rng([seed, 4])
+        found.setdefault(names[row], set(judged.labels[row]))
+    return {field: tuple(sorted(labels)) for field, labels in found.items()}
 
-    chosen = [kept]
+
+def _draw_negatives(
+    judged: _Judged,
+    kept: np.ndarray,
+    candidates: np.ndarray,
+    part_of: np.ndarray,
+    settings: Mapping[str, Any],
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the rows of dark cells to relabel, part by part, and of cells to make synthetic negatives of."""
+    relabelled = []
     synthetic = np.empty(0, np.int64)
     for part in PARTS:
         here = kept[part_of[kept] == part]
-        n_negative = int(only_negative[here].sum())
-        wanted = _wanted_negatives(len(here) - n_negative, n_negative, negatives["target_fraction"])
-        relabelled = _draw(rng, candidates[part_of[candidates] == part], wanted)
-        chosen.append(relabelled)
-        reason[relabelled] = ""
+        of_positives = here[~judged.only_negative[here]]
+        wanted = _wanted_negatives(len(of_positives), len(here) - len(of_positives), settings["target_fraction"])
+        relabelled.append(_draw(rng, candidates[part_of[candidates] == part], wanted))
         if part == "train":
-            of_positives = here[~only_negative[here]]
-            share = math.floor(round(negatives["synthetic_fraction"] * len(of_positives), 9))
-            synthetic = _draw(rng, of_positives, min(share, wanted - len(relabelled)))
-    relabelled = np.concatenate(chosen[1:])
-    for row in relabelled:
-        labels[row] = (NEGATIVE,)
-    filters["green_signal"]["relabelled"] = len(relabelled)
-    filters["green_signal"]["removed"] -= len(relabelled)
+            share = math.floor(round(settings["synthetic_fraction"] * len(of_positives), 9))
+            synthetic = _draw(rng, of_positives, min(share, wanted - len(relabelled[-1])))
+    return np.concatenate(relabelled), synthetic
 
-    rows = np.concatenate((kept, relabelled, synthetic))
-    origin = np.repeat(ORIGINS, (len(kept), len(relabelled), len(synthetic)))
+
+def _tabulate(
+    cells: pd.DataFrame,
+    labels: Sequence[tuple[int, ...]],
+    rows_of: Mapping[str, np.ndarray],
+    split: pd.DataFrame,
+    oversample: float,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Return the examples, those of training in copies; rows_of: by origin, the rows of their cells."""
+    rows = np.concatenate([rows_of[origin] for origin in ORIGINS])
+    origin = np.repeat(ORIGINS, [len(rows_of[origin]) for origin in ORIGINS])
     sets = [(NEGATIVE,) if made == "synthetic" else labels[row] for row, made in zip(rows, origin, strict=True)]
     matrix = label_matrix(sets).astype(np.uint8)
     scale = np.where(origin == "synthetic", rng.uniform(0.0, 0.1, len(rows)), 1.0).astype(np.float32)
-    in_training = part_of[rows] == "train"
+    of_field = split.loc[cells["field"].iloc[rows]]
+    in_training = of_field["part"].to_numpy() == "train"
     copies = np.ones(len(rows), np.int64)
-    copies[in_training] = _copies(matrix[in_training], known["oversample"], rng)
+    copies[in_training] = _copies(matrix[in_training], oversample, rng)
 
     repeated = np.repeat(np.arange(len(rows)), copies)
     copy = np.arange(len(repeated)) - np.repeat(np.cumsum(copies) - copies, copies)
-    of_cell = rows[repeated]
-    group_of = cells["field"].map(split.set_index("field")["group"])
-    examples = pd.DataFrame(
-        {
-            "part": part_of[of_cell],
-            "field": cells["field"].to_numpy()[of_cell],
-            "cell": cells["cell"].to_numpy(np.int32)[of_cell],
-            "shard": cells["shard"].to_numpy(np.int32)[of_cell],
-            "row": cells["row"].to_numpy(np.int32)[of_cell],
-            "group": group_of.to_numpy()[of_cell],
-            "origin": origin[repeated],
-            "copy": copy.astype(np.int32),
-            "copies": copies[repeated].astype(np.int32),
-            "green_scale": scale[repeated],
-            "weight": np.float32(1.0),
-            "labels": [format_labels(sets[row]) for row in repeated],
-        }
-    )
-    examples["key"] = [cell_key(field, cell) for field, cell in zip(examples["field"], examples["cell"], strict=True)]
-    for column, values in zip(LABEL_COLUMNS, matrix[repeated].T, strict=True):
-        examples[column] = values
-    examples = place(examples, rng)
-    left_out = pd.DataFrame({"field": cells["field"], "cell": cells["cell"], "reason": reason})[reason != ""]
+    of_cell = cells.iloc[rows[repeated]]
+    columns = {
+        "part": of_field["part"].to_numpy()[repeated],
+        **{column: of_cell[column].to_numpy() for column in ("field", "cell", "shard", "row")},
+        "key": [cell_key(field, cell) for field, cell in zip(of_cell["field"], of_cell["cell"], strict=True)],
+        "group": of_field["group"].to_numpy()[repeated],
+        "origin": origin[repeated],
+        "copy": copy,
+        "copies": copies[repeated],
+        "green_scale": scale[repeated],
+        "weight": 1.0,
+        "labels": [format_labels(sets[row]) for row in repeated],
+    }
+    return pd.DataFrame(columns | dict(zip(LABEL_COLUMNS, matrix[repeated].T, strict=True)))
 
-    kinds = Counter(reason)
-    summary = {
-        "labels": known["labels"],
-        "cells": len(cells),
-        "cells_used": len(kept) + len(relabelled),
-        "cells_left_out": len(left_out),
-        "unlabelled": {
-            name: kinds.get(name, 0) for name in ("no_label", "several_labels", "no_truth", "negative_field")
-        },
-        "filters": filters,
+
+def curate(
+    cells: pd.DataFrame,
+    fields: pd.DataFrame,
+    settings: Mapping[str, Any],
+    seed: int,
+    truth: pd.DataFrame | None = None,
+) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]:
+    """Choose, label, divide and multiply the cells that train and validate the model.
+
+    cells: as joining.read_cells returns them, with shard and row; fields: columns of FIELDS; settings: the section
+    ``curation`` of the configuration, completed by DEFAULTS; truth: ID, cell, Label per cell, for the mode `cells`
+    (see match_truth where its masks are not the pipeline's). Returns the examples (EXAMPLES, in the order of the
+    record files), a summary of counts that JSON can hold, and the cells left out (field, cell, reason). Every cell is
+    either left out or an example of origin real or relabelled. Synthetic negatives and copies are made for training
+    only. Raises ValueError for unknown settings or where nothing is left to train on, TableError for a lacking column.
+    """
+    known = _settings(settings)
+    for column in ("shard", "row"):
+        if column not in cells:
+            raise TableError(f"the table of cells lacks the column {column}; read it with joining.read_cells")
+    cells = cells.sort_values(["field", "cell"], ignore_index=True)
+    if unknown := set(cells["field"]) - set(fields["field"]):
+        raise TableError(f"the table of fields has no row of field {min(unknown)!r}")
+    judged = _judge(cells, known, truth)
+    kept = np.flatnonzero(judged.reason == "")
+    if not len(kept):
+        raise ValueError("curation leaves no cell: every cell lacks a label or fails a filter")
+    dark = judged.reason == "green_signal"
+    candidates = np.flatnonzero(dark) if known["negatives"]["low_green"] else np.empty(0, np.int64)
+    split, split_summary = _split_fields(
+        fields, _labels_of_fields(cells["field"].to_list(), judged, kept, candidates), known, seed
+    )
+    part_of = cells["field"].map(split["part"]).to_numpy(object)
+    rng = np.random.default_rng([seed, 4])
+    relabelled, synthetic = _draw_negatives(judged, kept, candidates, part_of, known["negatives"], rng)
+    judged.reason[relabelled] = ""
+    for row in relabelled:
+        judged.labels[row] = (NEGATIVE,)
+    rows_of = {"real": kept, "relabelled": relabelled, "synthetic": synthetic}
+    examples = place(_tabulate(cells, judged.labels, rows_of, split, known["oversample"], rng), rng)
+    left_out = cells[["field", "cell"]].assign(reason=judged.reason)[judged.reason != ""].reset_index(drop=True)
+    summary = _summarise(judged, rows_of, candidates, examples, known["labels"], split_summary)
+    log.info("%d examples from %d of %d cells", len(examples), summary["cells_used"], len(cells))
+    return examples, summary, left_out
+
+
+def _summarise(
+    judged: _Judged,
+    rows_of: Mapping[str, np.ndarray],
+    candidates: np.ndarray,
+    examples: pd.DataFrame,
+    mode: str,
+    split: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Count what became of the cells, in numbers that JSON can hold."""
+    kinds = Counter(judged.reason)
+    kept, n_relabelled = rows_of["real"], len(rows_of["relabelled"])
+    dark = judged.filters["green_signal"]
+    negative, external = judged.only_negative[kept], judged.external[kept]
+    return {
+        "labels": mode,
+        "cells": len(judged.reason),
+        "cells_used": len(kept) + n_relabelled,
+        "cells_left_out": len(judged.reason) - kinds[""],
+        "unlabelled": {name: kinds[name] for name in ("no_label", "several_labels", "no_truth", "negative_field")},
+        "filters": judged.filters
+        | {"green_signal": {**dark, "removed": dark["removed"] - n_relabelled, "relabelled": n_relabelled}},
         "negatives": {
-            "negative_fields": int((only_negative[kept] & ~external[kept]).sum()) if inherited else 0,
-            "external": int(external[kept].sum()),
-            "truth": 0 if inherited else int(only_negative[kept].sum()),
-            "low_green": len(relabelled),
+            "negative_fields": int((negative & ~external).sum()) if mode != "cells" else 0,
+            "external": int(external.sum()),
+            "truth": int(negative.sum()) if mode == "cells" else 0,
+            "low_green": n_relabelled,
             "low_green_candidates": len(candidates),
-            "synthetic": len(synthetic),
+            "synthetic": len(rows_of["synthetic"]),
         },
-        "split": split_summary,
+        "split": split,
         "examples": {part: int((examples["part"] == part).sum()) for part in PARTS},
         "copies": int((examples["copy"] > 0).sum()),
         "classes": _class_counts(examples),
     }
-    log.info("%d examples from %d of %d cells", len(examples), summary["cells_used"], len(cells))
-    return examples, summary, left_out.reset_index(drop=True)
-
-
-def place(examples: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Shuffle each part and give each example its record file and its position in it.
-
-    examples: columns of EXAMPLES but record_shard and position, which are written anew. Returns the examples in the
-    order of the record files.
-    """
-    placed = []
-    for part in PARTS:
-        members = examples[examples["part"] == part]
-        members = members.iloc[rng.permutation(len(members))]
-        number = np.arange(len(members))
-        # Files of nearly equal length rather than a short last one.
-        files = max(1, math.ceil(len(members) / RECORDS_PER_FILE))
-        starts = np.arange(files) * len(members) // files
-        shard = np.searchsorted(starts, number, side="right") - 1
-        placed.append(members.assign(record_shard=shard.astype(np.int32), position=(number - starts[shard])))
-    table = to_table(pd.concat(placed, ignore_index=True), EXAMPLES)
-    return table.to_pandas()
 
 
 def _class_counts(examples: pd.DataFrame) -> dict[str, Any]:
@@ -522,11 +375,6 @@ def _class_counts(examples: pd.DataFrame) -> dict[str, Any]:
             "fields": {part: int(members.loc[members["part"] == part, "field"].nunique()) for part in PARTS},
         }
     return counts
-
-
-def examples_table(examples: pd.DataFrame) -> pa.Table:
-    """Return the examples as an Arrow table of the schema EXAMPLES, ready for tables.write_table."""
-    return to_table(examples, EXAMPLES)
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ import csv
 import email.utils
 import fcntl
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import urllib3
 from hpaloc.files import FileNameError, atomic_path, digest, names_checked
 from hpaloc.manifests import ManifestRow
 from hpaloc.progress import log, track
+from hpaloc.rejection import too_many
 
 LOG_COLUMNS = ("id", "colour", "url", "bytes", "sha256", "reason")
 
@@ -282,7 +282,7 @@ def download_shard(
             journal.flush()
             done.append(entry)
     failed = {str(entry["id"]): str(entry["reason"]) for entry in done if entry["reason"]}
-    if len(failed) > math.ceil(max_failed_fraction * len(rows)):
+    if too_many(len(failed), len(rows), max_failed_fraction):
         reasons = "\n".join(f"  {id}: {reason}" for id, reason in failed.items())
         raise DownloadError(f"{len(failed)} of {len(rows)} fields cannot be had:\n{reasons}")
     with atomic_path(log_path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:

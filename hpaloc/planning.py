@@ -9,11 +9,11 @@ from hpaloc.classes import NAMES, NEGATIVE
 from hpaloc.config import ConfigError, training_collections
 from hpaloc.files import spelled_as_on_disk
 from hpaloc.interpretation.annotated import check_choice, check_examples, check_mixtures, read_example_cells
+from hpaloc.manifests import SheetRow
 from hpaloc.mixtures.reading import load_reading
 from hpaloc.network.folder import check_folder, check_network, check_starting_weights, read_settings
 from hpaloc.network.options import ModelError
 from hpaloc.segmentation.weights import WeightsError, named_files
-from hpaloc.sheet import SheetRow
 
 # What a model folder must hold to predict.
 MODEL_FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json")

@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpaloc.classes import COLOURS, N_CLASSES
+from hpaloc.examples import LABEL_COLUMNS, PARTS
 from hpaloc.files import atomic_directory
 from hpaloc.progress import log
-from hpaloc.tables import LABEL_COLUMNS, PARTS, TableError
+from hpaloc.tables import TableError
 from hpaloc.tfrecord import RecordWriter, TileRecord, decode_example, read_record_at, read_records, record_offsets
 
 if TYPE_CHECKING:

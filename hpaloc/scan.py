@@ -15,8 +15,9 @@ from urllib.parse import quote
 from hpaloc.classes import COLOURS
 from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.files import atomic_path, write_if_changed
-from hpaloc.manifests import annotations_name, find_files, manifests, shard_name, shard_of, shards_of
-from hpaloc.sheet import CARRIED, SheetRow, read_sheet
+from hpaloc.finding import annotations_name, find_files, manifests, shard_name, shard_of, shards_of
+from hpaloc.manifests import CARRIED, SheetRow
+from hpaloc.sheet import read_sheet
 from hpaloc.truth import read_true_cells
 
 log = logging.getLogger("hpaloc")
@@ -221,23 +222,3 @@ def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], patter
             of_row[colour] = url
         found.append(of_row)
     return found
-
-
-def summary_lines(summary: str | os.PathLike[str], rejected: str | os.PathLike[str], at_most: int = 10) -> list[str]:
-    """Return the files of tables.summarise and tables.list_rejected as sentences, ``at_most`` reasons a collection."""
-    with open(rejected, newline="", encoding="utf-8") as file:
-        reasons = list(csv.DictReader(file))
-    lines = []
-    with open(summary, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            predicted = f", {row['cells_predicted']} predicted" if row["cells_predicted"] else ""
-            lines.append(
-                f"{row['collection']}: {row['fields']} fields in, {row['fields_through']} through "
-                f"({row['fields_warned']} with a warning), {row['fields_rejected']} rejected; "
-                f"{row['cells']} cells found{predicted}"
-            )
-            own = [one for one in reasons if one["collection"] == row["collection"]]
-            lines += [f"  rejected {one['field']} ({one['stage']}): {one['reason']}" for one in own[:at_most]]
-            if len(own) > at_most:
-                lines.append(f"  and {len(own) - at_most} more, all in {os.fspath(rejected)}")
-    return lines

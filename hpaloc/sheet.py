@@ -2,30 +2,16 @@
 
 import logging
 import os
-from dataclasses import dataclass
 
 from hpaloc.classes import parse_labels
-from hpaloc.delimited import SheetError as SheetError
-from hpaloc.delimited import read_delimited
+from hpaloc.delimited import SheetError, read_delimited
 from hpaloc.ids import alike, check_id, shown
+from hpaloc.manifests import CARRIED, SheetRow
 
 log = logging.getLogger("hpaloc")
 
-CARRIED = ("antibody", "cell_line", "split")
 # What a sheet tells of a field besides its ID and labels.
 OPTIONAL = (*CARRIED, "pixel_size")
-
-
-@dataclass(frozen=True, slots=True)
-class SheetRow:
-    """One field as the sheet has it; ``labels`` is None where the collection carries none."""
-
-    id: str
-    labels: tuple[int, ...] | None
-    pixel_size: float
-    antibody: str | None = None
-    cell_line: str | None = None
-    split: str | None = None
 
 
 def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0.08) -> list[SheetRow]:

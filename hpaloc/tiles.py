@@ -26,8 +26,9 @@ from hpaloc.images import ImageError, check_field, read_field
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import MaskError, compact, mask_path, read_mask
 from hpaloc.progress import log, track
+from hpaloc.rejection import check_rejected
 from hpaloc.rle import MAX_PIXELS
-from hpaloc.tables import CELLS, FIELDS, REFERENCE_COLOURS, REGIONS, TooManyRejected, to_table, write_table
+from hpaloc.tables import CELLS, FIELDS, REFERENCE_COLOURS, REGIONS, to_table, write_table
 from hpaloc.tfrecord import FORMATS, RecordWriter, TileRecord, frame
 
 RING_UM = 1.0
@@ -177,6 +178,10 @@ def _odd(pixels: float) -> int:
     return max(3, 2 * round((pixels - 1) / 2) + 1)
 
 
+def _kernel(reach: int) -> np.ndarray:
+    return np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+
+
 def _ratio(above: float, below: float) -> float:
     return above / below if below > 0 else math.nan
 
@@ -196,7 +201,7 @@ def _own_peak(smooth: np.ndarray, cells: np.ndarray, id: int, box: tuple[int, in
     others = ((around != 0) & ~own).astype(np.uint8)
     if not others.any():
         return float(values[own].max())
-    contact = cv2.dilate(others, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)) != 0
+    contact = cv2.dilate(others, _kernel(reach)) != 0
     apart, beside = values[own & ~contact], values[own & contact]
     return max(float(apart.max(initial=0)), float(np.median(beside)) if beside.size else 0.0)
 
@@ -217,6 +222,136 @@ class TiledField:
     records: dict[str, list[bytes]] = field(default_factory=dict)
 
 
+def _common_type(field: str, images: Mapping[str, np.ndarray], cells: np.ndarray, nuclei: np.ndarray) -> np.dtype[Any]:
+    """Return the pixel type of the images of a field, which have it and the shape of the masks in common."""
+    for name, image in (*images.items(), ("nucleus mask", nuclei)):
+        if image.shape != cells.shape:
+            raise ValueError(f"field {field}: the {name} is {image.shape}, the cell mask {cells.shape}")
+    dtypes = {image.dtype for image in images.values()}
+    if len(dtypes) != 1:
+        raise ValueError(f"field {field}: its colours are of different pixel types, {sorted(map(str, dtypes))}")
+    return dtypes.pop()
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One cell of a field.
+
+    box: y0, x0, y1, x1; mask: (y1 - y0, x1 - x0) bool; region: (n,) int64, of each pixel of the mask 0 for cytoplasm, 1
+    for the membrane ring, 2 for the nucleus.
+    """
+
+    id: int
+    box: tuple[int, int, int, int]
+    centroid: tuple[float, float]
+    mask: np.ndarray
+    region: np.ndarray
+
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        """Return the part of an (H, W) image that is in the cell's box."""
+        y0, x0, y1, x1 = self.box
+        return image[y0:y1, x0:x1]
+
+
+def _cells_of(cells: np.ndarray, nuclei: np.ndarray, reach: int) -> Iterator[_Cell]:
+    """Yield the cells of a field in the order of their ids; reach: width of the membrane ring in px."""
+    height, width = cells.shape
+    ids = fastremap.unique(cells)
+    # cc3d counts up to the highest id; ranks keep a table of few cells with high ids small.
+    statistics = cc3d.statistics(compact(cells), no_slice_conversion=True)
+    for rank, id in enumerate(ids[ids != 0].tolist(), start=1):
+        y0, y1, x0, x1 = (int(edge) for edge in statistics["bounding_boxes"][rank])
+        y1, x1 = y1 + 1, x1 + 1
+        # One pixel more on each side, where the field has it, lets the erosion see where the cell ends; the field's
+        # own edge is no membrane.
+        top, left, bottom, right = max(y0 - 1, 0), max(x0 - 1, 0), min(y1 + 1, height), min(x1 + 1, width)
+        wide = (cells[top:bottom, left:right] == id).astype(np.uint8)
+        inner = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
+        core = cv2.erode(wide, _kernel(reach))[inner]
+        mask = wide[inner].astype(bool)
+        region = np.where(nuclei[y0:y1, x0:x1] == id, 2, 1 - core)[mask].astype(np.int64)
+        yield _Cell(id, (y0, x0, y1, x1), tuple(statistics["centroids"][rank]), mask, region)
+
+
+def _geometry(cell: _Cell, shape: tuple[int, ...], pixel_size: float) -> dict[str, Any]:
+    """Return the columns of CELLS that the masks alone give."""
+    height, width = shape
+    y0, x0, y1, x1 = cell.box
+    area, nucleus_area = len(cell.region), int(np.count_nonzero(cell.region == 2))
+    centroid_y, centroid_x = cell.centroid
+    return {
+        "cell": cell.id,
+        "height": height,
+        "width": width,
+        "pixel_size": pixel_size,
+        **{"y0": y0, "x0": x0, "y1": y1, "x1": x1},
+        "centroid_y": centroid_y,
+        "centroid_x": centroid_x,
+        "centroid_y_um": centroid_y * pixel_size,
+        "centroid_x_um": centroid_x * pixel_size,
+        "area_px": area,
+        "area_um2": area * pixel_size**2,
+        "nucleus_area_px": nucleus_area,
+        "nucleus_area_um2": nucleus_area * pixel_size**2,
+        "nucleus_fraction": nucleus_area / area,
+        "nucleus_cytoplasm_area_ratio": _ratio(nucleus_area, area - nucleus_area),
+        "border": y0 == 0 or x0 == 0 or y1 == height or x1 == width,
+    }
+
+
+def _intensities(counts: np.ndarray, scale: int) -> dict[str, Any]:
+    """Return a cell's measurements of one colour; counts: (3, n) pixels of each grey level, by region."""
+    levels = np.arange(counts.shape[1], dtype=np.float64)
+    squares = levels * levels
+    whole = counts.sum(axis=0)
+    found: dict[str, Any] = {}
+    for name, histogram in zip(REGIONS, (whole, counts[2], counts[0] + counts[1], counts[1]), strict=True):
+        total = histogram.sum()
+        mean = histogram @ levels / total if total else math.nan
+        found[f"{name}_mean"] = mean
+        found[f"{name}_std"] = math.sqrt(max(histogram @ squares / total - mean * mean, 0.0)) if total else math.nan
+    cumulative = np.cumsum(whole)
+    found["median"] = int(np.searchsorted(cumulative, 0.5 * cumulative[-1]))
+    found["p99"] = int(np.searchsorted(cumulative, 0.99 * cumulative[-1]))
+    found["saturated"] = whole[scale:].sum() / cumulative[-1]
+    found["nucleus_cytoplasm_ratio"] = _ratio(found["nucleus_mean"], found["cytoplasm_mean"])
+    return found
+
+
+def _fine_structure(red: np.ndarray, pixel_size: float) -> np.ndarray | None:
+    """Return what of an image is finer than what focus takes; None above 0.2 µm a pixel: the two filters are one."""
+    fine, coarse = _odd(_FINE_UM / pixel_size), _odd(_COARSE_UM / pixel_size)
+    if fine == coarse:
+        return None
+    red = red.astype(np.float32)
+    return cv2.blur(red, (fine, fine)) - cv2.blur(red, (coarse, coarse))
+
+
+def _levels_of(
+    images: Mapping[str, np.ndarray], cells: np.ndarray, totals: Mapping[str, np.ndarray], reach: int, scale: int
+) -> dict[str, ColourLevels]:
+    """Measure the levels of every colour of a field; totals: by colour, the counts of grey levels inside cells."""
+    inside = cells[::_ROW_STEP] != 0
+    outside = cv2.dilate((cells != 0).astype(np.uint8), _kernel(reach))[::_ROW_STEP] == 0
+    return {
+        colour: colour_levels(np.ascontiguousarray(image[::_ROW_STEP]), outside, inside, totals[colour], scale)
+        for colour, image in images.items()
+    }
+
+
+def _field_row(
+    images: Mapping[str, np.ndarray], n_cells: int, scale: int, measured: Mapping[str, ColourLevels], threshold: float
+) -> dict[str, Any]:
+    """Return the columns of FIELDS that the images give."""
+    first = next(iter(images.values()))
+    row = {"height": first.shape[0], "width": first.shape[1], "dtype": str(first.dtype)}
+    row |= {"n_cells": n_cells, "full_scale": scale, "green_threshold": threshold}
+    for colour, level in measured.items():
+        row |= {f"{colour}_{what}": getattr(level, what) for what in ("background", "noise", "white")}
+    row |= {f"hash_{colour}": perceptual_hash(images[colour]) for colour in REFERENCE_COLOURS}
+    return row | {f"digest_{colour}": content(image) for colour, image in images.items()}
+
+
 def tile_field(
     field: str,
     images: Mapping[str, np.ndarray],
@@ -234,111 +369,33 @@ def tile_field(
     records per colour in the same order. ``mask_neighbours`` sets all but the cell itself to zero before resizing.
     Raises ValueError where shapes or pixel types differ.
     """
-    shape = cells.shape
-    for name, image in (*images.items(), ("nucleus mask", nuclei)):
-        if image.shape != shape:
-            raise ValueError(f"field {field}: the {name} is {image.shape}, the cell mask {shape}")
-    dtypes = {image.dtype for image in images.values()}
-    if len(dtypes) != 1:
-        raise ValueError(f"field {field}: its colours are of different pixel types, {sorted(map(str, dtypes))}")
-    dtype = dtypes.pop()
-    height, width = shape
+    dtype = _common_type(field, images, cells, nuclei)
     scale = full_scale(images)
     n_levels = max(scale, *(int(image.max(initial=0)) for image in images.values())) + 1
-    levels = np.arange(n_levels, dtype=np.float64)
-    squares = levels * levels
-
-    ids = fastremap.unique(cells)
-    ids = ids[ids != 0]
-    # cc3d counts up to the highest id; ranks keep a table of few cells with high ids small.
-    statistics = cc3d.statistics(compact(cells), no_slice_conversion=True)
-    strings = rle.encode_labels(cells)
-
     reach = round(RING_UM / pixel_size)
-    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    strings = rle.encode_labels(cells)
     peaks = {colour: cv2.blur(image, (3, 3)) for colour, image in images.items()}
-    red = images["red"].astype(np.float32)
-    fine_side, coarse_side = _odd(_FINE_UM / pixel_size), _odd(_COARSE_UM / pixel_size)
-    fine = cv2.blur(red, (fine_side, fine_side)) - cv2.blur(red, (coarse_side, coarse_side))
-    # Above 0.2 µm a pixel the two filters are one, and their difference says nothing of the focus.
-    focus_known = fine_side < coarse_side
-
+    fine = _fine_structure(images["red"], pixel_size)
     rows: list[dict[str, Any]] = []
     lit: list[float] = []
     tiles: dict[str, list[np.ndarray]] = {colour: [] for colour in images}
     totals = {colour: np.zeros(n_levels, np.int64) for colour in images}
-    for rank, id in enumerate(ids.tolist(), start=1):
-        y0, y1, x0, x1 = (int(edge) for edge in statistics["bounding_boxes"][rank])
-        y1, x1 = y1 + 1, x1 + 1
-        # One pixel more on each side, where the field has it, lets the erosion see where the cell ends; the field's
-        # own edge is no membrane.
-        top, left, bottom, right = max(y0 - 1, 0), max(x0 - 1, 0), min(y1 + 1, height), min(x1 + 1, width)
-        wide = (cells[top:bottom, left:right] == id).astype(np.uint8)
-        core = cv2.erode(wide, kernel)
-        inner = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
-        box = np.s_[y0:y1, x0:x1]
-        mask = wide[inner].astype(bool)
-        # 0 is cytoplasm, 1 the membrane ring, 2 the nucleus.
-        region = np.where(nuclei[box] == id, 2, 1 - core[inner])[mask].astype(np.int64)
-        area = int(statistics["voxel_counts"][rank])
-        nucleus_area = int(np.count_nonzero(region == 2))
-        centroid_y, centroid_x = statistics["centroids"][rank]
-        row: dict[str, Any] = {
-            "field": field,
-            "cell": id,
-            "height": height,
-            "width": width,
-            "pixel_size": pixel_size,
-            "y0": y0,
-            "x0": x0,
-            "y1": y1,
-            "x1": x1,
-            "centroid_y": centroid_y,
-            "centroid_x": centroid_x,
-            "centroid_y_um": centroid_y * pixel_size,
-            "centroid_x_um": centroid_x * pixel_size,
-            "area_px": area,
-            "area_um2": area * pixel_size**2,
-            "nucleus_area_px": nucleus_area,
-            "nucleus_area_um2": nucleus_area * pixel_size**2,
-            "nucleus_fraction": nucleus_area / area,
-            "nucleus_cytoplasm_area_ratio": _ratio(nucleus_area, area - nucleus_area),
-            "border": y0 == 0 or x0 == 0 or y1 == height or x1 == width,
-            "rle": strings[id],
-        }
+    for cell in _cells_of(cells, nuclei, reach):
+        row = {"field": field, "rle": strings[cell.id], **_geometry(cell, cells.shape, pixel_size)}
         for colour, image in images.items():
-            crop = image[box]
-            tile = np.where(mask, crop, 0).astype(dtype) if mask_neighbours else crop
+            crop = cell.cut(image)
+            tile = np.where(cell.mask, crop, 0).astype(dtype) if mask_neighbours else crop
             tiles[colour].append(resize(square(tile), size))
-            counts = np.bincount(region * n_levels + crop[mask], minlength=3 * n_levels).reshape(3, n_levels)
-            whole = counts.sum(axis=0)
-            totals[colour] += whole
-            for name, histogram in zip(REGIONS, (whole, counts[2], counts[0] + counts[1], counts[1]), strict=True):
-                total = histogram.sum()
-                mean = histogram @ levels / total if total else math.nan
-                row[f"{colour}_{name}_mean"] = mean
-                row[f"{colour}_{name}_std"] = (
-                    math.sqrt(max(histogram @ squares / total - mean * mean, 0.0)) if total else math.nan
-                )
-            cumulative = np.cumsum(whole)
-            row[f"{colour}_median"] = int(np.searchsorted(cumulative, 0.5 * area))
-            row[f"{colour}_p99"] = int(np.searchsorted(cumulative, 0.99 * area))
-            row[f"{colour}_peak"] = int(peaks[colour][box][mask].max())
-            row[f"{colour}_saturated"] = whole[scale:].sum() / area
-            row[f"{colour}_nucleus_cytoplasm_ratio"] = _ratio(
-                row[f"{colour}_nucleus_mean"], row[f"{colour}_cytoplasm_mean"]
-            )
+            counts = np.bincount(cell.region * n_levels + crop[cell.mask], minlength=3 * n_levels).reshape(3, n_levels)
+            totals[colour] += counts.sum(axis=0)
+            row |= {f"{colour}_{what}": value for what, value in _intensities(counts, scale).items()}
+            row[f"{colour}_peak"] = int(cell.cut(peaks[colour])[cell.mask].max())
         row["saturation"] = max(row[f"{colour}_saturated"] for colour in images)
-        row["focus"] = float(fine[box][mask].std(dtype=np.float64)) if focus_known else math.nan
+        row["focus"] = math.nan if fine is None else float(cell.cut(fine)[cell.mask].std(dtype=np.float64))
         rows.append(row)
-        lit.append(_own_peak(peaks["green"], cells, id, (y0, x0, y1, x1), reach))
+        lit.append(_own_peak(peaks["green"], cells, cell.id, cell.box, reach))
 
-    some = cells[::_ROW_STEP] != 0
-    apart = cv2.dilate((cells != 0).astype(np.uint8), kernel)[::_ROW_STEP] == 0
-    measured: dict[str, ColourLevels] = {
-        colour: colour_levels(np.ascontiguousarray(image[::_ROW_STEP]), apart, some, totals[colour], scale)
-        for colour, image in images.items()
-    }
+    measured = _levels_of(images, cells, totals, reach, scale)
     green = measured["green"]
     # A cell whose brightest spot, smoothed over 3 x 3 px, stays below this shows no more than background, its noise and
     # autofluorescence. docs/data.md has what this finds in the demo.
@@ -346,33 +403,14 @@ def tile_field(
     for row, peak in zip(rows, lit, strict=True):
         row["focus"] = _ratio(row["focus"], row["red_cell_mean"] - measured["red"].background)
         row["green_signal"] = (peak - green.background) / (threshold - green.background)
-
-    of_field: dict[str, Any] = {
-        "height": height,
-        "width": width,
-        "dtype": str(dtype),
-        "n_cells": len(rows),
-        "full_scale": scale,
-        "green_threshold": threshold,
-    }
-    for colour, level in measured.items():
-        of_field |= {
-            f"{colour}_background": level.background,
-            f"{colour}_noise": level.noise,
-            f"{colour}_white": level.white,
-        }
-    for colour in REFERENCE_COLOURS:
-        of_field[f"hash_{colour}"] = perceptual_hash(images[colour])
-    for colour, image in images.items():
-        of_field[f"digest_{colour}"] = content(image)
     records = {
         colour: [
             frame(TileRecord(field, row["cell"], tile, measured[colour].white).encode(format))
-            for row, tile in zip(rows, tiles[colour], strict=True)
+            for row, tile in zip(rows, of_colour, strict=True)
         ]
-        for colour in images
+        for colour, of_colour in tiles.items()
     }
-    return TiledField(of_field, rows, records)
+    return TiledField(_field_row(images, len(rows), scale, measured, threshold), rows, records)
 
 
 def plausibility(tiled: TiledField) -> list[str]:
@@ -512,5 +550,4 @@ def tile_shard(
     write_table(fields_path, to_table(field_rows, FIELDS))
     rejected = [(row["field"], row["reason"]) for row in field_rows if row["status"] != "ok"]
     log.info("%d cells of %d fields tiled, %d fields rejected", cells.num_rows, len(rows), len(rejected))
-    if len(rejected) > math.ceil(max_rejected_fraction * len(rows)):
-        raise TooManyRejected(rejected, len(rows), max_rejected_fraction)
+    check_rejected(rejected, len(rows), max_rejected_fraction)

@@ -9,8 +9,8 @@ from hpaloc.files import digest
 
 _PACKAGE = Path(__file__).parent
 
-# Rooms that decide how results are written, logged or found, not what is in them.
-_PLUMBING = {"files", "progress", "config", "version", "sheet", "manifests", "scan"}
+# Rooms that decide how results are written, logged or made anew, not what is in them.
+_PLUMBING = {"files", "progress", "version"}
 
 
 def _documented(node: ast.AST) -> bool:
@@ -69,22 +69,28 @@ def _read(module: str) -> tuple[bytes, frozenset[str]]:
 
 
 @cache
-def room_version(*rooms: str) -> str:
-    """Return a digest (16 hexadecimal characters) of the code of rooms and of all that they import from hpaloc.
+def rooms_behind(*rooms: str) -> frozenset[str]:
+    """Return rooms, and all that they import from hpaloc at any depth but those that only write or log.
 
     ``rooms`` are module names below hpaloc, such as ``segmentation.watershed``; a package counts with what its
-    ``__init__`` imports. Comments, docstrings and layout do not count, nor do the rooms that only write, log or
-    find files.
+    ``__init__`` imports.
     """
-    seen: dict[str, bytes] = {}
+    seen: set[str] = set()
     waiting = list(rooms)
     while waiting:
         room = waiting.pop()
-        if room in seen or room.split(".")[0] in _PLUMBING:
-            continue
-        seen[room], imported = _read(room)
-        waiting.extend(imported)
-    joined = b"".join(name.encode() + seen[name] for name in sorted(seen))
+        if room not in seen and room not in _PLUMBING:
+            seen.add(room)
+            waiting.extend(_read(room)[1])
+    return frozenset(seen)
+
+
+def room_version(*rooms: str) -> str:
+    """Return a digest (16 hexadecimal characters) of the code of `rooms_behind` some rooms.
+
+    Comments, docstrings and layout do not count.
+    """
+    joined = b"".join(name.encode() + _read(name)[0] for name in sorted(rooms_behind(*rooms)))
     return hashlib.blake2b(joined, digest_size=8).hexdigest()
 
 

@@ -11,14 +11,16 @@ import pandas as pd
 from bad_fields import FIELDS, MASKS, SHAPE, SUFFIXES, Bad, right_images, write_right
 from model_inputs import write_model_folder
 
+from hpaloc.accounting import list_rejected
 from hpaloc.classes import COLOURS
 from hpaloc.config import complete
-from hpaloc.manifests import ManifestRow, manifests, read_manifest
+from hpaloc.field_table import join_fields
+from hpaloc.finding import manifests
+from hpaloc.manifests import ManifestRow, read_manifest
 from hpaloc.masks import mask_path, read_mask, write_mask
 from hpaloc.scan import scan_collection, write_scan
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import simulate_field
-from hpaloc.tables import join_fields, list_rejected
 from hpaloc.tiles import tile_shard
 
 ROOT = Path(__file__).resolve().parents[1]

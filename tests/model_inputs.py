@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from hpaloc.classes import NAMES
-from hpaloc.tables import CELLS, EXAMPLES, to_table, write_table
+from hpaloc.examples import EXAMPLES
+from hpaloc.tables import CELLS, to_table, write_table
 from hpaloc.tfrecord import RecordWriter, TileRecord, cell_key
 
 

@@ -13,7 +13,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from hpaloc import curation, records, tables
 from hpaloc.classes import COLOURS
-from hpaloc.manifests import ManifestRow, manifests
+from hpaloc.examples import PARTS, examples_table
+from hpaloc.finding import manifests
+from hpaloc.joining import read_cells, read_fields
+from hpaloc.manifests import ManifestRow
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import simulate_field
 from hpaloc.tiles import tile_shard
@@ -50,15 +53,15 @@ def run_chain(rows: list[ManifestRow], out: Path, workers: int) -> Path:
     tile_shard(rows, masks, cells, fields, tiles, size=64, threads=workers)
     annotations = out / "annotations.csv"
     annotations.write_text(manifests(rows, [{}] * len(rows), 1)["000.annotations.csv"])
-    of_cells = tables.read_cells([cells], [annotations])
-    of_fields = tables.read_fields([fields], [annotations])
+    of_cells = read_cells([cells], [annotations])
+    of_fields = read_fields([fields], [annotations])
     examples, summary, _ = curation.curate(of_cells, of_fields, CURATION, seed=1)
-    tables.write_table(out / "examples.parquet", curation.examples_table(examples))
+    tables.write_table(out / "examples.parquet", examples_table(examples))
     (out / "summary.json").write_text(curation.summary_text(summary))
     records.write_dataset(
         out / "examples.parquet",
         {colour: [path] for colour, path in tiles.items()},
-        {part: out / part for part in tables.PARTS},
+        {part: out / part for part in PARTS},
         threads=workers,
     )
     return out
@@ -82,7 +85,7 @@ def test_one_worker_and_four_give_the_same_bytes_from_masks_to_training_data(row
     kinds = Counter(Path(name).suffix for name in one)
     assert kinds[".png"] == 2 * len(LABELS)
     assert kinds[".parquet"] == 1 + 2 + 1
-    assert kinds[".tfrecord"] == len(COLOURS) * (1 + len(tables.PARTS))
+    assert kinds[".tfrecord"] == len(COLOURS) * (1 + len(PARTS))
     assert all(one[name] for name in one)
 
 

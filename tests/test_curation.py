@@ -13,8 +13,12 @@ from hypothesis import strategies as st
 
 from hpaloc import curation, rle, tables
 from hpaloc.classes import N_CLASSES, format_labels, label_matrix, parse_labels
+from hpaloc.examples import EXAMPLES, LABEL_COLUMNS, PARTS, examples_table
+from hpaloc.grouping import group_fields, near_duplicates
+from hpaloc.joining import read_fields
 from hpaloc.masks import write_mask
 from hpaloc.matching import TruthFiles, read_true_labels
+from hpaloc.splitting import split_groups
 
 TRAIN_CSV = Path(__file__).parents[1] / ".." / "shared" / "data" / "hpa-2021" / "train.csv"
 needs_sheet = pytest.mark.skipif(not TRAIN_CSV.is_file(), reason="the sheet of the 2021 competition is not here")
@@ -78,7 +82,7 @@ def test_the_counts_of_the_competition_s_sheet(sheet):
 @needs_sheet
 def test_the_split_of_the_competition_s_sheet(sheet):
     table, sets = sheet
-    parts = curation.split_groups(sets, table["ID"].to_numpy(), 0.2, seed=1)
+    parts = split_groups(sets, table["ID"].to_numpy(), 0.2, seed=1)
     assert Counter(parts) == {"train": 17455, "validation": 4351}
     of_sets = Counter(sets)
     assert {part for part, labels in zip(parts, sets, strict=True) if of_sets[labels] == 1} == {"train"}
@@ -96,9 +100,9 @@ def test_the_split_of_the_competition_s_sheet(sheet):
 def test_the_split_is_the_seed_s(sheet):
     table, sets = sheet
     some = slice(0, 3000)
-    first = curation.split_groups(sets[some], table["ID"][some].to_numpy(), 0.2, seed=1)
-    assert (first == curation.split_groups(sets[some], table["ID"][some].to_numpy(), 0.2, seed=1)).all()
-    assert (first != curation.split_groups(sets[some], table["ID"][some].to_numpy(), 0.2, seed=2)).any()
+    first = split_groups(sets[some], table["ID"][some].to_numpy(), 0.2, seed=1)
+    assert (first == split_groups(sets[some], table["ID"][some].to_numpy(), 0.2, seed=1)).all()
+    assert (first != split_groups(sets[some], table["ID"][some].to_numpy(), 0.2, seed=2)).any()
 
 
 labels_of_fields = st.lists(
@@ -117,9 +121,9 @@ def test_no_group_is_torn_and_no_part_is_empty(fields, fraction, seed):
     sets, numbers = [labels for labels, _ in fields], [f"g{number}" for _, number in fields]
     if len(set(numbers)) < 2:
         with pytest.raises(ValueError, match="at least two groups"):
-            curation.split_groups(sets, numbers, fraction, seed)
+            split_groups(sets, numbers, fraction, seed)
         return
-    parts = curation.split_groups(sets, numbers, fraction, seed)
+    parts = split_groups(sets, numbers, fraction, seed)
     assert set(parts) == {"train", "validation"}
     of_group = {}
     for group, part in zip(numbers, parts, strict=True):
@@ -131,7 +135,7 @@ def test_no_group_is_torn_and_no_part_is_empty(fields, fraction, seed):
 def test_each_class_of_two_groups_is_in_both_parts(classes, seed):
     sets = [(label,) for label in classes for _ in range(2)]
     groups = [f"g{number}" for number in range(len(classes)) for _ in range(2)]
-    parts = curation.split_groups(sets, groups, 0.2, seed)
+    parts = split_groups(sets, groups, 0.2, seed)
     counts = Counter(classes)
     for label, count in counts.items():
         found = {part for part, labels in zip(parts, sets, strict=True) if labels == (label,)}
@@ -145,19 +149,19 @@ def test_the_sheet_s_own_split_is_kept():
     sets = [(0,)] * 8
     groups = list("aabbccdd")
     fixed = ["validation", None, "train", "train", None, None, None, None]
-    parts = curation.split_groups(sets, groups, 0.25, 1, fixed)
+    parts = split_groups(sets, groups, 0.25, 1, fixed)
     assert parts[:4].tolist() == ["validation", "validation", "train", "train"]
     with pytest.raises(ValueError, match="tears apart the group of field a"):
-        curation.split_groups(sets, groups, 0.25, 1, ["validation", "train", *[None] * 6])
+        split_groups(sets, groups, 0.25, 1, ["validation", "train", *[None] * 6])
     with pytest.raises(ValueError, match="'test', expected one of train, validation"):
-        curation.split_groups(sets, groups, 0.25, 1, ["test", *[None] * 7])
+        split_groups(sets, groups, 0.25, 1, ["test", *[None] * 7])
 
 
 def test_with_a_fraction_of_0_only_what_the_sheet_names_validates():
     sets, groups = [(0,), (1,), (1,)], ["a", "b", "c"]
-    assert curation.split_groups(sets, groups, 0.0, 1).tolist() == ["train"] * 3
-    assert curation.split_groups(sets, groups, 0.0, 1, [None, "validation", None]).tolist()[1] == "validation"
-    assert curation.split_groups([(4,)], ["a"], 0.0, 1).tolist() == ["train"]
+    assert split_groups(sets, groups, 0.0, 1).tolist() == ["train"] * 3
+    assert split_groups(sets, groups, 0.0, 1, [None, "validation", None]).tolist()[1] == "validation"
+    assert split_groups([(4,)], ["a"], 0.0, 1).tolist() == ["train"]
 
 
 def flip(value, *positions):
@@ -175,7 +179,7 @@ def test_near_duplicates_are_all_found_and_no_others():
     hashes[4999] = [flip(int(value), *range(1, 7)) for value in hashes[3]]
     hashes[4100] = hashes[17]
     hashes[40] = [flip(int(value), *range(1, 9)) for value in hashes[41]]
-    assert sorted(map(tuple, curation.near_duplicates(hashes))) == [(3, 4999), (17, 4100)]
+    assert sorted(map(tuple, near_duplicates(hashes))) == [(3, 4999), (17, 4100)]
 
 
 def test_groups_join_antibodies_and_duplicates():
@@ -188,13 +192,13 @@ def test_groups_join_antibodies_and_duplicates():
             **{f"hash_{colour}": hashes[:, column] for column, colour in enumerate(("red", "blue", "yellow"))},
         }
     )
-    groups, summary = curation.group_fields(fields, ["antibody", "duplicates"])
+    groups, summary = group_fields(fields, ["antibody", "duplicates"])
     assert groups.tolist() == ["b", "b", "d", "d", "b", "b", "a"]
     assert summary == {"group_by": ["antibody", "duplicates"], "duplicate_pairs": 1, "groups": 3}
-    assert curation.group_fields(fields, ["duplicates"])[0].tolist() == ["b", "f", "e", "d", "c", "b", "a"]
-    assert curation.group_fields(fields, ["field"])[0].tolist() == list("gfedcba")
+    assert group_fields(fields, ["duplicates"])[0].tolist() == ["b", "f", "e", "d", "c", "b", "a"]
+    assert group_fields(fields, ["field"])[0].tolist() == list("gfedcba")
     alone = fields.drop(columns="antibody")
-    assert curation.group_fields(alone, ["antibody"])[1]["group_by"] == ["field"]
+    assert group_fields(alone, ["antibody"])[1]["group_by"] == ["field"]
 
 
 def test_a_rejected_field_changes_no_near_duplicate(tmp_path):
@@ -212,7 +216,7 @@ def test_a_rejected_field_changes_no_near_duplicate(tmp_path):
     for name, some in (("whole", rows), ("rejected", [*rows, {"field": "c"}])):
         table = tables.to_table([dict.fromkeys(tables.FIELDS.names) | row for row in some], tables.FIELDS)
         tables.write_table(tmp_path / name, table)
-        found.append(curation.group_fields(tables.read_fields([tmp_path / name]), ["duplicates"])[1]["duplicate_pairs"])
+        found.append(group_fields(read_fields([tmp_path / name]), ["duplicates"])[1]["duplicate_pairs"])
     assert found == [0, 0]
 
 
@@ -266,7 +270,7 @@ def run(cells, fields, seed=1, truth=None, **changes):
     assert examples.groupby(antibody)["part"].nunique().max() == 1
     for _, members in examples.groupby(["part", "record_shard"]):
         assert members["position"].tolist() == list(range(len(members)))
-    matrix = examples[list(tables.LABEL_COLUMNS)].to_numpy()
+    matrix = examples[list(LABEL_COLUMNS)].to_numpy()
     assert [format_labels(np.flatnonzero(row)) for row in matrix] == examples["labels"].tolist()
     assert json.loads(curation.summary_text(summary)) == summary
     return examples, summary, left_out
@@ -279,12 +283,9 @@ def test_every_good_cell_of_one_label_is_an_example():
     assert left_out.empty
     assert (examples["origin"] == "real").all()
     assert (examples["weight"] == 1).all()
-    assert curation.examples_table(examples).schema.equals(tables.EXAMPLES)
+    assert examples_table(examples).schema.equals(EXAMPLES)
     counted = sum(
-        counts[part][origin]
-        for counts in summary["classes"].values()
-        for part in tables.PARTS
-        for origin in curation.ORIGINS
+        counts[part][origin] for counts in summary["classes"].values() for part in PARTS for origin in curation.ORIGINS
     )
     assert counted == len(examples)
     assert summary["split"]["group_by"] == ["antibody", "duplicates"]
@@ -305,7 +306,7 @@ def test_equal_inputs_give_equal_bytes_whatever_the_order_of_rows(tmp_path):
         "b": (cells.sample(frac=1, random_state=3), fields.sample(frac=1, random_state=4)),
     }.items():
         examples, summary, _ = run(some_cells, some_fields, oversample=0.5, negatives={"synthetic_fraction": 0.2})
-        tables.write_table(tmp_path / name, curation.examples_table(examples))
+        tables.write_table(tmp_path / name, examples_table(examples))
         (tmp_path / f"{name}.json").write_text(curation.summary_text(summary))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
@@ -381,7 +382,7 @@ def test_near_duplicates_and_antibodies_stay_in_one_part_whatever_the_seed():
     for row in range(10):
         table[39 - row] = [flip(int(value), *rng.choice(63, 4, replace=False)) for value in table[row]]
     fields[columns] = table
-    pairs = curation.near_duplicates(table)
+    pairs = near_duplicates(table)
     assert len(pairs) == 10
     for seed in range(3):
         examples, summary, _ = run(cells, fields, seed=seed)
@@ -435,7 +436,7 @@ def test_low_green_cells_become_negatives_up_to_the_target():
     examples, summary, left_out = run(cells, fields, negatives={"target_fraction": 0.1})
     relabelled = examples[examples["origin"] == "relabelled"]
     assert (relabelled["labels"] == "18").all()
-    for part in tables.PARTS:
+    for part in PARTS:
         members = examples[examples["part"] == part]
         share = (members["labels"] == "18").mean()
         assert share <= 0.1
@@ -514,7 +515,7 @@ def test_oversampling_evens_the_classes_of_the_training_part_only():
 
 
 def test_many_examples_fill_several_record_files_evenly(monkeypatch):
-    monkeypatch.setattr(curation, "RECORDS_PER_FILE", 50)
+    monkeypatch.setattr("hpaloc.examples.RECORDS_PER_FILE", 50)
     cells, fields = tables_of()
     examples, _, _ = run(cells, fields)
     sizes = examples[examples["part"] == "train"].groupby("record_shard").size()

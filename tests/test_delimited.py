@@ -19,9 +19,9 @@ from hpaloc.files import spelled_as_on_disk
 from hpaloc.ids import check_id, normal_text
 from hpaloc.interpretation.analysis import score_mixtures
 from hpaloc.interpretation.few_shot import FewShotError, predicted_examples
-from hpaloc.manifests import read_manifest
+from hpaloc.manifests import SheetRow, read_manifest
 from hpaloc.scan import download_urls
-from hpaloc.sheet import SheetRow, read_sheet
+from hpaloc.sheet import read_sheet
 
 # Columns that sheets have besides the known ones.
 ORDINARY = [

@@ -15,10 +15,10 @@ from workflow_runs import planned, snakemake, write_config, write_field, write_s
 
 from hpaloc import download
 from hpaloc.classes import COLOURS
+from hpaloc.delimited import SheetError
 from hpaloc.download import DownloadError, Manners, Pace, PassingError, check_url, download_shard, fetch
-from hpaloc.manifests import ManifestRow
+from hpaloc.manifests import ManifestRow, SheetRow
 from hpaloc.scan import download_urls
-from hpaloc.sheet import SheetError, SheetRow
 
 QUICK = Manners(tries=3, first_wait=0.01, timeout=0.5)
 

@@ -15,8 +15,8 @@ from hpaloc.classes import COLOURS, N_CLASSES, NAMES
 from hpaloc.evaluation.cells import count_confusions
 from hpaloc.evaluation.folder import Collection, evaluate
 from hpaloc.figures import data, mixtures, scores, training
-from hpaloc.manifests import ManifestRow
-from hpaloc.sheet import SheetRow, read_sheet
+from hpaloc.manifests import ManifestRow, SheetRow
+from hpaloc.sheet import read_sheet
 from hpaloc.tables import PROBABILITIES
 
 TRAIN_SHEET = Path(__file__).parents[2] / "shared" / "data" / "hpa-2021" / "train.csv"

@@ -24,10 +24,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from hpaloc import rle
 from hpaloc.classes import COLOURS, N_CLASSES
 from hpaloc.config import ConfigError, complete, load_schema
+from hpaloc.delimited import SheetError
 from hpaloc.images import ImageError, read_channel
 from hpaloc.masks import MaskError, draw, read_mask, read_rle_table
 from hpaloc.scan import check_pattern
-from hpaloc.sheet import SheetError, read_sheet
+from hpaloc.sheet import read_sheet
 from hpaloc.tfrecord import RecordError, RecordWriter, TileRecord, frame, read_records, record_offsets
 
 # Seconds that one input may take; a reader that hangs is stopped here.

@@ -12,12 +12,13 @@ from sklearn.metrics import mutual_info_score
 from hpaloc import resampling, shuffles
 from hpaloc.classes import N_CLASSES, NAMES
 from hpaloc.delimited import SheetError
+from hpaloc.examples import EXAMPLES, without_classes
 from hpaloc.interpretation import claims, few_shot, separation, units
 from hpaloc.interpretation.analysis import _notes, labelled_predictions, read_known_mixtures, score_mixtures
-from hpaloc.interpretation.cells import Source, StudyError, choose_cells, without_classes
+from hpaloc.interpretation.cells import Source, StudyError, choose_cells
 from hpaloc.interpretation.morphology import measure_cells
 from hpaloc.simulate.field import simulate_field
-from hpaloc.tables import CELLS, EXAMPLES, FIELDS
+from hpaloc.tables import CELLS, FIELDS
 
 
 def clusters(seed=0, classes=3, groups=4, cells=12, between=4.0, of_group=0.0):

@@ -18,7 +18,9 @@ import tensorflow as tf
 
 from hpaloc import records, tables, tfrecord
 from hpaloc.classes import COLOURS
-from hpaloc.tables import EXAMPLES, LABEL_COLUMNS, TableError
+from hpaloc.examples import EXAMPLES, LABEL_COLUMNS, PARTS
+from hpaloc.joining import read_cells
+from hpaloc.tables import TableError
 
 
 def test_writing_needs_no_tensorflow():
@@ -119,7 +121,7 @@ def paths(shards, format="png"):
 
 
 def test_tiles_are_read_in_order_and_normalised(shards):
-    table = tables.read_cells(shards["cells"])
+    table = read_cells(shards["cells"])
     elements = list(records.tile_dataset(paths(shards), COLOURS, input_size=48).as_numpy_iterator())
     assert [(e["field"].decode(), int(e["cell"])) for e in elements] == [
         *zip(table["field"], table["cell"], strict=True)
@@ -168,7 +170,7 @@ def test_colours_that_disagree_are_an_error(shards, tmp_path):
 
 def make_examples(shards, seed=0):
     """Examples in random order: every cell once, the last five as validation, one synthetic, one copied."""
-    table = tables.read_cells(shards["cells"])
+    table = read_cells(shards["cells"])
     rng = np.random.default_rng(seed)
     table = table.iloc[rng.permutation(len(table))].reset_index(drop=True)
     table = pd.concat([table, table.iloc[[0]]], ignore_index=True)
@@ -207,7 +209,7 @@ def make_examples(shards, seed=0):
 def dataset(shards, tmp_path_factory):
     folder = tmp_path_factory.mktemp("dataset")
     examples = make_examples(shards)
-    records.write_dataset(examples, paths(shards), {part: folder / part for part in tables.PARTS})
+    records.write_dataset(examples, paths(shards), {part: folder / part for part in PARTS})
     tables.write_table(folder / "examples.parquet", tables.to_table(examples, EXAMPLES))
     return folder, examples
 
@@ -226,7 +228,7 @@ def test_images_labels_and_weights_belong_together(dataset, shards):
         (e["field"].decode(), int(e["cell"])): e["image"]
         for e in records.tile_dataset(paths(shards), COLOURS, 48).as_numpy_iterator()
     }
-    for part in tables.PARTS:
+    for part in PARTS:
         members = examples[examples["part"] == part].sort_values(["record_shard", "position"])
         data = records.training_dataset(folder / part, folder / "examples.parquet", COLOURS, 48)
         assert int(data.cardinality()) == len(members)
@@ -281,7 +283,7 @@ def test_an_empty_shard_among_others_and_an_empty_part_are_read(shards, dataset,
     # Nothing validates, and the tiles of the first shard are none.
     train = examples.assign(part="train", shard=examples["shard"] + 1)
     train = train.assign(record_shard=0, position=np.arange(len(train)))
-    records.write_dataset(train, first, {part: tmp_path / part for part in tables.PARTS})
+    records.write_dataset(train, first, {part: tmp_path / part for part in PARTS})
     assert list((tmp_path / "validation").iterdir()) == []
     assert len(list(records.training_dataset(tmp_path / "train", train, ["green"], 32))) == len(train)
     assert len(list(records.training_dataset(tmp_path / "validation", train, ["green"], 32))) == 0
@@ -290,9 +292,9 @@ def test_an_empty_shard_among_others_and_an_empty_part_are_read(shards, dataset,
 def test_bytes_depend_on_neither_threads_nor_repetition(shards, dataset, tmp_path):
     folder, _ = dataset
     records.write_dataset(
-        folder / "examples.parquet", paths(shards), {part: tmp_path / part for part in tables.PARTS}, threads=4
+        folder / "examples.parquet", paths(shards), {part: tmp_path / part for part in PARTS}, threads=4
     )
-    for part in tables.PARTS:
+    for part in PARTS:
         for path in (folder / part).iterdir():
             assert (tmp_path / part / path.name).read_bytes() == path.read_bytes()
 
@@ -301,13 +303,13 @@ def test_an_old_data_set_is_replaced_whole(shards, dataset, tmp_path):
     _, examples = dataset
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "green-00007-of-00008.tfrecord").write_bytes(b"old")
-    records.write_dataset(examples, paths(shards), {part: tmp_path / part for part in tables.PARTS})
+    records.write_dataset(examples, paths(shards), {part: tmp_path / part for part in PARTS})
     assert "green-00007-of-00008.tfrecord" not in {path.name for path in (tmp_path / "train").iterdir()}
 
 
 def test_tiles_of_other_cells_than_the_examples_name_are_an_error(shards, dataset, tmp_path):
     _, examples = dataset
-    out = {part: tmp_path / part for part in tables.PARTS}
+    out = {part: tmp_path / part for part in PARTS}
     wrong = examples.assign(row=examples["row"].to_numpy()[::-1])
     with pytest.raises(TableError, match="another cell"):
         records.write_dataset(wrong, paths(shards), out)

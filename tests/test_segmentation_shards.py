@@ -19,8 +19,8 @@ from distributed import LocalCluster
 from segmented_fields import manifest_rows
 
 from hpaloc.masks import mask_path, read_mask
+from hpaloc.rejection import TooManyRejected
 from hpaloc.segmentation.shards import segment_shard, segment_to_files
-from hpaloc.tables import TooManyRejected
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {"backend": "watershed", "scale": 0.25}

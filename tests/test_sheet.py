@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from hpaloc import manifests as manifests_room
+from hpaloc import finding
 from hpaloc.config import complete
+from hpaloc.delimited import SheetError
+from hpaloc.finding import shard_of, shards_of
 from hpaloc.manifests import (
     ChangedError,
     check_unchanged,
     read_manifest,
     read_manifests,
-    shard_of,
-    shards_of,
     unchanged,
 )
 from hpaloc.scan import download_urls, scan_collection, write_scan
-from hpaloc.sheet import SheetError, read_sheet
+from hpaloc.sheet import read_sheet
 
 COLOURS = ("red", "green", "blue", "yellow")
 
@@ -451,7 +451,7 @@ def test_a_downloaded_collection_has_its_truth_and_its_masks(project):
 
 def test_a_table_of_masks_is_read_once_for_all_fields(project, monkeypatch):
     read = []
-    monkeypatch.setattr(manifests_room, "digest", lambda path: read.append(path) or "digest")
+    monkeypatch.setattr(finding, "digest", lambda path: read.append(path) or "digest")
     project["verify"] = "content"
     project["segmentation"]["backend"] = "masks"
     project["collections"]["train"]["masks"] = {"cells": "masks.csv", "nuclei": None}

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hpaloc import tables
+from hpaloc import joining, tables
+from hpaloc.examples import EXAMPLES
+from hpaloc.rejection import TooManyRejected, check_rejected, too_many
 
 
 def test_cell_columns_cover_every_region_of_every_colour():
@@ -17,7 +19,7 @@ def test_cell_columns_cover_every_region_of_every_colour():
             assert tables.CELLS.field(f"{colour}_{region}_mean").type == pa.float32()
     assert tables.CELLS.field("cell").type == pa.int32()
     assert len(set(tables.CELLS.names)) == len(tables.CELLS.names)
-    assert [name for name in tables.EXAMPLES.names if name.startswith("label_")] == [f"label_{i}" for i in range(19)]
+    assert [name for name in EXAMPLES.names if name.startswith("label_")] == [f"label_{i}" for i in range(19)]
 
 
 def test_a_lacking_column_is_named():
@@ -55,7 +57,7 @@ def test_reading_several_shards_adds_shard_and_row(tmp_path):
         cells(tmp_path / "1.parquet", []),
         cells(tmp_path / "2.parquet", "c"),
     ]
-    table = tables.read_cells(paths)
+    table = joining.read_cells(paths)
     assert table["field"].tolist() == ["a", "b", "c"]
     assert table["shard"].tolist() == [0, 0, 2]
     assert table["row"].tolist() == [0, 1, 0]
@@ -63,10 +65,10 @@ def test_reading_several_shards_adds_shard_and_row(tmp_path):
 
 
 def test_reading_shards_without_cells_gives_an_empty_table(tmp_path):
-    table = tables.read_cells([cells(tmp_path / "0.parquet", [])])
+    table = joining.read_cells([cells(tmp_path / "0.parquet", [])])
     assert len(table) == 0
     assert {"field", "cell", "shard", "row"} <= set(table.columns)
-    assert len(tables.read_cells([])) == 0
+    assert len(joining.read_cells([])) == 0
 
 
 def test_hashes_beside_a_rejected_field_keep_every_bit(tmp_path):
@@ -76,7 +78,7 @@ def test_hashes_beside_a_rejected_field_keep_every_bit(tmp_path):
     ):
         rows = [dict.fromkeys(tables.FIELDS.names) | row for row in rows]
         tables.write_table(tmp_path / f"{shard}.parquet", tables.to_table(rows, tables.FIELDS))
-    hashes = tables.read_fields([tmp_path / "0.parquet", tmp_path / "1.parquet"])["hash_red"]
+    hashes = joining.read_fields([tmp_path / "0.parquet", tmp_path / "1.parquet"])["hash_red"]
     assert hashes.isna().tolist() == [False, False, True]
     assert [int(value) for value in hashes[:2]] == [top - 1, top]
 
@@ -84,11 +86,19 @@ def test_hashes_beside_a_rejected_field_keep_every_bit(tmp_path):
 def test_a_file_that_is_no_table_of_cells_is_named(tmp_path):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "other.parquet")
     with pytest.raises(tables.TableError, match=r"other\.parquet: lacks the column cell"):
-        tables.read_cells([tmp_path / "other.parquet"])
+        joining.read_cells([tmp_path / "other.parquet"])
+
+
+def test_more_than_the_fraction_rounded_up_is_too_many():
+    # 0.07 * 100 is a bit more than 7.
+    for fields, most, allowed in ((4, 0.25, 1), (3, 0.05, 1), (100, 0.07, 7), (3, 0.0, 0), (3, 1.0, 3)):
+        assert not too_many(allowed, fields, most)
+        assert too_many(allowed + 1, fields, most)
 
 
 def test_too_many_rejected_lists_the_fields():
-    error = tables.TooManyRejected([("a", "broken"), ("b", "missing")], 4, 0.25)
-    assert "2 of 4" in str(error)
-    assert "b: missing" in str(error)
-    assert error.rejected[0] == ("a", "broken")
+    rejected = [("a", "broken"), ("b", "missing")]
+    check_rejected(rejected, 4, 0.5)
+    with pytest.raises(TooManyRejected, match=r"2 of 4(.|\n)*b: missing") as error:
+        check_rejected(rejected, 4, 0.25)
+    assert error.value.rejected == rejected

@@ -13,9 +13,10 @@ from tile_fields import make_field, tile, write_shard
 
 from hpaloc import images, rle, tiles
 from hpaloc.classes import COLOURS
-from hpaloc.curation import DUPLICATE_BITS, near_duplicates
+from hpaloc.grouping import DUPLICATE_BITS, near_duplicates
 from hpaloc.masks import write_mask
-from hpaloc.tables import CELLS, TooManyRejected, to_table
+from hpaloc.rejection import TooManyRejected
+from hpaloc.tables import CELLS, to_table
 from hpaloc.tfrecord import TileRecord, read_records
 
 

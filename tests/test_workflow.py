@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from workflow_runs import ROOT, planned, snakemake, write_config, write_field, write_sheet
 
 from hpaloc.classes import COLOURS, format_labels
-from hpaloc.manifests import shard_of
+from hpaloc.finding import shard_of
 from hpaloc.masks import mask_path, read_mask, write_mask
 from hpaloc.tfrecord import decode_example, read_records
 

@@ -14,9 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from hpaloc.classes import COLOURS, LOCATIONS, N_CLASSES, NAMES
 from hpaloc.figures.style import BLUE, LIGHT, NARROW, OVERLAID, SHORT, WIDE, new_figure, scale_bar
 from hpaloc.images import ImageError, read_field
-from hpaloc.manifests import unchanged
+from hpaloc.manifests import SheetRow, unchanged
 from hpaloc.progress import log
-from hpaloc.sheet import SheetRow
 
 DATA = (
     "figure1_labels",

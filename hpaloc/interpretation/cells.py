@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from hpaloc.classes import NAMES, parse_all
-from hpaloc.curation import group_fields
+from hpaloc.grouping import group_fields
 from hpaloc.progress import log
 from hpaloc.tfrecord import cell_key
 
@@ -25,7 +25,7 @@ class StudyError(ValueError):
 class Source:
     """The cells of a collection that may be studied.
 
-    cells, fields: its tables as ``tables.read_cells`` and ``tables.read_fields`` give them; truth: field, cell, labels
+    cells, fields: its tables as ``joining.read_cells`` and ``read_fields`` give them; truth: field, cell, labels
     with the ids of ``cells`` (``matching.read_true_labels``), or None; examples: the table of ``curation.curate`` where
     the collection trained the network, else None.
     """
@@ -111,21 +111,3 @@ def choose_cells(sources: Sequence[Source], n_cells: int, held_out: Sequence[int
     )
     cells["key"] = [cell_key(field, int(cell)) for field, cell in zip(cells["field"], cells["cell"], strict=True)]
     return cells.sort_values(["collection", "shard", "row"], ignore_index=True)
-
-
-def without_classes(examples: pd.DataFrame, held_out: Sequence[int]) -> pd.DataFrame:
-    """Return the examples (``curation.curate``) of groups that have none of the ``held_out`` classes (indices).
-
-    A dark cell beside a cell of such a class, which trains as Negative, would show its stain and light. Raises
-    StudyError where nothing is left to train on.
-    """
-    held = examples[[f"label_{label}" for label in held_out]].to_numpy().any(axis=1)
-    beside = examples["group"].isin(examples.loc[held, "group"]).to_numpy()
-    kept = examples[~beside].reset_index(drop=True)
-    if not (kept["part"] == "train").any():
-        raise StudyError("interpretation.held_out: no training example is left without these classes")
-    log.info(
-        "%d of %d examples are of classes held out, %d more of their groups",
-        *(int(held.sum()), len(examples), int((beside & ~held).sum())),
-    )
-    return kept

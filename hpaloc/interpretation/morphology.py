@@ -12,10 +12,10 @@ from cp_measure.bulk import get_core_measurements, get_correlation_measurements
 
 from hpaloc.classes import COLOURS
 from hpaloc.images import read_field
+from hpaloc.joining import read_fields
 from hpaloc.manifests import ManifestRow, read_manifest, unchanged
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
-from hpaloc.tables import read_fields
 
 # Fields of finer pixels are measured at this size, µm: textures and granularity count in pixels, and must mean the same
 # in every field. A cell is then about 100 px wide, more than a network sees of it at 64 px and less than at 224.

@@ -18,13 +18,13 @@ from hpaloc.interpretation.layers import (
     read_tiles,
     receptive_fields,
 )
+from hpaloc.joining import read_cells, read_fields
 from hpaloc.manifests import read_manifests
 from hpaloc.network.device import select_device
 from hpaloc.network.fully_convolutional import FullyConvolutionalResNet50
 from hpaloc.network.inference import fold_batch_norm
 from hpaloc.network.loading import load_folder
 from hpaloc.progress import log, track
-from hpaloc.tables import read_cells, read_fields
 
 # A unit's place in the layer means nothing, so the first are as good as any.
 UNITS, PATCHES = 6, 5

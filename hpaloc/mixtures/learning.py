@@ -12,6 +12,7 @@ import tensorflow as tf
 from sklearn.linear_model import Ridge
 
 from hpaloc.classes import NAMES, NEGATIVE, class_prototypes
+from hpaloc.examples import LABEL_COLUMNS
 from hpaloc.mixtures.blends import blendable_shape, draw_blends
 from hpaloc.mixtures.light import measure_light
 from hpaloc.mixtures.reading import cell_outputs, read_mixtures, write_reading
@@ -21,7 +22,6 @@ from hpaloc.network.inference import averaged
 from hpaloc.network.loading import load_folder
 from hpaloc.progress import log, track
 from hpaloc.records import training_dataset
-from hpaloc.tables import LABEL_COLUMNS
 
 # About so many training cells, as many of each class, are those that are blended.
 BLENDED_CELLS = 2048

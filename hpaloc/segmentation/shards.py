@@ -1,7 +1,6 @@
 """The driver: one shard's fields over a Dask cluster, one field a task, every field accounted for."""
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -17,13 +16,13 @@ from hpaloc.images import ImageError, check_field, read_field
 from hpaloc.manifests import ChangedError, ManifestRow, unchanged
 from hpaloc.masks import MaskError, read_rle_table, write_masks
 from hpaloc.progress import track
+from hpaloc.rejection import check_rejected
 from hpaloc.rle import MAX_PIXELS
 from hpaloc.segmentation.backends import COLOURS_OF, check_settings, segment_field
 from hpaloc.segmentation.clock import clock
 from hpaloc.segmentation.cluster import Cluster, start_cluster
 from hpaloc.segmentation.ready_made import Given, is_table, read_given
 from hpaloc.segmentation.weights import SetupError, ready
-from hpaloc.tables import TooManyRejected
 
 log = logging.getLogger("hpaloc")
 
@@ -269,8 +268,7 @@ def segment_shard(
     rejected = [(row["field"], row["reason"]) for row in ordered if row["status"] == "rejected"]
     for field, reason in rejected:
         log.warning("rejected %s: %s", field, reason)
-    if len(rejected) > math.ceil(max_rejected_fraction * len(ordered)):
-        raise TooManyRejected(rejected, len(ordered), max_rejected_fraction)
+    check_rejected(rejected, len(ordered), max_rejected_fraction)
 
 
 def _killed(task: Mapping[str, Any]) -> dict[str, Any]:

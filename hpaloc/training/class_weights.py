@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from hpaloc.tables import LABEL_COLUMNS
+from hpaloc.examples import LABEL_COLUMNS
 
 
 def label_counts(examples: pd.DataFrame) -> np.ndarray:

@@ -18,13 +18,13 @@ import tensorflow as tf
 
 import hpaloc
 from hpaloc.classes import NAMES
+from hpaloc.examples import LABEL_COLUMNS
 from hpaloc.files import atomic_directory, digest
 from hpaloc.network.device import choose_precision, precision_policy, select_device
 from hpaloc.network.folder import write_checksums
 from hpaloc.network.resnet import classifier
 from hpaloc.network.starting_weights import load_weights
 from hpaloc.records import training_dataset
-from hpaloc.tables import LABEL_COLUMNS
 from hpaloc.training.callbacks import TrainingError
 from hpaloc.training.class_weights import class_weights, label_counts, weighted
 from hpaloc.training.decision import decide

@@ -12,10 +12,12 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
+from hpaloc.accounting import summary_lines
 from hpaloc.classes import COLOURS
 from hpaloc.config import ConfigError, complete, read_command_line, shortened, training_collections
+from hpaloc.delimited import SheetError
 from hpaloc.files import digest, spelled_as_on_disk
-from hpaloc.manifests import annotations_name, shards_of
+from hpaloc.finding import annotations_name, shards_of
 from hpaloc.planning import (
     MODEL_FILES,
     READING_FILES,
@@ -34,10 +36,8 @@ from hpaloc.scan import (
     restore_tables,
     scan_collection,
     simulated_folder,
-    summary_lines,
     write_scan,
 )
-from hpaloc.sheet import SheetError
 from hpaloc.version import files_version, room_version
 
 STARTED = time.time()

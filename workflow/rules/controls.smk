@@ -29,7 +29,7 @@ rule control:
     params:
         fraction=config["curation"]["validation_fraction"],
         seed=config["seed"],
-        version=code_of("curation", "controls"),
+        version=code_of("controls", "examples"),
     script:
         "../scripts/control.py"
 

@@ -35,6 +35,6 @@ rule curate:
         truth=lambda wildcards: truth(TRAINING) if TRUE_LABELS else None,
         shards=lambda wildcards: SHARDS[TRAINING],
         seed=config["seed"],
-        version=code_of("curation", *(["matching"] if TRUE_LABELS else [])),
+        version=code_of("curation", "joining", *(["matching"] if TRUE_LABELS else [])),
     script:
         "../scripts/curate.py"

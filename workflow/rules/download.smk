@@ -24,5 +24,6 @@ rule download:
     resources:
         mem_mb=grows(500),
         runtime=grows(600),
+    # No version: what an address gives does not depend on the code that asks for it.
     script:
         "../scripts/download.py"

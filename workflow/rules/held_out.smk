@@ -26,7 +26,7 @@ rule held_out:
     params:
         held_out=HELD_OUT,
         seed=config["seed"],
-        version=code_of("interpretation.cells"),
+        version=code_of("examples"),
     script:
         "../scripts/held_out.py"
 

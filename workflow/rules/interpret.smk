@@ -30,7 +30,7 @@ rule study_cells:
         cells=config["interpretation"]["cells"],
         held_out=config["interpretation"]["held_out"],
         seed=config["seed"],
-        version=code_of("interpretation.cells", "matching"),
+        version=code_of("interpretation.cells", "interpretation.studied", "joining", "matching"),
     script:
         "../scripts/study_cells.py"
 
@@ -60,7 +60,7 @@ rule study_networks:
         model_version=model_version,
         fields=config["interpretation"]["fields"],
         seed=config["seed"],
-        version=code_of("interpretation.study"),
+        version=code_of("interpretation.study", "interpretation.studied"),
     script:
         "../scripts/study_networks.py"
 
@@ -84,7 +84,7 @@ rule study_morphology:
         runtime=grows(60),
     params:
         files=lambda wildcards: {name: study_files(name) for name in STUDIED},
-        version=code_of("interpretation.morphology"),
+        version=code_of("interpretation.morphology", "interpretation.studied"),
     script:
         "../scripts/study_morphology.py"
 

@@ -22,7 +22,7 @@ use rule curate as curate_pretraining with:
         truth=lambda wildcards: (truth(PRETRAINING["collection"]) if TRUE_LABELS else None),
         shards=lambda wildcards: SHARDS[PRETRAINING["collection"]],
         seed=config["seed"],
-        version=code_of("curation", *(["matching"] if TRUE_LABELS else [])),
+        version=code_of("curation", "joining", *(["matching"] if TRUE_LABELS else [])),
 
 
 use rule records as records_pretraining with:

@@ -26,7 +26,7 @@ rule sheet:
         runtime=grows(20),
     params:
         shards=lambda wildcards: SHARDS[wildcards.collection],
-        version=code_of("tables"),
+        version=code_of("field_table"),
     script:
         "../scripts/sheet.py"
 
@@ -58,7 +58,7 @@ rule rejected:
         runtime=grows(20),
     params:
         collections=used_collections,
-        version=code_of("tables"),
+        version=code_of("accounting"),
     script:
         "../scripts/rejected.py"
 
@@ -93,7 +93,7 @@ rule summary:
     params:
         collections=used_collections,
         predicted=PREDICTED,
-        version=code_of("tables"),
+        version=code_of("accounting"),
     script:
         "../scripts/summary.py"
 

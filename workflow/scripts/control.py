@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from hpaloc.controls import control_examples
-from hpaloc.curation import examples_table, place
+from hpaloc.examples import examples_table, place
 from hpaloc.progress import log_to
 from hpaloc.tables import write_table
 

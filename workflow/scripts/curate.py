@@ -1,10 +1,12 @@
 """Choose and label the cells that train and validate the model."""
 
-from hpaloc.curation import curate, examples_table, summary_text
+from hpaloc.curation import curate, summary_text
+from hpaloc.examples import examples_table
 from hpaloc.files import atomic_path
+from hpaloc.joining import read_cells, read_fields
 from hpaloc.matching import TruthFiles, read_true_labels
 from hpaloc.progress import log_to
-from hpaloc.tables import read_cells, read_fields, write_table
+from hpaloc.tables import write_table
 
 
 def main(job):

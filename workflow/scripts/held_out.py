@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from hpaloc.curation import examples_table, place
-from hpaloc.interpretation.cells import without_classes
+from hpaloc.examples import examples_table, place, without_classes
 from hpaloc.progress import log_to
 from hpaloc.tables import write_table
 

@@ -1,7 +1,7 @@
 """List every field that was rejected, with stage and reason."""
 
+from hpaloc.accounting import list_rejected
 from hpaloc.progress import log_to
-from hpaloc.tables import list_rejected
 
 
 def main(job):

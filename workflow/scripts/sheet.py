@@ -1,7 +1,7 @@
 """Join the field tables of a collection's shards."""
 
+from hpaloc.field_table import join_fields
 from hpaloc.progress import log_to
-from hpaloc.tables import join_fields
 
 
 def main(job):

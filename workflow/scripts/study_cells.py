@@ -4,9 +4,10 @@ import pandas as pd
 
 from hpaloc.interpretation.cells import Source, choose_cells
 from hpaloc.interpretation.studied import STUDIED
+from hpaloc.joining import read_cells, read_fields
 from hpaloc.matching import TruthFiles, read_true_labels
 from hpaloc.progress import log_to
-from hpaloc.tables import read_cells, read_fields, to_table, write_table
+from hpaloc.tables import to_table, write_table
 
 
 def read_source(job, collection):

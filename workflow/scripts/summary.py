@@ -1,7 +1,7 @@
 """Count the fields and cells that came in, went through and were rejected."""
 
+from hpaloc.accounting import summarise
 from hpaloc.progress import log_to
-from hpaloc.tables import summarise
 
 
 def main(job):

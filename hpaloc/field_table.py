@@ -1,0 +1,75 @@
+"""The table of a collection's fields, one row each, those that were rejected too."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from hpaloc.classes import COLOURS
+from hpaloc.joining import annotate
+from hpaloc.manifests import read_annotations
+from hpaloc.rejection import check_rejected
+from hpaloc.tables import FIELDS, TableError, write_table
+
+
+def shared_channels(fields: pa.Table) -> list[str]:
+    """Tell, for each field of a table FIELDS, with which other fields it shares channel images, pixel by pixel.
+
+    Returns (n,) sentences, empty where a field's channels are its own. A blank channel is nobody's.
+    """
+    of_row: list[dict[int, list[str]]] = [{} for _ in range(len(fields))]
+    names = fields["field"].to_pylist()
+    for colour in COLOURS:
+        holders: dict[int, list[int]] = {}
+        for row, content in enumerate(fields[f"digest_{colour}"].to_pylist()):
+            if content is not None:
+                holders.setdefault(content, []).append(row)
+        for rows in holders.values():
+            for row in rows if len(rows) > 1 else ():
+                other = rows[rows[0] == row]
+                of_row[row].setdefault(other, []).append(colour)
+    return [
+        "; ".join(
+            f"the same images as field {names[other]}"
+            if len(colours) == len(COLOURS)
+            else f"the same {' and '.join(colours)} image as field {names[other]}"
+            for other, colours in shared.items()
+        )
+        for shared in of_row
+    ]
+
+
+def join_fields(
+    paths: Mapping[str, str | os.PathLike[str]],
+    annotations: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    max_rejected_fraction: float = 1.0,
+) -> None:
+    """Join the field tables of a collection's shards into one Parquet file, sorted by field.
+
+    paths: {name of the shard: its table}; annotations: tables of what the sheet says of their fields. Adds this, and
+    ``shard``, the name of the shard, and the warnings of `shared_channels`. Raises TableError naming a file that is no
+    table of fields, a field that two shards have or one without annotation, and TooManyRejected where more than
+    ``max_rejected_fraction`` of the collection's fields (rounded up) are rejected: small shards may each lose one.
+    """
+    parts = []
+    for name, path in paths.items():
+        table = pq.read_table(path)
+        if not table.schema.equals(FIELDS):
+            raise TableError(f"{os.fspath(path)}: is no table of fields")
+        parts.append(table.append_column(pa.field("shard", pa.string()), pa.array([name] * len(table), pa.string())))
+    empty = FIELDS.append(pa.field("shard", pa.string())).empty_table()
+    every = annotate(pa.concat_tables([empty, *parts]), read_annotations(annotations))
+    joined = every.sort_by("field").combine_chunks()
+    counts = joined["field"].value_counts()
+    for entry in counts.to_pylist():
+        if entry["counts"] > 1:
+            raise TableError(f"the field {entry['values']} is in {entry['counts']} shards")
+    found = zip(joined["warnings"].to_pylist(), shared_channels(joined), strict=True)
+    warnings = pa.array(["; ".join(filter(None, pair)) for pair in found], pa.string())
+    joined = joined.set_column(joined.schema.get_field_index("warnings"), "warnings", warnings)
+    write_table(out, joined)
+    rejected = joined.filter(pc.not_equal(joined["status"], "ok")).select(["field", "reason"]).to_pylist()
+    check_rejected([(row["field"], row["reason"]) for row in rejected], len(joined), max_rejected_fraction)
