@@ -59,7 +59,8 @@ test-full: .venv/installed
 	touch $@
 
 test-hpacellseg: .venv-hpacellseg/installed
-	.venv-hpacellseg/bin/python -m pytest tests/test_segmentation_hpacellseg.py tests/test_segmentation_labelling.py
+	.venv-hpacellseg/bin/python -m pytest tests/library/test_segmentation_hpacellseg.py \
+	  tests/library/test_segmentation_labelling.py
 
 # make lint    check the style of workflow and library, and the spelling
 lint: .venv/installed

@@ -15,7 +15,7 @@ from workflow_runs import snakemake, write_slurm_profile, write_small_run
 
 from hpaloc.segmentation.shards import segment_shard
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SETTINGS = {"backend": "watershed", "scale": 0.25}
 
 pytestmark = pytest.mark.slow

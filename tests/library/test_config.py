@@ -15,7 +15,7 @@ from hpaloc.config import ConfigError, complete, load_schema, read_command_line,
 from hpaloc.curation import DEFAULTS
 from hpaloc.planning import check_training
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def minimal(**others):

@@ -15,7 +15,7 @@ from hpaloc import curation, rle, tables
 from hpaloc.classes import N_CLASSES, format_labels, label_matrix, parse_labels
 from hpaloc.masks import write_mask
 
-TRAIN_CSV = Path(__file__).parents[1] / ".." / "shared" / "data" / "hpa-2021" / "train.csv"
+TRAIN_CSV = Path(__file__).parents[2] / ".." / "shared" / "data" / "hpa-2021" / "train.csv"
 needs_sheet = pytest.mark.skipif(not TRAIN_CSV.is_file(), reason="the sheet of the 2021 competition is not here")
 
 # Of each class: fields, fields with that label only.

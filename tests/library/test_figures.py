@@ -17,7 +17,7 @@ from hpaloc.figures import data, mixtures, scores, training
 from hpaloc.manifests import ManifestRow
 from hpaloc.sheet import SheetRow, read_sheet
 
-TRAIN_SHEET = Path(__file__).parents[2] / "shared" / "data" / "hpa-2021" / "train.csv"
+TRAIN_SHEET = Path(__file__).parents[3] / "shared" / "data" / "hpa-2021" / "train.csv"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from hpaloc.files import FileNameError, atomic_directory, atomic_path, digest, names_checked, write_if_changed
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LONGEST = "\N{MICROSCOPE}" * 62 + "abc.png"  # 255 bytes, of letters of four
 
 

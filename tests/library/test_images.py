@@ -13,7 +13,7 @@ from PIL import Image
 from hpaloc.classes import COLOURS
 from hpaloc.images import ImageError, read_channel, read_field
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 @pytest.fixture

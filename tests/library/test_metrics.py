@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, ro
 from hpaloc import metrics
 from hpaloc.classes import N_CLASSES, NEGATIVE, format_labels, label_matrix, parse_labels
 
-CELL_TRUTH = Path(__file__).parents[2] / "shared" / "data" / "cell-truth"
+CELL_TRUTH = Path(__file__).parents[3] / "shared" / "data" / "cell-truth"
 P = list(metrics.PROBABILITIES)
 
 

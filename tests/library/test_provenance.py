@@ -9,7 +9,7 @@ import yaml
 
 from hpaloc.provenance import job_table, software_table
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_package_of_an_environment_is_listed_with_both_versions():

@@ -13,7 +13,7 @@ from hpaloc.segmentation.ready_made import Given, read_given
 from hpaloc.simulate.field import simulate_field
 
 SETTINGS = {"backend": "watershed", "scale": 0.25}
-REAL = (Path(__file__).parents[1] / "../shared/data").resolve()
+REAL = (Path(__file__).parents[2] / "../shared/data").resolve()
 FIELDS = sorted(path.name.removesuffix("_cellmask.png") for path in REAL.glob("hpa-2021/masks/*_cellmask.png"))
 
 

@@ -16,7 +16,7 @@ from hpaloc.segmentation.grid import grid_of
 from hpaloc.segmentation.ready_made import Given
 from hpaloc.simulate.field import simulate_field
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REAL = (ROOT / "../shared/data/hpa-2021").resolve()
 SETTINGS = {"backend": "watershed", "scale": 0.25}
 

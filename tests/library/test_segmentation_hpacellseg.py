@@ -118,8 +118,8 @@ def test_networks_of_a_minute_find_the_cells_of_simulated_fields(settings):
 
 
 def test_from_files_to_masks_through_the_driver(settings, tmp_path, monkeypatch):
-    # The worker unpickles the networks, whose class lives beside this file.
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    # The worker unpickles the networks, and looks for their class.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"))
     paths = {}
     field = simulate_field("test", (0,), 7, shape=(400, 520))
     for colour, image in field.images.items():

@@ -9,7 +9,7 @@ from segmented_fields import best_ious
 
 from hpaloc.segmentation.labelling import label_cells
 
-CASES = sorted((Path(__file__).parents[1] / "../shared/data/labelling").resolve().glob("*.npz"))
+CASES = sorted((Path(__file__).parents[2] / "../shared/data/labelling").resolve().glob("*.npz"))
 
 
 def maps(n_rows: int, n_columns: int, pitch: int = 110, radius: int = 48) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from hpaloc.simulate.field import SimulatedField, simulate_field
 from hpaloc.simulate.patterns import MITOTIC_SPINDLE
 from hpaloc.simulate.shard import simulate_shard
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PIXEL = 0.2
 SHAPE = (600, 640)
 

@@ -346,7 +346,7 @@ def test_perceptual_hash_survives_noise_scale_and_compression_but_not_another_fi
     assert bits(tiles.perceptual_hash(other), value) > 12
 
 
-DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
+DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 REFERENCE = ("red", "blue", "yellow")
 
 

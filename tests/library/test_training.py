@@ -29,7 +29,7 @@ from hpaloc.training.scores import Accuracy, BalancedAccuracy, MacroAUC
 from hpaloc.training.statistics import statistics_renewal
 from hpaloc.training.train import train_model
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 SETTINGS = {
     "channels": ["red", "green"],
@@ -535,7 +535,7 @@ def test_three_devices_share_a_batch_that_three_do_not_divide(tmp_path):
     # Logical devices must be made before TensorFlow's first operation, hence a process of its own.
     script = f"""
 import sys
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests/support")!r}, {str(Path(__file__).parent)!r}]
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)

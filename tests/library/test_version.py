@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "hpaloc"
+PACKAGE = Path(__file__).resolve().parents[2] / "hpaloc"
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "hpaloc"
+PACKAGE = Path(__file__).resolve().parents[2] / "hpaloc"
 # (n,), (H, W), (n, S, S, colours), (planes · rows · S, columns · S)
 SHAPE = re.compile(r"\((?:…|[\w.]+(?: [·+-] \w+)*),[^()]*(?:\([^()]*\)[^()]*)*\)")
 DTYPE = re.compile(r"\b(u?int\d*|float\d*|bool|str|label images?|(?:any|any number|an integer) type|dtype)\b")

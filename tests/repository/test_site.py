@@ -17,7 +17,7 @@ import pytest
 from browsed_cells import chromium
 from markdown_it import MarkdownIt
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # Each page of the repository, and where it is in the site.
 PAGES = {"README.md": "index.html", "config/README.md": "config/index.html", "CHANGELOG.md": "CHANGELOG.html"}
 PAGES |= {f"docs/{page.name}": f"docs/{page.stem}.html" for page in sorted((ROOT / "docs").glob("*.md"))}

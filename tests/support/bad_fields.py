@@ -1,4 +1,4 @@
-"""Fields that are wrong, each in its own way, and what each of them is to get. tests/test_bad_input.py runs them."""
+"""Fields that are wrong, each in its own way, and what each of them is to get. tests/library/test_bad_input.py runs them."""
 
 # ruff: noqa: E501 - one input a line, however long its sentence
 

@@ -21,7 +21,7 @@ from hpaloc.simulate.field import simulate_field
 from hpaloc.tables import join_fields, list_rejected
 from hpaloc.tiles import tile_shard
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CHANNELS = ("green", "blue")
 DASK = {"scheduler_address": None, "jobqueue": None, "chunk_above": 6144}
 

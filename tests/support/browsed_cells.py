@@ -154,4 +154,4 @@ def chromium() -> str | None:
 
 def sources() -> Path:
     """Return the folder of the page's sources."""
-    return Path(__file__).resolve().parents[1] / "hpaloc/browser/source"
+    return Path(__file__).resolve().parents[2] / "hpaloc/browser/source"

@@ -14,7 +14,7 @@ import pytest
 
 # The states of a job that is over.
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
-TOOLS = (Path(__file__).parents[1] / "../shared/tools").resolve()
+TOOLS = (Path(__file__).parents[2] / "../shared/tools").resolve()
 
 
 def answers():

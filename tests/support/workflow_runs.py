@@ -13,7 +13,7 @@ from dag import listed_jobs
 from hpaloc.classes import COLOURS
 from hpaloc.simulate.field import simulate_field
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def command(folder, *arguments, config="config.yaml"):

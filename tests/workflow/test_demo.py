@@ -11,7 +11,7 @@ import pytest
 
 from hpaloc.classes import N_CLASSES
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
