@@ -22,25 +22,33 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_within_the_repository_lead_somewhere(page):
-    text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", text):
-        target = target[0] or target[1]
-        if "://" in target:
-            continue
-        path, _, anchor = target.partition("#")
-        linked = (page.parent / path).resolve() if path else page
-        assert linked.exists(), target
-        if anchor:
-            assert anchor in anchors(linked), target
+def links(page):
+    """Return where a page links within the repository, its pictures included."""
+    found = re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", page.read_text(encoding="utf-8"))
+    return [target for pair in found if "://" not in (target := pair[0] or pair[1])]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_no_target_stands_where_snakemake_takes_it_for_another_configuration(page):
+def test_links_within_the_repository_lead_somewhere():
+    assert sum(len(links(page)) for page in PAGES) > 40
+    wrong = []
+    for page in PAGES:
+        for target in links(page):
+            path, _, anchor = target.partition("#")
+            linked = (page.parent / path).resolve() if path else page
+            if not linked.exists() or (anchor and anchor not in anchors(linked)):
+                wrong.append(f"{page.relative_to(ROOT)}: {target}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_target_stands_where_snakemake_takes_it_for_another_configuration():
     # The option takes as many values as follow, a target too.
-    commands = re.findall(r"snakemake [^`\n]*", page.read_text(encoding="utf-8"))
-    assert not [command for command in commands if re.search(r"--configfile [^\s-]\S* +[^\s-]", command)]
+    wrong = [
+        f"{page.relative_to(ROOT)}: {command}"
+        for page in PAGES
+        for command in re.findall(r"snakemake [^`\n]*", page.read_text(encoding="utf-8"))
+        if re.search(r"--configfile [^\s-]\S* +[^\s-]", command)
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_every_folder_of_results_is_among_the_formats():

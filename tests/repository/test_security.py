@@ -3,7 +3,6 @@
 import ast
 from pathlib import Path
 
-import pytest
 from workflow_runs import ROOT
 
 CODE = [
@@ -55,11 +54,13 @@ def offences(tree):
             yield from [] if node.value.startswith(names) else [node.value]
 
 
-@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_pickle_no_code_from_text_no_shell(path):
-    name = str(path.relative_to(ROOT))
-    found = [one for one in offences(ast.parse(path.read_text())) if (name, one) not in ALLOWED]
-    assert found == []
+def test_no_pickle_no_code_from_text_no_shell():
+    assert len(CODE) > 100
+    found = [(str(path.relative_to(ROOT)), one) for path in CODE for one in offences(ast.parse(path.read_text()))]
+    # The exceptions have to be there, or the search has gone blind.
+    assert set(found) >= ALLOWED
+    wrong = [f"{name}: {one}" for name, one in found if (name, one) not in ALLOWED]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_search_finds_what_it_is_for():
@@ -75,10 +76,15 @@ def test_the_search_finds_what_it_is_for():
     ]
 
 
-@pytest.mark.parametrize("path", RULES, ids=lambda path: path.name)
-def test_no_rule_has_a_shell_command(path):
-    words = [line.strip() for line in path.read_text().splitlines()]
-    assert not [line for line in words if line.startswith(("shell:", "shell(", "run:"))]
+def test_no_rule_has_a_shell_command():
+    assert len(RULES) > 5
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in RULES
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if line.strip().startswith(("shell:", "shell(", "run:"))
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_every_page_that_is_written_escapes_what_it_is_given():
