@@ -11,8 +11,8 @@ import pytest
 import yaml
 from workflow_runs import ROOT, write_small_run
 
-# A conda whose environments are made from the package index, for machines that reach no conda channel.
-STAND_IN = (ROOT / "../shared/tools/conda-on-pypi/bin").resolve()
+# A conda whose environments are made from the package index, for machines without one.
+STAND_IN = ROOT / "tests/support/conda-on-pypi/bin"
 LACKS = {
     "segmentation": ["tensorflow", "tensorflow_io", "keras", "torch", "sklearn", "anndata", "matplotlib"],
     "tensorflow": ["torch", "skimage", "dask", "distributed", "cc3d", "anndata", "matplotlib"],
@@ -36,13 +36,13 @@ def scripts_of_environments():
 @pytest.fixture(scope="module")
 def environments(tmp_path_factory):
     """A finished run of the chain with `--sdm conda`, as {environment: its folder}."""
-    if shutil.which("conda") is None and not STAND_IN.is_dir():
-        pytest.skip("there is no conda, and no stand-in for it")
     folder = tmp_path_factory.mktemp("run")
     write_small_run(folder)
     prefix = folder / "conda"
     # The stand-in runs the Python that is found first, and installs with the uv beside it.
-    search = [*([str(STAND_IN)] if STAND_IN.is_dir() else []), str(Path(sys.executable).parent), os.environ["PATH"]]
+    search = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    if shutil.which("conda") is None:
+        search.insert(0, str(STAND_IN))
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
     command += ["--cores", "2", "--nocolor", "--sdm", "conda", "--conda-prefix", prefix]
     command += ["--configfile", folder / "config.yaml"]

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from one_node_slurm import answers, one_node_slurm, until
+from one_node_slurm import one_node_slurm
+from slurm_daemons import answers, until
 from workflow_runs import ROOT, write_slurm_profile, write_small_run
 
 
@@ -104,9 +105,9 @@ def story(slurm, tmp_path_factory):
 
 
 def test_every_job_goes_through_slurm(story):
-    # What describes the run itself stays with the head process.
+    # What describes the run itself, or its model in words, stays with the head process.
     local = re.findall(r"^localrule (\w+):", story.first_log + story.second_log, flags=re.MULTILINE)
-    assert set(local) == {"record_run", "report_zip", "all"}
+    assert set(local) == {"model_card", "record_run", "report_zip", "all"}
     submitted = {comment.removeprefix("rule_").split("_wildcards")[0] for _, _, comment, _ in story.jobs}
     assert submitted >= {
         *("cells_segment_simulate_tile", "explore_data", "sheet", "rejected", "curate", "records", "train"),

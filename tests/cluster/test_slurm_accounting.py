@@ -18,7 +18,7 @@ def slurm():
     # Not below pytest's own folder, which the user of the database cannot enter.
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        with one_node_slurm(Path(folder), "dbd", cpus=16, megabytes=100000) as slurm:
+        with one_node_slurm(Path(folder), accounting=True, cpus=16, megabytes=100000) as slurm:
             yield slurm
 
 
