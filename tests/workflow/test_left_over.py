@@ -9,7 +9,8 @@ import shutil
 import pandas as pd
 import pytest
 import yaml
-from dag import copy_workflow, listed_jobs, run, with_scripts, write_collections
+from dag import copy_workflow, listed_jobs, with_scripts, write_collections
+from forked_plans import run
 from stand_in_models import write_stand_in
 
 from hpaloc.left_over import foreign_collections, left_over_lines, outdated, unconfigured, write_left_over

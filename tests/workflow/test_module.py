@@ -6,7 +6,8 @@ import zipfile
 
 import pytest
 import yaml
-from dag import copy_workflow, run, with_scripts, write_collections
+from dag import copy_workflow, with_scripts, write_collections
+from forked_plans import run
 from workflow_runs import ROOT, write_small_run
 
 # Writes the settings that a script sees where it would segment.

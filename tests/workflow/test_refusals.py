@@ -8,8 +8,8 @@ import pytest
 import yaml
 from bad_input_runs import model_folder
 from bad_settings import CONFIGS, EXAMPLES, FIELDS_OF_SHEET, MIXTURES, MODELS, SHEETS, TRAININGS, TRUTH, WEIGHTS
-from dag import copy_workflow, run
-from forked_plans import run_plans
+from dag import copy_workflow
+from forked_plans import run, run_plans
 
 from hpaloc.classes import COLOURS
 from hpaloc.segmentation.weights import ready
