@@ -8,6 +8,8 @@ from model_inputs import patterned_tiles, untrained_classifier, write_model_fold
 from hpaloc.browser.activation import ActivationMaps, shard_activation_maps
 from hpaloc.tables import PROBABILITIES
 
+pytestmark = pytest.mark.network
+
 SIZE = 64
 CHANNELS = ("green", "red")
 

@@ -61,6 +61,7 @@ def everything_else_went_through(outcome, kind, inputs):
     assert {field for field, _ in outcome.predicted} >= set(good(kind))
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("bad", FIELDS, ids=lambda bad: bad.id)
 def test_a_bad_field(bad, fields):
     _, outcome = fields
@@ -75,6 +76,7 @@ def test_a_bad_field(bad, fields):
 INEXACT = ("jpeg", "4-bit")
 
 
+@pytest.mark.network
 @pytest.mark.parametrize(
     "bad",
     [bad for bad in FIELDS if bad.outcome == "accepted" and "swapped" not in bad.id],
@@ -91,6 +93,7 @@ def test_an_accepted_channel_is_read_as_it_was(bad, fields):
         np.testing.assert_array_equal(read, right)
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("bad", MASKS, ids=lambda bad: bad.id)
 def test_a_bad_mask(bad, masks):
     _, outcome = masks
@@ -130,6 +133,7 @@ def test_nothing_to_train_on(setting, tmp_path):
     assert of_training(setting, tmp_path) == (setting.outcome, setting.message)
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("setting", MODELS, ids=lambda setting: setting.id)
 def test_a_bad_model(setting, tmp_path, model):
     shutil.copytree(model, tmp_path / "model")

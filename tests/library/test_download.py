@@ -280,6 +280,7 @@ def test_addresses_come_from_the_sheet(tmp_path):
         download_urls(sheet, rows[:1], "https://example.org/{antibody_number}/{image}_{colour}.jpg")
 
 
+@pytest.mark.workflow
 def test_the_workflow_fetches_a_collection_and_has_then_nothing_to_do(tmp_path):
     (tmp_path / "site").mkdir()
     write_field(tmp_path / "site", "one", (0,), 1, (256, 256))

@@ -113,6 +113,7 @@ def without_rights():
         ctypes.CDLL(None).prctl(drop_from_bounding_set, capability, 0, 0, 0)
 
 
+@pytest.mark.workflow
 @pytest.mark.parametrize("closed", ["results", "images"])
 def test_a_folder_that_is_closed_stops_the_run_with_one_sentence(tmp_path, closed):
     (tmp_path / "images").mkdir()

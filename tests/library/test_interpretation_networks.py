@@ -26,6 +26,8 @@ from hpaloc.network.resnet import classifier
 from hpaloc.tables import TableError
 from hpaloc.tfrecord import cell_key
 
+pytestmark = pytest.mark.network
+
 SIZE = 64
 CHANNELS = ("red", "green")
 CONFIG = {"channels": list(CHANNELS), "head": "sigmoid", "input_size": SIZE, "units": 512}

@@ -19,6 +19,8 @@ from hpaloc.network.options import ModelError
 from hpaloc.tables import PROBABILITIES
 from hpaloc.tfrecord import RecordWriter, TileRecord
 
+pytestmark = pytest.mark.network
+
 COLOURS = ("red", "green", "blue")
 SIZE = 32
 

@@ -21,6 +21,8 @@ from hpaloc.network.resnet import FusedBatchNormalization, classifier
 from hpaloc.network.starting_weights import adapt_first_convolution, load_weights
 from hpaloc.network.theoretical_field import theoretical_receptive_field
 
+pytestmark = pytest.mark.network
+
 SIZE = 32
 
 

@@ -17,6 +17,8 @@ from hpaloc.network.inference import averaged
 from hpaloc.network.options import ModelError
 from hpaloc.prediction import PredictionError, lean_on_field, predict_shard
 
+pytestmark = pytest.mark.network
+
 SIZE = 32
 CHANNELS = ("green", "red")
 

@@ -20,6 +20,8 @@ from hpaloc import records, tables, tfrecord
 from hpaloc.classes import COLOURS
 from hpaloc.tables import EXAMPLES, LABEL_COLUMNS, TableError
 
+pytestmark = pytest.mark.network
+
 
 def test_writing_needs_no_tensorflow():
     code = "import sys, hpaloc.records, hpaloc.tiles; print(any(m.startswith('tensorflow') for m in sys.modules))"

@@ -29,6 +29,8 @@ from hpaloc.training.scores import Accuracy, BalancedAccuracy, MacroAUC
 from hpaloc.training.statistics import statistics_renewal
 from hpaloc.training.train import train_model
 
+pytestmark = pytest.mark.network
+
 ROOT = Path(__file__).resolve().parents[2]
 
 SETTINGS = {

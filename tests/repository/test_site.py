@@ -116,6 +116,7 @@ def test_the_styles_fetch_nothing_from_elsewhere(site):
     assert not re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//[^)\"']*", styles)
 
 
+@pytest.mark.browser
 def test_in_a_real_browser_the_search_leads_to_a_page_and_no_other_host_is_asked(site):
     playwright = pytest.importorskip("playwright.sync_api")
     if chromium() is None:
