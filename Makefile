@@ -45,9 +45,9 @@ demo: .venv/installed
 # A file of tests is one process's, which makes what they share once; the files go out in the order of pyproject.toml.
 PYTEST := $(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
-# make test-quick   run the tests that start no workflow, cluster or browser and load no TensorFlow
+# make test-quick   run the tests that start no workflow, cluster, browser or Dask and load no TensorFlow
 test-quick: .venv/installed
-	$(PYTEST) -m "not (slow or workflow or cluster or browser or network)"
+	$(PYTEST) -m "not (slow or workflow or cluster or browser or network or workers)"
 
 # make test-full    run the slow tests too
 test: .venv/installed

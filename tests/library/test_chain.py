@@ -18,6 +18,8 @@ from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import simulate_field
 from hpaloc.tiles import tile_shard
 
+pytestmark = pytest.mark.workers
+
 # As many fields as workers, so that each worker of four has one.
 LABELS = {"f0": (0,), "f1": (0,), "f2": (16,), "f3": (16,)}
 CURATION = {

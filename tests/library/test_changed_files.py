@@ -49,6 +49,7 @@ def sentence(path):
     return f"{path}: changed after the run was planned; start the run again"
 
 
+@pytest.mark.workers
 def test_segmentation_rejects_a_field_whose_channel_changed(shard, tmp_path):
     rows, _ = shard
     touch(rows[1].paths["red"])
@@ -61,6 +62,7 @@ def test_segmentation_rejects_a_field_whose_channel_changed(shard, tmp_path):
     }
 
 
+@pytest.mark.workers
 @pytest.mark.parametrize("table", [False, True])
 def test_segmentation_rejects_a_field_whose_given_mask_changed(shard, tmp_path, table):
     rows, segmentation = shard

@@ -22,6 +22,8 @@ from hpaloc.masks import mask_path, read_mask
 from hpaloc.segmentation.shards import segment_shard, segment_to_files
 from hpaloc.tables import TooManyRejected
 
+pytestmark = pytest.mark.workers
+
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"backend": "watershed", "scale": 0.25}
 DASK = {"scheduler_address": None, "jobqueue": None, "chunk_above": 6144}
