@@ -8,7 +8,7 @@ BIN := .venv/bin
 UV := uv==0.13.9
 PIP_AUDIT := 2.10.1
 
-.PHONY: demo driver test test-full test-hpacellseg lint types audit lock docs browser-assets clean help
+.PHONY: demo driver test test-quick test-full test-hpacellseg lint types audit lock docs browser-assets clean help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -42,12 +42,19 @@ demo: .venv/installed
 	@echo "The cell browser: $(CURDIR)/results/browser/index.html"
 	@echo "The report: $(CURDIR)/results/report.zip"
 
+# A file of tests is one process's, which makes what they share once; the files go out in the order of pyproject.toml.
+PYTEST := $(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
+
+# make test-quick   run the tests that start no workflow, cluster, browser or Dask and load no TensorFlow
+test-quick: .venv/installed
+	$(PYTEST) -m "not (slow or workflow or cluster or browser or network or workers)"
+
 # make test-full    run the slow tests too
 test: .venv/installed
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-full: .venv/installed
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
+	$(PYTEST)
 
 # make test-hpacellseg    run the tests that need torch, in an environment made from envs/hpacellseg.yaml
 .venv-hpacellseg/installed: envs/hpacellseg.yaml envs/hpacellseg.post-deploy.sh .venv/installed
@@ -59,7 +66,8 @@ test-full: .venv/installed
 	touch $@
 
 test-hpacellseg: .venv-hpacellseg/installed
-	.venv-hpacellseg/bin/python -m pytest tests/test_segmentation_hpacellseg.py tests/test_segmentation_labelling.py
+	.venv-hpacellseg/bin/python -m pytest tests/library/test_segmentation_hpacellseg.py \
+	  tests/library/test_segmentation_labelling.py
 
 # make lint    check the style of workflow and library, and the spelling
 lint: .venv/installed

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / folder) for folder in ("", "tests")]
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / folder) for folder in ("", "tests/support")]
 
 from browsed_cells import chromium, large_browser  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402

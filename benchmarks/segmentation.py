@@ -377,7 +377,7 @@ Peak memory of a job (driver and one worker) against the fields in its shard:
 Fields above `dask.chunk_above` go block by block with dask-image, overlapping by 60 µm, and their labels are joined: an
 object that several blocks see is taken whole from the block whose core holds most of it. A field of 12,288 x 12,288 px,
 tiled from a real one of 2048 px, has the cells of the tile: 396 of 396 away from the seams at an IoU of 0.9 or more
-(the second field: 108 of 108), within 2.0 GB. `tests/test_segmentation_blocks.py` holds this at 99 % and 4 GB.
+(the second field: 108 of 108), within 2.0 GB. `tests/library/test_segmentation_blocks.py` holds this at 99 % and 4 GB.
 
 ## How cells are found
 

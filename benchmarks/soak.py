@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/soak.py FOLDER [--fields 2000] [--bad 0.05] [--seed 1] [--shards 8]
 
-Writes the fields, the bad ones in the ways of tests/bad_fields.py, and the folder of a small untrained model into
-FOLDER, then runs the same command until it ends well. Meanwhile Dask workers and whole jobs are killed at random
+Writes the fields, the bad ones in the ways of tests/support/bad_fields.py, and the folder of a small untrained model
+into FOLDER, then runs the same command until it ends well. Meanwhile Dask workers and whole jobs are killed at random
 (SIGKILL). At the end every good field must be there, each of its cells predicted exactly once, and every bad one
 rejected with a reason. A second call takes up what the first left in FOLDER. Prints the figures and writes them to
 FOLDER/soak.json. Exits with 1 where a row is lost.
@@ -23,7 +23,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/support")]
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402

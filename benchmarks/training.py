@@ -165,7 +165,7 @@ def serve(contender: str, size: int, batch: int, precision: str, threads: int) -
 
 def pipeline_speed(size: int, count: int = 512) -> float:
     """Return the examples/s of the training pipeline alone on ``count`` tiles of 256 px, read and decoded."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests/support")]
     from model_inputs import write_training_data
 
     from hpaloc.records import training_dataset

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "bad-input.md"
 # The inputs are the tests' own, so that the page can say nothing that no test holds.
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/support"))
 
 from bad_fields import FIELDS, MASKS, Bad  # noqa: E402
 from bad_settings import CONFIGS, EXAMPLES, MIXTURES, MODELS, SHEETS, TRAININGS, TRUTH, WEIGHTS, Setting  # noqa: E402

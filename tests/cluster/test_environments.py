@@ -1,0 +1,91 @@
+"""The per-rule environments, built and used: the whole chain runs in them, and each lacks what it should lack."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from workflow_runs import ROOT, write_small_run
+
+# A conda whose environments are made from the package index, for machines without one.
+STAND_IN = ROOT / "tests/support/conda-on-pypi/bin"
+LACKS = {
+    "segmentation": ["tensorflow", "tensorflow_io", "keras", "torch", "sklearn", "anndata", "matplotlib"],
+    "tensorflow": ["torch", "skimage", "dask", "distributed", "cc3d", "anndata", "matplotlib"],
+    "analysis": ["tensorflow", "tensorflow_io", "keras", "torch", "skimage", "dask", "distributed"],
+}
+
+pytestmark = pytest.mark.slow
+
+
+def scripts_of_environments():
+    """Return {environment: scripts of the rules that name it}."""
+    scripts = {}
+    for path in sorted((ROOT / "workflow/rules").glob("*.smk")):
+        for rule in path.read_text().split("\nrule ")[1:]:
+            script = re.search(r"scripts/(\w+\.py)", rule)[1]
+            for name in re.findall(r"envs/(\w+)\.yaml", rule):
+                scripts.setdefault(name, []).append(script)
+    return scripts
+
+
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory):
+    """A finished run of the chain with `--sdm conda`, as {environment: its folder}."""
+    folder = tmp_path_factory.mktemp("run")
+    write_small_run(folder)
+    prefix = folder / "conda"
+    # The stand-in runs the Python that is found first, and installs with the uv beside it.
+    search = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    if shutil.which("conda") is None:
+        search.insert(0, str(STAND_IN))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
+    command += ["--cores", "2", "--nocolor", "--sdm", "conda", "--conda-prefix", prefix]
+    command += ["--configfile", folder / "config.yaml"]
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env=os.environ | {"PATH": os.pathsep.join(search)},
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert (folder / "results/report.zip").stat().st_size > 0
+    names = {(ROOT / f"envs/{name}.yaml").read_text(): name for name in LACKS}
+    return {names[path.read_text()]: path.with_suffix("") for path in prefix.glob("*.yaml")}
+
+
+def python(environment, code):
+    """Run code with the interpreter of an environment, and return what it printed."""
+    # -P: nothing of the working directory, as the interpreter would see it by itself.
+    done = subprocess.run([environment / "bin/python", "-P", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_environment_was_used(environments):
+    assert set(environments) == set(LACKS)
+
+
+@pytest.mark.parametrize("name", LACKS)
+def test_an_environment_lacks_what_its_rules_do_not_need(environments, name):
+    code = f"from importlib.util import find_spec; print(*[name for name in {LACKS[name]} if find_spec(name)])"
+    assert python(environments[name], code).split() == []
+
+
+@pytest.mark.parametrize("name", LACKS)
+def test_an_environment_has_what_its_rules_import(environments, name):
+    scripts = [str(ROOT / "workflow/scripts" / script) for script in scripts_of_environments()[name]]
+    code = f"import runpy, sys; sys.path.append({str(ROOT)!r}); [runpy.run_path(path) for path in {scripts}]"
+    python(environments[name], code)
+
+
+def test_the_names_of_the_environments_are_those_of_the_rules():
+    assert set(scripts_of_environments()) == {*LACKS, "hpacellseg", "interpretation"}
+    for name in LACKS:
+        assert yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())["dependencies"]

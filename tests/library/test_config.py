@@ -1,0 +1,242 @@
+"""The configuration: complete with its defaults, or refused in one sentence that names the key."""
+
+import importlib.util
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from snakemake.cli import parse_config
+from snakemake.utils import update_config
+from stand_in_models import write_stand_in
+
+from hpaloc.config import ConfigError, complete, load_schema, read_command_line, shortened
+from hpaloc.curation import DEFAULTS
+from hpaloc.planning import check_training
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def minimal(**others):
+    return {"collections": {"train": {"sheet": "t.csv", "images": "{id}_{colour}.png", "labels": True}}, **others}
+
+
+def test_every_key_but_the_collections_has_a_default():
+    filled = complete(minimal())
+    assert filled["train"]["learning_rate"]["max"] == 0.0011
+    assert filled["curation"]["negatives"]["target_fraction"] == 0.1
+    assert filled["collections"]["train"] == {
+        "sheet": "t.csv", "images": ["{id}_{colour}.png"], "labels": True, "root": ".", "shards": 4, "pixel_size": 0.08,
+    }  # fmt: skip
+    assert complete(filled) == filled
+
+
+def test_a_shorter_training_brings_its_rate_down_too():
+    train = complete(minimal())["train"]
+    rate = {"start": 0.0005, "max": 0.001, "min": 0.0, "ramp_epochs": 2, "sustain_epochs": 4, "decay": 0.5}
+    train |= {"epochs": 10, "learning_rate": rate}
+    short = shortened(train, 5)
+    assert short["epochs"] == 5
+    assert short["learning_rate"] == rate | {"ramp_epochs": 1, "sustain_epochs": 2, "decay": 0.25}
+    # The rate of the last epoch is that of the long training's.
+    last = [course["decay"] ** (epochs - course["ramp_epochs"] - course["sustain_epochs"])
+            for course, epochs in ((rate, 10), (short["learning_rate"], 5))]  # fmt: skip
+    assert last[0] == pytest.approx(last[1])
+    assert shortened(train, None) == shortened(train, 12) == train
+
+
+def test_a_collections_own_values_win():
+    config = minimal(shards=9, root="/data")
+    config["collections"]["train"] |= {"shards": 2, "pixel_size": 0.2}
+    filled = complete(config)["collections"]["train"]
+    assert (filled["shards"], filled["pixel_size"], filled["root"]) == (2, 0.2, "/data")
+
+
+def test_a_model_folder_may_end_in_a_slash():
+    assert complete(minimal(model={"path": "models/demo/"}))["model"]["path"] == "models/demo"
+    assert complete(minimal())["model"]["path"] is None
+
+
+def test_the_shipped_configurations_are_complete():
+    for path in (ROOT / "config").glob("*.yaml"):
+        filled = complete(yaml.safe_load(path.read_text()))
+        check_training(filled)
+
+
+def test_every_key_of_the_schema_says_what_it_is_and_its_default():
+    def walk(schema, path):
+        for key, of_key in schema.get("properties", {}).items():
+            here = f"{path}.{key}" if path else key
+            assert of_key.get("description", "").endswith("."), here
+            optional = not here.startswith("collections.") and here != "collections"
+            assert not optional or "default" in of_key, here
+            walk(of_key, here)
+            if isinstance(of_key.get("additionalProperties"), dict):
+                walk(of_key["additionalProperties"], f"{here}.*")
+
+    walk(load_schema(), "")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "config: the key 'collections' is needed"),
+        ({"collections": {}}, "config key collections: is empty"),
+        ({"collections": {"t": {"images": "x"}}}, "config key collections.t: the key 'sheet' is needed"),
+        (
+            {"collections": {"t": {"sheet": "x"}}},
+            "collections.t: the key 'images' (or 'simulate' or 'download') is needed",
+        ),
+        (minimal(train={"epoch": 3}), "config key train: unknown key 'epoch' (did you mean epochs?)"),
+        (minimal(train={"epochs": "ten"}), "config key train.epochs: 'ten' is not of type integer"),
+        (minimal(train={"epochs": 0}), "config key train.epochs: 0 is less than the minimum of 1"),
+        (minimal(train={"head": "tanh"}), "config key train.head: 'tanh' is not one of sigmoid, softmax"),
+        (minimal(train={"channels": ["red", "purple"]}), "config key train.channels.1: 'purple' is not one of"),
+        (minimal(segmentation={"backend": "masks"}), "train: segmentation.backend masks needs the key 'masks'"),
+        (minimal(segmentation=None), "config key segmentation: None is not of type object"),
+        (minimal(pixel_size=0), "config key pixel_size: 0 is less than or equal to the minimum of 0"),
+    ],
+)  # fmt: skip
+def test_a_wrong_configuration_is_one_sentence_with_its_key(config, message):
+    with pytest.raises(ConfigError) as error:
+        complete(config)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_predicted_by_default():
+    config = minimal()
+    assert complete(config)["predict"]["collections"] == ["train"]
+    config["collections"]["new"] = config["collections"]["later"] = config["collections"]["train"]
+    assert complete(config)["predict"]["collections"] == ["new", "later"]
+
+
+def test_collections_that_training_and_prediction_name_must_exist():
+    with pytest.raises(ConfigError, match=r"predict\.collections: 'test' is not among the collections \(train\)"):
+        complete(minimal(predict={"collections": ["test"]}))
+    filled = complete(minimal())
+    filled["train"]["collection"] = "other"
+    with pytest.raises(ConfigError, match=r"train\.collection: 'other' is not among the collections \(train\)"):
+        check_training(filled)
+    filled = complete(minimal(curation={"labels": "cells"}))
+    with pytest.raises(ConfigError, match=r"curation\.labels: cells needs the truth"):
+        check_training(filled)
+    filled = complete({"collections": {"train": {"sheet": "s", "images": "{id}{colour}"}}})
+    with pytest.raises(ConfigError, match="has no labels"):
+        check_training(filled)
+
+
+def test_the_reference_of_every_key_is_in_step_with_the_schema():
+    place = importlib.util.spec_from_file_location("make_config_table", ROOT / "docs" / "make_config_table.py")
+    table = importlib.util.module_from_spec(place)
+    place.loader.exec_module(table)
+    page = table.PAGE.read_text()
+    assert table.with_table(page) == page, "run `make docs`"
+
+
+def test_curation_called_without_the_workflow_has_the_same_defaults():
+    assert complete(minimal())["curation"] == DEFAULTS
+
+
+def test_controls_that_could_not_be_scored_are_refused():
+    collections = {name: {"sheet": "x", "images": "{id}_{colour}", "labels": True} for name in ("train", "test")}
+    controls = {"evaluation": {"controls": ["shuffled_labels"]}}
+    check_training(complete({"collections": collections, **controls}))
+    with pytest.raises(ConfigError, match="controls: a control is scored on a validation part"):
+        check_training(complete({"collections": collections, "curation": {"validation_fraction": 0}, **controls}))
+    with pytest.raises(ConfigError, match="controls: there is no labelled collection"):
+        check_training(complete({"collections": {"train": collections["train"]}, **controls}))
+
+
+def test_a_training_starts_from_a_model_folder_or_a_h5_file(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "start.pkl").touch()
+    with h5py.File(folder / "start.h5", "w") as file:
+        file["conv1_conv/kernel"] = np.zeros((7, 7, 3, 64))
+    write_stand_in(folder)
+    (folder / "checksums.json").rename(folder / "others.json")
+
+    def check(name):
+        check_training(complete(minimal(train={"weights": str(folder / name)})))
+
+    check("start.h5")
+    with pytest.raises(ConfigError, match=r"train\.weights: .*start\.pkl is neither a \.keras nor a \.h5 file"):
+        check("start.pkl")
+    with pytest.raises(ConfigError, match=r"model\.keras is in no model folder \(checksums\.json is missing\)"):
+        check("model.keras")
+    (folder / "others.json").rename(folder / "checksums.json")
+    check("model.keras")
+    (folder / "thresholds.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"thresholds\.json was changed after the model folder was written"):
+        check("model.keras")
+    with h5py.File(folder / "start.h5", "w") as file:
+        file["other/kernel"] = np.zeros((3, 3))
+    with pytest.raises(ConfigError, match=r"start\.h5 does not hold Keras' ResNet50"):
+        check("start.h5")
+
+
+def test_blending_needs_the_protein_and_the_nucleus():
+    collections = {"train": {"sheet": "train.csv", "images": "{id}_{colour}.png", "labels": True}}
+    check_training(complete({"collections": collections, "train": {"blends": 5, "channels": ["green", "blue"]}}))
+    with pytest.raises(ConfigError, match=r"train\.blends: blending needs green and blue"):
+        check_training(complete({"collections": collections, "train": {"blends": 5, "channels": ["red", "green"]}}))
+
+
+@pytest.mark.parametrize(
+    ("word", "key", "value"),
+    [
+        ("predict={views: 1}", ("predict", "views"), 1),
+        ("model={path: null}", ("model", "path"), None),
+        ("curation={drop_border_cells: false}", ("curation", "drop_border_cells"), False),
+        ("train={learning_rate: {max: 1e-3}}", ("train", "learning_rate", "max"), 0.001),
+        ("train={dropout: [0.2, 0.1]}", ("train", "dropout"), [0.2, 0.1]),
+        ("curation={negatives: {external: ~, target_fraction: 0.2}}", ("curation", "negatives", "external"), None),
+        ("interpretation={held_out: [4, 11]}", ("interpretation", "held_out"), [4, 11]),
+        ("collections={train: {pixel_size: 0.16}}", ("collections", "train", "pixel_size"), 0.16),
+        ("interpretation={epochs: null}", ("interpretation", "epochs"), None),
+        ("seed=7", ("seed",), 7),
+        ("dask={jobqueue: {cores: 2, memory: 1GB, interface: ~}}", ("dask", "jobqueue", "cores"), 2),
+        # What the schema takes as text alone stays text, whatever it looks like.
+        ("collections={train: {sheet: 007}}", ("collections", "train", "sheet"), "007"),
+        ("train={weights: none}", ("train", "weights"), "none"),
+        ("train={channels: [red, green]}", ("train", "channels"), ["red", "green"]),
+        ("model={path: models/1}", ("model", "path"), "models/1"),
+    ],
+)
+def test_any_key_can_be_set_on_the_command_line(word, key, value):
+    given = parse_config([word])
+    config = minimal()
+    update_config(config, given)
+    found = complete(read_command_line(config, given))
+    for name in key:
+        found = found[name]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_text_in_a_file_is_no_number_beside_one_on_the_command_line():
+    given = parse_config(["predict={views: 1}"])
+    config = minimal(predict={"batch_size": "64"})
+    update_config(config, given)
+    with pytest.raises(ConfigError, match=r"predict.batch_size: '64' is not of type integer"):
+        complete(read_command_line(config, given))
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("predict={views: 3}", "config key predict.views: 3 is not one of 1, 2, 4, 8"),
+        ("train={epochs: many}", "config key train.epochs: 'many' is not of type integer"),
+        ("train={epoch: 3}", "config key train: unknown key 'epoch' (did you mean epochs?)"),
+        ("predict=1", "config key predict: 1 is not of type object"),
+    ],
+)
+def test_a_mistake_on_the_command_line_names_its_key(word, sentence):
+    given = parse_config([word])
+    config = minimal()
+    update_config(config, given)
+    with pytest.raises(ConfigError) as raised:
+        complete(read_command_line(config, given))
+    assert str(raised.value) == sentence

@@ -1,0 +1,305 @@
+"""Downloading from a server on this machine that fails in the usual ways."""
+
+import csv
+import gzip
+import hashlib
+import itertools
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import urllib3
+from failing_server import failing_server
+from workflow_runs import planned, snakemake, write_config, write_field, write_sheet
+
+from hpaloc import download
+from hpaloc.classes import COLOURS
+from hpaloc.delimited import SheetError
+from hpaloc.download import DownloadError, Manners, Pace, PassingError, check_url, download_shard, fetch
+from hpaloc.manifests import ManifestRow, SheetRow
+from hpaloc.scan import download_urls
+
+QUICK = Manners(tries=3, first_wait=0.01, timeout=0.5)
+
+
+@pytest.fixture
+def png():
+    image = np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8)
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+@pytest.fixture
+def server(png):
+    with failing_server({"/a.png": png, "/b.png": png[::1], "/c.png": png, "/d.png": png}) as server:
+        yield server
+
+
+@pytest.fixture
+def pace(tmp_path):
+    return Pace(tmp_path / ".pace", 1000)
+
+
+@pytest.fixture
+def get(server, pace, tmp_path):
+    def get(path="/a.png", manners=QUICK):
+        out = tmp_path / "out" / path[1:]
+        fetch(urllib3.PoolManager(timeout=urllib3.Timeout(manners.timeout)), server.url + path, out, pace, manners)
+        return out.read_bytes()
+
+    return get
+
+
+def left(tmp_path):
+    return sorted(path.name for path in (tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    "tricks",
+    [
+        [500],
+        [503, 502],
+        [429],
+        [408],
+        ["hang up"],
+        ["cut short"],
+        ["cut short", "cut short"],
+        ["silence"],
+        ["chunked"],
+        [500, "cut short"],
+    ],
+    ids=str,
+)
+def test_what_passes_is_tried_again_until_the_file_is_whole(get, server, png, tmp_path, tricks):
+    server.tricks["/a.png"] = list(tricks)
+    assert get() == png
+    assert left(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize("trick", [500, 429, "hang up", "cut short", "silence"])
+def test_what_does_not_pass_is_given_up_without_a_half_file(get, server, tmp_path, trick):
+    # A server that never gives the same file twice cannot be gone on with.
+    server.etag = None
+    server.tricks["/a.png"] = [trick] * 3
+    with pytest.raises(PassingError, match=r"a\.png: .*tried 3 times"):
+        get()
+    assert "a.png" not in left(tmp_path)
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("trick", [404, 403, 410])
+def test_a_plain_no_is_asked_once(get, server, tmp_path, trick):
+    server.tricks["/a.png"] = [trick]
+    with pytest.raises(DownloadError, match=f"the server answers {trick}"):
+        get()
+    assert len(server.requests) == 1
+
+
+def test_a_page_instead_of_an_image_is_refused(get, server, tmp_path):
+    server.tricks["/a.png"] = ["page"]
+    with pytest.raises(DownloadError, match="is no image"):
+        get()
+    assert "a.png" not in left(tmp_path)
+
+
+def test_a_file_cut_short_is_gone_on_with(get, server, png):
+    server.tricks["/a.png"] = ["cut short"]
+    assert get() == png
+    second = server.requests[1][1]
+    start = int(second["Range"].removeprefix("bytes=").rstrip("-"))
+    assert len(png) // 2 - 10_000 < start <= len(png) // 2
+    assert second["If-Range"] == server.etag
+
+
+def test_a_file_that_changed_meanwhile_starts_anew(get, server, png):
+    server.tricks["/a.png"] = ["cut short"] * 3
+    with pytest.raises(PassingError):
+        get()
+    server.etag = '"two"'
+    server.files["/a.png"] = png[:100] + png[:-100:-1] + png[100:]
+    assert get() == server.files["/a.png"]
+
+
+@pytest.mark.parametrize("marks", ["", '{"url": ', "[]", "\udcff"], ids=["empty", "half", "a list", "no text"])
+def test_a_broken_note_of_a_part_starts_it_anew(get, server, png, tmp_path, marks):
+    server.tricks["/a.png"] = ["cut short"] * 3
+    with pytest.raises(PassingError):
+        get()
+    (tmp_path / "out/.a.png.part.json").write_bytes(marks.encode(errors="surrogateescape"))
+    assert get() == png
+    assert "Range" not in server.requests[-1][1]
+
+
+def test_what_the_server_packs_is_not_gone_on_with_but_fetched_anew(get, server, png):
+    packed = gzip.compress(png)
+    server.files["/a.png"], server.headers = packed, {"Content-Encoding": "gzip"}
+    server.tricks["/a.png"] = ["cut short"]
+    assert get() == png
+    assert [request[1].get("Range") for request in server.requests] == [None, None]
+
+
+def test_a_server_without_ranges_sends_the_whole_again(get, server, png):
+    server.ranges = False
+    server.tricks["/a.png"] = ["cut short"]
+    assert get() == png
+
+
+def test_the_server_says_how_long_to_wait(get, server, monkeypatch):
+    waited = []
+    monkeypatch.setattr(download.time, "sleep", waited.append)
+    server.retry_after = "7"
+    server.tricks["/a.png"] = [429]
+    get()
+    assert 7 in waited
+
+
+def test_waits_double(get, server, monkeypatch):
+    waited = []
+    monkeypatch.setattr(download.time, "sleep", waited.append)
+    server.tricks["/a.png"] = [500, 500, 500]
+    get(manners=Manners(tries=4, first_wait=8, timeout=1))
+    assert [wait for wait in waited if wait >= 8] == [8, 16, 32]
+
+
+def test_redirects_are_followed_but_not_away_from_https_nor_for_ever(get, server, png):
+    server.tricks["/a.png"] = ["redirect /b.png"]
+    assert get() == png
+    server.tricks["/a.png"] = ["redirect http://example.org/b.png"]
+    with pytest.raises(DownloadError, match=r"http://example\.org/b\.png: only https"):
+        get()
+    server.tricks["/c.png"] = ["redirect /c.png"] * 9
+    with pytest.raises(DownloadError, match="more than 5 redirects"):
+        get("/c.png")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.org/a.png", "ftp://example.org/a", "file:///etc/passwd", "https:///a", "a"]
+)
+def test_only_https_is_fetched(url):
+    with pytest.raises(DownloadError):
+        check_url(url)
+
+
+def test_requests_of_all_processes_are_kept_apart(tmp_path, monkeypatch):
+    now = itertools.count(1000, 0.1)
+    waited = []
+    monkeypatch.setattr(download.time, "sleep", waited.append)
+    for pace in (Pace(tmp_path / "pace", 1, lambda: next(now)), Pace(tmp_path / "pace", 1, lambda: next(now))):
+        pace.wait()
+    assert len(waited) == 1
+    assert 0.5 < waited[0] <= 1
+
+
+def manifest(server, tmp_path, ids="ab"):
+    return [
+        ManifestRow(
+            id=id,
+            labels=None,
+            pixel_size=0.08,
+            paths={colour: str(tmp_path / "files" / f"{id}_{colour}.png") for colour in COLOURS},
+            urls={colour: f"{server.url}/{id}.png" for colour in COLOURS},
+        )
+        for id in ids
+    ]
+
+
+def test_an_id_that_makes_no_file_name_is_a_row_with_a_reason(server, png, pace, tmp_path):
+    rows = manifest(server, tmp_path)
+    long = "é" * 120
+    rows[0] = replace(rows[0], id=long, paths={c: str(tmp_path / "files" / f"{long}_{c}_of_many.png") for c in COLOURS})
+    server.tricks.clear()
+    # The second time too, when the log knows of it.
+    for _ in range(2):
+        asked = len(server.requests)
+        download_shard(rows, tmp_path / "log.csv", pace, QUICK, max_failed_fraction=0.5)
+        reasons = [row["reason"] for row in csv.DictReader((tmp_path / "log.csv").open(encoding="utf-8"))]
+        assert [bool(reason) for reason in reasons] == [True] * 4 + [False] * 4
+        assert "_red_of_many.png: the file system takes no file of this name (File name too long)" in " ".join(reasons)
+        # What cannot be kept is not asked for.
+        assert "/a.png" not in [path for path, _ in server.requests[asked:]]
+    assert {path.name for path in (tmp_path / "files").iterdir()} == {"downloads.csv", *(f"b_{c}.png" for c in COLOURS)}
+
+
+def test_a_shard_is_fetched_once_and_its_digests_noted(server, png, pace, tmp_path):
+    rows = manifest(server, tmp_path)
+    download_shard(rows, tmp_path / "log.csv", pace, QUICK)
+    with open(tmp_path / "log.csv", newline="") as file:
+        entries = list(csv.DictReader(file))
+    assert len(entries) == 8
+    assert {entry["sha256"] for entry in entries} == {hashlib.sha256(png).hexdigest()}
+    asked = len(server.requests)
+    first = (tmp_path / "log.csv").read_bytes()
+    (tmp_path / "log.csv").unlink()
+    # A file that was changed by hand is fetched again, the others are not asked for.
+    (tmp_path / "files/a_red.png").write_bytes(b"broken")
+    download_shard(rows, tmp_path / "log.csv", pace, QUICK)
+    assert len(server.requests) == asked + 1
+    assert (tmp_path / "log.csv").read_bytes() == first
+
+
+def test_a_job_that_failed_keeps_what_it_had(server, pace, tmp_path):
+    rows = manifest(server, tmp_path, "abc")
+    server.tricks["/c.png"] = [500] * 3
+    with pytest.raises(PassingError):
+        download_shard(rows, tmp_path / "log.csv", pace, QUICK)
+    assert not (tmp_path / "log.csv").exists()
+    asked = len(server.requests)
+    download_shard(rows, tmp_path / "log.csv", pace, QUICK)
+    assert len(server.requests) == asked + 4
+
+
+def test_a_field_that_cannot_be_had_is_listed_and_too_many_fail(server, pace, tmp_path):
+    del server.files["/b.png"]
+    rows = manifest(server, tmp_path)
+    download_shard(rows, tmp_path / "log.csv", pace, QUICK, max_failed_fraction=0.5)
+    with open(tmp_path / "log.csv", newline="") as file:
+        reasons = {entry["id"]: entry["reason"] for entry in csv.DictReader(file)}
+    assert reasons["a"] == ""
+    assert "404" in reasons["b"]
+    del server.files["/c.png"]
+    with pytest.raises(DownloadError, match="2 of 3 fields cannot be had"):
+        download_shard(manifest(server, tmp_path, "abc"), tmp_path / "log.csv", pace, QUICK, 0.1)
+
+
+def test_addresses_come_from_the_sheet(tmp_path):
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text("ID,antibody,image,url_red\nx,HPA000089,89_B5_1,\ny,CAB12,../a b,https://example.org/y.png\n")
+    rows = [SheetRow(id, None, 0.08) for id in "xy"]
+    x, y = download_urls(sheet, rows, "https://images.example.org/{antibody_number}/{image}_{colour}.jpg")
+    assert x["yellow"] == "https://images.example.org/89/89_B5_1_yellow.jpg"
+    assert y["red"] == "https://example.org/y.png"
+    assert y["blue"] == "https://images.example.org/12/..%2Fa%20b_blue.jpg"
+    for pattern, message in (
+        ("https://example.org/{plate}_{colour}", "which the sheet has no column of"),
+        ("http://example.org/{id}", "is no https address"),
+    ):
+        with pytest.raises(SheetError, match=message):
+            download_urls(sheet, rows, pattern)
+    sheet.write_text("ID,antibody,image\nx,,89_B5_1\n")
+    with pytest.raises(SheetError, match="antibody_number is empty"):
+        download_urls(sheet, rows[:1], "https://example.org/{antibody_number}/{image}_{colour}.jpg")
+
+
+@pytest.mark.workflow
+def test_the_workflow_fetches_a_collection_and_has_then_nothing_to_do(tmp_path):
+    (tmp_path / "site").mkdir()
+    write_field(tmp_path / "site", "one", (0,), 1, (256, 256))
+    files = {f"/7/{path.name}": path.read_bytes() for path in (tmp_path / "site").iterdir()}
+    with failing_server(files) as server:
+        server.tricks["/7/one_red.png"] = ["cut short", 500]
+        write_sheet(tmp_path / "hpa.csv", [{"ID": "x", "antibody": "HPA000007", "image": "one"}])
+        url = server.url + "/{antibody_number}/{image}_{colour}.png"
+        write_config(
+            tmp_path / "config.yaml",
+            collections={"hpa": {"sheet": "hpa.csv", "download": {"url": url, "per_second": 20}}},
+            shards=1,
+            pixel_size=0.16,
+        )
+        # Any rule that reads the images waits for them.
+        snakemake(tmp_path, "results/cells/hpa/000.parquet")
+        assert (tmp_path / "resources/downloaded/hpa/000/x_green.png").read_bytes() == files["/7/one_green.png"]
+        assert not planned(tmp_path, "results/cells/hpa/000.parquet")[0]
+        asked = len(server.requests)
+        write_sheet(tmp_path / "hpa.csv", [{"ID": id, "antibody": "HPA000007", "image": "one"} for id in "xy"])
+        snakemake(tmp_path, "resources/downloaded/hpa/000.csv")
+        assert len(server.requests) == asked + 4

@@ -1,0 +1,127 @@
+"""The workflow as a module of another one, which runs to its end and keeps what is its own."""
+
+import csv
+import json
+import zipfile
+
+import pytest
+import yaml
+from dag import copy_workflow, with_scripts, write_collections
+from forked_plans import run
+from workflow_runs import ROOT, write_small_run
+
+# Writes the settings that a script sees where it would segment.
+TELLING = """import json
+from pathlib import Path
+Path(snakemake.output[0]).mkdir()
+Path(snakemake.output[0], "seen.json").write_text(json.dumps(snakemake.config))
+"""
+OUTER = """
+configfile: "config.yaml"
+report: "outer.rst"
+
+rule all:
+    input: "done.txt"
+
+module hpaloc:
+    snakefile: "{snakefile}"
+    config: config["hpaloc"]
+{more}
+use rule * from hpaloc as hpaloc_*
+
+onsuccess:
+    hpaloc.onsuccess()
+
+rule outer:
+    input: "results/report.zip"
+    output: "done.txt"
+    benchmark: "benchmarks/outer.tsv"
+    shell: "echo {{config[seed]}} > {{output}}"
+"""
+
+
+def write_outer(folder, snakefile, more=""):
+    """Make a folder whose config.yaml is that of a run one of another workflow that uses it."""
+    own = yaml.safe_load((folder / "config.yaml").read_text())
+    settings = {"seed": "outer", "max_rejected_fraction": "outer", "train": {"gpu": "outer"}, "hpaloc": own}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "outer.rst").write_text("The report of the outer workflow.")
+    (folder / "Snakefile").write_text(OUTER.format(snakefile=snakefile, more=more))
+
+
+@pytest.fixture(scope="module")
+def outer(tmp_path_factory):
+    """The folder of an outer workflow that ran to its own default target; most jobs of hpaloc do nothing."""
+    folder = tmp_path_factory.mktemp("outer")
+    (folder / "run").mkdir()
+    write_collections(folder / "run", 12, 2)
+    snakefile = copy_workflow(folder / "hpaloc")
+    with_scripts(snakefile.parent, "record_run", "report_zip", "segment")
+    (snakefile.parent / "workflow/scripts/segment.py").write_text(TELLING)
+    write_outer(folder / "run", snakefile)
+    (folder / "run/results/predictions/old").mkdir(parents=True)
+    printed = run(folder / "run/Snakefile", folder / "run", "--cores", "2").text
+    (folder / "run/printed.txt").write_text(printed)
+    return folder / "run"
+
+
+def test_the_default_target_of_the_outer_workflow_stays_its_own(outer):
+    assert (outer / "done.txt").read_text() == "outer\n"
+
+
+def test_the_end_of_the_run_is_told_where_the_outer_workflow_asks_for_it(outer):
+    assert "results/predictions/old" in (outer / "printed.txt").read_text().split("not of this run", 1)[1]
+
+
+def test_what_is_recorded_is_of_this_workflow_not_of_the_outer_one(outer):
+    recorded = yaml.safe_load((outer / "results/run/config.yaml").read_text())
+    assert recorded["train"]["gpu"] == "auto"
+    assert set(recorded["collections"]) == {"train", "test"}
+    with open(outer / "results/run/software.csv", newline="") as file:
+        assert {row["environment"] for row in csv.DictReader(file)} == {"", "analysis", "segmentation", "tensorflow"}
+    with open(outer / "results/run/jobs.csv", newline="") as file:
+        jobs = {(row["rule"], row["job"]) for row in csv.DictReader(file)}
+    assert ("segment", "test/000") in jobs
+    assert "outer" not in {rule for rule, _ in jobs}
+
+
+def test_a_script_sees_the_settings_of_this_workflow(outer):
+    seen = json.loads((outer / "results/segmentation/test/000/seen.json").read_text())
+    assert seen["max_rejected_fraction"] == 0.05
+    assert seen["train"]["gpu"] == "auto"
+    assert "hpaloc" not in seen
+
+
+def test_the_report_is_of_this_workflow_and_the_outer_one_keeps_its_own(outer):
+    page = zipfile.ZipFile(outer / "results/report.zip").read("report/report.html").decode()
+    assert "sits in every single cell" in page
+    assert "hpaloc_segment" in page
+    run(outer / "Snakefile", outer, "--report", "outer.zip", "all")
+    page = zipfile.ZipFile(outer / "outer.zip").read("outer/report.html").decode()
+    assert "The report of the outer workflow." in page
+
+
+def test_the_report_writes_no_manifest_and_nothing_is_left_to_do(outer):
+    newest = max(path.stat().st_mtime_ns for path in (outer / "results/sheet").glob("*/*.csv"))
+    assert newest < min(path.stat().st_mtime_ns for path in (outer / "results/segmentation").glob("*/*"))
+    assert "Nothing to be done" in run(outer / "Snakefile", outer, "--dry-run").text
+
+
+@pytest.mark.parametrize("more", ['    prefix: "analysis"', '    replace_prefix: {"results/": "analysis/"}'])
+def test_a_prefix_is_refused_in_a_sentence_that_says_what_to_do(tmp_path, more):
+    write_collections(tmp_path, 12, 2)
+    write_outer(tmp_path, ROOT / "Snakefile", more)
+    with pytest.raises(RuntimeError) as error:
+        run(tmp_path / "Snakefile", tmp_path, "--dry-run")
+    assert "'prefix' and 'replace_prefix' cannot move the files of hpaloc" in str(error.value)
+    assert "--directory" in str(error.value)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.slow
+def test_a_small_run_ends_in_another_workflow(tmp_path):
+    write_small_run(tmp_path)
+    write_outer(tmp_path, ROOT / "Snakefile")
+    run(tmp_path / "Snakefile", tmp_path, "--cores", "2")
+    assert (tmp_path / "done.txt").exists()
+    assert zipfile.ZipFile(tmp_path / "results/report.zip").testzip() is None
