@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hpaloc.version import _PLUMBING, rooms_behind
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # What an address gives does not depend on the code that asks for it.
 UNVERSIONED = {"download"}
 
