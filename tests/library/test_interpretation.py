@@ -81,7 +81,7 @@ def test_examples_of_held_out_classes_leave_the_training_entirely():
     examples.loc[3, "label_18"] = 1
     assert without_classes(examples, [5])["group"].tolist() == ["a", "c"]
     assert without_classes(examples, [2])["label_7"].tolist() == [1]
-    with pytest.raises(StudyError, match="no training example is left"):
+    with pytest.raises(ValueError, match="no training example is left"):
         without_classes(examples, [2, 7])
 
 
