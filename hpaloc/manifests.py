@@ -2,6 +2,7 @@
 
 import csv
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -65,9 +66,13 @@ def check_unchanged(paths: Mapping[str, str | os.PathLike[str]], states: Mapping
     for path, state in [(os.fspath(path), states[kind]) for kind, path in paths.items() if kind in states]:
         try:
             found = os.stat(path)
-            now = f"{found.st_size}:{found.st_mtime_ns}" if ":" in state or state == MISSING else digest(path)
         except OSError:
             now = MISSING
+        else:
+            # A folder in the place of a file is no file, as planning has it.
+            regular = stat.S_ISREG(found.st_mode)
+            by_time = f"{found.st_size}:{found.st_mtime_ns}"
+            now = (by_time if ":" in state or state == MISSING else digest(path)) if regular else MISSING
         if now != state:
             what = "was removed" if now == MISSING else "changed"
             raise ChangedError(f"{path}: {what} after the run was planned; start the run again")
