@@ -1,7 +1,8 @@
 """What can be known before the first job: whether configuration, sheets and files are fit for what is asked."""
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,66 @@ from hpaloc.manifests import SheetRow
 from hpaloc.mixtures.reading import load_reading
 from hpaloc.network.folder import check_folder, check_network, check_starting_weights, read_settings
 from hpaloc.network.options import ModelError
+from hpaloc.scan import Scan
 from hpaloc.segmentation.weights import WeightsError, named_files
 
 # What a model folder must hold to predict.
 MODEL_FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json")
 # And beside them, where it reads mixtures.
 READING_FILES = ("mixtures.json", "mixtures.checksums.json")
+
+
+def spell_paths(config: dict[str, Any]) -> None:
+    """Write the model and the weights that a completed configuration names as the disk spells them, in place."""
+    for section, key in (
+        (config["model"], "path"),
+        (config["train"], "weights"),
+        *((config["segmentation"]["weights"], key) for key in config["segmentation"]["weights"]),
+    ):
+        if section[key]:
+            section[key] = spelled_as_on_disk(section[key])
+
+
+def check_places(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a file that a person names lies where this run writes: Snakemake would delete it first.
+
+    ``config`` is complete; a model that is named by model.path is not trained here, and may lie in ``results/model``.
+    """
+    collections = config["collections"]
+    stages = ("segmentation", "cells", "tiles", "predictions", "browser", "evaluation", "sheet")
+    written = [f"results/{stage}/{name}" for stage in stages for name in collections]
+    written += [f"resources/{way}" for way in ("simulated", "downloaded")]
+    written += ["results/dataset", "results/run", "results/controls", "results/held_out", "results/interpretation"]
+    if not config["model"]["path"]:
+        written += ["results/model", *(["results/pretraining"] if config["train"]["pretraining"] else [])]
+    folders = [os.path.realpath(folder) for folder in written]
+    for key, path in _named_paths(config):
+        # Of a pattern, what stands before its first placeholder.
+        place = os.path.realpath(path.partition("{")[0])
+        if path.partition("{")[0] and any(place == folder or place.startswith(folder + os.sep) for folder in folders):
+            raise ConfigError(
+                f"config key {key}: {path} lies where this run writes, and would be deleted; copy it to another "
+                "folder and name the copy"
+            )
+
+
+def _named_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the key and the path or pattern of each file that a person names, but the model."""
+    yield "train.weights", config["train"]["weights"]
+    for network, path in config["segmentation"]["weights"].items():
+        yield f"segmentation.weights.{network}", path or ""
+    yield "few_shot.table", config["few_shot"]["table"] or ""
+    mixtures = config["interpretation"]["mixtures"]
+    if mixtures and mixtures["collection"] in config["collections"]:
+        yield "interpretation.mixtures.table", known_mixtures(config)
+    for name, collection in config["collections"].items():
+        patterns = {"sheet": [collection["sheet"]], "images": collection.get("images", [])}
+        for section in ("masks", "truth"):
+            patterns |= {f"{section}.{key}": [pattern] for key, pattern in collection.get(section, {}).items()}
+        for key, of_key in patterns.items():
+            for pattern in of_key:
+                if pattern:
+                    yield f"collections.{name}.{key}", pattern.replace("{root}", collection["root"])
 
 
 def check_training(config: Mapping[str, Any]) -> None:
@@ -53,15 +108,30 @@ def check_training(config: Mapping[str, Any]) -> None:
             raise ConfigError("config key evaluation.controls: there is no labelled collection to predict and score")
 
 
-def check_rows(name: str, rows: Sequence[SheetRow], config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where the rows of a collection leave nothing to train on, or nothing to validate on.
+def check_rows(name: str, scan: Scan, config: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a collection leaves nothing to train on, to validate on, or to blend.
 
-    ``rows`` are those of the collection ``name``; ``config`` is complete. Curation finds the same later, after hours
-    of segmentation; what only the images tell (filters, near-duplicates) it alone finds.
+    ``scan`` is that of the collection ``name``; ``config`` is complete. Curation and training find the same later,
+    after hours of segmentation; what only the images tell (filters, near-duplicates) they alone find.
     """
-    curation = config["curation"]
     collection = f"collection {name}"
-    used = _rows_that_train(collection, rows, curation)
+    used = _rows_that_train(collection, scan, config["curation"])
+    _check_groups(collection, used, config["curation"])
+    labels = [_labels_of(row, scan, config["curation"]) for row in used]
+    if config["train"]["head"] == "softmax" and any(len(own) > 1 for sets in labels for own in sets):
+        raise ConfigError(
+            "config key train.head: softmax needs exactly one location a cell; use sigmoid or curation.labels: single"
+        )
+    alone = {own[0] for sets in labels for own in sets if len(own) == 1} - {NEGATIVE}
+    # Of simulated cells the sheet does not tell the labels.
+    if config["train"]["blends"] and name == config["train"]["collection"] and all(labels) and len(alone) < 2:
+        raise ConfigError(
+            "config key train.blends: there are not two locations with cells of their own alone to be blended"
+        )
+
+
+def _check_groups(collection: str, used: Sequence[SheetRow], curation: Mapping[str, Any]) -> None:
+    """Raise ConfigError where the fields that train cannot be split into a training and a validation part."""
     groups = _groups(used, curation["group_by"])
     fraction = curation["validation_fraction"]
     if len(groups) < 2 and fraction > 0:
@@ -91,12 +161,19 @@ def check_rows(name: str, rows: Sequence[SheetRow], config: Mapping[str, Any]) -
                 )
 
 
-def _rows_that_train(collection: str, rows: Sequence[SheetRow], curation: Mapping[str, Any]) -> list[SheetRow]:
+def _labels_of(row: SheetRow, scan: Scan, curation: Mapping[str, Any]) -> set[tuple[int, ...]]:
+    """Return the sets of labels that the cells of a field can have in training; empty where only the images tell."""
+    if curation["labels"] != "cells":
+        return {row.labels} if row.labels else set()
+    return scan.truth.get(row.id, set()) if scan.truth is not None else set()
+
+
+def _rows_that_train(collection: str, scan: Scan, curation: Mapping[str, Any]) -> list[SheetRow]:
     """Return the rows whose cells can become examples by their labels; ConfigError where there is none."""
     if curation["labels"] == "cells":
-        return list(rows)
+        return [row for row in scan.rows if scan.truth is None or row.id in scan.truth]
     single = curation["labels"] == "single"
-    used = [row for row in rows if row.labels and (len(row.labels) == 1 or not single)]
+    used = [row for row in scan.rows if row.labels and (len(row.labels) == 1 or not single)]
     if not used:
         raise ConfigError(
             f"{collection}: every field has several labels, and curation.labels: single trains on fields of one; set "
@@ -129,24 +206,33 @@ def _groups(rows: Sequence[SheetRow], group_by: Sequence[str]) -> dict[str, list
     return groups
 
 
-def check_held_out(rows: Mapping[str, Sequence[SheetRow]], config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where interpretation.held_out names a class that no field has, or leaves no other class.
+def check_held_out(scans: Mapping[str, Scan], studied: Sequence[str], config: Mapping[str, Any]) -> None:
+    """Raise ConfigError where interpretation.held_out names a class that is not studied, or leaves nothing to train on.
 
-    ``rows`` of the collections by name; ``config`` is complete.
+    ``scans`` of the collections by name, ``studied`` the names of those that are studied; ``config`` is complete.
     """
-    if config["curation"]["labels"] == "cells":
-        return
     held_out = set(config["interpretation"]["held_out"])
-    known = {label for of_collection in rows.values() for row in of_collection for label in row.labels or ()}
+    source = training_collections(config)[0]
+    curation = config["curation"]
+    if not held_out or (
+        curation["labels"] == "cells" and any(scans[name].truth is None for name in (source, *studied))
+    ):
+        return
+
+    def labels(name: str, row: SheetRow) -> set[int]:
+        return {label for own in _labels_of(row, scans[name], curation) for label in own}
+
+    known = {label for name in studied for row in scans[name].rows for label in labels(name, row)}
     for label in sorted(held_out - known):
         raise ConfigError(
             f"config key interpretation.held_out: no field is labelled {label} ({NAMES[label]}); leave it out"
         )
-    source = training_collections(config)[0]
-    if held_out and all(held_out & set(row.labels or ()) for row in rows[source]):
+    used = _rows_that_train(f"collection {source}", scans[source], curation)
+    groups = _groups(used, curation["group_by"]).values()
+    if all(any(held_out & labels(source, row) for row in members) for members in groups):
         raise ConfigError(
-            f"config key interpretation.held_out: every field of the collection {source} has one of these classes, and "
-            "none is left to train on"
+            f"config key interpretation.held_out: every group of fields of the collection {source} has one of these "
+            "classes, and none is left to train on"
         )
 
 
@@ -187,11 +273,11 @@ def check_segmentation(config: Mapping[str, Any]) -> None:
             raise ConfigError(str(error)) from None
 
 
-def check_interpretation(config: Mapping[str, Any], rows: Mapping[str, Sequence[SheetRow]]) -> None:
+def check_interpretation(config: Mapping[str, Any], scans: Mapping[str, Scan]) -> None:
     """Raise ConfigError where a completed configuration leaves nothing to interpret, or asks for what it rules out.
 
-    ``rows`` of the collections by name, where they are known. Raises SheetError for a table of mixtures that cannot be
-    used.
+    ``scans`` of the collections by name, empty where they are not known. Raises SheetError for a table of mixtures that
+    cannot be used.
     """
     settings = config["interpretation"]
     trained = config["model"]["path"] is None
@@ -215,8 +301,8 @@ def check_interpretation(config: Mapping[str, Any], rows: Mapping[str, Sequence[
         table = known_mixtures(config)
         if not Path(table).is_file():
             raise ConfigError(f"config key interpretation.mixtures.table: no such file: {table}")
-        if rows:
-            check_mixtures(table, {row.id for row in rows[mixtures["collection"]]}, mixtures["collection"])
+        if scans:
+            check_mixtures(table, {row.id for row in scans[mixtures["collection"]].rows}, mixtures["collection"])
 
 
 def known_mixtures(config: Mapping[str, Any]) -> str:
@@ -226,10 +312,11 @@ def known_mixtures(config: Mapping[str, Any]) -> str:
     return spelled_as_on_disk(mixtures["table"].replace("{root}", root))
 
 
-def check_few_shot(config: Mapping[str, Any], rows: Mapping[str, Sequence[SheetRow]]) -> None:
+def check_few_shot(config: Mapping[str, Any], scans: Mapping[str, Scan]) -> None:
     """Raise ConfigError where a completed configuration names no table of cells, or a collection not predicted.
 
-    ``rows`` of the collections by name, where they are known. Raises SheetError for a table that cannot be used.
+    ``scans`` of the collections by name, empty where they are not known. Raises SheetError for a table that cannot be
+    used.
     """
     settings = config["few_shot"]
     if settings["table"] is None:
@@ -241,7 +328,7 @@ def check_few_shot(config: Mapping[str, Any], rows: Mapping[str, Sequence[SheetR
             f"config key few_shot.collection: {settings['collection']!r} is not predicted "
             f"({', '.join(config['predict']['collections'])})"
         )
-    if rows:
-        ids = {row.id for row in rows[settings["collection"]]}
+    if scans:
+        ids = {row.id for row in scans[settings["collection"]].rows}
         check_examples(settings["table"], ids, settings["collection"])
         check_choice(label for (field, _), label in read_example_cells(settings["table"]).items() if field in ids)

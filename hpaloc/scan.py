@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hpaloc.classes import COLOURS
+from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.files import atomic_path, write_if_changed
 from hpaloc.finding import annotations_name, find_files, manifests, shard_name, shard_of, shards_of
@@ -43,10 +43,14 @@ def check_pattern(pattern: str, key: str, allowed: Sequence[str], needed: Sequen
 
 @dataclass(frozen=True)
 class Scan:
-    """What was found of a collection: its rows, and the text of each table that planning writes, by file name."""
+    """What was found of a collection: its rows, and the text of each table that planning writes, by file name.
+
+    ``truth`` has the sets of labels that the true cells of each field have; None where there is no table of true cells.
+    """
 
     rows: list[SheetRow]
     tables: dict[str, str]
+    truth: dict[str, set[tuple[int, ...]]] | None = None
 
 
 def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
@@ -74,10 +78,13 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
             made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in COLOURS})
         return Scan(rows, manifests(rows, made, collection["shards"], config["seed"]))
     truth = {}
+    true_labels = None
     if "truth" in collection:
         check_pattern(collection["truth"]["masks"], f"{key}.truth.masks", ["root", "id"], ["id"])
         check_pattern(collection["truth"]["cells"], f"{key}.truth.cells", ["root"], [])
-        truth["truth.csv"] = _truth_manifest(name, config, rows)
+        true_cells = read_true_cells(collection["truth"]["cells"].format(root=root))
+        truth["truth.csv"] = _truth_manifest(name, config, rows, true_cells)
+        true_labels = {id: {parse_labels(labels) for labels in set(own.values())} for id, own in true_cells.items()}
     masks: dict[str, Sequence[str]] = {}
     if config["segmentation"]["backend"] == "masks":
         for kind, of_kind in (("cell_mask", "cells"), ("nucleus_mask", "nuclei")):
@@ -96,12 +103,12 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
             # What determines the file is its address; when it is fetched it shall have the ending that it has there.
             for colour, url in of_row.items():
                 files_of_row[colour] = (f"{into}/{row.id}_{colour}{_ending(url)}", url)
-        return Scan(rows, manifests(rows, fetched, collection["shards"]) | truth)
+        return Scan(rows, manifests(rows, fetched, collection["shards"]) | truth, true_labels)
     for pattern in collection["images"]:
         check_pattern(pattern, f"{key}.images", ["root", "id", "colour"], ["id", "colour"])
     patterns = dict.fromkeys(COLOURS, collection["images"]) | masks
     files = find_files(rows, patterns, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
-    return Scan(rows, manifests(rows, files, collection["shards"]) | truth)
+    return Scan(rows, manifests(rows, files, collection["shards"]) | truth, true_labels)
 
 
 # What a table held before it was replaced, and its times of access and change in ns; None where there was none.
@@ -149,11 +156,12 @@ def restore_tables(replaced: Mapping[Path, Before]) -> None:
         os.utime(path, ns=times)
 
 
-def _truth_manifest(name: str, config: Mapping[str, Any], rows: Sequence[SheetRow]) -> str:
-    """Check the truth per cell of a collection and return ``truth.csv``: the true mask of each field and its state."""
+def _truth_manifest(
+    name: str, config: Mapping[str, Any], rows: Sequence[SheetRow], known: Mapping[str, Mapping[int, str]]
+) -> str:
+    """Check the true cells (``known``) of a collection and return ``truth.csv``: each true mask and its state."""
     collection = config["collections"][name]
     path = collection["truth"]["cells"].format(root=collection["root"])
-    known = read_true_cells(path)
     check_fields(f"truth {path}", known, {row.id for row in rows}, name)
     true_rows = [row for row in rows if row.id in known]
     pattern = {"truth": [collection["truth"]["masks"]]}

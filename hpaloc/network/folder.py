@@ -173,13 +173,33 @@ def check_starting_weights(weights: str) -> None:
         check_folder(path.parent)
         check_network(path, read_settings(path.parent)[0])
     elif path.suffix == ".h5":
-        shapes = _shapes(path, f"config key train.weights: {weights} is no file of weights")
-        if shapes is not None and (7, 7, 3, 64) not in shapes:
-            raise ModelError(
-                f"config key train.weights: {weights} does not hold Keras' ResNet50 (conv1_conv is not there)"
-            )
+        _check_stock(path)
     else:
         raise ModelError(f"config key train.weights: {weights} is neither a .keras nor a .h5 file")
+
+
+def _check_stock(path: Path) -> None:
+    """Raise ModelError unless a .h5 file has the layers with weights of Keras' ResNet-50 without its top."""
+    layers = ["conv1_conv", "conv1_bn"]
+    for stage, blocks in ((2, 3), (3, 4), (4, 6), (5, 3)):
+        for block in range(1, blocks + 1):
+            steps = (0, 1, 2, 3) if block == 1 else (1, 2, 3)
+            layers += [f"conv{stage}_block{block}_{step}_{kind}" for step in steps for kind in ("conv", "bn")]
+    told = f"config key train.weights: {path} is no file of weights"
+    if _shapes(path, told) is None:
+        return
+    import h5py
+
+    with h5py.File(path) as file:
+        groups = file.get("model_weights", file)
+        found = {name for name, group in groups.items() if isinstance(group, h5py.Group) and len(group)}
+    if found != set(layers):
+        odd = sorted(found ^ set(layers))[0]
+        what = "too much" if odd in found else "missing"
+        raise ModelError(
+            f"config key train.weights: {path} does not hold Keras' ResNet50 without its top (include_top=False): "
+            f"the layer {odd} is {what}"
+        )
 
 
 def _shapes(file: Path | io.BytesIO, told: str) -> set[tuple[int, ...]] | None:

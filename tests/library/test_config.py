@@ -3,13 +3,11 @@
 import importlib.util
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
 import yaml
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
-from stand_in_models import write_stand_in
+from stand_in_models import write_stand_in, write_stock
 
 from hpaloc.config import ConfigError, complete, load_schema, read_command_line, shortened
 from hpaloc.curation import DEFAULTS
@@ -153,8 +151,7 @@ def test_a_training_starts_from_a_model_folder_or_a_h5_file(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "start.pkl").touch()
-    with h5py.File(folder / "start.h5", "w") as file:
-        file["conv1_conv/kernel"] = np.zeros((7, 7, 3, 64))
+    write_stock(folder / "start.h5")
     write_stand_in(folder)
     (folder / "checksums.json").rename(folder / "others.json")
 
@@ -171,10 +168,13 @@ def test_a_training_starts_from_a_model_folder_or_a_h5_file(tmp_path):
     (folder / "thresholds.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"thresholds\.json was changed after the model folder was written"):
         check("model.keras")
-    with h5py.File(folder / "start.h5", "w") as file:
-        file["other/kernel"] = np.zeros((3, 3))
-    with pytest.raises(ConfigError, match=r"start\.h5 does not hold Keras' ResNet50"):
-        check("start.h5")
+    # With its top, of another depth, of version 2.
+    for layer, what in (("predictions", "too much"), ("conv4_block7_1_conv", "too much"), ("conv1_bn", "missing")):
+        write_stock(folder / "start.h5", but=[layer])
+        with pytest.raises(
+            ConfigError, match=rf"start\.h5 does not hold Keras' ResNet50 .*: the layer {layer} is {what}"
+        ):
+            check("start.h5")
 
 
 def test_blending_needs_the_protein_and_the_nucleus():

@@ -20,7 +20,8 @@ from hpaloc.config import complete
 from hpaloc.delimited import check_fields
 from hpaloc.files import digest
 from hpaloc.interpretation.annotated import check_examples, check_mixtures, read_example_cells, read_mixed_fields
-from hpaloc.planning import check_held_out, check_model, check_rows, check_training
+from hpaloc.planning import check_held_out, check_model, check_places, check_rows, check_training
+from hpaloc.scan import Scan
 from hpaloc.segmentation.weights import WeightsError, ready
 from hpaloc.sheet import read_sheet
 from hpaloc.truth import read_true_cells
@@ -271,6 +272,7 @@ def of_config(setting: Setting, folder: Path) -> tuple[str, str]:
 
     def check() -> object:
         filled = complete({"collections": COLLECTIONS, **given} if isinstance(given, dict) else given)
+        check_places(filled)
         check_training(filled)
         return ""
 
@@ -309,6 +311,10 @@ CONFIGS = [
     Setting("A collection called 1 or no", "collections: {no: {sheet: s, images: x}}", "rejected", "config key collections: the key False is no text; quote it"),
     Setting("A list of patterns that is empty", "collections: {train: {sheet: s, images: []}}", "rejected", "config key collections.train.images: is empty"),
     Setting("Text and no keys", "just text", "rejected", "config: 'just text' is no table of keys"),
+    Setting("Weights from the model that is trained anew", "train: {weights: results/model/model.keras}", "rejected", "config key train.weights: results/model/model.keras lies where this run writes, and would be deleted; copy it to another folder and name the copy"),
+    Setting("Masks from the segmentation that is made anew", "segmentation: {backend: masks}\ncollections: {train: {sheet: sheet.csv, images: '{id}_{colour}.png', labels: true, masks: {cells: 'results/segmentation/train/000/{id}_cellmask.png'}}}", "rejected", "config key collections.train.masks.cells: results/segmentation/train/000/{id}_cellmask.png lies where this run writes, and would be deleted; copy it to another folder and name the copy"),
+    Setting("A table of masks that this run writes", "segmentation: {backend: masks}\ncollections: {train: {sheet: sheet.csv, images: '{id}_{colour}.png', labels: true, masks: {cells: results/cells/train/000.parquet}}}", "rejected", "config key collections.train.masks.cells: results/cells/train/000.parquet lies where this run writes, and would be deleted; copy it to another folder and name the copy"),
+    Setting("Examples in the folder of the predictions", "few_shot: {table: ./results/predictions/train/mine.csv}", "rejected", "config key few_shot.table: ./results/predictions/train/mine.csv lies where this run writes, and would be deleted; copy it to another folder and name the copy"),
 ]  # fmt: skip
 
 
@@ -322,8 +328,9 @@ def of_training(setting: Setting, folder: Path) -> tuple[str, str]:
             filled = complete({"collections": COLLECTIONS, **(yaml.safe_load(given) or {})})
             check_training(filled)
             of_sheet = read_sheet("train.csv", labels=True)
-            check_rows("train", of_sheet, filled)
-            check_held_out({"train": of_sheet}, filled)
+            scan = Scan(of_sheet, {})
+            check_rows("train", scan, filled)
+            check_held_out({"train": scan}, ["train"], filled)
             return ""
 
         return tried(check)
@@ -347,7 +354,13 @@ TRAININGS = [
     Setting("A split without a training part", ("ID,Label,split\na,1,validation\nb,1,validation\n", "curation: {validation_fraction: 0}"), "rejected", "collection train: the column split leaves the part train without fields; name some, or leave cells of the column empty"),
     Setting("A split in which every row trains, and no validation", ("ID,Label,split\na,1,train\nb,1,train\n", "curation: {validation_fraction: 0}"), "accepted"),
     Setting("A class held out that no field has", ("ID,Label\na,1\nb,2\nc,3\n", "interpretation: {held_out: [1, 11]}"), "rejected", "config key interpretation.held_out: no field is labelled 11 (Mitotic spindle); leave it out"),
-    Setting("All classes held out", ("ID,Label\na,1\nb,2\n", "interpretation: {held_out: [1, 2]}"), "rejected", "config key interpretation.held_out: every field of the collection train has one of these classes, and none is left to train on"),
+    Setting("All classes held out", ("ID,Label\na,1\nb,2\n", "interpretation: {held_out: [1, 2]}"), "rejected", "config key interpretation.held_out: every group of fields of the collection train has one of these classes, and none is left to train on"),
+    Setting("Classes held out of all antibodies", ("ID,Label,antibody\na,1,A\nb,3,A\nc,2,B\nd,3,B\n", "interpretation: {held_out: [1, 2]}"), "rejected", "config key interpretation.held_out: every group of fields of the collection train has one of these classes, and none is left to train on"),
+    Setting("All but Negative held out, which is left out", ("ID,Label\na,1\nb,2\nc,18\n", "interpretation: {held_out: [1, 2]}\ncuration: {negatives: {negative_fields: false}}"), "rejected", "config key interpretation.held_out: every group of fields of the collection train has one of these classes, and none is left to train on"),
+    Setting("Softmax and fields of several labels", ("ID,Label\na,1|2\nb,0\n", "train: {head: softmax}\ncuration: {labels: all}"), "rejected", "config key train.head: softmax needs exactly one location a cell; use sigmoid or curation.labels: single"),
+    Setting("Softmax and fields of several labels, which are left out", ("ID,Label\na,1|2\nb,0\nc,1\n", "train: {head: softmax}"), "accepted"),
+    Setting("Blends of one location", ("ID,Label\na,1\nb,1\nc,18\n", "train: {blends: 20}"), "rejected", "config key train.blends: there are not two locations with cells of their own alone to be blended"),
+    Setting("Blends of one location alone and one that is never alone", ("ID,Label\na,1\nb,1|2\nc,1\n", "train: {blends: 20}\ncuration: {labels: all}"), "rejected", "config key train.blends: there are not two locations with cells of their own alone to be blended"),
 ]  # fmt: skip
 
 

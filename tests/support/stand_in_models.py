@@ -13,6 +13,20 @@ from hpaloc.network.folder import write_checksums
 CHANNELS, UNITS = ("red", "green", "blue"), 8
 
 
+def write_stock(path, but=(), value=0):
+    """Write a file of the layers of Keras' ResNet-50 without its top, those in ``but`` left out or added; return it."""
+    names = {"conv1_conv", "conv1_bn"}
+    for stage, blocks in ((2, 3), (3, 4), (4, 6), (5, 3)):
+        for block in range(1, blocks + 1):
+            for step in range(0 if block == 1 else 1, 4):
+                names |= {f"conv{stage}_block{block}_{step}_{kind}" for kind in ("conv", "bn")}
+    with h5py.File(path, "w") as file:
+        for name in names ^ set(but):
+            file[f"{name}/{name}/kernel:0"] = np.full(1, value)
+        file.create_group("conv1_relu")
+    return path
+
+
 def write_stand_in(folder, content=0, mask_neighbours=None):
     """Write a folder whose arrays have the shapes of a network and hold ``content``; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from dag import copy_workflow, listed_jobs, reruns, write_collections
 from forked_plans import run
-from stand_in_models import write_stand_in
+from stand_in_models import write_stand_in, write_stock
 
 FIELDS, SHARDS = 120, 8
 FUTURE = 2**32
@@ -127,15 +127,20 @@ def named(tmp_path_factory):
     config |= {"train": {"weights": "start.h5"}, "few_shot": {"table": "few.csv"}}
     config["interpretation"] = {"mixtures": {"collection": "test", "table": "mixtures.csv"}}
     (folder / "run/config.yaml").write_text(yaml.safe_dump(config))
-    for name in ("start.h5", "few.csv", "mixtures.csv"):
-        (folder / "run" / name).write_text("as it was")
-    (folder / "run/cells.csv").write_text("ID,cell,Label\ntest-000000,1,0\n")
+    write_stock(folder / "run/start.h5")
+    for name, content in TABLES.items():
+        (folder / "run" / name).write_text(content)
     for name in NAMED:
         os.utime(folder / "run" / name, (FUTURE, FUTURE))
     run(snakefile, folder / "run", "all", "few_shot", "interpret", "--cores", "2")
     return snakefile, folder / "run"
 
 
+TABLES = {
+    "few.csv": "field,cell,label\n" + "".join(f"test-000000,{cell},{cell % 2}\n" for cell in (1, 2, 3, 4)),
+    "mixtures.csv": "ID,label_a,fraction_a,label_b,fraction_b\ntest-000000,0,0.5,1,0.5\n",
+    "cells.csv": "ID,cell,Label\ntest-000000,1,0\n",
+}
 NAMED = {"start.h5": {"train"}, "few.csv": {"few_shot"}, "mixtures.csv": {"interpret"}, "cells.csv": {"evaluate"}}
 
 
@@ -150,8 +155,11 @@ def test_files_dated_in_the_future_are_read_once(named):
 @pytest.mark.parametrize("name", NAMED)
 def test_another_file_of_the_same_name_is_read_however_old_it_is(named, name):
     path = named[1] / name
-    before = path.read_text()
-    path.write_text("ID,cell,Label\ntest-000000,1,14\n" if name == "cells.csv" else "as it is")
+    before = path.read_bytes()
+    if name == "start.h5":
+        write_stock(path, value=1)
+    else:
+        path.write_text(TABLES[name].replace("test-000000,", " test-000000,", 1))
     os.utime(path, (10**8, 10**8))
     try:
         jobs = replanned(named)
@@ -159,7 +167,7 @@ def test_another_file_of_the_same_name_is_read_however_old_it_is(named, name):
         assert not {"segment", "tile", "curate"} & set(jobs)
         assert jobs["predict"] == (name == "start.h5")
         # Its date alone says nothing.
-        path.write_text(before)
+        path.write_bytes(before)
         assert not replanned(named)
     finally:
         path.write_text(before)

@@ -6,6 +6,7 @@ The scan happens once, in the process a person starts. Jobs find the manifests a
 import os
 import sys
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -25,10 +26,12 @@ from hpaloc.planning import (
     check_held_out,
     check_interpretation,
     check_model,
+    check_places,
     check_rows,
     check_segmentation,
     check_training,
     known_mixtures,
+    spell_paths,
 )
 from hpaloc.left_over import left_over_lines, unconfigured
 from hpaloc.scan import (
@@ -44,8 +47,8 @@ STARTED = time.time()
 SUMMARY = "results/sheet/summary.csv"
 METRICS = "results/evaluation/metrics.json"
 LEFT_OVER = "results/run/left_over.csv"
-# The rows of each collection's sheet, and what the tables that planning replaced held before; both empty in a job.
-ROWS = {}
+# What was found of each collection, and what the tables that planning replaced held before; both empty in a job.
+SCANS = {}
 REPLACED = {}
 
 
@@ -74,14 +77,16 @@ def under_way():
 
 try:
     config = complete(read_command_line(config, workflow.config_settings.config))
+    spell_paths(config)
+    check_places(config)
     COLLECTIONS = config["collections"]
     # Jobs read the manifests that the driver wrote; and while a run is under way, a second process leaves them alone.
     if workflow.is_main_process and not under_way():
         # Every collection is read before the first manifest is written: a wrong sheet leaves those of the others alone.
-        scans = {name: scan_collection(name, config) for name in COLLECTIONS}
-        SHARDS = {name: write_scan(scan, f"results/sheet/{name}", REPLACED) for name, scan in scans.items()}
-        ROWS = {name: scan.rows for name, scan in scans.items()}
-        del scans
+        SCANS = {name: scan_collection(name, config) for name in COLLECTIONS}
+        SHARDS = {name: write_scan(scan, f"results/sheet/{name}", REPLACED) for name, scan in SCANS.items()}
+        # The texts are on disk now.
+        SCANS = {name: replace(scan, tables={}) for name, scan in SCANS.items()}
     else:
         SHARDS = {name: shards_of(f"results/sheet/{name}") for name in COLLECTIONS}
 except (ConfigError, SheetError) as error:

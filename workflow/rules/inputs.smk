@@ -9,8 +9,8 @@ def require_training():
     """Refuse the configuration unless there is something to train on."""
     try:
         check_training(config)
-        for name in training_collections(config) if ROWS else ():
-            check_rows(name, ROWS[name], config)
+        for name in training_collections(config) if SCANS else ():
+            check_rows(name, SCANS[name], config)
     except ConfigError as error:
         refuse(error)
 

@@ -5,9 +5,9 @@ def require_interpretation():
     """Refuse the configuration unless there is a model to interpret, and cells to do it on."""
     require_model()
     try:
-        check_interpretation(config, ROWS)
-        if ROWS:
-            check_held_out({name: ROWS[name] for name in STUDIED}, config)
+        check_interpretation(config, SCANS)
+        if SCANS:
+            check_held_out(SCANS, STUDIED, config)
     except (ConfigError, SheetError) as error:
         refuse(error)
 
@@ -17,7 +17,7 @@ def require_few_shot():
     """Refuse the configuration unless there are cells that a person labelled."""
     require_model()
     try:
-        check_few_shot(config, ROWS)
+        check_few_shot(config, SCANS)
     except (ConfigError, SheetError) as error:
         refuse(error)
 
