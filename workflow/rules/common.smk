@@ -73,7 +73,7 @@ def under_way():
 
 
 try:
-    config = complete(read_command_line(config, workflow.config_settings.config))
+    config = complete(read_command_line(config, workflow.config_settings.config, module=not MAIN))
     COLLECTIONS = config["collections"]
     # Jobs read the manifests that the driver wrote; and while a run is under way, a second process leaves them alone.
     if workflow.is_main_process and not under_way():
