@@ -88,7 +88,7 @@ def _read_texts(value: Any, given: Any, schema: Mapping[str, Any], key: str = ""
         return read
     if isinstance(given, list) and isinstance(value, list):
         choices = (schema, *schema.get("oneOf", ()))
-        of_items = next((choice["items"] for choice in choices if "items" in choice), {})
+        of_items: Mapping[str, Any] = next((choice["items"] for choice in choices if "items" in choice), {})
         return [_read_texts(part, part, of_items, key) for part in value]
     if not schema:
         return _read_free_text(value, key) if isinstance(value, str) else value
