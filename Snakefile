@@ -1,8 +1,9 @@
 """hpaloc: the subcellular location of a stained protein in every cell of Human Protein Atlas style images."""
 
+import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.utils import min_version
 
 min_version("9.9")
@@ -21,10 +22,12 @@ if not workflow.overwrite_configfiles:
 moved = workflow.modifier.path_modifier
 while moved is not None:
     if moved.prefix or moved.modifies_prefixes:
-        raise WorkflowError(
+        # As `refuse` of common.smk ends a process, which would first scan the collections: in one line.
+        logger.error(
             "module statement: 'prefix' and 'replace_prefix' cannot move the files of hpaloc; leave them out and, for a "
             "folder of its own, set `workdir:` or start snakemake with --directory"
         )
+        sys.exit(1)
     moved = moved.inner_modifier
 
 

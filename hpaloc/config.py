@@ -3,6 +3,7 @@
 import copy
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,11 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
 SCHEMA_PATH = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
+
+# What is read of a text at a key without a schema, and the keys of dask.jobqueue whose digits are a name.
+_FREE_WORDS = {"true": True, "false": False, "null": None}
+_PLAIN_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+_FREE_TEXTS = {"queue", "account", "project", "name", "job_name"}
 
 
 class ConfigError(ValueError):
@@ -39,27 +45,59 @@ def _fill(value: Any, schema: Mapping[str, Any]) -> None:
                 _fill(value[key], of_others)
 
 
-def read_command_line(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``config`` with the texts that ``--config`` gave it read as the values they stand for.
+def read_command_line(config: Mapping[str, Any], given: Mapping[str, Any], module: bool = False) -> dict[str, Any]:
+    """Return ``config`` with the values that ``--config`` gave it read as what the schema has at their keys.
 
     Snakemake reads ``--config 'predict={views: 1}'`` as text below the first level. ``given`` is what it read there,
-    and is in ``config`` already. A text becomes the number, boolean or null that YAML reads it as where the schema
-    allows one at its key; where it allows text alone, it stays.
+    and is in ``config`` already; where ``module`` is set, ``given`` is of the workflow that uses this one, and what is
+    in ``config`` stands somewhere below its keys. A text becomes the number, boolean or null that YAML reads it as
+    where the schema allows one at its key; where it allows text alone, it stays, and a number becomes text again. Where
+    there is no schema, as for the keys of ``dask.jobqueue``, only plain decimal numbers, true, false and null are read.
     """
-    return _read_texts(dict(config), given, load_schema())
+    schema = load_schema()
+    read = dict(config)
+    for part in _given_to_module(config, given, schema["properties"]) if module else [given]:
+        read = _read_texts(read, part, schema)
+    return read
 
 
-def _read_texts(value: Any, given: Any, schema: Mapping[str, Any]) -> Any:
+def _given_to_module(config: Mapping[str, Any], given: Any, keys: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the parts of ``given``, at whatever depth, that stand in ``config`` at its first level."""
+    if not isinstance(given, Mapping):
+        return []
+    own = {key: value for key, value in given.items() if key in keys and key in config and _holds(config[key], value)}
+    others = [part for key, value in given.items() if key not in own for part in _given_to_module(config, value, keys)]
+    return [own, *others] if own else others
+
+
+def _holds(value: Any, part: Any) -> bool:
+    if isinstance(value, Mapping) and isinstance(part, Mapping):
+        return all(key in value and _holds(value[key], part[key]) for key in part)
+    return bool(value == part)
+
+
+def _read_texts(value: Any, given: Any, schema: Mapping[str, Any], key: str = "") -> Any:
     if isinstance(given, Mapping) and isinstance(value, dict):
         properties, others = schema.get("properties", {}), schema.get("additionalProperties")
-        for key in given:
-            of_key = properties.get(key, others if isinstance(others, dict) else {})
-            if key in value:
-                value[key] = _read_texts(value[key], given[key], of_key)
-        return value
+        # A new table: a module's is that of the workflow around it.
+        read = dict(value)
+        for name in given:
+            of_key = properties.get(name, others if isinstance(others, dict) else {})
+            if name in value:
+                read[name] = _read_texts(value[name], given[name], of_key, name)
+        return read
     if isinstance(given, list) and isinstance(value, list):
-        return [_read_texts(part, part, schema.get("items", {})) for part in value]
-    if not isinstance(value, str):
+        choices = (schema, *schema.get("oneOf", ()))
+        of_items: Mapping[str, Any] = next((choice["items"] for choice in choices if "items" in choice), {})
+        return [_read_texts(part, part, of_items, key) for part in value]
+    if not schema:
+        return _read_free_text(value, key) if isinstance(value, str) else value
+    allowed = Draft202012Validator(schema)
+    if isinstance(value, int | float):
+        # At the first level Snakemake has made a number of a folder's name.
+        return str(value) if not allowed.is_valid(value) and allowed.is_valid(str(value)) else value
+    # An empty text, as of a shell's empty variable, is not meant for null.
+    if not isinstance(value, str) or not value:
         return value
     try:
         meant = yaml.safe_load(value)
@@ -67,12 +105,26 @@ def _read_texts(value: Any, given: Any, schema: Mapping[str, Any]) -> Any:
         meant = float(value) if isinstance(meant, str) else meant
     except (ValueError, yaml.YAMLError):
         return value
-    allowed = Draft202012Validator(schema)
     return value if not allowed.is_valid(meant) and allowed.is_valid(value) else meant
 
 
+def _read_free_text(text: str, key: str) -> Any:
+    """Return the value of a text at a key without a schema; what a person may have quoted stays text.
+
+    Snakemake drops quotes: "10:00:00", "007" and "on" come as they would without.
+    """
+    if text in _FREE_WORDS:
+        return _FREE_WORDS[text]
+    if key in _FREE_TEXTS or not _PLAIN_NUMBER.fullmatch(text):
+        return text
+    return float(text) if "." in text else int(text)
+
+
 def _settle_numbers(value: Any, key: str = "") -> Any:
-    """Return ``value`` with whole floats (4.0, 1e3) as integers; raise ConfigError for a key or number that is none."""
+    """Return ``value`` with whole floats (4.0, 1e3) as integers.
+
+    Raises ConfigError for a key that is no text, a number that is none, and a value that JSON does not have.
+    """
     if isinstance(value, dict):
         for name in value:
             if not isinstance(name, str):
@@ -85,6 +137,9 @@ def _settle_numbers(value: Any, key: str = "") -> Any:
             raise ConfigError(f"config key {key}: {value} is no number to work with")
         # JSON schema takes 4.0 for an integer.
         return int(value) if value.is_integer() else value
+    if value is not None and not isinstance(value, str | int):
+        # What YAML makes of an unquoted 2024-01-01 can be written into no record of the run.
+        raise ConfigError(f"config key {key}: {value} is read as a {type(value).__name__}; quote it")
     return value
 
 

@@ -79,6 +79,7 @@ def start_cluster(dask_settings: Mapping[str, Any], n_workers: int, worker_mb: i
             yield cluster
         return
     import dask
+    import distributed  # noqa: F401 - its defaults have to be there first: where they come later, the end of set drops them
 
     settings: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": DEATHS_ALLOWED,
@@ -141,6 +142,8 @@ def _joined(address: str) -> Iterator[Cluster]:
     """Yield the workers of a scheduler that runs already."""
     from distributed import Client
 
+    if address.startswith("inproc:"):
+        raise SetupError(f"dask.scheduler_address: {address} is inside one process; give one such as tcp://node:8786")
     try:
         # Asked first, since a client that finds no scheduler holds up the end of its process for a minute.
         kind = asyncio.run(asyncio.wait_for(_kind(address), _ANSWER))
@@ -311,14 +314,19 @@ def _slurm(jobqueue: Mapping[str, Any]) -> Iterator[Cluster]:
             "set dask.jobqueue to null, or run where jobs may be submitted"
         )
     try:
-        cluster, jobs, processes = _slurm_cluster(jobqueue)
+        import dask_jobqueue  # noqa: F401
     except ImportError as error:
         raise SetupError(
             f"dask.jobqueue needs the package dask-jobqueue, which the environment of the job lacks ({error})"
         ) from error
-    except (TypeError, ValueError, RuntimeError, OSError) as error:
+    try:
+        cluster, jobs, processes = _slurm_cluster(jobqueue)
+    except Exception as error:
+        # SLURMCluster checks few of its arguments, and what a wrong one comes to may be any error.
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         reason = f"SLURMCluster of dask-jobqueue knows no key {unknown[1]}" if unknown else _one_line(error)
+        if not isinstance(error, SetupError | ValueError) and not unknown:
+            reason = f"SLURMCluster of dask-jobqueue cannot work with these settings ({type(error).__name__}: {reason})"
         raise SetupError(f"dask.jobqueue: {reason}") from error
     with cluster, Client(cluster, set_as_default=False) as client:
         log.info("segmenting on %d Slurm jobs of %d Dask workers", jobs, processes)
@@ -328,21 +336,91 @@ def _slurm(jobqueue: Mapping[str, Any]) -> Iterator[Cluster]:
         )
 
 
+def _check_jobqueue(jobqueue: Mapping[str, Any]) -> None:
+    """Raise SetupError naming the first key of ``dask.jobqueue`` whose value SLURMCluster could not work with."""
+    import dask
+
+    # Null leaves a key to dask-jobqueue's own settings, which have no jobs.
+    if "jobs" in jobqueue and jobqueue["jobs"] is None:
+        raise SetupError("jobs has to be an integer of 1 or more, not null")
+    for key, value in jobqueue.items():
+        if value is None:
+            continue
+        for keys, fits, wanted in _WANTED:
+            if key in keys and not fits(value):
+                raise SetupError(f"{key} has to be {wanted}, not {value!r}")
+    section = jobqueue.get("config_name")
+    if section and not isinstance(dask.config.get("jobqueue", {}).get(section), Mapping):
+        raise SetupError(f"config_name has to be a section of jobqueue in Dask's own settings, not {section!r}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_text(value: Any) -> bool:
+    return (isinstance(value, str) and bool(value.strip())) or (_is_number(value) and value >= 0)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_memory(value: Any) -> bool:
+    from dask.utils import parse_bytes
+
+    try:
+        return _is_text(value) and parse_bytes(value) > 0
+    except (ValueError, TypeError):
+        return False
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(part, str) or _is_number(part) for part in value)
+
+
+# What the values of keys of dask.jobqueue have to be, where they are not null: keys, check, and what it asks for.
+_WANTED: tuple[tuple[set[str], Callable[[Any], bool], str], ...] = (
+    ({"jobs", "processes", "cores", "job_cpu"}, _is_count, "an integer of 1 or more"),
+    ({"memory"}, _is_memory, "a size such as 24GB"),
+    (
+        {"job_extra_directives", "worker_extra_args", "job_script_prologue", "job_directives_skip"}
+        | {"job_extra", "extra", "env_extra", "header_skip"},
+        _is_list,
+        "a list of texts",
+    ),
+    (
+        {"queue", "account", "project", "walltime", "job_mem", "job_name", "name", "death_timeout"},
+        _is_text,
+        "a text",
+    ),
+    (
+        {"interface", "protocol", "local_directory", "log_directory", "shared_temp_directory", "python", "shebang"}
+        | {"worker_command", "config_name"},
+        lambda value: isinstance(value, str) and bool(value.strip()),
+        "a text",
+    ),
+    ({"scheduler_options"}, lambda value: isinstance(value, Mapping), "a table of keys"),
+    (
+        {"n_workers", "job_cls", "loop", "asynchronous", "scheduler", "scheduler_cls"},
+        lambda value: False,
+        "left out, since it is set for you",
+    ),
+    ({"security", "nanny"}, lambda value: isinstance(value, bool), "true or false"),
+)
+
+
 def _slurm_cluster(jobqueue: Mapping[str, Any]) -> tuple[Any, int, int]:
     """Return a cluster that has no job yet, the number of its jobs, and that of the processes of a job."""
     from dask_jobqueue import SLURMCluster
 
+    _check_jobqueue(jobqueue)
     options = dict(jobqueue)
-    jobs = int(options.pop("jobs", 1))
+    jobs = options.pop("jobs", 1)
     # One field a process, as in a LocalCluster: a death, or a shortage of memory, then concerns one field.
-    processes = int(options.get("processes") or options.get("cores") or 1)
+    processes = options.get("processes") or options.get("cores") or 1
     options["processes"] = processes
-    for key, number in (("jobs", jobs), ("processes", processes)):
-        if number < 1:
-            raise SetupError(f"{key} has to be 1 or more, not {number}")
     prologue = options.get("job_script_prologue") or []
-    if isinstance(prologue, str):
-        raise SetupError("job_script_prologue has to be a list of lines, not one text")
     options["scheduler_options"] = {"dashboard_address": None, **(options.get("scheduler_options") or {})}
     memory = "DASK_DISTRIBUTED__WORKER__MEMORY__"
     options["job_script_prologue"] = [

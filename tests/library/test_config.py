@@ -1,5 +1,6 @@
 """The configuration: complete with its defaults, or refused in one sentence that names the key."""
 
+import datetime
 import importlib.util
 from pathlib import Path
 
@@ -93,6 +94,14 @@ def test_every_key_of_the_schema_says_what_it_is_and_its_default():
         (minimal(train={"channels": ["red", "purple"]}), "config key train.channels.1: 'purple' is not one of"),
         (minimal(segmentation={"backend": "masks"}), "train: segmentation.backend masks needs the key 'masks'"),
         (minimal(segmentation=None), "config key segmentation: None is not of type object"),
+        (minimal(model={"path": ""}), "config key model.path: is empty"),
+        (minimal(few_shot={"table": ""}), "config key few_shot.table: is empty"),
+        (
+            minimal(dask={"jobqueue": {"account": datetime.date(2024, 1, 1)}}),
+            "config key dask.jobqueue.account: 2024-01-01 is read as a date; quote it",
+        ),
+        (minimal(dask={"jobqueue": {"x": [{1, 2}]}}), "config key dask.jobqueue.x.0: {1, 2} is read as a set; quote"),
+        (minimal(root=2024), "config key root: 2024 is not of type string"),
         (minimal(pixel_size=0), "config key pixel_size: 0 is less than or equal to the minimum of 0"),
     ],
 )  # fmt: skip
@@ -203,6 +212,24 @@ def test_blending_needs_the_protein_and_the_nucleus():
         ("train={weights: none}", ("train", "weights"), "none"),
         ("train={channels: [red, green]}", ("train", "channels"), ["red", "green"]),
         ("model={path: models/1}", ("model", "path"), "models/1"),
+        ("collections={train: {images: [10, 20]}}", ("collections", "train", "images"), ["10", "20"]),
+        ("root=2024", ("root",), "2024"),
+        ("root=1.5", ("root",), "1.5"),
+        # Where there is no schema nothing tells a quoted text from another: what may be one stays text.
+        ('dask={jobqueue: {walltime: "10:00:00"}}', ("dask", "jobqueue", "walltime"), "10:00:00"),
+        ('dask={jobqueue: {queue: "7"}}', ("dask", "jobqueue", "queue"), "7"),
+        ('dask={jobqueue: {job_mem: "007"}}', ("dask", "jobqueue", "job_mem"), "007"),
+        ('dask={jobqueue: {name: "on"}}', ("dask", "jobqueue", "name"), "on"),
+        ('dask={jobqueue: {memory: "1e3"}}', ("dask", "jobqueue", "memory"), "1e3"),
+        ('dask={jobqueue: {account: "2024-01-01"}}', ("dask", "jobqueue", "account"), "2024-01-01"),
+        ("dask={jobqueue: {death_timeout: 1.5}}", ("dask", "jobqueue", "death_timeout"), 1.5),
+        ("dask={jobqueue: {nanny: false}}", ("dask", "jobqueue", "nanny"), False),
+        ("dask={jobqueue: {interface: null}}", ("dask", "jobqueue", "interface"), None),
+        (
+            "dask={jobqueue: {worker_extra_args: [--lifetime, 0x10]}}",
+            ("dask", "jobqueue", "worker_extra_args"),
+            ["--lifetime", "0x10"],
+        ),
     ],
 )
 def test_any_key_can_be_set_on_the_command_line(word, key, value):
@@ -231,6 +258,7 @@ def test_a_text_in_a_file_is_no_number_beside_one_on_the_command_line():
         ("train={epochs: many}", "config key train.epochs: 'many' is not of type integer"),
         ("train={epoch: 3}", "config key train: unknown key 'epoch' (did you mean epochs?)"),
         ("predict=1", "config key predict: 1 is not of type object"),
+        ("model={path: ''}", "config key model.path: is empty"),
     ],
 )
 def test_a_mistake_on_the_command_line_names_its_key(word, sentence):
@@ -240,3 +268,23 @@ def test_a_mistake_on_the_command_line_names_its_key(word, sentence):
     with pytest.raises(ConfigError) as raised:
         complete(read_command_line(config, given))
     assert str(raised.value) == sentence
+
+
+@pytest.mark.parametrize("word", ["hpaloc={predict: {views: 1}}", "tools={hpaloc: {predict: {views: 1}}}"])
+def test_a_module_reads_what_the_command_line_gave_it(word):
+    given = parse_config([word, "seed=other", "train={gpu: 5}"])
+    own = minimal(predict={"batch_size": "64"})
+    outer = {"seed": 1, "hpaloc": own, "tools": {"hpaloc": own}}
+    update_config(outer, given)
+    own = outer["hpaloc"] if "hpaloc" in given else outer["tools"]["hpaloc"]
+    read = read_command_line(own, given, module=True)
+    assert read["predict"] == {"batch_size": "64", "views": 1}
+    assert own["predict"]["views"] == "1", "the table of the other workflow is its own"
+    assert "seed" not in read
+
+
+def test_a_module_that_is_given_the_whole_configuration_reads_it_too():
+    given = parse_config(["predict={views: 1}", "seed=3"])
+    config = minimal()
+    update_config(config, given)
+    assert complete(read_command_line(config, given, module=True))["predict"]["views"] == 1

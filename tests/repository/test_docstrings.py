@@ -72,7 +72,9 @@ def raised_through(function, private, seen=frozenset()):
         if isinstance(call, ast.Call):
             called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", None)
             if called in private and called not in seen:
-                names |= raised_through(private[called], private, seen | {called}) - guarded.get(id(call), set())
+                caught = guarded.get(id(call), set())
+                further = raised_through(private[called], private, seen | {called})
+                names |= set() if "Exception" in caught else further - caught
     return names
 
 

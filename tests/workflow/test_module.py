@@ -113,9 +113,19 @@ def test_a_prefix_is_refused_in_a_sentence_that_says_what_to_do(tmp_path, more):
     write_outer(tmp_path, ROOT / "Snakefile", more)
     with pytest.raises(RuntimeError) as error:
         run(tmp_path / "Snakefile", tmp_path, "--dry-run")
-    assert "'prefix' and 'replace_prefix' cannot move the files of hpaloc" in str(error.value)
-    assert "--directory" in str(error.value)
+    (line,) = (line for line in str(error.value).splitlines() if "hpaloc" in line or "rror" in line)
+    assert "'prefix' and 'replace_prefix' cannot move the files of hpaloc" in line
+    assert "--directory" in line
     assert not (tmp_path / "results").exists()
+
+
+def test_a_setting_of_the_command_line_reaches_a_module(tmp_path):
+    write_collections(tmp_path, 12, 2)
+    write_outer(tmp_path, ROOT / "Snakefile")
+    words = ("--dry-run", "--config", "hpaloc={predict: {views: 1}}")
+    assert "results/report.zip" in run(tmp_path / "Snakefile", tmp_path, *words).text
+    with pytest.raises(RuntimeError, match=r"config key predict\.views: 3 is not one of 1, 2, 4, 8"):
+        run(tmp_path / "Snakefile", tmp_path, "--dry-run", "--config", "hpaloc={predict: {views: 3}}")
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def under_way():
 
 
 try:
-    config = complete(read_command_line(config, workflow.config_settings.config))
+    config = complete(read_command_line(config, workflow.config_settings.config, module=not MAIN))
     spell_paths(config)
     check_places(config)
     COLLECTIONS = config["collections"]
