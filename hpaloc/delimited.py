@@ -1,8 +1,8 @@
 """The one reader of the tables that people write: sheets, true cells, examples, mixtures."""
 
 import csv
-import difflib
 import io
+import itertools
 import logging
 import os
 import re
@@ -19,18 +19,28 @@ _MARKS = ",;\t"
 # The line by which a spreadsheet is told what divides the columns; what follows it other programs have added.
 _SEPARATOR = re.compile(r'"?sep=([^\w"\r\n])"?[,;\t ]*(?:\r\n|\r|\n|$)', re.IGNORECASE)
 
-# How alike the letters of two names must be (difflib's ratio), so that one counts as a slip for the other: one letter
-# wrong, or two exchanged, in the five of `split`.
-_ALIKE = 0.8
-# Words of their own, nevertheless.
-_ORDINARY = frozenset({"pixels", "slit", "spit"})
-# A known name with nothing but these around it is that name: a unit, a plural, a number, what it is of.
-_SAME = re.compile(
-    r"(?:ids?|names?|no|nr|number|code|value|values|col|column|"
-    r"um|μm|nm|mm|px|in|per|micron|microns|micrometers?|micrometres?|nanometers?|nanometres?|x|y|"
-    r"validation|valid|val|training|train|test|data|dataset|set|part|"
-    r"the|my|hpa|primary|physical|image|img|field|sample|e?s|\d)*+"
-)
+# What may stand beside a known name in one that means the same: what it is called by, its unit, what it is of.
+# Another word makes it a name of another thing (`antibody_validation`, `antibody_set`, `pixel_size_z`).
+# A number counts behind the name alone: `no_antibody` and `number_of_antibodies` are other things too.
+_NUMBER = ("no", "nr", "num", "number", r"\d")
+_NAMING = ("id", "name", "code", "the", *_NUMBER)
+_BESIDE = {
+    "antibody": (*_NAMING, "hpa", "primary"),
+    "cell_line": _NAMING,
+    # Numbered splits are those of a cross-validation.
+    "split": (
+        *("train", "training", "test", "val", "valid", "validation", "data", "dataset", "set", "part", "name", "the"),
+    ),
+    "pixel_size": (
+        *("um", "μm", "nm", "mm", "micron", "micrometer", "micrometre", "nanometer", "nanometre", "px", "pixel"),
+        *("in", "per", "x", "y", r"\d", "physical", "image", "img", "value", "the"),
+    ),
+}
+_BESIDE_OTHERS = (*_NAMING, "index", "value", "image", "img", "field", "sample", "channel")
+# Other words for those of a known name.
+_SYNONYMS = {"pixel": ("px", "pix"), "url": ("uri",)}
+# Words of their own, nevertheless; `test_split` tells whether a field is of a test.
+_ORDINARY = frozenset({"slit", "spit", "testsplit", "splittest"})
 _UNITS = {"pixel_size": " (µm)"}
 
 
@@ -193,14 +203,66 @@ def _places(
 
 def _close(column: str, known: str) -> bool:
     """Return whether a column's name is a slip for a known one, or that one with a unit, a plural or the like."""
-    words, known_words = (sorted(re.findall(r"[^\W_]+", text.casefold())) for text in (column, known))
-    own, meant = ("".join(filter(str.isalnum, _letters(text))) for text in (column, known))
+    parted = re.sub(r"([a-z])([A-Z])", r"\1 \2", unicodedata.normalize("NFKC", column))
+    words = re.findall(r"[^\W\d_]+|\d+", parted.casefold())
+    own, meant = "".join(words), known.casefold().split("_")
     # A long name is none of these, and to compare it letter by letter would take its time.
-    if own in _ORDINARY or len(own) > 60:
+    if len(own) > 60 or own in _ORDINARY or _singular(own) in _ORDINARY:
         return False
-    if meant in own:
-        return any(_SAME.fullmatch(own[: hit.start()] + own[hit.end() :]) for hit in re.finditer(meant, own))
-    singular = own.removesuffix("ies") + "y" if own.endswith("ies") else own
-    if singular == meant or words == known_words:
+    beside = sorted(_BESIDE.get(known, _BESIDE_OTHERS), key=len, reverse=True)
+    behind = re.compile(f"(?:(?:{'|'.join(beside)})s?)*+")
+    before = re.compile(f"(?:{'|'.join(word for word in beside if word not in _NUMBER)})*+")
+
+    def alone(start: str, end: str) -> bool:
+        return bool(before.fullmatch(start) and behind.fullmatch(end))
+
+    hits = re.finditer("".join(meant), own)
+    if sorted(words) == sorted(meant) or any(alone(own[: hit.start()], own[hit.end() :]) for hit in hits):
         return True
-    return len(meant) > 3 and difflib.SequenceMatcher(None, own, meant, autojunk=False).ratio() >= _ALIKE
+    return any(
+        alone("".join(words[:start]), "".join(words[end:])) and _meant(words[start:end], meant)
+        for start, end in itertools.combinations(range(len(words) + 1), 2)
+    )
+
+
+def _meant(words: Sequence[str], meant: Sequence[str]) -> bool:
+    """Return whether words are those of a known name, each but for a slip or its plural, with blanks between or not."""
+    # In a name of no more than the five letters of `split`, few slips are none.
+    long = len("".join(meant)) > 5
+    own = "".join(words)
+    cuts = itertools.combinations(range(1, len(own)), len(meant) - 1)
+    parts = ([own[a:b] for a, b in itertools.pairwise((0, *cut, len(own)))] for cut in cuts)
+    ways: Iterable[Sequence[str]] = [words] if len(words) == len(meant) else parts
+    return any(
+        all(_slip(word, of, long) or _slip(_singular(word), of, long) for word, of in zip(way, meant, strict=True))
+        for way in ways
+    )
+
+
+def _singular(word: str) -> str:
+    return word.removesuffix("ies") + "y" if word.endswith("ies") else word.removesuffix("s")
+
+
+def _slip(word: str, meant: str, long: bool) -> bool:
+    """Return whether a word is another one but for two letters exchanged, one lacking or one written twice.
+
+    In a word of five letters or more in a ``long`` name, one letter may also be wrong, or one too many inside; in a
+    shorter one that makes another word (`lane` of `line`, `side` of `size`, `splint` of `split`).
+    """
+    if word == meant or word in _SYNONYMS.get(meant, ()):
+        return True
+    if len(meant) < 3 or word in _ORDINARY:
+        return False
+    long = long and len(meant) >= 5
+    if len(word) == len(meant):
+        wrong = [place for place, (one, other) in enumerate(zip(word, meant, strict=True)) if one != other]
+        first, last = wrong[0], wrong[-1]
+        exchanged = last - first == 1 and word[first : last + 1] == meant[first : last + 1][::-1]
+        return exchanged or (long and first == last)
+    if len(word) == len(meant) - 1:
+        return any(meant[:place] + meant[place + 1 :] == word for place in range(len(meant)))
+    return len(word) == len(meant) + 1 and any(
+        word[:place] + word[place + 1 :] == meant
+        and (letter in (word[place - 1 : place], word[place + 1 : place + 2]) or (long and 0 < place < len(meant)))
+        for place, letter in enumerate(word)
+    )

@@ -12,7 +12,8 @@ def read_true_cells(path: str | os.PathLike[str]) -> dict[str, dict[int, str]]:
 
     Returns, by field and cell, the label string as ``classes.format_labels`` writes it. Raises SheetError naming the
     file and line of a missing or repeated column, a row of another length than the header, an ID that is empty or holds
-    what nobody sees, an unknown label, and a cell that is no positive integer of 32 bits or stands twice.
+    what nobody sees, an unknown label, and a cell that is no positive integer of 32 bits or stands twice; and the file
+    alone where it holds no row.
     """
     found: dict[str, dict[int, str]] = {}
     # The same few label strings, cell by cell.
@@ -31,4 +32,6 @@ def read_true_cells(path: str | os.PathLike[str]) -> dict[str, dict[int, str]]:
             of_id = f" (ID {shown(id)})" if id else ""
             raise SheetError(f"truth {os.fspath(path)}, line {line}{of_id}: {error}") from None
         of_field[cell] = known[label]
+    if not found:
+        raise SheetError(f"truth {os.fspath(path)}: holds no row")
     return found

@@ -17,7 +17,7 @@ def read_example_cells(path: str | os.PathLike[str]) -> dict[tuple[str, int], st
 
     Raises SheetError naming file and line of a missing or repeated column, a row of another length than the header, a
     field that is empty or holds what nobody sees, a cell that is no positive integer of 32 bits or stands twice, and an
-    empty label.
+    empty label; and the file alone where it holds no row.
     """
     found: dict[tuple[str, int], str] = {}
     for line, row in read_delimited(path, "examples", ("field", "cell", "label")):
@@ -33,6 +33,8 @@ def read_example_cells(path: str | os.PathLike[str]) -> dict[tuple[str, int], st
             of_field = f" (field {shown(field)})" if field else ""
             raise SheetError(f"examples {os.fspath(path)}, line {line}{of_field}: {error}") from None
         found[field, cell] = row["label"]
+    if not found:
+        raise SheetError(f"examples {os.fspath(path)}: holds no row")
     return found
 
 
@@ -41,7 +43,7 @@ def read_mixed_fields(path: str | os.PathLike[str]) -> dict[str, tuple[int, floa
 
     Raises SheetError naming file and line of a missing or repeated column, a row of another length than the header, an
     ID that is empty, holds what nobody sees or stands twice, a label that is none of 0 to 18, and fractions that are no
-    numbers of 0 or more, or both 0.
+    numbers of 0 or more, or both 0; and the file alone where it holds no row.
     """
     found: dict[str, tuple[int, float, int, float]] = {}
     for line, row in read_delimited(path, "mixtures", ("ID", "label_a", "fraction_a", "label_b", "fraction_b")):
@@ -58,6 +60,8 @@ def read_mixed_fields(path: str | os.PathLike[str]) -> dict[str, tuple[int, floa
             of_id = f" (ID {shown(id)})" if id else ""
             raise SheetError(f"mixtures {os.fspath(path)}, line {line}{of_id}: {error}") from None
         found[id] = labels[0], a, labels[1], b
+    if not found:
+        raise SheetError(f"mixtures {os.fspath(path)}: holds no row")
     return found
 
 

@@ -35,15 +35,32 @@ ORDINARY = [
     "spit", "splice", "spot", "spin", "split_date", "passage", "donor", "tissue", "treatment", "drug", "dose",
     "control", "fold", "partition", "subset", "label_source", "annotator", "score", "quality", "focus", "index",
     "id2", "PredictionString", "experiment", "field", "tile", "resolution", "um_per_pixel", "location",
-    "reliability", "validated", "validation"
+    "reliability", "validated", "validation",
+    "Antibody validation", "antibody_validation", "antibody_set", "antibody_class", "antibody_clone", "antibody_vendor",
+    "antibody_concentration", "antibody_target", "antibody_type", "antibody_batch", "antibody_date", "antibody_test",
+    "nanobody", "affibody", "autoantibody", "anti_tubulin", "cell_lane", "cell_linkage", "cell_link", "cell_area",
+    "cell_cycle", "cell_density", "cell_line_type", "cell_line_authentication", "cell_line_validation", "cell_lineages",
+    "cell_liner", "well_line", "cell_time", "pixel_side", "pixel_site", "pixel_depth", "pixel_width", "pixel_height",
+    "pixel_area", "pixel_size_z", "pixel_size_unit", "pixel_size_source", "camera_pixel_size", "voxel_size",
+    "size_px", "size_in_pixels", "image_size", "field_size", "nucleus_size", "step_size", "tile_size", "pixel_noise",
+    "splint", "spline", "test_split", "split_test", "testsplit", "test_splits", "split_channel", "split_ratio",
+    "split_by", "split_1", "splitter", "slits", "train", "test_set", "label_free", "labeler", "labelled_by",
+    "number_of_antibodies", "no_antibody", "cell_sine", "labeled", "id_plate",
+    "plate_id", "well_name", "dataset", "train_set", "image_number"
 ]  # fmt: skip
 
 SLIPS = [
     *((column, "antibody") for column in ("antibdoy", "antibodies", "anitbody", "AntibodyID", "antibody names")),
+    *((column, "antibody") for column in ("antybody", "Antibody ID", "antibody_number", "Antibody No.", "antibodyId")),
+    *((column, "antibody") for column in ("antbody", "antiboddy", "antibodys", "antybodies", "primary antibody")),
     *((column, "cell_line") for column in ("cell_lines", "celline", "cell_lne", "line_cell", "cellLineName")),
+    *((column, "cell_line") for column in ("cell lines", "celllines", "cel_line", "cell_lien", "Cell line ID")),
     *((column, "pixel_size") for column in ("pixel_size_um", "pixelsize [nm]", "Pixel size (µm)", "pixel_sze")),
     *((column, "pixel_size") for column in ("pixelSizeX", "physical_pixel_size", "px_size")),
+    *((column, "pixel_size") for column in ("pixel sizes", "pixle_size", "pixal_size", "pixelsizeum", "px size in µm")),
+    *((column, "pixel_size") for column in ("Pixel size (µm/px)", "image pixel size", "pixel_size_microns")),
     *((column, "split") for column in ("splits", "spilt", "splt", "validation_split", "train/val split", "split_set")),
+    *((column, "split") for column in ("splitt", "spllit", "train_split", "train_test_split", "dataset split")),
 ]
 
 
