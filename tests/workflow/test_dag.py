@@ -306,7 +306,7 @@ def test_a_changed_score_trains_neither_the_model_nor_a_control(finished):
         assert {"control", "records_control", "train_control", "evaluate"} <= after
         assert not {"train", "curate", "predict"} & after
     finally:
-        run(*finished, "--cores", "2")
+        finish(*finished)
     assert planned_after(finished, *change) == set()
 
 
