@@ -29,6 +29,7 @@ PLACES = (
     "pretraining",
     "dataset",
     "model",
+    "model/mixtures.*",
     "figures/figure*",
     "figures/receptive_field.npz",
 )
@@ -69,6 +70,11 @@ def foreign_collections(cells: str | os.PathLike[str], studied: Collection[str])
     return f"has cells of collection {', '.join(sorted(others))}, not studied by this configuration" if others else None
 
 
+def _delete(name: str) -> str:
+    """Return the advice to delete a path; a reading of mixtures would be read from every copy of its model folder."""
+    return "delete it before you copy the model" if Path(name).match("model/mixtures.*") else "delete it"
+
+
 def write_left_over(
     path: str | os.PathLike[str], unconfigured: Sequence[str], outdated: Mapping[str, tuple[str, str]]
 ) -> None:
@@ -77,7 +83,11 @@ def write_left_over(
     unconfigured: paths of `unconfigured`; outdated: {path: (why it is not of this run, the target that makes it anew)}.
     """
     rows = [
-        (name, "is of an earlier run; this configuration does not make it", "delete it, or keep it for a run that does")
+        (
+            name,
+            "is of an earlier run; this configuration does not make it",
+            f"{_delete(name)}, or keep it for a run that does",
+        )
         for name in unconfigured
     ]
     rows += [(name, reason, f"make it anew: snakemake {target}") for name, (reason, target) in outdated.items()]

@@ -13,7 +13,9 @@ from dag import copy_workflow, listed_jobs, with_scripts, write_collections
 from forked_plans import run
 from stand_in_models import write_stand_in
 
+from hpaloc.classes import NAMES
 from hpaloc.left_over import foreign_collections, left_over_lines, outdated, unconfigured, write_left_over
+from hpaloc.mixtures.reading import write_reading
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +154,28 @@ def test_a_model_from_elsewhere_leaves_no_scores_record_or_report_of_the_run_bef
 def test_a_model_of_an_earlier_run_that_predicts_is_not_left_over(finished):
     snakefile, folder, settings = finished
     settings = {key: value for key, value in settings.items() if key != "evaluation"}
+    reading = {"classes": NAMES[:1], "mean": [0], "scale": [1], "coefficients": [[0]], "intercept": [0]}
+    write_reading(write_stand_in(folder / "results/model"), reading | {"prototypes": {}})
     do(snakefile, folder, settings | {"model": {"path": "results/model"}}, "predict_only")
-    assert "results/model" not in left(folder)
+    # Nor is the reading of mixtures, which this run takes from it.
+    assert not [path for path in left(folder) if path.startswith("results/model")]
     assert "results/dataset" in left(folder)
+
+
+def test_a_reading_of_mixtures_that_is_learnt_no_more_is_kept_and_named(finished):
+    snakefile, folder, settings = finished
+    files = {f"results/model/{name}" for name in ("mixtures.json", "mixtures.checksums.json")}
+    do(snakefile, folder, settings | {"train": {"blends": 100}})
+    assert left(folder) == set()
+    assert all((folder / name).is_file() for name in files)
+    do(snakefile, folder, settings, "explore")
+    assert all((folder / name).is_file() for name in files)
+    do(snakefile, folder, settings)
+    assert left(folder) == files
+    assert all(
+        row["what_to_do"].startswith("delete it before you copy the model")
+        for row in rows(folder / "results/run/left_over.csv")
+    )
 
 
 def test_a_study_of_older_predictions_is_named_until_it_is_made_anew(finished):

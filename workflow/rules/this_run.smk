@@ -57,8 +57,9 @@ def kept_paths():
     if config["model"]["path"]:
         # A model of an earlier run here may be the one that predicts.
         kept += [str(folder) for folder in Path(os.path.relpath(MODEL)).parents] + [os.path.relpath(MODEL)]
+        kept += expand("{model}/{name}", model=os.path.relpath(MODEL), name=READING_FILES)
     else:
-        kept += ["results/dataset", "results/model", "results/figures/receptive_field.npz"]
+        kept += ["results/dataset", "results/model", "results/figures/receptive_field.npz", *reading_files(None)]
     return kept
 
 
