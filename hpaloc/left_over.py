@@ -2,10 +2,12 @@
 
 import csv
 import glob
+import json
 import os
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hpaloc.files import atomic_path
 
@@ -29,6 +31,7 @@ PLACES = (
     "pretraining",
     "dataset",
     "model",
+    "model/mixtures.*",
     "figures/figure*",
     "figures/receptive_field.npz",
 )
@@ -58,15 +61,24 @@ def outdated(made: str | os.PathLike[str], sources: Iterable[str | os.PathLike[s
     return None
 
 
-def foreign_collections(cells: str | os.PathLike[str], studied: Collection[str]) -> str | None:
-    """Return why a table of cells (a column ``collection``) is not of this run, None where all are of ``studied``."""
-    # Rooms that Snakemake's own process reads need no pyarrow.
-    import pyarrow.parquet as pq
+def other_settings(stored: str | os.PathLike[str], settings: Mapping[str, Any]) -> str | None:
+    """Return why a study is not of this run: the JSON ``stored`` of what it was made with is not ``settings``, by name.
 
-    if not Path(cells).exists():
-        return None
-    others = set(pq.read_table(cells, columns=["collection"])["collection"].to_pylist()) - set(studied)
-    return f"has cells of collection {', '.join(sorted(others))}, not studied by this configuration" if others else None
+    Returns None where they are the same.
+    """
+    try:
+        made_with = json.loads(Path(stored).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"does not say in {Path(stored).name} with which settings it was made"
+    # As JSON has them: a tuple is a list there.
+    asked = json.loads(json.dumps(settings))
+    others = sorted(name for name in {*made_with, *asked} if made_with.get(name) != asked.get(name))
+    return f"was made with other settings ({', '.join(others)})" if others else None
+
+
+def _delete(name: str) -> str:
+    """Return the advice to delete a path; a reading of mixtures would be read from every copy of its model folder."""
+    return "delete it before you copy the model" if Path(name).match("model/mixtures.*") else "delete it"
 
 
 def write_left_over(
@@ -77,7 +89,11 @@ def write_left_over(
     unconfigured: paths of `unconfigured`; outdated: {path: (why it is not of this run, the target that makes it anew)}.
     """
     rows = [
-        (name, "is of an earlier run; this configuration does not make it", "delete it, or keep it for a run that does")
+        (
+            name,
+            "is of an earlier run; this configuration does not make it",
+            f"{_delete(name)}, or keep it for a run that does",
+        )
         for name in unconfigured
     ]
     rows += [(name, reason, f"make it anew: snakemake {target}") for name, (reason, target) in outdated.items()]

@@ -102,16 +102,17 @@ def predict_shard(
     threads: int | None = None,
     precision: str = "auto",
     field_weight: float = 0.0,
+    mixtures: bool = True,
 ) -> None:
     """Predict every cell of a shard and write its table to ``out``, in one atomic step.
 
     ``tiles`` holds the TFRecord of each colour the model sees, ``cells`` the shard's cell table; rows and order of
     the result are those of the cell table: field, cell, p_0 to p_18 (means over ``views`` dihedral views, Negative
     by the rule of the model folder, drawn towards the field by ``field_weight``, see `lean_on_field`), mixture_0
-    to mixture_18 where the folder reads mixtures (of the cell alone, whatever the weight), labels (the set above the
-    folder's thresholds, ``0|16``), embedding (float16). Memory holds some thousand rows, whatever the shard's
-    size. Raises ModelError for a model folder that was changed, NoGpuError, and PredictionError where tiles and cell
-    table differ.
+    to mixture_18 where the folder reads mixtures, unless ``mixtures`` is False (of the cell alone, whatever the
+    weight), labels (the set above the folder's thresholds, ``0|16``), embedding (float16). Memory holds some thousand
+    rows, whatever the shard's size. Raises ModelError for a model folder that was changed, NoGpuError, and
+    PredictionError where tiles and cell table differ.
     """
     select_device(gpu, threads)
     policy = choose_precision(precision)
@@ -119,7 +120,7 @@ def predict_shard(
     with precision_policy(policy):
         model, config, decision = load_folder(model_dir)
         forward = averaged(model, views)
-    reading = load_reading(model_dir)
+    reading = load_reading(model_dir) if mixtures else None
     channels = config["channels"]
     missing = [colour for colour in channels if colour not in tiles]
     if missing:

@@ -15,15 +15,15 @@ FRACTIONS = tuple(f"fraction_{index}" for index in range(N_CLASSES))
 _PROTOTYPE_WEIGHT = 2 / 3
 
 
-def read_prototypes(folder: Path) -> tuple[np.ndarray, tuple[str, ...]] | None:
+def read_prototypes(folder: Path, mixtures: bool = True) -> tuple[np.ndarray, tuple[str, ...]] | None:
     """Read the class prototypes of a model folder, and say of which outputs they are.
 
-    They are those of its reading of mixtures or, where it has none, of its thresholds.json. Returns (19, 19) float64
-    with rows of nan for locations without prototype, and the columns that hold the outputs of a cell (readings or
-    probabilities); None where the folder has no prototypes. Raises ModelError naming the file at fault.
+    They are those of its reading of mixtures or, where it has none or ``mixtures`` is False, of its thresholds.json.
+    Returns (19, 19) float64 with rows of nan for locations without prototype, and the columns that hold the outputs of
+    a cell (readings or probabilities); None where there are no prototypes. Raises ModelError naming the file at fault.
     """
     _, decision = read_settings(folder)
-    reading = load_reading(folder)
+    reading = load_reading(folder) if mixtures else None
     prototypes = prototype_table((reading or decision).get("prototypes"))
     return (prototypes, MIXTURES if reading else PROBABILITIES) if np.isfinite(prototypes).any() else None
 

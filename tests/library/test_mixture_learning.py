@@ -166,6 +166,8 @@ def test_a_copied_folder_reads_the_same_and_a_folder_of_an_older_version_too(wit
     changed(old / "thresholds.json", mixtures=reading)
     assert load_reading(old) == reading
     np.testing.assert_array_equal(read_prototypes(old)[0], read_prototypes(copy)[0])
+    # Where it is of an earlier run, and not asked for, the prototypes are of the thresholds, which have none.
+    assert read_prototypes(copy, mixtures=False) is None
 
 
 def test_without_a_reading_the_prototypes_are_of_probabilities(network_folder, tmp_path):

@@ -152,6 +152,18 @@ def test_cells_are_read_as_mixtures_each_by_itself(tmp_path):
     found = np.stack([table[name].to_numpy() for name in MIXTURES], axis=1)
     np.testing.assert_allclose(found, read_mixtures(reading, probabilities, light), atol=2e-3)
     assert np.ptp(found[:, 16]) > 0.5
+    # An earlier reading that stands in the folder is not read unasked.
+    predict_shard(
+        folder,
+        paths(tmp_path / "tiles"),
+        tmp_path / "tiles/cells.parquet",
+        tmp_path / "plain.parquet",
+        1,
+        4,
+        "none",
+        mixtures=False,
+    )
+    assert not set(MIXTURES) & set(pq.read_schema(tmp_path / "plain.parquet").names)
     # A folder of an older version has it among the thresholds.
     for path in folder.glob("mixtures*"):
         path.unlink()

@@ -13,7 +13,9 @@ from dag import copy_workflow, listed_jobs, with_scripts, write_collections
 from forked_plans import run
 from stand_in_models import write_stand_in
 
-from hpaloc.left_over import foreign_collections, left_over_lines, outdated, unconfigured, write_left_over
+from hpaloc.classes import NAMES
+from hpaloc.left_over import left_over_lines, other_settings, outdated, unconfigured, write_left_over
+from hpaloc.mixtures.reading import write_reading
 
 
 @pytest.fixture(scope="module")
@@ -152,35 +154,113 @@ def test_a_model_from_elsewhere_leaves_no_scores_record_or_report_of_the_run_bef
 def test_a_model_of_an_earlier_run_that_predicts_is_not_left_over(finished):
     snakefile, folder, settings = finished
     settings = {key: value for key, value in settings.items() if key != "evaluation"}
-    # The jobs that do nothing leave empty files.
-    write_stand_in(folder / "results/model")
+    reading = {"classes": NAMES[:1], "mean": [0], "scale": [1], "coefficients": [[0]], "intercept": [0]}
+    write_reading(write_stand_in(folder / "results/model"), reading | {"prototypes": {}})
     do(snakefile, folder, settings | {"model": {"path": "results/model"}}, "predict_only")
-    assert "results/model" not in left(folder)
+    # Nor is the reading of mixtures, which this run takes from it.
+    assert not [path for path in left(folder) if path.startswith("results/model")]
     assert "results/dataset" in left(folder)
 
 
-def test_a_study_of_older_predictions_is_named_until_it_is_made_anew(finished):
+def test_a_reading_of_mixtures_that_is_learnt_no_more_is_kept_and_named(finished):
     snakefile, folder, settings = finished
-    study = folder / "results/interpretation"
-    study.mkdir()
-    pd.DataFrame({"collection": ["test", "old"]}).to_parquet(study / "cells.parquet")
-    (study / "claims.json").touch()
+    files = {f"results/model/{name}" for name in ("mixtures.json", "mixtures.checksums.json")}
+    do(snakefile, folder, settings | {"train": {"blends": 100}})
+    assert left(folder) == set()
+    assert all((folder / name).is_file() for name in files)
+    do(snakefile, folder, settings, "explore")
+    assert all((folder / name).is_file() for name in files)
+    do(snakefile, folder, settings)
+    assert left(folder) == files
+    assert all(
+        row["what_to_do"].startswith("delete it before you copy the model")
+        for row in rows(folder / "results/run/left_over.csv")
+    )
+
+
+# The last job of a study, which keeps what it was made with as the real one does.
+STUDY = """
+import json
+from pathlib import Path
+
+for path in snakemake.output:
+    Path(path).touch()
+Path(snakemake.output.made_with).write_text(json.dumps(snakemake.params.made_with))
+"""
+
+
+@pytest.fixture
+def studied(finished):
+    """The first run with jobs that keep the settings of the studies."""
+    snakefile, folder, settings = finished
+    snakefile = shutil.copytree(snakefile.parent, folder.parent / "workflow") / "Snakefile"
+    for name in ("judge_claims", "few_shot"):
+        with_scripts(snakefile.parent, name)
+        (snakefile.parent / f"workflow/scripts/{name}.py").write_text(STUDY)
+    return snakefile, folder, settings
+
+
+def reasons(folder):
+    return {row["path"]: row["reason"] for row in rows(folder / "results/run/left_over.csv")}
+
+
+def test_a_study_of_older_predictions_is_named_until_it_is_made_anew(studied):
+    snakefile, folder, settings = studied
+    do(snakefile, folder, settings, "interpret")
     do(snakefile, folder, settings)
     assert left(folder) == set()
-    do(snakefile, folder, settings | {"predict": {"views": 1}})
+    settings |= {"predict": {"views": 1}}
+    do(snakefile, folder, settings)
     (row,) = rows(folder / "results/run/left_over.csv")
     assert row["path"] == "results/interpretation"
     assert "older than results/predictions/old/cells.parquet" in row["reason"]
     assert row["what_to_do"] == "make it anew: snakemake interpret"
-    (study / "claims.json").touch()
-    do(snakefile, folder, settings | {"predict": {"views": 1}})
+    # Jobs that do nothing make the same files again, which Snakemake knows by their content.
+    os.utime(folder / "results/interpretation/claims.json")
+    do(snakefile, folder, settings)
     assert left(folder) == set()
-    # One whose cells are of a collection that is not studied any more is older than nothing.
-    do(snakefile, folder, settings | {"predict": {"views": 1, "collections": ["test"]}})
-    os.utime(study / "claims.json")
-    do(snakefile, folder, settings | {"predict": {"views": 1, "collections": ["test"]}})
-    reasons = {row["path"]: row["reason"] for row in rows(folder / "results/run/left_over.csv")}
-    assert reasons["results/interpretation"].startswith("has cells of collection old")
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        ({"interpretation": {"cells": 60}}, "interpretation.cells"),
+        ({"interpretation": {"held_out": [0, 16]}}, "interpretation.held_out, networks studied"),
+        ({"evaluation": {"controls": []}}, "networks studied"),
+        ({"predict": {"collections": ["test"]}}, "collections studied"),
+    ],
+)
+def test_a_study_of_other_settings_is_named(studied, section, name):
+    snakefile, folder, settings = studied
+    do(snakefile, folder, settings, "interpret")
+    do(snakefile, folder, settings | section)
+    os.utime(folder / "results/interpretation/claims.json")
+    do(snakefile, folder, settings | section)
+    assert reasons(folder)["results/interpretation"] == f"was made with other settings ({name})"
+    do(snakefile, folder, settings)
+    assert "results/interpretation" not in left(folder)
+
+
+def test_labels_of_another_table_or_learner_are_named_however_old_the_table_is(studied):
+    snakefile, folder, settings = studied
+    lines = "".join(f"test-00000{field},{cell},{'ab'[field]}\n" for field in (0, 1) for cell in (1, 2))
+    for name, last in (("few.csv", ""), ("more.csv", "test-000000,3,a\n")):
+        (folder / name).write_text(f"field,cell,label\n{lines}{last}")
+        os.utime(folder / name, (10**9, 10**9))
+    few = {"table": "few.csv", "collection": "test"}
+    do(snakefile, folder, settings | {"few_shot": few}, "few_shot")
+    do(snakefile, folder, settings | {"few_shot": few})
+    assert left(folder) == set()
+    do(snakefile, folder, settings | {"few_shot": few | {"learner": "knn"}})
+    assert reasons(folder)["results/few_shot/test"] == "was made with other settings (few_shot.learner)"
+    do(snakefile, folder, settings | {"few_shot": few | {"table": "more.csv"}})
+    assert "(content of few_shot.table, few_shot.table)" in reasons(folder)["results/few_shot/test"]
+    do(snakefile, folder, settings | {"few_shot": few | {"collection": "old"}})
+    assert "does not make it" in reasons(folder)["results/few_shot/test"]
+    # The same name with other content, and as old.
+    os.replace(folder / "more.csv", folder / "few.csv")
+    do(snakefile, folder, settings | {"few_shot": few})
+    assert reasons(folder)["results/few_shot/test"] == "was made with other settings (content of few_shot.table)"
 
 
 def test_only_places_of_the_results_are_looked_at_and_the_outermost_path_is_named(tmp_path):
@@ -224,9 +304,11 @@ def test_a_file_is_outdated_where_a_source_is_newer(tmp_path):
     assert outdated(made, [source]) is None
 
 
-def test_cells_of_a_collection_that_is_not_studied_are_known(tmp_path):
-    path = tmp_path / "cells.parquet"
-    assert foreign_collections(path, ["test"]) is None
-    pd.DataFrame({"collection": ["test", "old"]}).to_parquet(path)
-    assert foreign_collections(path, ["test", "old", "train"]) is None
-    assert "collection old" in foreign_collections(path, ["test"])
+def test_settings_of_a_study_are_compared_as_they_were_kept(tmp_path):
+    path = tmp_path / "settings.json"
+    assert "does not say in settings.json" in other_settings(path, {"seed": 1})
+    path.write_text(json.dumps({"seed": 1, "held_out": [0, 1]}))
+    assert other_settings(path, {"seed": 1, "held_out": (0, 1)}) is None
+    assert other_settings(path, {"seed": 2, "draws": 3}) == "was made with other settings (draws, held_out, seed)"
+    path.write_text("{")
+    assert "does not say in settings.json" in other_settings(path, {"seed": 1})

@@ -275,6 +275,8 @@ def test_a_few_labelled_cells_label_the_others(folder):
     assert found[["field", "cell"]].equals(cells[["field", "cell"]])
     assert set(found["label"]) <= {"mine", "other"}
     assert found["given"].sum() == len(some)
+    made_with = json.loads((folder / "results/few_shot/test/settings.json").read_text())
+    assert (made_with["few_shot.table"], made_with["few_shot.learner"]) == ("few.csv", "logistic_regression")
     (folder / "few.csv").write_text("field,cell,label\ntest-0,1,mine\nnowhere,1,other\n")
     done = snakemake(folder, "few_shot", config="few.yaml", check=False)
     assert done.returncode != 0
@@ -307,6 +309,7 @@ def test_the_network_is_interpreted_and_its_claims_judged(folder):
     assert set(curves["draw"]) == {0, 1}
     claims = {claim["claim"]: claim for claim in json.loads((results / "claims.json").read_text())}
     assert len(claims) == 8
+    assert json.loads((results / "settings.json").read_text())["interpretation.held_out"] == [0, 14]
     assert {claim["verdict"] for claim in claims.values()} <= {"holds", "failed", "cannot be tested"}
     transfer = claims["features transfer to unseen locations with few examples"]
     assert "none of which the network was trained on" in transfer["sentence"]

@@ -110,9 +110,6 @@ onstart:
         raise WorkflowError(
             "results/sheet was changed by another snakemake with other settings after this run was planned; start it again"
         )
-    # A reading that an earlier run learnt would go on to be read from the model folder, and from copies of it.
-    for name in READING_FILES if not (config["model"]["path"] or config["train"]["blends"]) else ():
-        Path(MODEL, name).unlink(missing_ok=True)
 
 
 TRAINING = config["train"]["collection"]

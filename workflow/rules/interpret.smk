@@ -119,6 +119,7 @@ rule judge_claims:
                 "units.parquet",
             ],
         ),
+        made_with="results/interpretation/settings.json",
     log:
         "logs/judge_claims.log",
     benchmark:
@@ -136,6 +137,7 @@ rule judge_claims:
         field_weight=config["predict"]["field_weight"],
         trained_here=not config["model"]["path"],
         seed=config["seed"],
+        made_with=interpret_settings,
         version=code_of("interpretation.analysis"),
     script:
         "../scripts/judge_claims.py"
@@ -191,6 +193,7 @@ rule few_shot:
         csv=f"results/few_shot/{FEW_SHOT}/cells.csv",
         summary=f"results/few_shot/{FEW_SHOT}/summary.json",
         page=f"results/few_shot/{FEW_SHOT}/README.md",
+        made_with=f"results/few_shot/{FEW_SHOT}/settings.json",
     log:
         "logs/few_shot.log",
     benchmark:
@@ -208,6 +211,7 @@ rule few_shot:
         collection=FEW_SHOT,
         learner=config["few_shot"]["learner"],
         seed=config["seed"],
+        made_with=few_shot_settings,
         version=code_of("interpretation.few_shot"),
     script:
         "../scripts/few_shot.py"

@@ -85,6 +85,36 @@ def mixture_table(wildcards):
     return {"table": table, "content": content_of(table)}
 
 
+def content_if_readable(table):
+    """Return the digest of a table of a study, None where it cannot be read: a run without that study does not need it."""
+    return content_of(table) if os.access(spelled_as_on_disk(table), os.R_OK) else None
+
+
+def interpret_settings(wildcards):
+    """Return what the study of the network is made with, by names that left_over.csv gives people."""
+    settings = config["interpretation"]
+    mixtures = settings["mixtures"]
+    known = mixtures and mixtures["collection"] in COLLECTIONS
+    return {
+        **{f"interpretation.{key}": value for key, value in settings.items()},
+        "content of interpretation.mixtures.table": content_if_readable(known_mixtures(config)) if known else None,
+        "collections studied": STUDIED,
+        "networks studied": STUDIED_MODELS,
+        "seed": config["seed"],
+    }
+
+
+def few_shot_settings(wildcards):
+    """Return what cells are labelled from a few with, by names that left_over.csv gives people."""
+    table = config["few_shot"]["table"]
+    return {
+        **{f"few_shot.{key}": value for key, value in config["few_shot"].items()},
+        "content of few_shot.table": content_if_readable(table) if table else None,
+        "model": MODEL,
+        "seed": config["seed"],
+    }
+
+
 def few_shot_inputs(wildcards):
     """Return the labelled cells and the embeddings of the collection whose cells are to be labelled."""
     require_few_shot()

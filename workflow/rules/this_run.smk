@@ -57,26 +57,32 @@ def kept_paths():
     if config["model"]["path"]:
         # A model of an earlier run here may be the one that predicts.
         kept += [str(folder) for folder in Path(os.path.relpath(MODEL)).parents] + [os.path.relpath(MODEL)]
+        kept += expand("{model}/{name}", model=os.path.relpath(MODEL), name=READING_FILES)
     else:
-        kept += ["results/dataset", "results/model", "results/figures/receptive_field.npz"]
+        kept += ["results/dataset", "results/model", "results/figures/receptive_field.npz", *reading_files(None)]
     return kept
 
 
 def studies():
-    """Return what targets of their own made, which are no part of this run: {target: its last file, its sources}."""
+    """Return what targets of their own made, which are no part of this run: {target: (last file, sources, settings)}."""
     scored = expand("results/predictions/{collection}/cells.parquet", collection=SCORED or PREDICTED)
     return {
-        "interpret": ("results/interpretation/claims.json", [*scored, f"{MODEL}/model.keras"]),
+        "interpret": (
+            "results/interpretation/claims.json",
+            [*scored, f"{MODEL}/model.keras"],
+            interpret_settings(None),
+        ),
         "few_shot": (
             f"results/few_shot/{FEW_SHOT}/summary.json",
-            [f"results/predictions/{FEW_SHOT}/cells.parquet", config["few_shot"]["table"] or ""],
+            [f"results/predictions/{FEW_SHOT}/cells.parquet"],
+            few_shot_settings(None),
         ),
     }
 
 
 def study_times(wildcards):
     """Return when each of the studies was made: a newer one is not what the list says of it."""
-    return {target: os.path.exists(made) and os.stat(made).st_mtime_ns for target, (made, _) in studies().items()}
+    return {target: os.path.exists(made) and os.stat(made).st_mtime_ns for target, (made, *_) in studies().items()}
 
 
 def is_new(path):

@@ -9,7 +9,9 @@ from hpaloc.progress import log_to
 
 def main(job):
     shards = gather_shards(job.input.predictions, job.input.cells, job.input.fields, job.input.annotations)
-    aggregate(shards, Path(job.output.cells).parent, *(read_prototypes(Path(job.params.model)) or ()))
+    # A folder of model.path says itself what it reads; in results/model a reading of an earlier run may stand.
+    mixtures = bool(job.config["model"]["path"] or job.input.reading)
+    aggregate(shards, Path(job.output.cells).parent, *(read_prototypes(Path(job.params.model), mixtures) or ()))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Give every cell of a collection one of the labels of a few cells that a person labelled."""
 
+import json
 from pathlib import Path
 
+from hpaloc.files import atomic_path
 from hpaloc.interpretation.few_shot import label_cells, read_embeddings, read_examples, write_labels
 from hpaloc.progress import log_to
 
@@ -11,6 +13,8 @@ def main(job):
     examples = read_examples(job.params.table)
     labelled, summary = label_cells(cells, embeddings, examples, job.params.learner, job.params.seed)
     write_labels(labelled, summary, job.params.collection, job.params.model, Path(job.output.page).parent)
+    with atomic_path(job.output.made_with) as temporary:
+        temporary.write_text(json.dumps(job.params.made_with, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

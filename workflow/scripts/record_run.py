@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from hpaloc.files import atomic_path
-from hpaloc.left_over import foreign_collections, outdated, write_left_over
+from hpaloc.left_over import other_settings, outdated, write_left_over
 from hpaloc.progress import log_to
 from hpaloc.provenance import job_table, software_table
 
@@ -20,11 +20,11 @@ def main(job):
         with atomic_path(path) as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
     old = {}
-    for target, (made, sources) in job.params.studies.items():
+    for target, (made, sources, settings) in job.params.studies.items():
         folder = Path(made).parent
         reason = outdated(made, sources)
-        if target == "interpret" and reason is None:
-            reason = foreign_collections(folder / "cells.parquet", job.params.studied)
+        if reason is None and Path(made).exists():
+            reason = other_settings(folder / "settings.json", settings)
         if reason is not None and str(folder) not in job.params.unconfigured:
             old[str(folder)] = (reason, target)
     write_left_over(job.output.left_over, job.params.unconfigured, old)
