@@ -42,10 +42,13 @@ def check_places(config: Mapping[str, Any]) -> None:
     collections = config["collections"]
     stages = ("segmentation", "cells", "tiles", "predictions", "browser", "evaluation", "sheet")
     written = [f"results/{stage}/{name}" for stage in stages for name in collections]
-    written += [f"resources/{way}" for way in ("simulated", "downloaded")]
-    written += ["results/dataset", "results/run", "results/controls", "results/held_out", "results/interpretation"]
+    made = {"simulate": "simulated", "download": "downloaded"}
+    written += [f"resources/{made[way]}/{name}" for name in collections for way in made if way in collections[name]]
     if not config["model"]["path"]:
-        written += ["results/model", *(["results/pretraining"] if config["train"]["pretraining"] else [])]
+        written += ["results/dataset", "results/model"]
+        written += ["results/pretraining"] if config["train"]["pretraining"] else []
+        written += ["results/controls"] if config["evaluation"]["controls"] else []
+        written += ["results/held_out"] if config["interpretation"]["held_out"] else []
     folders = [os.path.realpath(folder) for folder in written]
     for key, path in _named_paths(config):
         # Of a pattern, what stands before its first placeholder.
