@@ -191,6 +191,15 @@ def _check_stock(path: Path) -> None:
     import h5py
 
     with h5py.File(path) as file:
+        if "layers" in file:
+            # As Keras 3 writes it, without the names of the layers.
+            with_arrays = [name for name, group in file["layers"].items() if len(group.get("vars", ()))]
+            if len(with_arrays) == len(layers):
+                return
+            raise ModelError(
+                f"config key train.weights: {path} does not hold Keras' ResNet50 without its top (include_top=False): "
+                f"it has {len(with_arrays)} layers with arrays, not {len(layers)}"
+            )
         groups = file.get("model_weights", file)
         found = {name for name, group in groups.items() if isinstance(group, h5py.Group) and len(group)}
     if found != set(layers):

@@ -24,6 +24,7 @@ from hpaloc.browser.page import (
     write_page,
 )
 from hpaloc.browser.pictures import COLUMNS, PLANES, ROWS, outlines, script, sheet, shown_fields, sprite
+from hpaloc.delimited import SheetError
 from hpaloc.interpretation.few_shot import example_rows, read_examples
 
 
@@ -280,8 +281,15 @@ def test_no_name_runs_anywhere_and_an_export_comes_back_as_it_was(engine, tmp_pa
         assert dialogs == []
         with page.expect_download() as download:
             page.click("#export")
-        exported = download.value.path()
-        examples = read_examples(exported)
+        exported = download.value.path().read_bytes().decode()
+    # A name with characters that nobody sees stands in no sheet, and is refused in a table too.
+    (tmp_path / "examples.csv").write_bytes(exported.encode())
+    with pytest.raises(SheetError, match="LINE SEPARATOR"):
+        read_examples(tmp_path / "examples.csv")
+    unseen = str.maketrans("", "", "\u2028\u2029")
+    (tmp_path / "examples.csv").write_bytes(exported.translate(unseen).encode())
+    examples = read_examples(tmp_path / "examples.csv")
+    cells = cells.assign(field=cells["field"].str.translate(unseen))
     # Every cell comes back under its own name, with the label it was given.
     rows = example_rows(examples, cells)
     assert sorted(rows) == list(range(len(cells)))

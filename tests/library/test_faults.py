@@ -65,6 +65,7 @@ def test_a_full_disk_is_no_fault_of_a_field(tmp_path):
     task = {
         "field": row.id,
         "paths": row.paths,
+        "states": {},
         "pixel_size": 0.16,
         "settings": {"backend": "watershed", "scale": 0.25},
         "out_dir": str(tmp_path / "out"),

@@ -198,7 +198,7 @@ def test_weights_that_do_not_fit_are_refused(folder, tmp_path):
     with pytest.raises(ModelError, match=r"no such file: nowhere\.keras"):
         load_weights(network, ("green",), "nowhere.keras")
     (tmp_path / "weights.txt").write_text("")
-    with pytest.raises(ModelError, match=r"\.keras or \.h5"):
+    with pytest.raises(ModelError, match=r"neither a \.keras nor a \.h5 file"):
         load_weights(network, ("green",), str(tmp_path / "weights.txt"))
     (tmp_path / "broken.h5").write_text("no HDF5")
     with pytest.raises(ModelError, match="broken"):

@@ -410,7 +410,10 @@ def test_fields_of_a_truth_that_are_not_in_the_sheet_are_told(project, caplog):
     [
         ("ID,cell,Label\nf\xfc,1,3\n".encode("latin-1"), r"truth cells\.csv: is no UTF-8 text \(byte 15\)"),
         (b"ID,cell,Label\nf00,1\n", r"truth cells\.csv, line 2: does not have 3 columns"),
-        (b"ID,cell,Label\n" + b"x" * 200_000, r"truth cells\.csv, line 2: field larger than field limit"),
+        (
+            b"ID,cell,Label\n" + b"x" * 200_000,
+            r"truth cells\.csv, line 2: (field larger than field limit|does not have 3 columns)",
+        ),
     ],
     ids=["Latin-1", "a short row", "no line end"],
 )

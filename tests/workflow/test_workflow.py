@@ -280,7 +280,11 @@ def test_a_few_labelled_cells_label_the_others(folder):
     (folder / "few.csv").write_text("field,cell,label\ntest-0,1,mine\nnowhere,1,other\n")
     done = snakemake(folder, "few_shot", config="few.yaml", check=False)
     assert done.returncode != 0
-    assert "there is no field 'nowhere' among the predictions" in done.stdout
+    assert (
+        "examples few.csv: 1 of its 2 fields is not in the sheet of collection test, and left out: nowhere"
+        in done.stdout
+    )
+    assert "few_shot.table: at least two labels are needed to choose from, found 1" in done.stdout
 
 
 def test_the_network_is_interpreted_and_its_claims_judged(folder):
