@@ -57,8 +57,8 @@ def check_id(id: str) -> None:
 
 
 def cell_number(text: str) -> int:
-    """Read the number of a cell in its field; raise ValueError where it is no positive integer of 32 bits."""
+    """Read the number of a cell in its field; raise ValueError where it is not a positive integer of 32 bits."""
     # No number has more digits, and int() would refuse thousands of them without a word of where.
     if not (text.isascii() and text.isdigit() and len(text) < 20 and 0 < int(text) < 1 << 32):
-        raise ValueError(f"cell {text[:40]!r} is no positive integer of 32 bits")
+        raise ValueError(f"cell {text[:40]!r} is not a positive integer of 32 bits")
     return int(text)

@@ -267,5 +267,5 @@ def _add_row(found: dict[str, tuple[int, int, dict[int, str]]], row: Mapping[Has
         if not 0 < cell <= np.iinfo(np.uint32).max:
             raise ValueError(f"field {field}: cell {cell} is no id; they begin at 1, since 0 is the background")
         if cell in masks:
-            raise ValueError(f"field {field}: cell {cell} stands there twice")
+            raise ValueError(f"field {field}: cell {cell} appears twice")
         masks[cell] = counts

@@ -69,7 +69,7 @@ def check_conserved(cells: pd.DataFrame, predictions: pd.DataFrame, what: str = 
     for table, key in zip(("the cell table", what), keys, strict=True):
         if key.has_duplicates:
             field, cell = key[key.duplicated()][0]
-            raise ConservationError(f"field {field}, cell {cell}: stands twice in {table}")
+            raise ConservationError(f"field {field}, cell {cell}: appears twice in {table}")
     for present, absent, where in ((keys[0], keys[1], what), (keys[1], keys[0], "the cell table")):
         lost = present.difference(absent, sort=False)
         if len(lost):
@@ -89,7 +89,7 @@ def check_fields(fields: pd.DataFrame, cells: pd.DataFrame) -> None:
     """
     twice = fields["field"].duplicated()
     if twice.any():
-        raise ConservationError(f"field {fields['field'][twice].iloc[0]}: stands twice in the field table")
+        raise ConservationError(f"field {fields['field'][twice].iloc[0]}: appears twice in the field table")
     counted = cells["field"].value_counts()
     unknown = counted.index.difference(pd.Index(fields["field"]))
     if len(unknown):

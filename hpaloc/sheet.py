@@ -31,7 +31,7 @@ def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0
         try:
             check_id(id)
             if id in line_of:
-                raise ValueError(f"ID {id} stands already in line {line_of[id]}")
+                raise ValueError(f"ID {id} is already in line {line_of[id]}")
             row_labels = parse_labels(cells["Label"]) if labels else None
         except ValueError as error:
             of_id = f" (ID {shown(id)})" if id else ""

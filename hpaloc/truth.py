@@ -12,8 +12,8 @@ def read_true_cells(path: str | os.PathLike[str]) -> dict[str, dict[int, str]]:
 
     Returns, by field and cell, the label string as ``classes.format_labels`` writes it. Raises SheetError naming the
     file and line of a missing or repeated column, a row of another length than the header, an ID that is empty or holds
-    what nobody sees, an unknown label, and a cell that is no positive integer of 32 bits or stands twice; and the file
-    alone where it holds no row.
+    what nobody sees, an unknown label, and a cell that is not a positive integer of 32 bits or appears twice; and the
+    file alone where it holds no row.
     """
     found: dict[str, dict[int, str]] = {}
     # The same few label strings, cell by cell.
@@ -27,7 +27,7 @@ def read_true_cells(path: str | os.PathLike[str]) -> dict[str, dict[int, str]]:
                 known[label] = format_labels(parse_labels(label))
             of_field = found.setdefault(id, {})
             if cell in of_field:
-                raise ValueError(f"cell {cell} stands twice")
+                raise ValueError(f"cell {cell} appears twice")
         except ValueError as error:
             of_id = f" (ID {shown(id)})" if id else ""
             raise SheetError(f"truth {os.fspath(path)}, line {line}{of_id}: {error}") from None

@@ -16,8 +16,8 @@ def read_example_cells(path: str | os.PathLike[str]) -> dict[tuple[str, int], st
     """Read a table of labelled cells with field, cell and label (free text): return the label of each (field, cell).
 
     Raises SheetError naming file and line of a missing or repeated column, a row of another length than the header, a
-    field that is empty or holds what nobody sees, a cell that is no positive integer of 32 bits or stands twice, and an
-    empty label; and the file alone where it holds no row.
+    field that is empty or holds what nobody sees, a cell that is not a positive integer of 32 bits or appears twice,
+    and an empty label; and the file alone where it holds no row.
     """
     found: dict[tuple[str, int], str] = {}
     for line, row in read_delimited(path, "examples", ("field", "cell", "label")):
@@ -28,7 +28,7 @@ def read_example_cells(path: str | os.PathLike[str]) -> dict[tuple[str, int], st
             if not row["label"]:
                 raise ValueError(f"cell {cell} has no label")
             if (field, cell) in found:
-                raise ValueError(f"cell {cell} stands twice")
+                raise ValueError(f"cell {cell} appears twice")
         except ValueError as error:
             of_field = f" (field {shown(field)})" if field else ""
             raise SheetError(f"examples {os.fspath(path)}, line {line}{of_field}: {error}") from None
@@ -42,8 +42,8 @@ def read_mixed_fields(path: str | os.PathLike[str]) -> dict[str, tuple[int, floa
     """Read a table of known mixtures with ID, label_a, fraction_a, label_b, fraction_b: return the four of each field.
 
     Raises SheetError naming file and line of a missing or repeated column, a row of another length than the header, an
-    ID that is empty, holds what nobody sees or stands twice, a label that is none of 0 to 18, and fractions that are no
-    numbers of 0 or more, or both 0; and the file alone where it holds no row.
+    ID that is empty, holds what nobody sees or appears twice, a label that is none of 0 to 18, and fractions that are
+    no numbers of 0 or more, or both 0; and the file alone where it holds no row.
     """
     found: dict[str, tuple[int, float, int, float]] = {}
     for line, row in read_delimited(path, "mixtures", ("ID", "label_a", "fraction_a", "label_b", "fraction_b")):
@@ -51,7 +51,7 @@ def read_mixed_fields(path: str | os.PathLike[str]) -> dict[str, tuple[int, floa
         try:
             check_visible(id)
             if id in found:
-                raise ValueError("the field stands twice")
+                raise ValueError("the field appears twice")
             labels = [_label(row[column], column) for column in ("label_a", "label_b")]
             a, b = (_fraction(row[column], column) for column in ("fraction_a", "fraction_b"))
             if a + b == 0:
@@ -77,7 +77,7 @@ def _fraction(text: str, column: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise ValueError(f"{column} {text[:40]!r} is no number of 0 or more")
+        raise ValueError(f"{column} {text[:40]!r} is not a number of 0 or more")
     return value
 
 

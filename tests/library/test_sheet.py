@@ -73,7 +73,7 @@ def test_spreadsheet_habits_are_accepted(tmp_path, text):
         ("ID,Label\na,1\nb,19\n", "s.csv, line 3 (ID b): unknown label '19'"),
         ("ID,Label\na,1.0\n", "s.csv, line 2 (ID a): unknown label '1.0'"),
         ("ID,Label\na,\n", "s.csv, line 2 (ID a): the label is empty"),
-        ("ID,Label\na,1\nb,2\na,1\n", "s.csv, line 4 (ID a): ID a stands already in line 2"),
+        ("ID,Label\na,1\nb,2\na,1\n", "s.csv, line 4 (ID a): ID a is already in line 2"),
         ("ID,Label\n,1\n", "s.csv, line 2: the ID is empty"),
         ("ID,Label\n../a,1\n", "s.csv, line 2 (ID ../a): the ID '../a' cannot be a file name"),
         ("ID,Label\na/b,1\n", "cannot be a file name"),
@@ -371,10 +371,10 @@ def test_truth_is_checked_and_its_masks_are_followed(project):
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        ("f00,1.0,3\n", r"cells\.csv, line 2 \(ID f00\): cell '1\.0' is no positive integer"),
-        ("f00,1,3\nf00,0,3\n", r"cells\.csv, line 3 \(ID f00\): cell '0' is no positive integer"),
-        ("f00,,3\n", r"cells\.csv, line 2 \(ID f00\): cell '' is no positive integer"),
-        ("f00,1,3\nf01,1,3\nf00,1,4\n", r"cells\.csv, line 4 \(ID f00\): cell 1 stands twice"),
+        ("f00,1.0,3\n", r"cells\.csv, line 2 \(ID f00\): cell '1\.0' is not a positive integer"),
+        ("f00,1,3\nf00,0,3\n", r"cells\.csv, line 3 \(ID f00\): cell '0' is not a positive integer"),
+        ("f00,,3\n", r"cells\.csv, line 2 \(ID f00\): cell '' is not a positive integer"),
+        ("f00,1,3\nf01,1,3\nf00,1,4\n", r"cells\.csv, line 4 \(ID f00\): cell 1 appears twice"),
     ],
 )
 def test_a_true_cell_that_is_no_id_or_stands_twice_is_named_before_anything_runs(project, rows, sentence):
