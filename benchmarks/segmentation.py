@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/segmentation.py [--data FOLDER] [--overlays FOLDER] [--out docs/segmentation.md]
 
-FOLDER of --data holds hpa-2021/, hpa-cells-5/ and labelling/ (see docs/segmentation.md); what is absent is a row that
-says so. Overlays of real fields are written only where --overlays names a folder. The comparison with hpacellseg's
+FOLDER of --data holds hpa-2021/, hpa-cells-5/ and labelling/ (see docs/segmentation.md); for missing data the
+page says so. Overlays of real fields are written only if --overlays names a folder. The comparison with hpacellseg's
 label_cell runs where `hpacellseg` can be imported, in the same process.
 """
 
@@ -211,7 +211,7 @@ def grid_slots(data: Path) -> str:
     return (
         f"of {occupied} occupied slots, {percent[0]} hold most of exactly one cell, {percent[1]} the centre of exactly "
         f"one, {percent[2]} the centre of exactly one nucleus; {percent[3]} hold more than 2 % of exactly one cell "
-        "(the outline of a cell cut at a slot's edge runs some 8 px past its hard edge into the next slot)."
+        "(if a cell is cut at a slot's edge, its outline extends some 8 px past this hard edge into the next slot)."
     )
 
 
@@ -282,7 +282,7 @@ def throughput(folder: Path) -> str:
     spent = min(runs, key=lambda run: sum(run.values()))
     total = sum(spent.values())
     shares = ", ".join(f"{step} {100 * value / total:.0f} %" for step, value in spent.items())
-    return f"{60 / total:.0f} fields of 2048 x 2048 px a minute and core; {shares}."
+    return f"{60 / total:.0f} fields of 2048 x 2048 px per minute and core; {shares}."
 
 
 def memory(folder: Path) -> list[str]:
@@ -327,29 +327,29 @@ def main() -> None:
     arguments.out.write_text(page)
 
 
-PAGE = """# Segmentation: what it was measured to do
+PAGE = """# Segmentation: method and measurements
 
 Written by `benchmarks/segmentation.py` ({machine}). `--data` names the folder with
-the real fields, `--overlays` a folder for pictures of them; real images and their overlays are not part of the
+the real fields, and `--overlays` a folder for pictures of them. Real images and their overlays are not part of the
 repository.
 
 ## Backend `watershed`
 
-F1 counts a cell as found where its IoU with a true one is at least 0.6; the mean IoU is over the cells found.
+F1 counts a cell as found if its IoU with a true cell is at least 0.6. The mean IoU is over the cells found.
 
-Real fields of the 2021 competition against the masks of hpacellseg:
+Real fields of the 2021 competition, compared with the masks of hpacellseg:
 
 | field | true cells | found | F1 at IoU 0.6 | mean IoU |
 |---|---|---|---|---|
 {real}
 
-The same fields after changes that should not matter, F1 / mean IoU:
+The same fields after changes that should not affect the result, F1 / mean IoU:
 
 {robustness}
 
-Single real cells on black, 3 x 3 to a field: {slots}
+Single real cells on black, 3 x 3 per field: {slots}
 
-Simulated fields (1024 x 1024 px of 0.16 µm), every one with another pattern:
+Simulated fields (1024 x 1024 px of 0.16 µm), each with a different pattern:
 
 | seed | true cells | found | F1 at IoU 0.6 | mean IoU |
 |---|---|---|---|---|
@@ -357,10 +357,10 @@ Simulated fields (1024 x 1024 px of 0.16 µm), every one with another pattern:
 
 ## Labelling of probability maps
 
-Against `label_cell` of hpacellseg on the same maps; times are processor time of one core, ratios are its time over
-hpaloc's, measured in the same run where hpacellseg can be imported.
+Compared with `label_cell` of hpacellseg on the same maps. Times are processor time of one core. Ratios are the time of
+hpacellseg over that of hpaloc, measured in the same run if hpacellseg can be imported.
 
-| map | cells | mean IoU | time | times quicker | reduced: mean IoU | time | times quicker |
+| map | cells | mean IoU | time | times faster | reduced: mean IoU | time | times faster |
 |---|---|---|---|---|---|---|---|
 {labelling}
 
@@ -368,29 +368,32 @@ hpaloc's, measured in the same run where hpacellseg can be imported.
 
 {throughput}
 
-Peak memory of a job (driver and one worker) against the fields in its shard:
+Peak memory of a job (driver and one worker) by the number of fields in its shard:
 
 | fields | peak |
 |---|---|
 {memory}
 
-Fields above `dask.chunk_above` go block by block with dask-image, overlapping by 60 µm, and their labels are joined: an
-object that several blocks see is taken whole from the block whose core holds most of it. A field of 12,288 x 12,288 px,
-tiled from a real one of 2048 px, has the cells of the tile: 396 of 396 away from the seams at an IoU of 0.9 or more
-(the second field: 108 of 108), within 2.0 GB. `tests/library/test_segmentation_blocks.py` holds this at 99 % and 4 GB.
+Fields above `dask.chunk_above` are segmented block by block with dask-image. The blocks overlap by 60 µm, and their
+labels are joined: if several blocks see an object, the whole object is taken from the block whose core holds most of
+it. A field of 12,288 x 12,288 px was made by repeating a real field of 2048 px. Away from the seams, it has the cells
+of the real field: 396 of 396 at an IoU of 0.9 or more (the second field: 108 of 108), within 2.0 GB.
+`tests/library/test_segmentation_blocks.py` requires 99 % and 4 GB.
 
 ## How cells are found
 
-The field is brought to 0.32 µm a pixel (`segmentation.scale` 0.25), whatever its own pixel size. In the blue channel an
-edge is where the signal falls to half of the local level, so that dim nuclei stand beside bright ones; bodies are cut
-where width and brightness have a common neck, and joined again where no dark line parts them. A dim object counts where
-it is compact and its edge sharp. Cells grow from the nuclei over red and yellow, each brought to its own usual level
-beside the nuclei before they are summed, unless it holds nothing but noise: every pixel of the foreground goes to the
-nucleus that is nearest along a path that avoids valleys and steps of brightness and prefers the direction of the
-fibres, which keeps long, crossing cells whole. Touching nuclei with a bright border between them are one cell. Outlines
-are drawn back at full size, smoothed over 1.2 µm.
+The field is resampled to 0.32 µm per pixel (`segmentation.scale` 0.25), whatever its own pixel size. In the blue channel,
+an edge is where the signal falls to half of the local level, so dim nuclei are found next to bright ones. Bodies are
+split where both width and brightness have a neck, and merged again if no dark line separates them. A dim object is kept
+if it is compact and its edge is sharp.
 
-A cell body without a nucleus that is connected to a cell is given to that cell; one that stands alone is background.
+Cells grow from the nuclei over the sum of red and yellow. Each of the two is first scaled to its usual level next to
+the nuclei, unless it holds only noise. Every pixel of the foreground is assigned to the nearest nucleus along a path
+that avoids valleys and steps of brightness and prefers the direction of the fibres, which keeps long, crossing cells
+whole. Touching nuclei with a bright border between them are one cell. Outlines are redrawn at full size, smoothed over
+1.2 µm.
+
+A cell body without a nucleus is assigned to the cell that it is connected to; an isolated one is background.
 """
 
 if __name__ == "__main__":
