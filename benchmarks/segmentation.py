@@ -382,10 +382,10 @@ of the real field: 396 of 396 at an IoU of 0.9 or more (the second field: 108 of
 
 ## How cells are found
 
-The field is resampled to 0.32 µm per pixel (`segmentation.scale` 0.25), whatever its own pixel size. In the blue channel,
-an edge is where the signal falls to half of the local level, so dim nuclei are found next to bright ones. Bodies are
-split where both width and brightness have a neck, and merged again if no dark line separates them. A dim object is kept
-if it is compact and its edge is sharp.
+The field is resampled to 0.32 µm per pixel (`segmentation.scale` 0.25), whatever its own pixel size. In the blue
+channel, an edge is where the signal falls to half of the local level, so dim nuclei are found next to bright ones.
+Bodies are split where both width and brightness have a neck, and merged again if no dark line separates them. A dim
+object is kept if it is compact and its edge is sharp.
 
 Cells grow from the nuclei over the sum of red and yellow. Each of the two is first scaled to its usual level next to
 the nuclei, unless it holds only noise. Every pixel of the foreground is assigned to the nearest nucleus along a path
