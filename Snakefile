@@ -8,21 +8,21 @@ from snakemake.utils import min_version
 
 min_version("9.9")
 
-# The folder of this file, which is not workflow.basedir where another workflow uses this one as a module.
+# The folder of this file; workflow.basedir differs from it if another workflow uses this one as a module.
 HERE = Path(workflow.snakefile).parent
 
 
-# A configuration given on the command line stands alone: merged with the demo's it would keep the demo's collections.
+# A configuration given on the command line stands alone: merged with the demo's, it would keep the demo's collections.
 if not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
 
 
-# Manifests and scripts name results/ themselves, and would not find what a module statement moves.
+# Manifests and scripts name results/ themselves, and would not find files that a module statement moves.
 moved = workflow.modifier.path_modifier
 while moved is not None:
     if moved.prefix or moved.modifies_prefixes:
-        # As `refuse` of common.smk ends a process, which would first scan the collections: in one line.
+        # This ends the process with one sentence, like `refuse` of common.smk, which would first scan the collections.
         logger.error(
             "module statement: 'prefix' and 'replace_prefix' cannot move the files of hpaloc; leave them out and, for a "
             "folder of its own, set `workdir:` or start snakemake with --directory"
@@ -31,7 +31,7 @@ while moved is not None:
     moved = moved.inner_modifier
 
 
-# A workflow that uses this one as a module has a default target, and may have a page for its report, of its own.
+# A workflow that uses this one as a module has its own default target, and may have its own report page.
 MAIN = workflow.modifier.is_main_snakefile()
 if MAIN:
 
@@ -57,7 +57,7 @@ include: "workflow/rules/this_run.smk"
 include: "workflow/rules/report.smk"
 
 
-# With a model of one's own nothing is ever trained, even where the data would call for it.
+# With model.path nothing is ever trained, even if the data would require it.
 if not config["model"]["path"]:
 
     include: "workflow/rules/curate.smk"
@@ -81,13 +81,13 @@ rule predict_only:
 
 
 rule explore:
-    """Draw the figures of the data from sheets and images alone."""
+    """Draw the figures of the data, from sheets and images only."""
     input:
         explore_outputs(),
 
 
 rule interpret:
-    """Say what the network learned, and judge the claims of the method."""
+    """Study what the network learned, and judge the claims of the method."""
     input:
         rules.judge_claims.output,
         rules.draw_interpretation.output,

@@ -1,8 +1,8 @@
 """Pooling.
 
 Inputs: the predictions, cells, fields and annotations of a collection's shards, and the prototypes of the model.
-Outputs: one table of cells, one of fields, one of proteins where the antibody is known, and an AnnData file.
-Steps: join, check that every cell is there once, pool over field and antibody.
+Outputs: one table of cells, one of fields, one of proteins if the antibody is known, and an AnnData file.
+Steps: join, check that every cell appears once, pool over field and antibody.
 """
 
 

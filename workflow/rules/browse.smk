@@ -1,11 +1,11 @@
 """The cell browser.
 
 Inputs: a collection's images, masks, tables and predictions, the model, and the truth of the scored cells.
-Outputs: per shard, the pictures of fields and cells; index.html, which opens from disk.
+Outputs: the pictures of fields and cells of each shard; index.html, which opens from disk.
 Steps: choose fields, draw them, map the activation of each cell; join the tables, map the embeddings.
 """
 
-# Of the others the labels of the field are shown, and called that.
+# The browser shows the labels of the field for cells of other collections, and says so.
 TRUE_CELLS = [name for name in SCORED if truth_files(name)]
 
 
@@ -35,7 +35,7 @@ rule browse_shard:
     params:
         model=MODEL,
         model_version=model_version,
-        # The shards of a collection share its fields out evenly.
+        # The limit is divided evenly among the shards of a collection.
         most_fields=lambda wildcards: -(-config["browser"]["fields"] // len(SHARDS[wildcards.collection])),
         field_size=config["browser"]["field_size"],
         version=code_of("browser.activation", "browser.pictures"),
@@ -44,7 +44,7 @@ rule browse_shard:
 
 
 rule browse:
-    """Join the collections that are predicted into one cell browser."""
+    """Join the predicted collections into one cell browser."""
     input:
         tables=expand(
             "results/predictions/{collection}/{name}",
@@ -63,7 +63,7 @@ rule browse:
         "benchmarks/browse.tsv"
     conda:
         "../../envs/analysis.yaml"
-    # More threads make t-SNE of scikit-learn slower wherever the machine has other work.
+    # More threads make t-SNE of scikit-learn slower if the machine has other work.
     threads: 1
     resources:
         mem_mb=grows(8000),

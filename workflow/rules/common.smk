@@ -1,6 +1,6 @@
-"""What all files of rules share: the checked configuration, the scan of sheets and folders, and the manifests.
+"""Code that all files of rules share: the checked configuration, the scan of sheets and folders, and the manifests.
 
-The scan happens once, in the process a person starts. Jobs find the manifests and scan nothing.
+The scan happens once, in the process that the user starts. Jobs read the manifests and do not scan.
 """
 
 import os
@@ -47,16 +47,16 @@ STARTED = time.time()
 SUMMARY = "results/sheet/summary.csv"
 METRICS = "results/evaluation/metrics.json"
 LEFT_OVER = "results/run/left_over.csv"
-# What was found of each collection, and what the tables that planning replaced held before; both empty in a job.
+# The scan of each collection, and the former content of the tables that planning replaced; both are empty in a job.
 SCANS = {}
 REPLACED = {}
 
 
 def refuse(error):
-    """End this process with one sentence, and with the tables that it replaced as they were before.
+    """End this process with one sentence, and restore the tables that it replaced.
 
-    No exception would do: Snakemake drops one that an input function raises where the outputs of its job exist, and a
-    setting that a fresh folder refuses would go through in a finished one.
+    An exception would not work: Snakemake ignores an exception of an input function if the outputs of its job exist, so
+    a finished folder would accept a setting that a fresh folder refuses.
     """
     restore_tables(REPLACED)
     logger.error(str(error))
@@ -80,9 +80,9 @@ try:
     spell_paths(config)
     check_places(config)
     COLLECTIONS = config["collections"]
-    # Jobs read the manifests that the driver wrote; and while a run is under way, a second process leaves them alone.
+    # Jobs read the manifests that the driver wrote, and during a run a second process does not change them.
     if workflow.is_main_process and not under_way():
-        # Every collection is read before the first manifest is written: a wrong sheet leaves those of the others alone.
+        # All collections are read before the first manifest is written, so a wrong sheet changes no manifest.
         SCANS = {name: scan_collection(name, config) for name in COLLECTIONS}
         SHARDS = {name: write_scan(scan, f"results/sheet/{name}", REPLACED) for name, scan in SCANS.items()}
         # The texts are on disk now.
@@ -105,7 +105,7 @@ PLANNED_MANIFESTS = manifest_states()
 
 
 onstart:
-    # From here on this run holds the lock, and a second process leaves the manifests alone. Before, it did not.
+    # From here on this run holds the lock, and a second process does not change the manifests. Before, it could.
     if manifest_states() != PLANNED_MANIFESTS:
         raise WorkflowError(
             "results/sheet was changed by another snakemake with other settings after this run was planned; start it again"
@@ -115,13 +115,13 @@ onstart:
 TRAINING = config["train"]["collection"]
 PRETRAINING = None if config["model"]["path"] else config["train"]["pretraining"]
 CONTROLS = [] if config["model"]["path"] else config["evaluation"]["controls"]
-# What changes the weights of the network; where it runs does not.
+# The settings that change the weights of the network; the device is not one of them.
 TRAIN_SETTINGS = {key: value for key, value in config["train"].items() if key not in ("gpu", "pretraining", "blends")}
 FINAL_SETTINGS = {
     **TRAIN_SETTINGS,
     **({"weights": "results/pretraining/model/model.keras"} if PRETRAINING else {}),
 }
-# The file that a training starts from, where it is named, with what it is read with; see content_of.
+# The file that the training starts from, if one is named, with the files needed to read it; see content_of.
 WEIGHTS = [] if config["train"]["weights"] in ("none", "imagenet") else [config["train"]["weights"]]
 if WEIGHTS and Path(WEIGHTS[0]).suffix == ".keras":
     WEIGHTS += [str(Path(WEIGHTS[0]).with_name(name)) for name in MODEL_FILES if name != "model.keras"]
@@ -133,8 +133,8 @@ SCORED = [
     for name in PREDICTED
     if COLLECTIONS[name]["labels"] and (config["model"]["path"] or name not in training_collections(config))
 ]
-# The figures of the data are of the collection that trains or, where it is not there, of the first labelled one; with a
-# model of one's own, of one that is predicted.
+# The figures of the data show the collection that trains or, if there is none, the first labelled one; with model.path
+# they show a predicted collection.
 EXPLORABLE = PREDICTED if config["model"]["path"] else [TRAINING, *COLLECTIONS]
 LABELLED = [name for name in EXPLORABLE if COLLECTIONS.get(name, {}).get("labels")]
 EXPLORED = [*LABELLED, *(name for name in EXPLORABLE if name in COLLECTIONS), *COLLECTIONS][0]
@@ -161,9 +161,9 @@ EVALUATION_FIGURES = {
     "reliability": "reliability of confidences",
     "pooled": "accuracy of pooled calls",
 }
-# What stands beside the collections in the folder of the cell browser; the page first.
+# The files next to the collections in the folder of the cell browser; the page first.
 BROWSER_FILES = ("index.html", "browser.js", "browser.css", "LICENCES.txt")
-# What is studied of the network: labelled cells that did not train it where there are such, and what it is held against.
+# The subjects of the study: labelled cells, preferably cells that did not train the network, and networks to compare.
 STUDIED = [*SCORED, *([] if config["model"]["path"] else [TRAINING])]
 HELD_OUT = [] if config["model"]["path"] else config["interpretation"]["held_out"]
 HELD_OUT_SOURCE = "results/pretraining" if PRETRAINING else "results/dataset"
@@ -182,7 +182,7 @@ INTERPRETATION_FIGURES = (
 )
 FEW_SHOT = config["few_shot"]["collection"]
 TRUE_LABELS = config["curation"]["labels"] == "cells"
-# A GPU is asked for unless the configuration rules it out; where no limit is set, a local run ignores the request.
+# Jobs request a GPU unless the configuration excludes it; without a limit, a local run ignores the request.
 GPU = {} if config["train"]["gpu"] == "none" else {"gpu": 1}
 
 
@@ -193,7 +193,7 @@ wildcard_constraints:
 
 
 def grows(megabytes, factor=2):
-    """Return a resource function: ``megabytes``, times ``factor`` at each further attempt."""
+    """Return a resource function: ``megabytes``, multiplied by ``factor`` at each further attempt."""
 
     def of_attempt(wildcards, attempt):
         return megabytes * factor ** (attempt - 1)
@@ -204,7 +204,7 @@ def grows(megabytes, factor=2):
 def code_of(*rooms):
     """Return the parameter function of the version of rooms of the library.
 
-    A function, since every job parses all rules: only the rooms of the rules that run are then read.
+    It is a function because every job parses all rules: only the rooms of the rules that run are then read.
     """
 
     def version(wildcards):

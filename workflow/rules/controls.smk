@@ -1,8 +1,8 @@
-"""Control trainings (evaluation.controls), whose scores say what the evaluation is worth.
+"""Control trainings (evaluation.controls), whose scores show how reliable the evaluation is.
 
 Inputs: the examples and tiles of the training collection.
 Outputs: results/controls/{control}, with its examples, records and model folder.
-Steps: change split or labels on purpose, then records and train as ever.
+Steps: change split or labels on purpose, then the steps of records and train.
 """
 
 

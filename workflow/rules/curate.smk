@@ -1,7 +1,7 @@
 """Curation.
 
-Inputs: the cell and field tables of the training collection, and what its sheet says of them.
-Outputs: the examples (one row each: cell, labels, weight, origin, part), a summary of counts, the cells left out.
+Inputs: the cell and field tables of the training collection, and the annotations of its sheet.
+Outputs: the examples (one row each: cell, labels, weight, origin, part), a summary of counts, the rejected cells.
 Steps: filter, label, add negatives, split by group, oversample.
 """
 

@@ -1,14 +1,14 @@
 """Public fields.
 
 Inputs: a shard's manifest (ids and addresses).
-Outputs: its channel files beside the log of their digests.
-Steps: ask politely, try again, go on with what was cut short, check, note the digest. The files themselves are no
-declared output, so that a job that failed finds them when it is run again.
+Outputs: its channel files, and the log of their digests next to them.
+Steps: request with a rate limit, retry, resume interrupted files, check, record the digest. The files are not declared
+as outputs, so that a failed job finds them when it runs again.
 """
 
 
 rule download:
-    """Fetch the channel files of one shard from public addresses."""
+    """Download the channel files of one shard from public addresses."""
     input:
         manifest="results/sheet/{collection}/{shard}.csv",
     output:
@@ -24,6 +24,6 @@ rule download:
     resources:
         mem_mb=grows(500),
         runtime=grows(600),
-    # No version: what an address gives does not depend on the code that asks for it.
+    # No version: what an address returns does not depend on the code that requests it.
     script:
         "../scripts/download.py"

@@ -1,9 +1,9 @@
 """Scores.
 
-Inputs: the predictions of the labelled collections, their masks, and their truth per cell where there is one.
+Inputs: the predictions of the labelled collections, their masks, and their truth per cell if there is one.
 Outputs: metrics.json, tables per class, confusion matrices; figures of them.
-Steps: match predicted to true cells, score, resample groups for intervals; draw. Where there is nothing to score the files
-are written too, and say so: scores of an earlier run would pass for those of this one.
+Steps: match predicted to true cells, score, resample groups for intervals; draw. If there is nothing to score, the
+files are written too, and say so: otherwise scores of an earlier run would look like those of this run.
 """
 
 UNSCORED = None

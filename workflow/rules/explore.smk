@@ -1,14 +1,14 @@
 """Figures of the data.
 
-Inputs: the sheet and images of the labelled collection that trains (or of the first one; with a model of one's own, of one
-that is predicted).
+Inputs: the sheet and images of the labelled collection that trains (or of the first one; with model.path, of a
+predicted one).
 Outputs: label distribution, labels per field, co-occurrence, the four channels of a field, panels of each location.
 Steps: count, choose fields, draw.
 """
 
 
 rule explore_data:
-    """Draw the label distribution, co-occurrence, channels and panels of a collection."""
+    """Draw the label distribution, label co-occurrence, channels and location panels of a collection."""
     input:
         manifests=of_shards("results/sheet/{collection}/{shard}.csv", EXPLORED),
         annotations=annotations_of(EXPLORED),

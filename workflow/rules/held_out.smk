@@ -1,14 +1,14 @@
-"""The training without the classes held out (interpretation.held_out), from which nothing of them can be known.
+"""The training without the held-out classes (interpretation.held_out), whose network knows nothing about them.
 
-Inputs: the examples and tiles of the training or, where there is a first training (train.pretraining), of that one; it is
-then the only one.
+Inputs: the examples and tiles of the training or, if there is a first training (train.pretraining), of the first
+training, which is then the only one.
 Outputs: results/held_out, with its examples, records and model folder.
-Steps: leave the cells of the classes out, then records and train as ever.
+Steps: leave out the cells of the classes, then the steps of records and train.
 """
 
 
 rule held_out:
-    """Leave out every example of the classes held out."""
+    """Leave out every example of the held-out classes."""
     input:
         f"{HELD_OUT_SOURCE}/examples.parquet",
     output:

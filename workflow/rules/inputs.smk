@@ -1,7 +1,7 @@
-"""What the stages take: what is asked of a configuration before they are planned, and their files."""
+"""Input functions of the stages, and the checks of the configuration before a stage is planned."""
 
-# What a target needs is checked when a job of it is planned and not before, since figures of the data need nothing to
-# train on. Each is checked once.
+# The needs of a target are checked when its jobs are planned and not before, because figures of the data need nothing
+# to train on. Each check is made once.
 
 
 @cache
@@ -17,7 +17,7 @@ def require_training():
 
 @cache
 def require_model():
-    """Refuse the configuration unless there is a model to predict with, or one can be trained."""
+    """Refuse the configuration unless there is a model to predict with or one can be trained."""
     if not config["model"]["path"]:
         return require_training()
     try:
@@ -28,7 +28,7 @@ def require_model():
 
 @cache
 def require_segmentation():
-    """Refuse the configuration unless the weights that it names for the segmentation are there."""
+    """Refuse the configuration unless the weights that it names for the segmentation exist."""
     try:
         check_segmentation(config)
     except (ConfigError, SheetError) as error:
@@ -41,7 +41,7 @@ def of_shards(pattern, collection):
 
 
 def annotations_of(collection):
-    """Return the annotations of a collection's shards: what its sheet says of each field beside its files."""
+    """Return the annotation tables of a collection's shards: what the sheet says about each field except its files."""
     return [f"results/sheet/{collection}/{annotations_name(shard)}" for shard in SHARDS[collection]]
 
 
@@ -49,16 +49,16 @@ def annotations_of(collection):
 def content_of(*paths):
     """Return the digests of files that people name, a parameter of the rules that read them.
 
-    They are no inputs: of an input Snakemake compares the time, also of an `ancient` one when the job has ended, and
-    takes a job for failed, with all that it made, whose input is dated in the future. And an older file in the place of
-    a newer one would pass for it.
+    They are not inputs, because Snakemake compares the time of an input, even of an `ancient` one after the job has
+    ended. It considers a job failed, with all its outputs, if the date of an input is in the future. And it would not
+    detect an older file in place of a newer one.
     """
     found = [spelled_as_on_disk(str(path)) for path in paths]
     return [digest(path) if Path(path).is_file() else None for path in found]
 
 
 def made(collection, shard):
-    """Return what must be there before a shard's files can be read: nothing, where they were there before the run."""
+    """Return what must exist before a shard's files can be read: nothing if the files existed before the run."""
     if "simulate" in COLLECTIONS[collection]:
         return [simulated_folder(collection, shard)]
     if "download" in COLLECTIONS[collection]:
@@ -67,27 +67,27 @@ def made(collection, shard):
 
 
 def made_images(wildcards):
-    """Return what must be there before a shard's channel files can be read."""
+    """Return what must exist before a shard's channel files can be read."""
     return made(wildcards.collection, wildcards.shard)
 
 
 def to_segment(wildcards):
-    """Return what must be there before a shard can be segmented."""
+    """Return what must exist before a shard can be segmented."""
     require_segmentation()
     return made_images(wildcards)
 
 
 def simulated_shards(collection):
-    """Return the folders of a collection's simulated files where it is simulated."""
+    """Return the folders of a collection's simulated files; none if it is not simulated."""
     if "simulate" not in COLLECTIONS[collection]:
         return []
     return [simulated_folder(collection, shard) for shard in SHARDS[collection]]
 
 
 def truth(collection):
-    """Return what is known of a collection's true cells: tables, their content, pattern of their masks, planned states.
+    """Return the truth of a collection's cells: tables, their content, pattern of their masks, planned states.
 
-    Content and states are those of files that people name; None where the run makes them or there is no truth.
+    Content and states are those of files that people name; None if the run makes them or there is no truth.
     """
     if "simulate" in COLLECTIONS[collection]:
         return {
@@ -110,7 +110,7 @@ def truth(collection):
 
 
 def truth_files(collection):
-    """Return what must be there before a collection's truth can be read; its tables are in the parameters, by content."""
+    """Return what must exist before a collection's truth can be read; its tables are parameters, by content."""
     if "simulate" in COLLECTIONS[collection]:
         return simulated_shards(collection)
     return [f"results/sheet/{collection}/truth.csv"] if "truth" in COLLECTIONS[collection] else []
@@ -122,7 +122,7 @@ def explore_outputs():
 
 
 def model_outputs(wildcards):
-    """Return the card of the model and the curves of its training where it is trained here."""
+    """Return the card of the model and the curves of its training if this run trains it."""
     if config["model"]["path"]:
         return []
     return ["results/model/card.md"] + expand(
@@ -161,23 +161,23 @@ def tiles_of(collection):
 
 
 def trained_here(*names, folder=MODEL):
-    """Return files of a model folder where this run trains it, none of a model that model.path names."""
+    """Return files of a model folder if this run trains it; none of a model that model.path names."""
     return [] if config["model"]["path"] else [f"{folder}/{name}" for name in names]
 
 
 def model_files(wildcards):
-    """Return the files of the model that predicts where it is trained here; that of model.path is checked alone."""
+    """Return the files of the model that predicts if this run trains it; a model of model.path is only checked."""
     require_model()
     return trained_here(*MODEL_FILES)
 
 
 def reading_files(wildcards):
-    """Return the files of the reading of mixtures where the model is trained here, and reads them."""
+    """Return the files of the reading of mixtures if this run trains the model and the model reads mixtures."""
     return trained_here(*READING_FILES) if config["train"]["blends"] else []
 
 
 def model_version(wildcards):
-    """Return the digest of the model named by model.path; None for one that is trained here."""
+    """Return the digest of the model that model.path names; None if this run trains the model."""
     if not config["model"]["path"]:
         return None
     return content_of(*(path for name in (*MODEL_FILES, *READING_FILES) if os.path.isfile(path := f"{MODEL}/{name}")))
@@ -189,7 +189,7 @@ def used_collections(wildcards):
 
 
 def predict_outputs(wildcards):
-    """Return the final files of the collections to predict, and their scores, which say where there are none, and why."""
+    """Return the final files of the collections to predict, and their scores, or why there are none."""
     require_model()
     names = ["cells.parquet", "fields.parquet", "submission.csv", "cells.h5ad"]
     files = expand("results/predictions/{collection}/{name}", collection=PREDICTED, name=names)
@@ -203,7 +203,7 @@ def predict_outputs(wildcards):
 
 
 def predict_only_outputs(wildcards):
-    """Return the final files of a prediction once it is known that there is a model to predict with."""
+    """Return the final files of a prediction, after the check that there is a model to predict with."""
     if not config["model"]["path"]:
         refuse(ConfigError("config key model.path: predict_only needs the folder of a trained model"))
     return [*predict_outputs(wildcards), "results/report.zip"]

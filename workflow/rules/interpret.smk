@@ -3,12 +3,12 @@
 Inputs: the model, the tiles, images and masks of labelled cells, and their predictions.
 Outputs: results/interpretation, with tables, figures and claims.md, the verdict on each claim of the method.
 Steps: choose cells; run them through the network and its controls; measure CellProfiler's features; compare;
-draw. Where classes are held out, a network is trained without them first.
+draw. If classes are held out, a network is first trained without them.
 """
 
 
 rule study_cells:
-    """Choose the labelled cells to study, those first that did not train the network."""
+    """Choose the labelled cells to study, preferably cells that did not train the network."""
     input:
         unpack(to_study),
     output:
@@ -185,7 +185,7 @@ rule draw_interpretation:
 
 
 rule few_shot:
-    """Give every cell of a collection one of the labels of a few cells that a person labelled."""
+    """Learn labels from a few cells that a person labelled, and give every cell of a collection one of them."""
     input:
         unpack(few_shot_inputs),
     output:

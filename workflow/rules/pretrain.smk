@@ -1,4 +1,4 @@
-"""A first training, from which the training starts (train.pretraining), such as one on simulated fields.
+"""A first training (train.pretraining), for example on simulated fields, from which the training starts.
 
 Inputs: the cells and tiles of its collection.
 Outputs: results/pretraining, with its examples, records and model folder.

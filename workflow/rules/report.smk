@@ -1,8 +1,9 @@
 """The report.
 
-Inputs: everything that is to be in it.
-Outputs: the configuration, software and jobs of the run, and what earlier runs left; report.zip, which opens offline.
-Steps: record what the run was made with; Snakemake's own report over the finished files.
+Inputs: everything that the report contains.
+Outputs: the configuration, software and jobs of the run, and the files that earlier runs left; report.zip, which opens
+offline.
+Steps: record settings and software of the run; make Snakemake's own report of the finished files.
 """
 
 

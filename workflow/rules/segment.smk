@@ -1,10 +1,10 @@
 """Segmentation.
 
 Inputs: a shard's manifest (and, through it, its channel files).
-Outputs: label images of cells and nuclei, and a table of what became of each field.
-What only decides where and how fast the work is done is read from the configuration by the script, not passed as a
-parameter: a change of it reruns nothing.
-Steps: a Dask cluster inside the job, one field a task; a field that fails is recorded and the rest goes on.
+Outputs: label images of cells and nuclei, and a table with the status of each field.
+The script reads settings that only affect where and how fast the work is done from the configuration. They are not
+parameters, so a change of them reruns nothing.
+Steps: start a Dask cluster inside the job, with one task per field; record a field that fails and continue.
 """
 
 

@@ -1,8 +1,8 @@
-"""What became of every field.
+"""The status of every field.
 
 Inputs: the field tables and annotations of all shards.
-Outputs: one table of fields per collection, the list of all that was rejected, with reasons, and how many fields and
-cells came in and went out, which is told at the end of a run.
+Outputs: one table of fields per collection, the list of all rejected fields, with reasons, and the numbers of fields
+and cells that came in and went out, which are printed at the end of a run.
 Steps: join, count.
 """
 
@@ -32,7 +32,7 @@ rule sheet:
 
 
 rule rejected:
-    """List every field that was rejected at any stage of the collections to predict and to train on."""
+    """List every field that any stage rejected, of the collections to predict and to train on."""
     input:
         lambda wildcards: expand(
             "results/sheet/{collection}.parquet",
@@ -64,7 +64,7 @@ rule rejected:
 
 
 rule summary:
-    """Count the fields and cells that came in, went through and were rejected, and hold that none was lost."""
+    """Count the fields and cells that came in, went through and were rejected, and check that none was lost."""
     input:
         fields=lambda wildcards: expand(
             "results/sheet/{collection}.parquet",

@@ -1,6 +1,6 @@
 """Simulated fields.
 
-Inputs: a shard's manifest, which for simulated fields has labels and cell line beside id and seed.
+Inputs: a shard's manifest, which for simulated fields has labels and cell line in addition to id and seed.
 Outputs: its channel files, truth masks and truth labels.
 Steps: draw each field from its id and the seed.
 """

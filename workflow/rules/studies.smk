@@ -1,8 +1,8 @@
-"""What the studies of the network take (interpret, few_shot)."""
+"""Input functions, settings and checks of the studies of the network (interpret, few_shot)."""
 
 @cache
 def require_interpretation():
-    """Refuse the configuration unless there is a model to interpret, and cells to do it on."""
+    """Refuse the configuration unless there is a model to interpret and there are cells to study."""
     require_model()
     try:
         check_interpretation(config, SCANS)
@@ -68,7 +68,7 @@ def to_study(wildcards):
 
 
 def mixture_files(wildcards):
-    """Return the pooled calls of the mixed fields, where there are such."""
+    """Return the pooled calls of the mixed fields, if there are any."""
     mixtures = config["interpretation"]["mixtures"]
     if not mixtures:
         return []
@@ -77,7 +77,7 @@ def mixture_files(wildcards):
 
 
 def mixture_table(wildcards):
-    """Return the path and the content of the known fractions of the mixed fields; None without."""
+    """Return the path and the content of the known fractions of the mixed fields; None if there are none."""
     mixtures = config["interpretation"]["mixtures"]
     if not mixtures:
         return None
@@ -86,12 +86,12 @@ def mixture_table(wildcards):
 
 
 def content_if_readable(table):
-    """Return the digest of a table of a study, None where it cannot be read: a run without that study does not need it."""
+    """Return the digest of a table of a study; None if it cannot be read: other runs do not need it."""
     return content_of(table) if os.access(spelled_as_on_disk(table), os.R_OK) else None
 
 
 def interpret_settings(wildcards):
-    """Return what the study of the network is made with, by names that left_over.csv gives people."""
+    """Return the settings of the study of the network, by the names that left_over.csv shows."""
     settings = config["interpretation"]
     mixtures = settings["mixtures"]
     known = mixtures and mixtures["collection"] in COLLECTIONS
@@ -105,7 +105,7 @@ def interpret_settings(wildcards):
 
 
 def few_shot_settings(wildcards):
-    """Return what cells are labelled from a few with, by names that left_over.csv gives people."""
+    """Return the settings of the few-shot labels, by the names that left_over.csv shows."""
     table = config["few_shot"]["table"]
     return {
         **{f"few_shot.{key}": value for key, value in config["few_shot"].items()},
@@ -116,7 +116,7 @@ def few_shot_settings(wildcards):
 
 
 def few_shot_inputs(wildcards):
-    """Return the labelled cells and the embeddings of the collection whose cells are to be labelled."""
+    """Return the predictions, with the embeddings, of the collection whose cells are to be labelled."""
     require_few_shot()
     return {
         "predictions": of_shards("results/predictions/{collection}/shards/{shard}.parquet", FEW_SHOT),

@@ -1,13 +1,13 @@
-"""The competition's form.
+"""The format of the competition.
 
 Inputs: a collection's predictions and the masks of its cells.
 Outputs: submission.csv.
-Steps: one row a field, one triple of class, confidence and mask per cell and class.
+Steps: write one row per field, with one triple of class, confidence and mask per cell and class.
 """
 
 
 rule submit:
-    """Write a collection's predictions in the form of the 2021 competition."""
+    """Write a collection's predictions in the format of the 2021 competition."""
     input:
         predictions=lambda wildcards: of_shards(
             "results/predictions/{collection}/shards/{shard}.parquet",

@@ -1,8 +1,8 @@
-"""What is of this run and what is of earlier ones: the jobs to list, the paths to keep, the studies to look at."""
+"""Separate this run from earlier runs: the jobs to list, the paths to keep, the studies to check."""
 
 from snakemake.io import strip_wildcard_constraints
 
-# Stages whose jobs are not listed: those of targets of their own, and those that run after the list is made.
+# Stages whose jobs are not listed: those of separate targets, and those that run after the list is made.
 UNLISTED_STAGES = {
     *("study_cells", "study_networks", "study_morphology", "judge_claims", "draw_interpretation", "few_shot"),
     *("held_out", "records_held_out", "train_held_out"),
@@ -11,7 +11,7 @@ UNLISTED_STAGES = {
 
 
 def listed_jobs(wildcards):
-    """Return the benchmark files of the jobs that this configuration asks for, whichever of them ran."""
+    """Return the benchmark files of the jobs that this configuration requires, even if they did not run now."""
     used = [name for name in used_collections(wildcards) if name in COLLECTIONS]
     explored = dict.fromkeys([*used, EXPLORED])
     of_stage = {
@@ -20,7 +20,7 @@ def listed_jobs(wildcards):
     }
     found = []
     for made_by in workflow.rules:
-        # Another workflow with this one as a module has rules of its own.
+        # A workflow that uses this one as a module has its own rules.
         if made_by.benchmark is None or made_by.module_globals is not globals():
             continue
         pattern = strip_wildcard_constraints(str(made_by.benchmark))
@@ -33,7 +33,7 @@ def listed_jobs(wildcards):
 
 
 def kept_paths():
-    """Return what this configuration makes at the places where another one makes other files."""
+    """Return what this configuration makes in the places where another configuration makes other files."""
     used = [name for name in used_collections(None) if name in COLLECTIONS]
     kept = [f"results/sheet/{name}" for name in COLLECTIONS]
     kept += [f"results/sheet/{name}/truth.csv" for name in COLLECTIONS if "truth" in COLLECTIONS[name]]
@@ -55,7 +55,7 @@ def kept_paths():
     kept += ["results/pretraining"] if PRETRAINING else []
     kept += explore_outputs() + model_outputs(None)
     if config["model"]["path"]:
-        # A model of an earlier run here may be the one that predicts.
+        # A model that an earlier run made in this folder may be the one that predicts.
         kept += [str(folder) for folder in Path(os.path.relpath(MODEL)).parents] + [os.path.relpath(MODEL)]
         kept += expand("{model}/{name}", model=os.path.relpath(MODEL), name=READING_FILES)
     else:
@@ -64,7 +64,7 @@ def kept_paths():
 
 
 def studies():
-    """Return what targets of their own made, which are no part of this run: {target: (last file, sources, settings)}."""
+    """Return the results of separate targets, not part of this run: {target: (last file, sources, settings)}."""
     scored = expand("results/predictions/{collection}/cells.parquet", collection=SCORED or PREDICTED)
     return {
         "interpret": (
@@ -81,10 +81,10 @@ def studies():
 
 
 def study_times(wildcards):
-    """Return when each of the studies was made: a newer one is not what the list says of it."""
+    """Return the time of each study: for a newer study, the list is out of date."""
     return {target: os.path.exists(made) and os.stat(made).st_mtime_ns for target, (made, *_) in studies().items()}
 
 
 def is_new(path):
-    """Return whether this run wrote a file: what an earlier one says is nothing of this one."""
+    """Return whether this run wrote a file: a file of an earlier run says nothing about this run."""
     return os.path.exists(path) and os.path.getmtime(path) >= STARTED

@@ -7,7 +7,7 @@ Steps: read each field once, measure its cells, crop, pad, resize, write.
 
 
 rule tile:
-    """Measure the cells of one shard and cut each into a tile per colour."""
+    """Measure the cells of one shard and crop a tile per cell and colour."""
     input:
         manifest="results/sheet/{collection}/{shard}.csv",
         masks="results/segmentation/{collection}/{shard}",

@@ -1,8 +1,8 @@
 """Training.
 
 Inputs: the training data.
-Outputs: a model folder that explains itself, the curves of its training, and its receptive field.
-Steps: build the network, train it, fit the thresholds on the validation part; then, each by itself, learn to read
+Outputs: a self-contained model folder, the curves of its training, and its receptive field.
+Steps: build the network, train it, fit the thresholds on the validation part; then, in separate rules, learn to read
 mixtures, write the card, measure and draw.
 """
 
@@ -97,7 +97,7 @@ rule model_card:
 
 
 rule receptive_field:
-    """Measure which part of a tile reaches one position of the network's last map."""
+    """Measure which part of a tile affects one position of the network's last map."""
     input:
         model=expand("results/model/{name}", name=MODEL_FILES),
         examples="results/dataset/examples.parquet",
