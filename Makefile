@@ -1,4 +1,4 @@
-# make demo    run the whole workflow on simulated fields and print where the report is
+# make demo    run the whole workflow on simulated fields and print the paths of the results
 # make test    run the test suite
 SHELL := /bin/bash
 PYTHON ?= python3.11
@@ -14,7 +14,7 @@ help:
 	@sed -n 's/^# make/make/p' Makefile
 
 # $(call environment,FOLDER,LOCK) installs a lock file into a new environment. The stamp is written last, so an
-# interrupted install is done again.
+# interrupted installation is repeated.
 define environment
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "hpaloc needs Python 3.11 (TensorFlow 2.16 and tensorflow-io); set PYTHON=/path/to/python3.11"; exit 1; }
@@ -22,7 +22,7 @@ define environment
 	@test ! -L $(1) || { echo "$(1) is a link; remove it, and make installs an environment here"; exit 1; }
 	$(PYTHON) -m venv --clear $(1)
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
-	@# Compiled now, or every process of the first run does it, and always where Python may not write there.
+	@# Compiled now, or every process of the first run compiles, and all later ones if Python may not write there.
 	VIRTUAL_ENV=$(1) $(1)/bin/uv pip install --quiet --compile-bytecode --requirements $(2)
 	touch $(1)/installed
 endef
@@ -33,7 +33,7 @@ endef
 .venv-driver/installed: driver.lock
 	$(call environment,.venv-driver,driver.lock)
 
-# make driver  install Snakemake and its SLURM plugin alone into .venv-driver, to start runs on a cluster (docs/cluster.md)
+# make driver  install only Snakemake and its SLURM plugin in .venv-driver, to start runs on a cluster (docs/cluster.md)
 driver: .venv-driver/installed
 	@echo "The driver: $(CURDIR)/.venv-driver/bin/snakemake"
 
@@ -42,7 +42,7 @@ demo: .venv/installed
 	@echo "The cell browser: $(CURDIR)/results/browser/index.html"
 	@echo "The report: $(CURDIR)/results/report.zip"
 
-# A file of tests is one process's, which makes what they share once; the files go out in the order of pyproject.toml.
+# One process runs a whole test file and makes shared fixtures once; pyproject.toml gives the order of the files.
 PYTEST := $(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 # make test-quick   run the tests that start no workflow, cluster, browser or Dask and load no TensorFlow
@@ -81,16 +81,16 @@ lint: .venv/installed
 types: .venv/installed
 	$(BIN)/mypy
 
-# make audit   look the locked packages up in the databases of known vulnerabilities
+# make audit   look up the locked packages in the databases of known vulnerabilities
 audit: .venv/installed
-	@# Strict, or packages that the index knows nothing of would pass as having none.
+	@# Strict, because otherwise packages that the index does not know would pass as having no vulnerabilities.
 	for lock in requirements.lock driver.lock; do \
 	  $(BIN)/uv tool run pip-audit==$(PIP_AUDIT) --strict --requirement $$lock --no-deps --disable-pip || exit 1; \
 	done
 
-# The options that make a lock file depend on nothing but its source.
+# Options that make a lock file depend only on its source.
 LOCK := --quiet --python-version 3.11 --no-emit-index-url --no-header --output-file
-# The packages that an environment file takes from PyPI, one a line.
+# The packages that an environment file installs from PyPI, one per line.
 PIP_OF = $(BIN)/python -c 'import yaml; \
   print(*next(e["pip"] for e in yaml.safe_load(open("$(1)"))["dependencies"] if isinstance(e, dict)), sep="\n")'
 
@@ -99,7 +99,7 @@ lock: .venv/installed
 	$(BIN)/uv pip compile pyproject.toml --all-extras $(LOCK) requirements.lock
 	$(call PIP_OF,envs/driver.yaml) | $(BIN)/uv pip compile - $(LOCK) driver.lock
 
-# make docs    renew the pages that are made from the code, and build all pages as a site into site/
+# make docs    renew the pages that are made from the code, and build the site of all pages in site/
 docs: .venv/installed
 	PYTHONPATH=. $(BIN)/python docs/make_config_table.py
 	$(BIN)/python docs/make_rulegraph.py
@@ -107,7 +107,7 @@ docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "The site: $(CURDIR)/site/index.html"
 
-# make browser-assets   bundle the page of the cell browser from its sources; needs npm, the bundle is in the repository
+# make browser-assets   bundle the page of the cell browser from its sources (needs npm); the bundle is committed
 browser-assets:
 	cd hpaloc/browser/source && npm ci --no-audit --no-fund && npm run build
 

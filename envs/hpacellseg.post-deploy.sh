@@ -1,9 +1,9 @@
 #!/bin/bash
-# Installs hpacellseg and pytorch_zoo into the environment that is active, at the commits that were tried.
-# They are no lines of hpacellseg.yaml, because
+# Installs hpacellseg and pytorch_zoo into the active environment, at the commits that were tested.
+# They are not in hpacellseg.yaml, because
 # - the setup.py of pytorch_zoo uses setuptools without importing it, which pip's build refuses (NameError);
 # - hpacellseg requires that same package by URL, and opencv-python, which overwrites opencv-python-headless and needs
-#   an X11 library that compute nodes lack. With --no-deps neither is asked for; hpacellseg.yaml has all it imports.
+#   an X11 library that compute nodes lack. With --no-deps neither is installed; hpacellseg.yaml has all it imports.
 set -euo pipefail
 
 sources=$(mktemp -d)
