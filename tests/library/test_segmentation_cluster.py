@@ -1,7 +1,6 @@
 """Dask workers as the configuration asks for them: what only the job can know is refused in one sentence there."""
 
 import inspect
-import shutil
 
 import dask
 import distributed
@@ -10,6 +9,7 @@ import pytest
 from hpaloc.config import complete, load_schema
 from hpaloc.segmentation.cluster import start_cluster
 from hpaloc.segmentation.weights import SetupError
+from hpaloc.segmentation.workers import Cluster, Restarts
 
 jobqueue = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
 
@@ -75,8 +75,8 @@ def test_what_only_the_job_can_know_is_refused_there(wrong, sentence):
     assert sentence in said
 
 
-def test_slurm_jobs_need_an_sbatch(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+def test_slurm_jobs_need_an_sbatch(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert "has no sbatch on its PATH; set dask.jobqueue to null" in refusal(completed(WORKS))
 
 
@@ -124,3 +124,20 @@ def test_a_prologue_goes_into_the_script_of_a_job(key):
 def test_an_address_inside_a_process_is_no_scheduler_to_join(address):
     said = refusal({"scheduler_address": address})
     assert said == f"dask.scheduler_address: {address} is inside one process; give one such as tcp://node:8786"
+
+
+@pytest.mark.parametrize(("seconds", "seen"), [(3600, [1]), (0, [1, 2])])
+def test_workers_are_looked_after_as_often_as_their_kind_asks(seconds, seen):
+    looks = []
+    cluster = Cluster(None, lambda: 1, looks.append, seconds)
+    cluster.watch(1)
+    cluster.watch(2)
+    assert looks == seen
+
+
+def test_workers_that_only_end_are_given_up_unless_a_field_is_done():
+    restarts = Restarts(1, "the workers")
+    restarts.count(range(9), 0)
+    restarts.count(range(9, 18), 1)
+    with pytest.raises(SetupError, match="the workers end again and again, 10 since the last field was done"):
+        restarts.count([18], 1)
