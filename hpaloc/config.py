@@ -17,6 +17,10 @@ SCHEMA_PATH = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "co
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message is one sentence that names the key."""
 
+    def __init__(self, sentence: str) -> None:
+        # A key that somebody quotes may hold a line break.
+        super().__init__(" ".join(sentence.splitlines()))
+
 
 def load_schema(path: Path = SCHEMA_PATH) -> dict[str, Any]:
     """Return the JSON schema of the configuration."""
