@@ -57,7 +57,7 @@ class SlurmWatch:
             self.next_look = now + (_LOOK_WHILE_WORKING if working else _LOOK)
             waiting = self._look(alive)
             alive = {name: job for name, job in alive.items() if job.ended is None}
-            if not working:
+            if alive and not working:
                 self.reminder.say(waiting)
         if working or alive:
             self.refused_since = None
