@@ -3,7 +3,6 @@
 import copy
 import difflib
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,13 @@ from jsonschema.exceptions import ValidationError, best_match
 
 SCHEMA_PATH = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 
-# What is read of a text at a key without a schema, and the keys of dask.jobqueue whose digits are a name.
-_FREE_WORDS = {"true": True, "false": False, "null": None}
-_PLAIN_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
-_FREE_TEXTS = {"queue", "account", "project", "name", "job_name"}
-
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message is one sentence that names the key."""
+
+    def __init__(self, sentence: str) -> None:
+        # A key that somebody quotes may hold a line break.
+        super().__init__(" ".join(sentence.splitlines()))
 
 
 def load_schema(path: Path = SCHEMA_PATH) -> dict[str, Any]:
@@ -50,9 +48,9 @@ def read_command_line(config: Mapping[str, Any], given: Mapping[str, Any], modul
 
     Snakemake reads ``--config 'predict={views: 1}'`` as text below the first level. ``given`` is what it read there,
     and is in ``config`` already; where ``module`` is set, ``given`` is of the workflow that uses this one, and what is
-    in ``config`` stands somewhere below its keys. A text becomes the number, boolean or null that YAML reads it as
-    where the schema allows one at its key; where it allows text alone, it stays, and a number becomes text again. Where
-    there is no schema, as for the keys of ``dask.jobqueue``, only plain decimal numbers, true, false and null are read.
+    in ``config`` stands somewhere below its keys. A text stays where the schema allows one at its key, and a number of
+    the first level becomes text again where it allows no number; any other text becomes the number, boolean or null
+    that YAML reads it as. Null is read wherever it is allowed.
     """
     schema = load_schema()
     read = dict(config)
@@ -76,7 +74,7 @@ def _holds(value: Any, part: Any) -> bool:
     return bool(value == part)
 
 
-def _read_texts(value: Any, given: Any, schema: Mapping[str, Any], key: str = "") -> Any:
+def _read_texts(value: Any, given: Any, schema: Mapping[str, Any]) -> Any:
     if isinstance(given, Mapping) and isinstance(value, dict):
         properties, others = schema.get("properties", {}), schema.get("additionalProperties")
         # A new table: a module's is that of the workflow around it.
@@ -84,14 +82,12 @@ def _read_texts(value: Any, given: Any, schema: Mapping[str, Any], key: str = ""
         for name in given:
             of_key = properties.get(name, others if isinstance(others, dict) else {})
             if name in value:
-                read[name] = _read_texts(value[name], given[name], of_key, name)
+                read[name] = _read_texts(value[name], given[name], of_key)
         return read
     if isinstance(given, list) and isinstance(value, list):
         choices = (schema, *schema.get("oneOf", ()))
         of_items: Mapping[str, Any] = next((choice["items"] for choice in choices if "items" in choice), {})
-        return [_read_texts(part, part, of_items, key) for part in value]
-    if not schema:
-        return _read_free_text(value, key) if isinstance(value, str) else value
+        return [_read_texts(part, part, of_items) for part in value]
     allowed = Draft202012Validator(schema)
     if isinstance(value, int | float):
         # At the first level Snakemake has made a number of a folder's name.
@@ -105,19 +101,8 @@ def _read_texts(value: Any, given: Any, schema: Mapping[str, Any], key: str = ""
         meant = float(value) if isinstance(meant, str) else meant
     except (ValueError, yaml.YAMLError):
         return value
-    return value if not allowed.is_valid(meant) and allowed.is_valid(value) else meant
-
-
-def _read_free_text(text: str, key: str) -> Any:
-    """Return the value of a text at a key without a schema; what a person may have quoted stays text.
-
-    Snakemake drops quotes: "10:00:00", "007" and "on" come as they would without.
-    """
-    if text in _FREE_WORDS:
-        return _FREE_WORDS[text]
-    if key in _FREE_TEXTS or not _PLAIN_NUMBER.fullmatch(text):
-        return text
-    return float(text) if "." in text else int(text)
+    # Snakemake drops quotes: what may be a text, such as "007", is one.
+    return value if allowed.is_valid(value) and not (meant is None and allowed.is_valid(None)) else meant
 
 
 def _settle_numbers(value: Any, key: str = "") -> Any:
@@ -162,7 +147,12 @@ def _sentence(error: ValidationError) -> str:
     if error.validator == "type":
         wanted = error.validator_value
         wanted = " or ".join(wanted) if isinstance(wanted, list) else wanted
-        return f"{where}: {error.instance!r} is not of type {wanted}"
+        quoted = "string" in wanted and isinstance(error.instance, int | float)
+        # Not what the file says any more: 10:00:00 has become 36000.
+        hint = "; quote it, since YAML reads 10:00:00, 007 or on as something else" if quoted else ""
+        return f"{where}: {error.instance!r} is not of type {wanted}{hint}"
+    if error.validator == "pattern":
+        return f"{where}: {error.instance!r} is not written like {error.schema['examples'][0]}"
     if error.validator == "enum":
         return f"{where}: {error.instance!r} is not one of {', '.join(map(str, error.validator_value))}"
     if error.validator == "minItems" or error.validator == "minProperties" or error.validator == "minLength":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dask.utils import parse_bytes
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 from stand_in_models import write_stand_in, write_stock
@@ -101,7 +102,8 @@ def test_every_key_of_the_schema_says_what_it_is_and_its_default():
             "config key dask.jobqueue.account: 2024-01-01 is read as a date; quote it",
         ),
         (minimal(dask={"jobqueue": {"x": [{1, 2}]}}), "config key dask.jobqueue.x.0: {1, 2} is read as a set; quote"),
-        (minimal(root=2024), "config key root: 2024 is not of type string"),
+        (minimal(root=2024), "config key root: 2024 is not of type string; quote it, since YAML reads"),
+        (minimal(root={"a\nb": {0: None}}), "config key root.a b: the key 0 is no text; quote it"),
         (minimal(pixel_size=0), "config key pixel_size: 0 is less than or equal to the minimum of 0"),
     ],
 )  # fmt: skip
@@ -110,6 +112,49 @@ def test_a_wrong_configuration_is_one_sentence_with_its_key(config, message):
         complete(config)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("coers: 2", ": unknown key 'coers' (did you mean cores?)"),
+        ("n_workers: 3", ": unknown key 'n_workers' (known here: jobs, cores,"),
+        ("scheduler_options: {dashbord: true}", ".scheduler_options: unknown key 'dashbord' (did you mean dashboard?)"),
+        ("scheduler_options: x", ".scheduler_options: 'x' is not of type object or null"),
+        ("scheduler_options: {port: 8787x}", ".scheduler_options.port: '8787x' is not of type integer or null"),
+        ("security: x", ".security: 'x' is not of type boolean or null"),
+        ("job_extra_directives: --exclusive", ".job_extra_directives: '--exclusive' is not of type array or null"),
+        ("worker_extra_args: [{a: 1}]", ".worker_extra_args.0: {'a': 1} is not of type string or number"),
+        ("job_script_prologue: load x", ".job_script_prologue: 'load x' is not of type array or null"),
+        ("job_script_prologue: [5]", ".job_script_prologue.0: 5 is not of type string; quote it"),
+        ("job_directives_skip: 5", ".job_directives_skip: 5 is not of type array or null"),
+        ("processes: 0", ".processes: 0 is less than the minimum of 1"),
+        ("cores: true", ".cores: True is not of type integer or null"),
+        ("jobs: null", ".jobs: None is not of type integer"),
+        ("jobs: two", ".jobs: 'two' is not of type integer"),
+        ("memory: 24 XB", ".memory: '24 XB' is not written like 24GB"),
+        ("memory: 0GB", ".memory: '0GB' is not written like 24GB"),
+        ("memory: [24GB]", ".memory: ['24GB'] is not of type string or number or null"),
+        ("memory: 0", ".memory: 0 is less than or equal to the minimum of 0"),
+        ("queue: [a, b]", ".queue: ['a', 'b'] is not of type string or integer or null"),
+        ("queue: ''", ".queue: is empty"),
+        ("log_directory: 5", ".log_directory: 5 is not of type string or null; quote it"),
+        ("silence_logs: loud", ".silence_logs: 'loud' is not one of debug, info, warning, error, critical"),
+        # YAML makes 36000 of this.
+        ("walltime: 10:00:00", ".walltime: 36000 is not of type string or null; quote it, since YAML reads 10:00:00,"),
+        ("{}", ": is empty"),
+    ],
+)
+def test_what_no_slurm_job_of_workers_can_have_is_refused(written, message):
+    with pytest.raises(ConfigError) as error:
+        complete(minimal(dask={"jobqueue": yaml.safe_load(written)}))
+    assert str(error.value).startswith(f"config key dask.jobqueue{message}")
+
+
+@pytest.mark.parametrize("memory", ["24GB", "24 GB", "24gib", "1.5G", ".5T", "2e9", "2E+9 B", "4096", 2.5e9, 4096])
+def test_memory_may_be_written_in_any_way_that_dask_reads(memory):
+    assert complete(minimal(dask={"jobqueue": {"memory": memory}}))["dask"]["jobqueue"]["memory"] == memory
+    assert parse_bytes(memory) > 0
 
 
 def test_what_is_predicted_by_default():
@@ -215,14 +260,16 @@ def test_blending_needs_the_protein_and_the_nucleus():
         ("collections={train: {images: [10, 20]}}", ("collections", "train", "images"), ["10", "20"]),
         ("root=2024", ("root",), "2024"),
         ("root=1.5", ("root",), "1.5"),
-        # Where there is no schema nothing tells a quoted text from another: what may be one stays text.
+        # Nothing tells a quoted text from another: where the schema takes both, it stays text.
         ('dask={jobqueue: {walltime: "10:00:00"}}', ("dask", "jobqueue", "walltime"), "10:00:00"),
         ('dask={jobqueue: {queue: "7"}}', ("dask", "jobqueue", "queue"), "7"),
         ('dask={jobqueue: {job_mem: "007"}}', ("dask", "jobqueue", "job_mem"), "007"),
         ('dask={jobqueue: {name: "on"}}', ("dask", "jobqueue", "name"), "on"),
         ('dask={jobqueue: {memory: "1e3"}}', ("dask", "jobqueue", "memory"), "1e3"),
         ('dask={jobqueue: {account: "2024-01-01"}}', ("dask", "jobqueue", "account"), "2024-01-01"),
-        ("dask={jobqueue: {death_timeout: 1.5}}", ("dask", "jobqueue", "death_timeout"), 1.5),
+        ("dask={jobqueue: {death_timeout: 1.5}}", ("dask", "jobqueue", "death_timeout"), "1.5"),
+        ("dask={jobqueue: {walltime: 1:00:00}}", ("dask", "jobqueue", "walltime"), "1:00:00"),
+        ("dask={jobqueue: {scheduler_options: {port: 8786}}}", ("dask", "jobqueue", "scheduler_options", "port"), 8786),
         ("dask={jobqueue: {nanny: false}}", ("dask", "jobqueue", "nanny"), False),
         ("dask={jobqueue: {interface: null}}", ("dask", "jobqueue", "interface"), None),
         (
@@ -259,6 +306,7 @@ def test_a_text_in_a_file_is_no_number_beside_one_on_the_command_line():
         ("train={epoch: 3}", "config key train: unknown key 'epoch' (did you mean epochs?)"),
         ("predict=1", "config key predict: 1 is not of type object"),
         ("model={path: ''}", "config key model.path: is empty"),
+        ("dask={jobqueue: {qeue: 007}}", "config key dask.jobqueue: unknown key 'qeue' (did you mean queue?)"),
     ],
 )
 def test_a_mistake_on_the_command_line_names_its_key(word, sentence):

@@ -288,6 +288,11 @@ def of_config(setting: Setting, folder: Path) -> tuple[str, str]:
 CONFIGS = [
     Setting("Whole numbers with a point", "shards: 4.0\ntrain: {epochs: 1.0e+1}", "accepted"),
     Setting("An unknown key", "shard: 4", "rejected", "config: unknown key 'shard' (did you mean shards?)"),
+    Setting("An unknown key of dask-jobqueue", "dask: {jobqueue: {qeue: short}}", "rejected", "config key dask.jobqueue: unknown key 'qeue' (did you mean queue?)"),
+    Setting("A time limit without quotes, of which YAML makes a number", "dask: {jobqueue: {walltime: 10:00:00}}", "rejected", "config key dask.jobqueue.walltime: 36000 is not of type string or null; quote it, since YAML reads 10:00:00, 007 or on as something else"),
+    Setting("A memory that is no size", "dask: {jobqueue: {memory: 24 XB}}", "rejected", "config key dask.jobqueue.memory: '24 XB' is not written like 24GB"),
+    Setting("Text for a list of directives", "dask: {jobqueue: {job_extra_directives: --exclusive}}", "rejected", "config key dask.jobqueue.job_extra_directives: '--exclusive' is not of type array or null"),
+    Setting("A partition and an account of digits", "dask: {jobqueue: {queue: 7, account: '007', cores: 8, memory: 24GB}}", "accepted"),
     Setting("An unknown key below another", "train: {epoch: 3}", "rejected", "config key train: unknown key 'epoch' (did you mean epochs?)"),
     Setting("Text for a number", "shards: four", "rejected", "config key shards: 'four' is not of type integer"),
     Setting("A number in quotes", "shards: '4'", "rejected", "config key shards: '4' is not of type integer"),

@@ -1,0 +1,119 @@
+"""Dask workers that are processes of the segment job itself."""
+
+import logging
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, LocalCluster
+from distributed.core import Status
+
+from hpaloc.segmentation.weights import SetupError
+from hpaloc.segmentation.workers import STARTS, Cluster, Restarts, one_line, settings_of_workers
+
+log = logging.getLogger("hpaloc")
+
+
+@contextmanager
+def start_local_workers(n_workers: int, worker_mb: int) -> Iterator[Cluster]:
+    """Yield workers of this machine, each a process of one thread.
+
+    n_workers, worker_mb: their number, and the memory of each in MB. Raises SetupError where they cannot be started.
+    """
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+    _check_semaphores()
+    with (
+        # A nanny starts its worker anew, however long that takes on a busy machine; a cluster that gave it up in the
+        # meantime, as it does after 15 s, would be left without workers and wait for ever.
+        settings_of_workers(lost_worker_timeout="1 hour"),
+        _scratch() as scratch,
+        _start_cluster(n_workers, worker_mb, scratch) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        log.info("segmenting with %d workers of %d MB", n_workers, worker_mb)
+        yield Cluster(client, lambda: n_workers, _Watch(cluster, n_workers, worker_mb))
+
+
+def _check_semaphores() -> None:
+    """Raise SetupError where a process can make no semaphore, without which it can start no worker."""
+    try:
+        multiprocessing.get_context("spawn").Semaphore()
+    except OSError as error:
+        raise SetupError(
+            f"no Dask worker can be started: /dev/shm takes no semaphore ({error.strerror or error}); "
+            "it has to be there, writable and not full, on the node of the job"
+        ) from error
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """Yield a new folder for the files of workers, deleted at the end."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="hpaloc-dask-", ignore_cleanup_errors=True)
+        # A full file system may still take a folder.
+        Path(folder.name, "written").write_bytes(bytes(4096))
+    except OSError as error:
+        raise SetupError(
+            f"no Dask worker can be started: its files cannot be written to the temporary folder ({one_line(error)}); "
+            "set TMPDIR to a folder that takes them"
+        ) from error
+    with folder as name:
+        yield name
+
+
+def _start_cluster(n_workers: int, worker_mb: int, scratch: str) -> LocalCluster:
+    for attempt in range(1, STARTS + 1):
+        try:
+            return _local_cluster(n_workers, worker_mb, scratch)
+        except (RuntimeError, OSError) as error:
+            # A worker that is killed before it has started takes the cluster with it.
+            if attempt == STARTS:
+                raise SetupError(
+                    f"the Dask workers of this job ({n_workers} of {worker_mb} MB) could not be started, "
+                    f"{STARTS} times in a row ({one_line(error)})"
+                ) from error
+            log.warning("the workers could not be started (%s); trying again", one_line(error))
+    raise AssertionError
+
+
+def _local_cluster(n_workers: int, worker_mb: int, scratch: str) -> LocalCluster:
+    # Dask's tracebacks say what the error that follows says in a sentence.
+    logging.disable(logging.ERROR)
+    try:
+        return LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            local_directory=scratch,
+            memory_limit=f"{worker_mb}MB",
+            env={"DASK_LOGGING__DISTRIBUTED": "warning"},
+        )
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+class _Watch:
+    """Replaces workers whose nanny has given up, as it does when the process dies while it is being started anew."""
+
+    def __init__(self, cluster: Any, n_workers: int, worker_mb: int) -> None:
+        self.cluster = cluster
+        self.n_workers = n_workers
+        self.restarts = Restarts(n_workers, f"the Dask workers of this job ({n_workers} of {worker_mb} MB, mem_mb)")
+
+    def __call__(self, done: int) -> None:
+        nannies = dict(self.cluster.workers)
+        lost = [name for name, nanny in nannies.items() if nanny.status in (Status.closed, Status.failed)]
+        # One that could start no process has no id to be told by.
+        now = time.monotonic()
+        self.restarts.count({nanny.pid or (name, now) for name, nanny in nannies.items()}, done)
+        for name in lost:
+            log.warning("worker %s could not be started anew; another takes its place", name)
+            self.cluster.workers.pop(name, None)
+        if lost:
+            self.cluster.scale(self.n_workers)
