@@ -345,7 +345,7 @@ def test_filters_and_orders_agree_with_the_tables(page, small):
     page.fill("#filter-field", "__PROTO__")
     assert shown(page) == (cells["field"] == "__proto__").sum()
     page.click("#reset")
-    truth = pd.read_parquet(small[0].parent / "truth.parquet").merge(called, on=["field", "cell"])
+    truth = pd.read_parquet(small_files(small[0]).path("scored_cells")).merge(called, on=["field", "cell"])
     page.select_option("#agreement", "differs")
     assert shown(page) == (truth["true_labels"] != truth["labels"]).sum()
     page.click("#reset")
