@@ -26,8 +26,9 @@ from hpaloc.examples import PARTS
 from hpaloc.finding import manifests
 from hpaloc.grouping import near_duplicates
 from hpaloc.joining import read_cells, read_fields
+from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import ManifestRow
-from hpaloc.matching import TruthFiles, read_true_labels
+from hpaloc.matching import read_true_labels
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.sheet import read_sheet
 from hpaloc.simulate.shard import simulate_shard
@@ -158,8 +159,9 @@ def main():
     cells, fields = measured(demo_fields(demo, config, arguments.threads), demo, config, arguments.threads)
     columns = {}
     examples, left_out, columns["demo, its configuration"] = column(cells, fields, config["curation"], seed)
-    files = TruthFiles([demo / "images" / "cells.csv"], str(demo / "images" / "{id}_cellmask.png"))
-    negative = by_truth(cells, examples, left_out, read_true_labels(cells, fields, files, ["000"]))
+    images = demo / "images"
+    files = CollectionFiles("demo", ["000"], [images / "cells.csv"], str(images / "{id}_cellmask.png"))
+    negative = by_truth(cells, examples, left_out, read_true_labels(cells, fields, files))
     demo_table = fields
     columns["demo, defaults"] = column(cells, fields, defaults, seed)[2]
     if arguments.real is not None:

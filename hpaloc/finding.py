@@ -15,6 +15,7 @@ from pathlib import Path
 from hpaloc.classes import format_labels
 from hpaloc.delimited import SheetError
 from hpaloc.files import digest, spelled_as_on_disk
+from hpaloc.layout import PATTERNS
 from hpaloc.manifests import ANNOTATIONS, CARRIED, FILES, MISSING, SheetRow
 from hpaloc.rejection import too_many
 
@@ -35,9 +36,9 @@ def shard_name(shard: int) -> str:
     return f"{shard:03d}"
 
 
-def annotations_name(shard: str) -> str:
-    """Return the file name of the annotations of a shard, which stand beside its manifest."""
-    return f"{shard}.annotations.csv"
+def table_name(kind: str, shard: str) -> str:
+    """Return the file name of the ``manifest`` or the ``annotations`` of a shard, which stand beside each other."""
+    return os.path.basename(PATTERNS[kind]).format(shard=shard)
 
 
 def shards_of(folder: str | os.PathLike[str]) -> list[str]:
@@ -187,8 +188,8 @@ def manifests(
                     *(of_row[kind][1] for kind in kinds),
                 ]
             )
-        texts[f"{name}.csv"] = _csv_text(table)
-        texts[annotations_name(name)] = _csv_text(annotations)
+        texts[table_name("manifest", name)] = _csv_text(table)
+        texts[table_name("annotations", name)] = _csv_text(annotations)
     return texts
 
 

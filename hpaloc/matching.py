@@ -1,7 +1,7 @@
 """Which cell is which true cell: true cells read, their masks laid over those of the pipeline, their labels carried."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hpaloc.files import spelled_as_on_disk
+from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import true_mask_states, unchanged
 from hpaloc.masks import MaskError, draw, read_mask
 from hpaloc.progress import log, track
@@ -130,27 +131,14 @@ def carry_labels(truth: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-@dataclass(frozen=True)
-class TruthFiles:
-    """Where the truth per cell of a collection is.
-
-    cells: tables with ID, cell and Label (``truth.read_true_cells``); masks: pattern with ``{id}`` (and ``{shard}``,
-    where they lie by shard) of the label images; planned: the table truth.csv of what these were at planning.
-    """
-
-    cells: Sequence[str | os.PathLike[str]]
-    masks: str
-    planned: str | os.PathLike[str] | None = None
-
-
-def read_truth(files: TruthFiles, fields: Iterable[str]) -> pd.DataFrame:
+def read_truth(files: CollectionFiles, fields: Iterable[str]) -> pd.DataFrame:
     """Read the true cells of some fields: return field str, cell int64, labels (label string).
 
     Those of other fields are left out, and how many is logged.
     """
     rows = [
         (field, cell, labels)
-        for path in files.cells
+        for path in files.true_cells
         for field, of_field in read_true_cells(path).items()
         for cell, labels in of_field.items()
     ]
@@ -164,7 +152,7 @@ def read_truth(files: TruthFiles, fields: Iterable[str]) -> pd.DataFrame:
 
 
 def match_truth(
-    files: TruthFiles,
+    files: CollectionFiles,
     truth: pd.DataFrame,
     shard_of: Mapping[str, str],
     read_predicted: Callable[[str], np.ndarray | None],
@@ -177,10 +165,10 @@ def match_truth(
     is absent, MaskError naming a true mask of another size than the field, ChangedError naming one that is another
     than was planned, and ValueError naming a true cell that its mask lacks.
     """
-    states = true_mask_states(files.planned)
+    states = true_mask_states(files.true_states)
 
     def read(name: str) -> tuple[np.ndarray | None, np.ndarray]:
-        path = spelled_as_on_disk(files.masks.format(id=name, shard=shard_of[name]))
+        path = spelled_as_on_disk(files.true_masks.format(id=name, shard=shard_of[name]))
         with unchanged({name: path}, states):
             if not os.path.isfile(path):
                 raise FileNotFoundError(f"field {name}: no true mask at {path}")
@@ -191,7 +179,9 @@ def match_truth(
         return predicted, true
 
     matches = match_fields(truth["field"].unique(), read, threads)
-    check_present(truth, matches.truth, f"true cell that {files.masks} lacks; take it out of the table of true cells")
+    check_present(
+        truth, matches.truth, f"true cell that {files.true_masks} lacks; take it out of the table of true cells"
+    )
     return matches
 
 
@@ -206,19 +196,17 @@ def check_present(cells: pd.DataFrame, known: pd.DataFrame, what: str) -> None:
         raise ValueError(f"field {absent[0][0]}, cell {absent[0][1]}: {what} ({len(absent)} such cells)")
 
 
-def read_true_labels(
-    cells: pd.DataFrame, fields: pd.DataFrame, files: TruthFiles, shards: Sequence[str]
-) -> pd.DataFrame:
+def read_true_labels(cells: pd.DataFrame, fields: pd.DataFrame, files: CollectionFiles) -> pd.DataFrame:
     """Read a collection's truth per cell and carry it over to the pipeline's cells, see ``carry_labels``.
 
-    cells, fields: as ``tables.read_cells`` and ``tables.read_fields`` give them, with rle and shard; shards: the names
-    that the column shard counts. Returns field, cell, labels; a cell without a true partner has no row. Raises as
-    ``match_truth`` does.
+    cells, fields: as ``tables.read_cells`` and ``tables.read_fields`` give them, with rle and shard, which counts
+    those of ``files``. Returns field, cell, labels; a cell without a true partner has no row. Raises as ``match_truth``
+    does.
     """
     truth = read_truth(files, fields["field"])
     # A field without cells has nothing that could get a label, and its true mask need not be read.
     truth = truth[truth["field"].isin(cells["field"])]
-    shard_of = {field: shards[shard] for field, shard in zip(fields["field"], fields["shard"], strict=True)}
+    shard_of = {field: files.shards[shard] for field, shard in zip(fields["field"], fields["shard"], strict=True)}
     members = cells.groupby("field")
 
     def draw_cells(name: str) -> np.ndarray:

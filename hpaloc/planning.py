@@ -10,6 +10,7 @@ from hpaloc.classes import NAMES, NEGATIVE
 from hpaloc.config import ConfigError, training_collections
 from hpaloc.files import spelled_as_on_disk
 from hpaloc.interpretation.annotated import check_choice, check_examples, check_mixtures, read_example_cells
+from hpaloc.layout import PATTERNS
 from hpaloc.manifests import SheetRow
 from hpaloc.mixtures.reading import load_reading
 from hpaloc.network.folder import check_folder, check_network, check_starting_weights, read_settings
@@ -40,10 +41,13 @@ def check_places(config: Mapping[str, Any]) -> None:
     ``config`` is complete; a model that is named by model.path is not trained here, and may lie in ``results/model``.
     """
     collections = config["collections"]
-    stages = ("segmentation", "cells", "tiles", "predictions", "browser", "evaluation", "sheet")
-    written = [f"results/{stage}/{name}" for stage in stages for name in collections]
-    made = {"simulate": "simulated", "download": "downloaded"}
-    written += [f"resources/{made[way]}/{name}" for name in collections for way in made if way in collections[name]]
+    made_by = {"simulated": "simulate", "downloaded": "download"}
+    written = [
+        pattern.partition("{collection}")[0] + name
+        for kind, pattern in PATTERNS.items()
+        for name, collection in collections.items()
+        if kind not in made_by or made_by[kind] in collection
+    ]
     if not config["model"]["path"]:
         written += ["results/dataset", "results/model"]
         written += ["results/pretraining"] if config["train"]["pretraining"] else []

@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import anndata
@@ -17,6 +16,7 @@ from hpaloc import rle
 from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES, format_labels, label_matrix, parse_all, unite_labels
 from hpaloc.files import atomic_path
 from hpaloc.joining import annotate
+from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import read_annotations
 from hpaloc.mixtures.fractions import FRACTIONS, mixture_fractions, reading_fractions
 from hpaloc.mixtures.reading import MIXTURES
@@ -33,34 +33,6 @@ _PCA_COMPONENTS = 50
 
 class ConservationError(ValueError):
     """Cells were lost, doubled or invented between two steps; the message names field and cell."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The files of one shard: its name, predictions, cell table and field table (Parquet each).
-
-    annotations: the table of what the sheet says of its fields (CSV), where this is wanted.
-    """
-
-    name: str
-    predictions: Path
-    cells: Path
-    fields: Path
-    annotations: Path | None = None
-
-
-def gather_shards(
-    predictions: Sequence[str], cells: Sequence[str], fields: Sequence[str], annotations: Sequence[str] | None = None
-) -> list[Shard]:
-    """Bring the files of a collection's shards together; each list is in the order of the shards.
-
-    Raises ValueError where the lists differ in length.
-    """
-    said = [None] * len(cells) if annotations is None else [Path(path) for path in annotations]
-    return [
-        Shard(Path(of_cells).stem, Path(of_predictions), Path(of_cells), Path(of_fields), of_sheet)
-        for of_predictions, of_cells, of_fields, of_sheet in zip(predictions, cells, fields, said, strict=True)
-    ]
 
 
 def check_conserved(cells: pd.DataFrame, predictions: pd.DataFrame, what: str = "predictions") -> None:
@@ -178,7 +150,7 @@ def protein_owners(fields: pd.DataFrame) -> pd.DataFrame:
 
 
 def aggregate(
-    shards: Sequence[Shard],
+    files: CollectionFiles,
     out_dir: Path,
     prototypes: np.ndarray | None = None,
     outputs: Sequence[str] = PROBABILITIES,
@@ -192,25 +164,26 @@ def aggregate(
     ConservationError, naming field and cell, where the tables do not hold the same cells. Without any shard it raises
     ValueError, and TableError where a shard has no annotation of a field.
     """
-    if not shards:
+    if not files.shards:
         raise ValueError("there is no shard to aggregate")
     cell_parts, field_parts, obs_parts = [], [], []
-    for shard in track(shards, what="shards joined"):
-        said = read_annotations([shard.annotations] if shard.annotations else [])
-        cell_table = annotate(pq.read_table(shard.cells), said)
+    for shard in track(files.shards, what="shards joined"):
+        said = read_annotations([files.path("annotations", shard)])
+        cell_table = annotate(pq.read_table(files.path("cells", shard)), said)
         table = cell_table.to_pandas()
-        readings = [name for name in MIXTURES if name in pq.read_schema(shard.predictions).names]
+        predicted = files.path("predictions", shard)
+        readings = [name for name in MIXTURES if name in pq.read_schema(predicted).names]
         columns = ["field", "cell", "labels", *PROBABILITIES, *readings]
-        predictions = pq.read_table(shard.predictions, columns=columns).to_pandas()
-        fields = _read_fields(shard.fields, said)
-        check_conserved(table, predictions, str(shard.predictions))
+        predictions = pq.read_table(predicted, columns=columns).to_pandas()
+        fields = _read_fields(files.path("fields", shard), said)
+        check_conserved(table, predictions, str(predicted))
         check_fields(fields, table)
         cell_parts.append(
-            predictions.assign(shard=shard.name, row=np.arange(len(predictions), dtype=np.int32))[
+            predictions.assign(shard=shard, row=np.arange(len(predictions), dtype=np.int32))[
                 ["field", "cell", "shard", "row", "labels", *PROBABILITIES, *readings]
             ]
         )
-        field_parts.append(fields.assign(shard=shard.name))
+        field_parts.append(fields.assign(shard=shard))
         obs_parts.append(cell_table.drop_columns([name for name in ("rle",) if name in cell_table.column_names]))
     cells = pd.concat(cell_parts, ignore_index=True)
     fields = pd.concat(field_parts, ignore_index=True)
@@ -226,7 +199,7 @@ def aggregate(
     # Arrow keeps the types of a shard without cells, which pandas would guess anew.
     obs = pa.concat_tables(obs_parts, promote_options="default").to_pandas()
     obs = obs.rename(columns={"labels": "sheet_labels"})
-    write_h5ad(shards, cells, obs, out_dir / "cells.h5ad")
+    write_h5ad(files.of_shards("predictions"), cells, obs, out_dir / "cells.h5ad")
     log.info("%d cells of %d fields, %d proteins", len(cells), len(fields), len(owners))
 
 
@@ -251,21 +224,21 @@ def write_parquet(table: pd.DataFrame, path: Path) -> None:
         pq.write_table(arrow, temporary, compression="zstd")
 
 
-def _embeddings(shards: Sequence[Shard]) -> Iterator[np.ndarray]:
-    for shard in shards:
-        column = pq.read_table(shard.predictions, columns=["embedding"])["embedding"].combine_chunks()
+def _embeddings(predictions: Sequence[Path]) -> Iterator[np.ndarray]:
+    for path in predictions:
+        column = pq.read_table(path, columns=["embedding"])["embedding"].combine_chunks()
         width = column.type.list_size
         yield column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).astype(np.float32)
 
 
-def write_h5ad(shards: Sequence[Shard], cells: pd.DataFrame, obs: pd.DataFrame, path: Path) -> None:
+def write_h5ad(predictions: Sequence[Path], cells: pd.DataFrame, obs: pd.DataFrame, path: Path) -> None:
     """Write embeddings, probabilities and cell table as AnnData, one shard's embeddings in memory at a time.
 
-    X is the embedding (float32); obs the cell table with the called labels, indexed "field:cell"; obsm holds
-    probabilities (n, 19), X_pca (up to 50 components, fitted on at most 20,000 cells) and spatial (centroid x, y in
-    px); uns holds the names of the locations in the order of the probabilities.
+    predictions: the tables of the shards. X is the embedding (float32); obs the cell table with the called labels,
+    indexed "field:cell"; obsm holds probabilities (n, 19), X_pca (up to 50 components, fitted on at most 20,000 cells)
+    and spatial (centroid x, y in px); uns holds the names of the locations in the order of the probabilities.
     """
-    width = pq.read_schema(shards[0].predictions).field("embedding").type.list_size
+    width = pq.read_schema(predictions[0]).field("embedding").type.list_size
     obs = obs.copy()
     obs.index = pd.Index([f"{name}:{cell}" for name, cell in zip(obs["field"], obs["cell"], strict=True)])
     p = cells[list(PROBABILITIES)].to_numpy(np.float32)
@@ -277,7 +250,7 @@ def write_h5ad(shards: Sequence[Shard], cells: pd.DataFrame, obs: pd.DataFrame, 
     obsm = {"probabilities": p}
     if {"centroid_x", "centroid_y"} <= set(obs.columns):
         obsm["spatial"] = obs[["centroid_x", "centroid_y"]].to_numpy(np.float32)
-    obsm["X_pca"] = _principal_components(shards, len(obs), width)
+    obsm["X_pca"] = _principal_components(predictions, len(obs), width)
     table = anndata.AnnData(
         obs=obs,
         var=pd.DataFrame(index=[f"embedding_{index}" for index in range(width)]),
@@ -296,12 +269,12 @@ def write_h5ad(shards: Sequence[Shard], cells: pd.DataFrame, obs: pd.DataFrame, 
             data = file.create_dataset("X", (len(obs), width), "float32", **stored)
             data.attrs["encoding-type"], data.attrs["encoding-version"] = "array", "0.2.0"
             start = 0
-            for block in _embeddings(shards):
+            for block in _embeddings(predictions):
                 data[start : start + len(block)] = block
                 start += len(block)
 
 
-def _principal_components(shards: Sequence[Shard], n_cells: int, width: int) -> np.ndarray:
+def _principal_components(predictions: Sequence[Path], n_cells: int, width: int) -> np.ndarray:
     """Return (n_cells, up to 50) float32 principal components, fitted on a fixed random sample of the cells."""
     n_components = min(_PCA_COMPONENTS, n_cells - 1, width)
     if n_components < 1:
@@ -309,14 +282,16 @@ def _principal_components(shards: Sequence[Shard], n_cells: int, width: int) -> 
     chosen = np.zeros(n_cells, bool)
     chosen[np.random.default_rng(0).permutation(n_cells)[:_PCA_SAMPLE]] = True
     sample, start = [], 0
-    for block in _embeddings(shards):
+    for block in _embeddings(predictions):
         sample.append(block[chosen[start : start + len(block)]])
         start += len(block)
     model = PCA(n_components, svd_solver="auto", random_state=0).fit(np.concatenate(sample))
-    return np.concatenate([model.transform(block).astype(np.float32) for block in _embeddings(shards) if len(block)])
+    return np.concatenate(
+        [model.transform(block).astype(np.float32) for block in _embeddings(predictions) if len(block)]
+    )
 
 
-def write_submission(shards: Sequence[Shard], path: Path) -> None:
+def write_submission(files: CollectionFiles, path: Path) -> None:
     """Write the Kaggle table ID,ImageWidth,ImageHeight,PredictionString of a collection, shard by shard.
 
     Every cell is emitted once for each of the 19 classes as "class confidence mask", fields and cells in the order of
@@ -328,11 +303,12 @@ def write_submission(shards: Sequence[Shard], path: Path) -> None:
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["ID", "ImageWidth", "ImageHeight", "PredictionString"])
-        for shard in track(shards, what="shards submitted"):
-            table = pq.read_table(shard.cells, columns=["field", "cell", "rle"]).to_pandas()
-            predictions = pq.read_table(shard.predictions, columns=["field", "cell", *PROBABILITIES]).to_pandas()
-            fields = _read_fields(shard.fields)
-            check_conserved(table, predictions, str(shard.predictions))
+        for shard in track(files.shards, what="shards submitted"):
+            table = pq.read_table(files.path("cells", shard), columns=["field", "cell", "rle"]).to_pandas()
+            predicted = files.path("predictions", shard)
+            predictions = pq.read_table(predicted, columns=["field", "cell", *PROBABILITIES]).to_pandas()
+            fields = _read_fields(files.path("fields", shard))
+            check_conserved(table, predictions, str(predicted))
             check_fields(fields, table)
             strings = prediction_strings(table, predictions)
             sizes = zip(fields["field"], fields["width"].fillna(0), fields["height"].fillna(0), strict=True)

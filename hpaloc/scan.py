@@ -15,7 +15,8 @@ from urllib.parse import quote
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.files import atomic_path, write_if_changed
-from hpaloc.finding import annotations_name, find_files, manifests, shard_name, shard_of, shards_of
+from hpaloc.finding import find_files, manifests, shard_name, shard_of, shards_of, table_name
+from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import CARRIED, SheetRow
 from hpaloc.sheet import read_sheet
 from hpaloc.truth import read_true_cells
@@ -59,6 +60,7 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     ``config`` is the completed configuration. Raises SheetError naming the row, key or files at fault.
     """
     collection = config["collections"][name]
+    places = CollectionFiles(name)
     key = f"config key collections.{name}"
     root = collection["root"]
     check_pattern(collection["sheet"], f"{key}.sheet", ["root"], [])
@@ -74,7 +76,7 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     if "simulate" in collection:
         made = []
         for row in rows:
-            into = simulated_folder(name, shard_name(shard_of(row.id, collection["shards"])))
+            into = places.path("simulated", shard_name(shard_of(row.id, collection["shards"])))
             made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in COLOURS})
         return Scan(rows, manifests(rows, made, collection["shards"], config["seed"]))
     truth = {}
@@ -83,7 +85,7 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
         check_pattern(collection["truth"]["masks"], f"{key}.truth.masks", ["root", "id"], ["id"])
         check_pattern(collection["truth"]["cells"], f"{key}.truth.cells", ["root"], [])
         true_cells = read_true_cells(collection["truth"]["cells"].format(root=root))
-        truth["truth.csv"] = _truth_manifest(name, config, rows, true_cells)
+        truth[places.path("true_states").name] = _truth_manifest(name, config, rows, true_cells)
         true_labels = {id: {parse_labels(labels) for labels in set(own.values())} for id, own in true_cells.items()}
     masks: dict[str, Sequence[str]] = {}
     if config["segmentation"]["backend"] == "masks":
@@ -99,7 +101,7 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
         # Masks made elsewhere are there already; what is fetched is not looked for.
         fetched = find_files(rows, masks, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
         for row, of_row, files_of_row in zip(rows, urls, fetched, strict=True):
-            into = downloaded_folder(name, shard_name(shard_of(row.id, collection["shards"])))
+            into = places.path("downloaded", shard_name(shard_of(row.id, collection["shards"]))).with_suffix("")
             # What determines the file is its address; when it is fetched it shall have the ending that it has there.
             for colour, url in of_row.items():
                 files_of_row[colour] = (f"{into}/{row.id}_{colour}{_ending(url)}", url)
@@ -123,7 +125,7 @@ def write_scan(scan: Scan, folder: str | os.PathLike[str], replaced: dict[Path, 
     """
     folder = Path(folder)
     shards = shards_of(folder)
-    gone = {name for shard in shards for name in (f"{shard}.csv", annotations_name(shard))} - set(scan.tables)
+    gone = {table_name(kind, shard) for kind in ("manifest", "annotations") for shard in shards} - set(scan.tables)
     for path in sorted(folder / name for name in {*scan.tables, *gone}):
         text = scan.tables.get(path.name)
         before = path.read_bytes() if path.is_file() else None
@@ -171,16 +173,6 @@ def _truth_manifest(
     writer.writerow(["id", "mask", "state"])
     writer.writerows(sorted((row.id, *files["truth"]) for row, files in zip(true_rows, found, strict=True)))
     return text.getvalue()
-
-
-def simulated_folder(collection: str, shard: str) -> str:
-    """Return the folder of the simulated files of one shard."""
-    return f"resources/simulated/{collection}/{shard}"
-
-
-def downloaded_folder(collection: str, shard: str) -> str:
-    """Return the folder of the downloaded files of one shard."""
-    return f"resources/downloaded/{collection}/{shard}"
 
 
 def _ending(url: str) -> str:

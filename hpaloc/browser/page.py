@@ -2,8 +2,7 @@
 
 import base64
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from hpaloc.browser.pictures import COLUMNS, PLANES, ROWS, SPRITE_SIZE, script
 from hpaloc.classes import LOCATIONS, parse_labels
 from hpaloc.files import atomic_path
+from hpaloc.layout import CollectionFiles
 from hpaloc.progress import log, track
 from hpaloc.tables import PROBABILITIES
 
@@ -27,19 +27,6 @@ NEIGHBOURS = 8
 # t-SNE of more cells takes minutes; the rest is placed among them.
 _MAPPED = 4000
 _PLACED_BY = 5
-
-
-@dataclass(frozen=True)
-class BrowsedCollection:
-    """Where the files of one collection are.
-
-    predictions: folder with cells.parquet, fields.parquet and cells.h5ad; pictures: {name of the shard: folder with
-    cells.parquet of ``pictures.write_pictures``}; truth: table of matched cells (field, cell, true_labels), or None.
-    """
-
-    predictions: Path
-    pictures: Mapping[str, Path]
-    truth: Path | None = None
 
 
 def column(values: Any, dtype: str) -> dict[str, Any]:
@@ -99,24 +86,24 @@ class _Texts:
         return self.known.setdefault(text, len(self.known))
 
 
-def collection_table(name: str, files: BrowsedCollection, seed: int = 0) -> dict[str, Any]:
+def collection_table(files: CollectionFiles, scored: bool = False, seed: int = 0) -> dict[str, Any]:
     """Return everything the page knows of one collection without its pictures.
 
     Cells are columns (see ``column``) in the order of their sheets. Labels are numbers into ``label_sets``; truth is
-    that of the cell where there is one (``truth_is`` "cells"), else the labels of its field ("fields"), -1 where there
-    is neither. Raises ValueError where tables do not belong together.
+    that of the cell where the cells are ``scored`` by it (``truth_is`` "cells"), else the labels of its field
+    ("fields"), -1 where there is neither. Raises ValueError where tables do not belong together.
     """
-    cells = pd.read_parquet(files.predictions / "cells.parquet")
-    fields = pd.read_parquet(files.predictions / "fields.parquet")
-    table = anndata.read_h5ad(files.predictions / "cells.h5ad", backed="r")
+    cells, fields = (pd.read_parquet(files.path(kind)) for kind in ("pooled_cells", "pooled_fields"))
+    table = anndata.read_h5ad(files.path("anndata"), backed="r")
     if len(table) != len(cells):
-        raise ValueError(f"{files.predictions}: cells.h5ad has {len(table)} cells, cells.parquet {len(cells)}")
+        raise ValueError(f"{files.path('anndata')}: has {len(table)} cells, cells.parquet beside it {len(cells)}")
     cells = cells.assign(
         position=np.arange(len(cells)),
         **{key: table.obs[key].to_numpy() for key in ("pixel_size", "area_um2")},
     )
     key_of = cells.set_index(["shard", "row"])["position"]
-    parts = [pd.read_parquet(folder / "cells.parquet").assign(shard=shard) for shard, folder in files.pictures.items()]
+    drawn = zip(files.shards, files.of_shards("pictures"), strict=True)
+    parts = [pd.read_parquet(folder / "cells.parquet").assign(shard=shard) for shard, folder in drawn]
     pictured = pd.concat(parts, ignore_index=True)
     shown = cells.iloc[key_of.loc[pd.MultiIndex.from_frame(pictured[["shard", "row"]])].to_numpy()]
     coordinates = np.asarray(table.obsm["X_pca"])[shown["position"].to_numpy()]
@@ -125,9 +112,9 @@ def collection_table(name: str, files: BrowsedCollection, seed: int = 0) -> dict
         map_is, placed = "t-SNE", embedding_map(coordinates, seed)
     else:
         map_is, placed = "UMAP", np.asarray(placed, np.float32)[shown["position"].to_numpy()]
-    shards = list(files.pictures)
+    shards = list(files.shards)
     sets = _Texts()
-    truth, truth_is = _truth(shown, fields, files.truth)
+    truth, truth_is = _truth(shown, fields, files.path("scored_cells") if scored else None)
     numbers = {field: number for number, field in enumerate(dict.fromkeys(shown["field"]))}
     picture_of = dict(zip(shown["field"], pictured["picture"], strict=True))
     shown_of_fields = fields.set_index("field").loc[list(numbers)]
@@ -147,7 +134,7 @@ def collection_table(name: str, files: BrowsedCollection, seed: int = 0) -> dict
         "neighbours": column(nearest_cells(coordinates), "int32"),
     }
     return {
-        "name": name,
+        "name": files.name,
         "n": len(shown),
         "cells": columns,
         "label_sets": [list(parse_labels(text)) if text else [] for text in sets.known],
@@ -182,19 +169,22 @@ def _truth(shown: pd.DataFrame, fields: pd.DataFrame, path: Path | None) -> tupl
     return texts, "fields" if any(texts) else "none"
 
 
-def write_page(folder: Path, collections: Mapping[str, BrowsedCollection], seed: int = 0) -> None:
+def write_page(
+    folder: Path, collections: Sequence[CollectionFiles], scored: Collection[str] = (), seed: int = 0
+) -> None:
     """Write the page into ``folder``: index.html, its program and style, and one table a collection.
 
-    The pictures stand in ``folder/{collection}/{shard}`` already. Everything is found by relative paths, so that the
+    scored: names of the collections whose cells are scored by truth per cell. The pictures stand in
+    ``folder/{collection}/{shard}`` already. Everything is found by relative paths, so that the
     folder can be moved, zipped and opened from disk.
     """
     written = []
-    for name, files in track(collections.items(), len(collections), "collections"):
-        table = collection_table(name, files, seed)
-        with atomic_path(folder / name / "table.js") as temporary:
+    for files in track(collections, what="collections"):
+        table = collection_table(files, files.name in scored, seed)
+        with atomic_path(folder / files.name / "table.js") as temporary:
             temporary.write_text(script(table), encoding="utf-8")
-        written.append({"name": name, "n": table["n"]})
-        log.info("collection %s: %d cells of %d fields shown", name, table["n"], len(table["fields"]["id"]))
+        written.append({"name": files.name, "n": table["n"]})
+        log.info("collection %s: %d cells of %d fields shown", files.name, table["n"], len(table["fields"]["id"]))
     about = {
         "collections": written,
         "locations": [

@@ -1,8 +1,7 @@
 """The evaluation folder: metrics.json, and the scores of all collections as tables."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ import pyarrow as pa
 
 from hpaloc.evaluation.collection import evaluate_collection, plain
 from hpaloc.files import atomic_path
+from hpaloc.layout import CollectionFiles
 from hpaloc.masks import mask_path, read_mask
-from hpaloc.matching import Matches, TruthFiles, match_truth, read_truth
+from hpaloc.matching import Matches, match_truth, read_truth
 from hpaloc.tables import PROBABILITIES, write_table
 
 # Those that ``controls.control_examples`` makes; metrics.json names each.
@@ -21,19 +21,6 @@ CONTROLS = ("tile_random_split", "class_sorted_split", "shuffled_labels")
 
 # What `evaluate_collection` reads of the tables of cells and of fields.
 _PREDICTED_COLUMNS = (("field", "cell", *PROBABILITIES), ("field", "sheet_labels", "antibody"))
-
-
-@dataclass(frozen=True)
-class Collection:
-    """Where the files of one collection are.
-
-    predictions: folder with cells.parquet and fields.parquet of ``pooling.aggregate``; segmentation: folder with one
-    folder a shard of predicted cell masks; truth: its truth per cell, which needs the predicted masks.
-    """
-
-    predictions: Path
-    segmentation: Path | None = None
-    truth: TruthFiles | None = None
 
 
 def read_controls(configs: Mapping[str, Path | str], model: Path | str | None = None) -> dict[str, dict[str, Any]]:
@@ -55,7 +42,7 @@ def read_controls(configs: Mapping[str, Path | str], model: Path | str | None = 
 
 
 def evaluate(
-    collections: Mapping[str, Collection],
+    collections: Sequence[CollectionFiles],
     out_dir: Path,
     controls: Mapping[str, Mapping[str, Any]] | None = None,
     replicates: int = 1000,
@@ -74,9 +61,9 @@ def evaluate(
     """
     metrics: dict[str, Any] = {}
     tables: dict[str, list[pd.DataFrame]] = {}
-    for name, files in collections.items():
-        cells = pd.read_parquet(files.predictions / "cells.parquet")
-        fields = pd.read_parquet(files.predictions / "fields.parquet")
+    for files in collections:
+        name = files.name
+        cells, fields = (pd.read_parquet(files.path(kind)) for kind in ("pooled_cells", "pooled_fields"))
         truth, matches = _match_truth(files, fields, threads)
         result = evaluate_collection(cells, fields, truth, matches, replicates, seed)
         metrics[name] = result.metrics
@@ -102,19 +89,17 @@ def evaluate(
 
 
 def _match_truth(
-    files: Collection, fields: pd.DataFrame, threads: int
+    files: CollectionFiles, fields: pd.DataFrame, threads: int
 ) -> tuple[pd.DataFrame, Matches] | tuple[None, None]:
     """Return the true cells of a collection's fields and the overlap of their masks with the predicted ones."""
-    if files.truth is None:
+    if not files.true_cells:
         return None, None
-    if (segmentation := files.segmentation) is None:
-        raise ValueError(f"{files.predictions}: truth per cell needs the predicted masks")
-    truth = read_truth(files.truth, fields["field"])
+    truth = read_truth(files, fields["field"])
     shard_of, status_of = (dict(zip(fields["field"], fields[column], strict=True)) for column in ("shard", "status"))
 
     def read_predicted(name: str) -> np.ndarray | None:
         if status_of[name] != "ok":
             return None
-        return read_mask(mask_path(segmentation / shard_of[name], name, "cell"))
+        return read_mask(mask_path(files.path("segmentation", shard_of[name]), name, "cell"))
 
-    return truth, match_truth(files.truth, truth, shard_of, read_predicted, threads)
+    return truth, match_truth(files, truth, shard_of, read_predicted, threads)

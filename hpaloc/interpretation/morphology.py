@@ -13,6 +13,7 @@ from cp_measure.bulk import get_core_measurements, get_correlation_measurements
 from hpaloc.classes import COLOURS
 from hpaloc.images import read_field
 from hpaloc.joining import read_fields
+from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import ManifestRow, read_manifest, unchanged
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
@@ -138,21 +139,17 @@ def measure_fields(
 
 
 def measure_collections(
-    cells: pd.DataFrame, files: Mapping[str, Mapping[str, Sequence[str]]], processes: int = 1
+    cells: pd.DataFrame, collections: Mapping[str, CollectionFiles], processes: int = 1
 ) -> pd.DataFrame:
-    """Measure the cells (collection, field, cell) of several collections, see ``measure_cells``; rows in their order.
-
-    ``files`` holds per collection its manifests, fields (tables) and segmentation (folders), each in the order of the
-    shards.
-    """
+    """Measure cells (collection, field, cell) of several collections, see ``measure_cells``; rows in their order."""
     parts = []
     for name, own in cells.groupby("collection", sort=False):
-        of_collection = files[str(name)]
+        files = collections[str(name)]
         rows, folders = {}, {}
-        for manifest, folder in zip(of_collection["manifests"], of_collection["segmentation"], strict=True):
-            for row in read_manifest(manifest):
-                rows[row.id], folders[row.id] = row, Path(folder)
-        levels = white_levels(read_fields(of_collection["fields"]))
+        for shard in files.shards:
+            for row in read_manifest(files.path("manifest", shard)):
+                rows[row.id], folders[row.id] = row, files.path("segmentation", shard)
+        levels = white_levels(read_fields(files.of_shards("fields")))
         measured = measure_fields(rows, folders, levels, own, processes)
         parts.append(measured.set_index(own.index))
     table = pd.concat(parts).loc[cells.index].reset_index(drop=True)

@@ -1,7 +1,6 @@
 """One network and its controls on the cells studied, written into one folder."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from hpaloc.interpretation.layers import (
     receptive_fields,
 )
 from hpaloc.joining import read_cells, read_fields
+from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import read_manifests
 from hpaloc.network.device import select_device
 from hpaloc.network.fully_convolutional import FullyConvolutionalResNet50
@@ -30,19 +30,9 @@ from hpaloc.progress import log, track
 UNITS, PATCHES = 6, 5
 
 
-@dataclass(frozen=True)
-class Files:
-    """The files of one collection, each list in the order of its shards: manifests, cell tables, field tables."""
-
-    manifests: Sequence[str]
-    cells: Sequence[str]
-    fields: Sequence[str]
-
-
 def study_networks(
     cells: pd.DataFrame,
-    tiles: Mapping[str, Mapping[str, Sequence[str]]],
-    collections: Mapping[str, Files],
+    collections: Mapping[str, CollectionFiles],
     models: Mapping[str, Path],
     out: Path,
     fields: int,
@@ -53,7 +43,7 @@ def study_networks(
 ) -> None:
     """Run the cells through the network and its controls and write what they answer.
 
-    cells: a table STUDIED; tiles: collection to colour to record files; models: ``trained``, and ``shuffled_labels``
+    cells: a table STUDIED; models: ``trained``, and ``shuffled_labels``
     and ``held_out`` where there are such, each to its folder, all of the same input; a network with random weights is
     made here. ``out`` gets
 
@@ -77,7 +67,9 @@ def study_networks(
             raise ValueError(f"{models[name]}: its colours or input size are not those of {models['trained']}")
     images = np.empty((len(cells), size, size, len(channels)), np.uint8)
     for collection, rows in cells.groupby("collection").indices.items():
-        images[rows] = read_tiles(cells.iloc[rows], tiles[str(collection)], channels, size, threads)
+        files = collections[str(collection)]
+        tiles = {colour: files.of_shards("tiles", colour) for colour in channels}
+        images[rows] = read_tiles(cells.iloc[rows], tiles, channels, size, threads)
     mapped = np.flatnonzero(cells["mapped"])
     networks = {name: network for name, (network, _) in loaded.items()}
     networks["random"] = random_network(config, images[mapped], seed, batch_size)
@@ -113,9 +105,9 @@ def study_networks(
     chosen = fields_to_map(cells, fields)
     for number, (collection, field, label) in enumerate(track(chosen, what="fields mapped")):
         files = collections[collection]
-        manifest = {row.id: row for row in read_manifests(files.manifests)}
-        levels = read_fields(files.fields).query("field == @field")
-        boxes = read_cells(files.cells).query("field == @field")
+        manifest = {row.id: row for row in read_manifests(files.of_shards("manifest"))}
+        levels = read_fields(files.of_shards("fields")).query("field == @field")
+        boxes = read_cells(files.of_shards("cells")).query("field == @field")
         box = float(np.median(np.maximum(boxes["y1"] - boxes["y0"], boxes["x1"] - boxes["x0"])))
         white = {colour: float(levels[f"{colour}_white"].iloc[0]) for colour in channels}
         picture, maps, pixel_size = field_map(twin, manifest[field], white, channels, box)

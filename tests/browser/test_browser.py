@@ -12,12 +12,11 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 import pytest
-from browsed_cells import HOSTILE, WORSE, chromium, large_browser, rename_fields, small_browser, sources
+from browsed_cells import HOSTILE, WORSE, chromium, large_browser, rename_fields, small_browser, small_files, sources
 
 from hpaloc.browser.page import (
     APP,
     APP_FILES,
-    BrowsedCollection,
     collection_table,
     embedding_map,
     nearest_cells,
@@ -52,7 +51,7 @@ def test_every_cell_is_in_the_table_once_in_the_order_of_location_and_confidence
     assert table["n"] == len(cells) == len(unpacked["cell"])
     assert found == set(zip(cells["field"], cells["cell"], strict=True))
     # The likeliest location is that of the probabilities themselves, and not of the rounded ones.
-    called = pd.read_parquet(folder.parent / "pooled/cells.parquet").set_index(["field", "cell"])
+    called = pd.read_parquet(small_files(folder).path("pooled_cells")).set_index(["field", "cell"])
     keys = [(table["fields"]["id"][f], int(c)) for f, c in zip(unpacked["field"], unpacked["cell"], strict=True)]
     p = called.loc[keys, [f"p_{index}" for index in range(19)]].to_numpy()
     assert (unpacked["likeliest"] == p.argmax(axis=1)).all()
@@ -80,12 +79,11 @@ def test_the_choice_of_fields_hardly_changes_when_one_is_added():
 
 def test_tables_of_different_cells_are_refused(small, tmp_path):
     folder, _ = small
-    pooled = folder.parent / "pooled"
-    for name in ("fields.parquet", "cells.h5ad"):
-        os.symlink(pooled / name, tmp_path / name)
-    pd.read_parquet(pooled / "cells.parquet").iloc[1:].to_parquet(tmp_path / "cells.parquet")
-    with pytest.raises(ValueError, match=r"cells\.h5ad has \d+ cells"):
-        collection_table("small", BrowsedCollection(tmp_path, {"000": folder / "small/000"}))
+    shutil.copytree(folder.parent, tmp_path / "results")
+    files = small_files(tmp_path / "results/browser")
+    pd.read_parquet(files.path("pooled_cells")).iloc[1:].to_parquet(files.path("pooled_cells"))
+    with pytest.raises(ValueError, match=r"cells\.h5ad: has \d+ cells, cells\.parquet beside it \d+"):
+        collection_table(files)
 
 
 def test_an_outline_runs_around_its_cell():
@@ -339,7 +337,7 @@ def test_nothing_is_cut_off_in_a_narrow_window(page, width):
 @needs_chromium
 def test_filters_and_orders_agree_with_the_tables(page, small):
     _, cells = small
-    called = pd.read_parquet(small[0].parent / "pooled/cells.parquet")
+    called = pd.read_parquet(small_files(small[0]).path("pooled_cells"))
     assert shown(page) == len(cells)
     page.check("input[name=location][value='14']")
     assert shown(page) == (called["labels"] == "14").sum()
@@ -347,7 +345,7 @@ def test_filters_and_orders_agree_with_the_tables(page, small):
     page.fill("#filter-field", "__PROTO__")
     assert shown(page) == (cells["field"] == "__proto__").sum()
     page.click("#reset")
-    truth = pd.read_parquet(small[0].parent / "truth.parquet").merge(called, on=["field", "cell"])
+    truth = pd.read_parquet(small_files(small[0]).path("scored_cells")).merge(called, on=["field", "cell"])
     page.select_option("#agreement", "differs")
     assert shown(page) == (truth["true_labels"] != truth["labels"]).sum()
     page.click("#reset")
@@ -450,10 +448,11 @@ def test_a_field_zooms_and_its_cells_answer_a_click(page):
 @needs_chromium
 def test_locations_that_round_to_one_probability_keep_their_order(engine, tmp_path):
     folder, _ = small_browser(tmp_path, ids=("a",), with_truth=False)
-    pooled = pd.read_parquet(tmp_path / "pooled/cells.parquet")
+    files = small_files(folder)
+    pooled = pd.read_parquet(files.path("pooled_cells"))
     pooled[["p_8", "p_14"]] = [0.8995, 0.9]
-    pooled.to_parquet(tmp_path / "pooled/cells.parquet")
-    write_page(folder, {"small": BrowsedCollection(tmp_path / "pooled", {"000": folder / "small/000"})})
+    pooled.to_parquet(files.path("pooled_cells"))
+    write_page(folder, [files])
     with opened(engine, folder) as page:
         captions = page.eval_on_selector_all(".card p span", "all => all.map(one => one.textContent)")
         assert set(captions) == {"Mitochondria"}
@@ -505,7 +504,7 @@ def test_a_collection_without_a_cell_has_no_field_to_show(engine, tmp_path):
 
 @needs_chromium
 def test_the_open_cell_tells_its_probabilities_truth_and_neighbours(page, small):
-    called = pd.read_parquet(small[0].parent / "pooled/cells.parquet").set_index(["field", "cell"])
+    called = pd.read_parquet(small_files(small[0]).path("pooled_cells")).set_index(["field", "cell"])
     page.focus("#gallery")
     page.keyboard.press("End")
     number, field = re.fullmatch(r"Cell (\d+) of (.*)", page.inner_text("#open-cell h2")).groups()
@@ -539,7 +538,7 @@ def test_map_and_gallery_are_one_selection(page, small):
     page.click("#pick-all")
     page.click("#reset")
     page.check("#only-picked")
-    assert shown(page) == (pd.read_parquet(small[0].parent / "pooled/cells.parquet")["labels"] == "0").sum()
+    assert shown(page) == (pd.read_parquet(small_files(small[0]).path("pooled_cells"))["labels"] == "0").sum()
 
 
 @needs_chromium

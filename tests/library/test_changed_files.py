@@ -124,11 +124,12 @@ def figures_of_the_data(row, folder, segmentation):
 
 def truth_files(row, folder):
     """Write a table of true cells, and what a channel file, their mask, was at planning."""
-    from hpaloc.matching import TruthFiles
+    from hpaloc.layout import CollectionFiles
 
     (folder / "cells.csv").write_text(f"ID,cell,Label\n{row.id},1,0\n")
     (folder / "truth.csv").write_text(f"id,mask,state\n{row.id},{row.paths['green']},{row.states['green']}\n")
-    return TruthFiles([folder / "cells.csv"], row.paths["green"].replace(row.id, "{id}"), folder / "truth.csv")
+    masks = row.paths["green"].replace(row.id, "{id}")
+    return CollectionFiles("test", ["000"], [folder / "cells.csv"], masks, folder / "truth.csv")
 
 
 def scores(row, folder, segmentation):
@@ -143,7 +144,7 @@ def truth_of_the_training(row, folder, segmentation):
 
     cells = pd.DataFrame([{"field": row.id, "cell": 1, "height": 160, "width": 190, "rle": ""}])
     fields = pd.DataFrame({"field": [row.id], "shard": [0]}).reindex(columns=[*FIELDS.names, "shard"])
-    read_true_labels(cells, fields, truth_files(row, folder), ["000"])
+    read_true_labels(cells, fields, truth_files(row, folder))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from hpaloc.classes import N_CLASSES, format_labels, label_matrix, parse_labels
 from hpaloc.examples import EXAMPLES, LABEL_COLUMNS, PARTS, examples_table
 from hpaloc.grouping import group_fields, near_duplicates
 from hpaloc.joining import read_fields
+from hpaloc.layout import CollectionFiles
 from hpaloc.masks import write_mask
-from hpaloc.matching import TruthFiles, read_true_labels
+from hpaloc.matching import read_true_labels
 from hpaloc.splitting import split_groups
 
 TRAIN_CSV = Path(__file__).parents[2] / ".." / "shared" / "data" / "hpa-2021" / "train.csv"
@@ -536,15 +538,15 @@ def test_truth_is_carried_over_by_overlap(tmp_path):
     )
     fields = pd.DataFrame({"field": ["a", "c"], "shard": 0})
     (tmp_path / "cells.csv").write_text("ID,cell,Label\na,1,0\na,2,7\na,3,14|0\nb,1,3\nc,1,3\n")
-    files = TruthFiles([tmp_path / "cells.csv"], str(tmp_path / "{id}.png"))
+    files = CollectionFiles("test", ["000"], [tmp_path / "cells.csv"], str(tmp_path / "{id}.png"))
     # b is not here; c has no cells, and no true mask.
-    carried = read_true_labels(cells, fields, files, ["000"])
+    carried = read_true_labels(cells, fields, files)
     assert carried.to_numpy().tolist() == [["a", 6, "0|14"], ["a", 9, "0"]]
     with pytest.raises(FileNotFoundError, match=r"field a: no true mask at .*/none/a\.png"):
-        read_true_labels(cells, fields, TruthFiles(files.cells, str(tmp_path / "none/{id}.png")), ["000"])
+        read_true_labels(cells, fields, replace(files, true_masks=str(tmp_path / "none/{id}.png")))
     write_mask(tmp_path / "small_a.png", mask[:30])
     with pytest.raises(ValueError, match=r"small_a\.png: the mask is \(30, 80\), the field a is \(60, 80\)"):
-        read_true_labels(cells, fields, TruthFiles(files.cells, str(tmp_path / "small_{id}.png")), ["000"])
+        read_true_labels(cells, fields, replace(files, true_masks=str(tmp_path / "small_{id}.png")))
 
 
 def test_of_two_true_cells_that_share_a_cell_alike_one_gives_its_label(tmp_path):
@@ -553,8 +555,8 @@ def test_of_two_true_cells_that_share_a_cell_alike_one_gives_its_label(tmp_path)
     whole = rle.encode(mask > 0)
     cells = pd.DataFrame([{"field": "a", "cell": 4, "height": 10, "width": 20, "rle": whole}])
     (tmp_path / "cells.csv").write_text("ID,cell,Label\na,1,0\na,2,7\n")
-    files = TruthFiles([tmp_path / "cells.csv"], str(tmp_path / "{id}.png"))
-    carried = read_true_labels(cells, pd.DataFrame({"field": ["a"], "shard": 0}), files, ["000"])
+    files = CollectionFiles("test", ["000"], [tmp_path / "cells.csv"], str(tmp_path / "{id}.png"))
+    carried = read_true_labels(cells, pd.DataFrame({"field": ["a"], "shard": 0}), files)
     assert carried.to_numpy().tolist() == [["a", 4, "0"]]
 
 

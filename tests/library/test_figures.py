@@ -13,8 +13,9 @@ from matplotlib.text import Text
 
 from hpaloc.classes import COLOURS, N_CLASSES, NAMES
 from hpaloc.evaluation.cells import count_confusions
-from hpaloc.evaluation.folder import Collection, evaluate
+from hpaloc.evaluation.folder import evaluate
 from hpaloc.figures import data, mixtures, scores, training
+from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import ManifestRow, SheetRow
 from hpaloc.sheet import read_sheet
 from hpaloc.tables import PROBABILITIES
@@ -220,12 +221,13 @@ def test_evaluation_figures(tmp_path: Path, drawn: list[Figure], n_classes: int)
     cells = pd.concat([cells, pd.DataFrame(p / p.sum(axis=1, keepdims=True), columns=list(PROBABILITIES))], axis=1)
     fields = pd.DataFrame({"field": [f"f{index}" for index in range(60)], "sheet_labels": single[::12].astype(str)})
     fields["antibody"] = [f"HPA{label}" for label in single[::12]]
-    (tmp_path / "predictions").mkdir()
-    cells.to_parquet(tmp_path / "predictions" / "cells.parquet")
-    fields.to_parquet(tmp_path / "predictions" / "fields.parquet")
     # A collection may have a name that reads like a number or a missing value.
     name = {3: "007", 19: "NA"}[n_classes]
-    evaluate({name: Collection(tmp_path / "predictions")}, tmp_path, replicates=20)
+    files = CollectionFiles(name, folder=tmp_path)
+    files.path("pooled_cells").parent.mkdir(parents=True)
+    cells.to_parquet(files.path("pooled_cells"))
+    fields.to_parquet(files.path("pooled_fields"))
+    evaluate([files], tmp_path, replicates=20)
     scores.draw_scores(tmp_path, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out" / name).glob("*.png")) == sorted(
         f"{name}.png" for name in scores.SCORES

@@ -176,4 +176,4 @@ def test_networks_of_other_input_are_refused(tmp_path):
     }
     cells = pd.DataFrame({"collection": [], "mapped": [], "few_shot": []})
     with pytest.raises(ValueError, match="its colours or input size are not those of"):
-        study_networks(cells, {}, {}, folders, tmp_path / "out", fields=1, seed=0)
+        study_networks(cells, {}, folders, tmp_path / "out", fields=1, seed=0)

@@ -31,11 +31,11 @@ from hpaloc.evaluation.detection import (
     score_detections,
     score_masks,
 )
-from hpaloc.evaluation.folder import CONTROLS, Collection, _match_truth, evaluate
+from hpaloc.evaluation.folder import CONTROLS, _match_truth, evaluate
 from hpaloc.evaluation.pooled import measure_pooling
+from hpaloc.layout import CollectionFiles
 from hpaloc.matching import (
     Matches,
-    TruthFiles,
     carry_labels,
     find_overlaps,
     match_fields,
@@ -232,7 +232,7 @@ def hand_labelled() -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], pd.DataFr
     if not CELL_TRUTH.is_dir():
         pytest.skip("the hand-labelled fields of ../shared/data/cell-truth are absent")
     fields = {path.name.removesuffix("_cellmask.png") for path in (CELL_TRUTH / "truth_masks").iterdir()}
-    truth = read_truth(TruthFiles([CELL_TRUTH / "cells.csv"], ""), fields)
+    truth = read_truth(CollectionFiles("labelled", true_cells=[CELL_TRUTH / "cells.csv"]), fields)
     masks = {
         name: tuple(
             cv2.imread(str(CELL_TRUTH / f"{part}_masks" / f"{name}_cellmask.png"), cv2.IMREAD_UNCHANGED)
@@ -616,24 +616,26 @@ def test_truth_masks_and_tables_must_agree(change, message: str) -> None:
 
 def test_evaluate_writes_the_folder(tmp_path: Path) -> None:
     masks, truth = simulated_masks(3, seed=2)
-    predictions, segmentation = tmp_path / "predictions", tmp_path / "segmentation"
-    predictions.mkdir()
+    files = CollectionFiles(
+        "test", ["001"], [tmp_path / "cells.csv"], str(tmp_path / "truth" / "{id}_cellmask.png"), folder=tmp_path
+    )
+    plain = CollectionFiles("plain", ["001"], folder=tmp_path)
     for name, (predicted, true_mask) in masks.items():
-        for folder, image in ((segmentation / "001", predicted), (tmp_path / "truth", true_mask)):
+        for folder, image in ((files.path("segmentation", "001"), predicted), (tmp_path / "truth", true_mask)):
             folder.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(folder / f"{name}_cellmask.png"), image)
     matches = match(masks)
     cells = with_probabilities(matches.predicted, np.random.default_rng(0).random((len(matches.predicted), N_CLASSES)))
-    cells.to_parquet(predictions / "cells.parquet")
-    pd.DataFrame(
+    fields = pd.DataFrame(
         {"field": list(masks), "sheet_labels": "0", "antibody": ["A", "A", "B"], "status": "ok", "shard": "001"}
-    ).to_parquet(predictions / "fields.parquet")
+    )
+    for collection in (files, plain):
+        collection.path("pooled_cells").parent.mkdir(parents=True)
+        cells.to_parquet(collection.path("pooled_cells"))
+        fields.to_parquet(collection.path("pooled_fields"))
     truth.rename(columns={"field": "ID", "labels": "Label"}).to_csv(tmp_path / "cells.csv", index=False)
-    true_files = TruthFiles([tmp_path / "cells.csv"], str(tmp_path / "truth" / "{id}_cellmask.png"))
-    files = Collection(predictions, segmentation, true_files)
     control = score_cells(np.eye(N_CLASSES), np.eye(N_CLASSES))
-    result = evaluate({"test": files, "plain": Collection(predictions)}, tmp_path / "out",
-                              {"shuffled_labels": control}, threads=2)  # fmt: skip
+    result = evaluate([files, plain], tmp_path / "out", {"shuffled_labels": control}, threads=2)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == result
     assert list(result) == ["test", "plain", "controls"]
     assert result["controls"]["shuffled_labels"]["accuracy"] == 1
@@ -643,7 +645,7 @@ def test_evaluate_writes_the_folder(tmp_path: Path) -> None:
         table = pd.read_csv(tmp_path / "out" / f"{name}.csv")
         assert set(table["collection"]) == {"test", "plain"}
     # In a folder that has scores, a run with nothing to score leaves none.
-    result = evaluate({}, tmp_path / "out", unscored="nothing has labels")
+    result = evaluate([], tmp_path / "out", unscored="nothing has labels")
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == result
     assert result == {"unscored": "nothing has labels", "controls": dict.fromkeys(CONTROLS)}
     for name in ("per_class", "confusion", "reliability", "pooled", "scores"):
@@ -651,7 +653,7 @@ def test_evaluate_writes_the_folder(tmp_path: Path) -> None:
         assert table.empty
         assert len(table.columns) > 5
     with pytest.raises(ValueError, match="unknown control 'tile_split'"):
-        evaluate({"plain": Collection(predictions)}, tmp_path / "out", {"tile_split": control})
+        evaluate([plain], tmp_path / "out", {"tile_split": control})
 
 
 @pytest.mark.parametrize(
@@ -672,12 +674,12 @@ def test_evaluate_writes_the_folder(tmp_path: Path) -> None:
 def test_a_bad_table_of_true_cells_names_file_and_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "cells.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=f"cells.csv.*{message}"):
-        read_truth(TruthFiles([tmp_path / "cells.csv"], ""), ["NA"])
+        read_truth(CollectionFiles("test", true_cells=[tmp_path / "cells.csv"]), ["NA"])
 
 
 def test_a_table_of_true_cells_may_have_other_columns_and_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "cells.csv").write_text('\ufeff,ID,cell,who,Label\r\n0,NA,7,"a, b",5|0|5\r\n', newline="")
-    found = read_truth(TruthFiles([tmp_path / "cells.csv"], ""), ["NA"])
+    found = read_truth(CollectionFiles("test", true_cells=[tmp_path / "cells.csv"]), ["NA"])
     assert found.to_dict("records") == [{"field": "NA", "cell": 7, "labels": "0|5"}]
     assert found["cell"].dtype == np.int64
 
@@ -685,23 +687,24 @@ def test_a_table_of_true_cells_may_have_other_columns_and_a_byte_order_mark(tmp_
 def test_a_true_cell_that_its_mask_lacks_stops_scoring_and_training_alike(tmp_path: Path) -> None:
     mask = np.zeros((8, 8), np.uint16)
     mask[:4] = 1
-    (tmp_path / "000").mkdir()
-    for path in (tmp_path / "a.png", tmp_path / "000" / "a_cellmask.png"):
+    files = CollectionFiles("test", ["000"], [tmp_path / "cells.csv"], str(tmp_path / "{id}.png"), folder=tmp_path)
+    segmentation = files.path("segmentation", "000")
+    segmentation.mkdir(parents=True)
+    for path in (tmp_path / "a.png", segmentation / "a_cellmask.png"):
         cv2.imwrite(str(path), mask)
     (tmp_path / "cells.csv").write_text("ID,cell,Label\na,1,0\na,7,3\n")
-    files = TruthFiles([tmp_path / "cells.csv"], str(tmp_path / "{id}.png"))
     message = r"field a, cell 7: true cell that .*\{id\}\.png lacks; take it out of the table of true cells \(1 such"
     fields = pd.DataFrame({"field": ["a"], "shard": "000", "status": "ok"})
     with pytest.raises(ValueError, match=message):
-        _match_truth(Collection(tmp_path, tmp_path, files), fields, threads=1)
+        _match_truth(files, fields, threads=1)
     cells = pd.DataFrame({"field": ["a"], "cell": [1], "height": 8, "width": 8, "rle": rle.encode(mask == 1)})
     with pytest.raises(ValueError, match=message):
-        read_true_labels(cells, fields.assign(shard=0), files, ["000"])
+        read_true_labels(cells, fields.assign(shard=0), files)
 
 
 def test_truth_of_other_fields_alone_is_warned_of(tmp_path: Path, caplog) -> None:
     (tmp_path / "cells.csv").write_text("ID,cell,Label\nf-1,1,3\nf-1,2,3\n")
-    files = Collection(tmp_path, tmp_path, TruthFiles([tmp_path / "cells.csv"], str(tmp_path / "{id}.png")))
+    files = CollectionFiles("test", ["000"], [tmp_path / "cells.csv"], str(tmp_path / "{id}.png"), folder=tmp_path)
     fields = pd.DataFrame({"field": ["f_1"], "shard": "000", "status": "ok"})
     truth, matches = _match_truth(files, fields, threads=1)
     assert len(truth) == len(matches.truth) == len(carry_labels(truth, matches.pairs)) == 0

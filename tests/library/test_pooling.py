@@ -1,6 +1,7 @@
 """Pooled calls, the tables of a collection, and the submission."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -12,14 +13,17 @@ import pytest
 
 from hpaloc import pooling, rle
 from hpaloc.classes import N_CLASSES, label_vector
+from hpaloc.layout import CollectionFiles
 from hpaloc.mixtures.fractions import mixture_fractions, reading_fractions
 from hpaloc.mixtures.reading import MIXTURES
 
 WIDTH = 8
 
 
-def _shard(folder: Path, name: str, fields: dict[str, int], seed: int, rejected: tuple[str, ...] = ()) -> pooling.Shard:
-    """Write the three tables of a shard with random predictions; ``fields`` maps a field to its number of cells."""
+def _shard(
+    folder: Path, name: str, fields: dict[str, int], seed: int, rejected: tuple[str, ...] = ()
+) -> CollectionFiles:
+    """Write the tables of a shard with random predictions; ``fields`` maps a field to its number of cells."""
     generator = np.random.default_rng(seed)
     cells = pd.DataFrame(
         [
@@ -58,27 +62,29 @@ def _shard(folder: Path, name: str, fields: dict[str, int], seed: int, rejected:
             "n_cells": [fields.get(field, 0) for field in names],
         }
     )
-    paths = [folder / f"{name}.{part}" for part in ("predictions.parquet", "cells.parquet", "fields.parquet")]
-    shard = pooling.Shard(name, *paths, folder / f"{name}.annotations.csv")
+    files = CollectionFiles("test", [name], folder=folder)
+    paths = {kind: files.path(kind, name) for kind in ("predictions", "cells", "fields", "annotations")}
+    for path in paths.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
     said = [f"{field},0|16,{'HPA1' if field.startswith('a') else ''},," for field in names]
-    shard.annotations.write_text("\n".join(["id,labels,antibody,cell_line,split", *said]) + "\n")
-    pq.write_table(predictions, shard.predictions)
-    cells.to_parquet(shard.cells)
-    table.to_parquet(shard.fields)
-    return shard
+    paths["annotations"].write_text("\n".join(["id,labels,antibody,cell_line,split", *said]) + "\n")
+    pq.write_table(predictions, paths["predictions"])
+    cells.to_parquet(paths["cells"])
+    table.to_parquet(paths["fields"])
+    return files
 
 
 @pytest.fixture
-def shards(tmp_path: Path) -> list[pooling.Shard]:
-    return [
-        _shard(tmp_path, "000", {"a1": 4, "b1": 1}, seed=1, rejected=("c1",)),
-        _shard(tmp_path, "001", {}, seed=2),
-        _shard(tmp_path, "002", {"a2": 3, "d1": 0}, seed=3),
-    ]
+def files(tmp_path: Path) -> CollectionFiles:
+    """The files of three shards."""
+    _shard(tmp_path, "000", {"a1": 4, "b1": 1}, seed=1, rejected=("c1",))
+    _shard(tmp_path, "001", {}, seed=2)
+    _shard(tmp_path, "002", {"a2": 3, "d1": 0}, seed=3)
+    return CollectionFiles("test", ["000", "001", "002"], folder=tmp_path)
 
 
-def test_every_cell_and_every_field_has_one_row(shards: list[pooling.Shard], tmp_path: Path) -> None:
-    pooling.aggregate(shards, tmp_path / "out")
+def test_every_cell_and_every_field_has_one_row(files: CollectionFiles, tmp_path: Path) -> None:
+    pooling.aggregate(files, tmp_path / "out")
     cells = pd.read_parquet(tmp_path / "out" / "cells.parquet")
     fields = pd.read_parquet(tmp_path / "out" / "fields.parquet").set_index("field")
     proteins = pd.read_parquet(tmp_path / "out" / "proteins.parquet").set_index("antibody")
@@ -104,32 +110,35 @@ def test_every_cell_and_every_field_has_one_row(shards: list[pooling.Shard], tmp
     # The reference leads to the embedding of the same cell.
     row = cells[(cells["field"] == "a2") & (cells["cell"] == 2)].iloc[0]
     assert row["shard"] == "002"
-    predictions = pq.read_table(shards[2].predictions).to_pandas()
+    predictions = pq.read_table(files.path("predictions", "002")).to_pandas()
     assert tuple(predictions.loc[row["row"], ["field", "cell"]]) == ("a2", 2)
 
 
 def test_without_antibodies_the_table_of_proteins_is_empty(tmp_path: Path) -> None:
-    pooling.aggregate([_shard(tmp_path, "000", {"b1": 2}, seed=1)], tmp_path)
+    pooling.aggregate(_shard(tmp_path, "000", {"b1": 2}, seed=1), tmp_path)
     proteins = pd.read_parquet(tmp_path / "proteins.parquet")
     assert len(proteins) == 0
     assert {"antibody", "n_cells", "call_mean", "p_0"} <= set(proteins.columns)
 
 
 def test_a_collection_without_any_cell_has_tables(tmp_path: Path) -> None:
-    shard = _shard(tmp_path, "000", {"a1": 0}, seed=1, rejected=("c1",))
-    pooling.aggregate([shard], tmp_path)
-    pooling.write_submission([shard], tmp_path / "submission.csv")
+    files = _shard(tmp_path, "000", {"a1": 0}, seed=1, rejected=("c1",))
+    pooling.aggregate(files, tmp_path)
+    pooling.write_submission(files, tmp_path / "submission.csv")
     assert len(pd.read_parquet(tmp_path / "cells.parquet")) == 0
     assert pd.read_parquet(tmp_path / "fields.parquet")["n_cells"].tolist() == [0, 0]
     assert anndata.read_h5ad(tmp_path / "cells.h5ad").shape == (0, WIDTH)
     assert (tmp_path / "submission.csv").read_text().splitlines()[1:] == ["a1,30,20,", "c1,0,0,"]
 
 
-def test_anndata_holds_embeddings_probabilities_and_the_cell_table(shards: list[pooling.Shard], tmp_path: Path) -> None:
-    pooling.aggregate(shards, tmp_path)
+def test_anndata_holds_embeddings_probabilities_and_the_cell_table(files: CollectionFiles, tmp_path: Path) -> None:
+    pooling.aggregate(files, tmp_path)
     table = anndata.read_h5ad(tmp_path / "cells.h5ad")
     expected = np.concatenate(
-        [np.array(pq.read_table(shard.predictions)["embedding"].to_pylist()).reshape(-1, WIDTH) for shard in shards]
+        [
+            np.array(pq.read_table(path)["embedding"].to_pylist()).reshape(-1, WIDTH)
+            for path in files.of_shards("predictions")
+        ]
     )
     np.testing.assert_array_equal(table.X, expected.astype(np.float32))
     assert table.obs_names[0] == "a1:1"
@@ -144,45 +153,45 @@ def test_anndata_holds_embeddings_probabilities_and_the_cell_table(shards: list[
     )
 
 
-def test_aggregate_twice_gives_the_same_bytes(shards: list[pooling.Shard], tmp_path: Path) -> None:
+def test_aggregate_twice_gives_the_same_bytes(files: CollectionFiles, tmp_path: Path) -> None:
     for folder in ("one", "two"):
-        pooling.aggregate(shards, tmp_path / folder)
+        pooling.aggregate(files, tmp_path / folder)
     for path in sorted((tmp_path / "one").iterdir()):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
 
 
 @pytest.mark.parametrize("change", ["lost", "invented", "twice", "moved"])
-def test_a_cell_lost_invented_doubled_or_moved_is_named(
-    shards: list[pooling.Shard], tmp_path: Path, change: str
-) -> None:
-    table = pq.read_table(shards[0].predictions)
+def test_a_cell_lost_invented_doubled_or_moved_is_named(files: CollectionFiles, tmp_path: Path, change: str) -> None:
+    path = files.path("predictions", "000")
+    table = pq.read_table(path)
     n = len(table)
     rows = {"lost": [0, 2, 3, 4], "twice": [0, 1, 1, 3, 4], "moved": [1, 0, 2, 3, 4]}.get(change, list(range(n)))
     table = table.take(rows)
     if change == "invented":
         table = table.set_column(1, "cell", pa.array([1, 9, 3, 4, 1], pa.int32()))
-    pq.write_table(table, shards[0].predictions)
+    pq.write_table(table, path)
     cell = {"lost": 2, "invented": 2, "twice": 2, "moved": 1}[change]
     for job in (
-        lambda: pooling.aggregate(shards, tmp_path / "out"),
-        lambda: pooling.write_submission(shards, tmp_path / "out.csv"),
+        lambda: pooling.aggregate(files, tmp_path / "out"),
+        lambda: pooling.write_submission(files, tmp_path / "out.csv"),
     ):
         with pytest.raises(pooling.ConservationError, match=f"field a1, cell {cell}"):
             job()
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_a_field_whose_cells_were_not_all_tiled_is_named(shards: list[pooling.Shard], tmp_path: Path) -> None:
-    fields = pd.read_parquet(shards[2].fields)
+def test_a_field_whose_cells_were_not_all_tiled_is_named(files: CollectionFiles, tmp_path: Path) -> None:
+    path = files.path("fields", "002")
+    fields = pd.read_parquet(path)
     fields.loc[0, "n_cells"] = 4
-    fields.to_parquet(shards[2].fields)
+    fields.to_parquet(path)
     with pytest.raises(pooling.ConservationError, match="field a2: 4 cells were segmented, 3 have a row"):
-        pooling.aggregate(shards, tmp_path)
+        pooling.aggregate(files, tmp_path)
 
 
-def test_submission_decodes_to_the_masks_and_keeps_confidences(shards: list[pooling.Shard], tmp_path: Path) -> None:
+def test_submission_decodes_to_the_masks_and_keeps_confidences(files: CollectionFiles, tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
-    pooling.write_submission(shards, path)
+    pooling.write_submission(files, path)
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["ID", "ImageWidth", "ImageHeight", "PredictionString"]
@@ -190,7 +199,7 @@ def test_submission_decodes_to_the_masks_and_keeps_confidences(shards: list[pool
     assert [row["PredictionString"] == "" for row in rows] == [False, False, True, False, True]
     words = rows[0]["PredictionString"].split(" ")
     assert len(words) == 3 * N_CLASSES * 4
-    predictions = pq.read_table(shards[0].predictions).to_pandas()
+    predictions = pq.read_table(files.path("predictions", "000")).to_pandas()
     for cell in range(4):
         for index in range(N_CLASSES):
             location, confidence, mask = words[3 * (cell * N_CLASSES + index) :][:3]
@@ -202,10 +211,11 @@ def test_submission_decodes_to_the_masks_and_keeps_confidences(shards: list[pool
             np.testing.assert_array_equal(rle.decode(rle.from_kaggle(mask), *size), expected)
 
 
-def test_a_field_in_two_shards_is_an_error(shards: list[pooling.Shard], tmp_path: Path) -> None:
+def test_a_field_in_two_shards_is_an_error(files: CollectionFiles, tmp_path: Path) -> None:
+    twice = replace(files, shards=[*files.shards, "000"])
     for job in (
-        lambda: pooling.write_submission([*shards, shards[0]], tmp_path / "s.csv"),
-        lambda: pooling.aggregate([*shards, shards[0]], tmp_path / "out"),
+        lambda: pooling.write_submission(twice, tmp_path / "s.csv"),
+        lambda: pooling.aggregate(twice, tmp_path / "out"),
     ):
         with pytest.raises(pooling.ConservationError, match="field a1"):
             job()
@@ -227,12 +237,10 @@ def test_vote_and_mean_can_differ_and_ties_go_to_the_greater_mean() -> None:
     assert np.isnan(pooled.loc[1, "p_3"])
 
 
-def test_fields_and_proteins_get_fractions_where_prototypes_are_known(
-    shards: list[pooling.Shard], tmp_path: Path
-) -> None:
+def test_fields_and_proteins_get_fractions_where_prototypes_are_known(files: CollectionFiles, tmp_path: Path) -> None:
     prototypes = np.full((N_CLASSES, N_CLASSES), np.nan)
     prototypes[[2, 7]] = np.eye(N_CLASSES)[[2, 7]]
-    pooling.aggregate(shards, tmp_path, prototypes)
+    pooling.aggregate(files, tmp_path, prototypes)
     for name in ("fields", "proteins"):
         table = pd.read_parquet(tmp_path / f"{name}.parquet")
         table = table[table["n_cells"] > 0]
@@ -243,19 +251,19 @@ def test_fields_and_proteins_get_fractions_where_prototypes_are_known(
     assert empty["fraction_2"].isna().all()
 
 
-def test_fractions_are_of_the_readings_where_the_cells_have_them(shards: list[pooling.Shard], tmp_path: Path) -> None:
+def test_fractions_are_of_the_readings_where_the_cells_have_them(files: CollectionFiles, tmp_path: Path) -> None:
     generator = np.random.default_rng(8)
-    for shard in shards:
-        table = pq.read_table(shard.predictions)
+    for path in files.of_shards("predictions"):
+        table = pq.read_table(path)
         for index in range(N_CLASSES):
             values = generator.random(len(table)) * (index in (2, 7))
             table = table.append_column(f"mixture_{index}", pa.array(values.astype(np.float32)))
-        pq.write_table(table, shard.predictions)
+        pq.write_table(table, path)
     prototypes = np.full((N_CLASSES, N_CLASSES), np.nan)
     prototypes[[2, 7]] = np.eye(N_CLASSES)[[2, 7]]
     # Not those of a perfect reading, by which readings and prototypes would say the same.
     prototypes[2, 7] = 0.2
-    pooling.aggregate(shards, tmp_path, prototypes, MIXTURES)
+    pooling.aggregate(files, tmp_path, prototypes, MIXTURES)
     cells = pd.read_parquet(tmp_path / "cells.parquet")
     means = cells.groupby("field")[["mixture_2", "mixture_7"]].mean()
     fields = pd.read_parquet(tmp_path / "fields.parquet").set_index("field").loc[means.index]

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tile_fields import make_field, tile, write_shard
 
-from hpaloc.browser.page import BrowsedCollection, write_page
+from hpaloc.browser.page import write_page
 from hpaloc.browser.pictures import write_pictures
 from hpaloc.classes import N_CLASSES
-from hpaloc.pooling import Shard, aggregate
+from hpaloc.layout import CollectionFiles
+from hpaloc.pooling import aggregate
 from hpaloc.tables import PROBABILITIES
 
 # Names as a hostile sheet might have them. None may reach the page as anything but text.
@@ -55,53 +56,61 @@ def predictions_of(cells, seed=0):
     )
 
 
-def write_shard_of_cells(folder, out, ids, most_fields=100):
+def write_shard_of_cells(files, ids, most_fields=100):
     """Write one shard of small fields, with its predictions and pictures, and pool it; return its cell table."""
+    folder, shard = files.folder, files.shards[0]
     fields = {id: make_field(number) for number, id in enumerate(ids)}
     rows, segmentation = write_shard(folder / "fields", fields)
-    cells_path, fields_path, _ = tile(rows, segmentation, folder / "tables")
-    cells = pd.read_parquet(cells_path)
-    table = pd.read_parquet(fields_path)
-    annotations = folder / "annotations.csv"
+    tables = dict(zip(("cells", "fields"), tile(rows, segmentation, folder / "tables"), strict=False))
+    for kind in ("cells", "fields", "annotations", "predictions"):
+        files.path(kind, shard).parent.mkdir(parents=True, exist_ok=True)
+        if kind in tables:
+            shutil.move(tables[kind], files.path(kind, shard))
+    cells, table = (pd.read_parquet(files.path(kind, shard)) for kind in tables)
     pd.DataFrame({"id": table["field"], "labels": "0", "antibody": ANTIBODY, "cell_line": "", "split": ""}).to_csv(
-        annotations, index=False
+        files.path("annotations", shard), index=False
     )
     predictions = predictions_of(cells)
-    pq.write_table(predictions, folder / "predictions.parquet")
+    pq.write_table(predictions, files.path("predictions", shard))
     maps = np.zeros((len(cells), 8, 8), np.uint8)
     maps[:, 2, 5] = 255
-    write_pictures(
-        out / "small" / "000", rows, segmentation, cells, table, predictions.to_pandas(), maps, most_fields=most_fields
-    )
-    aggregate([Shard("000", folder / "predictions.parquet", cells_path, fields_path, annotations)], folder / "pooled")
+    drawn = files.path("pictures", shard)
+    write_pictures(drawn, rows, segmentation, cells, table, predictions.to_pandas(), maps, most_fields=most_fields)
+    aggregate(files, files.path("pooled_cells").parent)
     return cells
 
 
 def small_browser(folder, ids=HOSTILE, most_fields=100, with_truth=True):
     """Write a browser of one collection named small; return the folder of its page and its cell table."""
-    out = folder / "browser"
-    cells = write_shard_of_cells(folder, out, ids, most_fields)
-    truth = None
+    files = CollectionFiles("small", ["000"], folder=folder)
+    out = folder / "results/browser"
+    cells = write_shard_of_cells(files, ids, most_fields)
     if with_truth:
-        truth = folder / "truth.parquet"
         # Every second cell is what it is called, the others are Vesicles.
-        called = pd.read_parquet(folder / "pooled/cells.parquet")["labels"].to_numpy()
+        called = pd.read_parquet(files.path("pooled_cells"))["labels"].to_numpy()
         true = np.where(np.arange(len(cells)) % 2 == 0, called, "17")
+        truth = files.path("scored_cells")
+        truth.parent.mkdir(parents=True)
         cells[["field", "cell"]].assign(true_labels=true).iloc[:-1].to_parquet(truth)
-    write_page(out, {"small": BrowsedCollection(folder / "pooled", {"000": out / "small" / "000"}, truth)})
+    write_page(out, [files], ["small"] if with_truth else [])
     return out, cells
+
+
+def small_files(out):
+    """Return the files behind the page of a small browser."""
+    return CollectionFiles("small", ["000"], folder=out.parents[1])
 
 
 def rename_fields(out, names, antibody, cell_line):
     """Give the fields of a small browser other names, behind the back of the file system, and write its page again."""
-    pooled = out.parent / "pooled"
-    cells, fields = (pd.read_parquet(pooled / f"{name}.parquet") for name in ("cells", "fields"))
+    files = small_files(out)
+    cells, fields = (pd.read_parquet(files.path(kind)) for kind in ("pooled_cells", "pooled_fields"))
     new = dict(zip(fields["field"], names, strict=True))
     cells["field"] = cells["field"].map(new)
     fields["field"] = fields["field"].map(new)
-    cells.to_parquet(pooled / "cells.parquet")
-    fields.assign(antibody=antibody, cell_line=cell_line).to_parquet(pooled / "fields.parquet")
-    write_page(out, {"small": BrowsedCollection(pooled, {"000": out / "small" / "000"})})
+    cells.to_parquet(files.path("pooled_cells"))
+    fields.assign(antibody=antibody, cell_line=cell_line).to_parquet(files.path("pooled_fields"))
+    write_page(out, [files])
     return cells
 
 
@@ -112,9 +121,9 @@ def large_browser(folder, n, cells_a_field=20):
     field = np.array([f"field-{number:05d}" for number in range(-(-n // cells_a_field))])
     cells = pd.DataFrame({"field": np.repeat(field, cells_a_field)[:n], "cell": np.arange(n) % cells_a_field + 1})
     predictions = predictions_of(cells, seed=1).to_pandas().drop(columns="embedding")
-    pooled = folder / "pooled"
-    pooled.mkdir()
-    predictions.assign(shard="000", row=np.arange(n)).to_parquet(pooled / "cells.parquet")
+    files = CollectionFiles("many", ["000"], folder=out.parents[1])
+    files.path("pooled_cells").parent.mkdir()
+    predictions.assign(shard="000", row=np.arange(n)).to_parquet(files.path("pooled_cells"))
     pd.DataFrame(
         {
             "field": field,
@@ -127,12 +136,12 @@ def large_browser(folder, n, cells_a_field=20):
             "status": "ok",
             "n_cells": cells_a_field,
         }
-    ).to_parquet(pooled / "fields.parquet")
+    ).to_parquet(files.path("pooled_fields"))
     boxes = pd.DataFrame({"y0": 10, "x0": 10, "y1": 50, "x1": 50, "pixel_size": 0.08, "area_um2": 100.0}, np.arange(n))
     boxes.index = boxes.index.astype(str)
     placed = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
-    anndata.AnnData(obs=boxes, obsm={"X_pca": placed, "X_umap": np.tanh(placed)}).write_h5ad(pooled / "cells.h5ad")
-    many = out / "many" / "000"
+    anndata.AnnData(obs=boxes, obsm={"X_pca": placed, "X_umap": np.tanh(placed)}).write_h5ad(files.path("anndata"))
+    many = files.path("pictures", "000")
     shutil.copytree(shard / "fields", many / "fields")
     (many / "sprites").mkdir()
     of_sheet = 32
@@ -142,7 +151,7 @@ def large_browser(folder, n, cells_a_field=20):
     pd.DataFrame(
         {"row": row, "picture": row // cells_a_field % 9, "sheet": row // of_sheet, "place": row % of_sheet}
     ).to_parquet(many / "cells.parquet")
-    write_page(out, {"many": BrowsedCollection(pooled, {"000": many})})
+    write_page(out, [files])
     return out
 
 

@@ -266,6 +266,8 @@ TILED = {"tile", "sheet", "rejected", *CURATED}
         ("field_table.py", "the same images as", "the images of", {"sheet", "rejected", "summary"}),
         ("interpretation/studied.py", '"few_shot"]', '"seen"]', STUDIED),
         ("interpretation/claims.py", *STATEMENT, JUDGED),
+        # Where files are is asked by what joins shards.
+        ("layout.py", *STATEMENT, PREDICTED - {"predict", "browse_shard"} | STUDIED),
         # Nobody reads mixtures here.
         ("mixtures/learning.py", "_RIDGE = 10.0", "_RIDGE = 1.0", set()),
         ("mixtures/light.py", "_GRAINS = (0.7", "_GRAINS = (0.8", PREDICTED),

@@ -12,6 +12,8 @@ from stand_in_models import write_stand_in
 from workflow_runs import ROOT, planned, snakemake, write_config, write_sheet
 
 from hpaloc.classes import COLOURS
+from hpaloc.finding import shards_of
+from hpaloc.layout import PATTERNS, CollectionFiles
 
 
 @pytest.fixture
@@ -41,6 +43,27 @@ def test_the_plan_lists_every_stage(folder):
     assert jobs["explore_data"] == jobs["report_zip"] == jobs["browse"] == jobs["record_run"] == jobs["model_card"] == 1
     assert jobs["browse_shard"] == jobs["predict"]
     assert jobs["draw_scores"] == 1
+
+
+def test_planning_and_rules_make_each_file_where_the_library_looks_for_it(folder):
+    (folder / "cells.csv").write_text("ID,cell,Label\ntest-0,1,0\n")
+    collections = config()["collections"]
+    collections["test"]["truth"] = {"cells": "cells.csv", "masks": "images/{id}_red.png"}
+    collections["drawn"] = {"sheet": "test.csv", "labels": True, "simulate": {}}
+    address = "https://localhost/{id}_{colour}.png"
+    collections["fetched"] = {"sheet": "test.csv", "labels": True, "download": {"url": address}}
+    predicted = {"collections": ["test", "drawn", "fetched"]}
+    write_config(folder / "config.yaml", collections=collections, shards=3, predict=predicted)
+    text = snakemake(folder, "--dry-run").stdout
+    made = {path for outputs in re.findall(r"^    output: (.*)$", text, re.MULTILINE) for path in outputs.split(", ")}
+    made |= {str(path.relative_to(folder)) for path in folder.glob("results/sheet/**/*.csv")}
+    of_one_alone = {"test": "true_states", "drawn": "simulated", "fetched": "downloaded"}
+    for name, own in of_one_alone.items():
+        files = CollectionFiles(name, shards_of(folder / "results/sheet" / name))
+        assert len(files.shards) > 1
+        for kind in PATTERNS.keys() - of_one_alone.values() | {own}:
+            paths = {str(files.path(kind, shard, colour)) for shard in files.shards for colour in COLOURS}
+            assert paths <= made, kind
 
 
 def test_a_first_training_and_controls_are_trained_beside_the_model(folder):

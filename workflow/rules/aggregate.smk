@@ -9,13 +9,10 @@ Steps: join, check that every cell appears once, pool over field and antibody.
 rule aggregate:
     """Join a collection's predictions and pool them into calls per field and protein."""
     input:
-        predictions=lambda wildcards: of_shards(
-            "results/predictions/{collection}/shards/{shard}.parquet",
-            wildcards.collection,
-        ),
-        cells=lambda wildcards: of_shards("results/cells/{collection}/{shard}.parquet", wildcards.collection),
-        fields=lambda wildcards: of_shards("results/cells/{collection}/{shard}.fields.parquet", wildcards.collection),
-        annotations=lambda wildcards: annotations_of(wildcards.collection),
+        predictions=lambda wildcards: of_shards("predictions", wildcards.collection),
+        cells=lambda wildcards: of_shards("cells", wildcards.collection),
+        fields=lambda wildcards: of_shards("fields", wildcards.collection),
+        annotations=lambda wildcards: of_shards("annotations", wildcards.collection),
         model=model_files,
         reading=reading_files,
     output:
@@ -36,6 +33,7 @@ rule aggregate:
     params:
         model=MODEL,
         model_version=model_version,
+        shards=lambda wildcards: SHARDS[wildcards.collection],
         version=code_of("pooling", "mixtures.fractions"),
     script:
         "../scripts/aggregate.py"

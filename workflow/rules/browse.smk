@@ -51,7 +51,7 @@ rule browse:
             collection=PREDICTED,
             name=["cells.parquet", "fields.parquet", "cells.h5ad"],
         ),
-        pictures=[path for name in PREDICTED for path in of_shards("results/browser/{collection}/{shard}", name)],
+        pictures=of_shards("pictures", *PREDICTED),
         truth=expand("results/evaluation/{collection}/cells.parquet", collection=TRUE_CELLS),
     output:
         expand("results/browser/{name}", name=BROWSER_FILES),

@@ -18,7 +18,8 @@ from hpaloc.classes import COLOURS
 from hpaloc.config import ConfigError, complete, read_command_line, shortened, training_collections
 from hpaloc.delimited import SheetError
 from hpaloc.files import digest, spelled_as_on_disk
-from hpaloc.finding import annotations_name, shards_of
+from hpaloc.finding import shards_of
+from hpaloc.layout import PATTERNS
 from hpaloc.planning import (
     MODEL_FILES,
     READING_FILES,
@@ -34,13 +35,7 @@ from hpaloc.planning import (
     spell_paths,
 )
 from hpaloc.left_over import left_over_lines, unconfigured
-from hpaloc.scan import (
-    downloaded_folder,
-    restore_tables,
-    scan_collection,
-    simulated_folder,
-    write_scan,
-)
+from hpaloc.scan import restore_tables, scan_collection, write_scan
 from hpaloc.version import files_version, room_version
 
 STARTED = time.time()

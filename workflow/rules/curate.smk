@@ -32,8 +32,8 @@ rule curate:
         runtime=grows(60),
     params:
         curation=config["curation"],
-        truth=lambda wildcards: truth(TRAINING) if TRUE_LABELS else None,
-        shards=lambda wildcards: SHARDS[TRAINING],
+        true_cells=lambda wildcards: files_of(TRAINING) if TRUE_LABELS else None,
+        true_content=lambda wildcards: true_content(TRAINING) if TRUE_LABELS else None,
         seed=config["seed"],
         version=code_of("curation", "joining", *(["matching"] if TRUE_LABELS else [])),
     script:

@@ -24,7 +24,7 @@ rule evaluate:
             collection=SCORED,
             name=["cells", "fields"],
         ),
-        masks=[folder for name in SCORED for folder in of_shards("results/segmentation/{collection}/{shard}", name)],
+        masks=of_shards("segmentation", *SCORED),
         truth=[path for name in SCORED for path in truth_files(name)],
         controls=expand("results/controls/{control}/model/config.json", control=CONTROLS),
         model=f"{MODEL}/config.json" if CONTROLS else [],
@@ -70,7 +70,8 @@ rule evaluate:
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
-        truth=lambda wildcards: {name: truth(name) for name in SCORED},
+        collections=[files_of(name) for name in SCORED],
+        true_content=lambda wildcards: true_content(*SCORED),
         controls=CONTROLS,
         unscored=UNSCORED,
         seed=config["seed"],

@@ -10,8 +10,8 @@ Steps: count, choose fields, draw.
 rule explore_data:
     """Draw the label distribution, label co-occurrence, channels and location panels of a collection."""
     input:
-        manifests=of_shards("results/sheet/{collection}/{shard}.csv", EXPLORED),
-        annotations=annotations_of(EXPLORED),
+        manifests=of_shards("manifest", EXPLORED),
+        annotations=of_shards("annotations", EXPLORED),
         images=[path for shard in SHARDS[EXPLORED] for path in made(EXPLORED, shard)],
     output:
         [

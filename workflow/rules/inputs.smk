@@ -35,14 +35,10 @@ def require_segmentation():
         refuse(error)
 
 
-def of_shards(pattern, collection):
-    """Return ``pattern`` filled in for every shard of a collection that holds fields."""
-    return expand(pattern, collection=collection, shard=SHARDS[collection])
-
-
-def annotations_of(collection):
-    """Return the annotation tables of a collection's shards: what the sheet says about each field except its files."""
-    return [f"results/sheet/{collection}/{annotations_name(shard)}" for shard in SHARDS[collection]]
+def of_shards(kind, *collections):
+    """Return the files of a kind (PATTERNS of hpaloc/layout.py) of every shard of collections that holds fields."""
+    found = [expand(PATTERNS[kind], collection=name, shard=SHARDS[name], colour=COLOURS) for name in collections]
+    return [path for of_collection in found for path in of_collection]
 
 
 @cache
@@ -60,9 +56,9 @@ def content_of(*paths):
 def made(collection, shard):
     """Return what must exist before a shard's files can be read: nothing if the files existed before the run."""
     if "simulate" in COLLECTIONS[collection]:
-        return [simulated_folder(collection, shard)]
+        return expand(PATTERNS["simulated"], collection=collection, shard=shard)
     if "download" in COLLECTIONS[collection]:
-        return [f"{downloaded_folder(collection, shard)}.csv"]
+        return expand(PATTERNS["downloaded"], collection=collection, shard=shard)
     return []
 
 
@@ -78,42 +74,34 @@ def to_segment(wildcards):
 
 
 def simulated_shards(collection):
-    """Return the folders of a collection's simulated files; none if it is not simulated."""
-    if "simulate" not in COLLECTIONS[collection]:
-        return []
-    return [simulated_folder(collection, shard) for shard in SHARDS[collection]]
+    """Return the folders of a collection's simulated files where it is simulated."""
+    return of_shards("simulated", collection) if "simulate" in COLLECTIONS[collection] else []
 
 
-def truth(collection):
-    """Return the truth of a collection's cells: tables, their content, pattern of their masks, planned states.
-
-    Content and states are those of files that people name; None if the run makes them or there is no truth.
-    """
+def files_of(collection):
+    """Return what CollectionFiles takes of a collection and its true cells, as a parameter that Snakemake compares."""
+    files = {"name": collection, "shards": SHARDS[collection]}
     if "simulate" in COLLECTIONS[collection]:
-        return {
-            "cells": [f"{folder}/cells.csv" for folder in simulated_shards(collection)],
-            "content": None,
-            "masks": f"{simulated_folder(collection, '{shard}')}/{{id}}_cellmask.png",
-            "planned": None,
-        }
-    found = COLLECTIONS[collection].get("truth")
-    if found is None:
-        return {"cells": [], "content": None, "masks": None, "planned": None}
-    root = COLLECTIONS[collection]["root"]
-    cells = found["cells"].replace("{root}", root)
-    return {
-        "cells": [cells],
-        "content": content_of(cells),
-        "masks": found["masks"].replace("{root}", root),
-        "planned": f"results/sheet/{collection}/truth.csv",
-    }
+        folder = PATTERNS["simulated"].replace("{collection}", collection)
+        cells = [f"{of_shard}/cells.csv" for of_shard in simulated_shards(collection)]
+        return files | {"true_cells": cells, "true_masks": f"{folder}/{{id}}_cellmask.png"}
+    if found := COLLECTIONS[collection].get("truth"):
+        cells, masks = (found[key].replace("{root}", COLLECTIONS[collection]["root"]) for key in ("cells", "masks"))
+        return files | {"true_cells": [cells], "true_masks": masks, "true_states": truth_files(collection)[0]}
+    return files
+
+
+def true_content(*collections):
+    """Return the content of the tables of true cells that people name."""
+    named = [name for name in collections if "truth" in COLLECTIONS[name]]
+    return {name: content_of(*files_of(name)["true_cells"]) for name in named}
 
 
 def truth_files(collection):
-    """Return what must exist before a collection's truth can be read; its tables are parameters, by content."""
-    if "simulate" in COLLECTIONS[collection]:
-        return simulated_shards(collection)
-    return [f"results/sheet/{collection}/truth.csv"] if "truth" in COLLECTIONS[collection] else []
+    """Return what must be there before a collection's truth can be read; its tables are in the parameters, by content."""
+    if "truth" in COLLECTIONS[collection]:
+        return expand(PATTERNS["true_states"], collection=collection)
+    return simulated_shards(collection)
 
 
 def explore_outputs():
@@ -136,9 +124,7 @@ def to_curate(collection):
     def inputs(wildcards):
         require_training()
         return {
-            "cells": of_shards("results/cells/{collection}/{shard}.parquet", collection),
-            "fields": of_shards("results/cells/{collection}/{shard}.fields.parquet", collection),
-            "annotations": annotations_of(collection),
+            **{kind: of_shards(kind, collection) for kind in ("cells", "fields", "annotations")},
             "truth": truth_files(collection) if TRUE_LABELS else [],
         }
 
@@ -150,12 +136,7 @@ def tiles_of(collection):
 
     def inputs(wildcards):
         require_training()
-        return expand(
-            "results/tiles/{collection}/{shard}/{colour}.tfrecord",
-            collection=collection,
-            shard=SHARDS[collection],
-            colour=COLOURS,
-        )
+        return of_shards("tiles", collection)
 
     return inputs
 

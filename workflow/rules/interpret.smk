@@ -24,8 +24,8 @@ rule study_cells:
         mem_mb=grows(8000),
         runtime=grows(30),
     params:
-        files=lambda wildcards: {name: study_files(name) for name in STUDIED},
-        truth=lambda wildcards: {name: truth(name) for name in STUDIED},
+        collections=lambda wildcards: [files_of(name) for name in STUDIED],
+        true_content=lambda wildcards: true_content(*STUDIED),
         training=TRAINING,
         cells=config["interpretation"]["cells"],
         held_out=config["interpretation"]["held_out"],
@@ -39,7 +39,7 @@ rule study_networks:
     """Run the cells through the network and its controls."""
     input:
         cells="results/interpretation/cells.parquet",
-        files=of_study("manifests", "cells", "fields", "tiles", "simulated"),
+        files=of_study("manifest", "cells", "fields", "tiles", "simulated"),
         models=[path for folder in STUDIED_MODELS.values() for path in trained_here(*MODEL_FILES, folder=folder)],
     output:
         directory("results/interpretation/network"),
@@ -55,7 +55,7 @@ rule study_networks:
         mem_mb=grows(16000),
         runtime=grows(60),
     params:
-        files=lambda wildcards: {name: study_files(name) for name in STUDIED},
+        shards=lambda wildcards: {name: SHARDS[name] for name in STUDIED},
         models=STUDIED_MODELS,
         model_version=model_version,
         fields=config["interpretation"]["fields"],
@@ -69,7 +69,7 @@ rule study_morphology:
     """Measure CellProfiler's features of the cells."""
     input:
         cells="results/interpretation/cells.parquet",
-        files=of_study("manifests", "fields", "segmentation", "simulated"),
+        files=of_study("manifest", "fields", "segmentation", "simulated"),
     output:
         "results/interpretation/morphology.parquet",
     log:
@@ -83,7 +83,7 @@ rule study_morphology:
         mem_mb=grows(16000),
         runtime=grows(60),
     params:
-        files=lambda wildcards: {name: study_files(name) for name in STUDIED},
+        shards=lambda wildcards: {name: SHARDS[name] for name in STUDIED},
         version=code_of("interpretation.morphology", "interpretation.studied"),
     script:
         "../scripts/study_morphology.py"

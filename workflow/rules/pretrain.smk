@@ -19,8 +19,8 @@ use rule curate as curate_pretraining with:
         "benchmarks/curate_pretraining.tsv"
     params:
         curation=config["curation"],
-        truth=lambda wildcards: (truth(PRETRAINING["collection"]) if TRUE_LABELS else None),
-        shards=lambda wildcards: SHARDS[PRETRAINING["collection"]],
+        true_cells=lambda wildcards: files_of(PRETRAINING["collection"]) if TRUE_LABELS else None,
+        true_content=lambda wildcards: true_content(PRETRAINING["collection"]) if TRUE_LABELS else None,
         seed=config["seed"],
         version=code_of("curation", "joining", *(["matching"] if TRUE_LABELS else [])),
 

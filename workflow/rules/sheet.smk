@@ -10,8 +10,8 @@ Steps: join, count.
 rule sheet:
     """Join the field tables of a collection's shards."""
     input:
-        fields=lambda wildcards: of_shards("results/cells/{collection}/{shard}.fields.parquet", wildcards.collection),
-        annotations=lambda wildcards: annotations_of(wildcards.collection),
+        fields=lambda wildcards: of_shards("fields", wildcards.collection),
+        annotations=lambda wildcards: of_shards("annotations", wildcards.collection),
     output:
         "results/sheet/{collection}.parquet",
     log:

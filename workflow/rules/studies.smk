@@ -22,37 +22,17 @@ def require_few_shot():
         refuse(error)
 
 
-def study_files(collection):
-    """Return the files of a studied collection, each list in the order of its shards; tiles by colour."""
-    return {
-        "manifests": of_shards("results/sheet/{collection}/{shard}.csv", collection),
-        "cells": of_shards("results/cells/{collection}/{shard}.parquet", collection),
-        "fields": of_shards("results/cells/{collection}/{shard}.fields.parquet", collection),
-        "annotations": annotations_of(collection),
-        "segmentation": of_shards("results/segmentation/{collection}/{shard}", collection),
-        "tiles": {
-            colour: of_shards(f"results/tiles/{{collection}}/{{shard}}/{colour}.tfrecord", collection)
-            for colour in COLOURS
-        },
-        "shards": SHARDS.get(collection, []),
-        "simulated": simulated_shards(collection) if collection in COLLECTIONS else [],
-    }
-
-
 def of_study(*kinds):
-    """Return the input function of the files of these kinds of all studied collections."""
+    """Return the input function of the files of these kinds of all studied collections; drawn ones of those alone."""
 
     def inputs(wildcards):
         require_interpretation()
-        found = []
-        for name in STUDIED:
-            files = study_files(name)
-            for kind in kinds:
-                if kind == "tiles":
-                    found += [path for of_colour in files[kind].values() for path in of_colour]
-                else:
-                    found += files[kind]
-        return found
+        found = [
+            simulated_shards(name) if kind == "simulated" else of_shards(kind, name)
+            for name in STUDIED
+            for kind in kinds
+        ]
+        return [path for of_kind in found for path in of_kind]
 
     return inputs
 
@@ -119,5 +99,5 @@ def few_shot_inputs(wildcards):
     """Return the predictions, with the embeddings, of the collection whose cells are to be labelled."""
     require_few_shot()
     return {
-        "predictions": of_shards("results/predictions/{collection}/shards/{shard}.parquet", FEW_SHOT),
+        "predictions": of_shards("predictions", FEW_SHOT),
     }

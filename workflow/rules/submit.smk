@@ -9,12 +9,9 @@ Steps: write one row per field, with one triple of class, confidence and mask pe
 rule submit:
     """Write a collection's predictions in the format of the 2021 competition."""
     input:
-        predictions=lambda wildcards: of_shards(
-            "results/predictions/{collection}/shards/{shard}.parquet",
-            wildcards.collection,
-        ),
-        cells=lambda wildcards: of_shards("results/cells/{collection}/{shard}.parquet", wildcards.collection),
-        fields=lambda wildcards: of_shards("results/cells/{collection}/{shard}.fields.parquet", wildcards.collection),
+        predictions=lambda wildcards: of_shards("predictions", wildcards.collection),
+        cells=lambda wildcards: of_shards("cells", wildcards.collection),
+        fields=lambda wildcards: of_shards("fields", wildcards.collection),
     output:
         "results/predictions/{collection}/submission.csv",
     log:
@@ -28,6 +25,7 @@ rule submit:
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
+        shards=lambda wildcards: SHARDS[wildcards.collection],
         version=code_of("pooling"),
     script:
         "../scripts/submit.py"

@@ -36,18 +36,15 @@ def kept_paths():
     """Return what this configuration makes in the places where another configuration makes other files."""
     used = [name for name in used_collections(None) if name in COLLECTIONS]
     kept = [f"results/sheet/{name}" for name in COLLECTIONS]
-    kept += [f"results/sheet/{name}/truth.csv" for name in COLLECTIONS if "truth" in COLLECTIONS[name]]
+    kept += expand(PATTERNS["true_states"], collection=[name for name in COLLECTIONS if "truth" in COLLECTIONS[name]])
     kept += expand("results/sheet/{collection}.parquet", collection=used)
     for name in used:
         kept += expand("results/{stage}/{name}", stage=["segmentation", "cells", "tiles"], name=name)
-        kept += of_shards("results/segmentation/{collection}/{shard}", name)
-        kept += of_shards("results/cells/{collection}/{shard}.parquet", name)
-        kept += of_shards("results/cells/{collection}/{shard}.fields.parquet", name)
-        kept += of_shards("results/tiles/{collection}/{shard}", name)
+        kept += of_shards("segmentation", name) + of_shards("cells", name) + of_shards("fields", name)
+        kept += {str(Path(tiles).parent) for tiles in of_shards("tiles", name)}
     for name in PREDICTED:
         kept += expand("results/{stage}/{name}", stage=["predictions", "browser"], name=name)
-        kept += of_shards("results/predictions/{collection}/shards/{shard}.parquet", name)
-        kept += of_shards("results/browser/{collection}/{shard}", name)
+        kept += of_shards("predictions", name) + of_shards("pictures", name)
     kept += expand("results/evaluation/{collection}", collection=SCORED)
     kept += expand("results/controls/{control}", control=CONTROLS)
     kept += [f"results/few_shot/{FEW_SHOT}"] if config["few_shot"]["table"] else []

@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
+from hpaloc.layout import CollectionFiles
 from hpaloc.mixtures.fractions import read_prototypes
-from hpaloc.pooling import aggregate, gather_shards
+from hpaloc.pooling import aggregate
 from hpaloc.progress import log_to
 
 
 def main(job):
-    shards = gather_shards(job.input.predictions, job.input.cells, job.input.fields, job.input.annotations)
+    files = CollectionFiles(job.wildcards.collection, job.params.shards)
     # A folder of model.path says itself what it reads; in results/model a reading of an earlier run may stand.
     mixtures = bool(job.config["model"]["path"] or job.input.reading)
-    aggregate(shards, Path(job.output.cells).parent, *(read_prototypes(Path(job.params.model), mixtures) or ()))
+    aggregate(files, Path(job.output.cells).parent, *(read_prototypes(Path(job.params.model), mixtures) or ()))
 
 
 if __name__ == "__main__":

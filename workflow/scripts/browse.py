@@ -2,22 +2,14 @@
 
 from pathlib import Path
 
-from hpaloc.browser.page import BrowsedCollection, write_page
+from hpaloc.browser.page import write_page
+from hpaloc.layout import CollectionFiles
 from hpaloc.progress import log_to
 
 
 def main(job):
-    folder = Path(job.output[0]).parent
-    truth = dict(zip(job.params.true_cells, map(Path, job.input.truth), strict=True))
-    collections = {
-        name: BrowsedCollection(
-            predictions=Path("results/predictions", name),
-            pictures={shard: folder / name / shard for shard in shards},
-            truth=truth.get(name),
-        )
-        for name, shards in job.params.shards.items()
-    }
-    write_page(folder, collections, seed=job.params.seed)
+    collections = [CollectionFiles(name, shards) for name, shards in job.params.shards.items()]
+    write_page(Path(job.output[0]).parent, collections, job.params.true_cells, seed=job.params.seed)
 
 
 if __name__ == "__main__":

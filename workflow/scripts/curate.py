@@ -4,7 +4,8 @@ from hpaloc.curation import curate, summary_text
 from hpaloc.examples import examples_table
 from hpaloc.files import atomic_path
 from hpaloc.joining import read_cells, read_fields
-from hpaloc.matching import TruthFiles, read_true_labels
+from hpaloc.layout import CollectionFiles
+from hpaloc.matching import read_true_labels
 from hpaloc.progress import log_to
 from hpaloc.tables import write_table
 
@@ -13,9 +14,8 @@ def main(job):
     cells = read_cells(job.input.cells, job.input.annotations)
     fields = read_fields(job.input.fields, job.input.annotations)
     truth = None
-    if known := job.params.truth:
-        files = TruthFiles(known["cells"], known["masks"], known["planned"])
-        truth = read_true_labels(cells, fields, files, job.params.shards)
+    if job.params.true_cells:
+        truth = read_true_labels(cells, fields, CollectionFiles(**job.params.true_cells))
     examples, summary, rejected = curate(cells, fields, job.params.curation, job.params.seed, truth)
     write_table(job.output.examples, examples_table(examples))
     with atomic_path(job.output.summary) as temporary:

@@ -12,7 +12,7 @@ def main(job):
     download_shard(
         read_manifest(job.input.manifest),
         job.output[0],
-        Pace(Path("resources/downloaded/.pace"), per_second),
+        Pace(Path(job.output[0]).parents[1] / ".pace", per_second),
         max_failed_fraction=job.config["max_rejected_fraction"],
     )
 

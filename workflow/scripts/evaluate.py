@@ -2,20 +2,13 @@
 
 from pathlib import Path
 
-from hpaloc.evaluation.folder import Collection, evaluate, read_controls
-from hpaloc.matching import TruthFiles
+from hpaloc.evaluation.folder import evaluate, read_controls
+from hpaloc.layout import CollectionFiles
 from hpaloc.progress import log_to
 
 
 def main(job):
-    collections = {
-        name: Collection(
-            predictions=Path("results/predictions", name),
-            segmentation=Path("results/segmentation", name),
-            truth=TruthFiles(truth["cells"], truth["masks"], truth["planned"]) if truth["cells"] else None,
-        )
-        for name, truth in job.params.truth.items()
-    }
+    collections = [CollectionFiles(**known) for known in job.params.collections]
     controls = read_controls(dict(zip(job.params.controls, job.input.controls, strict=True)), job.input.model)
     folder = Path(job.output.metrics).parent
     evaluate(collections, folder, controls, seed=job.params.seed, threads=job.threads, unscored=job.params.unscored)

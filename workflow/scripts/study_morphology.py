@@ -5,13 +5,15 @@ import pyarrow as pa
 
 from hpaloc.interpretation.morphology import measure_collections
 from hpaloc.interpretation.studied import chosen_cells
+from hpaloc.layout import CollectionFiles
 from hpaloc.progress import log_to
 from hpaloc.tables import write_table
 
 
 def main(job):
     cells = chosen_cells(pd.read_parquet(job.input.cells))
-    table = measure_collections(cells, job.params.files, processes=job.threads)
+    collections = {name: CollectionFiles(name, shards) for name, shards in job.params.shards.items()}
+    table = measure_collections(cells, collections, processes=job.threads)
     write_table(job.output[0], pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata())
 
 

@@ -5,19 +5,15 @@ from pathlib import Path
 import pandas as pd
 
 from hpaloc.interpretation.studied import chosen_cells
-from hpaloc.interpretation.study import Files, study_networks
+from hpaloc.interpretation.study import study_networks
+from hpaloc.layout import CollectionFiles
 from hpaloc.progress import log_to
 
 
 def main(job):
-    files = job.params.files
     study_networks(
         chosen_cells(pd.read_parquet(job.input.cells)),
-        {name: of_collection["tiles"] for name, of_collection in files.items()},
-        {
-            name: Files(of_collection["manifests"], of_collection["cells"], of_collection["fields"])
-            for name, of_collection in files.items()
-        },
+        {name: CollectionFiles(name, shards) for name, shards in job.params.shards.items()},
         {name: Path(folder) for name, folder in job.params.models.items()},
         Path(job.output[0]),
         fields=job.params.fields,

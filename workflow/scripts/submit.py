@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from hpaloc.pooling import gather_shards, write_submission
+from hpaloc.layout import CollectionFiles
+from hpaloc.pooling import write_submission
 from hpaloc.progress import log_to
 
 
 def main(job):
-    shards = gather_shards(job.input.predictions, job.input.cells, job.input.fields)
-    write_submission(shards, Path(job.output[0]))
+    write_submission(CollectionFiles(job.wildcards.collection, job.params.shards), Path(job.output[0]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,53 @@
+"""Where the files of a collection and of its shards are: rules plan with these patterns, the library reads by them."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# By kind, as Snakemake has patterns; a rule spells out what it makes, in the same words (a test).
+PATTERNS = {
+    # Of a shard.
+    "manifest": "results/sheet/{collection}/{shard}.csv",
+    "annotations": "results/sheet/{collection}/{shard}.annotations.csv",
+    "simulated": "resources/simulated/{collection}/{shard}",
+    "downloaded": "resources/downloaded/{collection}/{shard}.csv",
+    "segmentation": "results/segmentation/{collection}/{shard}",
+    "cells": "results/cells/{collection}/{shard}.parquet",
+    "fields": "results/cells/{collection}/{shard}.fields.parquet",
+    "tiles": "results/tiles/{collection}/{shard}/{colour}.tfrecord",
+    "predictions": "results/predictions/{collection}/shards/{shard}.parquet",
+    "pictures": "results/browser/{collection}/{shard}",
+    # Of a collection.
+    "true_states": "results/sheet/{collection}/truth.csv",
+    "pooled_cells": "results/predictions/{collection}/cells.parquet",
+    "pooled_fields": "results/predictions/{collection}/fields.parquet",
+    "anndata": "results/predictions/{collection}/cells.h5ad",
+    "scored_cells": "results/evaluation/{collection}/cells.parquet",
+}
+
+
+@dataclass(frozen=True)
+class CollectionFiles:
+    """The files of one collection, and those of its true cells where there is truth per cell.
+
+    shards: their names, in the order in which tables count them; true_cells: tables with ID, cell and Label
+    (``truth.read_true_cells``); true_masks: pattern with ``{id}`` (and ``{shard}``, where they lie by shard) of their
+    label images; true_states: the table truth.csv of what these were at planning, None where the run makes them;
+    folder: in which the workflow runs.
+    """
+
+    name: str
+    shards: Sequence[str] = ()
+    true_cells: Sequence[str | os.PathLike[str]] = ()
+    true_masks: str = ""
+    true_states: str | os.PathLike[str] | None = None
+    folder: str | os.PathLike[str] = ""
+
+    def path(self, kind: str, shard: str = "", colour: str = "") -> Path:
+        """Return the file of a kind, one of PATTERNS, of the collection or of a shard; tiles are of a colour."""
+        return Path(self.folder, PATTERNS[kind].format(collection=self.name, shard=shard, colour=colour))
+
+    def of_shards(self, kind: str, colour: str = "") -> list[Path]:
+        """Return the files of a kind, one of PATTERNS, of all shards in their order."""
+        return [self.path(kind, shard, colour) for shard in self.shards]
