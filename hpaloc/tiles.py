@@ -23,7 +23,7 @@ from hpaloc.progress import log, track
 from hpaloc.rejection import check_rejected
 from hpaloc.rle import MAX_PIXELS
 from hpaloc.tables import CELLS, FIELDS, to_table, write_table
-from hpaloc.tfrecord import FORMATS, RecordWriter, TileRecord, frame
+from hpaloc.tfrecord import FORMATS, TileRecord, frame
 
 # What the libraries take, in MB, and a pixel of a field that is being tiled, in bytes: measured 26 in 8 bits and 40 in
 # 16, on 5120 x 5120 px.
@@ -149,8 +149,8 @@ def tile_shard(
         threads = max(1, min(threads, fits // max(largest, 1)))
     jobs = iter([(row, segmented[row.id], folder, size, mask_neighbours, format, fits) for row in rows])
     with ExitStack() as stack:
-        writers = {
-            colour: stack.enter_context(RecordWriter(stack.enter_context(atomic_path(path))))
+        files = {
+            colour: stack.enter_context(open(stack.enter_context(atomic_path(path)), "wb"))
             for colour, path in tile_paths.items()
         }
         pool = stack.enter_context(ThreadPoolExecutor(threads))
@@ -158,8 +158,7 @@ def tile_shard(
             field_rows.append(tiled.row)
             cell_tables.append(to_table(tiled.cells, CELLS))
             for colour, records in tiled.records.items():
-                for record in records:
-                    writers[colour].write_framed(record)
+                files[colour].writelines(records)
     cells = pa.concat_tables(cell_tables).combine_chunks()
     write_table(cells_path, cells)
     write_table(fields_path, to_table(field_rows, FIELDS))
