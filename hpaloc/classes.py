@@ -87,13 +87,6 @@ def format_labels(labels: Iterable[int]) -> str:
     return "|".join(str(label) for label in sorted(set(labels)))
 
 
-def label_vector(labels: Iterable[int]) -> np.ndarray:
-    """Return the (19,) float32 vector with 1 at each of the class indices."""
-    vector = np.zeros(N_CLASSES, np.float32)
-    vector[list(labels)] = 1.0
-    return vector
-
-
 def label_matrix(label_sets: Sequence[Iterable[int]]) -> np.ndarray:
     """Return the (n, 19) float32 matrix of n label sets, one row each."""
     matrix = np.zeros((len(label_sets), N_CLASSES), np.float32)

@@ -1,7 +1,6 @@
 """Download of public fields: politely, resumable, and checked, with a log of digests."""
 
 import csv
-import email.utils
 import fcntl
 import json
 import os
@@ -44,7 +43,7 @@ class PassingError(DownloadError):
 
 
 @dataclass(frozen=True)
-class Manners:
+class RetryPolicy:
     """How to ask: tries a file, seconds of the first wait, and of silence until an attempt is given up."""
 
     tries: int = 6
@@ -52,7 +51,7 @@ class Manners:
     timeout: float = 60.0
 
 
-class Pace:
+class RateLimiter:
     """Keeps requests apart in time, over all processes that share the file ``path``."""
 
     def __init__(self, path: Path, per_second: float, clock: Callable[[], float] = time.time) -> None:
@@ -83,26 +82,22 @@ def check_url(url: str) -> None:
         raise DownloadError(f"{url}: has no host")
 
 
-def _asked_wait(value: str | None) -> float | None:
-    """Read a Retry-After header: seconds, or a date."""
-    if value is None:
-        return None
+def _asked_wait(response: urllib3.BaseHTTPResponse) -> float | None:
+    """Return for how many seconds the server asks to wait; None where it does not, or not clearly."""
     try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
+        return urllib3.Retry().get_retry_after(response)
+    except urllib3.exceptions.InvalidHeader:
         return None
 
 
-def _open(pool: urllib3.PoolManager, url: str, headers: Mapping[str, str], pace: Pace) -> urllib3.BaseHTTPResponse:
+def _open(
+    pool: urllib3.PoolManager, url: str, headers: Mapping[str, str], limiter: RateLimiter
+) -> urllib3.BaseHTTPResponse:
     """Follow redirects by hand, so that each target is held to https too."""
     asked = url
     for _ in range(_REDIRECTS + 1):
         check_url(asked)
-        pace.wait()
+        limiter.wait()
         response = pool.request(
             "GET", asked, headers=dict(headers), preload_content=False, redirect=False, retries=False
         )
@@ -133,7 +128,7 @@ def _read_marks(path: Path) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, pace: Pace) -> None:
+def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, limiter: RateLimiter) -> None:
     """Fetch ``url``, for ``path``, into ``part``, going on where an earlier attempt stopped."""
     marks = part.with_name(f"{part.name}.json")
     with names_checked(path):
@@ -143,14 +138,13 @@ def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, pace: 
     if start:
         # Should the file have changed meanwhile, the server sends all of the new one.
         headers |= {"Range": f"bytes={start}-", "If-Range": known["validator"]}
-    response = _open(pool, url, headers, pace)
+    response = _open(pool, url, headers, limiter)
     try:
         if response.status == 416:
             part.unlink()
             raise PassingError(f"{url}: the part kept from before is of no use (416)")
         if response.status in _PASSING:
-            wait = _asked_wait(response.headers.get("Retry-After"))
-            raise PassingError(f"{url}: the server answers {response.status}", wait)
+            raise PassingError(f"{url}: the server answers {response.status}", _asked_wait(response))
         if response.status not in (200, 206):
             raise DownloadError(f"{url}: the server answers {response.status}")
         if response.status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
@@ -186,7 +180,7 @@ def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, pace: 
         raise DownloadError(f"{url}: what came is no image (it starts with {first!r})")
 
 
-def fetch(pool: urllib3.PoolManager, url: str, path: Path, pace: Pace, manners: Manners) -> None:
+def fetch(pool: urllib3.PoolManager, url: str, path: Path, limiter: RateLimiter, retries: RetryPolicy) -> None:
     """Fetch ``url`` to ``path`` in one atomic step.
 
     A failure that may pass (timeout, broken connection, 408, 425, 429, 5xx, fewer bytes than announced) is tried again
@@ -197,17 +191,17 @@ def fetch(pool: urllib3.PoolManager, url: str, path: Path, pace: Pace, manners: 
     """
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in range(manners.tries):
+    for attempt in range(retries.tries):
         try:
-            _attempt(pool, url, path, part, pace)
+            _attempt(pool, url, path, part, limiter)
             break
         except PassingError as error:
             passing = error
         except urllib3.exceptions.HTTPError as error:
             passing = PassingError(f"{url}: {type(error).__name__}: {error}")
-        if attempt + 1 == manners.tries:
-            raise PassingError(f"{passing} (tried {manners.tries} times)")
-        wait = min(_LONGEST_WAIT, passing.wait if passing.wait is not None else manners.first_wait * 2**attempt)
+        if attempt + 1 == retries.tries:
+            raise PassingError(f"{passing} (tried {retries.tries} times)")
+        wait = min(_LONGEST_WAIT, passing.wait if passing.wait is not None else retries.first_wait * 2**attempt)
         log.info("%s; again in %.0f s", passing, wait)
         time.sleep(wait)
     with names_checked(path):
@@ -231,8 +225,8 @@ def _files(rows: Sequence[ManifestRow]) -> Iterator[tuple[ManifestRow, str, str,
 def download_shard(
     rows: Sequence[ManifestRow],
     log_path: str | os.PathLike[str],
-    pace: Pace,
-    manners: Manners | None = None,
+    limiter: RateLimiter,
+    retries: RetryPolicy | None = None,
     max_failed_fraction: float = 0.05,
 ) -> None:
     """Fetch the channel files of a shard's fields and write the log of digests.
@@ -244,14 +238,14 @@ def download_shard(
     DownloadError with the list where more fields than ``max_failed_fraction`` (rounded up to whole fields) lack a file,
     and PassingError where a server failed to the last try: what was fetched stays.
     """
-    manners = manners or Manners()
+    retries = retries or RetryPolicy()
     log_path = Path(log_path)
     folders = {Path(path).parent for row in rows for path in row.paths.values()}
     journal_path = min(folders, default=log_path.parent) / "downloads.csv"
     known = _read_log(journal_path)
     done: list[dict[str, object]] = []
     journal_path.parent.mkdir(parents=True, exist_ok=True)
-    pool = urllib3.PoolManager(timeout=urllib3.Timeout(manners.timeout), maxsize=1)
+    pool = urllib3.PoolManager(timeout=urllib3.Timeout(retries.timeout), maxsize=1)
     wanted = list(_files(rows))
     with open(journal_path, "a", newline="", encoding="utf-8") as journal:
         writer = csv.DictWriter(journal, LOG_COLUMNS, lineterminator="\n")
@@ -266,7 +260,7 @@ def download_shard(
                 done.append(entry | {"bytes": old["bytes"], "sha256": old["sha256"]})
                 continue
             try:
-                fetch(pool, url, path, pace, manners)
+                fetch(pool, url, path, limiter, retries)
                 entry |= {"bytes": path.stat().st_size, "sha256": digest(path)}
             except PassingError:
                 raise

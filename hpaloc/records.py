@@ -22,7 +22,7 @@ from hpaloc.examples import LABEL_COLUMNS, PARTS
 from hpaloc.files import atomic_directory
 from hpaloc.progress import log
 from hpaloc.tables import TableError
-from hpaloc.tfrecord import RecordWriter, TileRecord, decode_example, read_record_at, read_records, record_offsets
+from hpaloc.tfrecord import TileRecord, decode_example, frame, read_record_at, read_records, record_offsets
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -81,9 +81,8 @@ def _write_colour(
                 if colour == "green" and scale != 1.0:
                     payload = _dimmed(payload, float(scale))
                 payloads[position] = payload
-            with RecordWriter(folder / record_name(colour, record_shard, shards)) as writer:
-                for payload in payloads:
-                    writer.write(payload)
+            with open(folder / record_name(colour, record_shard, shards), "wb") as file:
+                file.writelines(map(frame, payloads))
 
 
 def _dimmed(payload: bytes, scale: float) -> bytes:
@@ -136,12 +135,6 @@ def _first_format(paths: Sequence[str]) -> str:
         for payload in read_records(path):
             return str(decode_example(payload)["format"].decode())  # type: ignore[union-attr]
     return "png"
-
-
-def _parallel(parallel: int | None) -> int:
-    import tensorflow as tf
-
-    return tf.data.AUTOTUNE if parallel is None else parallel
 
 
 def _streams(paths: Mapping[str, Sequence[str | os.PathLike[str]]], channels: Sequence[str]) -> "tf.data.Dataset":
@@ -247,7 +240,7 @@ def tile_dataset(
     counts = {channel: sum(len(record_offsets(path)) for path in paths[channel]) for channel in channels}
     if len(set(counts.values())) > 1:
         raise ValueError(f"the colours hold different numbers of tiles: {counts}")
-    dataset = serialized.map(without_key, num_parallel_calls=_parallel(parallel), deterministic=True)
+    dataset = serialized.map(without_key, num_parallel_calls=parallel or tf.data.AUTOTUNE, deterministic=True)
     return dataset.apply(tf.data.experimental.assert_cardinality(counts[channels[0]]))
 
 
@@ -329,5 +322,5 @@ def training_dataset(
             label = tf.ensure_shape(label, (N_CLASSES,))
             return tf.identity(tile["image"]), label, tf.cast(row["weight"], tf.float32)
 
-    dataset = dataset.map(element, num_parallel_calls=_parallel(parallel), deterministic=True)
+    dataset = dataset.map(element, num_parallel_calls=parallel or tf.data.AUTOTUNE, deterministic=True)
     return dataset.apply(tf.data.experimental.assert_cardinality(len(members)))

@@ -6,7 +6,6 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import cv2
@@ -48,36 +47,18 @@ def frame(payload: bytes) -> bytes:
     return b"".join((length, _CRC.pack(_masked_crc(length)), payload, _CRC.pack(_masked_crc(payload))))
 
 
-class RecordWriter:
-    """Writes records to one TFRecord file; use as a context manager."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115 - closed by __exit__
-
-    def __enter__(self) -> "RecordWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def write(self, payload: bytes) -> None:
-        """Append one record."""
-        self.write_framed(frame(payload))
-
-    def write_framed(self, record: bytes) -> None:
-        """Append one record that is framed already."""
-        self._file.write(record)
+def _length(header: bytes, name: str, at: int) -> int:
+    """Return how long the payload behind a header is."""
+    if len(header) < _HEADER or _CRC.unpack_from(header, _LENGTH.size)[0] != _masked_crc(header[: _LENGTH.size]):
+        raise RecordError(f"{name}: not a TFRecord file, or cut short at byte {at}")
+    return int(_LENGTH.unpack_from(header)[0])
 
 
 def _read_one(file: BinaryIO, name: str) -> bytes | None:
     header = file.read(_HEADER)
     if not header:
         return None
-    if len(header) < _HEADER or _CRC.unpack_from(header, _LENGTH.size)[0] != _masked_crc(header[: _LENGTH.size]):
-        raise RecordError(f"{name}: not a TFRecord file, or cut short at byte {file.tell()}")
-    (length,) = _LENGTH.unpack_from(header)
+    length = _length(header, name, file.tell())
     if length > os.fstat(file.fileno()).st_size:
         raise RecordError(f"{name}: the record at byte {file.tell()} claims to be longer than the file")
     body = file.read(length + _CRC.size)
@@ -104,11 +85,9 @@ def record_offsets(path: str | os.PathLike[str]) -> list[int]:
         offset = 0
         while offset < size:
             file.seek(offset)
-            header = file.read(_HEADER)
-            if len(header) < _HEADER or _CRC.unpack_from(header, _LENGTH.size)[0] != _masked_crc(header[:8]):
-                raise RecordError(f"{os.fspath(path)}: not a TFRecord file, or cut short at byte {offset}")
+            length = _length(file.read(_HEADER), os.fspath(path), offset)
             offsets.append(offset)
-            offset += _HEADER + _LENGTH.unpack_from(header)[0] + _CRC.size
+            offset += _HEADER + length + _CRC.size
         if offset != size:
             raise RecordError(f"{os.fspath(path)}: the last record is cut short")
     return offsets

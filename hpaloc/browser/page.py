@@ -76,16 +76,6 @@ def nearest_cells(coordinates: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
     return found
 
 
-class _Texts:
-    """Numbers for texts that repeat."""
-
-    def __init__(self) -> None:
-        self.known: dict[str, int] = {}
-
-    def number(self, text: str) -> int:
-        return self.known.setdefault(text, len(self.known))
-
-
 def collection_table(files: CollectionFiles, scored: bool = False, seed: int = 0) -> dict[str, Any]:
     """Return everything the page knows of one collection without its pictures.
 
@@ -113,8 +103,8 @@ def collection_table(files: CollectionFiles, scored: bool = False, seed: int = 0
     else:
         map_is, placed = "UMAP", np.asarray(placed, np.float32)[shown["position"].to_numpy()]
     shards = list(files.shards)
-    sets = _Texts()
     truth, truth_is = _truth(shown, fields, files.path("scored_cells") if scored else None)
+    sets = {text: number for number, text in enumerate(dict.fromkeys([*shown["labels"], *filter(None, truth)]))}
     numbers = {field: number for number, field in enumerate(dict.fromkeys(shown["field"]))}
     picture_of = dict(zip(shown["field"], pictured["picture"], strict=True))
     shown_of_fields = fields.set_index("field").loc[list(numbers)]
@@ -125,8 +115,8 @@ def collection_table(files: CollectionFiles, scored: bool = False, seed: int = 0
         "shard": column(pictured["shard"].map({shard: i for i, shard in enumerate(shards)}), "uint16"),
         "sheet": column(pictured["sheet"], "uint32"),
         "place": column(pictured["place"], "uint8"),
-        "called": column([sets.number(text) for text in shown["labels"]], "uint16"),
-        "truth": column([sets.number(text) if text else -1 for text in truth], "int16"),
+        "called": column(shown["labels"].map(sets), "uint16"),
+        "truth": column([sets[text] if text else -1 for text in truth], "int16"),
         "likeliest": column(p.argmax(axis=1), "uint8"),
         "p": column(np.rint(255 * p.clip(0, 1)), "uint8"),
         "area": column(shown["area_um2"], "float32"),
@@ -137,7 +127,7 @@ def collection_table(files: CollectionFiles, scored: bool = False, seed: int = 0
         "name": files.name,
         "n": len(shown),
         "cells": columns,
-        "label_sets": [list(parse_labels(text)) if text else [] for text in sets.known],
+        "label_sets": [list(parse_labels(text)) if text else [] for text in sets],
         "truth_is": truth_is,
         "map_is": map_is,
         "shards": shards,

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from hpaloc.classes import COLOURS
+from hpaloc.cutting import square
 from hpaloc.images import ImageError, read_field
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import mask_path, read_mask
@@ -92,11 +93,8 @@ def outlines(labels: np.ndarray, boxes: Mapping[int, tuple[int, int, int, int]],
 def sprite(image: np.ndarray, box: tuple[int, int, int, int], size: int = SPRITE_SIZE) -> np.ndarray:
     """Cut a box (y0, x0, y1, x1) out of an (H, W) uint8 image and bring it to (size, size), padded as tiles are."""
     y0, x0, y1, x1 = box
-    side = max(y1 - y0, x1 - x0)
-    top, left = (side - (y1 - y0)) // 2, (side - (x1 - x0)) // 2
-    padded = np.zeros((side, side), np.uint8)
-    padded[top : top + y1 - y0, left : left + x1 - x0] = image[y0:y1, x0:x1]
-    return cv2.resize(padded, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
+    padded = square(image[y0:y1, x0:x1])
+    return cv2.resize(padded, (size, size), interpolation=cv2.INTER_AREA if len(padded) > size else cv2.INTER_CUBIC)
 
 
 def field_picture(shown: Mapping[str, np.ndarray], traced: Mapping[int, Sequence[int]], size: int) -> dict[str, Any]:

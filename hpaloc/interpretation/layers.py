@@ -237,8 +237,6 @@ def field_map(
 def fields_to_map(cells: pd.DataFrame, number: int) -> list[tuple[str, str, int]]:
     """Return (collection, field, label) of the fields with most cells that are mapped, each of another label."""
     counts = cells[cells["mapped"]].groupby(["label", "collection", "field"]).size().sort_values(ascending=False)
-    chosen = [(name, field, int(label)) for label, name, field in counts.index]
-    first = {label: (name, field, label) for name, field, label in reversed(chosen)}
-    ordered = sorted(first.values(), key=lambda entry: chosen.index(entry))
-    log.info("class activation maps of %s", ", ".join(field for _, field, _ in ordered[:number]))
-    return ordered[:number]
+    first = counts.reset_index().drop_duplicates("label").head(number)
+    log.info("class activation maps of %s", ", ".join(first["field"]))
+    return list(first[["collection", "field", "label"]].itertuples(index=False, name=None))

@@ -280,19 +280,26 @@ def draw_fibrillar_centers(rng: np.random.Generator, scene: Scene, chosen: np.nd
     return 1.3 * pen.signal() * scene.nucleus
 
 
-def draw_speckles(rng: np.random.Generator, scene: Scene, chosen: np.ndarray) -> np.ndarray:
-    """Draw 20 to 50 irregular patches in the nucleus, outside the nucleoli."""
+def _beside_nucleoli(
+    rng: np.random.Generator, scene: Scene, counts: np.ndarray, depth: float, share: float
+) -> np.ndarray:
+    """Return points in the nuclei, more than ``depth`` µm inside and less than ``share`` in a nucleolus."""
     holes = nucleolar(scene)
-    counts = per_cell(scene, chosen & ~scene.mitotic, lambda id, cell: rng.integers(20, 51))
     points, _ = scatter(
         rng,
         scene,
         counts,
-        lambda p: (scene.look_up(p, scene.inside) > 0.5) & (scene.look_up(p, holes) < 0.3),
+        lambda p: (scene.look_up(p, scene.inside) > depth) & (scene.look_up(p, holes) < share),
         lambda cell: (cell.nucleus_centre, cell.nucleus_outline.max()),
     )
+    return points
+
+
+def draw_speckles(rng: np.random.Generator, scene: Scene, chosen: np.ndarray) -> np.ndarray:
+    """Draw 20 to 50 irregular patches in the nucleus, outside the nucleoli."""
+    counts = per_cell(scene, chosen & ~scene.mitotic, lambda id, cell: rng.integers(20, 51))
     pen = Pen(scene)
-    for point in points:
+    for point in _beside_nucleoli(rng, scene, counts, 0.5, 0.3):
         level = rng.uniform(0.45, 0.9)
         for _ in range(rng.integers(1, 5)):
             spot = point_at(point, rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.6) * scene.um)
@@ -302,17 +309,9 @@ def draw_speckles(rng: np.random.Generator, scene: Scene, chosen: np.ndarray) ->
 
 def draw_nuclear_bodies(rng: np.random.Generator, scene: Scene, chosen: np.ndarray) -> np.ndarray:
     """Draw 2 to 15 round dots in the nucleus, outside the nucleoli."""
-    holes = nucleolar(scene)
     counts = per_cell(scene, chosen & ~scene.mitotic, lambda id, cell: rng.integers(2, 16))
-    points, _ = scatter(
-        rng,
-        scene,
-        counts,
-        lambda p: (scene.look_up(p, scene.inside) > 0.7) & (scene.look_up(p, holes) < 0.05),
-        lambda cell: (cell.nucleus_centre, cell.nucleus_outline.max()),
-    )
     pen = Pen(scene)
-    for spot in points:
+    for spot in _beside_nucleoli(rng, scene, counts, 0.7, 0.05):
         pen.dot(spot, rng.uniform(0.3, 0.52), rng.uniform(0.75, 1.0))
     return 1.3 * pen.signal() * scene.nucleus
 

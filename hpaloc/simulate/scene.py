@@ -21,18 +21,12 @@ class Scene:
         self.cells, self.labels, self.nuclei, self.um = cells, labels, nuclei, um
         self.shape = labels.shape
         self.mitotic = np.array([False] + [cell.mitotic for cell in cells])
-        border = np.zeros(self.shape, bool)
-        border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-        border[1:] |= labels[1:] != labels[:-1]
         self.cell = labels > 0
         self.nucleus = nuclei > 0
-        self.edge = self._distance(self.cell & ~border)
+        self.edge = self._distance(self.cell & ~_seams(labels))
         self.free = self._distance(self.cell)
         self.outside = self._distance(~self.nucleus)
-        touching = np.zeros(self.shape, bool)
-        touching[:, 1:] |= nuclei[:, 1:] != nuclei[:, :-1]
-        touching[1:] |= nuclei[1:] != nuclei[:-1]
-        self.inside = self._distance(self.nucleus & ~touching)
+        self.inside = self._distance(self.nucleus & ~_seams(nuclei))
         self.radial = self.outside / (self.outside + self.edge + np.float32(1e-3))
         # Touching cells leave a narrow dim seam; a free border thins out more slowly.
         self.soft_cell = ramp(self.free, 0.0, 1.0) * (0.7 + 0.3 * ramp(self.edge, 0.0, 0.45))
@@ -70,6 +64,14 @@ class Scene:
         y = np.clip(np.rint(points[:, 0]).astype(np.intp), 0, self.shape[0] - 1)
         x = np.clip(np.rint(points[:, 1]).astype(np.intp), 0, self.shape[1] - 1)
         return image[y, x]
+
+
+def _seams(labels: np.ndarray) -> np.ndarray:
+    """Return (H, W) bool: the pixels of another label than that above or to the left."""
+    seams = np.zeros(labels.shape, bool)
+    seams[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    seams[1:] |= labels[1:] != labels[:-1]
+    return seams
 
 
 def ramp(values: np.ndarray, low: float, high: float) -> np.ndarray:

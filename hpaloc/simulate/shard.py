@@ -10,27 +10,26 @@ import numpy as np
 
 from hpaloc.classes import format_labels
 from hpaloc.files import FileNameError, all_or_none, names_checked
-from hpaloc.manifests import ManifestRow, read_manifest
+from hpaloc.manifests import ManifestRow
 from hpaloc.progress import log, track
 from hpaloc.simulate.field import SimulatedField, simulate_field
 
 
 def simulate_shard(
-    manifest: str | Path | Sequence[ManifestRow],
+    rows: Sequence[ManifestRow],
     out_dir: str | Path,
     shape: tuple[int, int] = (1024, 1024),
     dtype: str = "uint8",
     density: float = 1.0,
     threads: int = 1,
 ) -> None:
-    """Simulate the fields of a manifest into ``out_dir``, ``threads`` at a time.
+    """Simulate the fields of a manifest's rows into ``out_dir``, ``threads`` at a time.
 
     Writes the files of ``write_field`` for each, and for all of them ``cells.csv`` (ID, cell, Label: the truth). A
     field whose ID can be no file's name gets a warning and neither files nor truth. The other arguments are those of
     ``simulate_field``. Raises ValueError naming a row without labels or seed, OSError
     naming a file that cannot be written.
     """
-    rows = read_manifest(manifest) if isinstance(manifest, str | Path) else manifest
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
 

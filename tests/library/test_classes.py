@@ -11,7 +11,6 @@ from hpaloc.classes import (
     NEGATIVE,
     format_labels,
     label_matrix,
-    label_vector,
     parse_labels,
 )
 
@@ -41,7 +40,6 @@ def test_unknown_labels_are_refused(text):
 
 
 def test_vectors():
-    np.testing.assert_array_equal(np.flatnonzero(label_vector((0, 16))), [0, 16])
     matrix = label_matrix([(0,), (), (3, 5)])
     assert matrix.shape == (3, 19)
     assert matrix.sum(axis=1).tolist() == [1, 0, 2]

@@ -16,11 +16,11 @@ from workflow_runs import planned, snakemake, write_config, write_field, write_s
 from hpaloc import download
 from hpaloc.classes import COLOURS
 from hpaloc.delimited import SheetError
-from hpaloc.download import DownloadError, Manners, Pace, PassingError, check_url, download_shard, fetch
+from hpaloc.download import DownloadError, PassingError, RateLimiter, RetryPolicy, check_url, download_shard, fetch
 from hpaloc.manifests import ManifestRow, SheetRow
 from hpaloc.scan import download_urls
 
-QUICK = Manners(tries=3, first_wait=0.01, timeout=0.5)
+QUICK = RetryPolicy(tries=3, first_wait=0.01, timeout=0.5)
 
 
 @pytest.fixture
@@ -36,15 +36,15 @@ def server(png):
 
 
 @pytest.fixture
-def pace(tmp_path):
-    return Pace(tmp_path / ".pace", 1000)
+def limiter(tmp_path):
+    return RateLimiter(tmp_path / ".pace", 1000)
 
 
 @pytest.fixture
-def get(server, pace, tmp_path):
-    def get(path="/a.png", manners=QUICK):
+def get(server, limiter, tmp_path):
+    def get(path="/a.png", retries=QUICK):
         out = tmp_path / "out" / path[1:]
-        fetch(urllib3.PoolManager(timeout=urllib3.Timeout(manners.timeout)), server.url + path, out, pace, manners)
+        fetch(urllib3.PoolManager(timeout=urllib3.Timeout(retries.timeout)), server.url + path, out, limiter, retries)
         return out.read_bytes()
 
     return get
@@ -157,7 +157,7 @@ def test_waits_double(get, server, monkeypatch):
     waited = []
     monkeypatch.setattr(download.time, "sleep", waited.append)
     server.tricks["/a.png"] = [500, 500, 500]
-    get(manners=Manners(tries=4, first_wait=8, timeout=1))
+    get(retries=RetryPolicy(tries=4, first_wait=8, timeout=1))
     assert [wait for wait in waited if wait >= 8] == [8, 16, 32]
 
 
@@ -184,8 +184,11 @@ def test_requests_of_all_processes_are_kept_apart(tmp_path, monkeypatch):
     now = itertools.count(1000, 0.1)
     waited = []
     monkeypatch.setattr(download.time, "sleep", waited.append)
-    for pace in (Pace(tmp_path / "pace", 1, lambda: next(now)), Pace(tmp_path / "pace", 1, lambda: next(now))):
-        pace.wait()
+    for limiter in (
+        RateLimiter(tmp_path / "pace", 1, lambda: next(now)),
+        RateLimiter(tmp_path / "pace", 1, lambda: next(now)),
+    ):
+        limiter.wait()
     assert len(waited) == 1
     assert 0.5 < waited[0] <= 1
 
@@ -203,7 +206,7 @@ def manifest(server, tmp_path, ids="ab"):
     ]
 
 
-def test_an_id_that_makes_no_file_name_is_a_row_with_a_reason(server, png, pace, tmp_path):
+def test_an_id_that_makes_no_file_name_is_a_row_with_a_reason(server, png, limiter, tmp_path):
     rows = manifest(server, tmp_path)
     long = "é" * 120
     rows[0] = replace(rows[0], id=long, paths={c: str(tmp_path / "files" / f"{long}_{c}_of_many.png") for c in COLOURS})
@@ -211,7 +214,7 @@ def test_an_id_that_makes_no_file_name_is_a_row_with_a_reason(server, png, pace,
     # The second time too, when the log knows of it.
     for _ in range(2):
         asked = len(server.requests)
-        download_shard(rows, tmp_path / "log.csv", pace, QUICK, max_failed_fraction=0.5)
+        download_shard(rows, tmp_path / "log.csv", limiter, QUICK, max_failed_fraction=0.5)
         reasons = [row["reason"] for row in csv.DictReader((tmp_path / "log.csv").open(encoding="utf-8"))]
         assert [bool(reason) for reason in reasons] == [True] * 4 + [False] * 4
         assert "_red_of_many.png: the file system takes no file of this name (File name too long)" in " ".join(reasons)
@@ -220,9 +223,9 @@ def test_an_id_that_makes_no_file_name_is_a_row_with_a_reason(server, png, pace,
     assert {path.name for path in (tmp_path / "files").iterdir()} == {"downloads.csv", *(f"b_{c}.png" for c in COLOURS)}
 
 
-def test_a_shard_is_fetched_once_and_its_digests_noted(server, png, pace, tmp_path):
+def test_a_shard_is_fetched_once_and_its_digests_noted(server, png, limiter, tmp_path):
     rows = manifest(server, tmp_path)
-    download_shard(rows, tmp_path / "log.csv", pace, QUICK)
+    download_shard(rows, tmp_path / "log.csv", limiter, QUICK)
     with open(tmp_path / "log.csv", newline="") as file:
         entries = list(csv.DictReader(file))
     assert len(entries) == 8
@@ -232,33 +235,33 @@ def test_a_shard_is_fetched_once_and_its_digests_noted(server, png, pace, tmp_pa
     (tmp_path / "log.csv").unlink()
     # A file that was changed by hand is fetched again, the others are not asked for.
     (tmp_path / "files/a_red.png").write_bytes(b"broken")
-    download_shard(rows, tmp_path / "log.csv", pace, QUICK)
+    download_shard(rows, tmp_path / "log.csv", limiter, QUICK)
     assert len(server.requests) == asked + 1
     assert (tmp_path / "log.csv").read_bytes() == first
 
 
-def test_a_job_that_failed_keeps_what_it_had(server, pace, tmp_path):
+def test_a_job_that_failed_keeps_what_it_had(server, limiter, tmp_path):
     rows = manifest(server, tmp_path, "abc")
     server.tricks["/c.png"] = [500] * 3
     with pytest.raises(PassingError):
-        download_shard(rows, tmp_path / "log.csv", pace, QUICK)
+        download_shard(rows, tmp_path / "log.csv", limiter, QUICK)
     assert not (tmp_path / "log.csv").exists()
     asked = len(server.requests)
-    download_shard(rows, tmp_path / "log.csv", pace, QUICK)
+    download_shard(rows, tmp_path / "log.csv", limiter, QUICK)
     assert len(server.requests) == asked + 4
 
 
-def test_a_field_that_cannot_be_had_is_listed_and_too_many_fail(server, pace, tmp_path):
+def test_a_field_that_cannot_be_had_is_listed_and_too_many_fail(server, limiter, tmp_path):
     del server.files["/b.png"]
     rows = manifest(server, tmp_path)
-    download_shard(rows, tmp_path / "log.csv", pace, QUICK, max_failed_fraction=0.5)
+    download_shard(rows, tmp_path / "log.csv", limiter, QUICK, max_failed_fraction=0.5)
     with open(tmp_path / "log.csv", newline="") as file:
         reasons = {entry["id"]: entry["reason"] for entry in csv.DictReader(file)}
     assert reasons["a"] == ""
     assert "404" in reasons["b"]
     del server.files["/c.png"]
     with pytest.raises(DownloadError, match="2 of 3 fields cannot be had"):
-        download_shard(manifest(server, tmp_path, "abc"), tmp_path / "log.csv", pace, QUICK, 0.1)
+        download_shard(manifest(server, tmp_path, "abc"), tmp_path / "log.csv", limiter, QUICK, 0.1)
 
 
 def test_addresses_come_from_the_sheet(tmp_path):

@@ -17,7 +17,7 @@ from hpaloc.mixtures.reading import MIXTURES, load_reading
 from hpaloc.network.folder import write_checksums
 from hpaloc.network.options import ModelError
 from hpaloc.tables import PROBABILITIES
-from hpaloc.tfrecord import RecordWriter, TileRecord
+from hpaloc.tfrecord import TileRecord, frame
 
 pytestmark = pytest.mark.network
 
@@ -45,9 +45,9 @@ def write_cells(folder, count):
 
 def rewrite_colour(folder, colour, table, planes):
     """Write the planes (n, S, S) of one colour of the cells anew."""
-    with RecordWriter(folder / f"data/train/{colour}-00000-of-00001.tfrecord") as writer:
+    with open(folder / f"data/train/{colour}-00000-of-00001.tfrecord", "wb") as file:
         for (field, cell), plane in zip(table[["field", "cell"]].itertuples(index=False), planes, strict=True):
-            writer.write(TileRecord(field, int(cell), plane, 255.0).encode())
+            file.write(frame(TileRecord(field, int(cell), plane, 255.0).encode()))
 
 
 def patterned_planes(count, plane):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hpaloc import pooling, rle
-from hpaloc.classes import N_CLASSES, label_vector
+from hpaloc.classes import N_CLASSES, label_matrix
 from hpaloc.layout import CollectionFiles
 from hpaloc.mixtures.fractions import mixture_fractions, reading_fractions
 from hpaloc.mixtures.reading import MIXTURES
@@ -227,7 +227,7 @@ def test_vote_and_mean_can_differ_and_ties_go_to_the_greater_mean() -> None:
     p[1, [3, 7]] = 0.4, 0.3
     p[2, [3, 7]] = 0.0, 0.9
     p[3, 5], p[4, 6] = 0.7, 0.6
-    sets = np.stack([label_vector(labels) for labels in ((3,), (3, 7), (7,), (5,), (6,))])
+    sets = label_matrix([(3,), (3, 7), (7,), (5,), (6,)])
     pooled = pooling.pool_cells(p, sets, np.array([0, 0, 0, 2, 2]), 3)
     assert pooled["n_cells"].tolist() == [3, 0, 2]
     assert pooled["call_mean"].tolist() == [7, -1, 5]

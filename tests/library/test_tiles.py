@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import ndimage
 from tile_fields import make_field, tile, write_shard
 
-from hpaloc import images, rle, tiles
+from hpaloc import cutting, images, measuring, rle, tiles
 from hpaloc.classes import COLOURS
 from hpaloc.grouping import DUPLICATE_BITS, near_duplicates
 from hpaloc.masks import write_mask
@@ -39,7 +39,7 @@ def decoded(tiled, colour):
 )
 def test_padding_is_even_and_the_odd_pixel_goes_right_or_down(shape, corner):
     crop = np.arange(1, shape[0] * shape[1] + 1, dtype=np.uint16).reshape(shape)
-    padded = tiles.square(crop)
+    padded = cutting.square(crop)
     assert padded.shape == (max(shape),) * 2
     assert np.argwhere(padded == 1).tolist() == [list(corner)]
     assert np.count_nonzero(padded) == crop.size
@@ -47,20 +47,20 @@ def test_padding_is_even_and_the_odd_pixel_goes_right_or_down(shape, corner):
 
 def test_resizing_is_bicubic_antialiased_and_clipped():
     stripes = np.tile(np.array([0, 60000], np.uint16), (256, 128))
-    small = tiles.resize(stripes, 32)
+    small = cutting.resize(stripes, 32)
     # Without antialiasing every eighth column would be the same extreme.
     assert abs(small.astype(int) - 30000).max() < 1500
     edge = np.zeros((16, 16), np.uint8)
     edge[:, 8:] = 255
-    large = tiles.resize(edge, 64)
+    large = cutting.resize(edge, 64)
     assert large.dtype == np.uint8
     assert large.min() == 0
     assert large.max() == 255
-    assert tiles.resize(edge, 16) is edge
+    assert cutting.resize(edge, 16) is edge
     bump = np.zeros((16, 16), np.uint8)
     bump[:, 8:] = 100
     # Cubic interpolation overshoots beside an edge, linear does not.
-    assert tiles.resize(bump, 64).max() > 100
+    assert cutting.resize(bump, 64).max() > 100
 
 
 def test_a_tile_is_the_padded_crop():
@@ -340,11 +340,11 @@ def test_perceptual_hash_survives_noise_scale_and_compression_but_not_another_fi
     image = make_field(1, shape=(400, 400), dtype=np.uint16)[0]["red"]
     small = (image // 257).astype(np.uint8)
     jpeg = cv2.imdecode(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 70])[1], cv2.IMREAD_UNCHANGED)
-    value = tiles.perceptual_hash(image)
+    value = measuring.perceptual_hash(image)
     for same in (small, jpeg, image // 3, cv2.resize(image, (300, 300), interpolation=cv2.INTER_AREA)):
-        assert bits(tiles.perceptual_hash(same), value) <= 4
+        assert bits(measuring.perceptual_hash(same), value) <= 4
     other = make_field(1, shape=(400, 400), cells=((300, 90, 60), (80, 300, 50)))[0]["red"]
-    assert bits(tiles.perceptual_hash(other), value) > 12
+    assert bits(measuring.perceptual_hash(other), value) > 12
 
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -352,7 +352,7 @@ REFERENCE = ("red", "blue", "yellow")
 
 
 def hashes(field_images):
-    return [tiles.perceptual_hash(image) for image in field_images]
+    return [measuring.perceptual_hash(image) for image in field_images]
 
 
 def distance(a, b):

@@ -9,7 +9,7 @@ import pandas as pd
 from hpaloc.classes import NAMES
 from hpaloc.examples import EXAMPLES
 from hpaloc.tables import CELLS, to_table, write_table
-from hpaloc.tfrecord import RecordWriter, TileRecord, cell_key
+from hpaloc.tfrecord import TileRecord, cell_key, frame
 
 
 def patterned_tiles(labels: np.ndarray, size: int, planes: int, seed: int = 0) -> np.ndarray:
@@ -30,9 +30,10 @@ def write_tile_shard(folder: Path, tiles: np.ndarray, colours: tuple[str, ...], 
         {"field": [f"field{(start + i) // 5}" for i in range(len(tiles))], "cell": np.arange(1, len(tiles) + 1) + start}
     )
     for plane, colour in enumerate(colours):
-        with RecordWriter(folder / f"{colour}.tfrecord") as writer:
+        with open(folder / f"{colour}.tfrecord", "wb") as file:
             for (field, cell), tile in zip(cells.itertuples(index=False), tiles, strict=True):
-                writer.write(TileRecord(field, int(cell), np.ascontiguousarray(tile[..., plane]), 255.0).encode())
+                record = TileRecord(field, int(cell), np.ascontiguousarray(tile[..., plane]), 255.0)
+                file.write(frame(record.encode()))
     write_table(folder / "cells.parquet", to_table(cells.reindex(columns=CELLS.names), CELLS))
     return cells
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hpaloc.download import Pace, download_shard
+from hpaloc.download import RateLimiter, download_shard
 from hpaloc.manifests import read_manifest
 from hpaloc.progress import log_to
 
@@ -12,7 +12,7 @@ def main(job):
     download_shard(
         read_manifest(job.input.manifest),
         job.output[0],
-        Pace(Path(job.output[0]).parents[1] / ".pace", per_second),
+        RateLimiter(Path(job.output[0]).parents[1] / ".pace", per_second),
         max_failed_fraction=job.config["max_rejected_fraction"],
     )
 

@@ -1,0 +1,30 @@
+"""Square pictures of cells: cropped, padded and resized."""
+
+import cv2
+import numpy as np
+from PIL import Image
+
+
+def square(crop: np.ndarray) -> np.ndarray:
+    """Pad an (h, w) crop of any type with zeros to (n, n), n the longer side; of an odd difference the odd pixel goes
+    right or to the bottom."""
+    height, width = crop.shape
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    return np.pad(crop, ((top, side - height - top), (left, side - width - left)))
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize a square image bicubically, antialiased when it shrinks.
+
+    image: (n, n) uint8 or uint16. Returns (size, size) of the same type, rounded and clipped to its range. Enlarging is
+    OpenCV's INTER_CUBIC (Keys' kernel, a = -0.75); shrinking is Pillow's BICUBIC, whose kernel (a = -0.5) is stretched
+    by the factor of reduction, on float32.
+    """
+    side = image.shape[0]
+    if side == size:
+        return image
+    if side < size:
+        return cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
+    resized = np.asarray(Image.fromarray(image.astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC))
+    return np.clip(np.rint(resized), 0, np.iinfo(image.dtype).max).astype(image.dtype)

@@ -1,0 +1,240 @@
+"""Measurements of the cells of a segmented field, and of the field."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cc3d
+import cv2
+import fastremap
+import numpy as np
+
+from hpaloc import rle
+from hpaloc.levels import ColourLevels, field_levels, full_scale, green_threshold
+from hpaloc.masks import compact
+from hpaloc.tables import REFERENCE_COLOURS, REGIONS
+
+RING_UM = 1.0
+"""Width of the membrane ring in µm: the cell's outline as wide as the light microscope draws a membrane, and a bit."""
+
+_FINE_UM = 0.25
+_COARSE_UM = 0.8
+# Nuclei that fill more of their cells, or are less bright in blue, are probably none.
+_NUCLEUS_SHARE, _BLUE_CONTRAST = 0.45, 8.0
+
+
+def perceptual_hash(image: np.ndarray) -> int:
+    """Return a 64-bit perceptual hash: alike images differ in few bits.
+
+    image: (H, W), uint8 or uint16. The 8 x 8 lowest cosine frequencies, without the mean, of the image reduced to
+    32 x 32 and compared with their median (the pHash of C. Zauner, 2010, as in imagehash.phash). Scaling of the
+    intensities leaves it as it is.
+    """
+    small = cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    low = cv2.dct(small)[:8, :8].ravel()
+    bits = low > np.median(low[1:])
+    bits[0] = False
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def content(image: np.ndarray) -> int | None:
+    """Return a 64-bit digest (blake2b) of an image, (H, W) of any type; None for one of a single grey level."""
+    if (image == image[0, 0]).all():
+        return None
+    return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest(), "big")
+
+
+def _kernel(reach: int) -> np.ndarray:
+    return np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below > 0 else math.nan
+
+
+def _check_alike(field: str, images: Mapping[str, np.ndarray], cells: np.ndarray, nuclei: np.ndarray) -> None:
+    for name, image in (*images.items(), ("nucleus mask", nuclei)):
+        if image.shape != cells.shape:
+            raise ValueError(f"field {field}: the {name} is {image.shape}, the cell mask {cells.shape}")
+    dtypes = {image.dtype for image in images.values()}
+    if len(dtypes) != 1:
+        raise ValueError(f"field {field}: its colours are of different pixel types, {sorted(map(str, dtypes))}")
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One cell of a field.
+
+    box: its rows and columns; mask: (h, w) bool, the cell in its box; region: (n,) int64, of each pixel of the mask 0
+    for cytoplasm, 1 for the membrane ring, 2 for the nucleus.
+    """
+
+    id: int
+    box: tuple[slice, ...]
+    centroid: tuple[float, float]
+    mask: np.ndarray
+    region: np.ndarray
+
+
+def _cells_of(cells: np.ndarray, nuclei: np.ndarray, reach: int) -> Iterator[_Cell]:
+    """Yield the cells of a field in the order of their ids; reach: width of the membrane ring in px."""
+    ids = fastremap.unique(cells)
+    # cc3d counts up to the highest id; ranks keep a table of few cells with high ids small.
+    statistics = cc3d.statistics(compact(cells))
+    for rank, id in enumerate(ids[ids != 0].tolist(), start=1):
+        box = statistics["bounding_boxes"][rank]
+        mask = cells[box] == id
+        # A frame of background lets the erosion see where the cell ends; the field's own edge is no membrane.
+        frame = [(int(at.start > 0), int(at.stop < side)) for at, side in zip(box, cells.shape, strict=True)]
+        core = cv2.erode(np.pad(mask.astype(np.uint8), frame), _kernel(reach))
+        core = core[frame[0][0] :, frame[1][0] :][: mask.shape[0], : mask.shape[1]]
+        region = np.where(nuclei[box] == id, 2, 1 - core)[mask].astype(np.int64)
+        yield _Cell(id, box, tuple(statistics["centroids"][rank]), mask, region)
+
+
+def _geometry(cell: _Cell, shape: tuple[int, ...], pixel_size: float) -> dict[str, Any]:
+    """Return the columns of CELLS that the masks alone give."""
+    height, width = shape
+    rows, columns = cell.box
+    area, nucleus_area = len(cell.region), int(np.count_nonzero(cell.region == 2))
+    centroid_y, centroid_x = cell.centroid
+    return {
+        "cell": cell.id,
+        "height": height,
+        "width": width,
+        "pixel_size": pixel_size,
+        **{"y0": rows.start, "x0": columns.start, "y1": rows.stop, "x1": columns.stop},
+        "centroid_y": centroid_y,
+        "centroid_x": centroid_x,
+        "centroid_y_um": centroid_y * pixel_size,
+        "centroid_x_um": centroid_x * pixel_size,
+        "area_px": area,
+        "area_um2": area * pixel_size**2,
+        "nucleus_area_px": nucleus_area,
+        "nucleus_area_um2": nucleus_area * pixel_size**2,
+        "nucleus_fraction": nucleus_area / area,
+        "nucleus_cytoplasm_area_ratio": _ratio(nucleus_area, area - nucleus_area),
+        "border": 0 in (rows.start, columns.start) or rows.stop == height or columns.stop == width,
+    }
+
+
+def _intensities(counts: np.ndarray, scale: int) -> dict[str, Any]:
+    """Return a cell's measurements of one colour; counts: (3, n) pixels of each grey level, by region."""
+    levels = np.arange(counts.shape[1], dtype=np.float64)
+    squares = levels * levels
+    whole = counts.sum(axis=0)
+    found: dict[str, Any] = {}
+    for name, histogram in zip(REGIONS, (whole, counts[2], counts[0] + counts[1], counts[1]), strict=True):
+        total = histogram.sum()
+        mean = histogram @ levels / total if total else math.nan
+        found[f"{name}_mean"] = mean
+        found[f"{name}_std"] = math.sqrt(max(histogram @ squares / total - mean * mean, 0.0)) if total else math.nan
+    cumulative = np.cumsum(whole)
+    found["median"] = int(np.searchsorted(cumulative, 0.5 * cumulative[-1]))
+    found["p99"] = int(np.searchsorted(cumulative, 0.99 * cumulative[-1]))
+    found["saturated"] = whole[scale:].sum() / cumulative[-1]
+    found["nucleus_cytoplasm_ratio"] = _ratio(found["nucleus_mean"], found["cytoplasm_mean"])
+    return found
+
+
+def _fine_structure(red: np.ndarray, pixel_size: float) -> np.ndarray | None:
+    """Return what of an image is finer than what focus takes; None above 0.2 µm a pixel: the two filters are one."""
+    fine, coarse = (max(3, 2 * round((um / pixel_size - 1) / 2) + 1) for um in (_FINE_UM, _COARSE_UM))
+    if fine == coarse:
+        return None
+    red = red.astype(np.float32)
+    return cv2.blur(red, (fine, fine)) - cv2.blur(red, (coarse, coarse))
+
+
+def _own_peak(smooth: np.ndarray, cells: np.ndarray, cell: _Cell, reach: int) -> float:
+    """Return the brightest level of a cell that a neighbour's light does not explain.
+
+    smooth: (H, W) image; cells: (H, W) label image. An outline is right to within a few pixels, so a dark cell beside a
+    lit one has some of its pixels. Where the cell is within ``reach`` px of another one, its median counts and not its
+    maximum: a membrane lights the whole of a contact, a neighbour a part.
+    """
+    around = tuple(slice(max(side.start - reach, 0), side.stop + reach) for side in cell.box)
+    labels, values = cells[around], smooth[around]
+    own = labels == cell.id
+    contact = cv2.dilate(((labels != 0) & ~own).astype(np.uint8), _kernel(reach)) != 0
+    apart, beside = values[own & ~contact], values[own & contact]
+    return max(float(apart.max(initial=0)), float(np.median(beside)) if beside.size else 0.0)
+
+
+def _field_row(
+    images: Mapping[str, np.ndarray], n_cells: int, scale: int, measured: Mapping[str, ColourLevels], threshold: float
+) -> dict[str, Any]:
+    """Return the columns of FIELDS that the images give."""
+    first = next(iter(images.values()))
+    row = {"height": first.shape[0], "width": first.shape[1], "dtype": str(first.dtype)}
+    row |= {"n_cells": n_cells, "full_scale": scale, "green_threshold": threshold}
+    for colour, level in measured.items():
+        row |= {f"{colour}_{what}": getattr(level, what) for what in ("background", "noise", "white")}
+    row |= {f"hash_{colour}": perceptual_hash(images[colour]) for colour in REFERENCE_COLOURS}
+    return row | {f"digest_{colour}": content(image) for colour, image in images.items()}
+
+
+def measure_field(
+    field: str, images: Mapping[str, np.ndarray], cells: np.ndarray, nuclei: np.ndarray, pixel_size: float
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Measure a field and every cell of it.
+
+    images: {colour: (H, W) uint8 or uint16}, one type; cells, nuclei: (H, W) label images with shared ids;
+    pixel_size: µm. Returns the measured part of the field's row of FIELDS, and a row of CELLS per cell in the order of
+    ids. Raises ValueError where shapes or pixel types differ.
+    """
+    _check_alike(field, images, cells, nuclei)
+    scale = full_scale(images)
+    n_levels = max(scale, *(int(image.max(initial=0)) for image in images.values())) + 1
+    reach = round(RING_UM / pixel_size)
+    strings = rle.encode_labels(cells)
+    peaks = {colour: cv2.blur(image, (3, 3)) for colour, image in images.items()}
+    fine = _fine_structure(images["red"], pixel_size)
+    rows: list[dict[str, Any]] = []
+    totals = {colour: np.zeros(n_levels, np.int64) for colour in images}
+    for cell in _cells_of(cells, nuclei, reach):
+        row = {"field": field, "rle": strings[cell.id], **_geometry(cell, cells.shape, pixel_size)}
+        for colour, image in images.items():
+            codes = cell.region * n_levels + image[cell.box][cell.mask]
+            counts = np.bincount(codes, minlength=3 * n_levels).reshape(3, n_levels)
+            totals[colour] += counts.sum(axis=0)
+            row |= {f"{colour}_{what}": value for what, value in _intensities(counts, scale).items()}
+            row[f"{colour}_peak"] = int(peaks[colour][cell.box][cell.mask].max())
+        row["saturation"] = max(row[f"{colour}_saturated"] for colour in images)
+        row["focus"] = math.nan if fine is None else float(fine[cell.box][cell.mask].std(dtype=np.float64))
+        row["green_signal"] = _own_peak(peaks["green"], cells, cell, reach)
+        rows.append(row)
+    measured = field_levels(images, cells, totals, reach, scale)
+    background, threshold = measured["green"].background, green_threshold(measured["green"], scale)
+    for row in rows:
+        row["focus"] = _ratio(row["focus"], row["red_cell_mean"] - measured["red"].background)
+        row["green_signal"] = (row["green_signal"] - background) / (threshold - background)
+    return _field_row(images, len(rows), scale, measured, threshold), rows
+
+
+def plausibility(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what is odd in a measured field, as sentences: no cell, or nuclei that do not look like nuclei.
+
+    Nuclei are found in blue whatever it shows. Where it was swapped with red or yellow they fill half of the cells or
+    more, or are brighter in that colour than in blue. Medians over cells; 14 real and simulated fields have blue 24 to
+    275 times as bright in nuclei as in cytoplasm and nuclei that fill 0.20 to 0.39; with blue swapped it is 3 to 16.
+    """
+    if not cells:
+        return ["no cell was found"]
+    contrast = {}
+    for colour in REFERENCE_COLOURS:
+        background = row[f"{colour}_background"]
+        inside, outside = (
+            np.array([cell[f"{colour}_{region}_mean"] for cell in cells]) - background
+            for region in ("nucleus", "cytoplasm")
+        )
+        # The darkest cytoplasm is as dark as the background, and no ratio can be taken to that.
+        ratio = inside / np.maximum(outside, 0.1)
+        contrast[colour] = float(np.median(ratio[np.isfinite(ratio)])) if np.isfinite(ratio).any() else math.nan
+    share = float(np.median([cell["nucleus_fraction"] for cell in cells]))
+    if share > _NUCLEUS_SHARE or contrast["blue"] < max(_BLUE_CONTRAST, contrast["red"], contrast["yellow"]):
+        found = f"in blue {contrast['blue']:.1f} times as bright as the cytoplasm, {100 * share:.0f} % of the cell"
+        return [f"the nuclei do not look like nuclei ({found}): are channels swapped?"]
+    return []
