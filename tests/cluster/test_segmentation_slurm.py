@@ -13,10 +13,11 @@ from one_node_slurm import one_node_slurm
 from segmented_fields import manifest_rows
 from workflow_runs import snakemake, write_slurm_profile, write_small_run
 
+from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = {"backend": "watershed", "scale": 0.25}
+SETTINGS = SegmentationSettings(backend="watershed", scale=0.25)
 
 pytestmark = pytest.mark.slow
 
@@ -58,12 +59,13 @@ def test_masks_of_slurm_workers_are_those_of_local_ones(rows, tmp_path):
 SCRIPT = """
 import json, sys
 sys.path.insert(0, {root!r})
+from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.manifests import ManifestRow
 
 if __name__ == "__main__":
     rows = [ManifestRow(r["id"], None, 0.16, paths=r["paths"]) for r in json.load(open({rows!r}))]
-    segment_shard(rows, {out!r}, {settings!r}, {{"jobqueue": {jobqueue!r}}}, 1, 2000, 0.0)
+    segment_shard(rows, {out!r}, SegmentationSettings(), {{"jobqueue": {jobqueue!r}}}, 1, 2000, 0.0)
 """
 
 
@@ -81,7 +83,6 @@ def test_a_cancelled_job_is_replaced_and_its_field_redone(rows, tmp_path):
             root=str(ROOT),
             rows=str(tmp_path / "rows.json"),
             out=str(tmp_path / "out"),
-            settings=SETTINGS,
             jobqueue=jobqueue(tmp_path, 1) | {"job_name": name},
         )
     )
