@@ -70,9 +70,8 @@ def write_shard_of_cells(folder, out, ids, most_fields=100):
     pq.write_table(predictions, folder / "predictions.parquet")
     maps = np.zeros((len(cells), 8, 8), np.uint8)
     maps[:, 2, 5] = 255
-    write_pictures(
-        out / "small" / "000", rows, segmentation, cells, table, predictions.to_pandas(), maps, most_fields=most_fields
-    )
+    folder_of_shard, predicted = out / "small" / "000", predictions.to_pandas()
+    write_pictures(folder_of_shard, rows, segmentation, cells, table, predicted, maps, most_fields, field_size=1024)
     aggregate([Shard("000", folder / "predictions.parquet", cells_path, fields_path, annotations)], folder / "pooled")
     return cells
 
