@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,7 @@ def run_fold(work: Path, config: dict, examples: pd.DataFrame, held_out: set[str
     from hpaloc.network.inference import averaged
     from hpaloc.network.loading import load_folder
     from hpaloc.records import training_dataset, write_dataset
+    from hpaloc.training.settings import TrainSettings
     from hpaloc.training.train import train_model
 
     left_out = examples["field"].isin(held_out)
@@ -73,13 +75,15 @@ def run_fold(work: Path, config: dict, examples: pd.DataFrame, held_out: set[str
     tiles = work / "results/tiles" / config["train"]["collection"]
     paths = {colour: sorted(tiles.glob(f"*/{colour}.tfrecord")) for colour in COLOURS}
     write_dataset(folder / "examples.parquet", paths, {part: folder / part for part in ("train", "validation")}, 2)
-    settings = {key: value for key, value in config["train"].items() if key != "pretraining"}
+    settings = TrainSettings(
+        **{key: config["train"][key] for key in config["train"].keys() - {"pretraining", "blends"}}
+    )
     if config["train"]["pretraining"]:
-        settings["weights"] = str(work / "results/pretraining/model/model.keras")
+        settings = replace(settings, weights=str(work / "results/pretraining/model/model.keras"))
     train_model(folder, folder / "train.parquet", folder / "model", settings, config["seed"])
     network, _, _ = load_folder(folder / "model")
     forward = averaged(network, config["predict"]["views"])
-    data = training_dataset(folder / "validation", table, settings["channels"], settings["input_size"])
+    data = training_dataset(folder / "validation", table, settings.channels, settings.input_size)
     found = np.concatenate([forward(images)[0].numpy() for images, _, _ in data.batch(64)])
     cells = table[table["part"] == "validation"].sort_values(["record_shard", "position"])
     cells = cells[["field", "cell", "labels"]].reset_index(drop=True)

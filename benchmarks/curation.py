@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hpaloc.classes import COLOURS
 from hpaloc.config import complete
-from hpaloc.curation import FILTERS, curate
+from hpaloc.curation import FILTERS, CurationSettings, NegativeSettings, curate
 from hpaloc.examples import PARTS
 from hpaloc.finding import manifests
 from hpaloc.grouping import near_duplicates
@@ -29,6 +29,7 @@ from hpaloc.joining import read_cells, read_fields
 from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import ManifestRow
 from hpaloc.matching import read_true_labels
+from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.sheet import read_sheet
 from hpaloc.simulate.shard import simulate_shard
@@ -70,7 +71,8 @@ def measured(rows, work, config, threads):
     if not fields.exists():
         masks = work / "segmentation"
         if not (masks / "fields.parquet").exists():
-            segment_shard(rows, masks, config["segmentation"], config["dask"], threads, 2000 * threads, 1.0)
+            settings = SegmentationSettings(**config["segmentation"])
+            segment_shard(rows, masks, settings, config["dask"], threads, 2000 * threads, 1.0)
         tiles = {colour: work / f"{colour}.tfrecord" for colour in COLOURS}
         tile_shard(rows, masks, cells, fields, tiles, threads=threads, max_rejected_fraction=1.0)
     annotations = work / "annotations.csv"
@@ -153,12 +155,13 @@ def main():
     arguments = parser.parse_args()
     config = complete(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()))
     seed = config["seed"]
-    defaults = {"negatives": {"synthetic_fraction": arguments.synthetic}}
+    defaults = CurationSettings(negatives=NegativeSettings(synthetic_fraction=arguments.synthetic))
 
     demo = arguments.work / "demo"
     cells, fields = measured(demo_fields(demo, config, arguments.threads), demo, config, arguments.threads)
     columns = {}
-    examples, left_out, columns["demo, its configuration"] = column(cells, fields, config["curation"], seed)
+    own = CurationSettings(**config["curation"])
+    examples, left_out, columns["demo, its configuration"] = column(cells, fields, own, seed)
     images = demo / "images"
     files = CollectionFiles("demo", ["000"], [images / "cells.csv"], str(images / "{id}_cellmask.png"))
     negative = by_truth(cells, examples, left_out, read_true_labels(cells, fields, files))

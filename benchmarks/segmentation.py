@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -22,12 +23,14 @@ from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from hpaloc.rle import MAX_PIXELS
 from hpaloc.segmentation.backends import segment_field
 from hpaloc.segmentation.labelling import label_cells
+from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_to_files
 from hpaloc.simulate.field import simulate_field
 
-SETTINGS = {"backend": "watershed", "scale": 0.25}
+SETTINGS = SegmentationSettings(backend="watershed", scale=0.25)
 COLOURS = ("red", "yellow", "blue")
 
 Images = dict[str, np.ndarray]
@@ -39,6 +42,7 @@ MEMORY_JOB = """
 import sys, threading, time
 sys.path.insert(0, {root!r})
 import psutil
+from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.manifests import ManifestRow
 
@@ -61,7 +65,7 @@ if __name__ == "__main__":
     threading.Thread(target=watch, daemon=True).start()
     paths = {{c: {folder!r} + f"/f_{{c}}.png" for c in ("red", "green", "blue", "yellow")}}
     rows = [ManifestRow(f"f{{n}}", None, 0.08, paths=paths) for n in range({fields})]
-    segment_shard(rows, {folder!r} + "/out{fields}", {settings!r}, {{}}, 1, 3000, 0.0)
+    segment_shard(rows, {folder!r} + "/out{fields}", SegmentationSettings(), {{}}, 1, 3000, 0.0)
     print(peak / 1e6)
 """
 
@@ -270,10 +274,12 @@ def throughput(folder: Path) -> str:
         task = {
             "field": "f",
             "paths": {colour: str(folder / f"f_{colour}.png") for colour in COLOURS},
+            "states": {},
             "pixel_size": 0.08,
-            "settings": SETTINGS,
+            "settings": asdict(SETTINGS),
             "out_dir": str(folder),
             "chunk_above": None,
+            "max_pixels": MAX_PIXELS,
             "cell_mask": None,
             "nucleus_mask": None,
             "tables": {},
@@ -291,7 +297,7 @@ def memory(folder: Path) -> list[str]:
     for fields in (4, 64):
         job = folder / f"job{fields}.py"
         root = str(Path(__file__).resolve().parents[1])
-        job.write_text(MEMORY_JOB.format(root=root, folder=str(folder), fields=fields, settings=SETTINGS))
+        job.write_text(MEMORY_JOB.format(root=root, folder=str(folder), fields=fields))
         done = subprocess.run([sys.executable, str(job)], capture_output=True, text=True, check=True)
         rows.append(f"| {fields} | {float(done.stdout.split()[-1]):.0f} MB |")
     return rows

@@ -34,11 +34,12 @@ def hpaloc_steps(size: int, batch: int, precision: str) -> tuple[Callable[[], ob
     from hpaloc.training.augmentation import Augmentation
     from hpaloc.training.optimiser import FusedAdam
     from hpaloc.training.scores import Accuracy, BalancedAccuracy, MacroAUC
+    from hpaloc.training.settings import TrainSettings
 
     with precision_policy("mixed_bfloat16" if precision == "bfloat16" else "float32"):
         network = classifier(("red", "green", "blue"), "sigmoid", size)
         inputs = keras.Input((size, size, 3))
-        trainer = keras.Model(inputs, network(Augmentation()(inputs)))
+        trainer = keras.Model(inputs, network(Augmentation(TrainSettings())(inputs)))
         trainer.compile(
             FusedAdam(), "binary_crossentropy", metrics=[Accuracy(), BalancedAccuracy(), MacroAUC()], jit_compile=False
         )

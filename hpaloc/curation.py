@@ -20,45 +20,44 @@ from hpaloc.splitting import split_groups
 from hpaloc.tables import TableError
 from hpaloc.tfrecord import cell_key
 
-DEFAULTS: dict[str, Any] = {
-    "labels": "single",
-    "drop_border_cells": True,
-    "min_cell_area": 35.0,
-    "max_cell_area": 5000.0,
-    "min_nucleus_area": 16.0,
-    "max_nucleus_area": 1500.0,
-    "max_nucleus_fraction": 0.95,
-    "min_focus": 0.05,
-    "max_saturation": 0.1,
-    "min_green_signal": 1.0,
-    "min_green_share": None,
-    "negatives": {
-        "negative_fields": True,
-        "external": None,
-        "low_green": True,
-        "synthetic_fraction": 0.0,
-        "target_fraction": 0.1,
-    },
-    "oversample": 0.0,
-    "validation_fraction": 0.2,
-    "group_by": ["antibody", "duplicates"],
-}
-
 FILTERS = ("border", "cell_area", "nucleus", "focus", "saturation", "green_signal")
 ORIGINS = ("real", "relabelled", "synthetic")
 
 
-def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    known = {**DEFAULTS, **settings}
-    known["negatives"] = {**DEFAULTS["negatives"], **settings.get("negatives", {})}
-    for name, defaults in ((None, DEFAULTS), ("negatives", DEFAULTS["negatives"])):
-        given = known if name is None else known[name]
-        unknown = sorted(set(given) - set(defaults))
-        if unknown:
-            raise ValueError(f"curation has no key {'.'.join(filter(None, (name, unknown[0])))!r}")
-    if known["labels"] not in ("single", "all", "cells"):
-        raise ValueError(f"curation.labels is {known['labels']!r}, expected single, all or cells")
-    return known
+@dataclass(frozen=True)
+class NegativeSettings:
+    """The section ``curation.negatives``."""
+
+    negative_fields: bool = True
+    external: str | None = None
+    low_green: bool = True
+    synthetic_fraction: float = 0.0
+    target_fraction: float = 0.1
+
+
+@dataclass(frozen=True)
+class CurationSettings:
+    """The section ``curation`` of the configuration, whose schema says what each key means."""
+
+    labels: str = "single"
+    drop_border_cells: bool = True
+    min_cell_area: float | None = 35.0
+    max_cell_area: float | None = 5000.0
+    min_nucleus_area: float | None = 16.0
+    max_nucleus_area: float | None = 1500.0
+    max_nucleus_fraction: float | None = 0.95
+    min_focus: float | None = 0.05
+    max_saturation: float | None = 0.1
+    min_green_signal: float | None = 1.0
+    min_green_share: float | None = None
+    negatives: NegativeSettings = NegativeSettings()
+    oversample: float = 0.0
+    validation_fraction: float = 0.2
+    group_by: Sequence[str] = ("antibody", "duplicates")
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.negatives, NegativeSettings):
+            object.__setattr__(self, "negatives", NegativeSettings(**self.negatives))
 
 
 def _truth_labels(cells: pd.DataFrame, truth: pd.DataFrame | None) -> list[tuple[int, ...] | None]:
@@ -87,7 +86,7 @@ def _assign_labels(
     return labels, reason
 
 
-def filter_cells(cells: pd.DataFrame, positive: np.ndarray, settings: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def filter_cells(cells: pd.DataFrame, positive: np.ndarray, settings: CurationSettings) -> dict[str, np.ndarray]:
     """Judge every cell by every filter.
 
     cells: columns of CELLS; positive: (n,) bool, the cells to which the green filter applies. Returns, in the order
@@ -96,29 +95,29 @@ def filter_cells(cells: pd.DataFrame, positive: np.ndarray, settings: Mapping[st
     may be too dark for its background or for its field: below a share of the upper quartile of all its cells.
     """
 
-    def outside(column: str, low: str | None, high: str | None) -> np.ndarray:
+    def outside(column: str, low: float | None, high: float | None) -> np.ndarray:
         values = cells[column].to_numpy(np.float64)
         failing = np.zeros(len(cells), bool)
-        if low is not None and settings[low] is not None:
-            failing |= values < settings[low]
-        if high is not None and settings[high] is not None:
-            failing |= values > settings[high]
+        if low is not None:
+            failing |= values < low
+        if high is not None:
+            failing |= values > high
         return failing
 
     with_nuclei = cells.groupby("field")["nucleus_area_px"].transform("max").to_numpy() > 0
-    nucleus = outside("nucleus_area_um2", "min_nucleus_area", "max_nucleus_area") | outside(
-        "nucleus_fraction", None, "max_nucleus_fraction"
+    nucleus = outside("nucleus_area_um2", settings.min_nucleus_area, settings.max_nucleus_area) | outside(
+        "nucleus_fraction", None, settings.max_nucleus_fraction
     )
-    dark = outside("green_signal", "min_green_signal", None)
-    if settings["min_green_share"] is not None:
+    dark = outside("green_signal", settings.min_green_signal, None)
+    if settings.min_green_share is not None:
         bright = cells.groupby("field")["green_signal"].transform("quantile", 0.75)
-        dark |= (cells["green_signal"] < settings["min_green_share"] * bright).to_numpy(bool)
+        dark |= (cells["green_signal"] < settings.min_green_share * bright).to_numpy(bool)
     return {
-        "border": cells["border"].to_numpy(bool) & bool(settings["drop_border_cells"]),
-        "cell_area": outside("area_um2", "min_cell_area", "max_cell_area"),
+        "border": cells["border"].to_numpy(bool) & settings.drop_border_cells,
+        "cell_area": outside("area_um2", settings.min_cell_area, settings.max_cell_area),
         "nucleus": nucleus & with_nuclei,
-        "focus": outside("focus", "min_focus", None),
-        "saturation": outside("saturation", None, "max_saturation"),
+        "focus": outside("focus", settings.min_focus, None),
+        "saturation": outside("saturation", None, settings.max_saturation),
         "green_signal": dark & positive,
     }
 
@@ -168,23 +167,23 @@ class _Judged:
     filters: dict[str, dict[str, int]]
 
 
-def _judge(cells: pd.DataFrame, known: Mapping[str, Any], truth: pd.DataFrame | None) -> _Judged:
+def _judge(cells: pd.DataFrame, settings: CurationSettings, truth: pd.DataFrame | None) -> _Judged:
     """Label every cell and hold it to every filter."""
-    negatives = known["negatives"]
-    labels, reason = _assign_labels(cells, known["labels"], truth)
-    inherited = known["labels"] != "cells"
+    negatives = settings.negatives
+    labels, reason = _assign_labels(cells, settings.labels, truth)
+    inherited = settings.labels != "cells"
     only_negative = np.array([of_cell == (NEGATIVE,) for of_cell in labels], bool)
     positive = np.array([bool(of_cell) for of_cell in labels], bool) & ~only_negative
     external = np.zeros(len(cells), bool)
-    if negatives["external"]:
+    if negatives.external:
         external = only_negative & [
-            fnmatch.fnmatchcase(field, normal_text(negatives["external"])) for field in cells["field"]
+            fnmatch.fnmatchcase(field, normal_text(negatives.external)) for field in cells["field"]
         ]
-    if inherited and not negatives["negative_fields"]:
+    if inherited and not negatives.negative_fields:
         reason[(reason == "") & only_negative & ~external] = "negative_field"
     labelled = reason == ""
     # Truth per cell says which cells are negative; what is inherited from the field may be wrong for a dark cell.
-    failing = filter_cells(cells, positive & labelled & inherited, known)
+    failing = filter_cells(cells, positive & labelled & inherited, settings)
     filters = {}
     for name in FILTERS:
         first = (reason == "") & failing[name]
@@ -194,13 +193,13 @@ def _judge(cells: pd.DataFrame, known: Mapping[str, Any], truth: pd.DataFrame | 
 
 
 def _split_fields(
-    fields: pd.DataFrame, labels: Mapping[str, tuple[int, ...]], known: Mapping[str, Any], seed: int
+    fields: pd.DataFrame, labels: Mapping[str, tuple[int, ...]], settings: CurationSettings, seed: int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Give each field that has examples its group and part."""
     used = fields[fields["field"].isin(labels)].sort_values("field", ignore_index=True)
-    groups, summary = group_fields(used, known["group_by"])
+    groups, summary = group_fields(used, settings.group_by)
     fixed = [part if isinstance(part, str) and part else None for part in used["split"]] if "split" in used else None
-    parts = split_groups([labels[field] for field in used["field"]], groups, known["validation_fraction"], seed, fixed)
+    parts = split_groups([labels[field] for field in used["field"]], groups, settings.validation_fraction, seed, fixed)
     split = pd.DataFrame({"group": groups, "part": parts}, used["field"])
     summary["fields"] = {part: int((parts == part).sum()) for part in PARTS}
     summary["groups_of_part"] = {part: int(split.loc[parts == part, "group"].nunique()) for part in PARTS}
@@ -224,7 +223,7 @@ def _draw_negatives(
     kept: np.ndarray,
     candidates: np.ndarray,
     part_of: np.ndarray,
-    settings: Mapping[str, Any],
+    settings: NegativeSettings,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw the rows of dark cells to relabel, part by part, and of cells to make synthetic negatives of."""
@@ -233,10 +232,10 @@ def _draw_negatives(
     for part in PARTS:
         here = kept[part_of[kept] == part]
         of_positives = here[~judged.only_negative[here]]
-        wanted = _wanted_negatives(len(of_positives), len(here) - len(of_positives), settings["target_fraction"])
+        wanted = _wanted_negatives(len(of_positives), len(here) - len(of_positives), settings.target_fraction)
         relabelled.append(_draw(rng, candidates[part_of[candidates] == part], wanted))
         if part == "train":
-            share = math.floor(round(settings["synthetic_fraction"] * len(of_positives), 9))
+            share = math.floor(round(settings.synthetic_fraction * len(of_positives), 9))
             synthetic = _draw(rng, of_positives, min(share, wanted - len(relabelled[-1])))
     return np.concatenate(relabelled), synthetic
 
@@ -281,45 +280,43 @@ def _tabulate(
 def curate(
     cells: pd.DataFrame,
     fields: pd.DataFrame,
-    settings: Mapping[str, Any],
+    settings: CurationSettings,
     seed: int,
     truth: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]:
     """Choose, label, divide and multiply the cells that train and validate the model.
 
-    cells: as joining.read_cells returns them, with shard and row; fields: columns of FIELDS; settings: the section
-    ``curation`` of the configuration, completed by DEFAULTS; truth: ID, cell, Label per cell, for the mode `cells`
-    (see match_truth where its masks are not the pipeline's). Returns the examples (EXAMPLES, in the order of the
-    record files), a summary of counts that JSON can hold, and the cells left out (field, cell, reason). Every cell is
-    either left out or an example of origin real or relabelled. Synthetic negatives and copies are made for training
-    only. Raises ValueError for unknown settings or where nothing is left to train on, TableError for a lacking column.
+    cells: as joining.read_cells returns them, with shard and row; fields: columns of FIELDS; truth: ID, cell, Label per
+    cell, for the mode `cells` (see match_truth where its masks are not the pipeline's). Returns the examples (EXAMPLES,
+    in the order of the record files), a summary of counts that JSON can hold, and the cells left out (field, cell,
+    reason). Every cell is either left out or an example of origin real or relabelled. Synthetic negatives and copies
+    are made for training only. Raises ValueError where nothing is left to train on, TableError for a lacking column.
     """
-    known = _settings(settings)
     for column in ("shard", "row"):
         if column not in cells:
             raise TableError(f"the table of cells lacks the column {column}; read it with joining.read_cells")
     cells = cells.sort_values(["field", "cell"], ignore_index=True)
     if unknown := set(cells["field"]) - set(fields["field"]):
         raise TableError(f"the table of fields has no row of field {min(unknown)!r}")
-    judged = _judge(cells, known, truth)
+    judged = _judge(cells, settings, truth)
     kept = np.flatnonzero(judged.reason == "")
     if not len(kept):
         raise ValueError("curation leaves no cell: every cell lacks a label or fails a filter")
     dark = judged.reason == "green_signal"
-    candidates = np.flatnonzero(dark) if known["negatives"]["low_green"] else np.empty(0, np.int64)
+    candidates = np.flatnonzero(dark) if settings.negatives.low_green else np.empty(0, np.int64)
     split, split_summary = _split_fields(
-        fields, _labels_of_fields(cells["field"].to_list(), judged, kept, candidates), known, seed
+        fields, _labels_of_fields(cells["field"].to_list(), judged, kept, candidates), settings, seed
     )
     part_of = cells["field"].map(split["part"]).to_numpy(object)
     rng = np.random.default_rng([seed, 4])
-    relabelled, synthetic = _draw_negatives(judged, kept, candidates, part_of, known["negatives"], rng)
+    relabelled, synthetic = _draw_negatives(judged, kept, candidates, part_of, settings.negatives, rng)
     judged.reason[relabelled] = ""
     for row in relabelled:
         judged.labels[row] = (NEGATIVE,)
     rows_of = {"real": kept, "relabelled": relabelled, "synthetic": synthetic}
-    examples = place(_tabulate(cells, judged.labels, rows_of, split, known["oversample"], rng), rng)
+    examples = place(_tabulate(cells, judged.labels, rows_of, split, settings.oversample, rng), rng)
     left_out = cells[["field", "cell"]].assign(reason=judged.reason)[judged.reason != ""].reset_index(drop=True)
-    summary = _summarise(judged, rows_of, candidates, examples, known["labels"], split_summary)
+    summary = _summarise(judged, rows_of, candidates, examples, settings.labels, split_summary)
     log.info("%d examples from %d of %d cells", len(examples), summary["cells_used"], len(cells))
     return examples, summary, left_out
 

@@ -61,8 +61,8 @@ def outdated(made: str | os.PathLike[str], sources: Iterable[str | os.PathLike[s
     return None
 
 
-def other_settings(stored: str | os.PathLike[str], settings: Mapping[str, Any]) -> str | None:
-    """Return why a study is not of this run: the JSON ``stored`` of what it was made with is not ``settings``, by name.
+def other_settings(stored: str | os.PathLike[str], asked: Mapping[str, Any]) -> str | None:
+    """Return why a study is not of this run: the JSON ``stored`` of what it was made with is not ``asked``, by name.
 
     Returns None where they are the same.
     """
@@ -71,7 +71,7 @@ def other_settings(stored: str | os.PathLike[str], settings: Mapping[str, Any]) 
     except (OSError, ValueError):
         return f"does not say in {Path(stored).name} with which settings it was made"
     # As JSON has them: a tuple is a list there.
-    asked = json.loads(json.dumps(settings))
+    asked = json.loads(json.dumps(asked))
     others = sorted(name for name in {*made_with, *asked} if made_with.get(name) != asked.get(name))
     return f"was made with other settings ({', '.join(others)})" if others else None
 

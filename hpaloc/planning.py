@@ -16,6 +16,7 @@ from hpaloc.mixtures.reading import load_reading
 from hpaloc.network.folder import check_folder, check_network, check_starting_weights, read_settings
 from hpaloc.network.options import ModelError
 from hpaloc.scan import Scan
+from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import WeightsError, named_files
 
 # What a model folder must hold to predict.
@@ -275,7 +276,7 @@ def check_segmentation(config: Mapping[str, Any]) -> None:
     """Raise ConfigError where files of weights that a completed configuration names are missing or were changed."""
     if config["segmentation"]["backend"] == "hpacellseg":
         try:
-            named_files(config["segmentation"])
+            named_files(NetworkWeights(**config["segmentation"]["weights"]))
         except WeightsError as error:
             raise ConfigError(str(error)) from None
 

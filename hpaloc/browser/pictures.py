@@ -29,7 +29,6 @@ PLANES = (*COLOURS, "mask", "activation")
 COLUMNS, ROWS = 8, 4
 # A multiple of JPEG's blocks, so that neighbours on a sheet never leak into each other.
 SPRITE_SIZE = 96
-FIELD_SIZE = 1024
 _QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 85)
 # How far an outline may leave the mask's own, in pixels of the picture.
 _OUTLINE_TOLERANCE = 0.6
@@ -130,7 +129,7 @@ def write_pictures(
     predictions: pd.DataFrame,
     activation: np.ndarray,
     most_fields: int,
-    field_size: int = FIELD_SIZE,
+    field_size: int,
 ) -> None:
     """Write the pictures of one shard: ``fields/NNNNN.js``, ``sprites/NNNNN.js`` and ``cells.parquet``.
 

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,16 @@ from hpaloc.progress import log, track
 DEEPEST = "embedding"
 # The learner and number of examples a class by which the transfer is judged, or the nearest number that was asked for.
 JUDGED_LEARNER, JUDGED_EXAMPLES = "logistic_regression", 10
+
+
+@dataclass(frozen=True)
+class InterpretationSettings:
+    """What the analysis takes of the section ``interpretation``, whose schema says what each key means."""
+
+    permutations: int = 199
+    held_out: Sequence[int] = ()
+    examples: Sequence[int] = (1, 2, 5, 10, 20, 50)
+    draws: int = 20
 
 
 def labelled_predictions(cells: pd.DataFrame, predictions: Mapping[str, Path]) -> pd.DataFrame:
@@ -130,7 +140,7 @@ def interpret(
     morphology: pd.DataFrame,
     predictions: Mapping[str, Path],
     out: Path,
-    settings: Mapping[str, Any],
+    settings: InterpretationSettings,
     seed: int,
     mixtures: Mapping[str, float] | None = None,
     field_weight: float = 0.0,
@@ -140,11 +150,10 @@ def interpret(
     """Analyse what the networks answered and write tables and claims into ``out``.
 
     cells: a table STUDIED; network: the folder of ``study.study_networks``; morphology: CellProfiler features of the
-    chosen cells, in their order; predictions: the cells.parquet of the collections that can be scored; settings: the
-    config's section ``interpretation``; mixtures: ``score_mixtures``, or None; field_weight: how far the predictions
-    lean on the field; trained_here: whether it is known which cells trained the network. Writes separation.csv,
-    neighbours.parquet, planar.parquet, units.parquet, unit_layers.csv, few_shot.csv, claims.md and claims.json, and
-    returns the claims.
+    chosen cells, in their order; predictions: the cells.parquet of the collections that can be scored; mixtures:
+    ``score_mixtures``, or None; field_weight: how far the predictions lean on the field; trained_here: whether it is
+    known which cells trained the network. Writes separation.csv, neighbours.parquet, planar.parquet, units.parquet,
+    unit_layers.csv, few_shot.csv, claims.md and claims.json, and returns the claims.
     """
     chosen = chosen_cells(cells)
     with np.load(network / "features.npz") as stored:
@@ -181,7 +190,7 @@ def interpret(
     for name in dict.fromkeys(name for name, _ in spaces):
         log.info("units of the network %s", name)
         answers = {layer: spaces[name, layer] for layer in layers}
-        units[name] = describe_units(answers, table, labels, groups, settings["permutations"], seed)
+        units[name] = describe_units(answers, table, labels, groups, settings.permutations, seed)
 
     knn = scores[(scores["network"] == "random") & (scores["score"] == "knn_accuracy")].set_index("layer")["value"]
     random_layer = str(knn.idxmax()) if knn.notna().any() else layers[0]
@@ -190,13 +199,13 @@ def interpret(
         few_shot_spaces(features, described, random_layer, rows),
         chosen["label"].to_numpy()[rows],
         chosen["group"].to_numpy(str)[rows],
-        settings["examples"],
-        settings["draws"],
+        settings.examples,
+        settings.draws,
         seed,
         processes,
     )
-    unseen = [NAMES[label] for label in settings["held_out"]] if f"held_out/{DEEPEST}" in features else []
-    judged = min(settings["examples"], key=lambda number: abs(number - JUDGED_EXAMPLES))
+    unseen = [NAMES[label] for label in settings.held_out] if f"held_out/{DEEPEST}" in features else []
+    judged = min(settings.examples, key=lambda number: abs(number - JUDGED_EXAMPLES))
     claims = [
         *cell_claims(labelled_predictions(cells, predictions), seed, field_weight),
         *layer_claims(scores, singles, groups, kernels, DEEPEST, seen, seed),

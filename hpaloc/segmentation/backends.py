@@ -1,11 +1,11 @@
 """The one signature of all backends: a field's channels in, nuclei and cells with shared ids out."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from hpaloc.segmentation import ready_made, watershed
+from hpaloc.segmentation.settings import SegmentationSettings
 
 # The channels a backend looks at. The protein of interest is never one of them: its location would steer its own cell.
 COLOURS_OF = {
@@ -13,24 +13,12 @@ COLOURS_OF = {
     "hpacellseg": ("red", "yellow", "blue"),
     "masks": ("blue",),
 }
-BACKENDS = tuple(COLOURS_OF)
-
-
-def check_settings(settings: Mapping[str, Any]) -> str:
-    """Return the backend that the settings name; raise ValueError for an unknown backend or an unusable scale."""
-    backend = settings.get("backend", "watershed")
-    if backend not in BACKENDS:
-        raise ValueError(f"segmentation.backend: unknown backend {backend!r}, expected one of {', '.join(BACKENDS)}")
-    scale = settings.get("scale", 0.25)
-    if not 0 < scale <= 1:
-        raise ValueError(f"segmentation.scale: {scale} is not above 0 and at most 1")
-    return backend
 
 
 def segment_field(
     images: Mapping[str, np.ndarray],
     pixel_size: float,
-    settings: Mapping[str, Any],
+    settings: SegmentationSettings,
     *,
     given: ready_made.Given | None = None,
     chunk_above: int | None = None,
@@ -38,12 +26,12 @@ def segment_field(
     """Find the nuclei and the cells of one field.
 
     images: {colour: (H, W) uint8 or uint16} with at least the colours of `COLOURS_OF[backend]`. pixel_size: µm.
-    settings: the section `segmentation` of the config. given: the masks made elsewhere, for the backend `masks`.
-    chunk_above: the longer side in px above which a field is worked on block by block; None never does.
+    given: the masks made elsewhere, for the backend `masks`. chunk_above: the longer side in px above which a field is
+    worked on block by block; None never does.
     Returns (nuclei, cells), both (H, W) uint16 (uint32 above 65,535 cells), ids shared and contiguous from 1; a field
-    without a cell is no error. Raises ValueError for unusable settings or images.
+    without a cell is no error. Raises ValueError for unusable images.
     """
-    backend = check_settings(settings)
+    backend = settings.backend
     missing = [colour for colour in COLOURS_OF[backend] if colour not in images]
     if missing:
         raise ValueError(
@@ -57,10 +45,10 @@ def segment_field(
     if backend == "masks":
         if given is None:
             raise ValueError("backend masks needs the masks: name them under collections.<name>.masks")
-        return ready_made.segment(images["blue"], pixel_size, settings, given, chunk_above=chunk_above)
+        return ready_made.segment(images["blue"], pixel_size, settings.scale, given, chunk_above=chunk_above)
     if backend == "hpacellseg":
         # Only this backend needs torch, which most installations lack.
         from hpaloc.segmentation import hpacellseg
 
         return hpacellseg.segment(images, pixel_size, settings, chunk_above=chunk_above)
-    return watershed.segment(images, pixel_size, settings, chunk_above=chunk_above)
+    return watershed.segment(images, pixel_size, settings.scale, chunk_above=chunk_above)

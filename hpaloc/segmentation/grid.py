@@ -1,8 +1,6 @@
 """The working grid: fields are brought to one pixel size, segmented there, and the outlines drawn back at full size."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import fill_voids
@@ -96,9 +94,12 @@ class Grid:
             most[window][wins] = share[wins]
 
 
-def grid_of(shape: tuple[int, ...], pixel_size: float, settings: Mapping[str, Any]) -> Grid:
-    """Lay the working grid over a field of `shape` px of `pixel_size` µm; coarse fields keep their own pixels."""
-    factor = min(1.0, pixel_size * settings.get("scale", 0.25) / REFERENCE_PIXEL_SIZE)
+def grid_of(shape: tuple[int, ...], pixel_size: float, scale: float) -> Grid:
+    """Lay the working grid over a field of `shape` px of `pixel_size` µm; coarse fields keep their own pixels.
+
+    scale: `segmentation.scale`, of fields of 0.08 µm/px.
+    """
+    factor = min(1.0, pixel_size * scale / REFERENCE_PIXEL_SIZE)
     return Grid((int(shape[0]), int(shape[1])), factor, pixel_size / factor)
 
 

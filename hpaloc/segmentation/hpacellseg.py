@@ -23,6 +23,7 @@ from hpaloc.segmentation.blocks import Block, cut, joined
 from hpaloc.segmentation.clock import step
 from hpaloc.segmentation.grid import grid_of
 from hpaloc.segmentation.labelling import cell_threshold, label_cells
+from hpaloc.segmentation.settings import SegmentationSettings
 
 log = logging.getLogger("hpaloc")
 
@@ -37,38 +38,27 @@ class DeviceError(weights.SetupError):
 
 
 def choose_device(wanted: str) -> str:
-    """Return the torch device for the setting `device` (auto, cpu, cuda, cuda:N); DeviceError where a GPU is absent.
-
-    Another setting raises ValueError.
-    """
+    """Return the torch device for the setting `device` (auto, cpu, cuda); DeviceError where a GPU is absent."""
     import torch
 
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return "cpu"
-    if wanted != "auto" and not wanted.startswith("cuda"):
-        raise ValueError(f"segmentation.device: {wanted!r} is none of auto, cpu, cuda, cuda:N")
     if not torch.cuda.is_available():
         raise DeviceError(f"segmentation.device is {wanted}, but torch {torch.__version__} sees no GPU on this machine")
-    return "cuda" if wanted == "auto" else wanted
-
-
-def load(settings: Mapping[str, Any]) -> Any:
-    """Return hpacellseg's CellSegmentator with both networks loaded, in evaluation mode, on the device asked for.
-
-    settings: section `segmentation` (weights, device, scale). Checked and loaded once a process, not for every field.
-    Raises WeightsError, DeviceError.
-    """
-    named = settings.get("weights") or {}
-    return _loaded(named.get("nuclei"), named.get("cells"), settings.get("device", "auto"), settings.get("scale", 0.25))
+    return "cuda"
 
 
 @lru_cache(maxsize=1)
-def _loaded(nuclei: str | None, cells: str | None, wanted: str, scale: float) -> Any:
+def load(settings: SegmentationSettings) -> Any:
+    """Return hpacellseg's CellSegmentator with both networks loaded, in evaluation mode, on the device asked for.
+
+    Checked and loaded once a process, not for every field. Raises WeightsError, DeviceError.
+    """
     import torch
     from hpacellseg.cellsegmentator import CellSegmentator
 
-    files = weights.ready({"weights": {"nuclei": nuclei, "cells": cells}})
-    device = choose_device(wanted)
+    files = weights.ready(settings.weights)
+    device = choose_device(settings.device)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     networks = []
     for path in (files["nuclei"], files["cells"]):
@@ -81,6 +71,7 @@ def _loaded(nuclei: str | None, cells: str | None, wanted: str, scale: float) ->
             raise weights.WeightsError(f"{path}: holds a {type(network).__name__}, not a network")
         networks.append(network.eval())
     log.info("hpacellseg on %s, torch %s", device, torch.__version__)
+    scale = settings.scale
     return CellSegmentator(*networks, scale_factor=scale, device=device, padding=True, multi_channel_model=True)
 
 
@@ -91,16 +82,16 @@ def _prepared(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def probability_maps(
-    segmentator: Any, fields: Sequence[Mapping[str, np.ndarray]], pixel_size: float, settings: Mapping[str, Any]
+    segmentator: Any, fields: Sequence[Mapping[str, np.ndarray]], pixel_size: float, scale: float
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Run both networks over several fields; fields of one size go through them together.
 
     segmentator: from `load`. fields: {red, yellow, blue: (H, W) uint8 or uint16}, each field of any size. pixel_size:
-    µm. Returns for each field (nuclei_map, cell_map), (H, W, 3) uint8: nothing, border, body.
+    µm. scale: as in `grid_of`. Returns for each field (nuclei_map, cell_map), (H, W, 3) uint8: nothing, border, body.
     """
     import torch
 
-    shapes = [grid_of(field["blue"].shape, pixel_size, settings).coarse_shape for field in fields]
+    shapes = [grid_of(field["blue"].shape, pixel_size, scale).coarse_shape for field in fields]
     maps: list[Any] = [None] * len(fields)
     for shape in dict.fromkeys(shapes):
         chosen = [k for k, other in enumerate(shapes) if other == shape]
@@ -127,34 +118,37 @@ def probability_maps(
 
 
 def segment(
-    images: Mapping[str, np.ndarray], pixel_size: float, settings: Mapping[str, Any], *, chunk_above: int | None = None
+    images: Mapping[str, np.ndarray],
+    pixel_size: float,
+    settings: SegmentationSettings,
+    *,
+    chunk_above: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the nuclei and the cells of a field with hpacellseg's networks.
 
-    images: red, yellow and blue, (H, W) uint8 or uint16, any size. pixel_size: µm. settings: section `segmentation`
-    (weights, device, scale, reduced_labelling). chunk_above: the longer side in px above which the networks and the
-    labelling see overlapping blocks of about that size, one after the other.
+    images: red, yellow and blue, (H, W) uint8 or uint16, any size. pixel_size: µm. chunk_above: the longer side in
+    px above which the networks and the labelling see overlapping blocks of about that size, one after the other.
     Returns (nuclei, cells) as `segment_field` does. Raises WeightsError, DeviceError.
     """
     segmentator = load(settings)
     shape = images["blue"].shape
     # The maps hold nothing finer than the networks' own raster.
-    ratio = max(1, round(1 / grid_of(shape, pixel_size, settings).factor))
-    reduce = ratio if settings.get("reduced_labelling") else 1
+    ratio = max(1, round(1 / grid_of(shape, pixel_size, settings.scale).factor))
+    reduce = ratio if settings.reduced_labelling else 1
     if chunk_above is None or max(shape) <= chunk_above:
         with step("filter"):
-            ((nuclei_map, cell_map),) = probability_maps(segmentator, [images], pixel_size, settings)
+            ((nuclei_map, cell_map),) = probability_maps(segmentator, [images], pixel_size, settings.scale)
         return label_cells(nuclei_map, cell_map, pixel_size, reduce)
     # Windows that begin on the networks' raster, which halves several times.
     blocks = cut(shape, chunk_above, round(MARGIN_UM / pixel_size), 8 * ratio)
-    return _segment_in_blocks(segmentator, images, pixel_size, settings, blocks, reduce)
+    return _segment_in_blocks(segmentator, images, pixel_size, settings.scale, blocks, reduce)
 
 
 def _segment_in_blocks(
     segmentator: Any,
     images: Mapping[str, np.ndarray],
     pixel_size: float,
-    settings: Mapping[str, Any],
+    scale: float,
     blocks: list[Block],
     reduce: int,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +157,7 @@ def _segment_in_blocks(
     for block in blocks:
         window = {colour: image[block.window] for colour, image in images.items()}
         with step("filter"):
-            (found,) = probability_maps(segmentator, [window], pixel_size, settings)
+            (found,) = probability_maps(segmentator, [window], pixel_size, scale)
         for whole_map, of_window in zip(maps, found, strict=True):
             whole_map[block.core] = of_window[block.core_in_window]
     # Of the whole field, so that a block of few cells has the same cells in it as its neighbours see.

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import cc3d
 import fastremap
@@ -69,16 +68,11 @@ def _has_one_id(mask: np.ndarray) -> bool:
 
 
 def segment(
-    blue: np.ndarray,
-    pixel_size: float,
-    settings: Mapping[str, Any],
-    given: Given,
-    *,
-    chunk_above: int | None = None,
+    blue: np.ndarray, pixel_size: float, scale: float, given: Given, *, chunk_above: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take the given cells over, with the given nuclei or with nuclei found in the blue channel.
 
-    blue: (H, W) uint8 or uint16. pixel_size: µm. chunk_above: as in watershed.segment.
+    blue: (H, W) uint8 or uint16. pixel_size: µm. scale, chunk_above: as in watershed.segment.
     Returns (nuclei, cells) as `segment_field` does. Cells keep their order; ids that are 1 … n already stay as they
     are. Raises ValueError when a mask is of another size than the field, or a binary one.
     """
@@ -101,5 +95,5 @@ def segment(
                 "needs its own id"
             )
     if nuclei is None:
-        nuclei = watershed.find_nuclei(blue, pixel_size, settings, chunk_above=chunk_above)
+        nuclei = watershed.find_nuclei(blue, pixel_size, scale, chunk_above=chunk_above)
     return share_ids(nuclei, given.cells)

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from hpaloc.masks import MaskError, read_rle_table, write_masks
 from hpaloc.progress import track
 from hpaloc.rejection import check_rejected
 from hpaloc.rle import MAX_PIXELS
-from hpaloc.segmentation.backends import COLOURS_OF, check_settings, segment_field
+from hpaloc.segmentation.backends import COLOURS_OF, segment_field
 from hpaloc.segmentation.clock import clock
 from hpaloc.segmentation.cluster import Cluster, start_cluster
 from hpaloc.segmentation.ready_made import Given, is_table, read_given
+from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.weights import SetupError, ready
 
 log = logging.getLogger("hpaloc")
@@ -73,6 +75,7 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
     cv2.setNumThreads(1)
     row: dict[str, Any] = {"field": task["field"], "height": 0, "width": 0, "dtype": "", "n_cells": 0}
     row |= {"status": "ok", "stage": "segment", "reason": ""}
+    settings = SegmentationSettings(**task["settings"])
     try:
         started = time.perf_counter()
         masks = {kind: task[kind] for kind in ("cell_mask", "nucleus_mask") if task[kind]}
@@ -80,7 +83,7 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
         # Tables of masks were read, and looked at, before.
         files = task["paths"] | {kind: path for kind, path in masks.items() if not is_table(path)}
         with unchanged(files, task["states"]):
-            images = read_field(task["paths"], COLOURS_OF[task["settings"]["backend"]], task["max_pixels"])
+            images = read_field(task["paths"], COLOURS_OF[settings.backend], task["max_pixels"])
             check_field(images, task["paths"])
             if task["cell_mask"]:
                 given = read_given(
@@ -91,7 +94,7 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
         read = time.perf_counter()
         with clock() as spent:
             nuclei, cells = segment_field(
-                images, task["pixel_size"], task["settings"], given=given, chunk_above=task["chunk_above"]
+                images, task["pixel_size"], settings, given=given, chunk_above=task["chunk_above"]
             )
         segmented = time.perf_counter()
     except (SetupError, ImportError):
@@ -190,7 +193,7 @@ def _tables(rows: Sequence[ManifestRow]) -> dict[str, dict[str, tuple[int, int, 
 def segment_shard(
     rows: Sequence[ManifestRow],
     out_dir: Path,
-    settings: Mapping[str, Any],
+    settings: SegmentationSettings,
     dask: Mapping[str, Any],
     threads: int,
     memory_mb: int,
@@ -199,24 +202,23 @@ def segment_shard(
     """Segment the fields of one shard and write their masks and `fields.parquet` into a folder.
 
     rows: the shard's manifest. out_dir: gets {id}_cellmask.png and {id}_nucleimask.png (see masks.write_mask) and
-    fields.parquet (schema `FIELDS`, one row a manifest row, in its order). settings, dask: sections of the config.
+    fields.parquet (schema `FIELDS`, one row a manifest row, in its order). dask: that section of the config.
     threads, memory_mb: what the job was given; a LocalCluster gets one process a thread, fewer where memory is short.
     A field that cannot be read or segmented, or that takes its worker down twice when nothing else is running, is a
     row of status "rejected" with the reason. The bytes written do not depend on the number of workers.
     Called from a script, it needs the guard `if __name__ == "__main__"` there: workers are spawned.
-    Raises ValueError for unusable settings, SetupError for weights or a GPU that are not there, MaskError for a broken
-    mask table, TooManyRejected (after writing everything) when more than ceil(max_rejected_fraction x fields) are
-    rejected.
+    Raises SetupError for weights or a GPU that are not there, MaskError for a broken mask table, TooManyRejected (after
+    writing everything) when more than ceil(max_rejected_fraction x fields) are rejected.
     """
     from distributed.scheduler import KilledWorker
 
-    backend = check_settings(settings)
+    backend = settings.backend
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     tables = _tables(rows) if backend == "masks" else {}
     if backend == "hpacellseg":
         # Weights are fetched, and refused, once and before any worker starts.
-        ready(settings)
+        ready(settings.weights)
     n_workers = max(1, min(threads, memory_mb // WORKER_MB[backend], len(rows)))
     worker_mb = max(1, memory_mb // n_workers)
     # Of workers elsewhere only their scheduler knows the memory.
@@ -232,7 +234,7 @@ def segment_shard(
                 "paths": {colour: str(path) for colour, path in row.paths.items()},
                 "states": row.states,
                 "pixel_size": float(row.pixel_size),
-                "settings": {"backend": backend, **settings},
+                "settings": asdict(settings),
                 "out_dir": str(out_dir.resolve()),
                 "chunk_above": dask.get("chunk_above"),
                 "max_pixels": min(fits, MAX_PIXELS) if own else MAX_PIXELS,

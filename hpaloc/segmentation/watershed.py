@@ -5,7 +5,6 @@ nuclei and cells are found in overlapping blocks that share them.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -19,16 +18,13 @@ from hpaloc.segmentation.nuclei import above_background
 NUCLEUS_SMOOTHING, CELL_SMOOTHING = 0.3, 1.2
 
 
-def find_nuclei(
-    blue: np.ndarray, pixel_size: float, settings: Mapping[str, Any], *, chunk_above: int | None = None
-) -> np.ndarray:
+def find_nuclei(blue: np.ndarray, pixel_size: float, scale: float, *, chunk_above: int | None = None) -> np.ndarray:
     """Find the nuclei in the blue channel alone.
 
-    blue: (H, W) uint8 or uint16. pixel_size: µm. settings: section `segmentation`, of which `scale` is used.
-    chunk_above: as in `segment`. Returns (H, W) uint16 or uint32, ids contiguous from 1, all 0 where nothing looks like
-    a nucleus.
+    blue: (H, W) uint8 or uint16. pixel_size: µm. scale, chunk_above: as in `segment`. Returns
+    (H, W) uint16 or uint32, ids contiguous from 1, all 0 where nothing looks like a nucleus.
     """
-    grid = grid_of(blue.shape, pixel_size, settings)
+    grid = grid_of(blue.shape, pixel_size, scale)
     side = _side(grid, chunk_above)
     with step("filter"):
         signal = _filtered(blue, grid, side)
@@ -39,16 +35,16 @@ def find_nuclei(
 
 
 def segment(
-    images: Mapping[str, np.ndarray], pixel_size: float, settings: Mapping[str, Any], *, chunk_above: int | None = None
+    images: Mapping[str, np.ndarray], pixel_size: float, scale: float, *, chunk_above: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the nuclei and the cells of a field without any network.
 
-    images: red, yellow and blue, (H, W) uint8 or uint16. pixel_size: µm. settings: section `segmentation`, of which
-    `scale` is used: the field is worked on at 0.08 / scale µm a pixel, or at its own size where that is coarser.
+    images: red, yellow and blue, (H, W) uint8 or uint16. pixel_size: µm. scale: the field is worked
+    on at 0.08 / scale µm a pixel, or at its own size where that is coarser.
     chunk_above: the longer side in px above which the field is worked on in overlapping blocks of about that size.
     Returns (nuclei, cells), (H, W) uint16 or uint32, ids shared, contiguous from 1.
     """
-    grid = grid_of(images["blue"].shape, pixel_size, settings)
+    grid = grid_of(images["blue"].shape, pixel_size, scale)
     side = _side(grid, chunk_above)
     with step("filter"):
         blue = _filtered(images["blue"], grid, side)

@@ -6,11 +6,12 @@ import logging
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hpaloc.files import atomic_path, digest
+from hpaloc.segmentation.settings import NetworkWeights
 
 log = logging.getLogger("hpaloc")
 
@@ -33,32 +34,24 @@ def weights_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpaloc"
 
 
-def ready(settings: Mapping[str, Any]) -> dict[str, Path]:
-    """Return the checked files of the nucleus and the cell network, fetching what the settings do not name.
-
-    settings: section `segmentation`; `weights.nuclei` and `weights.cells` are paths or null. Raises WeightsError.
-    """
-    named = named_files(settings)
-    files = {}
+def ready(weights: NetworkWeights) -> dict[str, Path]:
+    """Return the checked files of the nucleus and the cell network, fetching what is not named; WeightsError if not."""
+    files = named_files(weights)
     for network, name in FILES.items():
-        if network in named:
-            path = named[network]
-        else:
-            path = weights_folder() / name
-            if not path.is_file():
-                fetch(SOURCE + name, path)
+        path = files.setdefault(network, weights_folder() / name)
+        if not path.is_file():
+            fetch(SOURCE + name, path)
         check(path)
-        files[network] = path
     return files
 
 
-def named_files(settings: Mapping[str, Any]) -> dict[str, Path]:
-    """Return the files that ``weights.nuclei`` and ``weights.cells`` of the section `segmentation` name, by network.
+def named_files(weights: NetworkWeights) -> dict[str, Path]:
+    """Return the files that the section `segmentation.weights` names, by network.
 
     Raises WeightsError where one is missing, or is not the file that was recorded at its first use.
     """
     files = {}
-    for network, name in (settings.get("weights") or {}).items():
+    for network, name in asdict(weights).items():
         if not name:
             continue
         path = files[network] = Path(name)

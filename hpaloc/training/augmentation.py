@@ -6,11 +6,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-BRIGHTNESS = 0.1
-CONTRAST = 0.15
+from hpaloc.training.settings import TrainSettings
 
 
-@keras.saving.register_keras_serializable(package="hpaloc")
 class Augmentation(keras.layers.Layer):
     """Turn, mirror and relight each tile of a batch (n, S, S, colours) 0..255, when training.
 
@@ -20,45 +18,37 @@ class Augmentation(keras.layers.Layer):
     to e^g, uniform in the exponent. What comes in from outside the tile is black, as the padding is.
     """
 
-    def __init__(
-        self,
-        brightness: float = BRIGHTNESS,
-        contrast: float = CONTRAST,
-        rotation: bool = False,
-        zoom: float = 0.0,
-        gain: float = 0.0,
-        seed: int = 0,
-        **settings: Any,
-    ) -> None:
-        settings.setdefault("dtype", "float32")
-        super().__init__(**settings)
-        self.brightness, self.contrast = brightness, contrast
-        self.rotation, self.zoom, self.gain = rotation, zoom, gain
+    def __init__(self, settings: TrainSettings, seed: int = 0) -> None:
+        super().__init__(name="augmentation", dtype="float32")
+        self.settings = settings
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, images: Any, training: bool | None = None) -> Any:
         """Return the views in the type and shape of ``images``."""
         if not training:
             return images
+        settings = self.settings
         count, colours = tf.shape(images)[0], images.shape[-1]
         draws = tf.random.stateless_uniform([3, count, 1, 1, 1], tf.cast(self.seed_generator.next(), tf.int32))
         images = tf.where(draws[0] < 0.5, tf.reverse(images, [1]), images)
         images = tf.where(draws[1] < 0.5, tf.reverse(images, [2]), images)
         images = tf.where(draws[2] < 0.5, tf.transpose(images, [0, 2, 1, 3]), images)
-        if self.rotation or self.zoom:
+        if settings.rotation or settings.zoom:
             draws = tf.random.stateless_uniform([2, count], tf.cast(self.seed_generator.next(), tf.int32))
             images = _turned(
-                images, float(self.rotation) * math.pi / 2 * draws[0], tf.exp(self.zoom * (2.0 * draws[1] - 1.0))
+                images,
+                float(settings.rotation) * math.pi / 2 * draws[0],
+                tf.exp(settings.zoom * (2.0 * draws[1] - 1.0)),
             )
-        if self.gain:
+        if settings.gain:
             draws = tf.random.stateless_uniform(
-                [count, 1, 1, colours], tf.cast(self.seed_generator.next(), tf.int32), -self.gain, self.gain
+                [count, 1, 1, colours], tf.cast(self.seed_generator.next(), tf.int32), -settings.gain, settings.gain
             )
             images *= tf.exp(draws)
         draws = tf.random.stateless_uniform([2, count, 1, 1, colours], tf.cast(self.seed_generator.next(), tf.int32))
         mean = tf.reduce_mean(images, [1, 2], keepdims=True)
-        images = mean + (images - mean) * (1.0 + self.contrast * (2.0 * draws[0] - 1.0))
-        images += 255.0 * self.brightness * (2.0 * draws[1] - 1.0)
+        images = mean + (images - mean) * (1.0 + settings.contrast * (2.0 * draws[0] - 1.0))
+        images += 255.0 * settings.brightness * (2.0 * draws[1] - 1.0)
         return tf.clip_by_value(images, 0.0, 255.0)
 
 

@@ -12,6 +12,7 @@ from hpaloc.classes import NAMES, NEGATIVE, class_prototypes, label_matrix
 from hpaloc.network.calls import decision_thresholds, label_sets, settle_negative
 from hpaloc.network.inference import averaged
 from hpaloc.network.options import NEGATIVE_RULES
+from hpaloc.training.settings import TrainSettings
 
 # Thresholds are fitted on probabilities made as `predict` makes them.
 VALIDATION_VIEWS = 8
@@ -55,17 +56,17 @@ def choose_negative_rule(labels: np.ndarray, probabilities: np.ndarray) -> str:
 
 
 def decide(
-    network: keras.Model, cells: tf.data.Dataset, settings: Mapping[str, Any], part: str
+    network: keras.Model, cells: tf.data.Dataset, settings: TrainSettings, part: str
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Fit thresholds, the rule for Negative and prototypes on the cells of a part; return (thresholds.json, scores)."""
     forward = averaged(network, VALIDATION_VIEWS)
     outputs, truths = [], []
-    for images, labels, _ in cells.batch(settings["batch_size"]):
+    for images, labels, _ in cells.batch(settings.batch_size):
         outputs.append(forward(images)[0].numpy())
         truths.append(labels.numpy())
     probabilities, labels = np.concatenate(outputs), np.concatenate(truths)
     decision: dict[str, Any] = {"fitted_on": part, "views": VALIDATION_VIEWS, "cells": len(labels)}
-    if settings["head"] == "sigmoid":
+    if settings.head == "sigmoid":
         values = fit_thresholds(labels, probabilities)
         decision["criterion"] = "best F1 of the class; Negative where no location reaches its threshold"
         decision["negative_rule"] = choose_negative_rule(labels, probabilities)

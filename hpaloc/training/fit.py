@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from hpaloc.training.augmentation import Augmentation
 from hpaloc.training.callbacks import Backup, BestWeights, EpochStart, HistoryLog, StatisticsRenewal, TrainingError
 from hpaloc.training.epochs import RestartableEpochs
 from hpaloc.training.optimiser import FusedAdam
-from hpaloc.training.schedule import learning_rate
 from hpaloc.training.scores import Accuracy, BalancedAccuracy, MacroAUC
+from hpaloc.training.settings import TrainSettings
 
 log = logging.getLogger("hpaloc")
 
@@ -30,7 +29,7 @@ def fit(
     train: tf.data.Dataset,
     validation: tf.data.Dataset | None,
     counts: tuple[int, int],
-    settings: Mapping[str, Any],
+    settings: TrainSettings,
     seed: int,
     work_dir: Path,
 ) -> None:
@@ -38,10 +37,9 @@ def fit(
 
     ``train`` and ``validation`` yield (image (S, S, c) uint8, label (19,) float32, weight float32), ``counts`` how
     many; without ``validation`` the weights are those of the last epoch. Where ``averaging`` is above 0, the weights
-    that validate and are kept are the running mean of this momentum over the steps. ``settings`` is the section
-    ``train`` of the config. ``work_dir`` keeps what a later call needs to go on after a kill (backup/,
-    best.weights.h5), and afterwards last.weights.h5, history.csv and TensorBoard's logs/. Raises TrainingError where
-    loss or weights are no longer numbers.
+    that validate and are kept are the running mean of this momentum over the steps. ``work_dir`` keeps what a later
+    call needs to go on after a kill (backup/, best.weights.h5), and afterwards last.weights.h5, history.csv and
+    TensorBoard's logs/. Raises TrainingError where loss or weights are no longer numbers.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     # Not 0, with which tf.data cannot draw the order of an epoch from a seed that is a tensor.
@@ -52,20 +50,18 @@ def fit(
         train,
         counts[0],
         # What a last batch would hold is left out.
-        _shared_batch_size(min(settings["batch_size"], counts[0]), 0),
+        _shared_batch_size(min(settings.batch_size, counts[0]), 0),
         seed,
         cache=counts[0] * tile_bytes <= CACHE_BYTES,
     )
     if validation is not None:
         validation = validation.cache() if counts[1] * tile_bytes <= CACHE_BYTES / 4 else validation
-        validation = validation.batch(_shared_batch_size(min(max(settings["batch_size"], 64), counts[1]), counts[1]))
+        validation = validation.batch(_shared_batch_size(min(max(settings.batch_size, 64), counts[1]), counts[1]))
         validation = validation.prefetch(tf.data.AUTOTUNE)
     plain = epochs.plain.map(lambda image, label, weight: image).batch(epochs.batch_size, drop_remainder=True)
     plain = plain.take(STATISTICS_BATCHES)
 
-    def rate(epoch: int) -> float:
-        return learning_rate(epoch, **settings["learning_rate"])
-
+    rate = settings.learning_rate.at
     trainer, random = _compiled(network, settings, seed, rate(0))
     _log_pipeline(epochs)
     history = HistoryLog(work_dir / "history.csv", rate, epochs.steps * epochs.batch_size)
@@ -74,12 +70,12 @@ def fit(
     trainer.fit(
         epochs.batches,
         validation_data=validation,
-        epochs=settings["epochs"],
+        epochs=settings.epochs,
         verbose=0,
         shuffle=False,
         callbacks=[
             # Before the backup, for which both sets of weights are back in their places, and all that judges or saves.
-            *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.get("averaging", 0.0) else []),
+            *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.averaging else []),
             Backup(work_dir / "backup"),
             EpochStart(rate, epochs, random, seed),
             statistics,
@@ -110,22 +106,14 @@ def _shared_batch_size(most: int, count: int) -> int:
     return most
 
 
-def _compiled(
-    network: keras.Model, settings: Mapping[str, Any], seed: int, rate: float
-) -> tuple[keras.Model, list[Any]]:
+def _compiled(network: keras.Model, settings: TrainSettings, seed: int, rate: float) -> tuple[keras.Model, list[Any]]:
     """Return the network behind its augmentation, ready to be fitted, and the generators of its random layers."""
-    kinds = ("brightness", "contrast", "rotation", "zoom", "gain")
-    augmentation = Augmentation(
-        **{kind: settings[kind] for kind in kinds if kind in settings}, seed=seed, name="augmentation"
-    )
+    augmentation = Augmentation(settings, seed)
     inputs = keras.Input(network.input_shape[1:], name="tile")
     trainer = keras.Model(inputs, network(augmentation(inputs)), name="trainer")
-    loss = (
-        keras.losses.BinaryCrossentropy() if settings["head"] == "sigmoid" else keras.losses.CategoricalCrossentropy()
-    )
-    averaging = settings.get("averaging", 0.0)
+    loss = keras.losses.BinaryCrossentropy() if settings.head == "sigmoid" else keras.losses.CategoricalCrossentropy()
     trainer.compile(
-        FusedAdam(rate, use_ema=averaging > 0, ema_momentum=averaging),
+        FusedAdam(rate, use_ema=settings.averaging > 0, ema_momentum=settings.averaging),
         loss,
         metrics=[Accuracy(), BalancedAccuracy(), MacroAUC()],
         # On a CPU, XLA more than halves the speed of this network.

@@ -6,6 +6,7 @@ import logging
 import platform
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,11 @@ from hpaloc.training.callbacks import TrainingError
 from hpaloc.training.class_weights import class_weights, label_counts, weighted
 from hpaloc.training.decision import decide
 from hpaloc.training.fit import fit
+from hpaloc.training.settings import TrainSettings
 from hpaloc.version import room_version
 
 log = logging.getLogger("hpaloc")
 
-DROPOUT = (0.5, 0.25)
 # Where no cell validates, this many training cells, in random order as they lie, say enough for what they can tell.
 JUDGED_TRAINING_CELLS = 1024
 
@@ -42,13 +43,13 @@ def train_model(
     dataset_dir: Path,
     examples: Path,
     out_dir: Path,
-    settings: Mapping[str, Any],
+    settings: TrainSettings,
     seed: int,
     work_dir: Path | None = None,
     threads: int | None = None,
     tiles: Mapping[str, Any] | None = None,
 ) -> None:
-    """Train the classifier of the config's section ``train`` and write the model folder ``out_dir``.
+    """Train a classifier and write the model folder ``out_dir``.
 
     ``dataset_dir`` holds the folders train and validation of TFRecords, ``examples`` is their table; ``tiles``, the
     config's section of how they were cut, is noted in the folder. ``work_dir`` (default: ``out_dir`` with .work at its
@@ -57,28 +58,23 @@ def train_model(
     thresholds.json, history.csv, checksums.json and logs/ (TensorBoard, last.weights.h5). Raises TrainingError for data
     that cannot be trained on, NoGpuError, ModelError.
     """
-    strategy, device = select_device(settings["gpu"], threads)
-    policy = choose_precision(settings["precision"])
+    strategy, device = select_device(settings.gpu, threads)
+    policy = choose_precision(settings.precision)
     log.info("precision: %s, seed %d", policy, seed)
     keras.utils.set_random_seed(seed)
-    parts = _parts(examples, settings["head"])
+    parts = _parts(examples, settings.head)
     counts = {part: len(rows) for part, rows in parts.items()}
-    weights = class_weights(label_counts(parts["train"]), settings["class_weight_m"])
+    weights = class_weights(label_counts(parts["train"]), settings.class_weight_m)
     datasets = {
-        part: training_dataset(Path(dataset_dir) / part, examples, settings["channels"], settings["input_size"])
+        part: training_dataset(Path(dataset_dir) / part, examples, settings.channels, settings.input_size)
         for part in parts
         if counts[part]
     }
     work_dir = Path(work_dir or f"{Path(out_dir)}.work")
     _keep_if_same(work_dir, settings, seed, examples, dataset_dir)
     with precision_policy(policy), strategy.scope():
-        network = classifier(
-            settings["channels"],
-            settings["head"],
-            settings["input_size"],
-            dropout=settings.get("dropout", DROPOUT),
-        )
-        load_weights(network, settings["channels"], settings["weights"])
+        network = classifier(settings.channels, settings.head, settings.input_size, settings.dropout)
+        load_weights(network, settings.channels, settings.weights)
         fit(
             network,
             weighted(datasets["train"], weights),
@@ -121,15 +117,15 @@ def _parts(examples: Path, head: str) -> dict[str, pd.DataFrame]:
     return parts
 
 
-def _keep_if_same(work_dir: Path, settings: Mapping[str, Any], seed: int, examples: Path, dataset_dir: Path) -> None:
+def _keep_if_same(work_dir: Path, settings: TrainSettings, seed: int, examples: Path, dataset_dir: Path) -> None:
     """Empty ``work_dir`` unless what it keeps is of this very training.
 
     Epochs of other settings, code, starting weights, examples or tiles would be gone on from: with another split, cells
     that trained then would validate now.
     """
-    parts = [json.dumps(settings, sort_keys=True), str(seed), digest(examples), room_version("training.train")]
-    if Path(settings["weights"]).is_file():
-        parts.append(digest(settings["weights"]))
+    parts = [json.dumps(asdict(settings), sort_keys=True), str(seed), digest(examples), room_version("training.train")]
+    if Path(settings.weights).is_file():
+        parts.append(digest(settings.weights))
     # Tiles made anew can have the same examples. Their bytes would take a pass over all of them.
     for path in sorted(Path(dataset_dir).glob("*/*.tfrecord")):
         found = path.stat()
@@ -156,17 +152,15 @@ def _write_folder(
         write_checksums(folder, ("model.keras", "config.json", "thresholds.json", "history.csv"))
 
 
-def _network_settings(
-    settings: Mapping[str, Any], network: keras.Model, tiles: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _network_settings(settings: TrainSettings, network: keras.Model, tiles: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what config.json says of the network and of the tiles that it takes."""
     return {
         "network": "ResNet-50",
-        "channels": list(settings["channels"]),
-        "head": settings["head"],
-        "input_size": settings["input_size"],
+        "channels": list(settings.channels),
+        "head": settings.head,
+        "input_size": settings.input_size,
         "units": network.get_layer("embedding").units,
-        "dropout": list(settings.get("dropout", DROPOUT)),
+        "dropout": list(settings.dropout),
         "classes": list(NAMES),
         "preprocessing": {
             "tile": "bounding box of the cell, padded with zeros to a square",
@@ -178,7 +172,7 @@ def _network_settings(
 
 
 def _training_record(
-    settings: Mapping[str, Any], parts: Mapping[str, pd.DataFrame], weights: np.ndarray, history: pd.DataFrame
+    settings: TrainSettings, parts: Mapping[str, pd.DataFrame], weights: np.ndarray, history: pd.DataFrame
 ) -> dict[str, Any]:
     """Return what config.json says of how the network was trained."""
     validated = not parts["validation"].empty
@@ -186,7 +180,7 @@ def _training_record(
         "best_epoch": int(history["val_loss"].to_numpy().argmin()) if validated else len(history) - 1,
         "examples": {part: dict(zip(NAMES, label_counts(rows).tolist(), strict=True)) for part, rows in parts.items()},
         "class_weights": {name: round(float(weight), 6) for name, weight in zip(NAMES, weights, strict=True)},
-        "train": dict(settings),
+        "train": asdict(settings),
         "versions": {
             "hpaloc": hpaloc.__version__,
             "python": platform.python_version(),

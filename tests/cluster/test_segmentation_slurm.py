@@ -13,11 +13,12 @@ from one_node_slurm import one_node_slurm
 from segmented_fields import manifest_rows
 from workflow_runs import snakemake, write_slurm_profile, write_small_run
 
+from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.segmentation.weights import SetupError
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = {"backend": "watershed", "scale": 0.25}
+SETTINGS = SegmentationSettings(backend="watershed", scale=0.25)
 
 pytestmark = pytest.mark.slow
 
@@ -66,12 +67,13 @@ def test_jobs_that_end_before_a_worker_has_come_end_the_segment_job(rows, tmp_pa
 SCRIPT = """
 import json, sys
 sys.path.insert(0, {root!r})
+from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.manifests import ManifestRow
 
 if __name__ == "__main__":
     rows = [ManifestRow(r["id"], None, 0.16, paths=r["paths"]) for r in json.load(open({rows!r}))]
-    segment_shard(rows, {out!r}, {settings!r}, {{"jobqueue": {jobqueue!r}}}, 1, 2000, 0.0)
+    segment_shard(rows, {out!r}, SegmentationSettings(), {{"jobqueue": {jobqueue!r}}}, 1, 2000, 0.0)
 """
 
 
@@ -89,7 +91,6 @@ def test_a_cancelled_job_is_replaced_and_its_field_redone(rows, tmp_path):
             root=str(ROOT),
             rows=str(tmp_path / "rows.json"),
             out=str(tmp_path / "out"),
-            settings=SETTINGS,
             jobqueue=jobqueue(tmp_path, 1) | {"job_name": name},
         )
     )

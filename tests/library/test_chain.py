@@ -17,6 +17,7 @@ from hpaloc.examples import PARTS, examples_table
 from hpaloc.finding import manifests
 from hpaloc.joining import read_cells, read_fields
 from hpaloc.manifests import ManifestRow
+from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import simulate_field
 from hpaloc.tiles import tile_shard
@@ -25,12 +26,12 @@ pytestmark = pytest.mark.workers
 
 # As many fields as workers, so that each worker of four has one.
 LABELS = {"f0": (0,), "f1": (0,), "f2": (16,), "f3": (16,)}
-CURATION = {
-    "drop_border_cells": False,
-    "oversample": 1.0,
-    "negatives": {"synthetic_fraction": 0.3, "target_fraction": 0.3},
-    "validation_fraction": 0.4,
-}
+CURATION = curation.CurationSettings(
+    drop_border_cells=False,
+    oversample=1.0,
+    negatives=curation.NegativeSettings(synthetic_fraction=0.3, target_fraction=0.3),
+    validation_fraction=0.4,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def run_chain(rows: list[ManifestRow], out: Path, workers: int) -> Path:
     """Segment, tile, curate and write the training data, with that many Dask workers and threads."""
     dask = {"scheduler_address": None, "jobqueue": None, "chunk_above": 6144}
     masks, cells, fields = out / "segmentation", out / "cells.parquet", out / "fields.parquet"
-    segment_shard(rows, masks, {"backend": "watershed", "scale": 0.25}, dask, workers, 16000, 0.0)
+    segment_shard(rows, masks, SegmentationSettings(), dask, workers, 16000, 0.0)
     tiles = {colour: out / f"{colour}.tfrecord" for colour in COLOURS}
     tile_shard(rows, masks, cells, fields, tiles, size=64, threads=workers)
     annotations = out / "annotations.csv"

@@ -12,6 +12,7 @@ from tile_fields import make_field, tile, write_shard
 
 from hpaloc import rle
 from hpaloc.classes import COLOURS
+from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.tables import FIELDS
 
@@ -55,7 +56,7 @@ def test_segmentation_rejects_a_field_whose_channel_changed(shard, tmp_path):
     touch(rows[1].paths["red"])
     # The error that a half-written file gives would not tell what to do.
     Path(rows[2].paths["blue"]).write_bytes(b"half")
-    segment_shard(rows, tmp_path / "out", {"backend": "watershed", "scale": 0.25}, DASK, 1, 2000, 1.0)
+    segment_shard(rows, tmp_path / "out", SegmentationSettings(), DASK, 1, 2000, 1.0)
     assert reasons(tmp_path / "out/fields.parquet") == {
         "f1": ("segment", sentence(rows[1].paths["red"])),
         "f2": ("segment", sentence(rows[2].paths["blue"])),
@@ -77,7 +78,7 @@ def test_segmentation_rejects_a_field_whose_given_mask_changed(shard, tmp_path, 
     else:
         masks = [segmentation / f"{row.id}_cellmask.png" for row in rows]
     rows = [planned(row, cell_mask=str(mask)) for row, mask in zip(rows, masks, strict=True)]
-    settings = {"backend": "masks", "scale": 0.25}
+    settings = SegmentationSettings("masks")
     segment_shard(rows, tmp_path / "before", settings, DASK, 1, 2000, 0.0)
     touch(masks[1])
     segment_shard(rows, tmp_path / "after", settings, DASK, 1, 2000, 1.0)
@@ -100,7 +101,9 @@ def pictures(row, folder, segmentation):
     fields = pd.DataFrame([{"field": row.id, "status": "ok"} | WHITE])
     cells = pd.DataFrame(columns=["field", "cell"])
     predictions = pd.DataFrame(columns=list(PROBABILITIES))
-    write_pictures(folder / "out", [row], segmentation, cells, fields, predictions, np.zeros((0, 8, 8), np.uint8), 9)
+    write_pictures(
+        folder / "out", [row], segmentation, cells, fields, predictions, np.zeros((0, 8, 8), np.uint8), 9, 1024
+    )
 
 
 def morphology(row, folder, segmentation):

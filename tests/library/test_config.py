@@ -12,7 +12,6 @@ from snakemake.utils import update_config
 from stand_in_models import write_stand_in, write_stock
 
 from hpaloc.config import ConfigError, complete, load_schema, read_command_line, shortened
-from hpaloc.curation import DEFAULTS
 from hpaloc.planning import check_training
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,10 +184,6 @@ def test_the_reference_of_every_key_is_in_step_with_the_schema():
     place.loader.exec_module(table)
     page = table.PAGE.read_text()
     assert table.with_table(page) == page, "run `make docs`"
-
-
-def test_curation_called_without_the_workflow_has_the_same_defaults():
-    assert complete(minimal())["curation"] == DEFAULTS
 
 
 def test_controls_that_could_not_be_scored_are_refused():

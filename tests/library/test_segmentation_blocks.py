@@ -14,11 +14,12 @@ from hpaloc.segmentation.backends import segment_field
 from hpaloc.segmentation.blocks import Block, cut, joined
 from hpaloc.segmentation.grid import grid_of
 from hpaloc.segmentation.ready_made import Given
+from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.simulate.field import simulate_field
 
 ROOT = Path(__file__).parents[2]
 REAL = (ROOT / "../shared/data/hpa-2021").resolve()
-SETTINGS = {"backend": "watershed", "scale": 0.25}
+SETTINGS = SegmentationSettings(backend="watershed", scale=0.25)
 
 
 @pytest.mark.parametrize(("shape", "side", "margin", "multiple"), [((100, 70), 40, 10, 1), ((257, 64), 64, 30, 16)])
@@ -93,7 +94,7 @@ def test_a_field_in_blocks_has_the_cells_of_the_field_in_one_piece(field):
 
 def test_odd_sizes_and_scales_go_in_blocks_too(field):
     images = {colour: image[:1001, :777] for colour, image in field.images.items()}
-    settings = SETTINGS | {"scale": 0.3}
+    settings = SegmentationSettings(scale=0.3)
     _, cells = segment_field(images, 0.16, settings)
     _, in_blocks = segment_field(images, 0.16, settings, chunk_above=500)
     assert in_blocks.shape == (1001, 777)
@@ -102,7 +103,7 @@ def test_odd_sizes_and_scales_go_in_blocks_too(field):
 
 def test_nuclei_of_ready_made_masks_are_found_in_blocks(field):
     given = Given(field.cells)
-    settings = {"backend": "masks", "scale": 0.25}
+    settings = SegmentationSettings("masks")
     nuclei, _ = segment_field(field.images, 0.16, settings, given=given)
     in_blocks, cells = segment_field(field.images, 0.16, settings, given=given, chunk_above=400)
     np.testing.assert_array_equal(cells, field.cells)
@@ -117,7 +118,7 @@ def test_an_empty_field_in_blocks_has_no_cell():
 
 
 def test_outlines_drawn_in_squares_are_those_drawn_at_once(field):
-    grid = grid_of(field.cells.shape, 0.16, SETTINGS)
+    grid = grid_of(field.cells.shape, 0.16, SETTINGS.scale)
     small = field.cells[::2, ::2].astype(np.int32)
     np.testing.assert_array_equal(grid.enlarge(small, 1.2, 333), grid.enlarge(small, 1.2))
 
@@ -131,15 +132,16 @@ import numpy as np
 from scipy import ndimage
 from hpaloc.images import read_field
 from hpaloc.segmentation.backends import segment_field
+from hpaloc.segmentation.settings import SegmentationSettings
 
 cv2.setNumThreads(1)
 colours = ("red", "yellow", "blue")
 tile = read_field({{c: {folder!r} + f"/{name}_{{c}}.png" for c in colours}}, colours)
-_, alone = segment_field(tile, 0.08, {settings!r})
+_, alone = segment_field(tile, 0.08, SegmentationSettings())
 side = alone.shape[0]
 n = 12288 // side
 field = {{c: np.tile(image, (n, n)) for c, image in tile.items()}}
-_, cells = segment_field(field, 0.08, {settings!r}, chunk_above=6144)
+_, cells = segment_field(field, 0.08, SegmentationSettings(), chunk_above=6144)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 area = np.bincount(cells.ravel())
 same = away = 0
@@ -164,7 +166,7 @@ print(json.dumps([peak, int(same), away]))
 @pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data/hpa-2021 is not there")
 def test_a_huge_field_has_the_cells_of_its_tiles_within_4_gb():
     name = "f0ac7116-bb99-11e8-b2b9-ac1f6b6435d0"
-    job = JOB.format(root=str(ROOT), folder=str(REAL / "images"), name=name, settings=SETTINGS)
+    job = JOB.format(root=str(ROOT), folder=str(REAL / "images"), name=name)
     done = subprocess.run([sys.executable, "-c", job], capture_output=True, text=True, check=True)
     peak, same, away = json.loads(done.stdout)
     assert peak < 4e9

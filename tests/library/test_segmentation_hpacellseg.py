@@ -4,6 +4,7 @@ import json
 import logging
 import pickle
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -18,6 +19,7 @@ from segmented_fields import best_ious
 from hpaloc.manifests import ManifestRow
 from hpaloc.segmentation import weights
 from hpaloc.segmentation.backends import segment_field
+from hpaloc.segmentation.settings import NetworkWeights, SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import simulate_field
 
@@ -90,7 +92,7 @@ def test_a_record_that_is_none_is_named_and_nothing_is_unpickled(tmp_path, recor
 
 def test_named_weights_that_are_absent_are_an_error(tmp_path):
     with pytest.raises(weights.WeightsError, match=r"segmentation\.weights\.nuclei: .*no such file"):
-        weights.ready({"weights": {"nuclei": str(tmp_path / "no.pth"), "cells": None}})
+        weights.ready(NetworkWeights(nuclei=str(tmp_path / "no.pth")))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +102,7 @@ def settings(tmp_path_factory):
     from small_networks import write_networks
 
     paths = write_networks(tmp_path_factory.mktemp("weights"))
-    return {"backend": "hpacellseg", "scale": 0.25, "device": "cpu", "weights": paths}
+    return SegmentationSettings(backend="hpacellseg", device="cpu", weights=paths)
 
 
 def test_networks_of_a_minute_find_the_cells_of_simulated_fields(settings):
@@ -141,7 +143,7 @@ def test_networks_get_sides_of_32_whatever_the_field(settings, shape):
 
     stand_in = SimpleNamespace(nuclei_model=SidesOf32(), cell_model=SidesOf32(), device="cpu")
     images = {colour: np.zeros(shape, np.uint8) for colour in ("red", "yellow", "blue")}
-    ((nuclei_map, cell_map),) = probability_maps(stand_in, [images], 0.08, settings)
+    ((nuclei_map, cell_map),) = probability_maps(stand_in, [images], 0.08, settings.scale)
     assert nuclei_map.shape == cell_map.shape == (*shape, 3)
 
 
@@ -153,7 +155,7 @@ def test_maps_are_not_transposed(settings):
     stand_in = SimpleNamespace(nuclei_model=SidesOf32(), cell_model=SidesOf32(), device="cpu")
     images = {colour: np.zeros((200, 400), np.uint8) for colour in ("red", "yellow", "blue")}
     images["blue"][20:60, 300:380] = 255
-    ((_, cell_map),) = probability_maps(stand_in, [images], 0.08, settings)
+    ((_, cell_map),) = probability_maps(stand_in, [images], 0.08, settings.scale)
     # Blue is the third channel in, and comes out of this network as the body.
     rows, columns = np.nonzero(cell_map[..., 2] > 200)
     assert (rows.min() // 20, rows.max() // 20) == (1, 2)
@@ -179,7 +181,7 @@ def test_whole_modules_load_where_torch_refuses_them_by_default(settings):
     from hpaloc.segmentation.hpacellseg import load
 
     with pytest.raises(pickle.UnpicklingError):
-        torch.load(settings["weights"]["cells"])
+        torch.load(settings.weights.cells)
     assert isinstance(load(settings).cell_model, torch.nn.Module)
 
 
@@ -197,7 +199,7 @@ def test_networks_of_the_published_architecture_load_and_run(settings, tmp_path,
     for path in paths.values():
         torch.save(network, path)
     images = {colour: np.zeros((200, 260), np.uint8) for colour in ("red", "yellow", "blue")}
-    _, cells = segment_field(images, 0.08, dict(settings, weights=paths))
+    _, cells = segment_field(images, 0.08, replace(settings, weights=paths))
     assert cells.shape == (200, 260)
 
 
@@ -216,7 +218,7 @@ def test_a_field_in_blocks_has_the_cells_of_the_field_in_one_piece(settings):
 def test_reduced_labelling_is_close_to_the_full_one(settings, chunk_above):
     field = simulate_field("reduced", (0,), 4, shape=(900, 1000))
     _, full = segment_field(field.images, 0.16, settings)
-    _, reduced = segment_field(field.images, 0.16, settings | {"reduced_labelling": True}, chunk_above=chunk_above)
+    _, reduced = segment_field(field.images, 0.16, replace(settings, reduced_labelling=True), chunk_above=chunk_above)
     assert not np.array_equal(full, reduced)
     # Not the mean: where networks of a minute are undecided, the two decide differently.
     assert np.median(best_ious(full, reduced)) >= 0.95
@@ -227,9 +229,9 @@ def test_fields_of_several_sizes_share_batches(settings):
 
     shapes = [(200, 260), (310, 224), (200, 260)]
     fields = [simulate_field(f"b{n}", (0,), n, shape=shape).images for n, shape in enumerate(shapes)]
-    together = probability_maps(load(settings), fields, 0.16, settings)
+    together = probability_maps(load(settings), fields, 0.16, settings.scale)
     for field, shape, (nuclei_map, cell_map) in zip(fields, shapes, together, strict=True):
-        ((alone, _),) = probability_maps(load(settings), [field], 0.16, settings)
+        ((alone, _),) = probability_maps(load(settings), [field], 0.16, settings.scale)
         assert nuclei_map.shape == cell_map.shape == (*shape, 3)
         assert np.abs(alone.astype(int) - nuclei_map).max() <= 1
 
@@ -239,13 +241,13 @@ def test_nothing_is_unpickled_before_its_digest_is_checked(settings, tmp_path, c
     from hpaloc.segmentation import hpacellseg
 
     paths = {}
-    for network in settings["weights"]:
+    for network in ("nuclei", "cells"):
         paths[network] = str(tmp_path / f"{network}.pth")
         torch.save(torch.nn.Identity(), paths[network])
         weights.check(tmp_path / f"{network}.pth")
     (tmp_path / "cells.pth").write_bytes(b"another file")
     with caplog.at_level(logging.INFO, "hpaloc"), pytest.raises(weights.WeightsError, match="nothing was unpickled"):
-        hpacellseg.load(dict(settings, weights=paths))
+        hpacellseg.load(replace(settings, weights=paths))
     assert "unpickling" not in caplog.text
 
 
@@ -259,7 +261,7 @@ def test_digests_are_taken_once_a_process_and_not_for_every_field(tmp_path, monk
         torch.save(torch.nn.Identity(), path)
     check, checked = weights.check, []
     monkeypatch.setattr(weights, "check", lambda path: checked.append(path.name) or check(path))
-    first, second = (hpacellseg.load({"device": "cpu", "weights": paths}) for _ in range(2))
+    first, second = (hpacellseg.load(SegmentationSettings(device="cpu", weights=paths)) for _ in range(2))
     assert first is second
     assert checked == ["nuclei.pth", "cells.pth"]
 
@@ -269,11 +271,11 @@ def test_the_log_says_that_the_digest_came_before_the_unpickling(settings, tmp_p
 
     from hpaloc.segmentation import hpacellseg
 
-    paths = {network: str(tmp_path / f"{network}.pth") for network in settings["weights"]}
+    paths = {network: str(tmp_path / f"{network}.pth") for network in ("nuclei", "cells")}
     for path in paths.values():
         torch.save(torch.nn.Identity(), path)
     with caplog.at_level(logging.INFO, "hpaloc"):
-        hpacellseg.load(dict(settings, weights=paths))
+        hpacellseg.load(replace(settings, weights=paths))
     said = [record.getMessage() for record in caplog.records]
     for path in paths.values():
         checked = next(n for n, line in enumerate(said) if line.startswith(path) and "sha256" in line)
@@ -287,7 +289,5 @@ def test_an_absent_gpu_is_an_error(settings):
     from hpaloc.segmentation import hpacellseg
 
     with pytest.raises(hpacellseg.DeviceError, match="sees no GPU"):
-        hpacellseg.load(dict(settings, device="cuda"))
+        hpacellseg.load(replace(settings, device="cuda"))
     assert hpacellseg.choose_device("auto") == "cpu"
-    with pytest.raises(ValueError, match=r"segmentation\.device"):
-        hpacellseg.choose_device("tpu")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -20,12 +20,13 @@ from segmented_fields import manifest_rows
 
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.rejection import TooManyRejected
+from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard, segment_to_files
 
 pytestmark = pytest.mark.workers
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = {"backend": "watershed", "scale": 0.25}
+SETTINGS = SegmentationSettings(backend="watershed", scale=0.25)
 DASK = {"scheduler_address": None, "jobqueue": None, "chunk_above": 6144}
 
 
@@ -92,13 +93,13 @@ def test_an_empty_shard_is_an_empty_table(tmp_path):
 
 
 def test_given_masks_and_tables_through_the_driver(rows, tmp_path):
-    table = run(rows, tmp_path / "images", settings={"backend": "masks"})
+    table = run(rows, tmp_path / "images", settings=SegmentationSettings("masks"))
     for row in rows:
         given = cv2.imread(row.cell_mask, cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(read_mask(mask_path(tmp_path / "images", row.id, "cell")), given)
     assert (table["n_cells"] > 0).all()
     wrong = replace(rows[0], cell_mask=str(tmp_path / "none.png"))
-    table = run([wrong, rows[1]], tmp_path / "wrong", settings={"backend": "masks"}, fraction=0.5)
+    table = run([wrong, rows[1]], tmp_path / "wrong", settings=SegmentationSettings("masks"), fraction=0.5)
     assert "none.png" in table["reason"][0]
 
 
@@ -108,7 +109,7 @@ def test_one_field_can_be_run_without_dask(rows, tmp_path):
         "paths": rows[0].paths,
         "states": {},
         "pixel_size": 0.16,
-        "settings": SETTINGS,
+        "settings": asdict(SETTINGS),
         "out_dir": str(tmp_path),
         "chunk_above": None,
         "max_pixels": 2**30,
@@ -126,12 +127,13 @@ def test_one_field_can_be_run_without_dask(rows, tmp_path):
 SCRIPT = """
 import sys
 sys.path.insert(0, {root!r})
+from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.manifests import ManifestRow
 import json
 if __name__ == "__main__":
     rows = [ManifestRow(r["id"], None, 0.16, paths=r["paths"]) for r in json.load(open({rows!r}))]
-    segment_shard(rows, {out!r}, {settings!r}, {dask!r}, 1, 2000, 1.0)
+    segment_shard(rows, {out!r}, SegmentationSettings(), {dask!r}, 1, 2000, 1.0)
 """
 
 
@@ -153,9 +155,7 @@ def job_held_by(fifo: Path, rows, held: int, folder: Path, existing: bool) -> It
             )
             dask = dict(DASK, scheduler_address=cluster.scheduler_address)
         script.write_text(
-            SCRIPT.format(
-                root=str(ROOT), rows=str(folder / "rows.json"), out=str(folder / "out"), settings=SETTINGS, dask=dask
-            )
+            SCRIPT.format(root=str(ROOT), rows=str(folder / "rows.json"), out=str(folder / "out"), dask=dask)
         )
         job = subprocess.Popen([sys.executable, str(script)], cwd=folder)
         try:
@@ -244,8 +244,3 @@ def test_an_existing_scheduler_is_joined(rows, tmp_path):
     ) as c:
         table = run(rows[:1], tmp_path, dask=dict(DASK, scheduler_address=c.scheduler_address))
     assert list(table["status"]) == ["ok"]
-
-
-def test_settings_are_checked_before_anything_runs(rows, tmp_path):
-    with pytest.raises(ValueError, match="unknown backend"):
-        run(rows, tmp_path, settings={"backend": "stardist"})

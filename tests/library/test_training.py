@@ -2,6 +2,7 @@ import json
 import logging
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import keras
@@ -24,8 +25,8 @@ from hpaloc.training.class_weights import class_weights, weighted
 from hpaloc.training.decision import choose_negative_rule, decide, fit_thresholds
 from hpaloc.training.fit import fit
 from hpaloc.training.optimiser import FusedAdam
-from hpaloc.training.schedule import learning_rate
 from hpaloc.training.scores import Accuracy, BalancedAccuracy, MacroAUC
+from hpaloc.training.settings import LearningRate, TrainSettings
 from hpaloc.training.statistics import statistics_renewal
 from hpaloc.training.train import train_model
 
@@ -33,18 +34,15 @@ pytestmark = pytest.mark.network
 
 ROOT = Path(__file__).resolve().parents[2]
 
-SETTINGS = {
-    "channels": ["red", "green"],
-    "input_size": 32,
-    "weights": "none",
-    "head": "sigmoid",
-    "epochs": 1,
-    "batch_size": 8,
-    "learning_rate": {"start": 0.001, "max": 0.002, "min": 0.001},
-    "class_weight_m": 50,
-    "precision": "float32",
-    "gpu": "none",
-}
+SETTINGS = TrainSettings(
+    channels=["red", "green"],
+    input_size=32,
+    batch_size=8,
+    epochs=1,
+    learning_rate=LearningRate(start=0.001, max=0.002, min=0.001),
+    precision="float32",
+    gpu="none",
+)
 
 
 def small_network(planes: int = 2, size: int = 16) -> keras.Model:
@@ -73,23 +71,25 @@ def small_data(count: int, seed: int = 0) -> tf.data.Dataset:
 def train_small(work_dir, epochs: int, seed: int = 5, **changes) -> tuple[list[np.ndarray], pd.DataFrame]:
     keras.utils.set_random_seed(seed)
     network = small_network()
-    settings = SETTINGS | {"epochs": epochs} | changes
+    settings = replace(SETTINGS, epochs=epochs, **changes)
     fit(network, small_data(36), small_data(12, 1), (36, 12), settings, seed, work_dir)
     return network.get_weights(), pd.read_csv(work_dir / "history.csv")
 
 
 def test_the_schedule_gives_the_ten_values_of_the_method():
     expected = [0.0005, 0.0007, 0.0009, 0.0011, 0.0011, 0.0011, 0.00095, 0.0008375, 0.0007531, 0.0006898]
-    np.testing.assert_allclose([learning_rate(epoch) for epoch in range(10)], expected, atol=5e-8)
+    np.testing.assert_allclose([LearningRate().at(epoch) for epoch in range(10)], expected, atol=5e-8)
 
 
 def test_the_start_that_the_paper_prints_makes_a_ramp_down():
-    rates = [learning_rate(epoch, start=0.005) for epoch in range(5)]
+    rates = [LearningRate(start=0.005).at(epoch) for epoch in range(5)]
     np.testing.assert_allclose(rates, [0.005, 0.0037, 0.0024, 0.0011, 0.0011], atol=1e-12)
 
 
 def test_a_schedule_without_ramp_and_plateau_decays_from_the_maximum():
-    rates = [learning_rate(epoch, max=0.01, min=0.0, ramp_epochs=0, sustain_epochs=0, decay=0.5) for epoch in range(3)]
+    rates = [
+        LearningRate(max=0.01, min=0.0, ramp_epochs=0, sustain_epochs=0, decay=0.5).at(epoch) for epoch in range(3)
+    ]
     np.testing.assert_allclose(rates, [0.01, 0.005, 0.0025])
 
 
@@ -145,10 +145,10 @@ def test_augmentation_turns_and_relights_each_tile_on_its_own():
     tile = rng.integers(60, 190, (12, 12, 3)).astype(np.float32)
     batch = np.repeat(tile[None], 200, axis=0)
     views = {np.rot90(base, turn).astype(np.float32).tobytes() for base in (tile, tile[:, ::-1]) for turn in range(4)}
-    turned = Augmentation(brightness=0.0, contrast=0.0, seed=3)(batch, training=True).numpy()
+    turned = Augmentation(TrainSettings(brightness=0.0, contrast=0.0), seed=3)(batch, training=True).numpy()
     assert {np.rint(image).tobytes() for image in turned} == views
 
-    relit = Augmentation(brightness=0.1, contrast=0.15, seed=3)(batch, training=True).numpy()
+    relit = Augmentation(TrainSettings(brightness=0.1, contrast=0.15), seed=3)(batch, training=True).numpy()
     shift = relit.mean(axis=(1, 2)) - tile.mean(axis=(0, 1))
     ratio = relit.std(axis=(1, 2)) / tile.std(axis=(0, 1))
     assert np.abs(shift).max() <= 25.5 + 1e-2
@@ -158,7 +158,7 @@ def test_augmentation_turns_and_relights_each_tile_on_its_own():
     assert 1.12 < ratio.max() <= 1.15 + 1e-3
     assert np.abs(np.corrcoef(shift.T)[0, 1]) < 0.3
 
-    layer = Augmentation(seed=3)
+    layer = Augmentation(TrainSettings(), seed=3)
     assert np.array_equal(layer(batch, training=False), batch)
     assert layer(batch, training=True).numpy().min() >= 0
 
@@ -167,22 +167,22 @@ def test_augmentation_by_any_angle_size_and_exposure():
     place = np.arange(33) - 16.0
     blob = (np.hypot(place[:, None], place[None]) < 8).astype(np.float32) * 100
     batch = np.repeat(blob[None, ..., None], 300, axis=0).repeat(2, axis=3)
-    none = {"brightness": 0.0, "contrast": 0.0, "seed": 1}
-    turned = Augmentation(**none, rotation=True)(batch, training=True).numpy()
+    none = TrainSettings(brightness=0.0, contrast=0.0)
+    turned = Augmentation(replace(none, rotation=True), seed=1)(batch, training=True).numpy()
     # A disc in the middle looks the same from every side.
     assert np.abs(turned - batch).mean() < 2
-    areas = Augmentation(**none, zoom=0.2)(batch, training=True).numpy()[..., 0].sum((1, 2)) / blob.sum()
+    areas = Augmentation(replace(none, zoom=0.2), seed=1)(batch, training=True).numpy()[..., 0].sum((1, 2)) / blob.sum()
     assert 0.95 * np.exp(-0.4) < areas.min() < np.exp(-0.3)
     assert np.exp(0.3) < areas.max() < 1.05 * np.exp(0.4)
-    gains = Augmentation(**none, gain=0.5)(batch, training=True).numpy()[:, 16, 16] / 100
+    gains = Augmentation(replace(none, gain=0.5), seed=1)(batch, training=True).numpy()[:, 16, 16] / 100
     assert np.exp(-0.5) <= gains.min() < np.exp(-0.45)
     assert np.exp(0.45) < gains.max() <= np.exp(0.5)
     assert abs(np.corrcoef(gains.T)[0, 1]) < 0.2
     stroke = np.zeros((1, 33, 33, 1), np.float32)
     stroke[0, 16, 16:30] = 200
+    turned = Augmentation(replace(none, rotation=True), seed=1)(np.repeat(stroke, 200, axis=0), training=True).numpy()
     ends = [
-        np.unravel_index(np.argmax(image[..., 0] * np.hypot(place[:, None], place[None])), (33, 33))
-        for image in Augmentation(**none, rotation=True)(np.repeat(stroke, 200, axis=0), training=True).numpy()
+        np.unravel_index(np.argmax(image[..., 0] * np.hypot(place[:, None], place[None])), (33, 33)) for image in turned
     ]
     angles = np.sort([np.arctan2(y - 16, x - 16) for y, x in ends])
     assert np.diff(angles).max() < 0.3
@@ -375,7 +375,7 @@ def test_averaged_weights_are_the_running_mean_over_the_steps(tmp_path):
         keras.utils.set_random_seed(5)
         network = small_network()
         # One step an epoch.
-        settings = SETTINGS | {"epochs": epochs, "averaging": averaging}
+        settings = replace(SETTINGS, epochs=epochs, averaging=averaging)
         fit(network, small_data(8), None, (8, 0), settings, 5, tmp_path / f"{epochs}-{averaging}")
         return [variable.numpy() for variable in network.trainable_variables]
 
@@ -398,18 +398,18 @@ def test_epochs_of_another_training_are_not_gone_on_from(tmp_path):
 
     assert not kept(SETTINGS)
     assert kept(SETTINGS)
-    assert not kept({**SETTINGS, "epochs": 2})
-    assert not kept({**SETTINGS, "epochs": 2}, seed=2)
+    assert not kept(replace(SETTINGS, epochs=2))
+    assert not kept(replace(SETTINGS, epochs=2), seed=2)
     examples.write_bytes(b"another split")
-    assert not kept({**SETTINGS, "epochs": 2}, seed=2)
-    assert kept({**SETTINGS, "epochs": 2}, seed=2)
+    assert not kept(replace(SETTINGS, epochs=2), seed=2)
+    assert kept(replace(SETTINGS, epochs=2), seed=2)
     # The same cells in other tiles, and a start from other weights of the same name.
     start = tmp_path / "start.keras"
     record = tmp_path / "dataset/train/red-00000-of-00001.tfrecord"
     record.parent.mkdir(parents=True)
     for file in (record, start):
         file.write_bytes(b"first")
-        settings = SETTINGS | {"weights": str(start)}
+        settings = replace(SETTINGS, weights=str(start))
         kept(settings)
         assert kept(settings)
         file.write_bytes(b"second")
@@ -422,7 +422,7 @@ def test_training_stops_when_validation_stands_still_and_keeps_the_best_epoch(tm
     network = small_network()
     # Labels of the validation cells contradict those of training, so its loss can only grow.
     contrary = small_data(12).map(lambda image, label, weight: (image, tf.roll(label, 1, 0), weight))
-    settings = SETTINGS | {"epochs": 30, "learning_rate": {"start": 0.02, "max": 0.02, "min": 0.02}}
+    settings = replace(SETTINGS, epochs=30, learning_rate=LearningRate(0.02, 0.02, 0.02))
     monkeypatch.setattr(callbacks, "BACKUP_SECONDS", 0.0)
     fit(network, small_data(36), contrary, (36, 12), settings, 0, tmp_path)
     history = pd.read_csv(tmp_path / "history.csv")
@@ -439,7 +439,7 @@ def test_training_stops_when_validation_stands_still_and_keeps_the_best_epoch(tm
 @pytest.mark.parametrize("validated", [True, False])
 def test_a_training_that_diverges_is_an_error(validated, tmp_path):
     keras.utils.set_random_seed(0)
-    settings = SETTINGS | {"epochs": 3, "learning_rate": {"start": 1e20, "max": 1e20, "min": 1e20}}
+    settings = replace(SETTINGS, epochs=3, learning_rate=LearningRate(1e20, 1e20, 1e20))
     counts = (36, 12 if validated else 0)
     with pytest.raises(TrainingError, match=r"lower train\.learning_rate\.max"):
         fit(small_network(), small_data(36), small_data(12, 1) if validated else None, counts, settings, 0, tmp_path)
@@ -478,7 +478,7 @@ def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
     assert config["channels"] == ["red", "green"]
     assert config["examples"]["train"]["Nucleoplasm"] == 6
     assert config["examples"]["validation"]["Negative"] == 3
-    assert config["train"] == SETTINGS
+    assert json.dumps(config["train"]) == json.dumps(asdict(SETTINGS))
     assert config["preprocessing"]["tiles"] == tiles
     assert config["seed"] == 3
     assert config["versions"]["tensorflow"] == tf.__version__
@@ -508,7 +508,7 @@ def test_data_that_cannot_be_trained_on_is_named(training_data, tmp_path):
         train_model(training_data, tmp_path / "validation_only.parquet", tmp_path / "model", SETTINGS, seed=3)
     table["label_16"] = 1
     table.to_parquet(tmp_path / "several.parquet")
-    softmax = SETTINGS | {"head": "softmax"}
+    softmax = replace(SETTINGS, head="softmax")
     with pytest.raises(TrainingError, match="exactly one location"):
         train_model(training_data, tmp_path / "several.parquet", tmp_path / "model", softmax, seed=3)
     assert not (tmp_path / "model").exists()
@@ -518,7 +518,7 @@ def test_without_a_validation_part_the_last_epoch_is_kept(training_data, tmp_pat
     monkeypatch.setattr(train, "JUDGED_TRAINING_CELLS", 8)
     table = pd.read_parquet(training_data / "examples.parquet")
     table[table["part"] == "train"].to_parquet(tmp_path / "examples.parquet")
-    settings = SETTINGS | {"epochs": 2, "rotation": True, "zoom": 0.1, "gain": 0.3}
+    settings = replace(SETTINGS, epochs=2, rotation=True, zoom=0.1, gain=0.3)
     train_model(training_data, tmp_path / "examples.parquet", tmp_path / "model", settings, seed=3)
     assert "no cell validates" in caplog.text
     _, config, decision = load_folder(tmp_path / "model")
@@ -547,7 +547,7 @@ with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1", "CPU:2"]).scope():
     network = small.small_network()
     # Nor 20 cells that validate: whole batches of 18 of them leave 2.
     data = small.small_data(36), small.small_data(20, 1)
-    small.fit(network, *data, (36, 20), small.SETTINGS | {{"epochs": 6}}, 5, Path({str(tmp_path)!r}))
+    small.fit(network, *data, (36, 20), small.replace(small.SETTINGS, epochs=6), 5, Path({str(tmp_path)!r}))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,7 +1,7 @@
 """Runs of all bad fields through the stages of the library, one of them among the next, and what each of them got."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import chdir
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from hpaloc.finding import manifests
 from hpaloc.manifests import ManifestRow, read_manifest
 from hpaloc.masks import mask_path, read_mask, write_mask
 from hpaloc.scan import scan_collection, write_scan
+from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import simulate_field
 from hpaloc.tiles import tile_shard
@@ -51,7 +52,7 @@ def model_folder(folder: Path) -> Path:
     return write_model_folder(folder, classifier(CHANNELS, "sigmoid", 32), CHANNELS, "sigmoid", 32)
 
 
-def run(rows: Sequence[ManifestRow], segmentation: Mapping[str, object], model: Path) -> Outcome:
+def run(rows: Sequence[ManifestRow], segmentation: SegmentationSettings, model: Path) -> Outcome:
     """Segment, tile and predict a shard in the working directory."""
     from hpaloc.prediction import predict_shard
 
@@ -93,7 +94,7 @@ def run_fields(folder: Path, model: Path) -> Outcome:
         collection = {"sheet": "sheet.csv", "images": patterns, "shards": 1, "pixel_size": 0.16}
         config = complete({"collections": {"bad": collection}, "max_rejected_fraction": 1.0})
         write_scan(scan_collection("bad", config), "results/sheet/bad", {})
-        return run(read_manifest("results/sheet/bad/000.csv"), config["segmentation"], model)
+        return run(read_manifest("results/sheet/bad/000.csv"), SegmentationSettings(**config["segmentation"]), model)
 
 
 def run_masks(folder: Path, model: Path) -> Outcome:
@@ -113,7 +114,7 @@ def run_masks(folder: Path, model: Path) -> Outcome:
                 path = str(MASKS[n - len(good("masks"))].make(Path("masks"), id, of_field))
             paths = {colour: f"images/{id}_{colour}.png" for colour in COLOURS}
             rows.append(ManifestRow(id, None, 0.16, paths=paths, cell_mask=path))
-        return run(rows, {"backend": "masks", "scale": 0.25}, model)
+        return run(rows, SegmentationSettings("masks"), model)
 
 
 def expected(bad: Bad) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from hpaloc.files import digest
 from hpaloc.interpretation.annotated import check_examples, check_mixtures, read_example_cells, read_mixed_fields
 from hpaloc.planning import check_held_out, check_model, check_places, check_rows, check_training
 from hpaloc.scan import Scan
+from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import WeightsError, ready
 from hpaloc.sheet import read_sheet
 from hpaloc.truth import read_true_cells
@@ -505,9 +506,9 @@ def of_weights(setting: Setting, folder: Path) -> tuple[str, str]:
         if len(setting.given) == 2:
             return tried(lambda: load_weights(classifier(("green",), "sigmoid", 32), ("green",), name) and "")
         # Known once; then the file is another one.
-        ready({"weights": {"nuclei": name, "cells": name}})
+        ready(NetworkWeights(name, name))
         Path(name).write_bytes(setting.given[2])
-        return tried(lambda: ready({"weights": {"nuclei": name, "cells": name}}))
+        return tried(lambda: ready(NetworkWeights(name, name)))
 
 
 WEIGHTS = [

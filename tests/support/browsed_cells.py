@@ -75,7 +75,8 @@ def write_shard_of_cells(files, ids, most_fields=100):
     maps = np.zeros((len(cells), 8, 8), np.uint8)
     maps[:, 2, 5] = 255
     drawn = files.path("pictures", shard)
-    write_pictures(drawn, rows, segmentation, cells, table, predictions.to_pandas(), maps, most_fields=most_fields)
+    predicted = predictions.to_pandas()
+    write_pictures(drawn, rows, segmentation, cells, table, predicted, maps, most_fields, field_size=1024)
     aggregate(files, files.path("pooled_cells").parent)
     return cells
 

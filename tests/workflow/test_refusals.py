@@ -12,6 +12,7 @@ from dag import copy_workflow
 from forked_plans import run, run_plans
 
 from hpaloc.classes import COLOURS
+from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import ready
 
 SHEET = "ID,Label,antibody\n" + "".join(f"field-{i},{label},HPA{i}\n" for i, label in enumerate("00112238"))
@@ -174,7 +175,7 @@ def test_weights_are_refused_in_a_finished_folder(workflow, finished, tmp_path):
                 (folder / name).write_bytes(content)
             if not train and content is contents[0]:
                 with chdir(folder):
-                    ready({"weights": {"nuclei": name, "cells": name}})
+                    ready(NetworkWeights(name, name))
         backend = {"backend": "hpacellseg", "weights": {"nuclei": name, "cells": name}}
         given = {"train": {"weights": train}} if train else {"segmentation": backend}
         (folder / "config.yaml").write_text(yaml.safe_dump(config_with(yaml.safe_dump(given))))

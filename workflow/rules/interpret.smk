@@ -131,7 +131,7 @@ rule judge_claims:
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
-        settings={key: value for key, value in config["interpretation"].items() if key != "mixtures"},
+        settings={key: config["interpretation"][key] for key in ("permutations", "held_out", "examples", "draws")},
         mixtures=mixture_table,
         collections=SCORED,
         field_weight=config["predict"]["field_weight"],

@@ -1,6 +1,6 @@
 """Choose and label the cells that train and validate the model."""
 
-from hpaloc.curation import curate, summary_text
+from hpaloc.curation import CurationSettings, curate, summary_text
 from hpaloc.examples import examples_table
 from hpaloc.files import atomic_path
 from hpaloc.joining import read_cells, read_fields
@@ -16,7 +16,8 @@ def main(job):
     truth = None
     if job.params.true_cells:
         truth = read_true_labels(cells, fields, CollectionFiles(**job.params.true_cells))
-    examples, summary, rejected = curate(cells, fields, job.params.curation, job.params.seed, truth)
+    settings = CurationSettings(**job.params.curation)
+    examples, summary, rejected = curate(cells, fields, settings, job.params.seed, truth)
     write_table(job.output.examples, examples_table(examples))
     with atomic_path(job.output.summary) as temporary:
         temporary.write_text(summary_text(summary), encoding="utf-8")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from hpaloc.files import atomic_path
-from hpaloc.interpretation.analysis import interpret, read_known_mixtures, score_mixtures
+from hpaloc.interpretation.analysis import InterpretationSettings, interpret, read_known_mixtures, score_mixtures
 from hpaloc.progress import log_to
 
 
@@ -21,7 +21,7 @@ def main(job):
         pd.read_parquet(job.input.morphology),
         dict(zip(job.params.collections, map(Path, job.input.predictions), strict=True)),
         Path(job.output.claims).parent,
-        job.params.settings,
+        InterpretationSettings(**job.params.settings),
         job.params.seed,
         mixtures,
         field_weight=job.params.field_weight,

@@ -3,6 +3,7 @@
 from hpaloc.files import atomic_directory
 from hpaloc.manifests import read_manifest
 from hpaloc.progress import log_to
+from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 
 
@@ -11,7 +12,7 @@ def main(job):
         segment_shard(
             read_manifest(job.input.manifest),
             folder,
-            {**job.params.segmentation, "device": job.config["segmentation"]["device"]},
+            SegmentationSettings(**job.params.segmentation, device=job.config["segmentation"]["device"]),
             job.config["dask"],
             threads=job.threads,
             memory_mb=job.resources.mem_mb,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hpaloc.progress import log_to
+from hpaloc.training.settings import TrainSettings
 from hpaloc.training.train import train_model
 
 
@@ -11,7 +12,7 @@ def main(job):
         Path(job.input.examples).parent,
         Path(job.input.examples),
         Path(job.output.history).parent,
-        {**job.params.train, "gpu": job.config["train"]["gpu"]},
+        TrainSettings(**job.params.train, gpu=job.config["train"]["gpu"]),
         job.params.seed,
         threads=job.threads,
         tiles=job.config["tiles"],

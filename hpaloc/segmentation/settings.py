@@ -1,0 +1,26 @@
+"""How cells are found: the section `segmentation` of the configuration."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class NetworkWeights:
+    """The section ``segmentation.weights``: paths, or None for the published ones."""
+
+    nuclei: str | None = None
+    cells: str | None = None
+
+
+@dataclass(frozen=True)
+class SegmentationSettings:
+    """The section ``segmentation``, whose schema says what each key means."""
+
+    backend: str = "watershed"
+    scale: float = 0.25
+    device: str = "auto"
+    reduced_labelling: bool = False
+    weights: NetworkWeights = NetworkWeights()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.weights, NetworkWeights):
+            object.__setattr__(self, "weights", NetworkWeights(**self.weights))
