@@ -94,7 +94,7 @@ def test_a_script_sees_the_settings_of_this_workflow(outer):
 
 def test_the_report_is_of_this_workflow_and_the_outer_one_keeps_its_own(outer):
     page = zipfile.ZipFile(outer / "results/report.zip").read("report/report.html").decode()
-    assert "sits in every single cell" in page
+    assert "predicts where a stained protein is" in page
     assert "hpaloc_segment" in page
     run(outer / "Snakefile", outer, "--report", "outer.zip", "all")
     page = zipfile.ZipFile(outer / "outer.zip").read("outer/report.html").decode()
