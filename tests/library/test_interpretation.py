@@ -310,7 +310,7 @@ def test_a_table_of_examples_is_read_as_spreadsheets_write_it(tmp_path, mark):
             r"few\.csv, line 2 \(field a\): cell '9{40}' is not a positive integer",
         ),
         ('field,cell,label\na,1,x\n"a,2,y\n', r"few\.csv, line 3: unexpected end of data"),
-        ("field,cell,label\nplaté,1,x\n".encode("latin-1"), r"few\.csv: is no UTF-8 text \(byte 21\)"),
+        ("field,cell,label\nplaté,1,x\n".encode("latin-1"), r"few\.csv: is not UTF-8 text \(byte 21\)"),
     ],
 )
 def test_a_mistake_in_the_table_of_examples_is_named(tmp_path, text, message):
@@ -562,7 +562,7 @@ def test_known_mixtures_keep_the_names_of_their_fields(tmp_path):
             "ID,label_a,fraction_a,label_b,fraction_b\nf,1,1,2,1\nf,1,1,2,1\n",
             r"line 3 \(ID f\): the field appears twice",
         ),
-        ("é".encode("latin-1"), r"is no UTF-8 text \(byte 0\)"),
+        ("é".encode("latin-1"), r"is not UTF-8 text \(byte 0\)"),
         ("", "has no column ID"),
     ],
 )

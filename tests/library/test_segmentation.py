@@ -326,5 +326,5 @@ def test_masks_come_from_images_or_tables(field, tmp_path):
     tables = {"cells.csv": (height, width, rle.encode_labels(field.cells))}
     for path in (str(tmp_path / "a.png"), "cells.csv"):
         np.testing.assert_array_equal(read_given("a", path, None, tables).cells, field.cells)
-    with pytest.raises(ValueError, match=r"other\.csv: the table has no row of field a"):
+    with pytest.raises(ValueError, match=r"other\.csv: the table has no row for field a"):
         read_given("a", "other.csv", None, tables)
