@@ -29,13 +29,13 @@ TABLES = {
 
 def _code(text: str) -> str:
     if not text:
-        return "read as it is meant"
+        return "read as intended"
     marks = "``" if "`" in text else "`"
     return f"{marks}{text}{marks}".replace("|", "\\|")
 
 
 def _table(inputs: list[Bad] | list[Setting]) -> str:
-    lines = ["| input | gets | the sentence, or what is read |", "|---|---|---|"]
+    lines = ["| input | outcome | message, or what is read |", "|---|---|---|"]
     for one in inputs:
         lines.append(f"| {one.what} | {one.outcome} | {_code(one.message.replace('{id}', 'ID'))} |")
     return "\n".join(lines)

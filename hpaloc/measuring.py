@@ -88,7 +88,7 @@ def _cells_of(cells: np.ndarray, nuclei: np.ndarray, reach: int) -> Iterator[_Ce
     for rank, id in enumerate(ids[ids != 0].tolist(), start=1):
         box = statistics["bounding_boxes"][rank]
         mask = cells[box] == id
-        # A frame of background lets the erosion see where the cell ends; the field's own edge is no membrane.
+        # A frame of background lets the erosion see where the cell ends; the field's edge is not a membrane.
         frame = [(int(at.start > 0), int(at.stop < side)) for at, side in zip(box, cells.shape, strict=True)]
         core = cv2.erode(np.pad(mask.astype(np.uint8), frame), _kernel(reach))
         core = core[frame[0][0] :, frame[1][0] :][: mask.shape[0], : mask.shape[1]]

@@ -200,7 +200,7 @@ def segment_shard(
 ) -> None:
     """Segment the fields of one shard and write their masks and fields.parquet into a folder.
 
-    A field that cannot be read or segmented, or that kills its worker repeatedly when run alone, becomes a row of
+    A field that cannot be read or segmented, or that kills its worker twice when run alone, becomes a row of
     status "rejected" with the reason. The bytes written do not depend on the number of workers. A script that calls
     this needs the guard ``if __name__ == "__main__"``, since workers are spawned.
 
