@@ -186,12 +186,13 @@ def format_manifests(
                     *(of_row[kind][1] for kind in kinds),
                 ]
             )
-        texts[table_name("manifest", name)] = _csv_text(table)
-        texts[table_name("annotations", name)] = _csv_text(annotations)
+        texts[table_name("manifest", name)] = format_csv(table)
+        texts[table_name("annotations", name)] = format_csv(annotations)
     return texts
 
 
-def _csv_text(rows: Iterable[Iterable[str]]) -> str:
+def format_csv(rows: Iterable[Iterable[str]]) -> str:
+    """Return rows, the header first, as the text of a CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

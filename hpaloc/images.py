@@ -64,8 +64,7 @@ def read_channel(path: str | os.PathLike[str], colour: str, max_pixels: int = MA
     if colour not in COLOURS:
         raise ValueError(f"unknown colour {colour!r}, expected one of {', '.join(COLOURS)}")
     image = read_image(path, max_pixels)
-    if image.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"{name}: pixels are {image.dtype}, not 8- or 16-bit unsigned integers")
+
     if image.ndim == 3:
         if image.shape[0] in (3, 4) and image.shape[2] not in (3, 4):
             image = np.moveaxis(image, 0, 2)

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -69,7 +68,7 @@ def read_cells(
 
     Raises TableError naming a file that is not a table of cells, or a field without annotation.
     """
-    return _read([Path(path) for path in paths], "cell", CELLS, annotations)
+    return _read(paths, "cell", CELLS, annotations)
 
 
 def read_fields(
@@ -81,4 +80,4 @@ def read_fields(
 
     Raises TableError naming a file that is not a table of fields, or a field without annotation.
     """
-    return _read([Path(path) for path in paths], "field", FIELDS, annotations)
+    return _read(paths, "field", FIELDS, annotations)

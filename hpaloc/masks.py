@@ -1,7 +1,7 @@
 """Label images of cells and nuclei: files, ids, and tables of run-length masks from elsewhere."""
 
 import os
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -197,12 +197,16 @@ def draw(masks: Mapping[int, str], height: int, width: int) -> np.ndarray:
     return labels.astype(np.uint16 if labels.max(initial=0) <= LARGEST_PNG_ID else np.uint32)
 
 
+def _id_column(path: Path, names: Collection[str]) -> str:
+    key = next((form[0] for form in _TABLE_FORMS if form[0] in names), None)
+    if key is None:
+        raise MaskError(f"{path}: a table of masks needs a column `field` or `ID`; found {', '.join(names)}")
+    return key
+
+
 def _rows_of(path: Path, fields: set[str]) -> Iterable[pd.DataFrame]:
     if path.suffix.lower() == ".parquet":
-        names = pq.read_schema(path).names
-        key = next((form[0] for form in _TABLE_FORMS if form[0] in names), None)
-        if key is None:
-            raise MaskError(f"{path}: a table of masks needs a column `field` or `ID`; found {', '.join(names)}")
+        key = _id_column(path, pq.read_schema(path).names)
         # Ids may be numbers in a Parquet table.
         own = pq.read_table(path, columns=[key])[key].cast(pa.string()).unique().to_pylist()
         spelled = [id for id in own if id is not None and normal_text(id) in fields]
@@ -211,11 +215,7 @@ def _rows_of(path: Path, fields: set[str]) -> Iterable[pd.DataFrame]:
         # In parts, since a table of the whole competition may not fit in memory; only this shard's rows are kept.
         # All as text: the id 007 and the mask 02 are not numbers, and the id NA is not missing.
         for part in pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=2_000):
-            key = next((form[0] for form in _TABLE_FORMS if form[0] in part), None)
-            if key is None:
-                raise MaskError(
-                    f"{path}: a table of masks needs a column `field` or `ID`; found {', '.join(part.columns)}"
-                )
+            key = _id_column(path, part.columns)
             yield part[part[key].map(normal_text).isin(fields)]
 
 

@@ -1,8 +1,5 @@
 """The scan: a collection's sheet and files become its manifests."""
 
-import csv
-import io
-import logging
 import os
 import re
 import string
@@ -15,13 +12,11 @@ from urllib.parse import quote
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.files import atomic_path, write_if_changed
-from hpaloc.finding import find_files, format_manifests, shard_name, shard_of, shards_of, table_name
+from hpaloc.finding import find_files, format_csv, format_manifests, shard_name, shard_of, shards_of, table_name
 from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import CARRIED, SheetRow
 from hpaloc.sheet import read_sheet
 from hpaloc.truth import read_true_cells
-
-log = logging.getLogger("hpaloc")
 
 
 def check_pattern(pattern: str, key: str, allowed: Sequence[str], needed: Sequence[str]) -> None:
@@ -173,11 +168,8 @@ def _truth_manifest(
     true_rows = [row for row in rows if row.id in known]
     pattern = {"truth": [collection["truth"]["masks"]]}
     found = find_files(true_rows, pattern, {"root": collection["root"]}, name, config["verify"])
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "mask", "state"])
-    writer.writerows(sorted((row.id, *files["truth"]) for row, files in zip(true_rows, found, strict=True)))
-    return text.getvalue()
+    masks = sorted((row.id, *files["truth"]) for row, files in zip(true_rows, found, strict=True))
+    return format_csv([("id", "mask", "state"), *masks])
 
 
 def _ending(url: str) -> str:

@@ -59,6 +59,12 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def _row(field: str) -> dict[str, Any]:
+    """Return the row of SEGMENTED of a field that is not segmented yet."""
+    row = {"field": field, "height": 0, "width": 0, "dtype": "", "n_cells": 0}
+    return row | {"status": "ok", "stage": "segment", "reason": ""}
+
+
 def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
     """Read one field, segment it and write its two masks, in a worker.
 
@@ -74,8 +80,7 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
 
     # A worker has one thread for its field; OpenCV would use every core of the node.
     cv2.setNumThreads(1)
-    row: dict[str, Any] = {"field": task["field"], "height": 0, "width": 0, "dtype": "", "n_cells": 0}
-    row |= {"status": "ok", "stage": "segment", "reason": ""}
+    row = _row(task["field"])
     settings = SegmentationSettings(**task["settings"])
     try:
         started = time.perf_counter()
@@ -263,7 +268,8 @@ def segment_shard(
                 for _, result in _results(cluster, [task], root, at_once=1):
                     if isinstance(result, Exception) and not isinstance(result, KilledWorker):
                         raise result
-                    by_field[task["field"]] = result if isinstance(result, dict) else _killed(task)
+                    killed = {"status": "rejected", "reason": "its worker died each time it was tried (out of memory?)"}
+                    by_field[task["field"]] = result if isinstance(result, dict) else _row(task["field"]) | killed
     ordered = [by_field[row.id] for row in rows]
     _log_shares(ordered)
     table = pd.DataFrame(ordered, columns=SEGMENTED.names)
@@ -273,12 +279,6 @@ def segment_shard(
     for field, reason in rejected:
         log.warning("rejected %s: %s", field, reason)
     check_rejected(rejected, len(ordered), max_rejected_fraction)
-
-
-def _killed(task: Mapping[str, Any]) -> dict[str, Any]:
-    reason = "its worker died each time it was tried (out of memory?)"
-    row: dict[str, Any] = {"field": task["field"], "height": 0, "width": 0, "dtype": "", "n_cells": 0}
-    return row | {"status": "rejected", "stage": "segment", "reason": reason}
 
 
 def _log_shares(rows: Sequence[Mapping[str, Any]]) -> None:
