@@ -76,7 +76,7 @@ def test_a_collection_and_a_control_taken_out_are_named_and_their_jobs_listed_no
     expected = {f"results/{stage}/old" for stage in stages}
     assert left(folder) == expected | {"results/sheet/old.parquet", "results/controls/shuffled_labels"}
     assert "left by earlier runs" in printed
-    assert "results/predictions/old" in printed.split("not of this run", 1)[1]
+    assert "results/predictions/old" in printed.split("left by earlier runs", 1)[1]
     assert not [job for job in jobs(folder) if "old" in job or "control" in job]
     assert "segment/test/000" in jobs(folder)
     # Nothing is lost, and the list is of the folder as it is: without what is deleted it is made anew.
