@@ -96,7 +96,7 @@ def test_empty_maps_have_no_cell():
 
 def test_maps_of_another_kind_are_refused():
     good = np.zeros((8, 8, 3), np.uint8)
-    with pytest.raises(ValueError, match="nucleus map is"):
+    with pytest.raises(ValueError, match="nucleus map must be"):
         label_maps(good[..., 0], good)
     with pytest.raises(ValueError, match="cell map"):
         label_maps(good, good.astype(float))
