@@ -23,7 +23,7 @@ from hpaloc.classes import COLOURS
 from hpaloc.config import complete
 from hpaloc.curation import FILTERS, CurationSettings, NegativeSettings, curate
 from hpaloc.examples import PARTS
-from hpaloc.finding import manifests
+from hpaloc.finding import format_manifests
 from hpaloc.grouping import near_duplicates
 from hpaloc.joining import read_cells, read_fields
 from hpaloc.layout import CollectionFiles
@@ -76,7 +76,7 @@ def measured(rows, work, config, threads):
         tiles = {colour: work / f"{colour}.tfrecord" for colour in COLOURS}
         tile_shard(rows, masks, cells, fields, tiles, threads=threads, max_rejected_fraction=1.0)
     annotations = work / "annotations.csv"
-    annotations.write_text(manifests(rows, [{}] * len(rows), 1)["000.annotations.csv"])
+    annotations.write_text(format_manifests(rows, [{}] * len(rows), 1)["000.annotations.csv"])
     return read_cells([cells], [annotations]), read_fields([fields], [annotations])
 
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hpaloc.rle import MAX_PIXELS
 from hpaloc.segmentation.backends import segment_field
-from hpaloc.segmentation.labelling import label_cells
+from hpaloc.segmentation.labelling import label_maps
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_to_files
 from hpaloc.simulate.field import simulate_field
@@ -255,11 +255,11 @@ def labelling(data: Path) -> list[str]:
     for path in cases:
         case = np.load(path)
         nuclei_map, cell_map, truth = case["nuclei_pred"], case["cell_pred"], case["cell_label"]
-        ours = seconds(lambda n=nuclei_map, c=cell_map: label_cells(n, c), 3)
-        quick = seconds(lambda n=nuclei_map, c=cell_map: label_cells(n, c, reduce=4), 3)
+        ours = seconds(lambda n=nuclei_map, c=cell_map: label_maps(n, c), 3)
+        quick = seconds(lambda n=nuclei_map, c=cell_map: label_maps(n, c, reduce=4), 3)
         theirs = seconds(lambda n=nuclei_map, c=cell_map: label_cell(n.copy(), c.copy()), 1) if label_cell else None
         ratio = [f"{theirs / mine:.1f}" if theirs else "hpacellseg not installed" for mine in (ours, quick)]
-        found = [agreement(truth, label_cells(nuclei_map, cell_map, reduce=k)[1], 0.5) for k in (1, 4)]
+        found = [agreement(truth, label_maps(nuclei_map, cell_map, reduce=k)[1], 0.5) for k in (1, 4)]
         rows.append(
             f"| {truth.shape[0]} px, {truth.max()} cells | {found[0][1]} | {found[0][3]:.4f} | {ours:.3f} s "
             f"| {ratio[0]} | {found[1][3]:.3f} | {quick:.3f} s | {ratio[1]} |"

@@ -1,4 +1,4 @@
-"""Write the tables of bad inputs into docs/bad-input.md from the inputs that the tests hold the workflow to."""
+"""Write the tables of bad inputs into docs/bad-input.md from the inputs of the tests."""
 
 import re
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "bad-input.md"
-# The inputs are the tests' own, so that the page can say nothing that no test holds.
+# The inputs are those of the tests, so that a test checks everything on the page.
 sys.path.insert(0, str(ROOT / "tests/support"))
 
 from bad_fields import FIELDS, MASKS, Bad  # noqa: E402
@@ -29,13 +29,13 @@ TABLES = {
 
 def _code(text: str) -> str:
     if not text:
-        return "read as it is meant"
+        return "read as intended"
     marks = "``" if "`" in text else "`"
     return f"{marks}{text}{marks}".replace("|", "\\|")
 
 
 def _table(inputs: list[Bad] | list[Setting]) -> str:
-    lines = ["| input | gets | the sentence, or what is read |", "|---|---|---|"]
+    lines = ["| input | outcome | message, or what is read |", "|---|---|---|"]
     for one in inputs:
         lines.append(f"| {one.what} | {one.outcome} | {_code(one.message.replace('{id}', 'ID'))} |")
     return "\n".join(lines)
@@ -48,7 +48,7 @@ def _counts() -> str:
 
 
 def with_tables(page: str) -> str:
-    """Return ``page`` with what stands between its markers renewed."""
+    """Return ``page`` with new text between its markers."""
     parts = {"counts": _counts(), **{name: _table(inputs) for name, inputs in TABLES.items()}}
     for name, text in parts.items():
         start, end = f"<!-- {name}: made by `make docs`; a test holds it to the tests -->", f"<!-- end of {name} -->"

@@ -45,12 +45,12 @@ def _rows(schema: Mapping[str, Any], above: str = "") -> Iterator[str]:
 
 
 def config_table() -> str:
-    """Return the Markdown table of every key of the schema: name, values, default and what it does."""
+    """Return the Markdown table of all keys of the schema: name, values, default and what each does."""
     return "\n".join(["| key | values | default | what it does |", "|---|---|---|---|", *_rows(load_schema())]) + "\n"
 
 
 def with_table(page: str) -> str:
-    """Return ``page`` with the table between its two markers renewed."""
+    """Return ``page`` with a new table between its two markers."""
     before, rest = page.split(START)
     after = rest.split(END)[1]
     return f"{before}{START}\n{config_table()}\n{END}{after}"

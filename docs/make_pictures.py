@@ -1,4 +1,4 @@
-"""Take the pictures of README.md, docs/pictures/, from a finished demo: its cell browser and its confusion matrix."""
+"""Make the pictures of README.md in docs/pictures/ from a finished demo: its cell browser and confusion matrix."""
 
 import io
 import shutil
@@ -12,11 +12,11 @@ PICTURES = Path(__file__).resolve().parent / "pictures"
 
 
 def browser_picture(page_file: Path) -> Image.Image:
-    """Return the page of a cell browser as a person sees it who sorted the cells by area and opened the second."""
+    """Return a picture of a cell browser with the cells sorted by area and the second one open."""
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        # A window that the gallery fills, enlarged so that its words can be read on a page narrower than it is.
+        # A window that the gallery fills, enlarged so that its text is readable on a narrower page.
         page = browser.new_page(viewport={"width": 1228, "height": 812}, device_scale_factor=1.4)
         page.goto(page_file.as_uri())
         page.wait_for_selector(".card")

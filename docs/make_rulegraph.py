@@ -1,4 +1,4 @@
-"""Draw the rules of the workflow into docs/rulegraph.svg, from the plan of the demo itself."""
+"""Draw the rules of the workflow into docs/rulegraph.svg, from the plan of the demo."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "rulegraph.svg"
 
-# What a rule is about, by its colour; Okabe and Ito's palette, light.
+# The subjects of the rules and their colours: Okabe and Ito's palette, light.
 STAGES = {
     "data": ("#dcebf7", ("simulate", "download", "segment", "tile", "sheet", "rejected", "summary", "explore_data")),
     "model": ("#fbe3cf", ("curate", "records", "train", "model_card", "training_curves", "receptive_field")),
@@ -24,7 +24,7 @@ WIDTH, HEIGHT, ACROSS, DOWN, LANE = 118, 30, 20, 30, 34
 
 
 def rule_edges() -> list[tuple[str, str]]:
-    """Ask Snakemake for the rules of the demo and what feeds what: [(rule, rule that takes from it)]."""
+    """Ask Snakemake for the dependencies of the demo's rules: [(rule, rule that uses its output)]."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
         (Path(folder) / "config").symlink_to(ROOT / "config")
@@ -36,7 +36,7 @@ def rule_edges() -> list[tuple[str, str]]:
 
 
 def without_shortcuts(edges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Drop each edge whose ends are joined by a longer way too."""
+    """Drop each edge whose ends are also connected by a longer path."""
     after: dict[str, set[str]] = {}
     for a, b in edges:
         after.setdefault(a, set()).add(b)
@@ -55,10 +55,10 @@ def without_shortcuts(edges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]
 
 
 def rows_of(edges: Sequence[tuple[str, str]]) -> tuple[list[list[str]], list[tuple[str, str]]]:
-    """Lay the rules out in rows, each below all that feed it, and return the rows and the pieces of the edges.
+    """Arrange the rules in rows, each below all that it depends on, and return the rows and the pieces of the edges.
 
-    An edge that passes rows holds a place in each of them (a name with a "/"), so that it runs around their rules.
-    Within a row rules stand near what they take from and feed (Sugiyama, Tagawa and Toda 1981).
+    An edge that passes rows has a place in each of them (a name with a "/"), so that it runs around their rules. Within
+    a row, rules are near those that they are connected to (Sugiyama, Tagawa and Toda 1981).
     """
     row = dict.fromkeys(sorted({rule for edge in edges for rule in edge}), 0)
     for _ in list(row):

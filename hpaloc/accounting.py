@@ -18,7 +18,10 @@ SUMMARY = (
 
 
 def list_rejected(collections: Mapping[str, str | os.PathLike[str]], path: str | os.PathLike[str]) -> None:
-    """Write the CSV collection,field,stage,reason of every rejected field; ``collections`` maps names to tables."""
+    """Write a CSV with collection, field, stage and reason of every rejected field.
+
+    collections: {name: its table of ``join_fields``}
+    """
     # Rooms that Snakemake's own process reads need no pyarrow.
     import pyarrow.parquet as pq
 
@@ -36,10 +39,11 @@ def summarise(
     predictions: Mapping[str, str | os.PathLike[str]],
     path: str | os.PathLike[str],
 ) -> None:
-    """Write how many fields and cells of each collection came in and went out, a CSV with the columns SUMMARY.
+    """Write a CSV with the columns SUMMARY: how many fields and cells of each collection came in and went out.
 
-    fields: {collection: its table of ``join_fields``}; predictions: {collection: table of its predicted cells}, of
-    those that are predicted. Raises ValueError where not every cell of a collection is predicted once.
+    fields: {collection: its table of ``join_fields``}
+    predictions: {collection: table of its predicted cells}, of the collections that are predicted
+    Raises ValueError if not every cell of a collection is predicted once.
     """
     import pyarrow.parquet as pq
 
@@ -53,13 +57,13 @@ def summarise(
             if name in predictions:
                 predicted = pq.ParquetFile(predictions[name]).metadata.num_rows
                 if predicted != cells:
-                    raise ValueError(f"{os.fspath(predictions[name])}: has {predicted} cells, {cells} were found")
+                    raise ValueError(f"{os.fspath(predictions[name])}: has {predicted} cells, but {cells} were found")
             warned = int((through["warnings"] != "").sum())
             writer.writerow([name, len(table), len(through), warned, len(table) - len(through), cells, predicted])
 
 
 def summary_lines(summary: str | os.PathLike[str], rejected: str | os.PathLike[str], at_most: int = 10) -> list[str]:
-    """Return the files of `summarise` and `list_rejected` as sentences, ``at_most`` reasons a collection."""
+    """Return the files of ``summarise`` and ``list_rejected`` as sentences, ``at_most`` reasons per collection."""
     with open(rejected, newline="", encoding="utf-8") as file:
         reasons = list(csv.DictReader(file))
     lines = []

@@ -18,9 +18,8 @@ class Location:
     colour: str
 
 
-# Colours group the compartments for the eye: blues in the nucleus, greens and browns in the cytoplasm,
-# reds for the cytoskeleton, grey for no staining. Within that they are as far apart as they can be for eyes without the
-# cones for red or for green, too.
+# Colours group the compartments: blues in the nucleus, greens and browns in the cytoplasm, reds for the cytoskeleton,
+# grey for no staining. Within a group they are as far apart as possible, also for people who are red- or green-blind.
 LOCATIONS = tuple(
     Location(index, name, short, colour)
     for index, (name, short, colour) in enumerate(
@@ -55,8 +54,8 @@ NEGATIVE = NAMES.index("Negative")
 def parse_labels(text: str) -> tuple[int, ...]:
     """Read a label string such as ``8|5|0``.
 
-    Returns the distinct class indices in ascending order; repeats are one label. Raises ValueError naming the
-    part that is no integer from 0 to 18, or saying that the string is empty.
+    Returns the distinct class indices in ascending order.
+    Raises ValueError if the string is empty, or naming the part that is not an integer from 0 to 18.
     """
     parts = str(text).strip().split("|")
     if parts == [""]:
@@ -71,14 +70,14 @@ def parse_labels(text: str) -> tuple[int, ...]:
 
 
 def parse_all(texts: Iterable[str]) -> list[tuple[int, ...]]:
-    """Read many label strings, see ``parse_labels``, each distinct one once; an empty string is no label."""
+    """Read many label strings as ``parse_labels`` does, each distinct one once; an empty string gives no labels."""
     column = list(texts)
     known = {text: parse_labels(text) if text else () for text in set(column)}
     return [known[text] for text in column]
 
 
 def unite_labels(texts: Iterable[str]) -> str:
-    """Return the label string of all labels that stand in any of the label strings."""
+    """Return the label string of all labels that are in any of the label strings."""
     return format_labels(label for labels in parse_all(texts) for label in labels)
 
 
@@ -98,8 +97,9 @@ def label_matrix(label_sets: Sequence[Iterable[int]]) -> np.ndarray:
 def class_prototypes(features: np.ndarray, single: np.ndarray) -> np.ndarray:
     """Return the mean feature vector of the cells of each class.
 
-    features (n, d) of labelled cells, single (n,) their only true class (-1: left out). Returns (19, d) float64, a
-    row of nan for a class without a cell.
+    features: (n, d) float, of labelled cells
+    single: (n,) int, the only true class of each cell; -1 leaves the cell out
+    Returns (19, d) float64, with a row of nan for a class without cells.
     """
     prototypes = np.full((N_CLASSES, features.shape[1]), np.nan)
     for index in range(N_CLASSES):

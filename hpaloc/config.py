@@ -18,14 +18,14 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message is one sentence that names the key."""
 
     def __init__(self, sentence: str) -> None:
-        # A key that somebody quotes may hold a line break.
+        # A quoted key may contain a line break.
         super().__init__(" ".join(sentence.splitlines()))
 
 
 def load_schema(path: Path = SCHEMA_PATH) -> dict[str, Any]:
     """Return the JSON schema of the configuration."""
     with open(path, encoding="utf-8") as file:
-        # libyaml, where PyYAML has it, is ten times as fast, and every job reads the schema.
+        # Every job reads the schema; libyaml, if PyYAML has it, is ten times as fast.
         return getattr(yaml, "CSafeLoader", yaml.SafeLoader)(file).get_single_data()
 
 
@@ -44,13 +44,14 @@ def _fill(value: Any, schema: Mapping[str, Any]) -> None:
 
 
 def read_command_line(config: Mapping[str, Any], given: Mapping[str, Any], module: bool = False) -> dict[str, Any]:
-    """Return ``config`` with the values that ``--config`` gave it read as what the schema has at their keys.
+    """Return ``config`` with each value of ``--config`` converted to the type that the schema has at its key.
 
-    Snakemake reads ``--config 'predict={views: 1}'`` as text below the first level. ``given`` is what it read there,
-    and is in ``config`` already; where ``module`` is set, ``given`` is of the workflow that uses this one, and what is
-    in ``config`` stands somewhere below its keys. A text stays where the schema allows one at its key, and a number of
-    the first level becomes text again where it allows no number; any other text becomes the number, boolean or null
-    that YAML reads it as. Null is read wherever it is allowed.
+    Snakemake reads ``--config 'predict={views: 1}'`` as text below the first level. Text stays text if the schema
+    allows text at its key, and a number at the first level becomes text again if the schema allows no number; any other
+    text becomes the number, boolean or null that YAML reads it as. Null is read wherever it is allowed.
+
+    given: what Snakemake read from ``--config``, which is already in ``config``
+    module: whether ``given`` is of the workflow that uses this one, so that ``config`` is somewhere below its keys
     """
     schema = load_schema()
     read = dict(config)
@@ -60,7 +61,7 @@ def read_command_line(config: Mapping[str, Any], given: Mapping[str, Any], modul
 
 
 def _given_to_module(config: Mapping[str, Any], given: Any, keys: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the parts of ``given``, at whatever depth, that stand in ``config`` at its first level."""
+    """Return the parts of ``given``, at any depth, that are at the first level of ``config``."""
     if not isinstance(given, Mapping):
         return []
     own = {key: value for key, value in given.items() if key in keys and key in config and _holds(config[key], value)}
@@ -77,7 +78,7 @@ def _holds(value: Any, part: Any) -> bool:
 def _read_texts(value: Any, given: Any, schema: Mapping[str, Any]) -> Any:
     if isinstance(given, Mapping) and isinstance(value, dict):
         properties, others = schema.get("properties", {}), schema.get("additionalProperties")
-        # A new table: a module's is that of the workflow around it.
+        # A copy: a module shares its table with the workflow around it.
         read = dict(value)
         for name in given:
             of_key = properties.get(name, others if isinstance(others, dict) else {})
@@ -90,40 +91,40 @@ def _read_texts(value: Any, given: Any, schema: Mapping[str, Any]) -> Any:
         return [_read_texts(part, part, of_items) for part in value]
     allowed = Draft202012Validator(schema)
     if isinstance(value, int | float):
-        # At the first level Snakemake has made a number of a folder's name.
+        # At the first level Snakemake turns a folder's name into a number.
         return str(value) if not allowed.is_valid(value) and allowed.is_valid(str(value)) else value
-    # An empty text, as of a shell's empty variable, is not meant for null.
+    # An empty text, such as from an empty shell variable, does not mean null.
     if not isinstance(value, str) or not value:
         return value
     try:
         meant = yaml.safe_load(value)
-        # YAML 1.1 has no 1e-3.
+        # YAML 1.1 does not read 1e-3 as a number.
         meant = float(value) if isinstance(meant, str) else meant
     except (ValueError, yaml.YAMLError):
         return value
-    # Snakemake drops quotes: what may be a text, such as "007", is one.
+    # Snakemake drops quotes: what may be text, such as "007", stays text.
     return value if allowed.is_valid(value) and not (meant is None and allowed.is_valid(None)) else meant
 
 
 def _settle_numbers(value: Any, key: str = "") -> Any:
     """Return ``value`` with whole floats (4.0, 1e3) as integers.
 
-    Raises ConfigError for a key that is no text, a number that is none, and a value that JSON does not have.
+    Raises ConfigError for a key that is not text, a number that is not finite, and a value that JSON does not have.
     """
     if isinstance(value, dict):
         for name in value:
             if not isinstance(name, str):
-                raise ConfigError(f"config{f' key {key}' if key else ''}: the key {name!r} is no text; quote it")
+                raise ConfigError(f"config{f' key {key}' if key else ''}: the key {name!r} is not text; quote it")
         return {name: _settle_numbers(part, f"{key}.{name}" if key else str(name)) for name, part in value.items()}
     if isinstance(value, list):
         return [_settle_numbers(part, f"{key}.{place}") for place, part in enumerate(value)]
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ConfigError(f"config key {key}: {value} is no number to work with")
-        # JSON schema takes 4.0 for an integer.
+            raise ConfigError(f"config key {key}: {value} is not a finite number")
+        # JSON schema accepts 4.0 as an integer.
         return int(value) if value.is_integer() else value
     if value is not None and not isinstance(value, str | int):
-        # What YAML makes of an unquoted 2024-01-01 can be written into no record of the run.
+        # YAML reads an unquoted 2024-01-01 as a date, which cannot be written into the records of the run.
         raise ConfigError(f"config key {key}: {value} is read as a {type(value).__name__}; quote it")
     return value
 
@@ -139,16 +140,16 @@ def _sentence(error: ValidationError) -> str:
         return f"{where}: unknown key {unknown!r} ({hint})"
     if error.validator == "required":
         lacking = next(name for name in error.validator_value if name not in error.instance)
-        return f"{where}: the key {lacking!r} is needed"
+        return f"{where}: the key {lacking!r} is missing"
     if "propertyNames" in error.absolute_schema_path:
-        return f"{where}: the name {error.instance!r} is not of letters, digits, - and _"
+        return f"{where}: the name {error.instance!r} may have only letters, digits, - and _"
     if error.validator == "oneOf":
         return f"{where}: {error.instance!r} is neither a file pattern nor a list of them"
     if error.validator == "type":
         wanted = error.validator_value
         wanted = " or ".join(wanted) if isinstance(wanted, list) else wanted
         quoted = "string" in wanted and isinstance(error.instance, int | float)
-        # Not what the file says any more: 10:00:00 has become 36000.
+        # The value is not as in the file: YAML reads 10:00:00 as 36000.
         hint = "; quote it, since YAML reads 10:00:00, 007 or on as something else" if quoted else ""
         return f"{where}: {error.instance!r} is not of type {wanted}{hint}"
     if error.validator == "pattern":
@@ -164,11 +165,12 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """Check a configuration and fill in every default.
 
     Returns a new dictionary with all keys of the schema; collections have ``images`` as a list, and ``root``,
-    ``shards`` and ``pixel_size`` of their own. Raises ConfigError with one sentence that names the key.
+    ``shards`` and ``pixel_size`` of their own.
+    Raises ConfigError with one sentence that names the key.
     """
     schema = load_schema()
     if not isinstance(config, Mapping):
-        raise ConfigError(f"config: {config!r} is no table of keys")
+        raise ConfigError(f"config: {config!r} is not a table of keys")
     filled = _settle_numbers(dict(config))
     error = best_match(Draft202012Validator(schema).iter_errors(filled))
     if error is not None:
@@ -178,32 +180,32 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         for key in ("root", "shards", "pixel_size"):
             collection.setdefault(key, filled[key])
         if "simulate" in collection and "download" in collection:
-            raise ConfigError(f"config key collections.{name}: 'download' cannot stand beside 'simulate'")
+            raise ConfigError(f"config key collections.{name}: 'download' cannot be combined with 'simulate'")
         if "download" in collection and "images" in collection:
             raise ConfigError(
-                f"config key collections.{name}: 'images' cannot stand beside 'download', which makes them"
+                f"config key collections.{name}: 'images' cannot be combined with 'download', which makes them"
             )
         if "simulate" in collection:
             for key in ("images", "truth", "masks"):
                 if key in collection:
                     raise ConfigError(
-                        f"config key collections.{name}: {key!r} cannot stand beside 'simulate', which makes them"
+                        f"config key collections.{name}: {key!r} cannot be combined with 'simulate', which makes them"
                     )
             if not collection["labels"]:
                 raise ConfigError(f"config key collections.{name}: a simulated collection needs labels: true")
         elif "images" not in collection and "download" not in collection:
             raise ConfigError(
-                f"config key collections.{name}: the key 'images' (or 'simulate' or 'download') is needed"
+                f"config key collections.{name}: the key 'images' (or 'simulate' or 'download') is missing"
             )
         elif "images" in collection:
             images = collection["images"]
             collection["images"] = [images] if isinstance(images, str) else images
         if "truth" in collection and not collection["labels"]:
-            raise ConfigError(f"config key collections.{name}: 'truth' is of use with labels: true only")
+            raise ConfigError(f"config key collections.{name}: 'truth' only applies with labels: true")
         if filled["segmentation"]["backend"] == "masks" and "masks" not in collection:
             raise ConfigError(f"config key collections.{name}: segmentation.backend masks needs the key 'masks'")
     if filled["model"]["path"]:
-        # With the slash that a shell puts behind a folder every file of it would have two.
+        # Shells add a slash to a folder; paths of its files would have two.
         filled["model"]["path"] = str(Path(filled["model"]["path"]))
     curation = filled["curation"]
     for what in ("cell", "nucleus"):
@@ -226,16 +228,16 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def training_collections(config: Mapping[str, Any]) -> list[str]:
-    """Return the collections that train: that of the first training, where there is one, and that of the last."""
+    """Return the collections that train: that of the pretraining, if there is one, and that of the training."""
     pretraining = config["train"]["pretraining"]
     return [*([pretraining["collection"]] if pretraining else []), config["train"]["collection"]]
 
 
 def shortened(train: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
-    """Return the settings of a training (``train``) for at most ``epochs`` epochs, None for as many as it has.
+    """Return the settings of a training (``train``) for at most ``epochs`` epochs; None keeps its own number.
 
-    The learning rate runs through the same course in fewer epochs: a training that stops at the greatest rate is worse
-    than one that comes down.
+    The learning rate follows the same course in fewer epochs: a training that stops at the highest rate is worse than
+    one whose rate decays.
     """
     if epochs is None or epochs >= train["epochs"]:
         return dict(train)

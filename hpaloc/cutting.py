@@ -6,8 +6,11 @@ from PIL import Image
 
 
 def square(crop: np.ndarray) -> np.ndarray:
-    """Pad an (h, w) crop of any type with zeros to (n, n), n the longer side; of an odd difference the odd pixel goes
-    right or to the bottom."""
+    """Pad a crop with zeros to a square of its longer side, an odd pixel at the right or the bottom.
+
+    crop: (h, w), any type
+    Returns (n, n) of the same type.
+    """
     height, width = crop.shape
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
@@ -17,9 +20,12 @@ def square(crop: np.ndarray) -> np.ndarray:
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """Resize a square image bicubically, antialiased when it shrinks.
 
-    image: (n, n) uint8 or uint16. Returns (size, size) of the same type, rounded and clipped to its range. Enlarging is
-    OpenCV's INTER_CUBIC (Keys' kernel, a = -0.75); shrinking is Pillow's BICUBIC, whose kernel (a = -0.5) is stretched
-    by the factor of reduction, on float32.
+    Enlarging is OpenCV's INTER_CUBIC (Keys' kernel, a = -0.75); shrinking is Pillow's BICUBIC, whose kernel (a = -0.5)
+    is stretched by the factor of reduction, on float32.
+
+    image: (n, n) uint8 or uint16
+    size: px
+    Returns (size, size) of the same type, rounded and clipped to its range.
     """
     side = image.shape[0]
     if side == size:

@@ -16,12 +16,12 @@ from hpaloc.ids import alike, normal_text, shown
 log = logging.getLogger("hpaloc")
 
 _MARKS = ",;\t"
-# The line by which a spreadsheet is told what divides the columns; what follows it other programs have added.
+# The line that tells a spreadsheet the delimiter of the columns; other programs may have added what follows it.
 _SEPARATOR = re.compile(r'"?sep=([^\w"\r\n])"?[,;\t ]*(?:\r\n|\r|\n|$)', re.IGNORECASE)
 
-# What may stand beside a known name in one that means the same: what it is called by, its unit, what it is of.
-# Another word makes it a name of another thing (`antibody_validation`, `antibody_set`, `pixel_size_z`).
-# A number counts behind the name alone: `no_antibody` and `number_of_antibodies` are other things too.
+# Words that may be added to a known name without changing its meaning: naming words, units, what it belongs to.
+# Any other word names something else (`antibody_validation`, `antibody_set`, `pixel_size_z`).
+# Number words count only after the name: `no_antibody` and `number_of_antibodies` are something else too.
 _NUMBER = ("no", "nr", "num", "number", r"\d")
 _NAMING = ("id", "name", "code", "the", *_NUMBER)
 _BESIDE = {
@@ -37,15 +37,15 @@ _BESIDE = {
     ),
 }
 _BESIDE_OTHERS = (*_NAMING, "index", "value", "image", "img", "field", "sample", "channel")
-# Other words for those of a known name.
+# Other words for the words of a known name.
 _SYNONYMS = {"pixel": ("px", "pix"), "url": ("uri",)}
-# Words of their own, nevertheless; `test_split` tells whether a field is of a test.
+# Ordinary words that are not slips; `test_split` says whether a field belongs to a test.
 _ORDINARY = frozenset({"slit", "spit", "testsplit", "splittest"})
 _UNITS = {"pixel_size": " (µm)"}
 
 
 class SheetError(ValueError):
-    """A table that a person wrote, or its files, are not as the configuration says; the message says what and where."""
+    """A table that a person wrote, or its files, do not match the configuration; the message says what and where."""
 
 
 def read_delimited(
@@ -56,15 +56,17 @@ def read_delimited(
     loose: Sequence[str] = (),
     told: Collection[str] = (),
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Read a table that a person wrote: yield the line number and the values by column of each row that has any.
+    """Read a table that a person wrote: yield the line number and the values by column of each row that is not blank.
 
-    UTF-8, with a byte-order mark or without; commas, semicolons or tabs; any line end; blank lines, a first line
-    ``sep=;`` and columns without a name are left out; blanks around names and values are taken away, and values are in
-    Unicode form NFC. ``kind`` is what the table is called in messages. Columns ``needed`` and ``optional`` are known by
-    their name, also in other case and with other blanks, ``_`` and ``-``, of which a warning tells unless the column
-    is among ``told``; a column with nearly the name of one that is absent is refused. ``loose`` are known too, but
-    what is nearly one of them is another column. Other columns are left alone. Raises SheetError naming the file, and
-    the line or column, where it is no such table.
+    The text is UTF-8, with or without a byte-order mark, with commas, semicolons or tabs and any line end. Blank lines,
+    a first line ``sep=;`` and columns without a name are skipped; names and values are stripped of blanks, and values
+    are in Unicode form NFC. Known columns may differ in case, blanks, ``_`` and ``-``. Other columns are ignored.
+
+    kind: what the table is called in messages
+    needed, optional: known columns; a column whose name is nearly that of an absent one is refused
+    loose: known columns too, but a column with nearly their name is another column
+    told: known columns without a warning if their name differs
+    Raises SheetError naming the file, and the line or column, if it is not such a table.
     """
     name = f"{kind} {os.fspath(path)}"
     text = _text(path, name)
@@ -85,19 +87,19 @@ def read_delimited(
             if not normal_text("".join(values)):
                 continue
             if len(values) < width or (len(values) > len(header) and any(map(normal_text, values[len(header) :]))):
-                raise SheetError(f"{name}, line {line}: does not have {len(header)} columns as the header has")
+                raise SheetError(f"{name}, line {line}: does not have the {len(header)} columns of the header")
             yield line, {column: normal_text(values[place]) for column, place in places.items()}
     except csv.Error as error:
-        # The message names the mark as it is. The reader counts as far as the last row that could be read.
+        # The message of the csv module contains the delimiter. The reader counts up to the last row that it could read.
         raise SheetError(f"{name}, line {line + 1}: {str(error).replace(chr(9), 'tab')}") from None
 
 
 def check_fields(table: str, fields: Iterable[str], ids: Collection[str], collection: str) -> None:
-    """Hold the fields that a table names against the IDs of a collection's sheet.
+    """Compare the fields that a table names with the IDs of a collection's sheet, and warn of those not in the sheet.
 
-    ``table`` is what messages call it. A warning tells of fields that are not in the sheet, which are left out. Raises
-    SheetError where one of them is in the sheet but for upper and lower case or the form of a letter, naming both, and
-    where none of them is.
+    table: what it is called in messages
+    Raises SheetError if none of the fields is in the sheet, or naming a field that differs from an ID of the sheet only
+    in case, blanks or the form of a letter.
     """
     fields = list(fields)
     elsewhere = [field for field in fields if field not in ids]
@@ -107,16 +109,17 @@ def check_fields(table: str, fields: Iterable[str], ids: Collection[str], collec
     for field in elsewhere:
         if (id := sheet.get(alike(field))) is not None:
             raise SheetError(
-                f"{table} (ID {shown(field)}): the sheet of collection {collection} has {shown(id)}, which differs in "
-                "upper and lower case or blanks alone: write it as the sheet does"
+                f"{table} (ID {shown(field)}): the sheet of collection {collection} has {shown(id)}, which differs "
+                "only in case or blanks: write it as in the sheet"
             )
     first = ", ".join(map(shown, elsewhere[:10]))
     which = f"the first ten: {first}" if len(elsewhere) > 10 else first
     where = f"in the sheet of collection {collection}"
     if len(elsewhere) == len(fields):
         raise SheetError(f"{table}: none of its fields ({len(fields)}) is {where}: {which}")
-    number = f"{len(elsewhere)} of its {len(fields)} fields {'is' if len(elsewhere) == 1 else 'are'}"
-    log.warning("%s: %s not %s, and left out: %s", table, number, where, which)
+    are = "is" if len(elsewhere) == 1 else "are"
+    number = f"{len(elsewhere)} of its {len(fields)} fields"
+    log.warning("%s: %s %s not %s and %s ignored: %s", table, number, are, where, are, which)
 
 
 def _text(path: str | os.PathLike[str], name: str) -> str:
@@ -127,15 +130,15 @@ def _text(path: str | os.PathLike[str], name: str) -> str:
     except OSError as error:
         raise SheetError(f"{name}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        raise SheetError(f"{name}: is no UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
-    # UTF-16 without its mark: every second byte of it is 0.
+        raise SheetError(f"{name}: is not UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
+    # In UTF-16 without its mark every second byte is 0.
     if "\0" in text[:2]:
-        raise SheetError(f"{name}: is no UTF-8 text (byte {text.index(chr(0))}); save it as CSV UTF-8")
+        raise SheetError(f"{name}: is not UTF-8 text (byte {text.index(chr(0))}); save it as CSV UTF-8")
     return text
 
 
 def _mark(text: str, known: Sequence[str], said: str | None) -> str:
-    """Return what divides the columns: the mark by which most of the known columns are in the header."""
+    """Return the delimiter of the columns: the one that gives most of the known columns in the header."""
     names = {_letters(column) for column in known}
 
     def found(mark: str) -> tuple[int, int]:
@@ -146,12 +149,12 @@ def _mark(text: str, known: Sequence[str], said: str | None) -> str:
             return -1, text.split("\n", 1)[0].count(mark)
         return len(names & set(map(_letters, header))), len(header)
 
-    # Of equal ones the first: what the table says of itself, then as they stand in _MARKS.
+    # Among equal ones the first counts: what the table says itself, then the order of _MARKS.
     return max([*([said] if said else ()), *_MARKS], key=found)
 
 
 def _letters(column: str) -> str:
-    """Return the name of a column as it is compared: without case, blanks, ``_`` and ``-``."""
+    """Return the name of a column for comparison: without case, blanks, ``_`` and ``-``."""
     text = unicodedata.normalize("NFKC", column).casefold()
     return "".join(each for each in text if each not in "_-" and unicodedata.category(each)[0] not in "ZC")
 
@@ -164,7 +167,7 @@ def _places(
     name: str,
     told: Collection[str],
 ) -> dict[str, int]:
-    """Return in which place of the header each known column is, those left out that are not there."""
+    """Return the place in the header of each known column that is there."""
     letters = [_letters(column) for column in header]
     places: dict[str, int] = {}
     renamed: list[str] = []
@@ -180,7 +183,7 @@ def _places(
         places[known] = found[0]
         for place in nearly if known not in told else ():
             if exact:
-                log.warning("%s: the column %s is left alone, since there is %s", name, shown(header[place]), known)
+                log.warning("%s: the column %s is ignored, since there is %s", name, shown(header[place]), known)
             else:
                 renamed.append(f"{shown(header[place])} is read as {known}")
     if renamed:
@@ -192,8 +195,8 @@ def _places(
         for column in free:
             if _close(column, known):
                 raise SheetError(
-                    f"{name}: the column {shown(column)} is nearly {known}{_UNITS.get(known, '')}, which is not there: "
-                    f"rename it, to {known} if it is meant, to something else if not"
+                    f"{name}: the column {shown(column)} is nearly {known}{_UNITS.get(known, '')}, which is missing: "
+                    f"rename it to {known} if that is meant, or to something else if not"
                 )
         if known in needed:
             has = ", ".join(map(shown, header)) or "nothing"
@@ -202,11 +205,11 @@ def _places(
 
 
 def _close(column: str, known: str) -> bool:
-    """Return whether a column's name is a slip for a known one, or that one with a unit, a plural or the like."""
+    """Return whether a column's name is a known one with a slip, a unit, a plural or similar."""
     parted = re.sub(r"([a-z])([A-Z])", r"\1 \2", unicodedata.normalize("NFKC", column))
     words = re.findall(r"[^\W\d_]+|\d+", parted.casefold())
     own, meant = "".join(words), known.casefold().split("_")
-    # A long name is none of these, and to compare it letter by letter would take its time.
+    # A long name is none of these, and comparing it letter by letter would take long.
     if len(own) > 60 or own in _ORDINARY or _singular(own) in _ORDINARY:
         return False
     beside = sorted(_BESIDE.get(known, _BESIDE_OTHERS), key=len, reverse=True)
@@ -226,8 +229,8 @@ def _close(column: str, known: str) -> bool:
 
 
 def _meant(words: Sequence[str], meant: Sequence[str]) -> bool:
-    """Return whether words are those of a known name, each but for a slip or its plural, with blanks between or not."""
-    # In a name of no more than the five letters of `split`, few slips are none.
+    """Return whether words are those of a known name, each possibly with a slip or in the plural, or run together."""
+    # In a name as short as `split`, few slips give no other word.
     long = len("".join(meant)) > 5
     own = "".join(words)
     cuts = itertools.combinations(range(1, len(own)), len(meant) - 1)
@@ -244,10 +247,10 @@ def _singular(word: str) -> str:
 
 
 def _slip(word: str, meant: str, long: bool) -> bool:
-    """Return whether a word is another one but for two letters exchanged, one lacking or one written twice.
+    """Return whether a word differs from another only by two letters exchanged, one missing or one written twice.
 
-    In a word of five letters or more in a ``long`` name, one letter may also be wrong, or one too many inside; in a
-    shorter one that makes another word (`lane` of `line`, `side` of `size`, `splint` of `split`).
+    In a word of five letters or more in a ``long`` name, one letter may also be wrong, or an extra one inside; in a
+    shorter word that gives another word (`lane` from `line`, `side` from `size`, `splint` from `split`).
     """
     if word == meant or word in _SYNONYMS.get(meant, ()):
         return True

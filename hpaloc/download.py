@@ -21,17 +21,17 @@ LOG_COLUMNS = ("id", "colour", "url", "bytes", "sha256", "reason")
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _REDIRECTS = 5
-# What is lost of a connection that breaks is less than this.
+# A broken connection loses less than this.
 _CHUNK = 1 << 13
 _LONGEST_WAIT = 600.0
-# What the server says may pass by itself: too early, too many requests, and its own troubles.
+# Answers that may pass by themselves: too early, too many requests, and errors of the server.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
-# The first bytes of PNG, JPEG, TIFF (and gzip'd TIFF): an error page with status 200 is none of them.
+# The first bytes of PNG, JPEG, TIFF (and gzip'd TIFF); an error page with status 200 has others.
 _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x1f\x8b")
 
 
 class DownloadError(RuntimeError):
-    """A file that cannot be had; the message names its URL and the reason."""
+    """A file that cannot be downloaded; the message names its URL and the reason."""
 
 
 class PassingError(DownloadError):
@@ -44,7 +44,7 @@ class PassingError(DownloadError):
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How to ask: tries a file, seconds of the first wait, and of silence until an attempt is given up."""
+    """How to retry: tries per file, seconds of the first wait, and seconds of silence until an attempt is given up."""
 
     tries: int = 6
     first_wait: float = 1.0
@@ -61,11 +61,11 @@ class RateLimiter:
     def wait(self) -> None:
         """Return when the next request may start."""
         with open(self._path, "a+") as file:
-            # The lock is held while waiting, so that processes wait one behind the other.
+            # The lock is held while waiting, so that processes wait one after the other.
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             text = file.read()
-            # A time of the future is of a clock that was set back.
+            # A time in the future means that the clock was set back.
             pause = min(self._apart, float(text or 0) + self._apart - self._clock())
             if pause > 0:
                 time.sleep(pause)
@@ -74,16 +74,16 @@ class RateLimiter:
 
 
 def check_url(url: str) -> None:
-    """Raise DownloadError unless ``url`` is https, or http of this very machine."""
+    """Raise DownloadError unless ``url`` is https, or http on this machine."""
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOCAL):
-        raise DownloadError(f"{url}: only https is fetched")
+        raise DownloadError(f"{url}: only https is allowed")
     if not parts.hostname:
         raise DownloadError(f"{url}: has no host")
 
 
 def _asked_wait(response: urllib3.BaseHTTPResponse) -> float | None:
-    """Return for how many seconds the server asks to wait; None where it does not, or not clearly."""
+    """Return how many seconds the server asks to wait; None if it does not, or not clearly."""
     try:
         return urllib3.Retry().get_retry_after(response)
     except urllib3.exceptions.InvalidHeader:
@@ -93,7 +93,7 @@ def _asked_wait(response: urllib3.BaseHTTPResponse) -> float | None:
 def _open(
     pool: urllib3.PoolManager, url: str, headers: Mapping[str, str], limiter: RateLimiter
 ) -> urllib3.BaseHTTPResponse:
-    """Follow redirects by hand, so that each target is held to https too."""
+    """Follow redirects one by one, so that each target has to be https too."""
     asked = url
     for _ in range(_REDIRECTS + 1):
         check_url(asked)
@@ -111,7 +111,7 @@ def _open(
 
 
 def _total(response: urllib3.BaseHTTPResponse, start: int) -> int | None:
-    """Return how long the whole file is, as the headers say; None where they say nothing."""
+    """Return the length of the whole file according to the headers, in bytes; None if they do not say."""
     if response.status == 206:
         whole = response.headers.get("Content-Range", "").rpartition("/")[2]
         return int(whole) if whole.isdigit() else None
@@ -120,7 +120,7 @@ def _total(response: urllib3.BaseHTTPResponse, start: int) -> int | None:
 
 
 def _read_marks(path: Path) -> dict[str, str]:
-    """Read by what a part is known; nothing where a killed job or a full disk left no whole file."""
+    """Read the URL and the validator of a part; {} if a killed job or a full disk left no complete file."""
     try:
         found = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
@@ -129,34 +129,34 @@ def _read_marks(path: Path) -> dict[str, str]:
 
 
 def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, limiter: RateLimiter) -> None:
-    """Fetch ``url``, for ``path``, into ``part``, going on where an earlier attempt stopped."""
+    """Fetch ``url``, for ``path``, into ``part``, continuing where an earlier attempt stopped."""
     marks = part.with_name(f"{part.name}.json")
     with names_checked(path):
         known = _read_marks(marks) if part.is_file() else {}
     start = part.stat().st_size if known.get("url") == url and known.get("validator") else 0
     headers = {"User-Agent": "hpaloc", "Accept-Encoding": "identity"}
     if start:
-        # Should the file have changed meanwhile, the server sends all of the new one.
+        # If the file has changed since, the server sends all of the new one.
         headers |= {"Range": f"bytes={start}-", "If-Range": known["validator"]}
     response = _open(pool, url, headers, limiter)
     try:
         if response.status == 416:
             part.unlink()
-            raise PassingError(f"{url}: the part kept from before is of no use (416)")
+            raise PassingError(f"{url}: the part kept from before cannot be continued (416)")
         if response.status in _PASSING:
-            raise PassingError(f"{url}: the server answers {response.status}", _asked_wait(response))
+            raise PassingError(f"{url}: the server answered {response.status}", _asked_wait(response))
         if response.status not in (200, 206):
-            raise DownloadError(f"{url}: the server answers {response.status}")
+            raise DownloadError(f"{url}: the server answered {response.status}")
         if response.status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             part.unlink(missing_ok=True)
-            raise PassingError(f"{url}: the server sent another part than was asked for")
+            raise PassingError(f"{url}: the server sent a different part than requested")
         start = start if response.status == 206 else 0
         total = _total(response, start)
         etag = response.headers.get("ETag", "")
-        # A weak mark does not promise equal bytes.
+        # A weak ETag does not promise equal bytes.
         validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
         if "Content-Encoding" in response.headers:
-            # Of what is unpacked on the way the server cannot send the rest.
+            # The server cannot send the rest of what is unpacked on the way.
             validator = None
         with names_checked(path):
             marks.write_text(json.dumps({"url": url, "validator": validator}))
@@ -167,9 +167,9 @@ def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, limite
         if total is not None and found != total:
             if found > total:
                 part.unlink()
-            raise PassingError(f"{url}: {found} bytes came of {total}")
+            raise PassingError(f"{url}: {found} of {total} bytes arrived")
     except BaseException:
-        # A connection with an unread answer in it cannot be asked again.
+        # A connection with an unread answer in it cannot be used again.
         response.close()
         raise
     response.release_conn()
@@ -177,17 +177,18 @@ def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, limite
         first = file.read(4)
     if not first.startswith(_IMAGES):
         part.unlink()
-        raise DownloadError(f"{url}: what came is no image (it starts with {first!r})")
+        raise DownloadError(f"{url}: the response is not an image (it starts with {first!r})")
 
 
 def fetch(pool: urllib3.PoolManager, url: str, path: Path, limiter: RateLimiter, retries: RetryPolicy) -> None:
     """Fetch ``url`` to ``path`` in one atomic step.
 
     A failure that may pass (timeout, broken connection, 408, 425, 429, 5xx, fewer bytes than announced) is tried again
-    after a wait that doubles, or as long as the server asks for (Retry-After, at most 10 minutes); what has come is
-    kept beside ``path`` and gone on with (Range), if the server gave a mark by which a changed file is known. Raises
-    PassingError after the last try, and DownloadError for what does not pass: another answer, a redirect away from
-    https, content that is no image. A name that the file system refuses raises FileNameError.
+    after a wait that doubles, or as long as the server asks for (Retry-After, at most 10 minutes). The part that
+    arrived is kept next to ``path`` and continued (Range), if the server gave a validator that detects a changed file.
+
+    Raises PassingError after the last try, DownloadError for what does not pass (another answer, a redirect away from
+    https, content that is not an image), and FileNameError for a name that the file system refuses.
     """
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +203,7 @@ def fetch(pool: urllib3.PoolManager, url: str, path: Path, limiter: RateLimiter,
         if attempt + 1 == retries.tries:
             raise PassingError(f"{passing} (tried {retries.tries} times)")
         wait = min(_LONGEST_WAIT, passing.wait if passing.wait is not None else retries.first_wait * 2**attempt)
-        log.info("%s; again in %.0f s", passing, wait)
+        log.info("%s; trying again in %.0f s", passing, wait)
         time.sleep(wait)
     with names_checked(path):
         os.replace(part, path)
@@ -231,12 +232,14 @@ def download_shard(
 ) -> None:
     """Fetch the channel files of a shard's fields and write the log of digests.
 
-    rows: manifest rows with ``urls``; each file goes to its path. ``log_path`` becomes a CSV with the columns id,
-    colour, url, bytes, sha256, reason; the same, as far as it got, stands beside the files as ``downloads.csv``, by
-    which a file that is there already (same URL, size and digest) is not asked for again. A file that cannot be had for
-    good (404 and the like, or a name that the file system refuses) is a row with a reason and the rest goes on. Raises
-    DownloadError with the list where more fields than ``max_failed_fraction`` (rounded up to whole fields) lack a file,
-    and PassingError where a server failed to the last try: what was fetched stays.
+    The log so far is next to the files as ``downloads.csv``; a file in it (same URL, size and digest) is not requested
+    again. A file that can never be downloaded (404 or similar, or a name that the file system refuses) becomes a row
+    with a reason, and the others continue.
+
+    rows: manifest rows with ``urls``; each file goes to its path
+    log_path: the CSV to write, with the columns LOG_COLUMNS
+    Raises DownloadError with the list if more fields than ``max_failed_fraction`` (rounded up to whole fields) lack a
+    file, and PassingError if a server failed up to the last try; the files that were fetched stay.
     """
     retries = retries or RetryPolicy()
     log_path = Path(log_path)
@@ -254,7 +257,7 @@ def download_shard(
         for row, colour, url, path in track(wanted, len(wanted), "files downloaded"):
             old = known.get(url)
             entry: dict[str, object] = {"id": row.id, "colour": colour, "url": url, "reason": ""}
-            # A file that could not be had has no bytes there; its name may be one that cannot even be asked for.
+            # A file that failed has no bytes in the log; the file system may refuse even to look for its name.
             fetched = old and old["bytes"] and path.is_file() and str(path.stat().st_size) == old["bytes"]
             if old and fetched and digest(path) == old["sha256"]:
                 done.append(entry | {"bytes": old["bytes"], "sha256": old["sha256"]})
@@ -268,7 +271,7 @@ def download_shard(
                 entry |= {"bytes": "", "sha256": "", "reason": str(error)}
                 log.warning("field %s: %s", row.id, error)
             except DownloadError as error:
-                # What an earlier URL of this field left must not pass for this one.
+                # A file from an earlier URL of this field must not pass as this one.
                 path.unlink(missing_ok=True)
                 entry |= {"bytes": "", "sha256": "", "reason": str(error)}
                 log.warning("field %s: %s", row.id, error)
@@ -278,7 +281,7 @@ def download_shard(
     failed = {str(entry["id"]): str(entry["reason"]) for entry in done if entry["reason"]}
     if too_many(len(failed), len(rows), max_failed_fraction):
         reasons = "\n".join(f"  {id}: {reason}" for id, reason in failed.items())
-        raise DownloadError(f"{len(failed)} of {len(rows)} fields cannot be had:\n{reasons}")
+        raise DownloadError(f"{len(failed)} of {len(rows)} fields cannot be downloaded:\n{reasons}")
     with atomic_path(log_path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         out = csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n")
         out.writeheader()

@@ -41,8 +41,8 @@ EXAMPLES = pa.schema(
 def place(examples: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """Shuffle each part and give each example its record file and its position in it.
 
-    examples: columns of EXAMPLES but record_shard and position, which are written anew. Returns the examples in the
-    order of the record files.
+    examples: columns of EXAMPLES; record_shard and position may be absent and are replaced
+    Returns the examples in the order of the record files.
     """
     placed = []
     for part in PARTS:
@@ -61,8 +61,9 @@ def place(examples: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
 def without_classes(examples: pd.DataFrame, held_out: Sequence[int]) -> pd.DataFrame:
     """Return the examples of groups that have none of the ``held_out`` classes (indices).
 
-    A dark cell beside a cell of such a class, which trains as Negative, would show its stain and light. Raises
-    ValueError where nothing is left to train on.
+    A dark cell next to a cell of such a class, which trains as Negative, would show its stain and light.
+
+    Raises ValueError if nothing is left to train on.
     """
     held = examples[[f"label_{label}" for label in held_out]].to_numpy().any(axis=1)
     beside = examples["group"].isin(examples.loc[held, "group"]).to_numpy()
@@ -70,7 +71,7 @@ def without_classes(examples: pd.DataFrame, held_out: Sequence[int]) -> pd.DataF
     if not (kept["part"] == "train").any():
         raise ValueError("interpretation.held_out: no training example is left without these classes")
     log.info(
-        "%d of %d examples are of classes held out, %d more of their groups",
+        "%d of %d examples are of held-out classes, %d more are of their groups",
         *(int(held.sum()), len(examples), int((beside & ~held).sum())),
     )
     return kept

@@ -1,4 +1,4 @@
-"""The table of a collection's fields, one row each, those that were rejected too."""
+"""The table of a collection's fields, one row each, including rejected fields."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ from hpaloc.tables import FIELDS, TableError, write_table
 
 
 def shared_channels(fields: pa.Table) -> list[str]:
-    """Tell, for each field of a table FIELDS, with which other fields it shares channel images, pixel by pixel.
+    """Say for each field of a table FIELDS with which other fields it shares channel images, pixel by pixel.
 
-    Returns (n,) sentences, empty where a field's channels are its own. A blank channel is nobody's.
+    Returns n sentences, empty for a field whose channels are all its own. Blank channels do not count.
     """
     of_row: list[dict[int, list[str]]] = [{} for _ in range(len(fields))]
     names = fields["field"].to_pylist()
@@ -49,16 +49,19 @@ def join_fields(
 ) -> None:
     """Join the field tables of a collection's shards into one Parquet file, sorted by field.
 
-    paths: {name of the shard: its table}; annotations: tables of what the sheet says of their fields. Adds this, and
-    ``shard``, the name of the shard, and the warnings of `shared_channels`. Raises TableError naming a file that is no
-    table of fields, a field that two shards have or one without annotation, and TooManyRejected where more than
-    ``max_rejected_fraction`` of the collection's fields (rounded up) are rejected: small shards may each lose one.
+    Adds the annotations, ``shard`` (the name of the shard) and the warnings of ``shared_channels``.
+
+    paths: {name of the shard: its table}
+    annotations: the shards' tables of annotations
+    Raises TableError naming a file that is not a table of fields, a field in two shards or a field without annotation,
+    and TooManyRejected if more than ``max_rejected_fraction`` of the collection's fields (rounded up) are rejected:
+    small shards may each lose one.
     """
     parts = []
     for name, path in paths.items():
         table = pq.read_table(path)
         if not table.schema.equals(FIELDS):
-            raise TableError(f"{os.fspath(path)}: is no table of fields")
+            raise TableError(f"{os.fspath(path)}: is not a table of fields")
         parts.append(table.append_column(pa.field("shard", pa.string()), pa.array([name] * len(table), pa.string())))
     empty = FIELDS.append(pa.field("shard", pa.string())).empty_table()
     every = annotate(pa.concat_tables([empty, *parts]), read_annotations(annotations))

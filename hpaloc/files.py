@@ -11,37 +11,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# What a file system answers to a name that is too long for it, or has letters that it does not take.
+# The errors for a name that is too long for the file system, or has letters that it does not accept.
 _OF_NAMES = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
 
-# Bytes of a file's name, and of its suffix, in a temporary name. With the rest that makes less than 143, which is what
-# the strictest file systems take (eCryptfs; most take 255).
+# Bytes of a file's name, and of its suffix, in a temporary name. With the rest these are fewer than 143, the limit of
+# the strictest file systems (eCryptfs; most have 255).
 _NAME_BYTES, _SUFFIX_BYTES = 64, 16
 
 
 class FileNameError(OSError):
-    """A file that cannot be written for its name; the message names the file."""
+    """A file that cannot be written because of its name; the message names the file."""
 
     def __str__(self) -> str:
-        return f"{self.filename}: the file system takes no file of this name ({self.strerror})"
+        return f"{self.filename}: the file system does not accept this file name ({self.strerror})"
 
 
 @contextmanager
 def names_checked(path: str | os.PathLike[str]) -> Iterator[None]:
     """Tell a name that the file system refuses from a disk or folder that cannot be written to.
 
-    ``path`` is the file that the block writes, be it under a temporary name. Raises FileNameError naming it where the
-    block raises an error that is about its name: it is too long, or has letters that the file system or the locale
-    does not take. Any other error, as of a full disk or a closed folder, is left as it is.
+    path: the file that the block writes, possibly under a temporary name
+    Raises FileNameError naming it if the block raises an error about its name: it is too long, or has letters that the
+    file system or the locale does not accept. Other errors, such as of a full disk or a closed folder, stay unchanged.
     """
     path = Path(path)
     try:
         yield
     except UnicodeEncodeError as error:
-        raise FileNameError(errno.EILSEQ, f"the locale {error.encoding} lacks its letters", ascii(str(path))) from error
+        raise FileNameError(errno.EILSEQ, f"the locale {error.encoding} cannot encode it", ascii(str(path))) from error
     except OSError as error:
-        # A folder that does not find what is being made in it refuses the name, if it is there itself, and the file
-        # that is being renamed.
+        # "No such file" while a file is made or renamed is about the name if its folder, and the file to be renamed,
+        # are there.
         there = path.parent.is_dir() and (error.filename2 is None or os.path.lexists(error.filename))
         refused = error.errno in _OF_NAMES or (error.errno == errno.ENOENT and there)
         if not refused or isinstance(error, FileNameError):
@@ -51,7 +51,7 @@ def names_checked(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def all_or_none() -> Iterator[list[Path]]:
-    """Yield a list for the files that the block writes; where a name is refused, those that stand in it are removed."""
+    """Yield a list for the files that the block writes; if a name is refused, the files in the list are removed."""
     written: list[Path] = []
     try:
         yield written
@@ -78,22 +78,22 @@ def _alive(pid: int) -> bool:
 
 
 def _cut(name: str) -> str:
-    """Shorten a name to what a temporary one has room for, one of its own for each name."""
+    """Shorten a name to fit into a temporary one, differently for each name."""
     encoded = os.fsencode(name)
     if len(encoded) <= _NAME_BYTES:
         return name
     own = hashlib.sha256(encoded).hexdigest()[:16]
-    # At the border of a letter: some file systems take no parts of one.
+    # Cut between letters: some file systems refuse parts of one.
     return f"{encoded[: _NAME_BYTES - 17].decode(errors='ignore')}~{own}"
 
 
 def _prefix(path: Path) -> str:
-    """Return how temporary names for ``path`` begin, once those that killed processes of this machine left are gone.
+    """Return the prefix of temporary names for ``path``, after removing those left by killed processes of this machine.
 
-    A name says whose it is. A process of another machine is left alone: nothing here tells whether it lives.
+    The prefix has the machine and the process. Files of other machines stay: their processes may be alive.
     """
     start = f".{_cut(path.name)}.{socket.gethostname()[:32]}-"
-    # Names, not paths: a folder of all masks of a large shard is gone through for each of them.
+    # Names, not paths: the folder of all masks of a large shard is listed for each of them.
     for name in os.listdir(path.parent):
         if not name.startswith(start):
             continue
@@ -109,11 +109,12 @@ def _prefix(path: Path) -> str:
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends well, else delete it.
+    """Yield a temporary path next to ``path``; rename it to ``path`` if the block ends without error, else delete it.
 
-    The temporary name keeps the suffix of ``path``, since many writers choose the format by it. Parent folders
-    are made. The file's mode follows the umask. What a killed process left of such a name is removed. Raises
-    FileNameError where the file system refuses the name.
+    The temporary name keeps the suffix of ``path``, since many writers choose the format by it. Parent folders are
+    made, the file's mode follows the umask, and temporary files left by killed processes are removed.
+
+    Raises FileNameError if the file system refuses the name.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,9 +134,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; put it in the place of ``path`` when the block ends well.
+    """Yield a temporary folder next to ``path``; rename it to ``path`` if the block ends without error.
 
-    An existing folder of that name is replaced whole; on an error it stays as it was.
+    An existing folder of that name is replaced as a whole; on an error it stays as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,9 +153,9 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_if_changed(path: str | os.PathLike[str], text: str) -> bool:
-    """Write UTF-8 ``text`` to ``path`` unless it stands there already; return whether it was written.
+    """Write UTF-8 ``text`` to ``path`` unless the file has this text already; return whether it was written.
 
-    Keeping the old file keeps its modification time, by which a workflow engine decides what to rerun.
+    An unchanged file keeps its modification time, by which a workflow engine decides what to rerun.
     """
     path = Path(path)
     content = text.encode()
@@ -172,10 +173,10 @@ def digest(path: str | os.PathLike[str]) -> str:
 
 
 def spelled_as_on_disk(path: str) -> str:
-    """Return a path with the names of its folders and file as the disk has them, where only their Unicode form differs.
+    """Return a path with the Unicode forms that the names of its folders and its file have on disk.
 
-    macOS writes é as e and an accent, most people and other systems as one letter. A path that is there, or is not
-    there in any form, is returned as it is.
+    macOS writes é as e and an accent, most people and other systems as one letter. A path that exists as given, or in
+    no form, is returned unchanged.
     """
     if path.isascii() or os.path.lexists(path):
         return path

@@ -25,8 +25,8 @@ log = logging.getLogger("hpaloc")
 def shard_of(id: str, shards: int) -> int:
     """Return the shard (0 to ``shards`` - 1) of a field id.
 
-    The shard depends on the id alone (blake2b, 8 bytes, modulo ``shards``), so that adding or removing one field
-    touches one shard, on every machine and in every session.
+    The shard depends only on the id (blake2b, 8 bytes, modulo ``shards``), so that adding or removing a field changes
+    one shard, on every machine and in every session.
     """
     return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "big") % shards
 
@@ -37,21 +37,21 @@ def shard_name(shard: int) -> str:
 
 
 def table_name(kind: str, shard: str) -> str:
-    """Return the file name of the ``manifest`` or the ``annotations`` of a shard, which stand beside each other."""
+    """Return the file name of the ``manifest`` or the ``annotations`` of a shard, which are in the same folder."""
     return os.path.basename(PATTERNS[kind]).format(shard=shard)
 
 
 def shards_of(folder: str | os.PathLike[str]) -> list[str]:
-    """Return the names of the shards whose manifests stand in ``folder``, in order."""
+    """Return the names of the shards whose manifests are in ``folder``, in order."""
     names = (Path(path).stem for path in glob.glob(os.path.join(glob.escape(os.fspath(folder)), "*.csv")))
     return sorted((name for name in names if name.isdigit()), key=int)
 
 
 class Folders:
-    """Sizes and times of files; the names in a folder are listed once, so that asking for an absent file is free."""
+    """Sizes and times of files; each folder is listed once, so that looking for an absent file costs nothing."""
 
     def __init__(self) -> None:
-        # Per folder its path as the disk spells it, its names, and those beyond ASCII by their form NFC.
+        # Per folder: its path as spelled on disk, its names, and the non-ASCII names by their form NFC.
         self._listed: dict[str, tuple[str, frozenset[str], dict[str, str]]] = {}
 
     def _list(self, folder: str) -> tuple[str, frozenset[str], dict[str, str]]:
@@ -68,9 +68,11 @@ class Folders:
         return self._listed[folder]
 
     def find(self, path: str) -> tuple[str, os.stat_result] | None:
-        """Return the path of a regular file as the disk spells it, and its stat; None where there is none.
+        """Return the path of a regular file as spelled on disk, and its stat; None if there is no such file.
 
-        Names that differ in their Unicode form alone are the same. Raises SheetError for a folder that is closed.
+        Names that differ only in their Unicode form are the same.
+
+        Raises SheetError for a folder that cannot be listed.
         """
         folder, slash, name = path.rpartition("/")
         real, names, forms = self._list(folder or slash or ".")
@@ -84,16 +86,13 @@ class Folders:
         try:
             found = os.stat(path)
         except OSError:
-            # Gone meanwhile, or a link in a circle.
+            # Removed meanwhile, or a circular link.
             return None
         return (path, found) if stat.S_ISREG(found.st_mode) else None
 
 
 def _state(path: str, folders: Folders, verify: str) -> tuple[str, str] | None:
-    """Return the path of a file as the disk spells it, and what stands for its content in a manifest; None if absent.
-
-    That is ``size:time`` or a digest.
-    """
+    """Return the path of a file as spelled on disk, and its state (``size:time`` or a digest); None if it is absent."""
     found = folders.find(path)
     if found is None:
         return None
@@ -109,18 +108,17 @@ def find_files(
     verify: str = "time",
     max_missing_fraction: float = 0.0,
 ) -> list[dict[str, tuple[str, str]]]:
-    """Find the files of each field.
+    """Find the files of each field, and warn of missing ones, whose fields will be rejected when they are read.
 
-    ``patterns`` gives, per kind (a colour, ``cell_mask``, ``nucleus_mask``), the patterns to try in turn; ``{id}``
-    and ``{colour}`` are filled in, and ``values`` holds the other placeholders. ``verify`` is ``time`` or
-    ``content``. Returns, per row, ``{kind: (path, state)}``; a missing file has the first pattern's path and the state
-    `MISSING`. Raises SheetError with the number of missing files and the first ten of them where more than
-    ``max_missing_fraction`` of the fields (rounded up), or all of them, lack one; with fewer a warning says so, and
-    they will be rejected when it comes to reading them. Where every field lacks the same kind the error asks for the
-    pattern, where more than ten files are missing for the sheet.
+    patterns: {kind (a colour, ``cell_mask``, ``nucleus_mask``): patterns to try in turn, with ``{id}``, ``{colour}``}
+    values: the other placeholders of the patterns
+    verify: ``time`` or ``content``, what makes a file's state
+    Returns, per row, ``{kind: (path, state)}``; a missing file has the first pattern's path and the state ``MISSING``.
+    Raises SheetError with the number of missing files and the first ten of them if more than ``max_missing_fraction``
+    of the fields (rounded up), or all of them, lack one.
     """
     folders = Folders()
-    # A table of masks is the one file of all fields: its state is asked for once, since a digest reads the whole.
+    # A table of masks is one file for all fields; its state is cached, since a digest reads the whole file.
     state_of = lru_cache(maxsize=64)(partial(_state, folders=folders, verify=verify))
     found: list[dict[str, tuple[str, str]]] = []
     for row in rows:
@@ -144,26 +142,26 @@ def find_files(
         text = f"collection {collection}: {len(missing)} of {total} {files_are} missing:{which} {first}"
         if lacking == len(rows) or too_many(lacking, len(rows), max_missing_fraction):
             count = f"; {lacking} of {len(rows)} {'field lacks' if len(rows) == 1 else 'fields lack'} one"
-            # Of one field alone, one file that is missing is that file, not the pattern.
+            # For a single field, one missing file does not mean that the pattern is wrong.
             if len(missing) == total or (len(rows) > 1 and everywhere):
                 text += f"{count}: is the pattern right?"
             elif len(missing) > 10:
-                text += f"{count}: a sheet names only fields that are here"
+                text += f"{count}: the sheet may list only fields whose files exist"
             raise SheetError(text)
         log.warning("%s; %d of %d fields will be rejected", text, lacking, len(rows))
     return found
 
 
-def manifests(
+def format_manifests(
     rows: Sequence[SheetRow],
     files: Sequence[Mapping[str, tuple[str, str]]],
     shards: int,
     seed: int | None = None,
 ) -> dict[str, str]:
-    """Return the text of the manifest and of the annotations of each shard that holds fields, by file name.
+    """Return the text of the manifest and of the annotations of each shard that has fields, by file name.
 
-    ``files`` is the result of find_files; for files that a rule makes, the state in it is empty. Simulated ones are
-    determined by ``seed``, labels and cell line, which then stand in the manifest too.
+    files: the result of ``find_files``; the state of a file that a rule makes is empty
+    seed: that of simulated fields; labels and cell line, which determine them too, are then in the manifest as well
     """
     kinds = [kind for kind in FILES if files and kind in files[0]]
     drawn = () if seed is None else ("labels", "cell_line")
@@ -188,12 +186,13 @@ def manifests(
                     *(of_row[kind][1] for kind in kinds),
                 ]
             )
-        texts[table_name("manifest", name)] = _csv_text(table)
-        texts[table_name("annotations", name)] = _csv_text(annotations)
+        texts[table_name("manifest", name)] = format_csv(table)
+        texts[table_name("annotations", name)] = format_csv(annotations)
     return texts
 
 
-def _csv_text(rows: Iterable[Iterable[str]]) -> str:
+def format_csv(rows: Iterable[Iterable[str]]) -> str:
+    """Return rows, the header first, as the text of a CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""Groups of fields that must not be torn apart: of one antibody, or near-duplicates of each other."""
+"""Groups of fields that must stay together: fields of one antibody, and near-duplicates."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +10,8 @@ from scipy.sparse.csgraph import connected_components
 
 from hpaloc.tables import REFERENCE_COLOURS
 
-# Of 189 bits (three hashes of 63). Two images of one field differ in far fewer, two fields of one slide in about half;
-# docs/data.md has the distributions this was set between.
+# Out of 189 bits (three hashes of 63). Two images of one field differ in far fewer, two fields of one slide in about
+# half; docs/data.md has the two distributions.
 DUPLICATE_BITS = 20
 
 _HASHES = tuple(f"hash_{colour}" for colour in REFERENCE_COLOURS)
@@ -20,8 +20,10 @@ _HASHES = tuple(f"hash_{colour}" for colour in REFERENCE_COLOURS)
 def near_duplicates(hashes: np.ndarray, max_bits: int = DUPLICATE_BITS) -> np.ndarray:
     """Find the pairs of fields whose perceptual hashes are nearly the same.
 
-    hashes: (n, 3) uint64, one column per reference colour. Returns (k, 2) int64 row numbers, i < j, of the pairs that
-    differ in at most ``max_bits`` of all bits. Every pair is compared, as a matrix product of ±1 bits in blocks.
+    Every pair is compared, as a matrix product of ±1 bits in blocks.
+
+    hashes: (n, 3) uint64, one column per reference colour
+    Returns (k, 2) int64 row numbers, i < j, of the pairs that differ in at most ``max_bits`` of all bits.
     """
     n = len(hashes)
     octets = np.ascontiguousarray(hashes.astype(">u8")).view(np.uint8).reshape(n, -1)
@@ -41,10 +43,11 @@ def near_duplicates(hashes: np.ndarray, max_bits: int = DUPLICATE_BITS) -> np.nd
 def group_fields(fields: pd.DataFrame, group_by: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
     """Group the fields that must stay in one part of the split.
 
-    fields: columns field and, where known, antibody and the hashes of FIELDS. group_by: antibody, duplicates, field;
-    fields that share any of the criteria named are one group, also by way of a third. A criterion that the table knows
-    nothing of is left out. Returns the groups, (n,) str, each named by its first field, and a summary: the criteria
-    used and the numbers of groups and of near-duplicate pairs.
+    fields: columns field and, if known, antibody and the hashes of FIELDS
+    group_by: antibody, duplicates, field; fields that share any of these criteria, directly or through a third field,
+    are one group; a criterion without values in the table is ignored
+    Returns the groups, (n,) str, each named after its first field, and a summary: the criteria used and the numbers of
+    groups and of near-duplicate pairs.
     """
     names = fields["field"].to_numpy(str)
     n = len(names)

@@ -1,4 +1,4 @@
-"""Decoding one image out of a file, be its pixels intensities or ids: PNG, TIFF, OME-TIFF, JPEG, each also gzip'd."""
+"""Decoding the one image of a file, of intensities or of ids: PNG, TIFF, OME-TIFF, JPEG, each also gzip'd."""
 
 import gzip
 import io
@@ -16,16 +16,15 @@ from PIL import Image
 
 from hpaloc.rle import MAX_PIXELS
 
-# A header that claims more pixels than this (rle.MAX_PIXELS) is broken or hostile, and is refused before they are
-# unpacked. Pillow's own, lower limit would refuse in JPEG what is read in TIFF.
+# MAX_PIXELS is the limit for all formats; Pillow's own, lower limit would refuse in JPEG what is read in TIFF.
 Image.MAX_IMAGE_PIXELS = None
 
-# What a gzip'd file may unpack to, in bytes: a constant and so many times its size. Images of noise reach 10 times.
+# The most bytes that a gzip'd file may unpack to: a constant plus this multiple of its size. Noise images reach 10.
 _UNPACKED, _UNPACKED_TIMES = 2**26, 300
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
-# tifffile brings YCbCr, which TIFFs hold for JPEG's sake, to RGB, and leaves a palette's indices as they are.
+# tifffile converts YCbCr, which TIFFs use with JPEG, to RGB, and leaves a palette's indices as they are.
 _PHOTOMETRIC = (
     tifffile.PHOTOMETRIC.MINISBLACK,
     tifffile.PHOTOMETRIC.RGB,
@@ -33,8 +32,7 @@ _PHOTOMETRIC = (
     tifffile.PHOTOMETRIC.PALETTE,
 )
 
-# The compressions of TIFF that give every pixel back as it was. LERC does where it was asked to; JPEG 2000, JPEG XR and
-# JPEG XL may, but their files do not say so.
+# The lossless compressions of TIFF. LERC says in the file whether it is; JPEG 2000, JPEG XR and JPEG XL do not.
 _EXACT = {
     "NONE", "CCITTRLE", "CCITTFAX3", "CCITT_T4", "CCITTFAX4", "CCITT_T6", "LZW", "ADOBE_DEFLATE", "DEFLATE", "PIXTIFF",
     "PACKBITS", "LZMA", "ZSTD", "ZSTD_DEPRECATED", "PNG",
@@ -52,7 +50,7 @@ def _check_size(shape: Sequence[int], limit: int, name: str) -> None:
     if math.prod(shape) > limit:
         size = " x ".join(map(str, shape))
         if math.prod(shape) > MAX_PIXELS:
-            raise ImageError(f"{name}: {size} px is more than hpaloc reads")
+            raise ImageError(f"{name}: {size} px is more than hpaloc can read")
         raise ImageError(
             f"{name}: {size} px does not fit in the memory of the job (at most {limit / 1e6:.0f} million px)"
         )
@@ -63,39 +61,39 @@ def _gunzip(data: bytes, name: str) -> bytes:
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
         unpacked = file.read(most + 1)
     if len(unpacked) > most:
-        raise ImageError(f"{name}: unpacks to more than {most // 2**20} MB, {_UNPACKED_TIMES} times its size and more")
+        raise ImageError(f"{name}: unpacks to more than {most // 2**20} MB, {_UNPACKED_TIMES} times its size")
     return unpacked
 
 
 def _check_intensities(series: tifffile.TiffPageSeries, name: str) -> None:
     if series.dtype not in (np.uint8, np.uint16):
         kind = "1 bit" if series.dtype == bool else series.dtype
-        raise ImageError(f"{name}: pixels are {kind}, 8- or 16-bit unsigned integers were expected")
+        raise ImageError(f"{name}: pixels are {kind}, not 8- or 16-bit unsigned integers")
     page = series.keyframe
-    # A look-up table of one hue, as ImageJ writes it, leaves the pixels what they were measured as.
+    # With a look-up table of one hue, as ImageJ writes it, the pixels are still the measured intensities.
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE and (
         page.colormap is None or (np.diff(page.colormap.astype(np.int64), axis=1) < 0).any()
     ):
-        raise ImageError(f"{name}: its colour table is no scale of one hue; pixels are not intensities")
+        raise ImageError(f"{name}: its colour table is not a scale of one hue; pixels are not intensities")
 
 
 def _lerc_tolerance(data: bytes, page: tifffile.TiffPage) -> float:
-    """Return by how much LERC may have changed a pixel, as its blobs say; infinite where they cannot be read."""
+    """Return by how much LERC may have changed a pixel according to its blobs; infinite if they cannot be read."""
     tag = page.tags.get(_LERC_PARAMETERS)
     packed = tag.value[1] if tag else 0
     most = 0.0
     for start, length in zip(page.dataoffsets, page.databytecounts, strict=True):
         segment = data[start : start + length]
-        # Those of nothing but zeros may be left out of a file.
+        # Segments that are all zero may be absent from a file.
         if not segment:
             continue
-        # Of Deflate the beginning is enough.
+        # The beginning of a Deflate stream is enough.
         blob = zlib.decompressobj().decompress(segment, 200) if packed == 1 else segment
         blob = bytes(imagecodecs.zstd_decode(segment)) if packed == 2 else blob
         version = int.from_bytes(blob[6:10], "little")
         if blob[:6] != b"Lerc2 " or version > 6:
             return math.inf
-        # After the signature and the version stand 6 integers, and up to four more in later versions.
+        # The signature and the version are followed by 6 integers, and up to four more in later versions.
         more = (version >= 3) + (version >= 4) + 2 * (version >= 6)
         most = max(most, struct.unpack_from("<d", blob, 10 + 4 * (6 + more))[0])
     return most
@@ -105,7 +103,7 @@ def _check_ids(data: bytes, series: tifffile.TiffPageSeries, name: str) -> None:
     page = series.keyframe
     compression = getattr(page.compression, "name", f"no. {page.compression}")
     if compression == "LERC":
-        # Integers are rounded to the nearest one: half of one is no tolerance.
+        # Integers are rounded to the nearest one: a tolerance of a half changes none.
         exact = _lerc_tolerance(data, page) <= (0.5 if series.dtype.kind in "biu" else 0)
         compression = "LERC with a tolerance"
     else:
@@ -115,17 +113,17 @@ def _check_ids(data: bytes, series: tifffile.TiffPageSeries, name: str) -> None:
 
 
 def _read_tiff(data: bytes, name: str, limit: int, ids: bool) -> np.ndarray:
-    # An OME-TIFF may name further files that hold its planes; what was not asked for is not opened.
+    # An OME-TIFF may name other files with its planes; files that nobody asked for are not opened.
     with tifffile.TiffFile(io.BytesIO(data), _multifile=False) as tiff:
         if not tiff.series:
-            raise ImageError(f"{name}: the TIFF holds no image")
+            raise ImageError(f"{name}: the TIFF contains no image")
         if len(tiff.series) > 1:
-            raise ImageError(f"{name}: the TIFF holds {len(tiff.series)} image series, one was expected")
+            raise ImageError(f"{name}: the TIFF contains {len(tiff.series)} image series; expected one")
         series = tiff.series[0]
         planes = math.prod(length for axis, length in zip(series.axes, series.shape, strict=True) if axis not in "YXS")
-        # A writer that was given an axis of one too many may have taken rows for planes: one image all the same.
+        # A writer that was given an extra axis of length one may have labelled rows as planes: it is one image still.
         if planes != 1 and sum(length != 1 for length in series.shape) > 2:
-            raise ImageError(f"{name}: holds {planes} planes (axes {series.axes}), one image was expected")
+            raise ImageError(f"{name}: contains {planes} planes (axes {series.axes}); expected one image")
         _check_size(series.shape, limit, name)
         if ids:
             _check_ids(data, series, name)
@@ -136,12 +134,12 @@ def _read_tiff(data: bytes, name: str, limit: int, ids: bool) -> np.ndarray:
             raise ImageError(f"{name}: the TIFF is inverted (white is zero)")
         if photometric not in _PHOTOMETRIC:
             mode = getattr(photometric, "name", photometric)
-            raise ImageError(f"{name}: colour mode {mode} is no grey or RGB image")
+            raise ImageError(f"{name}: colour mode {mode} is neither grey nor RGB")
         return series.asarray()
 
 
 def _png_chunks(data: bytes, name: str) -> list[tuple[bytes, int, int]]:
-    """Return kind, start and end of each chunk, after its checksum was held to it; libpng lets some damage pass."""
+    """Return kind, start and end of each chunk, and check each checksum; libpng lets some damage pass."""
     at = len(_PNG)
     chunks: list[tuple[bytes, int, int]] = []
     while not chunks or chunks[-1][0] != b"IEND":
@@ -164,20 +162,20 @@ def _read_png(data: bytes, name: str, limit: int, ids: bool) -> np.ndarray:
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     _check_size((height, width), limit, name)
     if not ids and (colour == 3 or depth == 1):
-        raise ImageError(f"{name}: colour mode {'P' if colour == 3 else 1} is no grey or RGB image")
+        raise ImageError(f"{name}: colour mode {'P' if colour == 3 else 1} is neither grey nor RGB")
     if b"acTL" in kinds:
-        raise ImageError(f"{name}: the PNG is animated, one image was expected")
+        raise ImageError(f"{name}: the PNG is animated; expected one image")
     if not ids or colour not in (0, 3):
-        # Pillow brings 16-bit RGB down to 8; this keeps every depth.
+        # Pillow reduces 16-bit RGB to 8; imagecodecs keeps every depth.
         return imagecodecs.png_decode(data)
     if colour == 3 or b"tRNS" in kinds:
-        # An index lies in the file as a grey pixel does: with a header that says grey, and nothing about colours or
-        # transparency, it is what is read.
+        # An index is stored as a grey pixel is: with a header that says grey, and no chunks about colours or
+        # transparency, the indices are read.
         header = b"IHDR" + data[16:25] + b"\0" + data[26:29]
         parts = [data[start:end] for kind, start, end in chunks if kind in (b"IDAT", b"IEND")]
         data = b"".join([_PNG, data[8:12], header, struct.pack(">I", zlib.crc32(header)), *parts])
     image = imagecodecs.png_decode(data)
-    # Grey of fewer than 8 bits comes stretched to 255.
+    # libpng stretches grey of fewer than 8 bits to 255.
     return image // (255 // (2**depth - 1)) if depth < 8 else image
 
 
@@ -187,12 +185,12 @@ def _read_jpeg(data: bytes, name: str, limit: int, ids: bool) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as header:
         _check_size(header.size[::-1], limit, name)
         if header.mode not in ("L", "RGB"):
-            raise ImageError(f"{name}: colour mode {header.mode} is no grey or RGB image")
+            raise ImageError(f"{name}: colour mode {header.mode} is neither grey nor RGB")
         return np.asarray(header)
 
 
-# Decoders by the first bytes of a file, whatever its name. Others that Pillow has are not let near: one of them hands
-# the file to an interpreter of PostScript.
+# Decoders by the first bytes of a file, whatever its name. Pillow's other decoders are not used: one of them passes the
+# file to a PostScript interpreter.
 _DECODERS = {
     b"II": _read_tiff,
     b"MM": _read_tiff,
@@ -208,17 +206,18 @@ def _decode(data: bytes, name: str, limit: int, ids: bool) -> np.ndarray:
         if data.startswith(start):
             return decoder(data, name, limit, ids)
     known = "PNG or TIFF" if ids else "PNG, TIFF or JPEG"
-    raise ImageError(f"{name}: is no {known} file" if data else f"{name}: the file is empty")
+    raise ImageError(f"{name}: is not a {known} file" if data else f"{name}: the file is empty")
 
 
 def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, *, ids: bool = False) -> np.ndarray:
     """Decode the one image of a file.
 
-    ``path`` is a PNG, a TIFF (OME-TIFF too) or, unless ``ids``, a JPEG; each also gzip'd. ``ids`` says that pixels are
-    ids and not intensities: then a palette's indices are the pixels, every type of number is read, and no compression
-    that may change a pixel. A file whose header claims more than ``max_pixels`` is not unpacked. Returns an (H, W) or
-    (H, W, channels) array, of uint8 or uint16 unless ``ids``; axes of length one are taken away. Raises ImageError
-    naming the file if it is missing, broken, of another kind or too large, or holds several images.
+    path: a PNG, a TIFF (also OME-TIFF) or, unless ``ids``, a JPEG; each also gzip'd
+    max_pixels: a file whose header claims more is not unpacked
+    ids: pixels are ids, not intensities: a palette's indices are the pixels, every type of number is read, and only
+    lossless compressions
+    Returns (H, W) or (H, W, channels), uint8 or uint16 unless ``ids``, without axes of length one.
+    Raises ImageError naming the file if it is missing, broken, of another kind or too large, or has several images.
     """
     name = os.fspath(path)
     try:
@@ -228,8 +227,8 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, *, id
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except MemoryError as error:
-        # Of a large image, or of a small file that claims to unpack to one.
-        raise ImageError(f"{name}: does not unpack in the memory there is") from error
+        # From a large image, or a small file that claims to be one.
+        raise ImageError(f"{name}: does not fit in memory when unpacked") from error
     except OSError as error:
         raise ImageError(f"{name}: cannot be read ({error.strerror or error})") from error
     except Exception as error:
@@ -238,5 +237,5 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, *, id
     while image.ndim > 2 and 1 in image.shape:
         image = image.squeeze(image.shape.index(1))
     if image.ndim < 2 or 0 in image.shape:
-        raise ImageError(f"{name}: has shape {image.shape}, one image was expected")
+        raise ImageError(f"{name}: has shape {image.shape}; expected one image")
     return image

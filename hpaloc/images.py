@@ -10,25 +10,24 @@ from hpaloc.classes import COLOURS
 from hpaloc.image_files import ImageError, read_image
 from hpaloc.rle import MAX_PIXELS
 
-# No cell fits into less, at any pixel size.
+# px; no cell fits into less at any pixel size.
 MIN_SIDE = 16
 # From this share on, saturation is worth a warning.
 _SATURATED = 0.2
 
-# Which of an RGB image's three channels carry each colour in the tinted JPEG files of the public Human Protein
-# Atlas. Yellow is drawn in red and green alike.
+# The RGB channels that carry each colour in the tinted JPEG files of the public Human Protein Atlas.
 _TINT = {"red": (0,), "green": (1,), "blue": (2,), "yellow": (0, 1)}
 
-# JPEG's chroma compression leaks a little of the informative channel into the others: a channel with less than
-# this share of the strongest one's energy is leakage.
+# JPEG's chroma compression leaks a little of the informative channel into the others: a channel with less than this
+# share of the strongest one's energy is leakage.
 _LEAK = 0.25
-# In a JPEG whose brightest of 255 levels is no higher than this, rounding and quantisation leak as much as there is:
-# a field without staining. Its tint is that of its strongest channel.
+# In a JPEG without a level above this (of 255), a field without staining, rounding and quantisation leak as much as
+# there is signal; its tint is that of its strongest channel.
 _DARK = 16
 
 
 def _grey(image: np.ndarray, colour: str, name: str) -> np.ndarray:
-    """Reduce an (H, W, 2 to 4) image to the one channel that carries information; of 2 and 4 the last is alpha."""
+    """Reduce an (H, W, 2 to 4) image to the one channel that carries information; with 2 or 4 the last is alpha."""
     if image.shape[2] in (2, 4):
         if image[..., -1].min() < np.iinfo(image.dtype).max:
             raise ImageError(f"{name}: has transparent pixels")
@@ -54,26 +53,26 @@ def _grey(image: np.ndarray, colour: str, name: str) -> np.ndarray:
 def read_channel(path: str | os.PathLike[str], colour: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read one channel file as a grey image.
 
-    ``path`` is a PNG, JPEG or TIFF (any compression tifffile reads, OME-TIFF, gzip'd ``.tif.gz``), 8 or 16 bit.
-    An RGB file is taken where its three channels are equal, or where it is tinted with ``colour`` as the public
-    Human Protein Atlas files are. A file whose header claims more than ``max_pixels`` is not unpacked. Returns an
-    (H, W) array, uint8 or uint16, as stored. Raises ImageError naming the file if it is missing, broken, of another
-    kind, too large, or tinted with another colour. A ``colour`` that is none of the four raises ValueError.
+    path: a PNG, JPEG or TIFF (any compression that tifffile reads, OME-TIFF, gzip'd ``.tif.gz``), 8 or 16 bit; an RGB
+    file if its three channels are equal, or if it is tinted with ``colour`` like the public Human Protein Atlas files
+    max_pixels: a file whose header claims more is not unpacked
+    Returns (H, W) uint8 or uint16, as stored.
+    Raises ImageError naming the file if it is missing, broken, of another kind, too large, or tinted with another
+    colour, and ValueError for a ``colour`` that is not one of the four.
     """
     name = os.fspath(path)
     if colour not in COLOURS:
         raise ValueError(f"unknown colour {colour!r}, expected one of {', '.join(COLOURS)}")
     image = read_image(path, max_pixels)
-    if image.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"{name}: pixels are {image.dtype}, 8- or 16-bit unsigned integers were expected")
+
     if image.ndim == 3:
         if image.shape[0] in (3, 4) and image.shape[2] not in (3, 4):
             image = np.moveaxis(image, 0, 2)
         if image.shape[2] not in (2, 3, 4):
-            raise ImageError(f"{name}: holds a stack of shape {image.shape}, one image was expected")
+            raise ImageError(f"{name}: contains a stack of shape {image.shape}; expected one image")
         image = _grey(image, colour, name)
     if image.ndim != 2:
-        raise ImageError(f"{name}: has shape {image.shape}, one image was expected")
+        raise ImageError(f"{name}: has shape {image.shape}; expected one image")
     return image
 
 
@@ -82,9 +81,10 @@ def read_field(
 ) -> dict[str, np.ndarray]:
     """Read the channel files of one field.
 
-    ``paths`` gives the file of each colour. Returns ``{colour: (H, W) uint8 or uint16}`` for ``colours``; none is
-    unpacked whose header claims more than ``max_pixels``. Raises ImageError naming the file that cannot be read, or
-    both files where two channels differ in size or bit depth.
+    paths: the file of each colour
+    max_pixels: a file whose header claims more is not unpacked
+    Returns ``{colour: (H, W) uint8 or uint16}`` for ``colours``.
+    Raises ImageError naming the file that cannot be read, or both files if two channels differ in size or bit depth.
     """
     images: dict[str, np.ndarray] = {}
     for colour in colours:
@@ -104,16 +104,18 @@ def read_field(
 def check_field(images: Mapping[str, np.ndarray], paths: Mapping[str, str | os.PathLike[str]]) -> list[str]:
     """Check whether channels can be those of one field of cells.
 
-    images: {colour: (H, W) uint8 or uint16}, of one shape and type; paths: their files. Returns what is odd but may be
-    so: a protein channel of one grey level, yellow that repeats red (some microscopes have no fourth channel), much
-    saturation. Raises ImageError naming the file where the field is smaller than a cell, a reference channel has one
-    grey level throughout, or two channels are the same image.
+    images: {colour: (H, W) uint8 or uint16}, of one shape and type
+    paths: their files
+    Returns warnings of what is odd but possible: a protein channel of one grey level, yellow that repeats red (some
+    microscopes have no fourth channel), much saturation.
+    Raises ImageError naming the file if the field is smaller than a cell, a reference channel has one grey level
+    throughout, or two channels are the same image.
     """
     warnings = []
     for colour, image in images.items():
         if min(image.shape) < MIN_SIDE:
             size = " x ".join(map(str, image.shape))
-            raise ImageError(f"{paths[colour]}: {size} px is smaller than a cell ({MIN_SIDE} px a side at least)")
+            raise ImageError(f"{paths[colour]}: {size} px is smaller than a cell (at least {MIN_SIDE} px a side)")
         level = image[0, 0]
         if level == image[-1, -1] and (image == level).all():
             if colour != "green":

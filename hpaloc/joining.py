@@ -1,8 +1,7 @@
-"""The tables of a collection: those of its shards in one, with what the sheet says of their fields."""
+"""The tables of a collection: those of its shards joined, with the annotations of their fields from the sheet."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,18 +14,19 @@ from hpaloc.tables import CELLS, FIELDS, TableError
 
 
 def annotate(table: pa.Table, said: Mapping[str, Mapping[str, str]]) -> pa.Table:
-    """Put what the sheet says of each field behind the names of a table of CELLS or FIELDS.
+    """Insert the annotations of each field after the names in a table of CELLS or FIELDS.
 
-    said: as ``manifests.read_annotations`` gives it. A row of cells gets ``labels``, one of fields all of ANNOTATIONS;
-    where the sheet says nothing, labels are empty and the others null. Raises TableError naming a field of which there
-    is no annotation.
+    Cells get ``labels``, fields all of ANNOTATIONS; without a value in the sheet labels are empty, the others null.
+
+    said: the annotations, as ``manifests.read_annotations`` returns them
+    Raises TableError naming a field without annotation.
     """
     cells = "cell" in table.column_names
-    # A table without rows, written elsewhere, may know no type of its columns.
+    # A table without rows, written elsewhere, may have columns without a type.
     place = pc.index_in(table["field"].cast(pa.string()), value_set=pa.array(list(said), pa.string()))
     if place.null_count:
         field = table["field"].filter(pc.is_null(place))[0]
-        raise TableError(f"there is no annotation of field {field}")
+        raise TableError(f"field {field} has no annotation")
     for at, column in enumerate(("labels",) if cells else ANNOTATIONS):
         texts = [of_field[column] for of_field in said.values()]
         values = pa.array(texts if column == "labels" else [text or None for text in texts], pa.string())
@@ -49,7 +49,7 @@ def _read(
         if key not in part.column_names:
             raise TableError(f"{os.fspath(path)}: lacks the column {key}")
         part = part if said is None else annotate(part, said)
-        # Beside a null pandas would make floats of them, which do not hold the 64 bits of a hash.
+        # With a null among them pandas would convert hashes to floats, which do not have their 64 bits.
         frame = part.to_pandas(types_mapper={pa.uint64(): pd.UInt64Dtype()}.get)
         parts.append(frame.assign(shard=np.int32(shard), row=np.arange(len(frame), dtype=np.int32)))
     if not parts:
@@ -61,20 +61,23 @@ def _read(
 def read_cells(
     paths: Sequence[str | os.PathLike[str]], annotations: Sequence[str | os.PathLike[str]] | None = None
 ) -> pd.DataFrame:
-    """Read the cell tables of a collection's shards into one, with the labels of their fields in the annotations given.
+    """Read the cell tables of a collection's shards into one, with the labels of their fields if annotations are given.
 
-    Adds ``shard``, the position of the table in ``paths``, and ``row``, the position of the cell in its table and so
-    of its tile in the shard's record files. Raises TableError naming a file that is no table of cells, or a field
-    without annotation.
+    Adds ``shard``, the position of the table in ``paths``, and ``row``, the position of the cell in its table, which is
+    that of its tile in the shard's record files.
+
+    Raises TableError naming a file that is not a table of cells, or a field without annotation.
     """
-    return _read([Path(path) for path in paths], "cell", CELLS, annotations)
+    return _read(paths, "cell", CELLS, annotations)
 
 
 def read_fields(
     paths: Sequence[str | os.PathLike[str]], annotations: Sequence[str | os.PathLike[str]] | None = None
 ) -> pd.DataFrame:
-    """Read the field tables of a collection's shards into one, with what the annotations given say of each field.
+    """Read the field tables of a collection's shards into one, with the annotations if they are given.
 
-    Adds ``shard`` and ``row`` as read_cells does. Raises TableError as that does.
+    Adds ``shard`` and ``row`` as ``read_cells`` does.
+
+    Raises TableError naming a file that is not a table of fields, or a field without annotation.
     """
-    return _read([Path(path) for path in paths], "field", FIELDS, annotations)
+    return _read(paths, "field", FIELDS, annotations)

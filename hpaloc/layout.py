@@ -1,11 +1,11 @@
-"""Where the files of a collection and of its shards are: rules plan with these patterns, the library reads by them."""
+"""Where the files of a collection and of its shards are, for the rules and for the library."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# By kind, as Snakemake has patterns; a rule spells out what it makes, in the same words (a test).
+# By kind, with Snakemake's wildcards; each rule writes out its outputs in the same words (a test).
 PATTERNS = {
     # Of a shard.
     "manifest": "results/sheet/{collection}/{shard}.csv",
@@ -29,12 +29,13 @@ PATTERNS = {
 
 @dataclass(frozen=True)
 class CollectionFiles:
-    """The files of one collection, and those of its true cells where there is truth per cell.
+    """The files of one collection, and those of its true cells if it has any.
 
-    shards: their names, in the order in which tables count them; true_cells: tables with ID, cell and Label
-    (``truth.read_true_cells``); true_masks: pattern with ``{id}`` (and ``{shard}``, where they lie by shard) of their
-    label images; true_states: the table truth.csv of what these were at planning, None where the run makes them;
-    folder: in which the workflow runs.
+    shards: their names, in the order in which tables count them
+    true_cells: tables with ID, cell and Label (``truth.read_true_cells``)
+    true_masks: pattern of the label images of true cells, with ``{id}`` (and ``{shard}`` if they are in shards)
+    true_states: the table truth.csv of the states of the true masks at planning; None if the run makes them
+    folder: the working folder of the workflow
     """
 
     name: str
@@ -45,9 +46,9 @@ class CollectionFiles:
     folder: str | os.PathLike[str] = ""
 
     def path(self, kind: str, shard: str = "", colour: str = "") -> Path:
-        """Return the file of a kind, one of PATTERNS, of the collection or of a shard; tiles are of a colour."""
+        """Return the file of a kind (of PATTERNS) of the collection or of a shard; tiles need a colour."""
         return Path(self.folder, PATTERNS[kind].format(collection=self.name, shard=shard, colour=colour))
 
     def of_shards(self, kind: str, colour: str = "") -> list[Path]:
-        """Return the files of a kind, one of PATTERNS, of all shards in their order."""
+        """Return the files of a kind (of PATTERNS) of all shards in their order."""
         return [self.path(kind, shard, colour) for shard in self.shards]

@@ -13,8 +13,8 @@ from hpaloc.files import atomic_path
 
 COLUMNS = ("path", "newest", "reason", "what_to_do")
 
-# Where there are files that one configuration makes and another does not: those of a collection, a shard, a control, a
-# training. Files of all collections have one name, and are always of the latest run.
+# The places of files that one configuration makes and another does not: those of a collection, a shard, a control or a
+# training. Files for all collections together have one name, and are always of the latest run.
 PLACES = (
     "sheet/*/",
     "sheet/*.parquet",
@@ -39,20 +39,20 @@ PLACES = (
 
 def unconfigured(kept: Collection[str], results: str | os.PathLike[str] = "results") -> list[str]:
     """Return the paths below ``results`` at PLACES that are not in ``kept``, sorted, none inside another."""
-    # Not Path.glob, which finds the hidden files too: temporary ones, and Snakemake's own.
+    # Not Path.glob, which also finds hidden files: temporary ones, and Snakemake's own.
     found = {path.rstrip("/") for place in PLACES for path in glob.glob(f"{glob.escape(os.fspath(results))}/{place}")}
     foreign = found - set(kept)
     return sorted(path for path in foreign if not any(str(parent) in foreign for parent in Path(path).parents))
 
 
 def _newest(path: Path) -> float:
-    """Return the time of the newest file of a path, in seconds."""
+    """Return the time of the newest file in a path, in seconds."""
     below = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
     return max(file.lstat().st_mtime for file in (below or [path]))
 
 
 def outdated(made: str | os.PathLike[str], sources: Iterable[str | os.PathLike[str]]) -> str | None:
-    """Return why the file ``made`` is not of this run: the first of ``sources`` that is newer; None where none is."""
+    """Return why the file ``made`` is not of this run: the first of ``sources`` that is newer; None if none is."""
     if not Path(made).exists():
         return None
     for source in map(Path, sources):
@@ -62,57 +62,59 @@ def outdated(made: str | os.PathLike[str], sources: Iterable[str | os.PathLike[s
 
 
 def other_settings(stored: str | os.PathLike[str], asked: Mapping[str, Any]) -> str | None:
-    """Return why a study is not of this run: the JSON ``stored`` of what it was made with is not ``asked``, by name.
+    """Return why a study is not of this run, naming the settings that differ; None if none do.
 
-    Returns None where they are the same.
+    stored: JSON file of the settings that it was made with
+    asked: the settings of this run
     """
     try:
         made_with = json.loads(Path(stored).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return f"does not say in {Path(stored).name} with which settings it was made"
-    # As JSON has them: a tuple is a list there.
+        return f"has no record in {Path(stored).name} of the settings it was made with"
+    # JSON has tuples as lists.
     asked = json.loads(json.dumps(asked))
     others = sorted(name for name in {*made_with, *asked} if made_with.get(name) != asked.get(name))
     return f"was made with other settings ({', '.join(others)})" if others else None
 
 
 def _delete(name: str) -> str:
-    """Return the advice to delete a path; a reading of mixtures would be read from every copy of its model folder."""
+    """Return the advice to delete a path; copies of a model folder would use a leftover reading of mixtures."""
     return "delete it before you copy the model" if Path(name).match("model/mixtures.*") else "delete it"
 
 
 def write_left_over(
     path: str | os.PathLike[str], unconfigured: Sequence[str], outdated: Mapping[str, tuple[str, str]]
 ) -> None:
-    """Write the CSV of COLUMNS of everything that is not of this run.
+    """Write a CSV with COLUMNS of everything that is not of this run.
 
-    unconfigured: paths of `unconfigured`; outdated: {path: (why it is not of this run, the target that makes it anew)}.
+    unconfigured: paths from ``unconfigured``
+    outdated: {path: (why it is not of this run, the target that makes it again)}
     """
     rows = [
         (
             name,
-            "is of an earlier run; this configuration does not make it",
+            "is from an earlier run; this configuration does not make it",
             f"{_delete(name)}, or keep it for a run that does",
         )
         for name in unconfigured
     ]
-    rows += [(name, reason, f"make it anew: snakemake {target}") for name, (reason, target) in outdated.items()]
+    rows += [(name, reason, f"make it again: snakemake {target}") for name, (reason, target) in outdated.items()]
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for name, reason, what in sorted(rows):
-            # One that went away since the run was planned is left over no more.
+            # A path removed since the run was planned is no longer left over.
             if Path(name).exists():
                 newest = time.strftime("%Y-%m-%d %H:%M", time.localtime(_newest(Path(name))))
                 writer.writerow([name, newest, reason, what])
 
 
 def left_over_lines(path: str | os.PathLike[str], at_most: int = 10) -> list[str]:
-    """Return the table of `write_left_over` as lines for the terminal, at most ``at_most`` paths; none where empty."""
+    """Return the table of ``write_left_over`` as lines for the terminal, at most ``at_most`` paths."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
         return []
-    lines = [f"not of this run, left by earlier ones (reasons and what to do: {os.fspath(path)}):"]
+    lines = [f"left by earlier runs (reasons and what to do: {os.fspath(path)}):"]
     lines += [f"  {row['path']} ({row['newest']}): {row['what_to_do']}" for row in rows[:at_most]]
     return [*lines, *([f"  and {len(rows) - at_most} more"] if len(rows) > at_most else [])]

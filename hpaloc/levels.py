@@ -1,4 +1,4 @@
-"""The levels of a field's colours: background, noise, the white that tiles are read by, and what counts as green."""
+"""The levels of a field's colours: background, noise, the white level of tiles, and the threshold of green."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ GREEN_NOISE = 12.0
 GREEN_SPREAD = 5.0
 GREEN_FLOOR = 5 / 255
 
-# Rows of a field that the background is measured on: neighbours along a row are kept, for the noise.
+# Every fourth row is measured: the noise needs neighbours, which along a row are kept.
 _ROW_STEP = 4
 _ENOUGH_BACKGROUND = 0.005
 
@@ -23,9 +23,10 @@ _ENOUGH_BACKGROUND = 0.005
 class ColourLevels:
     """Intensities of one colour of one field, in its own grey levels.
 
-    background: the median outside the cells; spread: half of the way from there to the 97.7th percentile outside
-    (one standard deviation, were it Gaussian); noise: the standard deviation from pixel to pixel; white: the level
-    that a tile's reader shows as 1.0.
+    background: the median outside the cells
+    spread: half of the distance from there to the 97.7th percentile outside (one standard deviation if Gaussian)
+    noise: the standard deviation from pixel to pixel
+    white: the level that readers of tiles show as 1.0
     """
 
     background: float
@@ -35,11 +36,12 @@ class ColourLevels:
 
 
 def full_scale(images: Mapping[str, np.ndarray]) -> int:
-    """Return the largest grey level that the field's detector could give.
+    """Return the largest grey level of the field's detector.
 
-    images: colour to (H, W) uint8 or uint16. 255 for 8-bit images. In 16-bit files the detector is told by the
-    brightest pixel of all colours: the smallest of 8, 10, 12, 14 and 16 bits that holds it, since cameras of 12 bits
-    are commonly stored in 16.
+    Cameras of 12 bits are often stored in 16: for 16-bit images it is the largest level of the fewest bits (8, 10, 12,
+    14 or 16) that contain the brightest pixel of all colours, for 8-bit images 255.
+
+    images: {colour: (H, W) uint8 or uint16}
     """
     first = next(iter(images.values()))
     if first.dtype == np.uint8:
@@ -49,7 +51,7 @@ def full_scale(images: Mapping[str, np.ndarray]) -> int:
 
 
 def _noise(image: np.ndarray, where: np.ndarray, at_most: float) -> float:
-    """Standard deviation of the pixel noise, from the mean absolute difference of neighbours in a row.
+    """Return the standard deviation of the pixel noise, from the mean absolute difference of neighbours in a row.
 
     For Gaussian noise E|a - b| = 2 sigma / sqrt(pi). Only pairs of dark pixels count: differences between bright ones
     are structure.
@@ -65,9 +67,9 @@ def _noise(image: np.ndarray, where: np.ndarray, at_most: float) -> float:
 def _colour_levels(
     image: np.ndarray, outside: np.ndarray, inside: np.ndarray, histogram: np.ndarray, scale: int
 ) -> ColourLevels:
-    """Measure one colour on some rows of a field; outside, inside: bool, pixels well away from and in cells."""
+    """Measure one colour on some rows of a field; outside, inside: bool, pixels far from cells and in cells."""
     if outside.mean() < _ENOUGH_BACKGROUND:
-        # A field without gaps between its cells: its darkest pixels stand for the background.
+        # In a field without gaps between its cells, the darkest pixels represent the background.
         outside = image <= np.percentile(image, 2)
     background, upper = (float(level) for level in np.percentile(image[outside], (50, 97.7)))
     noise = _noise(image, outside, upper)
@@ -87,13 +89,16 @@ def field_levels(
 ) -> dict[str, ColourLevels]:
     """Measure background, noise and white level of every colour of a field.
 
-    images: colour to (H, W) uint8 or uint16; cells: (H, W) label image; histograms: by colour (n,) int64, the counts of
-    the field's grey levels inside cells; reach: how near to a cell, in px, a pixel is no background; scale: the
-    detector's largest level. Returns ColourLevels by colour.
-
     White is the 99.98th percentile inside the field's cells, which follows exposure, gain and bit depth, but never
-    lower than the background plus 24 times the noise, and never lower than 1/16 of the detector's range: so a dim
-    field with clean signal is stretched to full range and one with nothing but noise stays dark.
+    lower than the background plus 24 times the noise, and never lower than 1/16 of the detector's range: a dim field
+    with clean signal is stretched to full range, and one with nothing but noise stays dark.
+
+    images: {colour: (H, W) uint8 or uint16}
+    cells: (H, W) label image
+    histograms: {colour: (n,) int64}, counts of the field's grey levels inside cells
+    reach: px, the distance from a cell within which a pixel is not background
+    scale: the detector's largest level
+    Returns {colour: ColourLevels}.
     """
     near = cv2.dilate((cells != 0).astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
     outside, inside = near[::_ROW_STEP] == 0, cells[::_ROW_STEP] != 0
@@ -104,9 +109,11 @@ def field_levels(
 
 
 def green_threshold(green: ColourLevels, scale: int) -> float:
-    """Return the grey level from which on a cell shows a protein; scale: the detector's largest level.
+    """Return the grey level from which a cell shows a protein.
 
-    A cell whose brightest spot, smoothed over 3 x 3 px, stays below this shows no more than background, its noise and
-    autofluorescence. docs/data.md has what this finds in the demo.
+    A cell whose brightest spot, smoothed over 3 x 3 px, is below this shows only background, noise and
+    autofluorescence. docs/data.md has the results in the demo.
+
+    scale: the detector's largest level
     """
     return green.background + max(GREEN_NOISE * green.noise, GREEN_SPREAD * green.spread, GREEN_FLOOR * scale)

@@ -1,4 +1,4 @@
-"""Manifests: the fields of a shard with their files, as the stages read them, and what the sheet says of them."""
+"""Manifests: the fields of a shard with their files, as the stages read them, and their annotations from the sheet."""
 
 import csv
 import os
@@ -11,20 +11,20 @@ from typing import Any
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.files import digest
 
-# What may have a file in a manifest.
+# The kinds of files in a manifest.
 FILES = (*COLOURS, "cell_mask", "nucleus_mask")
 
 CARRIED = ("antibody", "cell_line", "split")
-# What a sheet says of a field that its images and masks do not depend on.
+# What a sheet says about a field that does not affect its images and masks.
 ANNOTATIONS = ("labels", *CARRIED)
 
-# What stands in a manifest for the size and time of a file that is not there.
+# The state, in a manifest, of a file that does not exist.
 MISSING = "missing"
 
 
 @dataclass(frozen=True, slots=True)
 class SheetRow:
-    """One field as the sheet has it; ``labels`` is None where the collection carries none."""
+    """One field of a sheet; ``labels`` is None if the collection has no labels."""
 
     id: str
     labels: tuple[int, ...] | None
@@ -36,10 +36,14 @@ class SheetRow:
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow(SheetRow):
-    """One field of a shard with its files: ``paths`` by colour, masks for the backend `masks`, or a seed.
+    """One field of a shard with its files.
 
-    ``urls`` by colour, where the files are downloaded. ``states`` has what each file was at planning, by colour,
-    ``cell_mask`` and ``nucleus_mask``; files that the run makes have none.
+    paths: by colour
+    cell_mask, nucleus_mask: given masks, for the backend ``masks``
+    seed: of a simulated field
+    urls: by colour, of files that are downloaded
+    states: by colour, ``cell_mask`` and ``nucleus_mask``, the state of each file at planning; files that the run makes
+    have none
     """
 
     paths: dict[str, str] = field(default_factory=dict)
@@ -51,17 +55,18 @@ class ManifestRow(SheetRow):
 
 
 class ManifestError(ValueError):
-    """A file is no manifest or no table of annotations of a shard; the message names it."""
+    """A file is not a shard's manifest or table of annotations; the message names it."""
 
 
 class ChangedError(ValueError):
-    """A file is not what it was when the run was planned; the message names it."""
+    """A file has changed since the run was planned; the message names it."""
 
 
 def check_unchanged(paths: Mapping[str, str | os.PathLike[str]], states: Mapping[str, str]) -> None:
-    """Raise ChangedError naming the first file that is not what it was at planning.
+    """Raise ChangedError naming the first file that has changed since planning.
 
-    paths: kind to file; states: kind to what it was, as a manifest has it; a file without a state is not looked at.
+    paths: {kind: file}
+    states: {kind: state at planning, as in a manifest}; a file without a state is not checked
     """
     for path, state in [(os.fspath(path), states[kind]) for kind, path in paths.items() if kind in states]:
         try:
@@ -69,7 +74,7 @@ def check_unchanged(paths: Mapping[str, str | os.PathLike[str]], states: Mapping
         except OSError:
             now = MISSING
         else:
-            # A folder in the place of a file is no file, as planning has it.
+            # For planning too, a folder in the place of a file counts as missing.
             regular = stat.S_ISREG(found.st_mode)
             by_time = f"{found.st_size}:{found.st_mtime_ns}"
             now = (by_time if ":" in state or state == MISSING else digest(path)) if regular else MISSING
@@ -80,10 +85,10 @@ def check_unchanged(paths: Mapping[str, str | os.PathLike[str]], states: Mapping
 
 @contextmanager
 def unchanged(paths: Mapping[str, str | os.PathLike[str]], states: Mapping[str, str]) -> Iterator[None]:
-    """Read files in the block and know that they are those of the plan.
+    """Check that the files that the block reads are those of the plan; arguments and errors as in ``check_unchanged``.
 
-    Arguments and errors are those of check_unchanged. The files are looked at after they were read, and where they
-    could not be read too: a file that is cut short because it is being replaced has changed.
+    They are checked after reading, also if reading failed: a file that is cut short because it is being replaced has
+    changed.
     """
     try:
         yield
@@ -92,23 +97,23 @@ def unchanged(paths: Mapping[str, str | os.PathLike[str]], states: Mapping[str, 
 
 
 def read_annotations(paths: Iterable[str | os.PathLike[str]]) -> dict[str, dict[str, str]]:
-    """Read what the sheet says of the fields of shards: {id: {one of ANNOTATIONS: text}}, empty where it says nothing.
+    """Read the annotations of the fields of shards: {id: {one of ANNOTATIONS: text}}, "" without a value in the sheet.
 
-    Raises ManifestError naming the file that is no table of annotations.
+    Raises ManifestError naming the file that is not a table of annotations.
     """
     found = {}
     for path in paths:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             if reader.fieldnames != ["id", *ANNOTATIONS]:
-                raise ManifestError(f"{os.fspath(path)}: is no table of annotations of a shard")
+                raise ManifestError(f"{os.fspath(path)}: is not a shard's table of annotations")
             for cells in reader:
                 found[cells.pop("id")] = cells
     return found
 
 
 def true_mask_states(path: str | os.PathLike[str] | None) -> dict[str, str]:
-    """Return what truth.csv says that the true mask of each field was at planning, {} without such a file."""
+    """Return the state of each field's true mask at planning from truth.csv, {} without such a file."""
     if path is None:
         return {}
     with open(path, newline="", encoding="utf-8") as file:
@@ -122,15 +127,17 @@ def _annotated(row: ManifestRow, said: Mapping[str, str]) -> ManifestRow:
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[ManifestRow]:
-    """Read a shard's manifest; rows are sorted by id. Raises ManifestError naming the file if it is no manifest.
+    """Read a shard's manifest, with rows sorted by id.
 
-    Labels and cell line are those of a simulated field, whose files depend on them; else see read_manifests.
+    It has labels and cell lines only of simulated fields, whose files depend on them; see ``read_manifests``.
+
+    Raises ManifestError naming the file if it is not a manifest.
     """
     rows = []
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if not {"id", "pixel_size", "seed"} <= set(reader.fieldnames or []):
-            raise ManifestError(f"{os.fspath(path)}: is no manifest of a shard")
+            raise ManifestError(f"{os.fspath(path)}: is not a shard's manifest")
         for cells in reader:
             states = {kind: cells.get(f"{kind}_state") or "" for kind in FILES}
             row = ManifestRow(
@@ -151,7 +158,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[ManifestRow]:
 def read_manifests(
     paths: Iterable[str | os.PathLike[str]], annotations: Iterable[str | os.PathLike[str]] = ()
 ) -> list[ManifestRow]:
-    """Read several shards' manifests, and their annotations where these are given, into one list, sorted by id."""
+    """Read the manifests of several shards, and their annotations if given, into one list sorted by id."""
     said = read_annotations(annotations)
     rows = (row for path in paths for row in read_manifest(path))
     known = (_annotated(row, said[row.id]) if said else row for row in rows)

@@ -1,7 +1,7 @@
-"""Label images of cells and nuclei: files, ids, and tables of run-length masks made elsewhere."""
+"""Label images of cells and nuclei: files, ids, and tables of run-length masks from elsewhere."""
 
 import os
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ LARGEST_PNG_ID = 65_535
 _STRIP = 1024  # rows
 _AS_INTEGERS = "save the label image with 16- or 32-bit integers"
 
-# How a table of masks may name the columns of (field, height, width); the first form is hpaloc's own cell table.
+# The columns of (field, height, width) in the forms of tables of masks; the first is hpaloc's own cell table.
 _TABLE_FORMS = (("field", "height", "width"), ("ID", "ImageHeight", "ImageWidth"))
 
 
@@ -35,73 +35,78 @@ class MaskError(ValueError):
 def mask_path(folder: str | os.PathLike[str], field: str, kind: str) -> Path:
     """Find the mask file of a field in a folder.
 
-    kind: "cell" or "nucleus". Returns the 16-bit PNG or, for a field of more than 65,535 cells, the 32-bit TIFF.
-    Raises FileNotFoundError naming the PNG when there is neither.
+    kind: "cell" or "nucleus"
+    Returns the 16-bit PNG or, for a field of more than 65,535 cells, the 32-bit TIFF.
+    Raises FileNotFoundError naming the PNG if there is neither.
     """
     png = Path(folder) / f"{field}{SUFFIX[kind]}.png"
     for path in (png, png.with_suffix(".tif")):
         if path.is_file():
             return path
-    raise FileNotFoundError(f"{png}: no mask of field {field!r} (nor a .tif of that name)")
+    raise FileNotFoundError(f"{png}: there is no mask of field {field!r} (and no .tif of that name)")
 
 
 def read_mask(path: str | os.PathLike[str], max_pixels: int = rle.MAX_PIXELS) -> np.ndarray:
-    """Read a label image from a file, by the rules by which channels are read.
+    """Read a label image from a file.
 
-    ``path`` is a PNG or TIFF (OME-TIFF too), each also gzip'd, of integers of any width, or of floating-point numbers
-    that are all whole. Of a palette the indices are the ids. A file whose header claims more than ``max_pixels`` is not
-    unpacked. Returns (H, W) uint16, or uint32 where an id does not fit; ids as in the file, 0 is background. Raises
-    MaskError naming the file when it is missing, broken, too large, of another kind, of several images or channels,
-    compressed in a way that may change ids, or when a value is no id.
+    path: a PNG or TIFF (also OME-TIFF), each also gzip'd, of integers of any width, or of floating-point numbers that
+    are all whole; the ids of a palette image are its indices
+    max_pixels: a file whose header claims more is not unpacked
+    Returns (H, W) uint16, or uint32 if an id does not fit; ids as in the file, 0 is background.
+    Raises MaskError naming the file if it is missing, broken, too large, of another kind, of several images or
+    channels, compressed in a way that may change ids, or has a value that is not an id.
     """
     try:
         labels = read_image(path, max_pixels, ids=True)
     except ImageError as error:
         raise MaskError(str(error)) from error
     if labels.ndim != 2:
-        raise MaskError(f"{path}: a label image has one channel, this one has shape {labels.shape}")
+        raise MaskError(f"{path}: a label image has one channel, but this one has shape {labels.shape}")
     if labels.dtype.kind == "b":
         labels = labels.astype(np.uint8)
     elif labels.dtype.kind != "u":
         labels = _as_ids(labels, path)
     top = int(labels.max(initial=0))
     if top > np.iinfo(np.uint32).max:
-        raise MaskError(f"{path}: id {top} does not fit 32 bits")
+        raise MaskError(f"{path}: id {top} does not fit in 32 bits")
     return labels.astype(np.uint16 if top <= LARGEST_PNG_ID else np.uint32, copy=False)
 
 
 def _as_ids(labels: np.ndarray, path: str | os.PathLike[str]) -> np.ndarray:
-    """Return signed integers or floating-point numbers as uint64, where each of them is an id."""
+    """Return signed integers or floating-point numbers as uint64 if each of them is an id."""
     if labels.dtype.kind not in "if":
         raise MaskError(f"{path}: ids are whole numbers, not {labels.dtype.name}")
-    # Not a number is below nothing, and neither whole.
+    # So that nan is wrong too.
     wrong = ~(labels >= 0)
     if labels.dtype.kind == "f":
         wrong |= ~np.isfinite(labels) | (np.floor(labels) != labels)
-        # Beyond these not every whole number exists, so that neighbours may have got one id.
+        # Above this the type lacks whole numbers, so that neighbours may have got the same id.
         exact = 2 ** (np.finfo(labels.dtype).nmant + 1)
         if not wrong.any() and labels.max(initial=0) > exact:
             raise MaskError(f"{path}: id {labels.max():.0f} is not exact as {labels.dtype.name}; {_AS_INTEGERS}")
     if wrong.any():
-        raise MaskError(f"{path}: {labels[wrong][0]:g} is no id, ids are whole numbers from 0 on; {_AS_INTEGERS}")
+        raise MaskError(f"{path}: {labels[wrong][0]:g} is not an id (a whole number from 0); {_AS_INTEGERS}")
     return labels.astype(np.uint64)
 
 
 def write_mask(path: str | os.PathLike[str], labels: np.ndarray) -> Path:
-    """Write a label image as a 16-bit PNG, or as a 32-bit TIFF where an id passes 65,535.
+    """Write a label image atomically as a 16-bit PNG, or as a 32-bit TIFF if an id is above 65,535.
 
-    path: the PNG's name; the TIFF has the same name ending in .tif. labels: (H, W) of a non-negative integer type.
-    Returns the path written. The write is atomic, and a file of the other format left from before is removed. Raises
-    OSError where the file cannot be written, FileNameError where that is for its name.
+    A file of the other format from before is removed.
+
+    path: the PNG; the TIFF has the same name ending in .tif
+    labels: (H, W), any integer type, not negative
+    Returns the path written.
+    Raises OSError if the file cannot be written, FileNameError if that is because of its name.
     """
     png = Path(path)
     tif = png.with_suffix(".tif")
     if labels.max(initial=0) <= LARGEST_PNG_ID:
-        # Label images are long equal runs: the RLE strategy is several times faster than zlib's default on them.
+        # Label images have long equal runs: the RLE strategy is several times faster than zlib's default on them.
         options = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_COMPRESSION, 1)
         _, encoded = cv2.imencode(".png", labels.astype(np.uint16), options)
         with atomic_path(png) as temporary:
-            # Not by OpenCV: it says nothing when the disk is full.
+            # Not by OpenCV, which does not report a full disk.
             temporary.write_bytes(encoded.data)
         tif.unlink(missing_ok=True)
         return png
@@ -112,10 +117,10 @@ def write_mask(path: str | os.PathLike[str], labels: np.ndarray) -> Path:
 
 
 def write_masks(folder: str | os.PathLike[str], field: str, cells: np.ndarray, nuclei: np.ndarray) -> None:
-    """Write the two masks of a field into a folder: both of them, or none where the file system refuses a name.
+    """Write the two masks of a field into a folder: both, or none if the file system refuses a name.
 
-    cells, nuclei: (H, W) label images; see write_mask. Raises FileNameError naming the file whose name is refused, and
-    another OSError where a file cannot be written.
+    cells, nuclei: (H, W) label images, see ``write_mask``
+    Raises FileNameError naming the file whose name is refused, and another OSError if a file cannot be written.
     """
     with all_or_none() as written:
         for kind, labels in (("cell", cells), ("nucleus", nuclei)):
@@ -125,7 +130,8 @@ def write_masks(folder: str | os.PathLike[str], field: str, cells: np.ndarray, n
 def compact(labels: np.ndarray) -> np.ndarray:
     """Renumber the ids of a label image to 1 … n, keeping their order.
 
-    labels: (H, W) of an unsigned integer type. Returns the same shape as uint16, or uint32 above 65,535 objects.
+    labels: (H, W), an unsigned integer type: uint8 to uint64
+    Returns (H, W) uint16, or uint32 above 65,535 objects.
     """
     ids = fastremap.unique(labels)
     ids = ids[ids != 0]
@@ -137,16 +143,19 @@ def compact(labels: np.ndarray) -> np.ndarray:
 
 
 def share_ids(nuclei: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give each nucleus the id of the cell that holds most of it, and number the cells 1 … n.
+    """Give each nucleus the id of the cell that contains most of it, and number the cells 1 … n.
 
-    nuclei, cells: (H, W) label images, ids unrelated. Returns (nuclei, cells) as uint16, or uint32 above 65,535 cells.
-    A nucleus is cut to its cell; one that lies mostly outside every cell is dropped; a cell may end with no nucleus or
-    with several. Raises ValueError when the shapes differ.
+    A nucleus is cut to its cell; one that is mostly outside of cells is dropped; a cell may end with no nucleus or with
+    several.
+
+    nuclei, cells: (H, W) label images, with unrelated ids
+    Returns (nuclei, cells), both (H, W) uint16, or uint32 above 65,535 cells.
+    Raises ValueError if the shapes differ.
     """
     if nuclei.shape != cells.shape:
-        raise ValueError(f"the nucleus mask is {nuclei.shape}, the cell mask {cells.shape}")
+        raise ValueError(f"the nucleus mask is {nuclei.shape}, but the cell mask is {cells.shape}")
     cells = compact(cells)
-    # Strip by strip: pairs of ids of a whole field would be many times its size.
+    # Strip by strip: the pairs of ids of a whole field take many times its memory.
     strips = [slice(top, top + _STRIP) for top in range(0, cells.shape[0], _STRIP)]
     shared: dict[int, int] = {}
     for strip in strips:
@@ -155,7 +164,7 @@ def share_ids(nuclei: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.nda
         for code, area in zip(*fastremap.unique(codes, return_counts=True), strict=True):
             shared[int(code)] = shared.get(int(code), 0) + int(area)
     owner = {0: 0}
-    # The largest share decides; of equal ones the lower id.
+    # The largest share decides; among equal ones the lower id.
     for code, _ in sorted(shared.items(), key=lambda one: (-one[1], one[0])):
         owner.setdefault(code >> 32, code & 0xFFFFFFFF)
     result = np.zeros_like(cells)
@@ -166,45 +175,47 @@ def share_ids(nuclei: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def draw(masks: Mapping[int, str], height: int, width: int) -> np.ndarray:
-    """Draw run-length masks into one label image, as rle.encode_labels took them from it.
+    """Draw run-length masks into one label image, the inverse of ``rle.encode_labels``; in overlaps the higher id wins.
 
-    masks: {id: COCO run-length string}. Returns (height, width) uint16, or uint32 where an id passes 65,535. Where
-    masks overlap the higher id wins. Raises ValueError naming the id whose runs do not fill height x width pixels, or
-    where that is more than rle.MAX_PIXELS.
+    masks: {id: COCO run-length string}
+    height, width: px
+    Returns (height, width) uint16, or uint32 if an id is above 65,535.
+    Raises ValueError naming the id whose runs do not fill height x width pixels, or if these are more than
+    ``rle.MAX_PIXELS``.
     """
     if not 0 < height * width <= rle.MAX_PIXELS or min(height, width) < 1:
-        raise ValueError(f"an image of {height} x {width} px is more than hpaloc reads, or none")
+        raise ValueError(f"an image of {height} x {width} px is empty or more than hpaloc can read")
     column_order = np.zeros(height * width, dtype=np.uint32)
     for cell in sorted(masks):
         runs = rle.run_lengths(masks[cell])
         ends = np.cumsum(runs)
         if ends[-1] != column_order.size:
-            raise ValueError(f"mask {cell} covers {ends[-1]} pixels, the image has {height} x {width}")
+            raise ValueError(f"mask {cell} covers {ends[-1]} pixels, but the image has {height} x {width}")
         for start, end in zip(ends[:-1:2], ends[1::2], strict=True):
             column_order[start:end] = cell
     labels = np.ascontiguousarray(column_order.reshape(width, height).T)
     return labels.astype(np.uint16 if labels.max(initial=0) <= LARGEST_PNG_ID else np.uint32)
 
 
+def _id_column(path: Path, names: Collection[str]) -> str:
+    key = next((form[0] for form in _TABLE_FORMS if form[0] in names), None)
+    if key is None:
+        raise MaskError(f"{path}: a table of masks needs a column `field` or `ID`; found {', '.join(names)}")
+    return key
+
+
 def _rows_of(path: Path, fields: set[str]) -> Iterable[pd.DataFrame]:
     if path.suffix.lower() == ".parquet":
-        names = pq.read_schema(path).names
-        key = next((form[0] for form in _TABLE_FORMS if form[0] in names), None)
-        if key is None:
-            raise MaskError(f"{path}: a table of masks has a column `field` or `ID`, found {', '.join(names)}")
-        # Ids may be numbers in such a table.
+        key = _id_column(path, pq.read_schema(path).names)
+        # Ids may be numbers in a Parquet table.
         own = pq.read_table(path, columns=[key])[key].cast(pa.string()).unique().to_pylist()
         spelled = [id for id in own if id is not None and normal_text(id) in fields]
         yield pq.read_table(path, filters=pc.field(key).cast(pa.string()).isin(spelled)).to_pandas()
     else:
-        # A table of the whole competition is larger than memory should be asked for; only this shard's rows are kept.
-        # All as text: the id 007 and the mask 02 are no numbers, and the id NA is not missing.
+        # In parts, since a table of the whole competition may not fit in memory; only this shard's rows are kept.
+        # All as text: the id 007 and the mask 02 are not numbers, and the id NA is not missing.
         for part in pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=2_000):
-            key = next((form[0] for form in _TABLE_FORMS if form[0] in part), None)
-            if key is None:
-                raise MaskError(
-                    f"{path}: a table of masks has a column `field` or `ID`, found {', '.join(part.columns)}"
-                )
+            key = _id_column(path, part.columns)
             yield part[part[key].map(normal_text).isin(fields)]
 
 
@@ -213,12 +224,14 @@ def read_rle_table(
 ) -> dict[str, tuple[int, int, dict[int, str]] | str]:
     """Read the masks of some fields from a table of run-length masks (CSV or Parquet).
 
-    Three forms are known: one row a cell with field, cell, height, width, rle (COCO string; hpaloc's own cell table);
-    one row a cell with ID, ImageHeight, ImageWidth, EncodedMask (Kaggle mask); one row a field with ID, ImageHeight,
-    ImageWidth, PredictionString (triples of class, confidence, Kaggle mask; a mask that is named for several classes is
-    one cell). Returns {field: (height, width, {cell: COCO string})} for those fields the table has, or what is wrong
-    with a field's rows in place of them; cells are numbered from 1 in the order of the table where it has no column
-    `cell`. Raises MaskError naming the file where it is no such table.
+    It has one of three forms: a row per cell with field, cell, height, width, rle (COCO string; hpaloc's own cell
+    table); a row per cell with ID, ImageHeight, ImageWidth, EncodedMask (Kaggle mask); or a row per field with ID,
+    ImageHeight, ImageWidth, PredictionString (triples of class, confidence, Kaggle mask; equal masks of several classes
+    are one cell). Without a column ``cell`` cells are numbered from 1 in the order of the table.
+
+    Returns {field: (height, width, {cell: COCO string})} for the fields that the table has, or {field: error} for a
+    field whose rows are wrong.
+    Raises MaskError naming the file if it is not such a table.
     """
     path = Path(path)
     found: dict[str, tuple[int, int, dict[int, str]]] = {}
@@ -231,7 +244,7 @@ def read_rle_table(
                 except MaskError as error:
                     raise MaskError(f"{path}: {error}") from None
                 except ValueError as error:
-                    # One field's rows are no reason to do without the others.
+                    # Wrong rows of one field do not affect the others.
                     broken.setdefault(normal_text(str(row.get("field", row.get("ID")))), str(error))
     except MaskError:
         raise
@@ -251,7 +264,7 @@ def _add_row(found: dict[str, tuple[int, int, dict[int, str]]], row: Mapping[Has
     size = int(str(row[height_key])), int(str(row[width_key]))
     height, width, masks = found.setdefault(field, (*size, {}))
     if (height, width) != size:
-        raise ValueError(f"field {field}: its rows name two sizes, {height} x {width} and {size[0]} x {size[1]}")
+        raise ValueError(f"field {field}: its rows give two sizes, {height} x {width} and {size[0]} x {size[1]}")
     if "rle" in row:
         new = [str(row["rle"])]
     elif "EncodedMask" in row:
@@ -265,7 +278,7 @@ def _add_row(found: dict[str, tuple[int, int, dict[int, str]]], row: Mapping[Has
     for counts in new:
         cell = int(str(row["cell"])) if "cell" in row else len(masks) + 1
         if not 0 < cell <= np.iinfo(np.uint32).max:
-            raise ValueError(f"field {field}: cell {cell} is no id; they begin at 1, since 0 is the background")
+            raise ValueError(f"field {field}: cell {cell} is not an id; ids start at 1, since 0 is the background")
         if cell in masks:
             raise ValueError(f"field {field}: cell {cell} appears twice")
         masks[cell] = counts

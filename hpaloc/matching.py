@@ -1,4 +1,4 @@
-"""Which cell is which true cell: true cells read, their masks laid over those of the pipeline, their labels carried."""
+"""Matching of true cells to those of the pipeline, by the overlap of their masks, and carrying over of their labels."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +15,7 @@ from hpaloc.masks import MaskError, draw, read_mask
 from hpaloc.progress import log, track
 from hpaloc.truth import read_true_cells
 
-# A cell is taken for the true cell it shares more than half with; above 0.5 no second one can exist.
+# Above an intersection over union of 0.5 a cell matches only one true cell.
 MATCHING_IOU = 0.5
 
 _TYPES = {"field": object, "cell": np.int64, "truth_cell": np.int64, "iou": np.float64}
@@ -24,14 +24,15 @@ _TYPES = {"field": object, "cell": np.int64, "truth_cell": np.int64, "iou": np.f
 def find_overlaps(predicted: np.ndarray, truth: np.ndarray) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Find every pair of a predicted and a true cell that share a pixel.
 
-    ``predicted`` and ``truth`` are (H, W) label images of an integer type, 0 = background. Returns one row a pair,
-    ordered by ``cell`` then ``truth_cell``: cell int64, truth_cell int64, iou float64 (intersection over union); and
-    the ids that are in each of the images, (n,) int64. Raises ValueError where the shapes differ.
+    predicted, truth: (H, W) label images of an integer type, 0 = background
+    Returns a row per pair, sorted by cell and truth_cell: cell int64, truth_cell int64, iou float64 (intersection over
+    union); and the ids in each of the images, (n,) int64.
+    Raises ValueError if the shapes differ.
     """
     if predicted.shape != truth.shape or predicted.ndim != 2:
         raise ValueError(f"label images of shapes {predicted.shape} and {truth.shape} cannot be compared")
     n_predicted, n_truth = (int(image.max(initial=0)) + 1 for image in (predicted, truth))
-    # The narrowest type that holds a pair id: the comparison of neighbours below is bound by memory.
+    # The narrowest type for a pair's id: the comparison of neighbours below is bound by memory.
     pair_type = np.uint16 if n_predicted * n_truth <= 1 << 16 else np.uint64
     pair = np.multiply(predicted.ravel(), n_truth, dtype=pair_type, casting="unsafe")
     np.add(pair, truth.ravel(), out=pair, dtype=pair_type, casting="unsafe")
@@ -56,8 +57,8 @@ def find_overlaps(predicted: np.ndarray, truth: np.ndarray) -> tuple[pd.DataFram
 class Matches:
     """The overlap of predicted and true cells of many fields.
 
-    pairs: field str, cell int64, truth_cell int64, iou float64, one row an overlapping pair.
-    predicted, truth: field str, cell int64, every cell present in the predicted and in the true masks.
+    pairs: a row per overlapping pair: field str, cell int64, truth_cell int64, iou float64
+    predicted, truth: a row per cell of the predicted and of the true masks: field str, cell int64
     """
 
     pairs: pd.DataFrame
@@ -70,9 +71,9 @@ def match_fields(
 ) -> Matches:
     """Overlay predicted and true label images of many fields, ``threads`` fields at a time.
 
-    ``read`` gives the (predicted, true) label images of a field, see ``find_overlaps``: both (H, W) integers, 0 the
-    background; a predicted image of None is a field without any predicted cell, such as a rejected one. Raises
-    ValueError naming the field where the two differ in shape.
+    read: returns the (predicted, true) label images of a field, both (H, W) of an integer type, 0 = background; None as
+    predicted image means that the field has no predicted cells, such as a rejected one
+    Raises ValueError naming the field whose two images differ in shape.
     """
     names = list(fields)
 
@@ -97,14 +98,16 @@ def match_fields(
 def pair_cells(pairs: pd.DataFrame, threshold: float = MATCHING_IOU) -> pd.DataFrame:
     """Give each predicted cell at most one true cell, and each true cell at most one predicted cell.
 
-    Pairs below ``threshold`` are dropped; of the rest the best overlap wins, then the lowest ids. Columns as in
-    ``Matches.pairs``.
+    Pairs below ``threshold`` are dropped; among the rest the best overlap wins, then the lowest ids.
+
+    pairs: as ``Matches.pairs``
+    Returns the rows of ``pairs`` that are kept.
     """
     kept = pairs[pairs["iou"] >= threshold].sort_values(
         ["iou", "field", "cell", "truth_cell"], ascending=[False, True, True, True]
     )
-    # Where cells of one image overlap, taking the best first and dropping both partners from the rest is greedy;
-    # in label images every row here is already alone.
+    # If cells of one image overlap, the best pair is taken first and its partners leave the others (greedy); in label
+    # images no cell is in two rows here.
     taken: set[tuple[str, str, int]] = set()
     keep = np.ones(len(kept), bool)
     if kept.duplicated(["field", "cell"]).any() or kept.duplicated(["field", "truth_cell"]).any():
@@ -119,10 +122,11 @@ def pair_cells(pairs: pd.DataFrame, threshold: float = MATCHING_IOU) -> pd.DataF
 
 
 def carry_labels(truth: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Give each predicted cell that has a true partner, see ``pair_cells``, the labels of that true cell.
+    """Give each predicted cell that has a true partner (``pair_cells``) the labels of that true cell.
 
-    truth: field, cell, labels, one row a true cell; pairs: as in ``Matches``. Returns field, cell, truth_cell, iou,
-    labels, ordered by field and cell.
+    truth: a row per true cell: field, cell, labels
+    pairs: as ``Matches.pairs``
+    Returns field, cell, truth_cell, iou, labels, sorted by field and cell.
     """
     return pair_cells(pairs).merge(
         truth[["field", "cell", "labels"]].rename(columns={"cell": "truth_cell"}),
@@ -132,9 +136,9 @@ def carry_labels(truth: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_truth(files: CollectionFiles, fields: Iterable[str]) -> pd.DataFrame:
-    """Read the true cells of some fields: return field str, cell int64, labels (label string).
+    """Read the true cells of some fields, and log how many of other fields are ignored.
 
-    Those of other fields are left out, and how many is logged.
+    Returns field str, cell int64, labels (label string).
     """
     rows = [
         (field, cell, labels)
@@ -147,7 +151,7 @@ def read_truth(files: CollectionFiles, fields: Iterable[str]) -> pd.DataFrame:
     if not here.all():
         first = truth["field"][~here].iloc[0]
         tell, count = (log.info, (~here).sum()) if here.any() else (log.warning, f"all {len(truth)}")
-        tell("%s true cells are of fields that are not in this collection, such as %s", count, first)
+        tell("%s true cells belong to fields that are not in this collection, such as %s", count, first)
     return truth[here].reset_index(drop=True)
 
 
@@ -158,12 +162,14 @@ def match_truth(
     read_predicted: Callable[[str], np.ndarray | None],
     threads: int = 1,
 ) -> Matches:
-    """Lay the true masks of the fields of ``truth`` over their predicted ones, see ``match_fields``.
+    """Overlay the true masks of the fields of ``truth`` with their predicted ones, as ``match_fields`` does.
 
-    truth: as ``read_truth`` gives it; shard_of: the name of each field's shard; read_predicted: gives a field's
-    predicted (H, W) label image of an integer type, or None. Raises FileNotFoundError naming a field whose true mask
-    is absent, MaskError naming a true mask of another size than the field, ChangedError naming one that is another
-    than was planned, and ValueError naming a true cell that its mask lacks.
+    truth: from ``read_truth``
+    shard_of: {field: name of its shard}
+    read_predicted: returns a field's predicted (H, W) label image of an integer type, or None
+    Raises FileNotFoundError naming a field whose true mask is absent, MaskError naming a true mask of another size than
+    its field, ChangedError naming one that changed after planning, and ValueError naming a true cell that is not in its
+    mask.
     """
     states = true_mask_states(files.true_states)
 
@@ -171,16 +177,16 @@ def match_truth(
         path = spelled_as_on_disk(files.true_masks.format(id=name, shard=shard_of[name]))
         with unchanged({name: path}, states):
             if not os.path.isfile(path):
-                raise FileNotFoundError(f"field {name}: no true mask at {path}")
+                raise FileNotFoundError(f"field {name}: there is no true mask at {path}")
             true = read_mask(path)
         predicted = read_predicted(name)
         if predicted is not None and predicted.shape != true.shape:
-            raise MaskError(f"{path}: the mask is {true.shape}, the field {name} is {predicted.shape}")
+            raise MaskError(f"{path}: the mask is {true.shape}, but the field {name} is {predicted.shape}")
         return predicted, true
 
     matches = match_fields(truth["field"].unique(), read, threads)
     check_present(
-        truth, matches.truth, f"true cell that {files.true_masks} lacks; take it out of the table of true cells"
+        truth, matches.truth, f"true cell that is not in {files.true_masks}; remove it from the table of true cells"
     )
     return matches
 
@@ -188,7 +194,7 @@ def match_truth(
 def check_present(cells: pd.DataFrame, known: pd.DataFrame, what: str) -> None:
     """Raise ValueError naming the first of the ``cells`` (field, cell) that is not among the ``known`` ones.
 
-    what: what such a cell is called.
+    what: what the message says of such a cell
     """
     wanted, present = (pd.MultiIndex.from_frame(table[["field", "cell"]]) for table in (cells, known))
     absent = wanted[~wanted.isin(present)]
@@ -197,14 +203,14 @@ def check_present(cells: pd.DataFrame, known: pd.DataFrame, what: str) -> None:
 
 
 def read_true_labels(cells: pd.DataFrame, fields: pd.DataFrame, files: CollectionFiles) -> pd.DataFrame:
-    """Read a collection's truth per cell and carry it over to the pipeline's cells, see ``carry_labels``.
+    """Read a collection's true cells and carry their labels over to the pipeline's cells, as ``carry_labels`` does.
 
-    cells, fields: as ``tables.read_cells`` and ``tables.read_fields`` give them, with rle and shard, which counts
-    those of ``files``. Returns field, cell, labels; a cell without a true partner has no row. Raises as ``match_truth``
-    does.
+    cells, fields: from ``joining.read_cells`` and ``joining.read_fields``, of the shards of ``files``
+    Returns field, cell, labels; a cell without a true partner has no row.
+    Raises the errors of ``match_truth``.
     """
     truth = read_truth(files, fields["field"])
-    # A field without cells has nothing that could get a label, and its true mask need not be read.
+    # In a field without cells nothing could get a label, and its true mask need not be read.
     truth = truth[truth["field"].isin(cells["field"])]
     shard_of = {field: files.shards[shard] for field, shard in zip(fields["field"], fields["shard"], strict=True)}
     members = cells.groupby("field")

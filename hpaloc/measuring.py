@@ -16,21 +16,22 @@ from hpaloc.levels import ColourLevels, field_levels, full_scale, green_threshol
 from hpaloc.masks import compact
 from hpaloc.tables import REFERENCE_COLOURS, REGIONS
 
+# Width of the membrane ring in µm: a bit more than that of a membrane in the light microscope.
 RING_UM = 1.0
-"""Width of the membrane ring in µm: the cell's outline as wide as the light microscope draws a membrane, and a bit."""
 
 _FINE_UM = 0.25
 _COARSE_UM = 0.8
-# Nuclei that fill more of their cells, or are less bright in blue, are probably none.
+# Nuclei that fill more of their cells, or are less bright in blue, are probably not nuclei.
 _NUCLEUS_SHARE, _BLUE_CONTRAST = 0.45, 8.0
 
 
 def perceptual_hash(image: np.ndarray) -> int:
-    """Return a 64-bit perceptual hash: alike images differ in few bits.
+    """Return a 64-bit perceptual hash: similar images differ in few bits.
 
-    image: (H, W), uint8 or uint16. The 8 x 8 lowest cosine frequencies, without the mean, of the image reduced to
-    32 x 32 and compared with their median (the pHash of C. Zauner, 2010, as in imagehash.phash). Scaling of the
-    intensities leaves it as it is.
+    It is the 8 x 8 lowest cosine frequencies, without the mean, of the image reduced to 32 x 32, each compared with
+    their median (the pHash of C. Zauner, 2010, as in imagehash.phash). Scaling the intensities does not change it.
+
+    image: (H, W) uint8 or uint16
     """
     small = cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = cv2.dct(small)[:8, :8].ravel()
@@ -40,7 +41,7 @@ def perceptual_hash(image: np.ndarray) -> int:
 
 
 def content(image: np.ndarray) -> int | None:
-    """Return a 64-bit digest (blake2b) of an image, (H, W) of any type; None for one of a single grey level."""
+    """Return a 64-bit digest (blake2b) of an image, (H, W) of any type; None if it has a single grey level."""
     if (image == image[0, 0]).all():
         return None
     return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest(), "big")
@@ -57,18 +58,19 @@ def _ratio(above: float, below: float) -> float:
 def _check_alike(field: str, images: Mapping[str, np.ndarray], cells: np.ndarray, nuclei: np.ndarray) -> None:
     for name, image in (*images.items(), ("nucleus mask", nuclei)):
         if image.shape != cells.shape:
-            raise ValueError(f"field {field}: the {name} is {image.shape}, the cell mask {cells.shape}")
+            raise ValueError(f"field {field}: the {name} is {image.shape}, but the cell mask is {cells.shape}")
     dtypes = {image.dtype for image in images.values()}
     if len(dtypes) != 1:
-        raise ValueError(f"field {field}: its colours are of different pixel types, {sorted(map(str, dtypes))}")
+        raise ValueError(f"field {field}: its colours have different pixel types, {sorted(map(str, dtypes))}")
 
 
 @dataclass(frozen=True)
 class _Cell:
     """One cell of a field.
 
-    box: its rows and columns; mask: (h, w) bool, the cell in its box; region: (n,) int64, of each pixel of the mask 0
-    for cytoplasm, 1 for the membrane ring, 2 for the nucleus.
+    box: its rows and columns
+    mask: (h, w) bool, the cell in its box
+    region: (n,) int64, for each pixel of the mask 0 for cytoplasm, 1 for the membrane ring, 2 for the nucleus
     """
 
     id: int
@@ -86,7 +88,7 @@ def _cells_of(cells: np.ndarray, nuclei: np.ndarray, reach: int) -> Iterator[_Ce
     for rank, id in enumerate(ids[ids != 0].tolist(), start=1):
         box = statistics["bounding_boxes"][rank]
         mask = cells[box] == id
-        # A frame of background lets the erosion see where the cell ends; the field's own edge is no membrane.
+        # A frame of background lets the erosion see where the cell ends; the field's edge is not a membrane.
         frame = [(int(at.start > 0), int(at.stop < side)) for at, side in zip(box, cells.shape, strict=True)]
         core = cv2.erode(np.pad(mask.astype(np.uint8), frame), _kernel(reach))
         core = core[frame[0][0] :, frame[1][0] :][: mask.shape[0], : mask.shape[1]]
@@ -95,7 +97,7 @@ def _cells_of(cells: np.ndarray, nuclei: np.ndarray, reach: int) -> Iterator[_Ce
 
 
 def _geometry(cell: _Cell, shape: tuple[int, ...], pixel_size: float) -> dict[str, Any]:
-    """Return the columns of CELLS that the masks alone give."""
+    """Return the columns of CELLS that depend only on the masks."""
     height, width = shape
     rows, columns = cell.box
     area, nucleus_area = len(cell.region), int(np.count_nonzero(cell.region == 2))
@@ -140,7 +142,7 @@ def _intensities(counts: np.ndarray, scale: int) -> dict[str, Any]:
 
 
 def _fine_structure(red: np.ndarray, pixel_size: float) -> np.ndarray | None:
-    """Return what of an image is finer than what focus takes; None above 0.2 µm a pixel: the two filters are one."""
+    """Return the structure of an image at the scale that defocus removes; None above 0.2 µm a pixel (equal filters)."""
     fine, coarse = (max(3, 2 * round((um / pixel_size - 1) / 2) + 1) for um in (_FINE_UM, _COARSE_UM))
     if fine == coarse:
         return None
@@ -151,9 +153,9 @@ def _fine_structure(red: np.ndarray, pixel_size: float) -> np.ndarray | None:
 def _own_peak(smooth: np.ndarray, cells: np.ndarray, cell: _Cell, reach: int) -> float:
     """Return the brightest level of a cell that a neighbour's light does not explain.
 
-    smooth: (H, W) image; cells: (H, W) label image. An outline is right to within a few pixels, so a dark cell beside a
-    lit one has some of its pixels. Where the cell is within ``reach`` px of another one, its median counts and not its
-    maximum: a membrane lights the whole of a contact, a neighbour a part.
+    Outlines are right to within a few pixels, so a dark cell next to a bright one has some of its pixels. Within
+    ``reach`` px of another cell the median counts, not the maximum: a membrane is bright along the whole contact, a
+    neighbour's light covers a part of it.
     """
     around = tuple(slice(max(side.start - reach, 0), side.stop + reach) for side in cell.box)
     labels, values = cells[around], smooth[around]
@@ -166,7 +168,7 @@ def _own_peak(smooth: np.ndarray, cells: np.ndarray, cell: _Cell, reach: int) ->
 def _field_row(
     images: Mapping[str, np.ndarray], n_cells: int, scale: int, measured: Mapping[str, ColourLevels], threshold: float
 ) -> dict[str, Any]:
-    """Return the columns of FIELDS that the images give."""
+    """Return the columns of FIELDS that are measured on the images."""
     first = next(iter(images.values()))
     row = {"height": first.shape[0], "width": first.shape[1], "dtype": str(first.dtype)}
     row |= {"n_cells": n_cells, "full_scale": scale, "green_threshold": threshold}
@@ -179,11 +181,13 @@ def _field_row(
 def measure_field(
     field: str, images: Mapping[str, np.ndarray], cells: np.ndarray, nuclei: np.ndarray, pixel_size: float
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Measure a field and every cell of it.
+    """Measure a field and each of its cells.
 
-    images: {colour: (H, W) uint8 or uint16}, one type; cells, nuclei: (H, W) label images with shared ids;
-    pixel_size: µm. Returns the measured part of the field's row of FIELDS, and a row of CELLS per cell in the order of
-    ids. Raises ValueError where shapes or pixel types differ.
+    images: {colour: (H, W) uint8 or uint16}, of one type
+    cells, nuclei: (H, W) label images with shared ids
+    pixel_size: µm
+    Returns the measured columns of the field's row of FIELDS, and a row of CELLS per cell in the order of ids.
+    Raises ValueError if shapes or pixel types differ.
     """
     _check_alike(field, images, cells, nuclei)
     scale = full_scale(images)
@@ -215,11 +219,14 @@ def measure_field(
 
 
 def plausibility(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what is odd in a measured field, as sentences: no cell, or nuclei that do not look like nuclei.
+    """Return warnings about a measured field: no cell, or nuclei that do not look like nuclei.
 
-    Nuclei are found in blue whatever it shows. Where it was swapped with red or yellow they fill half of the cells or
-    more, or are brighter in that colour than in blue. Medians over cells; 14 real and simulated fields have blue 24 to
-    275 times as bright in nuclei as in cytoplasm and nuclei that fill 0.20 to 0.39; with blue swapped it is 3 to 16.
+    Nuclei are found in blue, whatever it shows. If it was swapped with red or yellow, they fill half of the cells or
+    more, or are brighter in that colour than in blue. In medians over cells, blue was 24 to 275 times as bright in
+    nuclei as in cytoplasm in 14 real and simulated fields, and nuclei filled 0.20 to 0.39 of the cells; with blue
+    swapped it was 3 to 16 times as bright.
+
+    row, cells: from ``measure_field``
     """
     if not cells:
         return ["no cell was found"]
@@ -230,7 +237,7 @@ def plausibility(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> 
             np.array([cell[f"{colour}_{region}_mean"] for cell in cells]) - background
             for region in ("nucleus", "cytoplasm")
         )
-        # The darkest cytoplasm is as dark as the background, and no ratio can be taken to that.
+        # The darkest cytoplasm is as dark as the background, which would make the ratio infinite.
         ratio = inside / np.maximum(outside, 0.1)
         contrast[colour] = float(np.median(ratio[np.isfinite(ratio)])) if np.isfinite(ratio).any() else math.nan
     share = float(np.median([cell["nucleus_fraction"] for cell in cells]))

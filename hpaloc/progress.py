@@ -15,19 +15,19 @@ T = TypeVar("T")
 
 log = logging.getLogger("hpaloc")
 
-# The stream a person may be watching; a job's own stderr is redirected to its log file by log_to.
+# The stream that a person may be watching; log_to redirects a job's own stderr to its log file.
 _screen: TextIO = sys.stderr
 
 
 def log_to(path: str | os.PathLike[str]) -> None:
-    """Send everything this process writes (Python, C libraries, tracebacks) to the log file ``path``.
+    """Send everything that this process writes (Python, C libraries, tracebacks) to the log file ``path``.
 
-    An error of a class of hpaloc ends the process with its sentence alone, any other with its traceback.
-    Progress bars still reach the terminal the process was started from, if there is one.
+    An error of hpaloc's own classes ends the process with only its sentence, any other with its traceback. Progress
+    bars still reach the terminal from which the process was started, if there is one.
     """
     global _screen
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    # The descriptors are redirected, not sys.stderr alone, because TensorFlow and image libraries write to them.
+    # The descriptors are redirected, not only sys.stderr, because TensorFlow and image libraries write to them.
     _screen = os.fdopen(os.dup(2), "w", buffering=1)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     os.dup2(handle, 1)
@@ -53,8 +53,10 @@ def _last_words(kind: type[BaseException], error: BaseException, trace: Tracebac
 def track(iterable: Iterable[T], total: int | None = None, what: str = "fields") -> Iterator[T]:
     """Yield the items of ``iterable`` and show how many are done.
 
-    ``total`` defaults to ``len(iterable)`` where it has one; ``what`` names the items. At a terminal a bar is
-    drawn; otherwise a log line is written about every ten seconds and one at the end.
+    At a terminal this is a bar, otherwise a log line about every ten seconds and at the end.
+
+    total: the number of items, ``len(iterable)`` by default if it has one
+    what: the name of the items
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)

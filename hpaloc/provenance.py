@@ -17,7 +17,7 @@ JOB_COLUMNS = ("rule", "job", "seconds", "memory_mb", "cpu_seconds")
 def _pins(path: Path) -> list[tuple[str, str]]:
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))["dependencies"]
     flat = [pin for entry in entries for pin in (entry["pip"] if isinstance(entry, dict) else [entry])]
-    # A channel may stand before the name, extras after it: conda-forge::numpy=1.26, tensorflow[and-cuda]==2.16.
+    # A channel may precede the name, extras may follow it: conda-forge::numpy=1.26, tensorflow[and-cuda]==2.16.
     found = [re.fullmatch(r"(?:\S+::)?([\w.-]+)(?:\[[^\]]*\])?\s*(?:==?\s*(\S+))?", pin) for pin in flat]
     return [(match[1], match[2] or "") for match in found if match]
 
@@ -34,11 +34,11 @@ def _installed(package: str) -> str:
 
 
 def software_table(environments: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
-    """List the packages of conda environment files, and which version of each this interpreter has.
+    """List the packages of conda environment files, and the version of each in this environment.
 
-    Returns the columns environment, package, wanted (the version in the file) and here ("" where it is not
-    installed in the environment that makes the table), with rows for snakemake and the platform first. Raises
-    FileNotFoundError where a file is absent.
+    Returns the columns environment, package, wanted (the version in the file) and here ("" if it is not installed in
+    this environment), with rows for snakemake and the platform first.
+    Raises FileNotFoundError if a file is absent.
     """
     rows = [("", "snakemake", "", _installed("snakemake")), ("", "platform", "", platform.platform())]
     for path in map(Path, environments):
@@ -47,11 +47,11 @@ def software_table(environments: Sequence[str | os.PathLike[str]]) -> pd.DataFra
 
 
 def job_table(files: Iterable[str | os.PathLike[str]], folder: str | os.PathLike[str] = "benchmarks") -> pd.DataFrame:
-    """List the last time each job ran, from Snakemake's benchmark files below ``folder``.
+    """List the last run of each job, from Snakemake's benchmark files below ``folder``.
 
-    files: those of the jobs to list; one that is not there is left out. Returns the columns rule (the folder, or the
-    file of a rule of one job), job (the rest of the file's path), seconds, memory_mb (the greatest resident set; nan
-    where it was not measured) and cpu_seconds, the longest first.
+    files: the benchmark files of the jobs; absent ones are ignored
+    Returns the columns rule (the folder, or the file of a rule of one job), job (the rest of the file's path), seconds,
+    memory_mb (the greatest resident set; nan if it was not measured) and cpu_seconds, the longest first.
     """
     rows = []
     for path in sorted(path for path in set(map(Path, files)) if path.is_file()):

@@ -1,7 +1,7 @@
 """Tile records as tf.data: per-colour TFRecord files zipped into images, labels from Parquet by tensorflow-io.
 
-The only room that touches tensorflow-io, and the only one on its floor to touch TensorFlow; both are imported by the
-functions that read, so that writing records needs neither.
+Only this room uses tensorflow-io, and on its floor only this room uses TensorFlow; the functions that read import both,
+so that writing records needs neither.
 """
 
 import os
@@ -27,14 +27,14 @@ from hpaloc.tfrecord import TileRecord, decode_example, frame, read_record_at, r
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Arrow rows handed to the graph at a time; unbatched at once, so it sets speed (a row at a time is 300 times slower)
-# and nothing else.
+# Arrow rows passed to the graph at a time; unbatched immediately, so this only sets the speed (single rows are 300
+# times slower).
 _ARROW_BATCH = 1024
 _ARROW_COLUMNS = (*LABEL_COLUMNS, "weight", "key")
 
-# tensorflow-io reads Arrow memory in place and only its own Python object keeps that memory; a data set that outlives
-# the object (one that a distribution strategy has rebuilt) would read freed memory. The tables are some bytes an
-# example, so they stay for the process's life.
+# tensorflow-io reads Arrow memory in place, and only its own Python object keeps that memory; a data set that outlives
+# the object (one that a distribution strategy has rebuilt) would read freed memory. The tables take a few bytes per
+# example, so they stay until the process ends.
 _arrow_memory: list[pa.Buffer] = []
 
 
@@ -61,7 +61,7 @@ def _write_colour(
         for record_shard in range(shards):
             members = examples[examples["record_shard"] == record_shard]
             payloads: list[bytes] = [b""] * len(members)
-            # The tile files are read front to back whatever the order of the examples.
+            # The tile files are read from front to back, whatever the order of the examples.
             places = zip(
                 members["shard"],
                 members["row"],
@@ -74,10 +74,10 @@ def _write_colour(
                 if shard not in files:
                     files[shard] = stack.enter_context(open(tiles[shard], "rb"))
                 if row >= len(offsets[shard]):
-                    raise TableError(f"{tiles[shard]}: holds {len(offsets[shard])} tiles, an example is its tile {row}")
+                    raise TableError(f"{tiles[shard]}: has {len(offsets[shard])} tiles, an example names tile {row}")
                 payload = read_record_at(files[shard], offsets[shard][row])
                 if decode_example(payload)["key"] != key:
-                    raise TableError(f"{tiles[shard]}: tile {row} is another cell than the examples say")
+                    raise TableError(f"{tiles[shard]}: tile {row} is not the cell that the examples name")
                 if colour == "green" and scale != 1.0:
                     payload = _dimmed(payload, float(scale))
                 payloads[position] = payload
@@ -99,10 +99,12 @@ def write_dataset(
 ) -> None:
     """Write the tiles of the examples, in the examples' order, as TFRecord files per part and colour.
 
-    examples: a table EXAMPLES or its file. tiles: per colour the shards' tile files, in the order of the cell tables
-    that curation read. out: the folder of each part (train, validation), replaced whole; its files are named
-    ``colour-NNNNN-of-NNNNN.tfrecord``. A synthetic negative gets its green scaled here. One record file per thread is
-    held in memory. Raises TableError where a tile is not the cell that its example names.
+    The green of synthetic negatives is scaled here. Each thread has one record file in memory.
+
+    examples: a table EXAMPLES or its file
+    tiles: {colour: the shards' tile files, in the order of the cell tables that curation read}
+    out: {part (train, validation): its folder, which is replaced}; files are named ``colour-NNNNN-of-NNNNN.tfrecord``
+    Raises TableError if a tile is not the cell that its example names.
     """
     table = _read_examples(examples)
     unknown = set(table["part"]) - set(out)
@@ -164,7 +166,7 @@ def _decoder(format: str, input_size: int) -> Callable[["tf.Tensor"], dict[str, 
     @tf.autograph.experimental.do_not_convert
     def unpack(image: "tf.Tensor", depth: "tf.Tensor", size: "tf.Tensor") -> "tf.Tensor":
         if format == "png":
-            # An 8-bit PNG read as 16 bit is widened by 257, which the white level must follow.
+            # An 8-bit PNG read as 16 bit is multiplied by 257; the white level is too (below).
             return tf.cast(tf.io.decode_png(image, channels=1, dtype=tf.uint16)[..., 0], tf.float32)
         grey = tf.cond(
             depth == 16,
@@ -179,9 +181,9 @@ def _decoder(format: str, input_size: int) -> Callable[["tf.Tensor"], dict[str, 
         with tf.control_dependencies(
             [
                 tf.debugging.assert_equal(
-                    parsed["key"], parsed["key"][0], "the colours' record files hold different cells"
+                    parsed["key"], parsed["key"][0], "the colours' record files contain different cells"
                 ),
-                tf.debugging.assert_equal(parsed["format"], format, "the record files are of different tile formats"),
+                tf.debugging.assert_equal(parsed["format"], format, "the record files have different tile formats"),
             ]
         ):
             white = parsed["white"]
@@ -218,12 +220,14 @@ def tile_dataset(
 ) -> "tf.data.Dataset":
     """Read tiles of any subset of the colours, in the order of the files.
 
-    paths: per colour its record files, cells in the same order in each; only the files of ``channels`` are opened.
-    Elements are {"image": (input_size, input_size, n_channels) uint8, "field": string, "cell": int32}. A tile is
-    divided by its white level, clipped to 0 … 1, resized (bilinear, antialiased) and scaled to 0 … 255. ``parallel``
-    is the number of tiles decoded at a time; the order never depends on it. Raises ValueError for an unknown channel
-    and FileNotFoundError for a missing file; iterating raises tf.errors.InvalidArgumentError where two colours hold
-    different cells, and DataLossError where a file is damaged.
+    A tile is divided by its white level, clipped to 0 … 1, resized (bilinear, antialiased) and scaled to 0 … 255.
+
+    paths: {colour: its record files}, with the cells in the same order; only the files of ``channels`` are opened
+    input_size: px
+    parallel: the number of tiles decoded at a time, which does not affect the order
+    Returns elements {"image": (input_size, input_size, n_channels) uint8, "field": string, "cell": int32}.
+    Raises ValueError for an unknown channel and FileNotFoundError for a missing file; iterating raises
+    tf.errors.InvalidArgumentError if two colours have different cells, and DataLossError if a file is damaged.
     """
     import tensorflow as tf
 
@@ -239,7 +243,7 @@ def tile_dataset(
 
     counts = {channel: sum(len(record_offsets(path)) for path in paths[channel]) for channel in channels}
     if len(set(counts.values())) > 1:
-        raise ValueError(f"the colours hold different numbers of tiles: {counts}")
+        raise ValueError(f"the colours have different numbers of tiles: {counts}")
     dataset = serialized.map(without_key, num_parallel_calls=parallel or tf.data.AUTOTUNE, deterministic=True)
     return dataset.apply(tf.data.experimental.assert_cardinality(counts[channels[0]]))
 
@@ -247,8 +251,8 @@ def tile_dataset(
 def example_dataset(examples: pd.DataFrame, columns: Sequence[str] = _ARROW_COLUMNS) -> "tf.data.Dataset":
     """Feed numeric columns of the examples to tf.data through tensorflow-io's Arrow reader.
 
-    Elements are {column: scalar}, in the order of the rows. Raises TableError for a column that is lacking or is
-    no number.
+    Returns elements {column: scalar}, in the order of the rows.
+    Raises TableError for a column that is absent or not of numbers.
     """
     import tensorflow as tf
     import tensorflow_io.arrow as tfio_arrow
@@ -266,7 +270,7 @@ def example_dataset(examples: pd.DataFrame, columns: Sequence[str] = _ARROW_COLU
     buffer = sink.getvalue()
     _arrow_memory.append(buffer)
     types = tuple(tf.as_dtype(type.to_pandas_dtype()) for type in table.schema.types)
-    # Not the form from serialized batches: in tensorflow-io 0.37.1 it hands out other values than it was given.
+    # Not the form from serialized batches, which returns wrong values in tensorflow-io 0.37.1.
     arrow = tfio_arrow.ArrowDataset(
         None,
         tuple(range(len(types))),
@@ -289,13 +293,16 @@ def training_dataset(
 ) -> "tf.data.Dataset":
     """Read one part of the training data: images from its record files, labels and weights from the examples.
 
-    folder: ``results/dataset/train`` or ``…/validation``; its name is the part. Elements are (image (input_size,
-    input_size, n_channels) uint8, label (19,) float32, weight float32), unbatched and undecoded until needed. The
-    record files are shuffled as a whole already; ``shuffle`` is the number of records (still compressed) among which
-    each epoch draws anew, seeded by ``seed``; 0 keeps the order. Iterating raises tf.errors.InvalidArgumentError where
-    a tile is not the cell that its row of the examples names. A folder that is not named after a part, or a channel
-    without records, raises ValueError, a record file that is not there FileNotFoundError, examples that lack a column
-    TableError.
+    folder: ``results/dataset/train`` or ``…/validation``; its name is the part
+    examples: a table EXAMPLES or its file
+    input_size: px
+    shuffle: the number of records (still compressed) that each epoch shuffles further, seeded by ``seed``; 0 keeps the
+    order of the record files, which were shuffled when written
+    parallel: the number of tiles decoded at a time
+    Returns unbatched elements (image (input_size, input_size, n_channels) uint8, label (19,) float32, weight float32).
+    Raises ValueError for a folder that is not named after a part or a channel without records, FileNotFoundError for a
+    missing record file, and TableError for examples that lack a column; iterating raises
+    tf.errors.InvalidArgumentError if a tile is not the cell that its row of the examples names.
     """
     import tensorflow as tf
 
@@ -303,7 +310,7 @@ def training_dataset(
     table = _read_examples(examples)
     part = folder.name
     if part not in PARTS:
-        raise ValueError(f"{folder}: the folder's name is the part of the training data, one of {', '.join(PARTS)}")
+        raise ValueError(f"{folder}: the folder's name must be a part of the training data, one of {', '.join(PARTS)}")
     members = table[table["part"] == part].sort_values(["record_shard", "position"])
     shards = int(members["record_shard"].max()) + 1 if len(members) else 0
     paths = {channel: [folder / record_name(channel, shard, shards) for shard in range(shards)] for channel in channels}

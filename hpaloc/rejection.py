@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 def too_many(rejected: int, fields: int, most: float) -> bool:
     """Return whether more fields are rejected than the fraction ``most`` of them, rounded up: a shard may lose one."""
-    # 0.07 * 100 is a bit more than 7.
+    # Rounded first: 0.07 * 100 is a bit more than 7.
     return rejected > math.ceil(round(most * fields, 9))
 
 
@@ -22,6 +22,6 @@ class TooManyRejected(RuntimeError):
 
 
 def check_rejected(rejected: Sequence[tuple[str, str]], n_fields: int, fraction: float) -> None:
-    """Raise TooManyRejected where ``rejected``, (field, reason) of each, are `too_many` of ``n_fields``."""
+    """Raise TooManyRejected if ``rejected``, (field, reason) of each, are ``too_many`` of ``n_fields``."""
     if too_many(len(rejected), n_fields, fraction):
         raise TooManyRejected(rejected, n_fields, fraction)

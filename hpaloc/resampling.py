@@ -5,7 +5,7 @@ from scipy.special import stdtrit
 
 
 def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
-    """Return the 95 % interval of a proportion (Wilson 1927), which is sensible at 0 and 1 too."""
+    """Return the 95 % interval of a proportion (Wilson 1927), which is also sensible at 0 and 1."""
     z = 1.959963984540054
     share = successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
@@ -16,13 +16,13 @@ def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
 
 
 def resampled_groups(n_groups: int, replicates: int, seed: int) -> np.ndarray:
-    """Return (replicates, n_groups) float64: how often each group is drawn when n_groups are drawn with replacement."""
+    """Return (replicates, n_groups) float64: how often each group is drawn, if n_groups are drawn with replacement."""
     generator = np.random.default_rng(seed)
     return generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=replicates).astype(np.float64)
 
 
 def percentile_interval(values: np.ndarray) -> list[float] | None:
-    """Return the 2.5 and 97.5 percentiles of the values (n,) float that are finite, None where none is."""
+    """Return the 2.5 and 97.5 percentiles of the finite values of ``values`` (n,) float, None if there are none."""
     values = values[np.isfinite(values)]
     return [float(value) for value in np.percentile(values, [2.5, 97.5])] if len(values) else None
 
@@ -30,9 +30,10 @@ def percentile_interval(values: np.ndarray) -> list[float] | None:
 def replicated_mean(
     values: np.ndarray, groups: np.ndarray, replicates: int = 1000, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean of values (n,) float by resampling whole groups (n,).
+    """Return the 95 % interval of a mean by resampling whole groups, None for fewer than two groups.
 
-    None for fewer than two groups.
+    values: (n,) float
+    groups: (n,), any type
     """
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < 2:
@@ -47,9 +48,11 @@ def replicated_mean(
 def replicated_accuracy(
     right: np.ndarray, groups: np.ndarray, replicates: int = 1000, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Return the 95 % interval of a share of right calls by resampling whole groups; Wilson's where nothing varies.
+    """Return the 95 % interval of the share of right calls by resampling whole groups; Wilson's if nothing varies.
 
-    right (n,) bool; groups (n,). None for fewer than two groups.
+    right: (n,) bool
+    groups: (n,), any type
+    Returns None for fewer than two groups.
     """
     interval = replicated_mean(right, groups, replicates, seed)
     if interval is None or interval[0] < interval[1]:
@@ -59,9 +62,11 @@ def replicated_accuracy(
 
 
 def jackknife_interval(value: float, left_out: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of a value from its values without each block of groups.
+    """Return the 95 % interval of a value from its values without each block of groups; nan for fewer than two blocks.
 
-    left_out: (blocks,) float. Student's t over the delete-a-group jackknife (Kott 2001); nan for fewer than two blocks.
+    It is Student's t over the delete-a-group jackknife (Kott 2001).
+
+    left_out: (blocks,) float, the value without each block
     """
     blocks = len(left_out)
     if blocks < 2:

@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 from pycocotools import mask as coco
 
-# The widest field of the Human Protein Atlas has 4096 px a side. An image or a mask that claims to have more than
-# this many pixels is taken for broken or hostile before memory is asked for.
+# The widest field of the Human Protein Atlas has 4096 px a side. An image or a mask that claims more pixels than this
+# is broken or hostile, and is refused before it takes memory.
 MAX_PIXELS = 2**30
-# A run takes 4 letters at most for such an image; no mask of a cell has this many.
+# A run takes at most 4 letters in such an image; no mask of a cell has this many letters.
 _MAX_LETTERS = 2**26
 
 
@@ -22,8 +22,10 @@ def _string(runs: np.ndarray, height: int, width: int) -> str:
 def encode(mask: np.ndarray) -> str:
     """Encode one binary mask as a COCO run-length string.
 
-    mask: (H, W), bool or any integer; non-zero is inside. Runs go down the columns, the first run is background.
-    Raises ValueError when the mask is not two-dimensional or is empty in one direction.
+    Runs go down the columns; the first run is background.
+
+    mask: (H, W) bool or any integer type, non-zero inside
+    Raises ValueError if the mask is not two-dimensional or is empty in one direction.
     """
     if mask.ndim != 2 or 0 in mask.shape:
         raise ValueError(f"a mask has two dimensions of at least one pixel, not shape {mask.shape}")
@@ -31,11 +33,13 @@ def encode(mask: np.ndarray) -> str:
 
 
 def run_lengths(counts: str) -> np.ndarray:
-    """Read the run lengths, in pixels, out of a COCO run-length string.
+    """Read the run lengths, in pixels, from a COCO run-length string.
 
-    Returns (n,) int64: background, foreground, background … in column order. The string holds base-32 digits, low digit
-    first, and from the fourth run on the difference to the run two before (rleToString of the COCO API).
-    Raises ValueError when the string is not of that form.
+    The string has base-32 digits, low digit first, and from the fourth run on the difference to the run two before
+    (rleToString of the COCO API).
+
+    Returns (n,) int64: background, foreground, background … in column order.
+    Raises ValueError if the string does not have that form.
     """
     digits = np.frombuffer(counts.encode("ascii", errors="replace"), np.uint8).astype(np.int64) - 48
     if digits.size == 0 or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
@@ -58,22 +62,23 @@ def run_lengths(counts: str) -> np.ndarray:
 def decode(counts: str, height: int, width: int) -> np.ndarray:
     """Decode a COCO run-length string into a mask.
 
-    Returns (height, width) bool. Raises ValueError when the runs do not fill exactly height x width pixels.
+    Returns (height, width) bool.
+    Raises ValueError if the runs do not fill exactly height x width pixels.
     """
     if not (0 < height <= MAX_PIXELS and 0 < width <= MAX_PIXELS and height * width <= MAX_PIXELS):
-        raise ValueError(f"an image of {height} x {width} px is more than hpaloc reads, or none")
+        raise ValueError(f"an image of {height} x {width} px is empty or more than hpaloc can read")
     covered = int(run_lengths(counts).sum())
     if covered != height * width:
-        raise ValueError(f"the runs cover {covered} pixels, the image has {height} x {width} = {height * width}")
+        raise ValueError(f"the runs cover {covered} pixels, but the image has {height} x {width} = {height * width}")
     return coco.decode({"counts": counts.encode("ascii"), "size": [height, width]}).astype(bool)
 
 
 def encode_labels(labels: np.ndarray) -> dict[int, str]:
-    """Encode every object of a label image, all of them in one pass over the image.
+    """Encode all objects of a label image in one pass over the image.
 
-    labels: (H, W), any integer type, 0 is background. Returns {id: COCO run-length string}, ids in ascending order;
-    each string equals `encode(labels == id)`. Raises ValueError where the image has not two dimensions of at least one
-    pixel.
+    labels: (H, W), any integer type, 0 is background
+    Returns {id: COCO run-length string}, ids in ascending order; each string equals ``encode(labels == id)``.
+    Raises ValueError if the image is not two-dimensional or is empty in one direction.
     """
     if labels.ndim != 2 or 0 in labels.shape:
         raise ValueError(f"a label image has two dimensions of at least one pixel, not shape {labels.shape}")
@@ -108,7 +113,7 @@ def to_kaggle(counts: str) -> str:
 def from_kaggle(text: str) -> str:
     """Unwrap the mask of a Kaggle PredictionString into a COCO run-length string.
 
-    Raises ValueError when the text is not base64 of zlib, or unpacks to more than any mask.
+    Raises ValueError if the text is not base64 of zlib, or unpacks to more than any mask.
     """
     unpacker = zlib.decompressobj()
     try:

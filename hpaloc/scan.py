@@ -1,8 +1,5 @@
 """The scan: a collection's sheet and files become its manifests."""
 
-import csv
-import io
-import logging
 import os
 import re
 import string
@@ -15,22 +12,20 @@ from urllib.parse import quote
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.files import atomic_path, write_if_changed
-from hpaloc.finding import find_files, manifests, shard_name, shard_of, shards_of, table_name
+from hpaloc.finding import find_files, format_csv, format_manifests, shard_name, shard_of, shards_of, table_name
 from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import CARRIED, SheetRow
 from hpaloc.sheet import read_sheet
 from hpaloc.truth import read_true_cells
 
-log = logging.getLogger("hpaloc")
-
 
 def check_pattern(pattern: str, key: str, allowed: Sequence[str], needed: Sequence[str]) -> None:
-    """Raise SheetError naming ``key`` where a file pattern has an unknown placeholder or lacks a needed one."""
+    """Raise SheetError naming ``key`` if a file pattern has an unknown placeholder or lacks a needed one."""
     try:
         parts = [part for part in string.Formatter().parse(pattern) if part[1] is not None]
         found = {name for _, name, _, _ in parts if name is not None}
     except ValueError as error:
-        raise SheetError(f"{key}: {pattern!r} is no file pattern ({error})") from None
+        raise SheetError(f"{key}: {pattern!r} is not a file pattern ({error})") from None
     for name in sorted(found - set(allowed)):
         known = ", ".join(f"{{{a}}}" for a in allowed)
         raise SheetError(f"{key}: {pattern!r} has the unknown placeholder {{{name}}} (known: {known})")
@@ -44,9 +39,11 @@ def check_pattern(pattern: str, key: str, allowed: Sequence[str], needed: Sequen
 
 @dataclass(frozen=True)
 class Scan:
-    """What was found of a collection: its rows, and the text of each table that planning writes, by file name.
+    """What was found of a collection.
 
-    ``truth`` has the sets of labels that the true cells of each field have; None where there is no table of true cells.
+    rows: its fields
+    tables: {file name: text} of the tables that planning writes
+    truth: {field: label sets of its true cells}, None without a table of true cells
     """
 
     rows: list[SheetRow]
@@ -55,9 +52,10 @@ class Scan:
 
 
 def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
-    """Read a collection's sheet and find its files; nothing is written.
+    """Read a collection's sheet and find its files, without writing anything.
 
-    ``config`` is the completed configuration. Raises SheetError naming the row, key or files at fault.
+    config: the completed configuration
+    Raises SheetError naming the wrong row, key or files.
     """
     collection = config["collections"][name]
     places = CollectionFiles(name)
@@ -78,7 +76,7 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
         for row in rows:
             into = places.path("simulated", shard_name(shard_of(row.id, collection["shards"])))
             made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in COLOURS})
-        return Scan(rows, manifests(rows, made, collection["shards"], config["seed"]))
+        return Scan(rows, format_manifests(rows, made, collection["shards"], config["seed"]))
     truth = {}
     true_labels = None
     if "truth" in collection:
@@ -92,36 +90,38 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
         for kind, of_kind in (("cell_mask", "cells"), ("nucleus_mask", "nuclei")):
             pattern = collection["masks"][of_kind]
             if pattern is not None:
-                # A table of run-length masks holds many fields in one file.
+                # A table of run-length masks has many fields in one file.
                 table = pattern.endswith((".csv", ".parquet"))
                 check_pattern(pattern, f"{key}.masks.{of_kind}", ["root", "id"], [] if table else ["id"])
                 masks[kind] = [pattern]
     if "download" in collection:
         urls = download_urls(collection["sheet"].format(root=root), rows, collection["download"]["url"])
-        # Masks made elsewhere are there already; what is fetched is not looked for.
+        # Masks from elsewhere exist already; files that will be downloaded are not looked for.
         fetched = find_files(rows, masks, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
         for row, of_row, files_of_row in zip(rows, urls, fetched, strict=True):
             into = places.path("downloaded", shard_name(shard_of(row.id, collection["shards"]))).with_suffix("")
-            # What determines the file is its address; when it is fetched it shall have the ending that it has there.
+            # The address determines the file, and gives it its ending.
             for colour, url in of_row.items():
                 files_of_row[colour] = (f"{into}/{row.id}_{colour}{_ending(url)}", url)
-        return Scan(rows, manifests(rows, fetched, collection["shards"]) | truth, true_labels)
+        return Scan(rows, format_manifests(rows, fetched, collection["shards"]) | truth, true_labels)
     for pattern in collection["images"]:
         check_pattern(pattern, f"{key}.images", ["root", "id", "colour"], ["id", "colour"])
     patterns = dict.fromkeys(COLOURS, collection["images"]) | masks
     files = find_files(rows, patterns, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
-    return Scan(rows, manifests(rows, files, collection["shards"]) | truth, true_labels)
+    return Scan(rows, format_manifests(rows, files, collection["shards"]) | truth, true_labels)
 
 
-# What a table held before it was replaced, and its times of access and change in ns; None where there was none.
+# A table's content before it was replaced, and its times of access and change in ns; None if there was no table.
 Before = tuple[bytes, tuple[int, int]] | None
 
 
 def write_scan(scan: Scan, folder: str | os.PathLike[str], replaced: dict[Path, Before]) -> list[str]:
-    """Write the tables of a scan into ``folder``, each only where its content changed.
+    """Write the tables of a scan into ``folder``, each only if its content changed.
 
-    Manifests and annotations of shards that have no fields any more are removed. What a table held before it was
-    changed or removed is added to ``replaced``, for restore_tables. Returns the names of the shards that hold fields.
+    Manifests and annotations of shards that no longer have fields are removed.
+
+    replaced: gets the content of each table before it was changed or removed, for ``restore_tables``
+    Returns the names of the shards that have fields.
     """
     folder = Path(folder)
     shards = shards_of(folder)
@@ -141,11 +141,11 @@ def write_scan(scan: Scan, folder: str | os.PathLike[str], replaced: dict[Path, 
 
 
 def restore_tables(replaced: Mapping[Path, Before]) -> None:
-    """Put back what the tables held before write_scan changed them, with their times; a new table is removed."""
+    """Restore the tables that ``write_scan`` changed, with their times, and remove the new ones."""
     for path, before in replaced.items():
         if before is None:
             path.unlink(missing_ok=True)
-            # Of a new collection, the folder too; of a new run, the folders above.
+            # Also the folder of a new collection, and the folders above in a new run.
             for folder in list(path.parents)[:-1]:
                 try:
                     folder.rmdir()
@@ -161,18 +161,15 @@ def restore_tables(replaced: Mapping[Path, Before]) -> None:
 def _truth_manifest(
     name: str, config: Mapping[str, Any], rows: Sequence[SheetRow], known: Mapping[str, Mapping[int, str]]
 ) -> str:
-    """Check the true cells (``known``) of a collection and return ``truth.csv``: each true mask and its state."""
+    """Check the true cells (``known``) of a collection and return the text of truth.csv: true masks and states."""
     collection = config["collections"][name]
     path = collection["truth"]["cells"].format(root=collection["root"])
     check_fields(f"truth {path}", known, {row.id for row in rows}, name)
     true_rows = [row for row in rows if row.id in known]
     pattern = {"truth": [collection["truth"]["masks"]]}
     found = find_files(true_rows, pattern, {"root": collection["root"]}, name, config["verify"])
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "mask", "state"])
-    writer.writerows(sorted((row.id, *files["truth"]) for row, files in zip(true_rows, found, strict=True)))
-    return text.getvalue()
+    masks = sorted((row.id, *files["truth"]) for row, files in zip(true_rows, found, strict=True))
+    return format_csv([("id", "mask", "state"), *masks])
 
 
 def _ending(url: str) -> str:
@@ -185,19 +182,20 @@ def _ending(url: str) -> str:
 def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], pattern: str) -> list[dict[str, str]]:
     """Return the address of each channel file of each field: {colour: URL}, in the order of ``rows``.
 
-    A column ``url_red`` (and so on) of the sheet gives it outright. Elsewhere ``pattern`` is filled in: ``{colour}``,
-    ``{id}``, any column of the sheet such as ``{antibody}`` and ``{image}``, and ``{antibody_number}``, the number of
-    an antibody without letters and leading zeros (HPA000089 is 89), as the folders of the public images are named;
-    values are quoted. Raises SheetError naming the sheet, the ID and what is lacking or is no https address.
+    path: the sheet; a column ``url_red`` (and so on) gives the address, otherwise ``pattern`` does
+    pattern: address with ``{colour}``, ``{id}``, columns of the sheet such as ``{antibody}`` and ``{image}``, and
+    ``{antibody_number}``, the antibody's number without letters and leading zeros (89 for HPA000089), as in the folder
+    names of the public images; values are quoted
+    Raises SheetError naming the sheet, the ID and what is missing or is not an https address.
     """
     name = os.fspath(path)
     try:
         lacking = [key for _, key, _, _ in string.Formatter().parse(pattern) if key and key != "colour"]
     except ValueError as error:
-        raise SheetError(f"sheet {name}: {pattern!r} is no address ({error})") from None
+        raise SheetError(f"sheet {name}: {pattern!r} is not an address pattern ({error})") from None
     named = dict.fromkeys(["antibody", *(key for key in lacking if key not in ("ID", "id", "antibody_number"))])
     given = [f"url_{colour}" for colour in COLOURS]
-    # Of the columns that any sheet may have its first reading told.
+    # The first reading of the sheet has already warned about its usual columns.
     table = read_delimited(path, "sheet", ["ID"], given, [*named], told=("ID", *CARRIED))
     cells_of = {cells["ID"]: cells for _, cells in table}
     found = []
@@ -212,13 +210,13 @@ def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], patter
             try:
                 url = cells.get(f"url_{colour}") or pattern.format(**(values | {"colour": colour}))
             except (KeyError, IndexError, ValueError) as error:
-                raise SheetError(f"{here}: {pattern!r} needs {error}, which the sheet has no column of") from None
+                raise SheetError(f"{here}: {pattern!r} needs {error}, but the sheet has no such column") from None
             if not cells.get(f"url_{colour}"):
                 for key in lacking:
                     if not values.get(key):
-                        raise SheetError(f"{here}: {key} is empty, which {pattern!r} needs")
+                        raise SheetError(f"{here}: {key} is empty, but {pattern!r} needs it")
             if not url.startswith(("https://", "http://127.0.0.1:", "http://localhost:")):
-                raise SheetError(f"{here}: {url!r} is no https address")
+                raise SheetError(f"{here}: {url!r} is not an https address")
             of_row[colour] = url
         found.append(of_row)
     return found

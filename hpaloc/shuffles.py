@@ -1,14 +1,17 @@
-"""Labels that change places by whole groups of cells (antibodies, fields), never by single cells: the controls."""
+"""Shuffling of labels by whole groups of cells (antibodies, fields), never by single cells, for the controls."""
 
 import numpy as np
 
 
 def shuffled_labels(groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return (n,) int64 row numbers: whose labels each row is to take, when every group takes those of another group.
+    """Return the row from which each row takes its labels, if every group takes those of another group.
 
-    groups: (n,) of any type. Groups are passed on in one random cycle, so that no group keeps its own: what this gives
-    is the level of labels that are not a group's own. Rows of a group take those of the group they take from in random
-    order, again from the first where there are fewer. With one group alone its rows are permuted.
+    Labels are passed on along one random cycle of the groups, so that no group keeps its own: this is the baseline of
+    labels that are not a group's own. The rows of a group take the labels of the other group in random order, starting
+    again if that group has fewer rows. A single group's rows are permuted.
+
+    groups: (n,), any type
+    Returns (n,) int64 row numbers.
     """
     generator = np.random.default_rng(seed)
     names, index = np.unique(groups, return_inverse=True)
@@ -19,10 +22,13 @@ def shuffled_labels(groups: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def permuted_groups(groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return (n,) int64 row numbers: whose labels each row is to take, in one of all permutations of the groups.
+    """Return the row from which each row takes its labels, in a random permutation of the groups, for p values.
 
-    For p values: they are valid where a group keeps its own as often as chance has it, the order found being one of the
-    permutations (Hemerik and Goeman 2018). Rows as in ``shuffled_labels``.
+    P values are valid if groups keep their own labels as often as by chance, the observed order being one of the
+    permutations (Hemerik and Goeman 2018). Within groups as in ``shuffled_labels``.
+
+    groups: (n,), any type
+    Returns (n,) int64 row numbers.
     """
     generator = np.random.default_rng(seed)
     names, index = np.unique(groups, return_inverse=True)
@@ -30,7 +36,7 @@ def permuted_groups(groups: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def _taken(index: np.ndarray, giver: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return the row that each row takes from, (n,), of the group ``giver`` (groups,) names for its group ``index``."""
+    """Return the row that each row takes from, (n,), in the group that ``giver`` (groups,) names for its ``index``."""
     count = np.bincount(index)
     start = np.cumsum(count) - count
     order = np.lexsort((generator.random(len(index)), index))

@@ -11,7 +11,7 @@ from hpaloc.examples import PARTS
 
 
 def _move_for_classes(classes: np.ndarray, sizes: np.ndarray, validation: np.ndarray, free: np.ndarray) -> None:
-    """Move groups, in place, until each class that two or more groups hold is in both parts."""
+    """Move groups, in place, until each class that two or more groups have is in both parts."""
     for target in (True, False):
         totals = classes.sum(axis=0)
         for label in np.argsort(totals, kind="stable"):
@@ -31,7 +31,7 @@ def _move_for_classes(classes: np.ndarray, sizes: np.ndarray, validation: np.nda
 def _move_for_size(
     classes: np.ndarray, sizes: np.ndarray, validation: np.ndarray, free: np.ndarray, target: int, fraction: float
 ) -> None:
-    """Move groups, in place, until the validation part holds ``target`` fields, or as near as whole groups come."""
+    """Move groups, in place, until the validation part has ``target`` fields, or as near as whole groups allow."""
     totals = np.maximum(classes.T @ sizes, 1)
     while True:
         excess = int(sizes[validation & free].sum()) - target
@@ -39,7 +39,7 @@ def _move_for_size(
             return
         source = validation if excess > 0 else ~validation
         movable = free & source & (sizes < 2 * abs(excess))
-        # A class keeps what it has in the part that a group leaves.
+        # No class may vanish from the part that a group leaves.
         held = classes[source].sum(axis=0)
         movable &= ~(classes & (held < 2)).any(axis=1)
         rows = np.flatnonzero(movable)
@@ -63,14 +63,17 @@ def split_groups(
 ) -> np.ndarray:
     """Divide fields into a training and a validation part, group by group.
 
-    label_sets, groups: one entry per field. Groups are stratified over the label sets and classes they hold by
-    iterative stratification (Sechidis et al. 2011). A group none of whose label sets another group has goes to
-    training, unless too little would be left to validate on; the validation part then holds ceil(fraction x fields
-    of the other groups) fields, as near as whole groups come. Each class that two groups hold ends in both parts,
-    also where that takes a group of the former kind; very few groups of several labels may not allow it. With a
-    fraction of 0 only what ``fixed`` names validates. ``fixed`` names the part of a field where the sheet does.
-    Returns (n,) str of train and validation. Raises ValueError where there are not two groups, or ``fixed`` is not a
-    part or tears a group apart.
+    Groups are stratified over their label sets and classes by iterative stratification (Sechidis et al. 2011). A group
+    that shares no label set with another group goes to training, unless too little would be left for validation; the
+    validation part has ceil(fraction x fields of the other groups) fields, or as near as whole groups allow. Each class
+    of two or more groups ends in both parts, even if that moves a group without shared label sets; a few groups with
+    several labels may not allow it.
+
+    label_sets, groups: one entry per field
+    validation_fraction: with 0, only the fields that ``fixed`` puts there validate
+    fixed: the part of each field if the sheet names one, else None
+    Returns (n,) str, train or validation.
+    Raises ValueError if there are fewer than two groups, or ``fixed`` has another name or divides a group.
     """
     names, group_of = np.unique(np.asarray(groups, str), return_inverse=True)
     n_groups = len(names)
@@ -89,10 +92,10 @@ def split_groups(
         if part is None:
             continue
         if part not in PARTS:
-            raise ValueError(f"the split column says {part!r}, expected one of {', '.join(PARTS)}")
+            raise ValueError(f"the split column has {part!r}, expected one of {', '.join(PARTS)}")
         group = group_of[row]
         if not free[group] and validation[group] != (part == "validation"):
-            raise ValueError(f"the split column tears apart the group of field {names[group]}")
+            raise ValueError(f"the split column divides the group of field {names[group]}")
         free[group] = False
         validation[group] = part == "validation"
 
@@ -112,7 +115,7 @@ def split_groups(
         _move_for_size(classes, sizes, validation, drawn, target, validation_fraction)
     _move_for_classes(classes, sizes, validation, free)
     if not validation.any() or validation.all():
-        # Too few groups for any class to have two: the smallest group is still something to validate on.
+        # Too few groups for any class to have two: the smallest group validates.
         movable = np.flatnonzero(free)
         if not len(movable):
             raise ValueError("the split column leaves one part without fields")

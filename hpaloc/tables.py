@@ -12,7 +12,7 @@ from hpaloc.classes import COLOURS, N_CLASSES
 from hpaloc.files import atomic_path
 
 REGIONS = ("cell", "nucleus", "cytoplasm", "ring")
-# The three stains that are the same whatever the protein: two images of the same cells agree in them.
+# The three stains that do not depend on the protein: two images of the same cells agree in them.
 REFERENCE_COLOURS = ("red", "blue", "yellow")
 PROBABILITIES = tuple(f"p_{index}" for index in range(N_CLASSES))
 
@@ -72,20 +72,20 @@ FIELDS = pa.schema(
 
 
 class TableError(ValueError):
-    """A table that lacks a column or mixes what should be apart; the message names the file or column."""
+    """A table that lacks a column or has rows that do not fit together; the message names the file or column."""
 
 
 def to_table(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema) -> pa.Table:
-    """Bring rows into the columns, order and types of ``schema``.
+    """Convert rows to the columns, order and types of ``schema``; missing values (None, NaN) become nulls.
 
-    Missing values (None, NaN) become nulls. Raises TableError naming a column that is lacking.
+    Raises TableError naming a missing column.
     """
     if isinstance(rows, pd.DataFrame):
         lacking = [name for name in schema.names if name not in rows]
         if lacking:
             raise TableError(f"the table lacks the column {lacking[0]}")
         return pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False).replace_schema_metadata()
-    # from_pandas makes NaN a null here too; Table.from_pylist would keep it.
+    # from_pandas=True turns NaN into null; Table.from_pylist would keep it.
     columns = [
         pa.array([row.get(name) for row in rows], type, from_pandas=True)
         for name, type in zip(schema.names, schema.types, strict=True)

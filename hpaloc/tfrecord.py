@@ -20,8 +20,8 @@ _CRC = struct.Struct("<I")
 _HEADER = _LENGTH.size + _CRC.size
 _FLOAT = struct.Struct("<f")
 
-# One fixed row filter (left neighbour) and zlib's run-length strategy: half the time of OpenCV's and libpng's choice
-# of a filter per row, at the same size on tiles (benchmarks/tiles.py).
+# One fixed row filter (left neighbour) and zlib's run-length strategy take half the time of a filter per row, as OpenCV
+# and libpng choose it, at the same size of tiles (benchmarks/tiles.py).
 _PNG_LEVEL, _PNG_RLE, _PNG_FILTER_SUB = 1, 3, 16
 
 
@@ -36,7 +36,7 @@ def cell_key(field: str, cell: int) -> int:
 
 
 def _masked_crc(data: bytes) -> int:
-    """CRC-32C, rotated and offset as the TFRecord format asks (tensorflow/core/lib/hash/crc32c.h)."""
+    """Return the CRC-32C, rotated and offset as the TFRecord format requires (tensorflow/core/lib/hash/crc32c.h)."""
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
@@ -48,7 +48,7 @@ def frame(payload: bytes) -> bytes:
 
 
 def _length(header: bytes, name: str, at: int) -> int:
-    """Return how long the payload behind a header is."""
+    """Return the length of the payload after a header."""
     if len(header) < _HEADER or _CRC.unpack_from(header, _LENGTH.size)[0] != _masked_crc(header[: _LENGTH.size]):
         raise RecordError(f"{name}: not a TFRecord file, or cut short at byte {at}")
     return int(_LENGTH.unpack_from(header)[0])
@@ -68,7 +68,10 @@ def _read_one(file: BinaryIO, name: str) -> bytes | None:
 
 
 def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
-    """Yield the payloads of a TFRecord file in order. Raises RecordError where a checksum does not hold."""
+    """Yield the payloads of a TFRecord file in order.
+
+    Raises RecordError if a checksum does not match.
+    """
     with open(path, "rb") as file:
         while (payload := _read_one(file, os.fspath(path))) is not None:
             yield payload
@@ -77,7 +80,7 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
 def record_offsets(path: str | os.PathLike[str]) -> list[int]:
     """Return the byte offset of every record of a TFRecord file, reading only the headers.
 
-    Raises RecordError where a header is damaged or the file is cut short.
+    Raises RecordError if a header is damaged or the file is cut short.
     """
     offsets = []
     size = Path(path).stat().st_size
@@ -94,14 +97,14 @@ def record_offsets(path: str | os.PathLike[str]) -> list[int]:
 
 
 def read_record_at(file: BinaryIO, offset: int) -> bytes:
-    """Return the payload of the record that starts at ``offset`` of an open TFRecord file.
+    """Return the payload of the record that starts at byte ``offset`` of an open TFRecord file.
 
-    Raises RecordError where there is none, or where it is damaged.
+    Raises RecordError if there is no record, or it is damaged.
     """
     file.seek(offset)
     payload = _read_one(file, file.name)
     if payload is None:
-        raise RecordError(f"{file.name}: holds no record at byte {offset}")
+        raise RecordError(f"{file.name}: has no record at byte {offset}")
     return payload
 
 
@@ -116,14 +119,14 @@ def _varint(value: int) -> bytes:
 
 
 def _block(number: int, content: bytes) -> bytes:
-    """A length-delimited protocol buffer field."""
+    """Return a length-delimited protocol buffer field."""
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 
 def encode_example(features: Mapping[str, bytes | int | float]) -> bytes:
     """Serialise scalar features as a tf.train.Example (tensorflow/core/example/example.proto, feature.proto).
 
-    bytes become a bytes_list, int an int64_list, float a float_list, each of one value; features are written in the
+    Bytes become a bytes_list, int an int64_list, float a float_list, each of one value; features are written in the
     order of their names, so that equal features give equal bytes.
     """
     entries = []
@@ -168,7 +171,7 @@ def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
 def decode_example(payload: bytes) -> dict[str, bytes | int | float]:
     """Read a tf.train.Example of scalar features back into a dictionary.
 
-    Raises ValueError where the payload is no such Example.
+    Raises ValueError if the payload is not such an Example.
     """
     features: dict[str, bytes | int | float] = {}
     try:
@@ -225,7 +228,10 @@ class TileRecord:
 
     @classmethod
     def decode(cls, payload: bytes) -> "TileRecord":
-        """Read a serialised tile record. Raises ValueError where the payload is none."""
+        """Read a serialised tile record.
+
+        Raises ValueError if the payload is not one.
+        """
         features = decode_example(payload)
         try:
             size, depth = int(features["size"]), int(features["depth"])
@@ -239,6 +245,6 @@ class TileRecord:
             field = features["field"].decode()  # type: ignore[union-attr]
             return cls(field, int(features["cell"]), tile, float(features["white"]))
         except KeyError as error:
-            raise ValueError(f"a tile record has a feature {error}") from None
+            raise ValueError(f"a tile record needs the feature {error}") from None
         except (TypeError, AttributeError, OverflowError, UnicodeDecodeError, cv2.error) as error:
-            raise ValueError("a feature of the tile record is of another kind") from error
+            raise ValueError("a feature of the tile record has the wrong type") from error

@@ -25,15 +25,15 @@ from hpaloc.rle import MAX_PIXELS
 from hpaloc.tables import CELLS, FIELDS, to_table, write_table
 from hpaloc.tfrecord import FORMATS, TileRecord, frame
 
-# What the libraries take, in MB, and a pixel of a field that is being tiled, in bytes: measured 26 in 8 bits and 40 in
-# 16, on 5120 x 5120 px.
+# Memory of the libraries in MB, and of a pixel of a field being tiled in bytes: on 5120 x 5120 px, 26 were measured
+# with 8 bits and 40 with 16.
 _LIBRARIES_MB = 300
 _BYTES_PER_PIXEL = 30
 
 
 @dataclass
 class TiledField:
-    """What a field gives: its row of FIELDS, its rows of CELLS, and per colour its cells' framed records."""
+    """The result of a field: its row of FIELDS, its rows of CELLS, and per colour the framed records of its cells."""
 
     row: dict[str, Any]
     cells: list[dict[str, Any]] = field(default_factory=list)
@@ -52,10 +52,15 @@ def tile_field(
 ) -> TiledField:
     """Measure every cell of a field and cut its tiles.
 
-    images: {colour: (H, W) uint8 or uint16}, one type; cells, nuclei: (H, W) label images with shared ids;
-    pixel_size: µm. Returns the measured part of the field's row, a row per cell in the order of ids, and the cells'
-    records per colour in the same order. ``mask_neighbours`` sets all but the cell itself to zero before resizing.
-    Raises ValueError where shapes or pixel types differ.
+    images: {colour: (H, W) uint8 or uint16}, of one type
+    cells, nuclei: (H, W) label images with shared ids
+    pixel_size: µm
+    size: px, the side of a tile
+    mask_neighbours: set everything but the cell itself to zero before resizing
+    format: of the records, png or raw
+    Returns the measured columns of the field's row, a row per cell in the order of ids, and the cells' records per
+    colour in the same order.
+    Raises ValueError if shapes or pixel types differ.
     """
     row, rows = measure_field(field, images, cells, nuclei, pixel_size)
     records: dict[str, list[bytes]] = {colour: [] for colour in images}
@@ -101,7 +106,7 @@ def _tile_row(
 
 
 def _in_order(pool: ThreadPoolExecutor, jobs: Iterator[Any], ahead: int) -> Iterator[TiledField]:
-    """Yield the results of the jobs in their order, with never more than ``ahead`` of them begun and not yielded."""
+    """Yield the results of the jobs in their order, with at most ``ahead`` of them started and not yielded."""
     running: list[Future[TiledField]] = [pool.submit(_tile_row, *job) for job in islice(jobs, ahead)]
     while running:
         yield running.pop(0).result()
@@ -123,15 +128,18 @@ def tile_shard(
 ) -> None:
     """Measure and cut every cell of a shard's fields.
 
-    ``segmentation_dir`` holds the masks and fields.parquet of the rule `segment`. Writes the tables CELLS and FIELDS
-    and, per colour of ``tile_paths``, one TFRecord file with the same cells in the same order: fields as in ``rows``,
-    cells by id. ``size`` is the side of a tile in px, ``format`` is png or raw. A field rejected by segmentation stays
-    so; one that cannot be read now, or that would not fit into ``memory_mb`` by itself, is rejected with the stage
-    `tile`. Each image is read once, at most ``threads`` fields are held at a time, fewer where memory is short, and the
-    bytes written do not depend on ``threads``.
+    Writes the tables CELLS and FIELDS and, per colour, a TFRecord file with the same cells in the same order: fields as
+    in ``rows``, cells by id. A field rejected by segmentation stays rejected; one that cannot be read now, or that by
+    itself would not fit into ``memory_mb``, is rejected with the stage ``tile``. Each image is read once, and the bytes
+    written do not depend on ``threads``.
 
-    Raises TooManyRejected, after the tables were written, where more than ``max_rejected_fraction`` of the fields
-    (rounded up) are rejected, and ValueError where the segmentation knows nothing of a field.
+    segmentation_dir: the masks and fields.parquet of the rule ``segment``
+    cells_path, fields_path, tile_paths: the files to write; tiles by colour
+    size, mask_neighbours, format: as in ``tile_field``
+    threads: the fields processed at a time, fewer if memory is short
+    memory_mb: MB, the memory of the job; None does not limit it
+    Raises TooManyRejected, after writing the tables, if more than ``max_rejected_fraction`` of the fields (rounded up)
+    are rejected, and ValueError if the segmentation has no row for a field.
     """
     if format not in FORMATS:
         raise ValueError(f"unknown tile format {format!r}, expected one of {', '.join(FORMATS)}")
@@ -139,7 +147,7 @@ def tile_shard(
     segmented = {row["field"]: row for row in pq.read_table(folder / "fields.parquet").to_pylist()}
     unknown = [row.id for row in rows if row.id not in segmented]
     if unknown:
-        raise ValueError(f"{folder / 'fields.parquet'}: has no row of field {unknown[0]}")
+        raise ValueError(f"{folder / 'fields.parquet'}: has no row for field {unknown[0]}")
     field_rows: list[dict[str, Any]] = []
     cell_tables = [CELLS.empty_table()]
     fits = MAX_PIXELS

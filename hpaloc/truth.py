@@ -10,13 +10,13 @@ from hpaloc.ids import cell_number, check_visible, shown
 def read_true_cells(path: str | os.PathLike[str]) -> dict[str, dict[int, str]]:
     """Read a table of true cells with ID, cell (the number in the true mask) and Label (indices joined by ``|``).
 
-    Returns, by field and cell, the label string as ``classes.format_labels`` writes it. Raises SheetError naming the
-    file and line of a missing or repeated column, a row of another length than the header, an ID that is empty or holds
-    what nobody sees, an unknown label, and a cell that is not a positive integer of 32 bits or appears twice; and the
-    file alone where it holds no row.
+    Returns {field: {cell: label string of ``classes.format_labels``}}.
+    Raises SheetError naming the file if it has no rows, and the line of a missing or duplicate column, a row whose
+    length is not that of the header, an ID that is empty or has invisible characters, an unknown label, and a cell that
+    is not a positive integer of 32 bits or appears twice.
     """
     found: dict[str, dict[int, str]] = {}
-    # The same few label strings, cell by cell.
+    # Parsed once: cells share a few label strings.
     known: dict[str, str] = {}
     for line, row in read_delimited(path, "truth", ("ID", "cell", "Label")):
         id, label = row["ID"], row["Label"]
@@ -33,5 +33,5 @@ def read_true_cells(path: str | os.PathLike[str]) -> dict[str, dict[int, str]]:
             raise SheetError(f"truth {os.fspath(path)}, line {line}{of_id}: {error}") from None
         of_field[cell] = known[label]
     if not found:
-        raise SheetError(f"truth {os.fspath(path)}: holds no row")
+        raise SheetError(f"truth {os.fspath(path)}: has no rows")
     return found

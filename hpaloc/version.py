@@ -9,7 +9,7 @@ from hpaloc.files import digest
 
 _PACKAGE = Path(__file__).parent
 
-# Rooms that decide how results are written, logged or made anew, not what is in them.
+# Rooms that decide how results are written, logged or made again, not what is in them.
 _PLUMBING = {"files", "progress", "version"}
 
 
@@ -26,10 +26,10 @@ def _tuple(parts: list[str]) -> str:
 
 
 def _shape(node: object, imported: set[str]) -> str:
-    """Return a syntax tree without its docstrings as text that does not depend on the Python that parsed it.
+    """Return a syntax tree without its docstrings as text that does not depend on the version of Python.
 
-    ``ast.dump`` does: newer ones add fields, empty in older code, or leave empty ones out. The names that the code
-    imports are added to ``imported`` on the way, since going through all rooms is the longest part of a job's start.
+    ``ast.dump`` does: newer versions add fields, which older code leaves empty, or omit empty ones. The names that the
+    code imports are added to ``imported`` in the same pass, since reading all rooms takes most of a job's start.
     """
     if isinstance(node, list):
         return _tuple([_shape(part, imported) for part in node])
@@ -70,10 +70,10 @@ def _read(module: str) -> tuple[bytes, frozenset[str]]:
 
 @cache
 def rooms_behind(*rooms: str) -> frozenset[str]:
-    """Return rooms, and all that they import from hpaloc at any depth but those that only write or log.
+    """Return rooms, and all that they import from hpaloc at any depth except those that only write or log.
 
-    ``rooms`` are module names below hpaloc, such as ``segmentation.watershed``; a package counts with what its
-    ``__init__`` imports.
+    rooms: module names below hpaloc, such as ``segmentation.watershed``; a package counts with the imports of its
+    ``__init__``
     """
     seen: set[str] = set()
     waiting = list(rooms)
@@ -86,7 +86,7 @@ def rooms_behind(*rooms: str) -> frozenset[str]:
 
 
 def room_version(*rooms: str) -> str:
-    """Return a digest (16 hexadecimal characters) of the code of `rooms_behind` some rooms.
+    """Return a digest (16 hexadecimal characters) of the code of ``rooms_behind`` some rooms.
 
     Comments, docstrings and layout do not count.
     """
@@ -95,6 +95,9 @@ def room_version(*rooms: str) -> str:
 
 
 def files_version(*paths: str) -> str:
-    """Return a digest (16 hexadecimal characters) of the content of files; ``paths`` are relative to hpaloc."""
+    """Return a digest (16 hexadecimal characters) of the content of files.
+
+    paths: relative to the folder hpaloc
+    """
     joined = b"".join(path.encode() + digest(_PACKAGE / path).encode() for path in sorted(paths))
     return hashlib.blake2b(joined, digest_size=8).hexdigest()

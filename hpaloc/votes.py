@@ -11,9 +11,11 @@ from hpaloc.classes import N_CLASSES
 class Pooled:
     """The calls of n groups of cells.
 
-    n_cells: (n,) int64. mean: (n, 19) float64, mean probability, 0 without cells. by_mean: (n,) int64, the class of the
-    greatest mean. by_vote: (n,) int64, the class that most cells are called, each by its most likely class; equal votes
-    go to the greater mean. Both are -1 without cells.
+    n_cells: (n,) int64
+    mean: (n, 19) float64, mean probability, 0 without cells
+    by_mean: (n,) int64, the class of the greatest mean, -1 without cells
+    by_vote: (n,) int64, the class most frequent among the cells' most likely classes, the greater mean deciding between
+    equal ones, -1 without cells
     """
 
     n_cells: np.ndarray
@@ -25,7 +27,8 @@ class Pooled:
 def pool_probabilities(p: np.ndarray, group: np.ndarray, n_groups: int) -> Pooled:
     """Call each group of cells by their mean probability and by their vote.
 
-    p (n, 19) float probabilities; group (n,) int, 0 … n_groups - 1.
+    p: (n, 19) float, probabilities
+    group: (n,) int, 0 … n_groups - 1
     """
     n_cells = np.bincount(group, minlength=n_groups)
     total, votes = np.zeros((n_groups, N_CLASSES)), np.zeros((n_groups, N_CLASSES))

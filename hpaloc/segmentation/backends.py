@@ -1,4 +1,4 @@
-"""The one signature of all backends: a field's channels in, nuclei and cells with shared ids out."""
+"""The one signature of all backends: from a field's channels to nuclei and cells with shared ids."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ import numpy as np
 from hpaloc.segmentation import ready_made, watershed
 from hpaloc.segmentation.settings import SegmentationSettings
 
-# The channels a backend looks at. The protein of interest is never one of them: its location would steer its own cell.
+# The channels that a backend uses. The protein of interest is never one of them: its location would shape its own cell.
 COLOURS_OF = {
     "watershed": ("red", "yellow", "blue"),
     "hpacellseg": ("red", "yellow", "blue"),
@@ -23,13 +23,14 @@ def segment_field(
     given: ready_made.Given | None = None,
     chunk_above: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the nuclei and the cells of one field.
+    """Find the nuclei and the cells of one field; a field without cells is not an error.
 
-    images: {colour: (H, W) uint8 or uint16} with at least the colours of `COLOURS_OF[backend]`. pixel_size: µm.
-    given: the masks made elsewhere, for the backend `masks`. chunk_above: the longer side in px above which a field is
-    worked on block by block; None never does.
-    Returns (nuclei, cells), both (H, W) uint16 (uint32 above 65,535 cells), ids shared and contiguous from 1; a field
-    without a cell is no error. Raises ValueError for unusable images.
+    images: {colour: (H, W) uint8 or uint16}, at least the colours of ``COLOURS_OF[backend]``
+    pixel_size: µm
+    given: the masks from elsewhere, for the backend ``masks``
+    chunk_above: px, the longer side above which a field is segmented in blocks; None never does
+    Returns (nuclei, cells), both (H, W) uint16, or uint32 above 65,535 cells, ids shared and contiguous from 1.
+    Raises ValueError for unusable images.
     """
     backend = settings.backend
     missing = [colour for colour in COLOURS_OF[backend] if colour not in images]

@@ -1,4 +1,4 @@
-"""Fields too large for one piece: overlapping blocks worked on one by one, and their labels joined again."""
+"""Large fields in overlapping blocks: segmented one by one, and their labels joined again."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ import fastremap
 import numpy as np
 from scipy import ndimage
 
-# How far in µm a block looks beyond its core: two radii of the widest cells (grid.background), so that a cell that
-# reaches into the core is seen whole, with its neighbours.
-MARGIN = 60.0
+# How far a window extends beyond its core: two radii of the widest cells (grid.background), so that a cell that reaches
+# into the core is seen as a whole, with its neighbours.
+MARGIN_UM = 60.0
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a field: the `core` that is its own, and the `window` around it that is looked at."""
+    """A part of a field: its own ``core``, and the ``window`` around it that is segmented."""
 
     core: tuple[slice, slice]
     window: tuple[slice, slice]
@@ -30,11 +30,12 @@ class Block:
 
 
 def cut(shape: tuple[int, ...], side: int, margin: int, multiple: int = 1) -> list[Block]:
-    """Cut a field into blocks whose windows have sides of about `side` px.
+    """Cut a field into blocks whose windows have sides of about ``side`` px, but cores at least as wide as the margin.
 
-    shape: height and width in px. margin: px. multiple: cores and windows start at a multiple of this, so that blocks
-    can be reduced by it. A core is at least as wide as the margin, whatever `side`. Returns the blocks row by row; the
-    cores cover the field once.
+    shape: height and width in px
+    side, margin: px
+    multiple: px; cores and windows start at a multiple of this, so that blocks can be reduced by it
+    Returns the blocks row by row; the cores cover the field once.
     """
     margin = -(-margin // multiple) * multiple
     core = max(side - 2 * margin, margin, multiple)
@@ -58,11 +59,13 @@ def cut(shape: tuple[int, ...], side: int, margin: int, multiple: int = 1) -> li
 
 
 def joined(blocks: list[Block], find: Callable[[Block], np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """Find the objects of a field block by block, and put each into one label image once and whole.
+    """Find the objects of a field block by block, and put each once and whole into one label image.
 
-    find: gives the objects of a block's window, (h, w) int, 1 … n. shape: of the field in px.
-    An object that several blocks have found is taken from the block in whose core most of it lies; found again by
-    another, more than half of it is taken already, which is how the two are known to be one.
+    An object found in several blocks is taken from the block whose core contains most of it. In the others more than
+    half of its pixels are taken already, by which it is recognised.
+
+    find: returns the objects of a block's window, (h, w) int, 1 … n
+    shape: of the field in px
     Returns (H, W) int32, 1 … m in the order of first appearance.
     """
     seen = sorted(_objects(blocks, find), key=lambda one: one[0])
@@ -78,7 +81,7 @@ def joined(blocks: list[Block], find: Callable[[Block], np.ndarray], shape: tupl
 def _objects(
     blocks: list[Block], find: Callable[[Block], np.ndarray]
 ) -> Iterator[tuple[tuple[float, int, int], tuple[slice, slice], np.ndarray]]:
-    """Yield rank (share outside the core, block, label), place in the field, and pixels of all that reach a core."""
+    """Yield rank (share outside the core, block, label), place in the field, and pixels of each object in a core."""
     for n, block in enumerate(blocks):
         labels = find(block)
         area = np.bincount(labels.ravel())

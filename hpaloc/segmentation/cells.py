@@ -14,72 +14,73 @@ from hpaloc.segmentation.grid import blur, disk, whole
 from hpaloc.segmentation.nuclei import NucleusLevels, otsu
 from hpaloc.segmentation.regions import borders, join
 
-# Lengths in µm, areas in µm². Levels are relative: 1 is the usual cytoplasm beside the field's nuclei.
-RING = 3.0  # the cytoplasm beside a nucleus
-# A channel whose grain finer than this is more than the given share of its level is noise: fibres and reticulum reach
-# 0.22 of it in real fields, noise alone 0.65.
+# Lengths in µm, areas in µm². Levels are relative: 1 is the usual cytoplasm next to the field's nuclei.
+RING = 3.0  # the width of the cytoplasm next to a nucleus
+# A channel is noise if its grain finer than this is more than the given share of its level: fibres and reticulum reach
+# 0.22 in real fields, pure noise 0.65.
 GRAIN_BLUR, NOISE = 1.0, 0.4
 EDGE_BLUR = 0.3
 # A cell ends where its signal falls below this share of the usual cytoplasm: cells thin out towards their edge.
 FAINTEST = 0.06
 STEEP, STEEP_SHARE = 1.0, 0.15  # within this distance a signal does not fall below this share inside a cell
-OPENING = 0.4  # fibres and noise thinner than twice this are no cell body
-CRACK = 0.8  # a gap narrower than twice this is a border between two cells, or a dark spot of one
-LEAST_GAP = 0.2  # a gap smaller than this is a dark spot of the cytoplasm
+OPENING = 0.4  # fibres and noise thinner than twice this are not part of a cell's body
+CRACK = 0.8  # a gap narrower than twice this is a border between two cells, or a dark spot in one
+LEAST_GAP = 0.2  # a gap smaller than this is a dark spot in the cytoplasm
 BORDER_BLUR = 1.0  # the width of a border between two cells
 FIBRE_BLUR = 1.0  # the neighbourhood that has one direction of fibres
-FLOOR = 0.05  # added before logarithms, so that noise in the dark has no borders
-# What a path pays for each µm: 1, and this for each e-fold of brightness a µm, and for each e-fold a µm² of a valley's
+FLOOR = 0.05  # added before logarithms, so that noise in dark regions gives no borders
+# A path costs 1 per µm, and in addition this per e-fold of brightness per µm, and per e-fold per µm² of a valley's
 # curvature. Valleys weigh most: two cells that meet are both thinner there. The result changes little over an order of
 # magnitude of either.
 SLOPE_COST, VALLEY_COST = 10.0, 150.0
-# A path straight across the fibres pays this much more than one along them: microtubules run along their own cell.
+# A path straight across the fibres costs this much more than one along them: microtubules run along their own cell.
 ACROSS_FIBRES = 3.0
-# Nuclei closer than this touch; they are one cell's if the border drawn between their halves is brighter by this factor
+# Nuclei closer than this touch; they belong to one cell if the border between their halves is brighter by this factor
 # than the cytoplasm of the fainter half (a true border is fainter).
 TOUCHING, BRIGHT_BORDER = 1.0, 1.25
-MIN_AREA = 35.0  # 5,500 px of 0.08 µm, the least cell of hpacellseg
+MIN_AREA = 35.0  # 5,500 px of 0.08 µm, the smallest cell of hpacellseg
 
-# Steps to 16 neighbours, each pair of opposite ones once: a path's length is then right within 3 % in any direction.
+# Steps to 16 neighbours, one of each pair of opposite ones: path lengths are then right within 3 % in any direction.
 _STEPS = ((0, 1), (1, 0), (1, 1), (1, -1), (1, 2), (2, 1), (2, -1), (1, -2))
 
 
 @dataclass(frozen=True)
 class CellLevels:
-    """Levels of a field: what `red` and `yellow` are multiplied by before their sum, `faintest`, a cell's least sum."""
+    """Levels of a field: the weights of ``red`` and ``yellow``, and ``faintest``, the least weighted sum in a cell."""
 
     red: float
     yellow: float
     faintest: float
 
     def body(self, red: np.ndarray, yellow: np.ndarray) -> np.ndarray:
-        """Sum red and yellow above background, (h, w) float32, to the one cells are grown over; 1 = usual cytoplasm."""
+        """Return the weighted sum of red and yellow above background, all (h, w) float32; 1 = usual cytoplasm."""
         return red * np.float32(self.red) + yellow * np.float32(self.yellow)
 
 
 def cell_levels(
     red: np.ndarray, yellow: np.ndarray, blue: np.ndarray, nuclei: NucleusLevels, size: float
 ) -> CellLevels:
-    """Measure the levels of a field from red, yellow and blue above background, (h, w) float32 on the working grid.
+    """Measure the levels of a field; red and yellow get equal weight, however exposed, and pure noise gets none.
 
-    Both channels weigh alike, however they were exposed; one that holds nothing but noise does not count.
+    red, yellow, blue: (h, w) float32, above background, on the working grid
+    size: µm per pixel
     """
-    # Half of the usual nucleus, not the floor: a haze of blue over whole cells is above that, and leaves no ring.
+    # Half of the usual nucleus, not the floor: a blue haze over whole cells would be above the floor and leave no ring.
     nucleus = (blue > 0.5 * nuclei.usual).astype(np.uint8)
     ring = (cv2.dilate(nucleus, disk(RING / size)) > 0) & (nucleus == 0)
     usual = [_usual(channel, ring, size) for channel in (red, yellow)]
     counted = max(1, np.count_nonzero(usual))
     gains = [1 / (counted * level) if level > 0 else 0.0 for level in usual]
     levels = CellLevels(gains[0], gains[1], FAINTEST)
-    # A threshold between cells and gaps, in a scale where a cell's faint edge counts as much as its bright middle; in a
-    # field without gaps it would cut the cells themselves, and the share of the cytoplasm takes its place.
+    # A threshold between cells and gaps, on a scale where a cell's faint edge counts as much as its bright middle. In a
+    # field without gaps it would cut the cells themselves; FAINTEST is its limit.
     relative = blur(levels.body(red, yellow), EDGE_BLUR / size)
     between = float(np.expm1(otsu(np.log1p(50 * relative)))) / 50
     return replace(levels, faintest=min(between, FAINTEST))
 
 
 def _usual(channel: np.ndarray, ring: np.ndarray, size: float) -> float:
-    """Return the usual level of a channel beside the nuclei, 0 where its grain says that it is noise."""
+    """Return the usual level of a channel next to the nuclei, 0 if its grain shows that it is noise."""
     if not ring.any():
         return 0.0
     level = float(np.percentile(channel[ring], 60))
@@ -88,15 +89,17 @@ def _usual(channel: np.ndarray, ring: np.ndarray, size: float) -> float:
 
 
 def grow(body: np.ndarray, nuclei: np.ndarray, size: float, levels: CellLevels) -> np.ndarray:
-    """Grow the cells of a field from its nuclei.
+    """Grow the cells of a field from its nuclei, and drop those below MIN_AREA.
 
-    body: (h, w) float32, `CellLevels.body` of red and yellow, 1 = usual cytoplasm. nuclei: (h, w) int32, 1 … n.
-    size: µm a pixel. levels: of the whole field. Returns the cells, (h, w) int32, 1 … m; a cell can hold several
-    nuclei. Cells below `MIN_AREA` are dropped.
+    Every pixel of the foreground goes to the nearest nucleus along a path through the foreground; paths that cross a
+    valley or a step of brightness, or run across the fibres, are long (seeded geodesic growth as in Jones, Carpenter
+    and Golland 2005, CVBIA, with the direction of the fibres added).
 
-    Every pixel of the foreground goes to the nucleus it is nearest to along a path through the foreground, where paths
-    that cross a valley or a step of brightness, or run across the fibres, are long. (Seeded geodesic growth as in
-    Jones, Carpenter and Golland 2005, CVBIA, with the direction of the fibres added.)
+    body: (h, w) float32, ``CellLevels.body`` of red and yellow, 1 = usual cytoplasm
+    nuclei: (h, w) int32, 1 … n
+    size: µm per pixel
+    levels: of the whole field
+    Returns the cells, (h, w) int32, 1 … m; a cell may have several nuclei.
     """
     foreground = _foreground(body, nuclei, size, levels)
     cells = _nearest(foreground, nuclei, _price(body, size), _fibres(body, nuclei, size))
@@ -110,7 +113,7 @@ def grow(body: np.ndarray, nuclei: np.ndarray, size: float, levels: CellLevels) 
 
 def _foreground(body: np.ndarray, nuclei: np.ndarray, size: float, levels: CellLevels) -> np.ndarray:
     smooth = blur(body, EDGE_BLUR / size)
-    # A sharp edge, once blurred, reaches far out at the level of the faintest cell; it is where it is steep.
+    # A sharp edge, once blurred, reaches far out at the level of the faintest cell; the true edge is where it is steep.
     nearby = cv2.dilate(smooth, disk(STEEP / size), borderType=cv2.BORDER_REPLICATE)
     bright = (smooth > np.maximum(levels.faintest, STEEP_SHARE * nearby)) | (nuclei > 0)
     opened = cv2.morphologyEx(
@@ -127,7 +130,7 @@ def _foreground(body: np.ndarray, nuclei: np.ndarray, size: float, levels: CellL
 
 
 def _price(body: np.ndarray, size: float) -> np.ndarray:
-    """What a µm of path costs at each pixel, by the slope and the valleys of the logarithm of the body."""
+    """Return the cost of a µm of path at each pixel, from the slope and the valleys of the logarithm of the body."""
     height = np.log(blur(body, BORDER_BLUR / size) + FLOOR)
     down, right = np.gradient(height)
     dd, dr = np.gradient(down)
@@ -139,8 +142,9 @@ def _price(body: np.ndarray, size: float) -> np.ndarray:
 
 
 def _fibres(body: np.ndarray, nuclei: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The structure tensor of the body, scaled to a trace of 1: large across the fibres, small along them."""
-    # Nuclei are dark in these channels; filled to the level of cytoplasm, their outlines are no fibres.
+    """Return the structure tensor of the body, scaled to a trace of 1: large across the fibres, small along them."""
+    # Nuclei are dark in these channels; they are filled with the level of cytoplasm, so that their outlines do not
+    # count as fibres.
     height = np.log(np.where(nuclei > 0, 1.0, body) + 0.1)
     rows, mixed, columns = structure_tensor(height, sigma=FIBRE_BLUR / size, order="rc")
     trace = rows + columns + 1e-6
@@ -188,7 +192,7 @@ def _nearest(
 
 
 def _share_between_touching(cells: np.ndarray, nuclei: np.ndarray, body: np.ndarray, size: float) -> np.ndarray:
-    """Join the cells of touching nuclei where nothing between them looks like a border."""
+    """Join the cells of touching nuclei if nothing between them looks like a border."""
     smooth = blur(body, BORDER_BLUR / size)
     pairs, on_border = borders(cells, smooth, np.minimum, "mean")
     if not len(pairs):

@@ -1,4 +1,4 @@
-"""How long the steps of a segmentation take, measured where they happen and collected by whoever asks."""
+"""The durations of the steps of a segmentation, measured where they run and collected by a caller."""
 
 import time
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ _spent: ContextVar[dict[str, float] | None] = ContextVar("spent", default=None)
 
 @contextmanager
 def clock() -> Iterator[dict[str, float]]:
-    """Collect the seconds of each `step` of this block and of what it calls: {name of the step: seconds}."""
+    """Collect the seconds of each ``step`` in this block and in what it calls: {name of the step: seconds}."""
     spent: dict[str, float] = {}
     token = _spent.set(spent)
     try:
@@ -21,7 +21,7 @@ def clock() -> Iterator[dict[str, float]]:
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Add the duration of this block to the step `name` of the surrounding `clock`, if there is one."""
+    """Add the duration of this block to the step ``name`` of the surrounding ``clock``, if there is one."""
     started = time.perf_counter()
     yield
     spent = _spent.get()

@@ -1,4 +1,4 @@
-"""The choice of a segment job's Dask workers: its own processes, Slurm jobs, or those of a scheduler that runs."""
+"""The choice of a segment job's Dask workers: its own processes, Slurm jobs, or those of a running scheduler."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -11,10 +11,11 @@ from hpaloc.segmentation.workers import Cluster
 
 
 def start_cluster(dask_settings: Mapping[str, Any], n_workers: int, worker_mb: int) -> AbstractContextManager[Cluster]:
-    """Return the workers that the section ``dask`` of the configuration asks for; those that are started end with it.
+    """Return a context with the workers that the section ``dask`` of the configuration names; it ends those it started.
 
-    n_workers, worker_mb: number and memory (MB) of the job's own workers, where the section names no others.
-    Raises SetupError naming the key, the folder or the command when they cannot be had, here or when it is entered.
+    n_workers: number of the job's own workers, if the section names no others
+    worker_mb: MB, the memory of each
+    Raises SetupError naming the key, the folder or the command, here or on entry, if there can be no workers.
     """
     if dask_settings.get("scheduler_address"):
         return join_workers(dask_settings["scheduler_address"])

@@ -1,4 +1,4 @@
-"""The working grid: fields are brought to one pixel size, segmented there, and the outlines drawn back at full size."""
+"""The working grid: fields are reduced to one pixel size and segmented, and the outlines are drawn at full size."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ REFERENCE_PIXEL_SIZE = 0.08
 
 @dataclass(frozen=True)
 class Grid:
-    """A field's own raster (`shape`, px) and the coarser one it is segmented on (`factor` of it, `size` µm a pixel)."""
+    """A field's own raster (``shape``, px) and the coarser one for segmentation (``factor`` of it, ``size`` µm/px)."""
 
     shape: tuple[int, int]
     factor: float
@@ -26,20 +26,27 @@ class Grid:
         return height, width
 
     def reduce(self, image: np.ndarray) -> np.ndarray:
-        """Average a channel onto the working grid; image: (H, W) of any number type. Returns (h, w) float32."""
+        """Average a channel onto the working grid.
+
+        image: (H, W) of any number type
+        Returns (h, w) float32.
+        """
         image = np.ascontiguousarray(image, dtype=None if image.dtype in (np.uint8, np.uint16) else np.float32)
         if self.coarse_shape != self.shape:
-            # The average is taken in 32-bit floats: dim 8-bit channels would otherwise lose their steps below one.
+            # In 32-bit floats: dim 8-bit channels would otherwise lose differences below one.
             image = cv2.resize(image.astype(np.float32), self.coarse_shape[::-1], interpolation=cv2.INTER_AREA)
         return image.astype(np.float32)
 
     def enlarge(self, labels: np.ndarray, smoothing: float, side: int | None = None) -> np.ndarray:
-        """Draw a label image of the working grid at full size, outlines smoothed over `smoothing` µm.
+        """Draw a label image of the working grid at full size with smooth outlines.
 
-        Every pixel goes to the label (or the background) that holds most of its Gaussian surroundings, so that outlines
-        are neither stairs nor frayed; each label keeps its largest connected part, its holes filled.
-        labels: (h, w) int32, 1 … n. side: draw squares of this many px one after the other, which takes less memory and
-        gives the same. Returns (H, W) uint16, or uint32 above 65,535 labels.
+        Every pixel goes to the label (or the background) with most of its Gaussian surroundings, so that outlines are
+        neither stairs nor frayed; each label keeps its largest connected part, its holes filled.
+
+        labels: (h, w) int32, 1 … n
+        smoothing: µm
+        side: px; draw squares of this side one after the other, which takes less memory and gives the same result
+        Returns (H, W) uint16, or uint32 above 65,535 labels.
         """
         height, width = self.shape
         side = side or max(self.shape)
@@ -56,7 +63,7 @@ class Grid:
         bottom, right = top + square.shape[0], left + square.shape[1]
         sigma = max(smoothing / self.size, 0.5)
         reach = int(3 * sigma) + 2
-        # What decides the square on the working grid; one more reach, since a blur is not itself at a cut edge.
+        # The part of the working grid that decides the square, plus one reach, since a blur is wrong at a cut edge.
         y, y_end = max(0, int(top * step_y) - 2 * reach), min(labels.shape[0], int(bottom * step_y) + 2 * reach + 1)
         x, x_end = max(0, int(left * step_x) - 2 * reach), min(labels.shape[1], int(right * step_x) + 2 * reach + 1)
         labels = labels[y:y_end, x:x_end]
@@ -95,37 +102,43 @@ class Grid:
 
 
 def grid_of(shape: tuple[int, ...], pixel_size: float, scale: float) -> Grid:
-    """Lay the working grid over a field of `shape` px of `pixel_size` µm; coarse fields keep their own pixels.
+    """Return the working grid of a field; coarse fields keep their own pixels.
 
-    scale: `segmentation.scale`, of fields of 0.08 µm/px.
+    shape: px
+    pixel_size: µm
+    scale: ``segmentation.scale``, of fields of 0.08 µm/px
     """
     factor = min(1.0, pixel_size * scale / REFERENCE_PIXEL_SIZE)
     return Grid((int(shape[0]), int(shape[1])), factor, pixel_size / factor)
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur an image, (h, w) float32, with a Gaussian of `sigma` px."""
+    """Blur an image, (h, w) float32, with a Gaussian of ``sigma`` px."""
     return cv2.GaussianBlur(image, (0, 0), sigma)
 
 
 def disk(radius: float) -> np.ndarray:
-    """Return a round structuring element of `radius` px, at least 1, as (side, side) uint8 of 0 and 1."""
+    """Return a round structuring element of ``radius`` px, at least 1, as (side, side) uint8 of 0 and 1."""
     side = 2 * max(1, round(radius)) + 1
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
 
 
 def background(image: np.ndarray, size: float) -> np.ndarray:
-    """Estimate the uneven background of a channel: what stays when everything narrower than 60 µm is cut off.
+    """Estimate the uneven background of a channel, without everything narrower than 60 µm.
 
-    image: (h, w) float32. size: µm a pixel. Returns the same shape. The radius of 30 µm is that of the widest cells;
-    the estimate is made at 2.5 µm a pixel, since nothing of it is sharper.
+    The radius of 30 µm is that of the widest cells; the estimate is made at 2.5 µm per pixel, since it has no finer
+    detail.
+
+    image: (h, w) float32
+    size: µm per pixel
+    Returns (h, w) float32.
     """
     radius = 30.0
     coarse = min(1.0, size / 2.5)
     shape = tuple(max(1, round(side * coarse)) for side in image.shape)
     small = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), 1.0, borderType=cv2.BORDER_REPLICATE)
-    # An opening keeps a slope, but not within its radius of the field's bright side: the slope is taken out before.
+    # An opening keeps a slope, except within its radius of the field's bright side: the slope is subtracted before.
     slope = _lowest_plane(small)
     small = small - slope
     step = size / coarse
@@ -135,14 +148,14 @@ def background(image: np.ndarray, size: float) -> np.ndarray:
 
 
 def _lowest_plane(image: np.ndarray) -> np.ndarray:
-    """Fit a plane to the darkest part of a small image: each time to what lies below the last one."""
+    """Fit a plane to the darkest part of a small image, each time to the pixels below the last plane."""
     height, width = image.shape
     down, right = np.mgrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j]
     terms = np.stack((np.ones(image.size), down.ravel(), right.ravel()), axis=1)
     values = image.ravel().astype(np.float64)
     plane = np.full(values.size, np.inf)
     for _ in range(4):
-        # About half of the pixels stay each time, so the last fit is to the darkest eighth.
+        # About half of the pixels remain each time, so the last fit is to the darkest eighth.
         below = values <= plane + 1e-6
         plane = terms @ np.linalg.lstsq(terms[below], values[below], rcond=None)[0]
     return plane.reshape(image.shape).astype(np.float32)
@@ -151,7 +164,8 @@ def _lowest_plane(image: np.ndarray) -> np.ndarray:
 def whole(labels: np.ndarray) -> np.ndarray:
     """Keep the largest 8-connected part of every label, and fill the holes inside it.
 
-    labels: (H, W) of an integer type, changed in place. Returns it; ids stay.
+    labels: (H, W) of an integer type, changed in place
+    Returns ``labels``, with the same ids.
     """
     boxes = ndimage.find_objects(labels)
     for label, box in enumerate(boxes, start=1):

@@ -1,8 +1,7 @@
-"""The backend `hpacellseg`: the networks of HPA-Cell-Segmentation, with hpaloc's own preparation and labelling.
+"""The backend ``hpacellseg``: the networks of HPA-Cell-Segmentation, with hpaloc's own preparation and labelling.
 
-The package's own prediction methods swap height and width on the way back, need a size divisible by 32 and an older
-scikit-image; only its class and its networks are used here. torch and hpacellseg are imported when the first field
-comes.
+The package's own prediction methods swap height and width in their results, need a size divisible by 32 and an older
+scikit-image; only its class and its networks are used here. torch and hpacellseg are imported with the first field.
 """
 
 import logging
@@ -18,27 +17,29 @@ from skimage.util import img_as_float32, img_as_ubyte
 
 from hpaloc.masks import compact
 from hpaloc.segmentation import weights
-from hpaloc.segmentation.blocks import MARGIN as MARGIN_UM
-from hpaloc.segmentation.blocks import Block, cut, joined
+from hpaloc.segmentation.blocks import MARGIN_UM, Block, cut, joined
 from hpaloc.segmentation.clock import step
 from hpaloc.segmentation.grid import grid_of
-from hpaloc.segmentation.labelling import cell_threshold, label_cells
+from hpaloc.segmentation.labelling import cell_threshold, label_maps
 from hpaloc.segmentation.settings import SegmentationSettings
 
 log = logging.getLogger("hpaloc")
 
-# What the networks were trained with: reflected margins of 32 px up to a multiple of 32, and these statistics.
+# As in the training of the networks: reflected margins of 32 px up to a multiple of 32, and these statistics.
 MARGIN = 32
 MEAN = np.array([124, 117, 104], np.float32)[:, None, None] / 255
 STD = np.float32(1 / (0.0167 * 255))
 
 
 class DeviceError(weights.SetupError):
-    """A GPU was asked for and there is none."""
+    """The settings require a GPU and there is none."""
 
 
 def choose_device(wanted: str) -> str:
-    """Return the torch device for the setting `device` (auto, cpu, cuda); DeviceError where a GPU is absent."""
+    """Return the torch device for the setting ``device`` (auto, cpu, cuda).
+
+    Raises DeviceError if a required GPU is absent.
+    """
     import torch
 
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
@@ -50,9 +51,11 @@ def choose_device(wanted: str) -> str:
 
 @lru_cache(maxsize=1)
 def load(settings: SegmentationSettings) -> Any:
-    """Return hpacellseg's CellSegmentator with both networks loaded, in evaluation mode, on the device asked for.
+    """Return hpacellseg's CellSegmentator with both networks, in evaluation mode, on the device of the settings.
 
-    Checked and loaded once a process, not for every field. Raises WeightsError, DeviceError.
+    They are checked and loaded once per process, not for every field.
+
+    Raises WeightsError, DeviceError.
     """
     import torch
     from hpacellseg.cellsegmentator import CellSegmentator
@@ -63,12 +66,12 @@ def load(settings: SegmentationSettings) -> Any:
     networks = []
     for path in (files["nuclei"], files["cells"]):
         log.info("unpickling %s (digest checked)", path)
-        # Whole modules are pickled in these files; weights.ready has compared their digests before this line.
+        # These files are pickles of whole modules; weights.ready has checked their digests.
         network = torch.load(path, map_location="cpu", weights_only=False)
         if isinstance(network, torch.nn.DataParallel):
             network = network.module
         if not isinstance(network, torch.nn.Module):
-            raise weights.WeightsError(f"{path}: holds a {type(network).__name__}, not a network")
+            raise weights.WeightsError(f"{path}: contains a {type(network).__name__}, not a network")
         networks.append(network.eval())
     log.info("hpacellseg on %s, torch %s", device, torch.__version__)
     scale = settings.scale
@@ -84,10 +87,13 @@ def _prepared(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def probability_maps(
     segmentator: Any, fields: Sequence[Mapping[str, np.ndarray]], pixel_size: float, scale: float
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Run both networks over several fields; fields of one size go through them together.
+    """Run both networks over several fields; fields of the same size form a batch.
 
-    segmentator: from `load`. fields: {red, yellow, blue: (H, W) uint8 or uint16}, each field of any size. pixel_size:
-    µm. scale: as in `grid_of`. Returns for each field (nuclei_map, cell_map), (H, W, 3) uint8: nothing, border, body.
+    segmentator: from ``load``
+    fields: {red, yellow, blue: (H, W) uint8 or uint16}, each field of any size
+    pixel_size: µm
+    scale: as in ``grid_of``
+    Returns for each field (nuclei_map, cell_map), (H, W, 3) uint8: nothing, border, body.
     """
     import torch
 
@@ -126,20 +132,22 @@ def segment(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the nuclei and the cells of a field with hpacellseg's networks.
 
-    images: red, yellow and blue, (H, W) uint8 or uint16, any size. pixel_size: µm. chunk_above: the longer side in
-    px above which the networks and the labelling see overlapping blocks of about that size, one after the other.
-    Returns (nuclei, cells) as `segment_field` does. Raises WeightsError, DeviceError.
+    images: {red, yellow, blue: (H, W) uint8 or uint16}, of any size
+    pixel_size: µm
+    chunk_above: px, the longer side above which networks and labelling run on overlapping blocks of about that size
+    Returns (nuclei, cells) as ``segment_field`` does.
+    Raises WeightsError, DeviceError.
     """
     segmentator = load(settings)
     shape = images["blue"].shape
-    # The maps hold nothing finer than the networks' own raster.
+    # The maps have no detail finer than the networks' own raster.
     ratio = max(1, round(1 / grid_of(shape, pixel_size, settings.scale).factor))
     reduce = ratio if settings.reduced_labelling else 1
     if chunk_above is None or max(shape) <= chunk_above:
         with step("filter"):
             ((nuclei_map, cell_map),) = probability_maps(segmentator, [images], pixel_size, settings.scale)
-        return label_cells(nuclei_map, cell_map, pixel_size, reduce)
-    # Windows that begin on the networks' raster, which halves several times.
+        return label_maps(nuclei_map, cell_map, pixel_size, reduce)
+    # Windows begin on the networks' raster, which is halved several times.
     blocks = cut(shape, chunk_above, round(MARGIN_UM / pixel_size), 8 * ratio)
     return _segment_in_blocks(segmentator, images, pixel_size, settings.scale, blocks, reduce)
 
@@ -160,13 +168,13 @@ def _segment_in_blocks(
             (found,) = probability_maps(segmentator, [window], pixel_size, scale)
         for whole_map, of_window in zip(maps, found, strict=True):
             whole_map[block.core] = of_window[block.core_in_window]
-    # Of the whole field, so that a block of few cells has the same cells in it as its neighbours see.
+    # From the whole field, so that a block with few cells has the same cells as its neighbours.
     threshold = cell_threshold(np.ascontiguousarray(maps[1, ..., 2]))
     is_nucleus = np.zeros((height, width), bool)
 
     def label(block: Block) -> np.ndarray:
         nuclei_map, cell_map = (whole_map[block.window] for whole_map in maps)
-        nuclei, cells = label_cells(nuclei_map, cell_map, pixel_size, reduce, threshold)
+        nuclei, cells = label_maps(nuclei_map, cell_map, pixel_size, reduce, threshold)
         is_nucleus[block.core] = nuclei[block.core_in_window] > 0
         return cells
 

@@ -1,4 +1,4 @@
-"""The Dask workers of a scheduler that runs already."""
+"""The Dask workers of a running scheduler."""
 
 import asyncio
 import logging
@@ -14,21 +14,24 @@ log = logging.getLogger("hpaloc")
 
 
 async def _kind(address: str) -> str:
-    """Return what answers at an address: Scheduler, or Worker."""
+    """Return the type of the server at an address: Scheduler or Worker."""
     async with rpc(address, connection_args=Security().get_connection_args("client")) as server:
         return str((await server.identity())["type"])
 
 
 @contextmanager
 def join_workers(address: str) -> Iterator[Cluster]:
-    """Yield the workers of the scheduler at ``address``; raises SetupError where there is none."""
+    """Yield the workers of the scheduler at ``address``.
+
+    Raises SetupError if there is none.
+    """
     if address.startswith("inproc:"):
         raise SetupError(f"dask.scheduler_address: {address} is inside one process; give one such as tcp://node:8786")
     try:
-        # Asked first, since a client that finds no scheduler holds up the end of its process for a minute.
+        # Checked first, since a client without a scheduler delays the end of its process by a minute.
         kind = asyncio.run(asyncio.wait_for(_kind(address), ANSWER))
         if kind != "Scheduler":
-            raise SetupError(f"what answers is a {kind}")
+            raise SetupError(f"a {kind} answers there")
         client = Client(address, set_as_default=False)
     except Exception as error:
         reason = f"no answer in {ANSWER:.0f} s" if isinstance(error, TimeoutError) else one_line(error)
@@ -39,7 +42,7 @@ def join_workers(address: str) -> Iterator[Cluster]:
         if client.nthreads():
             reminder.reset()
         else:
-            reminder.say(f"the scheduler {address} has none; the fields wait until some join it")
+            reminder.say(f"the fields wait until a worker joins the scheduler {address}")
 
     with client:
         log.info("segmenting on the Dask scheduler %s", address)

@@ -1,8 +1,8 @@
 """From the probability maps of a nucleus and a cell network to nuclei and cells.
 
-The steps and constants are those of `label_cell` of hpacellseg (CellProfiling/HPA-Cell-Segmentation), so that the
-regions are the same; areas are in µm², ids have no limit of 255, and the floods, which take nearly all its time, run
-only where they decide anything.
+The steps and constants are those of ``label_cell`` of hpacellseg (CellProfiling/HPA-Cell-Segmentation), so that the
+regions are the same; but areas scale with the pixel size, ids may exceed 255, and the floods, which take nearly all of
+its time, run only where they decide something.
 """
 
 import cv2
@@ -12,18 +12,19 @@ from skimage.filters import threshold_otsu
 from skimage.morphology import disk
 from skimage.segmentation import watershed
 
+from hpaloc.segmentation.grid import REFERENCE_PIXEL_SIZE
+
 # Probabilities, of 255 in the maps.
 NUCLEUS, NUCLEUS_SEED, NOT_BORDER, BORDER = 0.4, 0.15, 0.95, 0.05
 LEAST_CELL, OTSU_SHARE = 0.22, 0.5
-# Areas in pixels of 0.08 µm, the scale of the maps that the constants were made for.
+# Areas in pixels of REFERENCE_PIXEL_SIZE, for which the constants were chosen.
 SEED_AREA, NUCLEUS_HOLE, NUCLEUS_SPECK, NUCLEUS_AREA, CELL_AREA = 500, 1000, 8, 2500, 5500
 CLOSING_RADIUS = 6
-REFERENCE_PIXEL_SIZE = 0.08
-# The factor by which the flood over the cells is first done coarsely.
+# The reduction of the first, coarse flood of the cells.
 COARSE = 4
 
 
-def label_cells(
+def label_maps(
     nuclei_map: np.ndarray,
     cell_map: np.ndarray,
     pixel_size: float = REFERENCE_PIXEL_SIZE,
@@ -32,18 +33,21 @@ def label_cells(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label the nuclei and the cells of a field from its two probability maps.
 
-    nuclei_map, cell_map: (H, W, 3) uint8, of which channel 1 is the border and channel 2 the body, 255 = certain.
-    pixel_size: µm. reduce: work on every `reduce` x `reduce` px as one (4 is the scale of the networks themselves) and
-    draw the result back at full size; quicker, and a little smoother. threshold: least probability of a cell where the
-    maps are a part of a field, from `cell_threshold` of the whole; None measures it on these maps.
-    Returns (nuclei, cells), (H, W) uint16, or uint32 above 65,535 cells; ids shared, contiguous from 1. Every nucleus
-    lies in a cell; a cell may have no nucleus left. Raises ValueError for maps of another shape or type.
+    nuclei_map, cell_map: (H, W, 3) uint8, channel 1 the border and channel 2 the body, 255 = certain
+    pixel_size: µm
+    reduce: average ``reduce`` x ``reduce`` px (4 is the scale of the networks) and draw the result at full size, which
+    is quicker and a little smoother
+    threshold: the least probability of a cell, from ``cell_threshold`` of the whole field if the maps are a part of it;
+    None measures it on these maps
+    Returns (nuclei, cells), (H, W) uint16, or uint32 above 65,535 cells, ids shared and contiguous from 1; every
+    nucleus is in a cell, and a cell may have no nucleus left.
+    Raises ValueError for maps of another shape or type.
     """
     for name, probabilities in (("nucleus", nuclei_map), ("cell", cell_map)):
         if probabilities.ndim != 3 or probabilities.shape[2] != 3 or probabilities.dtype != np.uint8:
-            raise ValueError(f"the {name} map is (H, W, 3) uint8, not {probabilities.shape} {probabilities.dtype}")
+            raise ValueError(f"the {name} map must be (H, W, 3) uint8, not {probabilities.shape} {probabilities.dtype}")
     if nuclei_map.shape != cell_map.shape:
-        raise ValueError(f"the nucleus map is {nuclei_map.shape}, the cell map {cell_map.shape}")
+        raise ValueError(f"the nucleus map is {nuclei_map.shape}, but the cell map is {cell_map.shape}")
     height, width = cell_map.shape[:2]
     if reduce > 1:
         size = (max(1, round(width / reduce)), max(1, round(height / reduce)))
@@ -59,7 +63,7 @@ def label_cells(
 
 
 def _above(probabilities: np.ndarray, least: float) -> np.ndarray:
-    # In whole numbers: comparing with a fraction would first turn the map into 64-bit floats.
+    # In integers: comparing with a fraction would first convert the map to 64-bit floats.
     return probabilities > int(255 * least)
 
 
@@ -103,7 +107,7 @@ def _components(mask: np.ndarray, connectivity: int) -> np.ndarray:
 
 
 def _without_small_parts(mask: np.ndarray, least: float, connectivity: int) -> np.ndarray:
-    """Clear the connected parts of a mask that are smaller than `least` px; the mask itself is changed."""
+    """Clear the connected parts of a mask that are smaller than ``least`` px, in place."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(
         mask.view(np.uint8), connectivity=connectivity, ltype=cv2.CV_32S
     )
@@ -155,7 +159,7 @@ def _flood_in_steps(landscape: np.ndarray, seeds: np.ndarray, mask: np.ndarray) 
     small_mask = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     small_seeds = cv2.resize(_storable(seeds), size, interpolation=cv2.INTER_NEAREST).astype(np.int32)
     coarse = _storable(_flood(small, small_seeds, small_mask))
-    # Certain is what has one coarse region within two coarse pixels; the rest is flooded anew.
+    # A pixel is certain if there is one coarse region within two coarse pixels of it; the others are flooded again.
     square = np.ones((5, 5), np.uint8)
     highest = cv2.dilate(coarse, square)
     top = np.float32(np.inf) if coarse.dtype == np.float32 else np.iinfo(np.uint16).max
@@ -168,19 +172,19 @@ def _flood_in_steps(landscape: np.ndarray, seeds: np.ndarray, mask: np.ndarray) 
 
 
 def _storable(labels: np.ndarray) -> np.ndarray:
-    # OpenCV filters 16-bit values and floats, and floats hold every id below 2^24 exactly.
+    # OpenCV filters 16-bit values and floats, and floats represent every id below 2^24 exactly.
     return labels.astype(np.uint16 if int(labels.max(initial=0)) < np.iinfo(np.uint16).max else np.float32)
 
 
 def _closed(labels: np.ndarray, radius: int) -> np.ndarray:
-    """Close every region with a disk; where two compete the higher id wins, as in a closing of grey values."""
+    """Close every region with a disk; between two the higher id wins, as in a closing of grey values."""
     if radius < 1:
         return labels
     return cv2.morphologyEx(_storable(labels), cv2.MORPH_CLOSE, disk(radius)).astype(np.int32)
 
 
 def _apart(labels: np.ndarray) -> np.ndarray:
-    """Take the outermost pixels off every region and fill its holes; a mask in which regions do not touch."""
+    """Remove the outermost pixels of every region and fill its holes, to a mask in which regions do not touch."""
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     values = _storable(labels)
     inner = (cv2.erode(values, cross) == cv2.dilate(values, cross)) & (values > 0)
@@ -188,7 +192,7 @@ def _apart(labels: np.ndarray) -> np.ndarray:
 
 
 def _drawn_back(labels: np.ndarray, shape: tuple[int, int], border: int) -> np.ndarray:
-    """Enlarge labels by `border`; of the rim pixel that the small regions lost, one full-size pixel stays lost."""
+    """Enlarge labels by ``border``, give back the rim pixel that small regions lost, and remove one full-size pixel."""
     values = _storable(labels)
     if border > 1:
         values = np.where(values > 0, values, cv2.dilate(values, np.ones((3, 3), np.uint8)))

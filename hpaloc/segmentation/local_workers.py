@@ -20,15 +20,16 @@ log = logging.getLogger("hpaloc")
 
 @contextmanager
 def start_local_workers(n_workers: int, worker_mb: int) -> Iterator[Cluster]:
-    """Yield workers of this machine, each a process of one thread.
+    """Yield workers on this machine, each a process of one thread.
 
-    n_workers, worker_mb: their number, and the memory of each in MB. Raises SetupError where they cannot be started.
+    worker_mb: MB, the memory of each
+    Raises SetupError if they cannot be started.
     """
     logging.getLogger("distributed").setLevel(logging.WARNING)
     _check_semaphores()
     with (
-        # A nanny starts its worker anew, however long that takes on a busy machine; a cluster that gave it up in the
-        # meantime, as it does after 15 s, would be left without workers and wait for ever.
+        # A nanny restarts its worker, however long that takes on a busy machine; by default a cluster gives the worker
+        # up after 15 s, and would then wait forever without workers.
         settings_of_workers(lost_worker_timeout="1 hour"),
         _scratch() as scratch,
         _start_cluster(n_workers, worker_mb, scratch) as cluster,
@@ -39,13 +40,13 @@ def start_local_workers(n_workers: int, worker_mb: int) -> Iterator[Cluster]:
 
 
 def _check_semaphores() -> None:
-    """Raise SetupError where a process can make no semaphore, without which it can start no worker."""
+    """Raise SetupError if this process cannot make a semaphore, without which no worker starts."""
     try:
         multiprocessing.get_context("spawn").Semaphore()
     except OSError as error:
         raise SetupError(
-            f"no Dask worker can be started: /dev/shm takes no semaphore ({error.strerror or error}); "
-            "it has to be there, writable and not full, on the node of the job"
+            f"no Dask worker can be started: no semaphore can be made in /dev/shm ({error.strerror or error}); "
+            "on the node of the job it must exist, be writable and have space"
         ) from error
 
 
@@ -54,12 +55,12 @@ def _scratch() -> Iterator[str]:
     """Yield a new folder for the files of workers, deleted at the end."""
     try:
         folder = tempfile.TemporaryDirectory(prefix="hpaloc-dask-", ignore_cleanup_errors=True)
-        # A full file system may still take a folder.
+        # A full file system may still accept a folder.
         Path(folder.name, "written").write_bytes(bytes(4096))
     except OSError as error:
         raise SetupError(
             f"no Dask worker can be started: its files cannot be written to the temporary folder ({one_line(error)}); "
-            "set TMPDIR to a folder that takes them"
+            "set TMPDIR to a writable folder with space"
         ) from error
     with folder as name:
         yield name
@@ -70,7 +71,7 @@ def _start_cluster(n_workers: int, worker_mb: int, scratch: str) -> LocalCluster
         try:
             return _local_cluster(n_workers, worker_mb, scratch)
         except (RuntimeError, OSError) as error:
-            # A worker that is killed before it has started takes the cluster with it.
+            # A worker that is killed before it has started ends the cluster too.
             if attempt == STARTS:
                 raise SetupError(
                     f"the Dask workers of this job ({n_workers} of {worker_mb} MB) could not be started, "
@@ -81,7 +82,7 @@ def _start_cluster(n_workers: int, worker_mb: int, scratch: str) -> LocalCluster
 
 
 def _local_cluster(n_workers: int, worker_mb: int, scratch: str) -> LocalCluster:
-    # Dask's tracebacks say what the error that follows says in a sentence.
+    # The error raised afterwards says in a sentence what Dask's tracebacks say.
     logging.disable(logging.ERROR)
     try:
         return LocalCluster(
@@ -99,7 +100,7 @@ def _local_cluster(n_workers: int, worker_mb: int, scratch: str) -> LocalCluster
 
 
 class _Watch:
-    """Replaces workers whose nanny has given up, as it does when the process dies while it is being started anew."""
+    """Replaces workers whose nanny has given up, as it does if the process dies while it is being restarted."""
 
     def __init__(self, cluster: Any, n_workers: int, worker_mb: int) -> None:
         self.cluster = cluster
@@ -109,11 +110,11 @@ class _Watch:
     def __call__(self, done: int) -> None:
         nannies = dict(self.cluster.workers)
         lost = [name for name, nanny in nannies.items() if nanny.status in (Status.closed, Status.failed)]
-        # One that could start no process has no id to be told by.
+        # A nanny without a process has no process id.
         now = time.monotonic()
         self.restarts.count({nanny.pid or (name, now) for name, nanny in nannies.items()}, done)
         for name in lost:
-            log.warning("worker %s could not be started anew; another takes its place", name)
+            log.warning("worker %s could not be restarted; another takes its place", name)
             self.cluster.workers.pop(name, None)
         if lost:
             self.cluster.scale(self.n_workers)

@@ -1,4 +1,4 @@
-"""Nuclei in the blue channel: dim beside bright, touching, lobed, with nucleoli, over an uneven background."""
+"""Nuclei in the blue channel: dim next to bright, touching, lobed, with nucleoli, over an uneven background."""
 
 import math
 from dataclasses import dataclass
@@ -18,51 +18,56 @@ from hpaloc.segmentation.regions import borders, join, solidity
 
 # Lengths in µm, areas in µm².
 SMOOTHING = 0.4
-CHROMATIN = 0.8  # the grain of chromatin, over which a nucleus counts as even
-RIM = 3.0  # how far from its edge the level of a nucleus is looked for; half the radius of a small one
-OPENING = 0.6  # spurs and bridges thinner than twice this are no part of a nucleus
-MIN_AREA = 16.0  # 2,500 px of 0.08 µm, the least nucleus of hpacellseg
+CHROMATIN = 0.8  # the grain of chromatin; smoothed over it, a nucleus is even
+RIM = 3.0  # how far from its edge the level of a nucleus is measured; half the radius of a small one
+OPENING = 0.6  # spurs and bridges thinner than twice this are not part of a nucleus
+MIN_AREA = 16.0  # 2,500 px of 0.08 µm, the smallest nucleus of hpacellseg
 # Condensed chromosomes are brighter than any interphase nucleus by this factor; a plate seen from its side is small.
 CONDENSED, MIN_PLATE_AREA = 1.3, 8.0
 # Two lobes joined by less than this share of the narrower one's width, seen in shape and brightness, are two nuclei.
 NECK = 0.65
-# Two nuclei that touch are darker than this, as a share of the dimmer one's level, along the line between them.
+# Two nuclei that touch are darker than this share of the dimmer one's level along the line between them.
 DARK_LINE = 0.8
 # An object dimmer than this share of the field's usual nucleus is the haze of a cell's cytoplasm, unless it looks like
-# a nucleus: of at least this area and solidity, and beside its edge at most this share as bright as within. Haze fails
-# these; nuclei of one field differ severalfold in brightness.
+# a nucleus: it has at least this area and solidity, and outside its edge at most this share of its level. Haze does
+# not; nuclei of one field differ severalfold in brightness.
 DIMMEST, DIM_AREA, DIM_CONVEX, DIM_BESIDE = 0.2, 35.0, 0.9, 0.25
-# Signals below this share of the usual nucleus are all one darkness to the logarithm, whatever the depth of the image.
+# Signals below this share of the usual nucleus are equally dark for the logarithm, whatever the depth of the image.
 LOG_UNIT = 0.01
-# How many times brighter than nearly all of the background nuclei must be for the field to have any. Noise alone, cut
-# in two by Otsu's threshold, reaches 2.1.
+# How many times brighter than nearly all of the background the nuclei of a field must be. Pure noise, divided by Otsu's
+# threshold, reaches 2.1.
 SEPARATION = 3.0
 
 
 @dataclass(frozen=True)
 class NucleusLevels:
-    """Levels of a field's blue channel above its background: `floor` of anything that may be a nucleus, `usual` one."""
+    """Levels of a field's blue channel above background: ``floor`` of any possible nucleus, ``usual`` of nuclei."""
 
     floor: float
     usual: float
 
 
 def above_background(channel: np.ndarray, size: float) -> np.ndarray:
-    """Smooth a channel of the working grid lightly and take off its background; (h, w) float32, never negative."""
+    """Smooth a channel lightly and subtract its background.
+
+    channel: (h, w) float32, on the working grid
+    size: µm per pixel
+    Returns (h, w) float32, not negative.
+    """
     smooth = blur(channel, SMOOTHING / size)
     return np.maximum(smooth - background(smooth, size), 0)
 
 
 def otsu(values: np.ndarray) -> float:
-    """Return Otsu's threshold of values (n,) float, deaf to the brightest thousandth, where dust and hot pixels are."""
+    """Return Otsu's threshold of values (n,) float without the brightest thousandth: dust and hot pixels."""
     clipped = np.minimum(values, np.percentile(values, 99.9))
     return float(threshold_otsu(clipped)) if clipped.max() > clipped.min() else float("inf")
 
 
 def nucleus_levels(signal: np.ndarray) -> NucleusLevels | None:
-    """Measure the levels of a field from blue above background; None where nothing stands out as nuclei.
+    """Measure the levels of a field from blue above background; None if nothing stands out as nuclei.
 
-    signal: (h, w) float32, the whole field or an even sample of it.
+    signal: (h, w) float32, the whole field or an even sample of it
     """
     half = otsu(signal)
     bright, dark = signal[signal > half], signal[signal <= half]
@@ -70,7 +75,7 @@ def nucleus_levels(signal: np.ndarray) -> NucleusLevels | None:
         return None
     if np.median(bright) <= SEPARATION * np.percentile(dark, 90):
         return None
-    # The logarithm finds dim nuclei beside bright ones; half the linear threshold bounds it where only bright ones are.
+    # The logarithm finds dim nuclei next to bright ones; half the linear threshold is its limit if all are bright.
     usual = float(np.median(bright))
     unit = LOG_UNIT * usual
     return NucleusLevels(min(unit * float(np.expm1(otsu(np.log1p(signal / unit)))), 0.5 * half), usual)
@@ -85,12 +90,14 @@ def _parts(landscape: np.ndarray, mask: np.ndarray, radius: float) -> np.ndarray
 def find(signal: np.ndarray, size: float, levels: NucleusLevels) -> np.ndarray:
     """Find the nuclei of a field on the working grid.
 
-    signal: (h, w) float32, blue above background (`above_background`). size: µm a pixel. levels: of the whole field.
-    Returns (h, w) int32, 1 … n.
+    The edge of a nucleus is where the signal falls to half of the highest level within RIM: half-maximum is the edge of
+    a blurred body, and a local level finds dim nuclei next to bright ones. Bodies are divided where both their width
+    (distance to the edge) and their brightness have a neck narrower than NECK.
 
-    An edge is where the signal falls to half of the highest level within `RIM` of it: half-maximum is the edge of a
-    blurred body, and a local level finds dim nuclei beside bright ones. Bodies are cut where both their width (distance
-    to the edge) and their brightness have a neck narrower than `NECK`.
+    signal: (h, w) float32, blue above background (``above_background``)
+    size: µm per pixel
+    levels: of the whole field
+    Returns (h, w) int32, 1 … n.
     """
     may_be = signal > levels.floor
     even = blur(signal, CHROMATIN / size)
@@ -102,7 +109,7 @@ def find(signal: np.ndarray, size: float, levels: NucleusLevels) -> np.ndarray:
         return np.zeros(signal.shape, np.int32)
     width = blur(edt.edt(mask, black_border=False, parallel=1).astype(np.float32), 0.5 / size)
     brightness = np.clip(even / np.maximum(level, 1e-6), 0, 1)
-    # Nucleoli are dark, but no border: closing hides what is narrower than they are.
+    # Nucleoli are dark, but not borders: closing hides what is narrower than they are.
     brightness = cv2.morphologyEx(brightness, cv2.MORPH_CLOSE, disk(1.2 / size))
     landscape = np.where(mask, width * brightness, 0).astype(np.float32)
     nuclei = _merge_lobes(_parts(landscape, mask, 1.2 / size), landscape)
@@ -112,7 +119,7 @@ def find(signal: np.ndarray, size: float, levels: NucleusLevels) -> np.ndarray:
 
 
 def _merge_lobes(parts: np.ndarray, landscape: np.ndarray) -> np.ndarray:
-    """Join the parts of a watershed over saddles, highest first, that reach `NECK` of the lower of their peaks."""
+    """Join the parts of a watershed over saddles, highest first, that reach NECK of the lower of their peaks."""
     pairs, saddle = borders(parts, landscape, np.minimum, "max")
     peak = ndimage.maximum(landscape, parts, np.arange(int(parts.max()) + 1))
     chosen: list[tuple[int, int]] = []
@@ -134,7 +141,7 @@ def _merge_lobes(parts: np.ndarray, landscape: np.ndarray) -> np.ndarray:
 
 
 def _regrow(nuclei: np.ndarray, signal: np.ndarray, even: np.ndarray, may_be: np.ndarray, size: float) -> np.ndarray:
-    """Give back to dim nuclei the rim that a bright neighbour's level took from them, and smooth every nucleus."""
+    """Give dim nuclei back the rim that a bright neighbour's level cut off, and smooth every nucleus."""
     n_nuclei = int(nuclei.max())
     level = np.asarray(ndimage.mean(signal, nuclei, np.arange(n_nuclei + 1)), dtype=np.float32)
     reach = cv2.dilate((nuclei > 0).astype(np.uint8), disk(RIM / size)) > 0
@@ -176,7 +183,7 @@ def _without_debris(nuclei: np.ndarray, signal: np.ndarray, size: float, levels:
 
 
 def _stands_out(nuclei: np.ndarray, nucleus: int, signal: np.ndarray, size: float, level: float) -> bool:
-    """Tell whether a dim object is compact and its edge sharp, as a nucleus is and a haze is not."""
+    """Return whether a dim object is compact with a sharp edge, like a nucleus and unlike a haze."""
     rows, columns = np.nonzero(nuclei == nucleus)
     margin = math.ceil(2.5 / size) + 1
     box = np.s_[
@@ -185,7 +192,7 @@ def _stands_out(nuclei: np.ndarray, nucleus: int, signal: np.ndarray, size: floa
     ]
     window = nuclei[box]
     body = (window == nucleus).astype(np.uint8)
-    # From 1 µm, past the blur of the edge, to 2.5 µm; what belongs to another nucleus or its blur does not count.
+    # From 1 µm, beyond the blur of the edge, to 2.5 µm, without other nuclei and their blur.
     others = cv2.dilate(((window > 0) & (body == 0)).astype(np.uint8), disk(1.0 / size))
     beside = (cv2.dilate(body, disk(2.5 / size)) > 0) & (cv2.dilate(body, disk(1.0 / size)) == 0) & (others == 0)
     if not beside.any() or solidity(body > 0) < DIM_CONVEX:

@@ -1,4 +1,4 @@
-"""The backend `masks`: cells, and where there are any nuclei, that were segmented elsewhere."""
+"""The backend ``masks``: cells, and nuclei if there are any, that were segmented elsewhere."""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from hpaloc.masks import MaskError, draw, read_mask, share_ids
 from hpaloc.rle import MAX_PIXELS
 from hpaloc.segmentation import watershed
 
-# One cell may lie in two pieces, cut by a neighbour or the edge of the field, and a nucleus reach into a second cell.
+# A cell may be in two pieces, cut by a neighbour or the edge of the field, and a nucleus may reach into a second cell.
 _PIECES = 2
 
 _TABLES = (".csv", ".parquet")
@@ -20,14 +20,14 @@ _TABLES = (".csv", ".parquet")
 
 @dataclass(frozen=True)
 class Given:
-    """Masks made elsewhere: cells, and nuclei or None, each an (H, W) label image of any unsigned type."""
+    """Masks from elsewhere: cells, and nuclei or None, each an (H, W) label image of any unsigned type."""
 
     cells: np.ndarray
     nuclei: np.ndarray | None = None
 
 
 def is_table(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a mask path names a table of run-length masks (CSV, Parquet) and not one field's image."""
+    """Return whether a mask path names a table of run-length masks (CSV, Parquet), not one field's image."""
     return os.fspath(path).lower().endswith(_TABLES)
 
 
@@ -38,11 +38,11 @@ def read_given(
     tables: Mapping[str, tuple[int, int, dict[int, str]] | str | None],
     max_pixels: int = MAX_PIXELS,
 ) -> Given:
-    """Read the masks of one field, made elsewhere.
+    """Read the masks of one field from elsewhere.
 
-    cell_mask, nucleus_mask: an image, or a table whose entry for this field is given in `tables` under its path (None
-    where the table has no row of the field, text where its rows are broken; see masks.read_rle_table). max_pixels: an
-    image of more is not unpacked.
+    cell_mask, nucleus_mask: an image, or a table whose entry for this field is in ``tables``
+    tables: {path of a table: its entry for this field from ``masks.read_rle_table``, None if it has none}
+    max_pixels: an image with more is not unpacked
     Raises MaskError naming file and field.
     """
 
@@ -51,7 +51,7 @@ def read_given(
             return read_mask(path, max_pixels)
         entry = tables.get(path)
         if entry is None:
-            raise MaskError(f"{path}: the table has no row of field {field}")
+            raise MaskError(f"{path}: the table has no row for field {field}")
         if isinstance(entry, str):
             raise MaskError(f"{path}: {entry}")
         height, width, masks = entry
@@ -70,29 +70,30 @@ def _has_one_id(mask: np.ndarray) -> bool:
 def segment(
     blue: np.ndarray, pixel_size: float, scale: float, given: Given, *, chunk_above: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Take the given cells over, with the given nuclei or with nuclei found in the blue channel.
+    """Use the given cells, with the given nuclei or with nuclei found in the blue channel.
 
-    blue: (H, W) uint8 or uint16. pixel_size: µm. scale, chunk_above: as in watershed.segment.
-    Returns (nuclei, cells) as `segment_field` does. Cells keep their order; ids that are 1 … n already stay as they
-    are. Raises ValueError when a mask is of another size than the field, or a binary one.
+    Cells keep their order; ids that are 1 … n already stay the same.
+
+    blue: (H, W) uint8 or uint16
+    pixel_size: µm
+    scale, chunk_above: as in ``watershed.segment``
+    Returns (nuclei, cells) as ``segment_field`` does.
+    Raises ValueError if a mask has another size than the field, or is binary.
     """
     for name, mask in (("cell", given.cells), ("nucleus", given.nuclei)):
         if mask is not None and mask.shape != blue.shape:
-            raise ValueError(f"the {name} mask is {mask.shape}, the field {blue.shape}")
+            raise ValueError(f"the {name} mask is {mask.shape}, but the field is {blue.shape}")
     if _has_one_id(given.cells):
         pieces = int(cc3d.connected_components(given.cells, connectivity=8).max())
         if pieces > _PIECES:
-            raise ValueError(
-                f"the cell mask has one id in {pieces} pieces: a binary mask, where each cell needs its own id"
-            )
+            raise ValueError(f"the cell mask is binary (one id in {pieces} pieces); give each cell its own id")
     nuclei = given.nuclei
-    # Several nuclei of one cell may share an id; those of several cells may not, or all but one cell would lose theirs.
+    # Several nuclei of one cell may share an id; if nuclei of several cells did, all but one cell would lose theirs.
     if nuclei is not None and _has_one_id(nuclei):
         cells = fastremap.unique(given.cells[nuclei != 0])
         if np.count_nonzero(cells) > _PIECES:
             raise ValueError(
-                f"the nucleus mask has one id in {np.count_nonzero(cells)} cells: a binary mask, where each nucleus "
-                "needs its own id"
+                f"the nucleus mask is binary (one id in {np.count_nonzero(cells)} cells); give each nucleus its own id"
             )
     if nuclei is None:
         nuclei = watershed.find_nuclei(blue, pixel_size, scale, chunk_above=chunk_above)

@@ -1,4 +1,4 @@
-"""Label images as graphs: which regions touch, what lies on their common border, joining regions; how convex one is."""
+"""Label images as graphs: regions that touch, the image along their borders, joining of regions, and solidity."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -18,7 +18,10 @@ def borders(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the pairs of regions that touch, and summarise an image along each common border.
 
-    labels: (h, w) int, 0 is background. values: (h, w) float. of_two: the value of two facing pixels (np.minimum …).
+    labels: (h, w) int, 0 is background
+    values: (h, w) float
+    of_two: the value of two facing pixels (np.minimum …)
+    summary: of these values along a border
     Returns pairs (n, 2) int64, lower id first, in ascending order, and the summary (n,) float64.
     """
     found, on_border = [], []
@@ -38,9 +41,11 @@ def borders(
 
 
 def join(labels: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Join regions pair by pair; chains of pairs become one region.
+    """Join pairs of regions; chains of pairs become one region.
 
-    labels: (h, w) int. pairs: (n, 2) int. Returns (h, w) int32 numbered 1 … m in the order of first appearance.
+    labels: (h, w) int
+    pairs: (n, 2) int
+    Returns (h, w) int32, 1 … m in the order of first appearance.
     """
     n = int(labels.max(initial=0)) + 1
     graph = sparse.coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))

@@ -1,4 +1,4 @@
-"""How cells are found: the section `segmentation` of the configuration."""
+"""The settings of segmentation."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class NetworkWeights:
 
 @dataclass(frozen=True)
 class SegmentationSettings:
-    """The section ``segmentation``, whose schema says what each key means."""
+    """The section ``segmentation`` of the configuration; its schema describes each key."""
 
     backend: str = "watershed"
     scale: float = 0.25

@@ -28,7 +28,7 @@ from hpaloc.segmentation.weights import SetupError, ready
 
 log = logging.getLogger("hpaloc")
 
-FIELDS = pa.schema(
+SEGMENTED = pa.schema(
     [
         ("field", pa.string()),
         ("height", pa.int32()),
@@ -41,11 +41,11 @@ FIELDS = pa.schema(
     ]
 )
 
-# What one worker may need for a field of 4096 x 4096 px, in MB, import of its libraries included.
+# The memory that one worker may need for a field of 4096 x 4096 px, in MB, with its libraries.
 WORKER_MB = {"watershed": 900, "hpacellseg": 3000, "masks": 900}
 
-# What a worker's libraries take, in MB, and what the channels and the label images of one pixel take at the very least,
-# in bytes: a field that cannot fit is refused by its header. What may fit is tried.
+# The memory of a worker's libraries, in MB, and the least memory of channels and label images, in bytes per pixel: a
+# field that cannot fit is refused by its header, one that may fit is tried.
 _LIBRARIES_MB = 200
 _BYTES_PER_PIXEL = 7
 
@@ -59,28 +59,34 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Read one field, segment it, write its two masks; what a worker runs.
+def _row(field: str) -> dict[str, Any]:
+    """Return the row of SEGMENTED of a field that is not segmented yet."""
+    row = {"field": field, "height": 0, "width": 0, "dtype": "", "n_cells": 0}
+    return row | {"status": "ok", "stage": "segment", "reason": ""}
 
-    task: field, paths, states, pixel_size, settings, out_dir, chunk_above, max_pixels, cell_mask, nucleus_mask, tables;
-    plain values only, so that a worker can receive it before it can import hpaloc. Returns one row of `FIELDS` and
-    `seconds`, the time spent reading, filtering (the channels to signals, or the networks to probabilities), labelling
-    (all the rest of the segmentation) and writing. An error of the field, or an ID that can be no file's name, becomes
-    a row of status "rejected"; SetupError, ImportError and errors of writing (a full disk) are raised, since they
-    concern every field.
+
+def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Read one field, segment it and write its two masks, in a worker.
+
+    An error of the field, or an ID that cannot be a file name, becomes a row of status "rejected"; SetupError,
+    ImportError and errors of writing (a full disk) are raised, since they concern every field.
+
+    task: field, paths, states, pixel_size, settings, out_dir, chunk_above, max_pixels, cell_mask, nucleus_mask, tables,
+    as plain values, so that a worker can receive it before it can import hpaloc
+    Returns one row of SEGMENTED and ``seconds``, the time spent reading, filtering (channels to signals, or networks to
+    probabilities), labelling (the rest of the segmentation) and writing.
     """
     import cv2
 
-    # One field is one worker's one thread; OpenCV would take every core of the node.
+    # A worker has one thread for its field; OpenCV would use every core of the node.
     cv2.setNumThreads(1)
-    row: dict[str, Any] = {"field": task["field"], "height": 0, "width": 0, "dtype": "", "n_cells": 0}
-    row |= {"status": "ok", "stage": "segment", "reason": ""}
+    row = _row(task["field"])
     settings = SegmentationSettings(**task["settings"])
     try:
         started = time.perf_counter()
         masks = {kind: task[kind] for kind in ("cell_mask", "nucleus_mask") if task[kind]}
         given: Given | None = None
-        # Tables of masks were read, and looked at, before.
+        # Tables of masks were read and checked before.
         files = task["paths"] | {kind: path for kind, path in masks.items() if not is_table(path)}
         with unchanged(files, task["states"]):
             images = read_field(task["paths"], COLOURS_OF[settings.backend], task["max_pixels"])
@@ -98,7 +104,7 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
             )
         segmented = time.perf_counter()
     except (SetupError, ImportError):
-        # Every field would fail alike.
+        # Every field would fail in the same way.
         raise
     except Exception as error:
         return row | {"status": "rejected", "reason": _reason(error)}
@@ -117,8 +123,8 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entry(root: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    # Defined inside a function, so that cloudpickle sends it by value: a worker of somebody else's scheduler learns
-    # from the task itself where hpaloc lies, whatever its working directory and PYTHONPATH.
+    # Defined inside a function, so that cloudpickle sends it by value: a worker of any scheduler finds hpaloc through
+    # the task itself, whatever its working directory and PYTHONPATH.
     def run(task: Mapping[str, Any]) -> dict[str, Any]:
         import sys
 
@@ -134,7 +140,7 @@ def _entry(root: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
 def _results(
     cluster: Cluster, tasks: Sequence[Mapping[str, Any]], root: str, at_once: int | None = None
 ) -> Iterator[tuple[Mapping[str, Any], dict[str, Any] | Exception]]:
-    """Yield each task with its row, or with the error of the cluster; at most `at_once` are out at a time."""
+    """Yield each task with its row, or with the error of the cluster; at most ``at_once`` are submitted at a time."""
     from distributed import as_completed
 
     run = _entry(root)
@@ -161,18 +167,16 @@ def _results(
             error = future.exception()
             if isinstance(error, ImportError):
                 raise SetupError(
-                    f"a Dask worker lacks what the segmentation needs ({error}); its environment has to be the job's"
+                    f"a Dask worker lacks what the segmentation needs ({error}); give it the environment of the job"
                 ) from error
             yield task, error
         else:
-            raise SetupError(
-                "the Dask scheduler is gone: the fields that were out have no answer (dask.scheduler_address)"
-            )
+            raise SetupError("the Dask scheduler stopped before it returned every field (dask.scheduler_address)")
         future.release()
 
 
 def _tables(rows: Sequence[ManifestRow]) -> dict[str, dict[str, tuple[int, int, dict[int, str]] | str]]:
-    """Read the shard's rows of each table of masks that its manifest names; in one that changed all are broken."""
+    """Read the shard's rows of each table of masks in its manifest; if a table changed, each row is that error."""
     wanted: dict[str, list[str]] = {}
     states: dict[str, str] = {}
     for row in rows:
@@ -199,16 +203,19 @@ def segment_shard(
     memory_mb: int,
     max_rejected_fraction: float,
 ) -> None:
-    """Segment the fields of one shard and write their masks and `fields.parquet` into a folder.
+    """Segment the fields of one shard and write their masks and fields.parquet into a folder.
 
-    rows: the shard's manifest. out_dir: gets {id}_cellmask.png and {id}_nucleimask.png (see masks.write_mask) and
-    fields.parquet (schema `FIELDS`, one row a manifest row, in its order). dask: that section of the config.
-    threads, memory_mb: what the job was given; a LocalCluster gets one process a thread, fewer where memory is short.
-    A field that cannot be read or segmented, or that takes its worker down twice when nothing else is running, is a
-    row of status "rejected" with the reason. The bytes written do not depend on the number of workers.
-    Called from a script, it needs the guard `if __name__ == "__main__"` there: workers are spawned.
-    Raises SetupError for weights or a GPU that are not there, MaskError for a broken mask table, TooManyRejected (after
-    writing everything) when more than ceil(max_rejected_fraction x fields) are rejected.
+    A field that cannot be read or segmented, or that kills its worker twice when run alone, becomes a row of
+    status "rejected" with the reason. The bytes written do not depend on the number of workers. A script that calls
+    this needs the guard ``if __name__ == "__main__"``, since workers are spawned.
+
+    rows: the shard's manifest
+    out_dir: gets {id}_cellmask.png and {id}_nucleimask.png (see ``masks.write_mask``) and fields.parquet (schema
+    SEGMENTED, in the order of ``rows``)
+    dask: the section of the configuration
+    threads, memory_mb: of the job, memory in MB; it has a process per thread, fewer if memory is short
+    Raises SetupError for missing weights or a missing GPU, MaskError for a broken mask table, and TooManyRejected
+    (after writing everything) if more than ceil(max_rejected_fraction x fields) are rejected.
     """
     from distributed.scheduler import KilledWorker
 
@@ -217,11 +224,11 @@ def segment_shard(
     out_dir.mkdir(parents=True, exist_ok=True)
     tables = _tables(rows) if backend == "masks" else {}
     if backend == "hpacellseg":
-        # Weights are fetched, and refused, once and before any worker starts.
+        # Weights are fetched, or refused, once before any worker starts.
         ready(settings.weights)
     n_workers = max(1, min(threads, memory_mb // WORKER_MB[backend], len(rows)))
     worker_mb = max(1, memory_mb // n_workers)
-    # Of workers elsewhere only their scheduler knows the memory.
+    # Only their scheduler knows the memory of workers elsewhere.
     own = not (dask.get("scheduler_address") or dask.get("jobqueue"))
     fits = max(0, worker_mb - _LIBRARIES_MB) * 10**6 // _BYTES_PER_PIXEL
     tasks = []
@@ -255,28 +262,23 @@ def segment_shard(
                     raise result
                 else:
                     by_field[task["field"]] = result
-            # A field may have died with a neighbour's worker; alone on the cluster only the guilty die again.
+            # Another field may have killed the worker; alone on the cluster, only the fields at fault kill it again.
             for task in died:
                 log.warning("%s: its worker died; trying it alone", task["field"])
                 for _, result in _results(cluster, [task], root, at_once=1):
                     if isinstance(result, Exception) and not isinstance(result, KilledWorker):
                         raise result
-                    by_field[task["field"]] = result if isinstance(result, dict) else _killed(task)
+                    killed = {"status": "rejected", "reason": "its worker died each time it was tried (out of memory?)"}
+                    by_field[task["field"]] = result if isinstance(result, dict) else _row(task["field"]) | killed
     ordered = [by_field[row.id] for row in rows]
     _log_shares(ordered)
-    table = pd.DataFrame(ordered, columns=FIELDS.names)
+    table = pd.DataFrame(ordered, columns=SEGMENTED.names)
     with atomic_path(out_dir / "fields.parquet") as temporary:
-        pq.write_table(pa.Table.from_pandas(table, schema=FIELDS, preserve_index=False), temporary)
+        pq.write_table(pa.Table.from_pandas(table, schema=SEGMENTED, preserve_index=False), temporary)
     rejected = [(row["field"], row["reason"]) for row in ordered if row["status"] == "rejected"]
     for field, reason in rejected:
         log.warning("rejected %s: %s", field, reason)
     check_rejected(rejected, len(ordered), max_rejected_fraction)
-
-
-def _killed(task: Mapping[str, Any]) -> dict[str, Any]:
-    reason = "its worker died each time it was tried (out of memory?)"
-    row: dict[str, Any] = {"field": task["field"], "height": 0, "width": 0, "dtype": "", "n_cells": 0}
-    return row | {"status": "rejected", "stage": "segment", "reason": reason}
 
 
 def _log_shares(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -287,4 +289,4 @@ def _log_shares(rows: Sequence[Mapping[str, Any]]) -> None:
     total = sum(spent.values())
     if total > 0:
         shares = ", ".join(f"{step} {100 * seconds / total:.0f} %" for step, seconds in spent.items())
-        log.info("%.1f fields a minute and core; %s", 60 * len(rows) / total, shares)
+        log.info("%.1f fields per minute and core; %s", 60 * len(rows) / total, shares)

@@ -1,4 +1,4 @@
-"""What looks after Dask workers that are Slurm jobs, and says what they wait for."""
+"""The supervision of Dask workers that are Slurm jobs, with reports of what they wait for."""
 
 import logging
 import subprocess
@@ -14,14 +14,14 @@ from hpaloc.segmentation.workers import ANSWER, STARTS, Reminder, Restarts, one_
 
 log = logging.getLogger("hpaloc")
 
-# Seconds that Slurm may refuse every job, as it does while its controller restarts.
+# Seconds for which Slurm may refuse every job, as it does while its controller restarts.
 _PATIENCE = 40.0
 
-# Seconds between questions to Slurm's queue: while there is no worker, and while others work.
+# Seconds between calls of squeue: while there is no worker, and while others work.
 _LOOK = 5.0
 _LOOK_WHILE_WORKING = 60.0
 
-# Seconds at most between two tries of a job that was refused or that ended.
+# The most seconds between two tries of a job that was refused or that ended.
 _LONGEST_DELAY = 300.0
 
 # States of a job whose workers are gone for good.
@@ -30,7 +30,7 @@ _OVER |= {"REVOKED", "TIMEOUT"}
 
 
 class SlurmWatch:
-    """Tries jobs again that were refused or that ended, says what the workers wait for, and knows when to give up."""
+    """Resubmits jobs that were refused or that ended, reports what the workers wait for, and gives up in the end."""
 
     def __init__(self, cluster: Any, jobs: int, processes: int, log_directory: str | None) -> None:
         self.cluster = cluster
@@ -38,7 +38,7 @@ class SlurmWatch:
         self.logs = Path(log_directory or ".")
         self.reminder = Reminder()
         self.restarts = Restarts(jobs * processes, "the Dask workers of the Slurm jobs (memory of dask.jobqueue)")
-        # By job name, which a job keeps when it is tried again: how often in a row it was tried, how often it died.
+        # By job name, which a job keeps when it is resubmitted: how often in a row it was tried, and how often it died.
         self.tries: dict[str, int] = {}
         self.deaths: dict[str, int] = {}
         self.refused_since: float | None = None
@@ -68,8 +68,8 @@ class SlurmWatch:
         self._try_again(absent)
 
     def _absent(self, workers: set[str]) -> dict[str, Any]:
-        """Return the jobs that no worker of is there; those that have some begin to count anew."""
-        # Where a job has several processes, a number follows the name of the job.
+        """Return the jobs without workers, and reset the counts of the others."""
+        # If a job has several processes, a number follows the name of the job.
         there = workers | {name.rpartition("-")[0] for name in workers}
         absent = {}
         for name, job in list(self.cluster.workers.items()):
@@ -82,10 +82,10 @@ class SlurmWatch:
         return absent
 
     def _look(self, alive: Mapping[str, Any]) -> str:
-        """Ask the queue for jobs, mark those that have ended, and return what the others do."""
+        """Ask the queue for jobs, mark those that have ended, and return the states of the others."""
         found, trouble = _queue([job.job_id for job in alive.values()])
         if trouble:
-            return f"{len(alive)} Slurm jobs of workers were accepted, and squeue does not say what they do ({trouble})"
+            return f"{len(alive)} Slurm jobs of workers were accepted, but squeue does not report them ({trouble})"
         for name, job in alive.items():
             state, _ = found.get(job.job_id, ("", ""))
             if state and state not in _OVER:
@@ -104,13 +104,13 @@ class SlurmWatch:
         return "Slurm jobs of workers: " + ", ".join(f"{job} {state}" for job, state in of_state.items())
 
     def _give_up(self, absent: Mapping[str, Any]) -> None:
-        """Raise SetupError when no job is left and there is no hope of another."""
+        """Raise SetupError if no job is left and others would fail too."""
         now = time.monotonic()
         died = [job for name, job in absent.items() if job.ended and self.deaths.get(name, 0) >= STARTS]
         if died:
             raise SetupError(
-                f"the Slurm jobs of Dask workers end before one has reached the scheduler, {STARTS} times in a row; "
-                f"the last is job {died[0].job_id} ({died[0].ended}){self._output(died[0].job_id)}; see the keys of "
+                f"the Slurm jobs of Dask workers ended {STARTS} times in a row before a worker reached the scheduler; "
+                f"the last was job {died[0].job_id} ({died[0].ended}){self._output(died[0].job_id)}; see the keys of "
                 "dask.jobqueue (python, interface, memory, job_script_prologue)"
             )
         refused = [job for job in absent.values() if job.refusal]
@@ -119,12 +119,12 @@ class SlurmWatch:
         self.refused_since = self.refused_since or min(job.seen for job in refused)
         if now - self.refused_since >= _PATIENCE:
             raise SetupError(
-                f"Slurm has refused the jobs of Dask workers for {now - self.refused_since:.0f} s; sbatch says: "
+                f"Slurm has refused the jobs of Dask workers for {now - self.refused_since:.0f} s; sbatch said: "
                 f"{refused[-1].refusal}; see the keys of dask.jobqueue"
             )
 
     def _output(self, job_id: str) -> str:
-        """Return where a job's output lies and its last line, as the end of a clause."""
+        """Return the path and the last line of a job's output, as the end of a clause."""
         for path in sorted(self.logs.glob(f"*-{job_id}.*")):
             lines = path.read_text(errors="replace").split("\n") if path.is_file() else []
             if said := [line.strip() for line in lines if line.strip()]:
@@ -132,7 +132,7 @@ class SlurmWatch:
         return f" and left no output in {self.logs.resolve()}"
 
     def _try_again(self, absent: Mapping[str, Any]) -> None:
-        """Submit jobs in the place of those that were refused or have ended, after a delay that grows."""
+        """Resubmit the jobs that were refused or have ended, after a growing delay."""
         now = time.monotonic()
         for name, job in absent.items():
             if not (job.refusal or job.ended) or now - job.seen < min(2.0 ** self.tries.get(name, 0), _LONGEST_DELAY):
@@ -147,15 +147,15 @@ class SlurmWatch:
 
 
 def _queue(jobs: list[str]) -> tuple[dict[str, tuple[str, str]], str]:
-    """Return state and reason of the jobs that Slurm knows, and why it gave no answer."""
+    """Return state and reason of the jobs that Slurm knows, and the error if it gave no answer."""
     command = ["squeue", "--noheader", "--states=all", "--format=%i|%T|%r", f"--jobs={','.join(jobs)}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ANSWER)
     except (OSError, subprocess.TimeoutExpired) as error:
         return {}, one_line(error)
-    # What squeue says of a single job that has been forgotten; of several it leaves out those.
+    # The answer of squeue about a single job that Slurm has forgotten; among several it omits such jobs.
     if done.returncode and "Invalid job id" not in done.stderr:
         return {}, one_line(done.stderr)
     rows = [line.strip().split("|") for line in done.stdout.splitlines()]
-    # The reason None is no reason.
+    # None as text means that there is no reason.
     return {row[0]: (row[1], "" if row[2] == "None" else f"({row[2]})") for row in rows if len(row) == 3}, ""

@@ -20,10 +20,10 @@ from hpaloc.segmentation.workers import Cluster, one_line, settings_of_workers
 
 log = logging.getLogger("hpaloc")
 
-# Seconds that sbatch may take: it asks a busy controller several times by itself.
+# Seconds that sbatch may take: it retries a busy controller several times.
 _SUBMISSION = 120.0
 
-# Workers are started by a shell that knows nothing of the settings of this process.
+# The shell that starts a worker does not have the Dask settings of this process.
 _PROLOGUE = [f"export DASK_DISTRIBUTED__WORKER__MEMORY__{name}=False" for name in ("TARGET", "SPILL", "PAUSE")]
 _PROLOGUE += ["export DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE=0.95"]
 
@@ -32,8 +32,8 @@ _PROLOGUE += ["export DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE=0.95"]
 def start_slurm_workers(jobqueue: Mapping[str, Any]) -> Iterator[Cluster]:
     """Yield workers that are Slurm jobs; a job that ends is replaced.
 
-    jobqueue: section ``dask.jobqueue`` of the configuration. Raises SetupError naming what is wrong with it, or with
-    Slurm.
+    jobqueue: the section ``dask.jobqueue`` of the configuration
+    Raises SetupError naming what is wrong with it, or with Slurm.
     """
     if shutil.which("sbatch") is None:
         raise SetupError(
@@ -45,10 +45,10 @@ def start_slurm_workers(jobqueue: Mapping[str, Any]) -> Iterator[Cluster]:
     of_section = dask.config.get("jobqueue").get(section)
     if not isinstance(of_section, Mapping):
         raise SetupError(
-            f"dask.jobqueue: config_name has to be a section of jobqueue in Dask's own settings, not {section!r}"
+            f"dask.jobqueue: config_name must be a section of jobqueue in Dask's own settings, not {section!r}"
         )
     jobs = options.pop("jobs", 1)
-    # One field a process, as in a LocalCluster: a death, or a shortage of memory, then concerns one field.
+    # One field per process, as in a LocalCluster: a killed worker, or a lack of memory, then concerns one field.
     own = {key.replace("-", "_"): value for key, value in of_section.items()} | options
     processes = own.get("processes") or own.get("cores") or 1
     of_scheduler = {key: value for key, value in (own.get("scheduler_options") or {}).items() if value is not None}
@@ -62,7 +62,7 @@ def start_slurm_workers(jobqueue: Mapping[str, Any]) -> Iterator[Cluster]:
         try:
             cluster = SLURMCluster(job_cls=_SLURMJob, **options)  # type: ignore[arg-type]
         except Exception as error:
-            # What the schema cannot know, such as a network that is not there, may come to any error.
+            # Settings that the schema cannot check, such as an absent network interface, may raise any error.
             raise SetupError(
                 "dask.jobqueue: SLURMCluster of dask-jobqueue cannot work with these settings "
                 f"({type(error).__name__}: {one_line(error)})"
@@ -75,9 +75,9 @@ def start_slurm_workers(jobqueue: Mapping[str, Any]) -> Iterator[Cluster]:
 
 
 class _SLURMJob(slurm.SLURMJob):  # type: ignore[misc]
-    """A Slurm job of dask-jobqueue that keeps what sbatch said when it was refused."""
+    """A Slurm job of dask-jobqueue that keeps the message of sbatch if it was refused."""
 
-    # Why sbatch refused the job, the state that it ended in, when either was seen, and whether a worker came of it.
+    # Why sbatch refused the job, its final state, when either was seen, and whether it had a worker.
     refusal: str | None = None
     ended: str | None = None
     seen = 0.0
@@ -91,7 +91,7 @@ class _SLURMJob(slurm.SLURMJob):  # type: ignore[misc]
         try:
             await super().start()
         except (RuntimeError, ValueError, OSError) as error:
-            # Raised, it would end as a traceback in the log, and the job would never be tried again.
+            # Raised, it would become a traceback in the log, and the job would never be tried again.
             said = str(error).partition("stderr:\n")[2].strip() or str(error)
             self.refusal = " ".join(said.split())
             self.seen = time.monotonic()

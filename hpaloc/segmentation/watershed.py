@@ -1,7 +1,7 @@
-"""The embedded backend: nuclei from the blue channel, cells grown from them over microtubules and reticulum.
+"""The built-in backend: nuclei from the blue channel, cells grown from them over microtubules and reticulum.
 
-A field above `dask.chunk_above` is filtered block by block, its levels are measured once on the whole working grid, and
-nuclei and cells are found in overlapping blocks that share them.
+A field above ``dask.chunk_above`` is filtered block by block, its levels are measured once on the whole working grid,
+and nuclei and cells are found in overlapping blocks with these levels.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,15 +14,17 @@ from hpaloc.segmentation.clock import step
 from hpaloc.segmentation.grid import Grid, background, grid_of
 from hpaloc.segmentation.nuclei import above_background
 
-# Outlines are smoothed over these lengths in µm when they are drawn at full size.
+# Outlines are smoothed over these lengths, in µm, when they are drawn at full size.
 NUCLEUS_SMOOTHING, CELL_SMOOTHING = 0.3, 1.2
 
 
 def find_nuclei(blue: np.ndarray, pixel_size: float, scale: float, *, chunk_above: int | None = None) -> np.ndarray:
     """Find the nuclei in the blue channel alone.
 
-    blue: (H, W) uint8 or uint16. pixel_size: µm. scale, chunk_above: as in `segment`. Returns
-    (H, W) uint16 or uint32, ids contiguous from 1, all 0 where nothing looks like a nucleus.
+    blue: (H, W) uint8 or uint16
+    pixel_size: µm
+    scale, chunk_above: as in ``segment``
+    Returns (H, W) uint16 or uint32, ids contiguous from 1, all 0 if nothing looks like a nucleus.
     """
     grid = grid_of(blue.shape, pixel_size, scale)
     side = _side(grid, chunk_above)
@@ -39,10 +41,11 @@ def segment(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the nuclei and the cells of a field without any network.
 
-    images: red, yellow and blue, (H, W) uint8 or uint16. pixel_size: µm. scale: the field is worked
-    on at 0.08 / scale µm a pixel, or at its own size where that is coarser.
-    chunk_above: the longer side in px above which the field is worked on in overlapping blocks of about that size.
-    Returns (nuclei, cells), (H, W) uint16 or uint32, ids shared, contiguous from 1.
+    images: {red, yellow, blue: (H, W) uint8 or uint16}
+    pixel_size: µm
+    scale: the field is segmented at 0.08 / scale µm per pixel, or at its own pixel size if that is coarser
+    chunk_above: px, the longer side above which the field is segmented in overlapping blocks of about that size
+    Returns (nuclei, cells), (H, W) uint16 or uint32, ids shared and contiguous from 1.
     """
     grid = grid_of(images["blue"].shape, pixel_size, scale)
     side = _side(grid, chunk_above)
@@ -67,15 +70,15 @@ def segment(
 
 
 def _side(grid: Grid, chunk_above: int | None) -> int | None:
-    """Return the side of a block in px of the field, or None where the field is worked on in one piece."""
+    """Return the side of a block in px of the field, or None if the field is segmented in one piece."""
     return chunk_above if chunk_above and max(grid.shape) > chunk_above else None
 
 
 def _filtered(channel: np.ndarray, grid: Grid, side: int | None) -> np.ndarray:
-    """Bring a channel to the working grid, smoothed and above its background."""
+    """Reduce a channel to the working grid, smoothed and above its background."""
     if side is None:
         return above_background(grid.reduce(channel), grid.size)
-    # Neither needed below chunk_above nor installed beside the networks' older numpy.
+    # Not needed below chunk_above, and not installed with the networks' older numpy.
     import dask.array as da
     from dask_image.ndfilters import gaussian_filter
 
@@ -85,7 +88,7 @@ def _filtered(channel: np.ndarray, grid: Grid, side: int | None) -> np.ndarray:
         reduced = da.coarsen(np.mean, da.from_array(channel, chunks=chunk), {0: ratio, 1: ratio}).astype(np.float32)
     else:
         reduced = da.from_array(grid.reduce(channel), chunks=side)
-    # One thread a worker: blocks are filtered one after the other.
+    # A worker has one thread: blocks are filtered one after the other.
     smooth = gaussian_filter(reduced, nuclei.SMOOTHING / grid.size, mode="mirror").compute(scheduler="synchronous")
     return np.maximum(smooth - background(smooth, grid.size), 0)
 
@@ -95,8 +98,8 @@ def _find(signal: np.ndarray, grid: Grid, levels: nuclei.NucleusLevels, side: in
 
 
 def _in_blocks(find: Callable[[tuple[slice, slice]], np.ndarray], grid: Grid, side: int | None) -> np.ndarray:
-    """Find objects on the working grid, (h, w) int32, in one piece or in blocks of `side` px of the field."""
+    """Find objects on the working grid, (h, w) int32, in one piece or in blocks of ``side`` px of the field."""
     if side is None:
         return find((slice(None), slice(None)))
-    cut = blocks.cut(grid.coarse_shape, round(side * grid.factor), round(blocks.MARGIN / grid.size))
+    cut = blocks.cut(grid.coarse_shape, round(side * grid.factor), round(blocks.MARGIN_UM / grid.size))
     return blocks.joined(cut, lambda block: find(block.window), grid.coarse_shape)

@@ -1,4 +1,4 @@
-"""Network weights: fetched with resume, and never unpickled before their digest has been checked."""
+"""Network weights: resumable downloads, never unpickled before their digest has been checked."""
 
 import fcntl
 import json
@@ -17,12 +17,12 @@ log = logging.getLogger("hpaloc")
 
 # The authors' deposit of the networks of hpacellseg.
 SOURCE = "https://zenodo.org/records/4665863/files/"
-FILES = {"nuclei": "dpn_unet_nuclei_v1.pth", "cells": "dpn_unet_cell_3ch_v1.pth"}
+NETWORK_FILES = {"nuclei": "dpn_unet_nuclei_v1.pth", "cells": "dpn_unet_cell_3ch_v1.pth"}
 _BLOCK = 1 << 20
 
 
 class SetupError(RuntimeError):
-    """Something is wrong with the installation or the settings, not with a field: the whole job has to stop."""
+    """An error of the installation or the settings, not of a field: the whole job has to stop."""
 
 
 class WeightsError(SetupError):
@@ -30,14 +30,17 @@ class WeightsError(SetupError):
 
 
 def weights_folder() -> Path:
-    """Return the folder that fetched weights are kept in: hpaloc/ in the user's cache folder."""
+    """Return the folder of fetched weights: hpaloc/ in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpaloc"
 
 
 def ready(weights: NetworkWeights) -> dict[str, Path]:
-    """Return the checked files of the nucleus and the cell network, fetching what is not named; WeightsError if not."""
+    """Return the checked files of the nucleus and the cell network; those that the settings do not name are fetched.
+
+    Raises WeightsError if a file is missing, cannot be fetched or is not the recorded one.
+    """
     files = named_files(weights)
-    for network, name in FILES.items():
+    for network, name in NETWORK_FILES.items():
         path = files.setdefault(network, weights_folder() / name)
         if not path.is_file():
             fetch(SOURCE + name, path)
@@ -46,9 +49,9 @@ def ready(weights: NetworkWeights) -> dict[str, Path]:
 
 
 def named_files(weights: NetworkWeights) -> dict[str, Path]:
-    """Return the files that the section `segmentation.weights` names, by network.
+    """Return the files that the section ``segmentation.weights`` names, by network.
 
-    Raises WeightsError where one is missing, or is not the file that was recorded at its first use.
+    Raises WeightsError if one is missing, or is not the file that was recorded at its first use.
     """
     files = {}
     for network, name in asdict(weights).items():
@@ -62,10 +65,11 @@ def named_files(weights: NetworkWeights) -> dict[str, Path]:
 
 
 def fetch(url: str, path: Path) -> None:
-    """Download a file, going on where an interrupted download stopped.
+    """Download a file, continuing where an interrupted download stopped.
 
-    Several jobs may ask for one file at once: the first fetches it, the others wait. Raises WeightsError when the
-    server cannot be reached or sends less than it announced; what has come stays for the next try.
+    If several jobs need a file at once, the first fetches it and the others wait.
+
+    Raises WeightsError if the server cannot be reached or sends less than it announced; the next try continues.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -87,7 +91,7 @@ def fetch(url: str, path: Path) -> None:
                 while block := response.read(_BLOCK):
                     file.write(block)
         except urllib.error.HTTPError as error:
-            # 416: nothing lies behind what has come already.
+            # 416: the part is complete.
             if error.code != 416:
                 raise WeightsError(f"{url}: {error}; name a local file in segmentation.weights instead") from error
             expected = have
@@ -96,14 +100,15 @@ def fetch(url: str, path: Path) -> None:
         file.flush()
         size = os.fstat(file.fileno()).st_size
         if expected is not None and size < expected:
-            raise WeightsError(f"{url}: {size} of {expected} bytes came; run again to fetch the rest")
+            raise WeightsError(f"{url}: {size} of {expected} bytes arrived; run again to fetch the rest")
         os.replace(part, path)
 
 
 def check(path: Path) -> str:
-    """Compare a weights file with the size and digest recorded at its first use, recording them now if it is the first.
+    """Compare a weights file with the size and digest recorded at its first use; at the first use, record them.
 
-    Returns the SHA-256 digest. Raises WeightsError when the file is not the recorded one, or cannot be recorded.
+    Returns the SHA-256 digest.
+    Raises WeightsError if the file is not the recorded one, or cannot be recorded.
     """
     found, recorded = compare(path)
     if recorded:
@@ -114,20 +119,20 @@ def check(path: Path) -> str:
             with atomic_path(record) as temporary:
                 temporary.write_text(json.dumps(found) + "\n")
         except OSError as error:
-            raise WeightsError(f"{path}: its digest cannot be recorded beside it: {error}") from error
+            raise WeightsError(f"{path}: its digest cannot be recorded next to it: {error}") from error
         log.info("%s: first use, recorded sha256 %s (%d bytes)", path, found["sha256"], found["size"])
     return str(found["sha256"])
 
 
 def _record(path: Path) -> Path:
-    """Return where the size and digest of a weights file at its first use are: beside it, as <name>.sha256.json."""
+    """Return the record of the size and digest of a weights file at its first use, next to it: <name>.sha256.json."""
     return path.with_name(path.name + ".sha256.json")
 
 
 def compare(path: Path) -> tuple[dict[str, Any], bool]:
     """Return size and SHA-256 digest of a weights file, and whether they are recorded.
 
-    Raises WeightsError when others are.
+    Raises WeightsError if others are recorded.
     """
     record = _record(path)
     found: dict[str, Any] = {"size": path.stat().st_size, "sha256": digest(path)}
@@ -137,7 +142,7 @@ def compare(path: Path) -> tuple[dict[str, Any], bool]:
         recorded = json.loads(record.read_text())
         was = f"{recorded['sha256']} ({recorded['size']} bytes)"
     except (ValueError, TypeError, KeyError, OSError) as error:
-        raise WeightsError(f"{record}: is no record of a digest ({error}); nothing was unpickled") from error
+        raise WeightsError(f"{record}: is not a record of a digest ({error}); nothing was unpickled") from error
     if found != recorded:
         raise WeightsError(
             f"{path}: sha256 {found['sha256']} ({found['size']} bytes) is not the recorded {was}; "

@@ -1,4 +1,4 @@
-"""The camera: blur, uneven light, background, noise and digits."""
+"""The camera: blur, uneven light, background, noise and digitisation."""
 
 import cv2
 import numpy as np
@@ -7,11 +7,17 @@ import numpy as np
 def photograph(
     rng: np.random.Generator, signal: np.ndarray, um: float, blur: float, gain: float, dtype: np.dtype
 ) -> np.ndarray:
-    """Return the picture of a ``signal``, (H, W) float32 where 1 is bright, as (H, W) of an integer ``dtype``.
+    """Return the picture of a signal, with blur, uneven light, background, shot and read noise.
 
-    It has blur, uneven light, background, shot and read noise. ``um`` pixels are 1 µm; ``blur`` is the sigma of the
-    point spread in µm; ``gain`` scales the signal to grey levels of 255. Noise follows the normal limit of the Poisson
-    law, so that each pixel takes one random number whatever its brightness.
+    Noise follows the normal limit of the Poisson distribution, so that each pixel takes one random number whatever its
+    brightness.
+
+    signal: (H, W) float32, 1 is bright
+    um: pixels in 1 µm
+    blur: µm, the sigma of the point spread
+    gain: the grey level, of 255, of a signal of 1
+    dtype: uint8 or uint16
+    Returns (H, W) of this dtype.
     """
     height, width = signal.shape
     whole = np.rint(np.clip(signal, 0, 4) * 16000).astype(np.uint16)

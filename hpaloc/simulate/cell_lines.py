@@ -1,12 +1,12 @@
-"""How the cells of the lines look that the Human Protein Atlas uses."""
+"""The appearance of the cell lines of the Human Protein Atlas."""
 
 import hashlib
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class CellShape:
-    """How the cells of a line look: sizes in µm, ratios without unit, ``density`` in cells per 1000 µm²."""
+class LineShape:
+    """The shape of the cells of a line: sizes in µm, ratios without unit, ``density`` in cells per 1000 µm²."""
 
     radius: tuple[float, float]
     aspect: tuple[float, float]
@@ -20,13 +20,13 @@ class CellShape:
 
 
 SHAPES = {
-    "cobblestone": CellShape((11.5, 15.0), (1.0, 1.35), (6.2, 7.6), (1.05, 1.5), 0.05, (0, 0), 0.72, 0.85, 0.90),
-    "spread": CellShape((12.5, 17.5), (1.0, 1.6), (6.6, 8.2), (1.15, 1.7), 0.09, (1, 4), 0.74, 0.30, 0.70),
-    "spindle": CellShape((9.5, 12.5), (2.2, 3.6), (5.6, 6.8), (1.4, 2.1), 0.06, (1, 2), 0.84, 0.35, 0.70),
-    "round": CellShape((9.5, 12.0), (1.0, 1.25), (5.8, 7.0), (1.0, 1.3), 0.03, (0, 1), 0.78, 0.70, 1.05),
+    "cobblestone": LineShape((11.5, 15.0), (1.0, 1.35), (6.2, 7.6), (1.05, 1.5), 0.05, (0, 0), 0.72, 0.85, 0.90),
+    "spread": LineShape((12.5, 17.5), (1.0, 1.6), (6.6, 8.2), (1.15, 1.7), 0.09, (1, 4), 0.74, 0.30, 0.70),
+    "spindle": LineShape((9.5, 12.5), (2.2, 3.6), (5.6, 6.8), (1.4, 2.1), 0.06, (1, 2), 0.84, 0.35, 0.70),
+    "round": LineShape((9.5, 12.0), (1.0, 1.25), (5.8, 7.0), (1.0, 1.3), 0.03, (0, 1), 0.78, 0.70, 1.05),
 }
 
-# The usual look of the lines that the Atlas uses most.
+# The usual shape of the lines that the Atlas uses most.
 CELL_LINES = {
     "A-431": "cobblestone",
     "A549": "cobblestone",
@@ -56,11 +56,8 @@ CELL_LINES = {
 }
 
 
-def shape_of(cell_line: str | None, field: str) -> CellShape:
-    """Return the shape of a line's cells.
-
-    A line that is not listed gets one by the hash of its name, a field without a line (None) by that of its id.
-    """
+def shape_of(cell_line: str | None, field: str) -> LineShape:
+    """Return the shape of a line's cells, for an unknown line by a hash of its name, without a line by the field's."""
     kind = CELL_LINES.get(cell_line or "")
     if kind is None:
         names = sorted(SHAPES)

@@ -16,10 +16,12 @@ DEMO_PAIRS = ((0, 16), (0, 2), (0, 13), (13, 16), (0, 7), (0, 12))  # the most f
 def demo_sheet(part: str, seed: int = 1) -> list[dict[str, str]]:
     """Return the rows (ID, Label, antibody, cell_line) of the demo's sheet ``train`` or ``test``.
 
-    In train each field is of an antibody of its own, so that a split by antibody can be near any fraction: four
-    fields a class (six for Mitotic spindle, of whose cells half divide, and for three classes of small dots), two to
-    four for each of the most frequent pairs of labels. In test each class has one antibody of two fields, of different
-    cell lines, and each pair one field. No antibody is in both. Raises ValueError for another ``part``.
+    In train each field has its own antibody, so that a split by antibody can be near any fraction; there are four
+    fields per class (six for Mitotic spindle, half of whose cells divide, and for three classes of small dots), and two
+    to four for each of the most frequent pairs of labels. In test each class has one antibody with two fields of
+    different cell lines, and each pair one field. No antibody is in both.
+
+    Raises ValueError for another ``part``.
     """
     if part not in ("train", "test"):
         raise ValueError(f"part {part!r} is neither train nor test")

@@ -1,4 +1,4 @@
-"""What patterns are drawn with: dots, lines, random points and threads that grow inside their cells."""
+"""The tools that draw patterns: dots, lines, random points and threads that grow inside their cells."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ import numpy as np
 from hpaloc.simulate.layout import Cell
 from hpaloc.simulate.scene import Scene
 
-_SUBPIXEL = 4  # binary digits of the fraction in OpenCV's drawing coordinates
+_SUBPIXEL = 4  # bits of the fraction in OpenCV's drawing coordinates
 
 
 class Pen:
@@ -19,13 +19,13 @@ class Pen:
         self.layer = np.zeros(scene.shape, np.uint8)
 
     def dot(self, centre: np.ndarray, radius: float, level: float) -> None:
-        """Draw a filled circle around ``centre``, (2,) float64."""
+        """Draw a filled circle around ``centre``, (2,) float64, ``radius`` in µm."""
         y, x = (round(value) for value in centre * (1 << _SUBPIXEL))
         size = max(round(radius * self.scene.um * (1 << _SUBPIXEL)), 1 << _SUBPIXEL >> 1)
         cv2.circle(self.layer, (x, y), size, (255 * level,), -1, cv2.LINE_AA, _SUBPIXEL)
 
     def blob(self, y: float, x: float, radius: float, aspect: float, axis: float, level: float) -> None:
-        """Draw a filled, slightly uneven ellipse; here ``radius`` is in pixels."""
+        """Draw a filled, slightly uneven ellipse; unlike elsewhere, ``radius`` is in pixels."""
         angle = np.arange(24) * (np.pi / 12)
         rim = radius * (1 + 0.12 * np.cos(2 * angle + 7 * axis) + 0.09 * np.cos(3 * angle + 5 * axis))
         dx, dy = rim * np.sqrt(aspect) * np.cos(angle), rim / np.sqrt(aspect) * np.sin(angle)
@@ -33,7 +33,7 @@ class Pen:
         cv2.fillPoly(self.layer, [_fixed(points)], (255 * level,), cv2.LINE_AA, _SUBPIXEL)
 
     def lines(self, paths: Sequence[np.ndarray], thickness: float, level: float) -> None:
-        """Draw open lines; each of ``paths`` is (n, 2) float64, points as (y, x)."""
+        """Draw open lines; each of ``paths`` is (n, 2) float64, points as (y, x), ``thickness`` in µm."""
         width = max(1, round(thickness * self.scene.um))
         points = [_fixed(path[:, ::-1]) for path in paths]
         cv2.polylines(self.layer, points, False, (255 * level,), width, cv2.LINE_AA, _SUBPIXEL)
@@ -54,11 +54,12 @@ def scatter(
     chance: Callable[[np.ndarray], np.ndarray],
     around: Callable[[Cell], tuple[np.ndarray, float]] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return random points (n, 2) float64 in the cells and the ids of their owners (n,) int64.
+    """Return random points in the cells and the ids of their cells.
 
-    ``counts``, (cells + 1,) int64 by id (0 is the background), is how many points a cell gets at most; ``chance`` gives
-    the probability to accept each of (m, 2) candidates; ``around`` limits a cell's candidates to a disc (centre,
-    radius).
+    counts: (cells + 1,) int64 by id (0 is the background), the most points of a cell
+    chance: returns the probability of accepting each of (m, 2) candidates
+    around: limits a cell's candidates to a disc (centre, radius)
+    Returns points (n, 2) float64 and ids (n,) int64.
     """
     owners = np.repeat(np.arange(len(counts)), np.where(counts > 0, counts * 8 + 24, 0))
     if not len(owners):
@@ -83,7 +84,7 @@ def scatter(
     return points[taken], owners[taken]
 
 
-def grow(
+def grow_threads(
     rng: np.random.Generator,
     scene: Scene,
     start: np.ndarray,
@@ -95,12 +96,20 @@ def grow(
     through_nucleus: bool = False,
     edge: float = 1.2,
 ) -> list[np.ndarray]:
-    """Grow n threads inside their cells, all at once, and return their paths, each (m, 2) float64 as (y, x).
+    """Grow n threads inside their cells, all at once.
 
-    ``start`` (n, 2) float64 points, ``heading`` (n,) float64 radians, ``owner`` (n,) int ids; ``length``, one or (n,),
-    and ``step`` in µm; ``wiggle`` is the standard deviation of the bend in radians a step. A thread bends along the
-    cell's border within ``edge`` µm of it, likewise along the nucleus unless it runs ``through_nucleus``, and ends
+    Near the cell's border a thread bends along it, and likewise along the nucleus unless it runs through it; it ends
     where it would leave.
+
+    start: (n, 2) float64, points
+    heading: (n,) float64, radians
+    owner: (n,) int, ids
+    length: one or (n,), µm
+    step: µm
+    wiggle: radians, the standard deviation of the bend per step
+    through_nucleus: ignore the nucleus
+    edge: µm, how near to the border a thread bends
+    Returns their paths, each (m, 2) float64 as (y, x).
     """
     um = scene.um
     n = len(start)
@@ -141,10 +150,12 @@ def grow(
 def headings_along(
     rng: np.random.Generator, scene: Scene, points: np.ndarray, wall: np.ndarray, spread: float
 ) -> np.ndarray:
-    """Return headings (n,) float64 in radians at ``points`` (n, 2) float64 along the contours of a distance map.
+    """Return headings along the contours of a distance map, in either direction with equal chance.
 
-    ``wall`` is the map, (H, W) float32; ``spread`` is the standard deviation of the headings, in radians. Either way
-    along a contour is as likely as the other.
+    points: (n, 2) float64
+    wall: (H, W) float32, the map
+    spread: radians, the standard deviation of the headings
+    Returns (n,) float64, radians.
     """
     y = np.clip(np.rint(points[:, 0]).astype(np.intp), 2, scene.shape[0] - 3)
     x = np.clip(np.rint(points[:, 1]).astype(np.intp), 2, scene.shape[1] - 3)
@@ -154,9 +165,11 @@ def headings_along(
 
 
 def draw_threads(scene: Scene, paths: list[np.ndarray], thickness: float, levels: Sequence[float]) -> np.ndarray:
-    """Return threads, (H, W) float32, drawn in as many layers as levels and added up, so that crossings are brighter.
+    """Draw threads in one layer per level and add these up, so that crossings are brighter.
 
-    ``paths`` are (m, 2) float64 each, ``thickness`` is in µm.
+    paths: each (m, 2) float64
+    thickness: µm
+    Returns (H, W) float32.
     """
     total = np.zeros(scene.shape, np.float32)
     for k, level in enumerate(levels):
@@ -176,5 +189,5 @@ def per_cell(scene: Scene, chosen: np.ndarray, number: Callable[[int, Cell], flo
 
 
 def in_cytoplasm(scene: Scene, points: np.ndarray, gap: float = 0.4) -> np.ndarray:
-    """Return which of ``points`` (n, 2) float64 lie further than ``gap`` µm from nucleus and border, (n,) bool."""
+    """Return which of ``points`` (n, 2) float64 are farther than ``gap`` µm from nucleus and border, (n,) bool."""
     return (scene.look_up(points, scene.outside) > gap) & (scene.look_up(points, scene.edge) > gap)

@@ -18,8 +18,8 @@ from hpaloc.simulate.scene import Scene, furnish
 class SimulatedField:
     """One field: pictures by colour (H, W), label images of cells and nuclei (H, W) uint16, and the truth.
 
-    Ids run from 1 without gaps and are shared by the two label images; each cell has a nucleus in the picture (for
-    a cell in mitosis: its plate). ``truth`` lists (id, labels) of every cell, (18,) where no protein is to be seen.
+    Ids run from 1 without gaps and are shared by the two label images; each cell has a nucleus in the picture (in
+    mitosis, its plate). ``truth`` lists (id, labels) of every cell, with labels (18,) if no protein is visible.
     """
 
     images: dict[str, np.ndarray]
@@ -98,12 +98,18 @@ def simulate_field(
 ) -> SimulatedField:
     """Simulate one four-colour field whose protein shows the patterns of ``labels``.
 
-    ``shape`` is (height, width) in pixels of ``pixel_size`` µm; ``dtype`` is uint8 or uint16. ``silent_fraction`` is
-    the share of cells that do not express the protein (at least half where Negative is one of several labels);
-    ``mitotic_fraction`` the share of dividing cells in a field labelled Mitotic spindle (elsewhere 1 in 50 divides,
-    and shows none of the field's patterns); ``density`` scales the number of cells. In a field of several labels a
-    cell shows all of them or lacks one. The truth of a cell holds what can be seen of it in the picture. Everything
-    is drawn from blake2b of seed and field id. Raises ValueError naming the field where an argument is out of range.
+    In a field with several labels a cell shows all of them or all but one. The truth of a cell is what is visible in
+    the picture. All random numbers come from blake2b of seed and field id.
+
+    shape: (height, width), px
+    pixel_size: µm
+    dtype: uint8 or uint16
+    silent_fraction: the share of cells that do not express the protein, at least half if Negative is one of several
+    labels
+    mitotic_fraction: the share of dividing cells in a field labelled Mitotic spindle; in others 1 in 50 divides, and
+    shows none of the field's patterns
+    density: scales the number of cells
+    Raises ValueError naming the field if an argument is out of range.
     """
     _check(field, labels, shape, pixel_size, dtype, silent_fraction, mitotic_fraction, density)
     um = 1 / pixel_size

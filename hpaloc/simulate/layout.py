@@ -1,4 +1,4 @@
-"""Where cells and nuclei lie, and their outlines."""
+"""The positions and outlines of cells and nuclei."""
 
 from dataclasses import dataclass, field
 
@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from hpaloc.simulate.cell_lines import CellShape
+from hpaloc.simulate.cell_lines import LineShape
 
-MARGIN = 14.0  # µm of canvas around the picture, so that cells are cut by the edge rather than end at it
+MARGIN = 14.0  # µm of canvas around the picture, so that its edge cuts cells instead of cells ending there
 _MIN_NUCLEUS = 8.0  # µm² of nucleus inside the picture for a cell to be part of the field
 _ANGLES = 360
 
@@ -17,7 +17,7 @@ _ANGLES = 360
 class Cell:
     """A cell of the layout; positions (y, x) and lengths in canvas pixels, angles in radians.
 
-    Outlines are radii in 360 directions from their centre. What stands below ``line`` is filled in by ``furnish``.
+    Outlines are radii in 360 directions from their centre. ``furnish`` fills in the fields after ``line``.
     """
 
     centre: np.ndarray
@@ -26,7 +26,7 @@ class Cell:
     nucleus_outline: np.ndarray
     axis: float
     mitotic: bool
-    line: CellShape
+    line: LineShape
     centrosome: np.ndarray = field(default_factory=lambda: np.zeros(2))
     nucleoli: list[tuple[float, float, float, float, float]] = field(default_factory=list)
     poles: tuple[np.ndarray, ...] = ()
@@ -35,7 +35,7 @@ class Cell:
 def _outline(
     rng: np.random.Generator, radius: float, aspect: float, axis: float, lobes: float, smoothness: float = 0.8
 ) -> np.ndarray:
-    """Return the radius at 360 directions of an ellipse of given mean radius with random lobes.
+    """Return the radius in 360 directions of an ellipse with random lobes.
 
     Lobes of order k are smaller by (k - 1) to the power ``smoothness``.
     """
@@ -69,12 +69,13 @@ def point_at(centre: np.ndarray, angle: float, distance: float) -> np.ndarray:
 
 
 def _place(
-    rng: np.random.Generator, line: CellShape, height: float, width: float, mitotic_fraction: float, density: float
+    rng: np.random.Generator, line: LineShape, height: float, width: float, mitotic_fraction: float, density: float
 ) -> list[tuple[np.ndarray, float, float, float, bool]]:
     """Return (centre, radius, aspect, axis, mitotic) of each cell, in µm from the picture's corner.
 
-    New cells are put beside an old one with the line's ``crowding`` and anywhere otherwise, so that islands and gaps
-    arise; distances are measured in a frame shrunk along the field's common direction by the cells' aspect.
+    With the probability ``crowding`` of the line a new cell is put next to an old one, otherwise anywhere, so that
+    islands and gaps arise; distances are measured in a frame shrunk along the field's common direction by the cells'
+    aspect.
     """
     direction = rng.uniform(0, np.pi)
     squeeze = np.sqrt(np.mean(line.aspect))
@@ -113,17 +114,20 @@ def _place(
 
 def lay_out(
     rng: np.random.Generator,
-    line: CellShape,
+    line: LineShape,
     shape: tuple[int, int],
     um: float,
     mitotic_fraction: float,
     density: float,
 ) -> tuple[list[Cell], np.ndarray, np.ndarray]:
-    """Lay the cells of a field out on a canvas that reaches MARGIN beyond the picture.
+    """Lay out the cells of a field on a canvas that reaches MARGIN beyond the picture.
 
-    ``shape`` is the picture's, (height, width) in pixels, of which ``um`` are 1 µm; ``mitotic_fraction`` is the share
-    of cells that divide; ``density`` scales their number. Returns the cells and their label images on the canvas
-    (cells, nuclei), each (H, W) uint16, ids from 1 in the order of the cells.
+    shape: (height, width) of the picture, px
+    um: pixels in 1 µm
+    mitotic_fraction: the share of cells that divide
+    density: scales the number of cells
+    Returns the cells and their label images on the canvas (cells, nuclei), each (H, W) uint16, ids from 1 in the order
+    of the cells.
     """
     margin = round(MARGIN * um)
     canvas = (shape[0] + 2 * margin, shape[1] + 2 * margin)
@@ -140,7 +144,7 @@ def lay_out(
             outline = _outline(rng, radius * um, aspect, axis, 0.035 + line.lobes * 0.8)
             directions = rng.uniform(0, 2 * np.pi, rng.integers(line.protrusions[0], line.protrusions[1] + 1))
             if line.aspect[0] > 1.5:
-                # A spindly cell draws out its two ends.
+                # A spindle-shaped cell protrudes at its two ends.
                 directions = axis + np.pi * np.arange(len(directions)) + rng.normal(0, 0.2, len(directions))
             outline = _protrude(rng, outline, directions)
             lobes = line.lobes * (2.2 if rng.random() < 0.2 else 0.8)
@@ -171,7 +175,7 @@ def lay_out(
 def _claim(
     labels: np.ndarray, nearest: np.ndarray, id: int, centre: np.ndarray, outline: np.ndarray, stiffness: float
 ) -> None:
-    """Give ``id`` the pixels inside the outline that are, in units of the outlines, nearest to this centre."""
+    """Give ``id`` the pixels inside the outline that are nearest to this centre, in units of the outlines."""
     reach = outline.max() + 2
     y0, x0 = np.maximum(np.floor(centre - reach).astype(int), 0)
     y1, x1 = np.minimum(np.ceil(centre + reach).astype(int), np.array(labels.shape))
@@ -192,7 +196,7 @@ def _claim(
 
 
 def _keep_largest(labels: np.ndarray, n: int) -> None:
-    """Leave of each id the largest connected piece, in place."""
+    """Keep the largest connected piece of each id, in place."""
     for id, box in enumerate(ndimage.find_objects(labels, n), 1):
         if box is None:
             continue

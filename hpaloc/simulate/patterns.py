@@ -1,8 +1,9 @@
 """The pattern of each location.
 
-Every ``draw_…`` function draws one pattern from a scene of n cells: ``chosen`` (n + 1,) bool says by id which cells
-have it (0 is the background), and the signal that it returns is (H, W) float32, of the order of 1, before blur, camera
-and noise.
+Every ``draw_…`` function draws one pattern in a scene of n cells:
+
+chosen: (n + 1,) bool by id (0 is the background), the cells that have it
+Returns the signal, (H, W) float32, of the order of 1, before blur, camera and noise.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hpaloc.classes import N_CLASSES
-from hpaloc.simulate.drawing import Pen, draw_threads, grow, headings_along, in_cytoplasm, per_cell, scatter
+from hpaloc.simulate.drawing import Pen, draw_threads, grow_threads, headings_along, in_cytoplasm, per_cell, scatter
 from hpaloc.simulate.layout import Cell, point_at, radius_at
 from hpaloc.simulate.scene import Scene, ramp
 
@@ -55,7 +56,7 @@ def draw_microtubules(rng: np.random.Generator, scene: Scene, chosen: np.ndarray
     outward = np.where(rng.random(len(more)) < 0.45, along, outward)
     start, owner = np.concatenate([start, more]), np.concatenate([owner, more_owner])
     heading = np.concatenate([heading, outward])
-    paths = grow(rng, scene, start, heading, owner, rng.uniform(5, 20, len(start)), 0.9, 0.13, edge=0.7)
+    paths = grow_threads(rng, scene, start, heading, owner, rng.uniform(5, 20, len(start)), 0.9, 0.13, edge=0.7)
     signal = draw_threads(scene, paths, 0.17, (0.5, 0.36, 0.26, 0.2))
     above, above_owner = scatter(
         rng,
@@ -64,7 +65,7 @@ def draw_microtubules(rng: np.random.Generator, scene: Scene, chosen: np.ndarray
         lambda p: scene.look_up(p, scene.outside) < 0.8,
     )
     heading = rng.uniform(0, 2 * np.pi, len(above))
-    over = grow(rng, scene, above, heading, above_owner, rng.uniform(5, 14, len(above)), 0.9, 0.1, True)
+    over = grow_threads(rng, scene, above, heading, above_owner, rng.uniform(5, 14, len(above)), 0.9, 0.1, True)
     return signal + draw_threads(scene, over, 0.17, (0.09,)) + draw_spindle(rng, scene, chosen & scene.mitotic)
 
 
@@ -99,7 +100,7 @@ def draw_intermediate_filaments(rng: np.random.Generator, scene: Scene, chosen: 
         lambda p: in_cytoplasm(scene, p, 0.2) * (1 - ramp(scene.look_up(p, scene.outside), 0.3, 5.0)),
     )
     heading = headings_along(rng, scene, start, scene.outside, 0.75)
-    paths = grow(rng, scene, start, heading, owner, rng.uniform(5, 14, len(start)), 0.6, 0.24, edge=2.5)
+    paths = grow_threads(rng, scene, start, heading, owner, rng.uniform(5, 14, len(start)), 0.6, 0.24, edge=2.5)
     fine = draw_threads(scene, paths, 0.17, (0.75, 0.55, 0.4))
     bundles = draw_threads(scene, paths[::4], 0.42, (0.4, 0.3))
     uneven = np.clip(1 + 0.25 * scene.texture(0.9, 10), 0.3, 1.7)
@@ -116,8 +117,8 @@ def draw_actin(rng: np.random.Generator, scene: Scene, chosen: np.ndarray) -> np
         start, owner = scatter(rng, scene, counts, lambda p: scene.look_up(p, scene.edge) > 0.3)
         heading = axes[owner] + rng.normal(0, 0.09, len(owner))
         length = rng.uniform(2, 12, len(start))
-        one = grow(rng, scene, start, heading, owner, length, 1.0, 0.012, True, 0.3)
-        other = grow(rng, scene, start, heading + np.pi, owner, length, 1.0, 0.012, True, 0.3)
+        one = grow_threads(rng, scene, start, heading, owner, length, 1.0, 0.012, True, 0.3)
+        other = grow_threads(rng, scene, start, heading + np.pi, owner, length, 1.0, 0.012, True, 0.3)
         signal += draw_threads(scene, one + other, thickness, levels)
     cortex = np.clip(1 - scene.edge / 0.55, 0, 1) * scene.cell
     beaded = np.clip(1 + 0.18 * scene.texture(0.3, 9), 0.3, 1.6)
@@ -131,7 +132,7 @@ def draw_mitochondria(rng: np.random.Generator, scene: Scene, chosen: np.ndarray
         rng, scene, counts, lambda p: in_cytoplasm(scene, p, 0.5) * (1 - 0.85 * scene.look_up(p, scene.radial))
     )
     heading = rng.uniform(0, 2 * np.pi, len(start))
-    paths = grow(rng, scene, start, heading, owner, rng.uniform(0.8, 4.0, len(start)), 0.4, 0.3)
+    paths = grow_threads(rng, scene, start, heading, owner, rng.uniform(0.8, 4.0, len(start)), 0.4, 0.3)
     uneven = np.clip(1 + 0.2 * scene.texture(0.3, 8), 0.3, 1.6)
     return draw_threads(scene, paths, 0.34, (0.8, 0.6, 0.42)) * uneven
 
@@ -150,7 +151,7 @@ def draw_golgi(rng: np.random.Generator, scene: Scene, chosen: np.ndarray) -> np
 
     start, owner = scatter(rng, scene, counts, flat, near)
     heading = headings_along(rng, scene, start, scene.outside, 0.6)
-    paths = grow(rng, scene, start, heading, owner, rng.uniform(1.2, 4.0, len(start)), 0.4, 0.34)
+    paths = grow_threads(rng, scene, start, heading, owner, rng.uniform(1.2, 4.0, len(start)), 0.4, 0.34)
     signal = draw_threads(scene, paths, 0.45, (0.75, 0.6))
     dots, _ = scatter(
         rng,
@@ -166,7 +167,7 @@ def draw_golgi(rng: np.random.Generator, scene: Scene, chosen: np.ndarray) -> np
 
 
 def draw_centrosome(rng: np.random.Generator, scene: Scene, chosen: np.ndarray) -> np.ndarray:
-    """Draw one dot, or two close together, beside the nucleus."""
+    """Draw one dot, or two close together, next to the nucleus."""
     pen = Pen(scene)
     for id, cell in enumerate(scene.cells, 1):
         if chosen[id] and not cell.mitotic:
@@ -178,7 +179,7 @@ def draw_centrosome(rng: np.random.Generator, scene: Scene, chosen: np.ndarray) 
 
 
 def draw_aggresome(rng: np.random.Generator, scene: Scene, chosen: np.ndarray) -> np.ndarray:
-    """Draw one large granular body beside the nucleus."""
+    """Draw one large granular body next to the nucleus."""
     um = scene.um
     pen = Pen(scene)
     for id, cell in enumerate(scene.cells, 1):
@@ -217,7 +218,7 @@ def draw_plasma_membrane(rng: np.random.Generator, scene: Scene, chosen: np.ndar
     uneven = np.clip(0.85 + 0.28 * scene.texture(1.2, 14), 0.25, 1.6)
     counts = per_cell(scene, chosen & ~scene.mitotic, lambda id, cell: 4 + scene.area[id] * 0.03)
     start, owner = scatter(rng, scene, counts, lambda p: 1 - ramp(scene.look_up(p, scene.edge), 0.3, 2.4))
-    paths = grow(
+    paths = grow_threads(
         rng,
         scene,
         start,
@@ -233,13 +234,13 @@ def draw_plasma_membrane(rng: np.random.Generator, scene: Scene, chosen: np.ndar
 
 
 def draw_nucleoplasm(rng: np.random.Generator, scene: Scene, chosen: np.ndarray) -> np.ndarray:
-    """Fill the nucleus but its nucleoli, with a fine texture."""
+    """Fill the nucleus except its nucleoli with a fine texture."""
     fine = 0.64 + 0.13 * scene.texture(0.18, 16) + 0.06 * scene.texture(0.8, 17)
     return scene.soft_nucleus * np.clip(fine, 0, 1.2) * (1 - 0.8 * nucleolar(scene))
 
 
 def nucleolar(scene: Scene) -> np.ndarray:
-    """Return the (H, W) float32 share, 0 to 1, of each canvas pixel that lies in a nucleolus."""
+    """Return the share, 0 to 1, of each canvas pixel that is in a nucleolus, (H, W) float32."""
     pen = Pen(scene)
     for cell in scene.cells:
         for y, x, radius, aspect, axis in cell.nucleoli:
@@ -283,7 +284,7 @@ def draw_fibrillar_centers(rng: np.random.Generator, scene: Scene, chosen: np.nd
 def _beside_nucleoli(
     rng: np.random.Generator, scene: Scene, counts: np.ndarray, depth: float, share: float
 ) -> np.ndarray:
-    """Return points in the nuclei, more than ``depth`` µm inside and less than ``share`` in a nucleolus."""
+    """Return points in the nuclei, deeper than ``depth`` µm and less than ``share`` in a nucleolus."""
     holes = nucleolar(scene)
     points, _ = scatter(
         rng,

@@ -1,4 +1,4 @@
-"""The protein of interest: which cells express it, and the green signal of its patterns."""
+"""The protein of interest: the cells that express it, and the green signal of its patterns."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from hpaloc.simulate.patterns import (
 )
 from hpaloc.simulate.scene import Scene
 
-# Share of a pattern's signal inside the picture for the cell to carry its label.
+# The share of a pattern's signal inside the picture from which the cell has its label.
 _VISIBLE = 0.2
 
 # Diffuse signal of the same protein (cytoplasm, nucleus), as a share of the pattern's brightest parts.
@@ -44,7 +44,7 @@ _HAZE = {
 def express(
     rng: np.random.Generator, scene: Scene, labels: tuple[int, ...], silent_fraction: float
 ) -> list[tuple[int, ...]]:
-    """Return the labels that each cell of a field with these labels expresses, ids from 1."""
+    """Return the labels that each cell of a field with these labels expresses, in the order of ids."""
     located = tuple(label for label in labels if label != NEGATIVE)
     resting = tuple(label for label in located if label != MITOTIC_SPINDLE)
     expressed = []
@@ -64,11 +64,12 @@ def express(
 def draw_protein(
     rng: np.random.Generator, scene: Scene, expressed: list[tuple[int, ...]], microtubules: np.ndarray, margin: int
 ) -> tuple[np.ndarray, list[tuple[int, ...]]]:
-    """Draw the patterns that the cells express, and say which of them are to be seen.
+    """Draw the patterns that the cells express, and return which of them are visible.
 
-    ``expressed`` are the labels of each cell; ``microtubules`` (H, W) float32 is the pattern that red shows too;
-    ``margin`` is how many pixels the canvas reaches beyond the picture. Returns the green signal on the canvas, (H, W)
-    float32, and of each cell the labels whose pattern lies inside the picture.
+    expressed: the labels of each cell
+    microtubules: (H, W) float32, the pattern that red shows too
+    margin: px of canvas around the picture
+    Returns the green signal on the canvas, (H, W) float32, and per cell the labels whose pattern is inside the picture.
     """
     n = len(scene.cells)
     present = sorted({label for shown in expressed for label in shown})

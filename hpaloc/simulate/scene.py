@@ -1,4 +1,4 @@
-"""The maps of a field that every pattern is drawn from, and what each cell holds."""
+"""The maps from which all patterns of a field are drawn, and the organelles of each cell."""
 
 import cv2
 import numpy as np
@@ -8,11 +8,14 @@ from hpaloc.simulate.layout import Cell, point_at, radius_at
 
 
 class Scene:
-    """The laid-out cells on their canvas, and the maps from which every pattern is drawn.
+    """The cells on their canvas, and the maps from which all patterns are drawn, (H, W).
 
-    ``um`` is the number of pixels in 1 µm. Distances are in µm: ``edge`` from the cell's own border inward,
-    ``free`` inward from where no cell is, ``outside`` from the nearest nucleus outward, ``inside`` from the nuclear
-    border inward. ``radial`` runs from 0 at a nucleus to 1 at the cell's border.
+    um: pixels in 1 µm
+    edge: µm, distance inward from the cell's own border
+    free: µm, distance inward from the area without cells
+    outside: µm, distance outward from the nearest nucleus
+    inside: µm, distance inward from the nuclear border
+    radial: 0 at a nucleus to 1 at the cell's border
     """
 
     def __init__(
@@ -28,7 +31,7 @@ class Scene:
         self.outside = self._distance(~self.nucleus)
         self.inside = self._distance(self.nucleus & ~_seams(nuclei))
         self.radial = self.outside / (self.outside + self.edge + np.float32(1e-3))
-        # Touching cells leave a narrow dim seam; a free border thins out more slowly.
+        # Touching cells have a narrow dim seam; a free border thins out more slowly.
         self.soft_cell = ramp(self.free, 0.0, 1.0) * (0.7 + 0.3 * ramp(self.edge, 0.0, 0.45))
         self.soft_nucleus = ramp(self.inside, 0.0, 0.35)
         self.boxes = ndimage.find_objects(labels)
@@ -39,9 +42,9 @@ class Scene:
         return cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) * np.float32(1 / self.um)
 
     def texture(self, size: float, shift: int) -> np.ndarray:
-        """Return smooth Gaussian noise of mean 0 and deviation 1, (H, W) float32; ``size`` is its sigma in µm.
+        """Return smooth Gaussian noise of mean 0 and deviation 1, (H, W) float32, unrelated for different ``shift``.
 
-        Textures of different ``shift`` are unrelated.
+        size: µm, its sigma
         """
         sigma = max(size * self.um, 0.6)
         factor = 1
@@ -57,9 +60,11 @@ class Scene:
         return (smooth.astype(np.float32) - 32767.5) * np.float32(2 * np.sqrt(np.pi) * sigma / 18918.6)
 
     def look_up(self, points: np.ndarray, image: np.ndarray) -> np.ndarray:
-        """Return the values (n,) of an ``image`` (H, W) of any type at ``points`` (n, 2) float64, as (y, x).
+        """Return the values of an image at some points; points beyond the canvas have the values of its border.
 
-        Points beyond the canvas take the values of its border.
+        points: (n, 2) float64, as (y, x)
+        image: (H, W) of any type
+        Returns (n,) of that type.
         """
         y = np.clip(np.rint(points[:, 0]).astype(np.intp), 0, self.shape[0] - 1)
         x = np.clip(np.rint(points[:, 1]).astype(np.intp), 0, self.shape[1] - 1)
@@ -67,7 +72,7 @@ class Scene:
 
 
 def _seams(labels: np.ndarray) -> np.ndarray:
-    """Return (H, W) bool: the pixels of another label than that above or to the left."""
+    """Return the pixels whose label differs from the one above or to the left, (H, W) bool."""
     seams = np.zeros(labels.shape, bool)
     seams[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     seams[1:] |= labels[1:] != labels[:-1]
@@ -81,7 +86,7 @@ def ramp(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def furnish(rng: np.random.Generator, scene: Scene) -> None:
-    """Give each cell its centrosome and its nucleoli or, where it divides, the poles of its spindle."""
+    """Give each cell its centrosome and its nucleoli or, if it divides, the poles of its spindle."""
     um = scene.um
     for id, cell in enumerate(scene.cells, 1):
         angles = rng.uniform(0, 2 * np.pi, 8)

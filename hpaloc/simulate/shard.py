@@ -1,4 +1,4 @@
-"""The fields of a shard, on disk."""
+"""The simulated fields of a shard, on disk."""
 
 import csv
 from collections.abc import Sequence
@@ -25,10 +25,11 @@ def simulate_shard(
 ) -> None:
     """Simulate the fields of a manifest's rows into ``out_dir``, ``threads`` at a time.
 
-    Writes the files of ``write_field`` for each, and for all of them ``cells.csv`` (ID, cell, Label: the truth). A
-    field whose ID can be no file's name gets a warning and neither files nor truth. The other arguments are those of
-    ``simulate_field``. Raises ValueError naming a row without labels or seed, OSError
-    naming a file that cannot be written.
+    Writes the files of ``write_field`` for each, and one ``cells.csv`` (ID, cell, Label: the truth). A field whose ID
+    cannot be a file name gets a warning, no files and no truth.
+
+    shape, dtype, density: as in ``simulate_field``
+    Raises ValueError naming a row without labels or seed, OSError naming a file that cannot be written.
     """
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
@@ -42,7 +43,7 @@ def simulate_shard(
         try:
             write_field(field, row.id, out)
         except FileNameError as error:
-            # Without files it is rejected where they are read, as any other field that lacks one.
+            # Without files it is rejected when they are read, like any other field that lacks one.
             log.warning("field %s: %s", row.id, error)
             return []
         return [(row.id, cell, format_labels(labels)) for cell, labels in field.truth]
@@ -55,9 +56,9 @@ def simulate_shard(
 
 
 def write_field(field: SimulatedField, id: str, folder: Path) -> None:
-    """Write a field as ``{id}_{colour}.png``, ``{id}_cellmask.png`` and ``{id}_nucleimask.png`` (16-bit).
+    """Write a field as ``{id}_{colour}.png``, ``{id}_cellmask.png`` and ``{id}_nucleimask.png`` (16-bit), all or none.
 
-    All are written or none. Raises OSError naming a file that cannot be written, and FileNameError where the ID is why.
+    Raises OSError naming a file that cannot be written, and FileNameError if that is because of the ID.
     """
     with all_or_none() as written:
         for name, image in (*field.images.items(), ("cellmask", field.cells), ("nucleimask", field.nuclei)):
@@ -71,7 +72,7 @@ def _write_png(path: Path, image: np.ndarray) -> Path:
             path.write_bytes(encoded.data)
     except OSError as error:
         if not isinstance(error, FileNameError):
-            # That of a full disk does not say which file it was.
+            # The error of a full disk does not name the file.
             error.filename = str(path)
         raise
     return path

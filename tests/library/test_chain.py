@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from hpaloc import curation, records, tables
 from hpaloc.classes import COLOURS
 from hpaloc.examples import PARTS, examples_table
-from hpaloc.finding import manifests
+from hpaloc.finding import format_manifests
 from hpaloc.joining import read_cells, read_fields
 from hpaloc.manifests import ManifestRow
 from hpaloc.segmentation.settings import SegmentationSettings
@@ -55,7 +55,7 @@ def run_chain(rows: list[ManifestRow], out: Path, workers: int) -> Path:
     tiles = {colour: out / f"{colour}.tfrecord" for colour in COLOURS}
     tile_shard(rows, masks, cells, fields, tiles, size=64, threads=workers)
     annotations = out / "annotations.csv"
-    annotations.write_text(manifests(rows, [{}] * len(rows), 1)["000.annotations.csv"])
+    annotations.write_text(format_manifests(rows, [{}] * len(rows), 1)["000.annotations.csv"])
     of_cells = read_cells([cells], [annotations])
     of_fields = read_fields([fields], [annotations])
     examples, summary, _ = curation.curate(of_cells, of_fields, CURATION, seed=1)

@@ -80,12 +80,12 @@ def test_every_key_of_the_schema_says_what_it_is_and_its_default():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "config: the key 'collections' is needed"),
+        ({}, "config: the key 'collections' is missing"),
         ({"collections": {}}, "config key collections: is empty"),
-        ({"collections": {"t": {"images": "x"}}}, "config key collections.t: the key 'sheet' is needed"),
+        ({"collections": {"t": {"images": "x"}}}, "config key collections.t: the key 'sheet' is missing"),
         (
             {"collections": {"t": {"sheet": "x"}}},
-            "collections.t: the key 'images' (or 'simulate' or 'download') is needed",
+            "collections.t: the key 'images' (or 'simulate' or 'download') is missing",
         ),
         (minimal(train={"epoch": 3}), "config key train: unknown key 'epoch' (did you mean epochs?)"),
         (minimal(train={"epochs": "ten"}), "config key train.epochs: 'ten' is not of type integer"),
@@ -102,7 +102,7 @@ def test_every_key_of_the_schema_says_what_it_is_and_its_default():
         ),
         (minimal(dask={"jobqueue": {"x": [{1, 2}]}}), "config key dask.jobqueue.x.0: {1, 2} is read as a set; quote"),
         (minimal(root=2024), "config key root: 2024 is not of type string; quote it, since YAML reads"),
-        (minimal(root={"a\nb": {0: None}}), "config key root.a b: the key 0 is no text; quote it"),
+        (minimal(root={"a\nb": {0: None}}), "config key root.a b: the key 0 is not text; quote it"),
         (minimal(pixel_size=0), "config key pixel_size: 0 is less than or equal to the minimum of 0"),
     ],
 )  # fmt: skip

@@ -154,7 +154,7 @@ def test_the_sheet_s_own_split_is_kept():
     fixed = ["validation", None, "train", "train", None, None, None, None]
     parts = split_groups(sets, groups, 0.25, 1, fixed)
     assert parts[:4].tolist() == ["validation", "validation", "train", "train"]
-    with pytest.raises(ValueError, match="tears apart the group of field a"):
+    with pytest.raises(ValueError, match="divides the group of field a"):
         split_groups(sets, groups, 0.25, 1, ["validation", "train", *[None] * 6])
     with pytest.raises(ValueError, match="'test', expected one of train, validation"):
         split_groups(sets, groups, 0.25, 1, ["test", *[None] * 7])
@@ -543,10 +543,10 @@ def test_truth_is_carried_over_by_overlap(tmp_path):
     # b is not here; c has no cells, and no true mask.
     carried = read_true_labels(cells, fields, files)
     assert carried.to_numpy().tolist() == [["a", 6, "0|14"], ["a", 9, "0"]]
-    with pytest.raises(FileNotFoundError, match=r"field a: no true mask at .*/none/a\.png"):
+    with pytest.raises(FileNotFoundError, match=r"field a: there is no true mask at .*/none/a\.png"):
         read_true_labels(cells, fields, replace(files, true_masks=str(tmp_path / "none/{id}.png")))
     write_mask(tmp_path / "small_a.png", mask[:30])
-    with pytest.raises(ValueError, match=r"small_a\.png: the mask is \(30, 80\), the field a is \(60, 80\)"):
+    with pytest.raises(ValueError, match=r"small_a\.png: the mask is \(30, 80\), but the field a is \(60, 80\)"):
         read_true_labels(cells, fields, replace(files, true_masks=str(tmp_path / "small_{id}.png")))
 
 

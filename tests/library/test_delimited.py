@@ -76,7 +76,7 @@ def test_a_slip_for_a_known_column_is_refused(tmp_path, column, known):
     with pytest.raises(SheetError) as error:
         read_sheet(write(tmp_path / "s.csv", f"ID,Label,{column}\na,1,2\n"), labels=True)
     assert f"the column {column} is nearly {known}" in str(error.value)
-    assert f"rename it, to {known} if it is meant" in str(error.value)
+    assert f"rename it to {known} if that is meant" in str(error.value)
 
 
 @pytest.mark.parametrize(("column", "known"), SLIPS)
@@ -152,14 +152,14 @@ def test_marks_and_line_ends_are_found(tmp_path, start, mark, end):
 @pytest.mark.parametrize(
     ("id", "sentence"),
     [
-        ("a\xa0b", r"the ID 'a\xa0b' holds a NO-BREAK SPACE (U+00A0)"),
-        ("a\u2003b", r"the ID 'a\u2003b' holds an EM SPACE (U+2003)"),
-        ("a\u3000b", r"the ID 'a\u3000b' holds an IDEOGRAPHIC SPACE (U+3000)"),
-        ("a\u200bb", r"the ID 'a\u200bb' holds a ZERO WIDTH SPACE (U+200B)"),
-        ("\u202aC1", r"the ID '\u202aC1' holds a LEFT-TO-RIGHT EMBEDDING (U+202A)"),
-        ("a\u2800b", r"the ID 'a\u2800b' holds a BRAILLE PATTERN BLANK (U+2800)"),
-        ("a\ufe0fb", r"the ID 'a\ufe0fb' holds a VARIATION SELECTOR-16 (U+FE0F)"),
-        ("a\ue000b", r"the ID 'a\ue000b' holds a character without a name (U+E000)"),
+        ("a\xa0b", r"the ID 'a\xa0b' contains a NO-BREAK SPACE (U+00A0)"),
+        ("a\u2003b", r"the ID 'a\u2003b' contains an EM SPACE (U+2003)"),
+        ("a\u3000b", r"the ID 'a\u3000b' contains an IDEOGRAPHIC SPACE (U+3000)"),
+        ("a\u200bb", r"the ID 'a\u200bb' contains a ZERO WIDTH SPACE (U+200B)"),
+        ("\u202aC1", r"the ID '\u202aC1' contains a LEFT-TO-RIGHT EMBEDDING (U+202A)"),
+        ("a\u2800b", r"the ID 'a\u2800b' contains a BRAILLE PATTERN BLANK (U+2800)"),
+        ("a\ufe0fb", r"the ID 'a\ufe0fb' contains a VARIATION SELECTOR-16 (U+FE0F)"),
+        ("a\ue000b", r"the ID 'a\ue000b' contains a character without a name (U+E000)"),
         ("a\x1bb", r"the ID 'a\x1bb' cannot be a file name (slash, leading dot or control character)"),
     ],
 )
@@ -232,7 +232,7 @@ def test_fields_of_other_tables_are_those_of_the_sheet_letter_by_letter(caplog):
         ):
             check_fields("truth t.csv", [field, "x"], {"a 1", "B", "STRASSE", "x"}, "train")
     check_fields("truth t.csv", ["B", "B.png"], {"a 1", "B"}, "train")
-    assert "truth t.csv: 1 of its 2 fields is not in the sheet of collection train, and left out: B.png" in caplog.text
+    assert "truth t.csv: 1 of its 2 fields is not in the sheet of collection train and is ignored: B.png" in caplog.text
 
 
 def test_examples_and_mixtures_of_other_fields_are_left_out_and_told(caplog):

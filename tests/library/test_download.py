@@ -90,14 +90,14 @@ def test_what_does_not_pass_is_given_up_without_a_half_file(get, server, tmp_pat
 @pytest.mark.parametrize("trick", [404, 403, 410])
 def test_a_plain_no_is_asked_once(get, server, tmp_path, trick):
     server.tricks["/a.png"] = [trick]
-    with pytest.raises(DownloadError, match=f"the server answers {trick}"):
+    with pytest.raises(DownloadError, match=f"the server answered {trick}"):
         get()
     assert len(server.requests) == 1
 
 
 def test_a_page_instead_of_an_image_is_refused(get, server, tmp_path):
     server.tricks["/a.png"] = ["page"]
-    with pytest.raises(DownloadError, match="is no image"):
+    with pytest.raises(DownloadError, match="is not an image"):
         get()
     assert "a.png" not in left(tmp_path)
 
@@ -217,7 +217,9 @@ def test_an_id_that_makes_no_file_name_is_a_row_with_a_reason(server, png, limit
         download_shard(rows, tmp_path / "log.csv", limiter, QUICK, max_failed_fraction=0.5)
         reasons = [row["reason"] for row in csv.DictReader((tmp_path / "log.csv").open(encoding="utf-8"))]
         assert [bool(reason) for reason in reasons] == [True] * 4 + [False] * 4
-        assert "_red_of_many.png: the file system takes no file of this name (File name too long)" in " ".join(reasons)
+        assert "_red_of_many.png: the file system does not accept this file name (File name too long)" in " ".join(
+            reasons
+        )
         # What cannot be kept is not asked for.
         assert "/a.png" not in [path for path, _ in server.requests[asked:]]
     assert {path.name for path in (tmp_path / "files").iterdir()} == {"downloads.csv", *(f"b_{c}.png" for c in COLOURS)}
@@ -260,7 +262,7 @@ def test_a_field_that_cannot_be_had_is_listed_and_too_many_fail(server, limiter,
     assert reasons["a"] == ""
     assert "404" in reasons["b"]
     del server.files["/c.png"]
-    with pytest.raises(DownloadError, match="2 of 3 fields cannot be had"):
+    with pytest.raises(DownloadError, match="2 of 3 fields cannot be downloaded"):
         download_shard(manifest(server, tmp_path, "abc"), tmp_path / "log.csv", limiter, QUICK, 0.1)
 
 
@@ -273,8 +275,8 @@ def test_addresses_come_from_the_sheet(tmp_path):
     assert y["red"] == "https://example.org/y.png"
     assert y["blue"] == "https://images.example.org/12/..%2Fa%20b_blue.jpg"
     for pattern, message in (
-        ("https://example.org/{plate}_{colour}", "which the sheet has no column of"),
-        ("http://example.org/{id}", "is no https address"),
+        ("https://example.org/{plate}_{colour}", "but the sheet has no such column"),
+        ("http://example.org/{id}", "is not an https address"),
     ):
         with pytest.raises(SheetError, match=message):
             download_urls(sheet, rows, pattern)

@@ -104,7 +104,7 @@ def test_long_names_of_one_beginning_do_not_share_what_a_killed_process_left(tmp
 def test_a_name_that_is_too_long_is_told_from_other_troubles(tmp_path):
     path = tmp_path / ("é" * 130)
     with (
-        pytest.raises(FileNameError, match=r"é: the file system takes no file of this name \("),
+        pytest.raises(FileNameError, match=r"é: the file system does not accept this file name \("),
         atomic_path(path) as new,
     ):
         new.write_text("text")
@@ -114,7 +114,7 @@ def test_a_name_that_is_too_long_is_told_from_other_troubles(tmp_path):
 @pytest.mark.parametrize("code", [errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOENT])
 def test_what_a_file_system_says_of_a_name(tmp_path, code):
     with (
-        pytest.raises(FileNameError, match=r"a\?\.png: the file system takes no file of this name"),
+        pytest.raises(FileNameError, match=r"a\?\.png: the file system does not accept this file name"),
         names_checked(tmp_path / "a?.png"),
     ):
         raise OSError(code, os.strerror(code), str(tmp_path / ".a?.png.temporary"))
@@ -142,6 +142,6 @@ def test_letters_that_the_locale_lacks_are_of_the_name(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=plain, capture_output=True, text=True)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(
-        r"hpaloc.files.FileNameError: '\U0001f52c.png': the file system takes no file of this name ("
+        r"hpaloc.files.FileNameError: '\U0001f52c.png': the file system does not accept this file name ("
     )
     assert list(tmp_path.iterdir()) == []

@@ -302,15 +302,15 @@ def test_a_table_of_examples_is_read_as_spreadsheets_write_it(tmp_path, mark):
         ("field,cell,label\na,1,x\na,1,y\n", r"line 3 \(field a\): cell 1 appears twice"),
         ("field,cell,label\n\n\na,1,x\na,1,y\n", r"line 5 \(field a\): cell 1 appears twice"),
         ('field,cell,label\na,1,"two\nlines"\nb,0,x\n', r"line 4 \(field b\): cell '0' is not a positive integer"),
-        ("field,cell,label\na,1,x, y\n", "line 2: does not have 3 columns"),
-        ("field,cell,label\na,1\n", "line 2: does not have 3 columns"),
+        ("field,cell,label\na,1,x, y\n", "line 2: does not have the 3 columns"),
+        ("field,cell,label\na,1\n", "line 2: does not have the 3 columns"),
         ("field,cell,label,label\na,1,x,y\n", "has 2 columns label"),
         (
             "field,cell,label\na," + "9" * 5000 + ",x\n",
             r"few\.csv, line 2 \(field a\): cell '9{40}' is not a positive integer",
         ),
         ('field,cell,label\na,1,x\n"a,2,y\n', r"few\.csv, line 3: unexpected end of data"),
-        ("field,cell,label\nplaté,1,x\n".encode("latin-1"), r"few\.csv: is no UTF-8 text \(byte 21\)"),
+        ("field,cell,label\nplaté,1,x\n".encode("latin-1"), r"few\.csv: is not UTF-8 text \(byte 21\)"),
     ],
 )
 def test_a_mistake_in_the_table_of_examples_is_named(tmp_path, text, message):
@@ -557,12 +557,12 @@ def test_known_mixtures_keep_the_names_of_their_fields(tmp_path):
             r"line 2 \(ID f\): fraction_a 'x' is not a number of 0 or more",
         ),
         ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,0,2,0\n", r"line 2 \(ID f\): its fractions are both 0"),
-        ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,1,2\n", "line 2: does not have 5 columns"),
+        ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,1,2\n", "line 2: does not have the 5 columns"),
         (
             "ID,label_a,fraction_a,label_b,fraction_b\nf,1,1,2,1\nf,1,1,2,1\n",
             r"line 3 \(ID f\): the field appears twice",
         ),
-        ("é".encode("latin-1"), r"is no UTF-8 text \(byte 0\)"),
+        ("é".encode("latin-1"), r"is not UTF-8 text \(byte 0\)"),
         ("", "has no column ID"),
     ],
 )

@@ -170,7 +170,7 @@ def test_a_table_whose_cells_begin_at_0_is_not_read_as_if_one_were_background(tm
     rows.append({"field": "NA", "cell": 1, "height": 1, "width": 2, "rle": rle.encode(np.ones((1, 2)))})
     pd.DataFrame(rows).to_csv(path, index=False)
     found = masks.read_rle_table(path, ["a", "NA"])
-    assert found["a"] == "field a: cell 0 is no id; they begin at 1, since 0 is the background"
+    assert found["a"] == "field a: cell 0 is not an id; ids start at 1, since 0 is the background"
     assert found["NA"] == (1, 2, {1: "02"})
 
 
@@ -241,7 +241,7 @@ def test_lerc_is_read_by_its_tolerance(tmp_path, version, packed):
 @pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
 def test_whole_numbers_are_ids_as_far_as_their_type_is_exact(tmp_path, kind):
     most = {"float16": 2**11, "float32": 2**24, "float64": 2**32 - 1}[kind]
-    sentence = "does not fit 32 bits" if kind == "float64" else f"is not exact as {kind}; save"
+    sentence = "does not fit in 32 bits" if kind == "float64" else f"is not exact as {kind}; save"
     for top, read in ((most, True), (most * 2, False)):
         tifffile.imwrite(tmp_path / "a.tif", np.array([[0, 1], [2, top]], kind), byteorder=">")
         if read:
@@ -250,7 +250,7 @@ def test_whole_numbers_are_ids_as_far_as_their_type_is_exact(tmp_path, kind):
             with pytest.raises(masks.MaskError, match=f"id {top} {sentence}"):
                 masks.read_mask(tmp_path / "a.tif")
     tifffile.imwrite(tmp_path / "a.tif", np.array([[0, 1], [2, np.inf]], kind))
-    with pytest.raises(masks.MaskError, match="inf is no id"):
+    with pytest.raises(masks.MaskError, match="inf is not an id"):
         masks.read_mask(tmp_path / "a.tif")
 
 
@@ -258,6 +258,8 @@ def test_both_masks_of_a_field_are_written_or_none(tmp_path):
     labels = blocks(2, 2)
     for top in (0, 70_000):
         # The name of the cells' mask has 255 bytes, that of the nuclei 257.
-        with pytest.raises(FileNameError, match=r"b_nucleimask\.(png|tif): the file system takes no file of this name"):
+        with pytest.raises(
+            FileNameError, match=r"b_nucleimask\.(png|tif): the file system does not accept this file name"
+        ):
             masks.write_masks(tmp_path, "b" * 242, np.where(labels, labels + top, 0), np.where(labels, labels + top, 0))
         assert list(tmp_path.iterdir()) == []

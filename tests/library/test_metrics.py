@@ -664,11 +664,11 @@ def test_evaluate_writes_the_folder(tmp_path: Path) -> None:
         ("ID,cell,Label\nf,1,3\nf,2,30\n", r"line 3 \(ID f\): unknown label '30'"),
         ("ID,cell,Label\nf,1,3\nf,1,4\n", r"line 3 \(ID f\): cell 1 appears twice"),
         ("ID,cell,Label\n\nf,1,3\n\nf,2,30\n", r"line 5 \(ID f\): unknown label '30'"),
-        ("ID,cell,Label\nf,1,3,4\n", "line 2: does not have 3 columns"),
-        ("ID,cell,Label\nf,1\n", "line 2: does not have 3 columns"),
+        ("ID,cell,Label\nf,1,3,4\n", "line 2: does not have the 3 columns"),
+        ("ID,cell,Label\nf,1\n", "line 2: does not have the 3 columns"),
         ("ID,cell,Label\nf,99999999999999999999,3\n", r"line 2 \(ID f\): cell '9{20}' is not a positive integer"),
         ("", "has no column ID"),
-        ("ID,cell,Label\nf\xe9,1,3\n", r"is no UTF-8 text \(byte 15\)"),
+        ("ID,cell,Label\nf\xe9,1,3\n", r"is not UTF-8 text \(byte 15\)"),
     ],
 )
 def test_a_bad_table_of_true_cells_names_file_and_line(tmp_path: Path, text: str, message: str) -> None:
@@ -693,7 +693,9 @@ def test_a_true_cell_that_its_mask_lacks_stops_scoring_and_training_alike(tmp_pa
     for path in (tmp_path / "a.png", segmentation / "a_cellmask.png"):
         cv2.imwrite(str(path), mask)
     (tmp_path / "cells.csv").write_text("ID,cell,Label\na,1,0\na,7,3\n")
-    message = r"field a, cell 7: true cell that .*\{id\}\.png lacks; take it out of the table of true cells \(1 such"
+    message = (
+        r"field a, cell 7: true cell that is not in .*\{id\}\.png; remove it from the table of true cells \(1 such"
+    )
     fields = pd.DataFrame({"field": ["a"], "shard": "000", "status": "ok"})
     with pytest.raises(ValueError, match=message):
         _match_truth(files, fields, threads=1)
@@ -708,7 +710,7 @@ def test_truth_of_other_fields_alone_is_warned_of(tmp_path: Path, caplog) -> Non
     fields = pd.DataFrame({"field": ["f_1"], "shard": "000", "status": "ok"})
     truth, matches = _match_truth(files, fields, threads=1)
     assert len(truth) == len(matches.truth) == len(carry_labels(truth, matches.pairs)) == 0
-    assert "all 2 true cells are of fields that are not in this collection, such as f-1" in caplog.text
+    assert "all 2 true cells belong to fields that are not in this collection, such as f-1" in caplog.text
 
 
 def example_table(n_groups: int = 12) -> pd.DataFrame:

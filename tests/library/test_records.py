@@ -308,9 +308,9 @@ def test_tiles_of_other_cells_than_the_examples_name_are_an_error(shards, datase
     _, examples = dataset
     out = {part: tmp_path / part for part in PARTS}
     wrong = examples.assign(row=examples["row"].to_numpy()[::-1])
-    with pytest.raises(TableError, match="another cell"):
+    with pytest.raises(TableError, match="not the cell that the examples name"):
         records.write_dataset(wrong, paths(shards), out)
-    with pytest.raises(TableError, match="holds 12 tiles"):
+    with pytest.raises(TableError, match="has 12 tiles"):
         records.write_dataset(examples.assign(row=99), paths(shards), out)
     with pytest.raises(TableError, match="tile shard 5"):
         records.write_dataset(examples.assign(shard=5), paths(shards), out)

@@ -63,7 +63,7 @@ def test_the_schema_has_the_arguments_of_slurm_clusters():
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"config_name": "nonsense"}, "config_name has to be a section of jobqueue in Dask's own settings, not 'nonse"),
+        ({"config_name": "nonsense"}, "config_name must be a section of jobqueue in Dask's own settings, not 'nonse"),
         ({"interface": "no0"}, "Error: 'no0' is not a valid network interface"),
         ({"memory": None}, "You must specify how much cores and memory per job"),
     ],

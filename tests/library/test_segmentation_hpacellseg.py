@@ -86,7 +86,7 @@ def test_a_record_that_is_none_is_named_and_nothing_is_unpickled(tmp_path, recor
     path = tmp_path / "net.pth"
     path.write_bytes(b"weights")
     (tmp_path / "net.pth.sha256.json").write_bytes(record.encode("latin-1"))
-    with pytest.raises(weights.WeightsError, match=r"net\.pth\.sha256\.json: is no record .* nothing was unpickled"):
+    with pytest.raises(weights.WeightsError, match=r"net\.pth\.sha256\.json: is not a record .* nothing was unpickled"):
         weights.check(path)
 
 

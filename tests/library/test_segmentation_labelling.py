@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from segmented_fields import best_ious
 
-from hpaloc.segmentation.labelling import label_cells
+from hpaloc.segmentation.labelling import label_maps
 
 CASES = sorted((Path(__file__).parents[2] / "../shared/data/labelling").resolve().glob("*.npz"))
 
@@ -30,7 +30,7 @@ def maps(n_rows: int, n_columns: int, pitch: int = 110, radius: int = 48) -> tup
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
 def test_regions_are_those_of_label_cell(case):
     data = np.load(case)
-    nuclei, cells = label_cells(data["nuclei_pred"], data["cell_pred"])
+    nuclei, cells = label_maps(data["nuclei_pred"], data["cell_pred"])
     assert cells.max() == data["cell_label"].max()
     assert best_ious(data["cell_label"], cells).mean() > 0.99
     assert best_ious(data["nuclei_label"], nuclei).mean() > 0.99
@@ -40,14 +40,14 @@ def test_regions_are_those_of_label_cell(case):
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
 def test_reduced_regions_are_close(case):
     data = np.load(case)
-    nuclei, cells = label_cells(data["nuclei_pred"], data["cell_pred"], reduce=4)
+    nuclei, cells = label_maps(data["nuclei_pred"], data["cell_pred"], reduce=4)
     assert best_ious(data["cell_label"], cells).mean() > 0.95
     assert nuclei.shape == cells.shape == data["cell_label"].shape
 
 
 def test_no_cell_vanishes_beyond_255():
     # label_cell casts labels to 8 bits: its cells 256, 512 … become background.
-    nuclei, cells = label_cells(*maps(18, 18))
+    nuclei, cells = label_maps(*maps(18, 18))
     np.testing.assert_array_equal(np.unique(cells), np.arange(18 * 18 + 1))
     np.testing.assert_array_equal(np.unique(nuclei), np.arange(18 * 18 + 1))
     assert cells.dtype == np.uint16
@@ -55,7 +55,7 @@ def test_no_cell_vanishes_beyond_255():
 
 @pytest.mark.parametrize("reduce", [1, 4])
 def test_fields_that_are_not_square_keep_their_shape(reduce):
-    nuclei, cells = label_cells(*maps(2, 5), reduce=reduce)
+    nuclei, cells = label_maps(*maps(2, 5), reduce=reduce)
     assert cells.shape == nuclei.shape == (220, 550)
     assert cells.max() == 10
     for row in range(2):
@@ -66,13 +66,13 @@ def test_fields_that_are_not_square_keep_their_shape(reduce):
 def test_areas_are_those_of_the_specimen_whatever_the_pixel():
     nuclei_map, cell_map = maps(3, 3)
     half = [cv2.resize(m, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for m in (nuclei_map, cell_map)]
-    assert label_cells(*half, pixel_size=0.16)[1].max() == 9
+    assert label_maps(*half, pixel_size=0.16)[1].max() == 9
     # Taken for 0.08 µm, the same cells are debris.
-    assert label_cells(*half, pixel_size=0.08)[1].max() == 0
+    assert label_maps(*half, pixel_size=0.08)[1].max() == 0
 
 
 def test_ids_are_shared_and_nuclei_inside_their_cells():
-    nuclei, cells = label_cells(*maps(3, 4))
+    nuclei, cells = label_maps(*maps(3, 4))
     inside = nuclei > 0
     np.testing.assert_array_equal(nuclei[inside], cells[inside])
 
@@ -83,22 +83,22 @@ def test_two_certain_borders_stay_a_border():
     for probabilities in (nuclei_map, cell_map):
         probabilities[:, 64:68, 1] = 200
         probabilities[:, 64:68, 2] = 120
-    _, cells = label_cells(nuclei_map, cell_map, pixel_size=0.16)
+    _, cells = label_maps(nuclei_map, cell_map, pixel_size=0.16)
     assert cells.max() == 2
 
 
 def test_empty_maps_have_no_cell():
     nothing = np.zeros((64, 80, 3), np.uint8)
-    nuclei, cells = label_cells(nothing, nothing)
+    nuclei, cells = label_maps(nothing, nothing)
     assert nuclei.max() == cells.max() == 0
     assert cells.shape == (64, 80)
 
 
 def test_maps_of_another_kind_are_refused():
     good = np.zeros((8, 8, 3), np.uint8)
-    with pytest.raises(ValueError, match="nucleus map is"):
-        label_cells(good[..., 0], good)
+    with pytest.raises(ValueError, match="nucleus map must be"):
+        label_maps(good[..., 0], good)
     with pytest.raises(ValueError, match="cell map"):
-        label_cells(good, good.astype(float))
+        label_maps(good, good.astype(float))
     with pytest.raises(ValueError, match="the cell map"):
-        label_cells(good, good[:4])
+        label_maps(good, good[:4])

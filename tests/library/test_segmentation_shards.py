@@ -80,7 +80,7 @@ def test_an_id_that_makes_no_file_name_rejects_its_field_alone(rows, tmp_path):
     long = replace(rows[0], id="é" * 121)
     table = run([long, rows[1]], tmp_path / "out", fraction=0.5).set_index("field")
     assert list(table["status"]) == ["rejected", "ok"]
-    wanted = f"{long.id}_nucleimask.png: the file system takes no file of this name (File name too long)"
+    wanted = f"{long.id}_nucleimask.png: the file system does not accept this file name (File name too long)"
     assert table.loc[long.id, "reason"] == str(tmp_path / "out" / wanted)
     assert table.loc[long.id, "n_cells"] == 0
     assert sorted(contents(tmp_path / "out")) == ["f1_cellmask.png", "f1_nucleimask.png", "fields.parquet"]

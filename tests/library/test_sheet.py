@@ -73,18 +73,18 @@ def test_spreadsheet_habits_are_accepted(tmp_path, text):
         ("ID,Label\na,1\nb,19\n", "s.csv, line 3 (ID b): unknown label '19'"),
         ("ID,Label\na,1.0\n", "s.csv, line 2 (ID a): unknown label '1.0'"),
         ("ID,Label\na,\n", "s.csv, line 2 (ID a): the label is empty"),
-        ("ID,Label\na,1\nb,2\na,1\n", "s.csv, line 4 (ID a): ID a is already in line 2"),
+        ("ID,Label\na,1\nb,2\na,1\n", "s.csv, line 4 (ID a): ID a is a duplicate of line 2"),
         ("ID,Label\n,1\n", "s.csv, line 2: the ID is empty"),
         ("ID,Label\n../a,1\n", "s.csv, line 2 (ID ../a): the ID '../a' cannot be a file name"),
         ("ID,Label\na/b,1\n", "cannot be a file name"),
-        ("ID,Label\na\n", "s.csv, line 2: does not have 2 columns"),
-        ("ID,Label\na,1,2\n", "s.csv, line 2: does not have 2 columns"),
-        (",ID,Label\n0,a,1,2\n", "s.csv, line 2: does not have 3 columns"),
-        ("ID,Label,pixel_size\na,1,zero\n", "s.csv, line 2 (ID a): pixel_size 'zero' is no positive number"),
-        ("ID,Label,pixel_size\na,1,-1\n", "pixel_size '-1' is no positive number"),
+        ("ID,Label\na\n", "s.csv, line 2: does not have the 2 columns"),
+        ("ID,Label\na,1,2\n", "s.csv, line 2: does not have the 2 columns"),
+        (",ID,Label\n0,a,1,2\n", "s.csv, line 2: does not have the 3 columns"),
+        ("ID,Label,pixel_size\na,1,zero\n", "s.csv, line 2 (ID a): pixel_size 'zero' is not a positive number"),
+        ("ID,Label,pixel_size\na,1,-1\n", "pixel_size '-1' is not a positive number"),
         ('""7\tLabel\n', "s.csv, line 1: 'tab' expected after"),
         ('ID\tLabel\n"a"b\t1\n', "s.csv, line 2: 'tab' expected after"),
-        ("ID,Label\n", "s.csv: holds no field"),
+        ("ID,Label\n", "s.csv: lists no fields"),
         ("", "s.csv: has no column ID (its header has nothing)"),
     ],
 )
@@ -276,7 +276,7 @@ def test_missing_files_are_counted_and_the_first_ten_named(project):
     text = str(error.value)
     assert text.startswith("collection train: 12 of 48 files are missing: the first ten: images/f00_red.png")
     assert text.count(".png") == 10
-    assert text.endswith("; 3 of 12 fields lack one: a sheet names only fields that are here")
+    assert text.endswith("; 3 of 12 fields lack one: the sheet may list only fields whose files exist")
 
 
 @pytest.mark.parametrize("fields", [2, 12])
@@ -294,7 +294,9 @@ def test_where_all_fields_lack_a_colour_the_pattern_is_asked_for(project, fields
 def test_where_all_fields_lack_another_file_the_pattern_is_not_to_blame(project):
     for i in range(12):
         Path(f"images/f{i:02d}_{COLOURS[i % 4]}.png").unlink()
-    with pytest.raises(SheetError, match=r"; 12 of 12 fields lack one: a sheet names only fields that are here$"):
+    with pytest.raises(
+        SheetError, match=r"; 12 of 12 fields lack one: the sheet may list only fields whose files exist$"
+    ):
         scan("train", project)
 
 
@@ -325,7 +327,7 @@ def test_a_tolerated_field_without_a_file_stays_in_its_manifest_until_the_file_c
     [
         ("images/{id}.png", "lacks the placeholder {colour}"),
         ("images/{name}_{colour}.png", "has the unknown placeholder {name}"),
-        ("images/{id_{colour}.png", "is no file pattern"),
+        ("images/{id_{colour}.png", "is not a file pattern"),
         ("images/{id.__class__}_{colour}", "has the unknown placeholder"),
     ],
 )
@@ -400,7 +402,7 @@ def test_fields_of_a_truth_that_are_not_in_the_sheet_are_told(project, caplog):
     assert not caplog.records
     scan("train", project)
     first = ", ".join(f"x{n:02d}" for n in range(10))
-    sentence = "12 of its 13 fields are not in the sheet of collection train, and left out: the first ten: "
+    sentence = "12 of its 13 fields are not in the sheet of collection train and are ignored: the first ten: "
     assert [record.getMessage() for record in caplog.records] == [f"truth cells.csv: {sentence}{first}"]
     assert Path("results/sheet/train/truth.csv").read_text().count("\n") == 2
 
@@ -408,11 +410,11 @@ def test_fields_of_a_truth_that_are_not_in_the_sheet_are_told(project, caplog):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("ID,cell,Label\nf\xfc,1,3\n".encode("latin-1"), r"truth cells\.csv: is no UTF-8 text \(byte 15\)"),
-        (b"ID,cell,Label\nf00,1\n", r"truth cells\.csv, line 2: does not have 3 columns"),
+        ("ID,cell,Label\nf\xfc,1,3\n".encode("latin-1"), r"truth cells\.csv: is not UTF-8 text \(byte 15\)"),
+        (b"ID,cell,Label\nf00,1\n", r"truth cells\.csv, line 2: does not have the 3 columns"),
         (
             b"ID,cell,Label\n" + b"x" * 200_000,
-            r"truth cells\.csv, line 2: (field larger than field limit|does not have 3 columns)",
+            r"truth cells\.csv, line 2: (field larger than field limit|does not have the 3 columns)",
         ),
     ],
     ids=["Latin-1", "a short row", "no line end"],

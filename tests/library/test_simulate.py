@@ -474,4 +474,4 @@ def test_an_id_that_makes_no_file_name_gets_neither_files_nor_truth(tmp_path, ca
     suffixes = (*COLOURS, "cellmask", "nucleimask")
     assert {path.name for path in tmp_path.iterdir()} == {"cells.csv", *(f"a_{suffix}.png" for suffix in suffixes)}
     assert set(pd.read_csv(tmp_path / "cells.csv")["ID"]) == {"a"}
-    assert "x_nucleimask.png: the file system takes no file of this name (File name too long)" in caplog.text
+    assert "x_nucleimask.png: the file system does not accept this file name (File name too long)" in caplog.text

@@ -485,7 +485,7 @@ def test_a_field_that_segmentation_does_not_know_is_an_error(shard, tmp_path):
     rows, segmentation = shard
     table = pd.read_parquet(segmentation / "fields.parquet")
     table.iloc[1:].to_parquet(segmentation / "fields.parquet")
-    with pytest.raises(ValueError, match="has no row of field f0"):
+    with pytest.raises(ValueError, match="has no row for field f0"):
         tile(rows, segmentation, tmp_path / "out")
 
 

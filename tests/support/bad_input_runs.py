@@ -15,7 +15,7 @@ from hpaloc.accounting import list_rejected
 from hpaloc.classes import COLOURS
 from hpaloc.config import complete
 from hpaloc.field_table import join_fields
-from hpaloc.finding import manifests
+from hpaloc.finding import format_manifests
 from hpaloc.manifests import ManifestRow, read_manifest
 from hpaloc.masks import mask_path, read_mask, write_mask
 from hpaloc.scan import scan_collection, write_scan
@@ -61,7 +61,7 @@ def run(rows: Sequence[ManifestRow], segmentation: SegmentationSettings, model: 
     segment_shard(rows, masks, segmentation, DASK, 1, 2000, 1.0)
     tile_shard(rows, masks, cells, "fields.parquet", tiles, size=32, threads=2, max_rejected_fraction=1.0)
     predict_shard(model, tiles, cells, Path("predictions.parquet"), views=1, gpu="none")
-    Path("000.annotations.csv").write_text(manifests(rows, [{}] * len(rows), 1)["000.annotations.csv"])
+    Path("000.annotations.csv").write_text(format_manifests(rows, [{}] * len(rows), 1)["000.annotations.csv"])
     join_fields({"000": "fields.parquet"}, ["000.annotations.csv"], "all.parquet")
     list_rejected({"bad": "all.parquet"}, "rejected.csv")
     found = Outcome()

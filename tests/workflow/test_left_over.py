@@ -75,8 +75,8 @@ def test_a_collection_and_a_control_taken_out_are_named_and_their_jobs_listed_no
     stages = ("sheet", "segmentation", "cells", "tiles", "predictions", "browser", "evaluation")
     expected = {f"results/{stage}/old" for stage in stages}
     assert left(folder) == expected | {"results/sheet/old.parquet", "results/controls/shuffled_labels"}
-    assert "not of this run, left by earlier ones" in printed
-    assert "results/predictions/old" in printed.split("not of this run", 1)[1]
+    assert "left by earlier runs" in printed
+    assert "results/predictions/old" in printed.split("left by earlier runs", 1)[1]
     assert not [job for job in jobs(folder) if "old" in job or "control" in job]
     assert "segment/test/000" in jobs(folder)
     # Nothing is lost, and the list is of the folder as it is: without what is deleted it is made anew.
@@ -214,7 +214,7 @@ def test_a_study_of_older_predictions_is_named_until_it_is_made_anew(studied):
     (row,) = rows(folder / "results/run/left_over.csv")
     assert row["path"] == "results/interpretation"
     assert "older than results/predictions/old/cells.parquet" in row["reason"]
-    assert row["what_to_do"] == "make it anew: snakemake interpret"
+    assert row["what_to_do"] == "make it again: snakemake interpret"
     # Jobs that do nothing make the same files again, which Snakemake knows by their content.
     os.utime(folder / "results/interpretation/claims.json")
     do(snakefile, folder, settings)
@@ -284,7 +284,7 @@ def test_each_path_has_its_newest_date_and_what_to_do(tmp_path):
     of_old, of_study = rows(table)
     assert of_old["newest"][:10] in ("2001-09-10", "2001-09-09", "2001-09-11")
     assert "delete it" in of_old["what_to_do"]
-    assert (of_study["reason"], of_study["what_to_do"]) == ("is older", "make it anew: snakemake interpret")
+    assert (of_study["reason"], of_study["what_to_do"]) == ("is older", "make it again: snakemake interpret")
     lines = left_over_lines(table, at_most=1)
     assert str(old) in lines[1]
     assert lines[2] == "  and 1 more"
@@ -306,9 +306,9 @@ def test_a_file_is_outdated_where_a_source_is_newer(tmp_path):
 
 def test_settings_of_a_study_are_compared_as_they_were_kept(tmp_path):
     path = tmp_path / "settings.json"
-    assert "does not say in settings.json" in other_settings(path, {"seed": 1})
+    assert "has no record in settings.json" in other_settings(path, {"seed": 1})
     path.write_text(json.dumps({"seed": 1, "held_out": [0, 1]}))
     assert other_settings(path, {"seed": 1, "held_out": (0, 1)}) is None
     assert other_settings(path, {"seed": 2, "draws": 3}) == "was made with other settings (draws, held_out, seed)"
     path.write_text("{")
-    assert "does not say in settings.json" in other_settings(path, {"seed": 1})
+    assert "has no record in settings.json" in other_settings(path, {"seed": 1})

@@ -70,7 +70,7 @@ def test_the_default_target_of_the_outer_workflow_stays_its_own(outer):
 
 
 def test_the_end_of_the_run_is_told_where_the_outer_workflow_asks_for_it(outer):
-    assert "results/predictions/old" in (outer / "printed.txt").read_text().split("not of this run", 1)[1]
+    assert "results/predictions/old" in (outer / "printed.txt").read_text().split("left by earlier runs", 1)[1]
 
 
 def test_what_is_recorded_is_of_this_workflow_not_of_the_outer_one(outer):

@@ -281,7 +281,7 @@ def test_a_few_labelled_cells_label_the_others(folder):
     done = snakemake(folder, "few_shot", config="few.yaml", check=False)
     assert done.returncode != 0
     assert (
-        "examples few.csv: 1 of its 2 fields is not in the sheet of collection test, and left out: nowhere"
+        "examples few.csv: 1 of its 2 fields is not in the sheet of collection test and is ignored: nowhere"
         in done.stdout
     )
     assert "few_shot.table: at least two labels are needed to choose from, found 1" in done.stdout

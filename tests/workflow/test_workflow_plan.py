@@ -301,7 +301,7 @@ def test_a_mistake_in_the_configuration_stops_with_one_sentence(folder, change, 
     [
         ("ID,Label,split\ntrain-0,0,test\n", "sheet train.csv (ID train-0): split 'test' is not train or validation"),
         ("ID,Label\ntrain-0,0\ntrain-1,19\n", "line 3 (ID train-1): unknown label '19'"),
-        ("ID,Label\ntrain-0,0\ntrain-0,1\n", "line 3 (ID train-0): ID train-0 is already in line 2"),
+        ("ID,Label\ntrain-0,0\ntrain-0,1\n", "line 3 (ID train-0): ID train-0 is a duplicate of line 2"),
         ("ID,Label\nother,0\n", "collection train: 4 of 4 files are missing: these: images/other_red.png"),
     ],
 )

@@ -10,7 +10,7 @@ from hpaloc.progress import log_to
 
 def main(job):
     files = CollectionFiles(job.wildcards.collection, job.params.shards)
-    # A folder of model.path says itself what it reads; in results/model a reading of an earlier run may stand.
+    # A folder of model.path decides itself what it reads; results/model may have a reading of an earlier run.
     mixtures = bool(job.config["model"]["path"] or job.input.reading)
     aggregate(files, Path(job.output.cells).parent, *(read_prototypes(Path(job.params.model), mixtures) or ()))
 

@@ -1,4 +1,4 @@
-"""Join the collections that are predicted into one cell browser."""
+"""Join the predicted collections into one cell browser."""
 
 from pathlib import Path
 

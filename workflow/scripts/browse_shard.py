@@ -14,7 +14,7 @@ from hpaloc.progress import log_to
 
 def main(job):
     tiles = dict(zip(COLOURS, map(Path, job.input.tiles), strict=True))
-    # No GPU is asked for: one that the job happens to have is used, but a run that requires them does not fail here.
+    # The job requests no GPU: it uses one if there is one, but does not fail without, even if training requires one.
     gpu = "none" if job.config["train"]["gpu"] == "none" else "auto"
     maps = shard_activation_maps(
         Path(job.params.model), tiles, Path(job.input.predictions), gpu=gpu, threads=job.threads

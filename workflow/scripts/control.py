@@ -1,4 +1,4 @@
-"""Change the split or the labels of the examples into those of a control."""
+"""Change the split or the labels of the examples to those of a control."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Give every cell of a collection one of the labels of a few cells that a person labelled."""
+"""Label every cell of a collection from a few cells that a person labelled."""
 
 import json
 from pathlib import Path

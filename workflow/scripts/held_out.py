@@ -1,4 +1,4 @@
-"""Leave out every example of the classes held out."""
+"""Remove all examples of the held-out classes."""
 
 import numpy as np
 import pandas as pd

@@ -19,7 +19,7 @@ def main(job):
         threads=job.threads,
         precision=job.params.precision,
         field_weight=job.params.field_weight,
-        # A folder of model.path says itself what it reads; in results/model a reading of an earlier run may stand.
+        # A folder of model.path decides itself what it reads; results/model may have a reading of an earlier run.
         mixtures=bool(job.config["model"]["path"] or job.input.reading),
     )
 

@@ -1,4 +1,4 @@
-"""Measure which part of a tile reaches one position of the network's last map."""
+"""Measure which part of a tile affects one position of the network's last map."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""List every field that was rejected, with stage and reason."""
+"""List every rejected field with its stage and reason."""
 
 from hpaloc.accounting import list_rejected
 from hpaloc.progress import log_to

@@ -10,13 +10,13 @@ from hpaloc.progress import log_to
 
 def main(job):
     final = Path(job.output[0])
-    # The archive's one folder is named after the file, so the temporary file needs the final name.
+    # The folder in the archive is named after the file, so the temporary file needs the final name.
     with tempfile.TemporaryDirectory(prefix=".report.", dir=final.parent) as folder:
         archive, configuration = Path(folder, final.name), Path(folder, "config.json")
         configuration.write_text(json.dumps(job.params.config), encoding="utf-8")
-        # The engine's own report is made by the engine, over files that are all finished by now. The run this job
-        # belongs to holds the lock. That may be of another workflow, with this one as a module: Snakemake knows by
-        # whom a file was made by its path, so this workflow alone, without the profile of the other, is enough.
+        # Snakemake makes its own report of files that are all finished by now; --nolock, since the run of this job has
+        # the lock. That run may be of another workflow, with this one as a module: Snakemake recognises files by their
+        # paths, so this workflow alone, without the profile of the other, is enough.
         command = [
             *(job.params.python, "-m", "snakemake", "--snakefile", job.params.snakefile, "--nolock"),
             *("--profile", "none", "--workflow-profile", "none"),

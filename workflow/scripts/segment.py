@@ -20,7 +20,7 @@ def main(job):
         )
 
 
-# Dask's workers import this file anew; only the job itself may start a cluster.
+# Dask's workers import this file too; only the job itself may start a cluster.
 if __name__ == "__main__":
     log_to(snakemake.log[0])
     main(snakemake)

@@ -1,4 +1,4 @@
-"""Choose the labelled cells to study, those first that did not train the network."""
+"""Choose the labelled cells to study, preferring those that did not train the network."""
 
 import pandas as pd
 
@@ -12,7 +12,7 @@ from hpaloc.tables import to_table, write_table
 
 
 def read_source(job, files):
-    """Return the cells of one collection with what is known of their labels."""
+    """Return the cells of one collection with their labels."""
     annotations = files.of_shards("annotations")
     cells = read_cells(files.of_shards("cells"), annotations)
     fields = read_fields(files.of_shards("fields"), annotations)

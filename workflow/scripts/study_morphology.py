@@ -1,4 +1,4 @@
-"""Measure CellProfiler's features of the cells."""
+"""Measure CellProfiler's features of the studied cells."""
 
 import pandas as pd
 import pyarrow as pa

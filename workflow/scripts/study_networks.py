@@ -1,4 +1,4 @@
-"""Run the cells through the network and its controls."""
+"""Run the studied cells through the network and its controls."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Write a collection's predictions in the form of the 2021 competition."""
+"""Write a collection's predictions in the format of the 2021 competition."""
 
 from pathlib import Path
 

@@ -9,7 +9,7 @@ from hpaloc.tiles import tile_shard
 
 
 def main(job):
-    # The job's threads take a field each; OpenCV would start as many again as the node has cores.
+    # Each thread of the job processes a field; OpenCV would start further threads for all cores of the node.
     cv2.setNumThreads(1)
     tile_shard(
         read_manifest(job.input.manifest),
