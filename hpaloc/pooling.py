@@ -1,7 +1,7 @@
 """From predictions of single cells to the tables of a collection, pooled calls per field and protein, a submission."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anndata
@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 
 from hpaloc import rle
 from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES, format_labels, label_matrix, parse_all, unite_labels
+from hpaloc.embeddings import read_embeddings
 from hpaloc.files import atomic_path
 from hpaloc.joining import annotate
 from hpaloc.layout import CollectionFiles
@@ -21,7 +22,7 @@ from hpaloc.manifests import read_annotations
 from hpaloc.mixtures.fractions import FRACTIONS, mixture_fractions, reading_fractions
 from hpaloc.mixtures.reading import MIXTURES
 from hpaloc.progress import log, track
-from hpaloc.tables import PROBABILITIES
+from hpaloc.tables import PROBABILITIES, write_table
 from hpaloc.votes import pool_probabilities
 
 SHARES = tuple(f"share_{index}" for index in range(N_CLASSES))
@@ -54,7 +55,7 @@ def check_conserved(cells: pd.DataFrame, predictions: pd.DataFrame, what: str = 
         raise ConservationError(f"field {field}, cell {cell}: the rows of {what} are in another order")
 
 
-def check_fields(fields: pd.DataFrame, cells: pd.DataFrame) -> None:
+def check_field_counts(fields: pd.DataFrame, cells: pd.DataFrame) -> None:
     """Raise ConservationError unless each field's n_cells is the number of its rows in the cell table.
 
     A rejected field has no cells; a cell whose field is unknown is an error too.
@@ -177,7 +178,7 @@ def aggregate(
         predictions = pq.read_table(predicted, columns=columns).to_pandas()
         fields = _read_fields(files.path("fields", shard), said)
         check_conserved(table, predictions, str(predicted))
-        check_fields(fields, table)
+        check_field_counts(fields, table)
         cell_parts.append(
             predictions.assign(shard=shard, row=np.arange(len(predictions), dtype=np.int32))[
                 ["field", "cell", "shard", "row", "labels", *PROBABILITIES, *readings]
@@ -187,7 +188,7 @@ def aggregate(
         obs_parts.append(cell_table.drop_columns([name for name in ("rle",) if name in cell_table.column_names]))
     cells = pd.concat(cell_parts, ignore_index=True)
     fields = pd.concat(field_parts, ignore_index=True)
-    check_fields(fields, cells)
+    check_field_counts(fields, cells)
     write_parquet(cells, out_dir / "cells.parquet")
     pooled = pooled_calls(cells, fields.rename(columns={"n_cells": "n_segmented"}), "field", prototypes, outputs)
     write_parquet(pooled.drop(columns="n_segmented"), out_dir / "fields.parquet")
@@ -218,17 +219,8 @@ def _read_fields(path: Path, said: Mapping[str, Mapping[str, str]] | None = None
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as Parquet (zstd), atomically; no pandas metadata, so the bytes depend on the rows alone."""
-    with atomic_path(path) as temporary:
-        arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
-        pq.write_table(arrow, temporary, compression="zstd")
-
-
-def _embeddings(predictions: Sequence[Path]) -> Iterator[np.ndarray]:
-    for path in predictions:
-        column = pq.read_table(path, columns=["embedding"])["embedding"].combine_chunks()
-        width = column.type.list_size
-        yield column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).astype(np.float32)
+    """Write a table as Parquet without the metadata of pandas, so that its bytes depend on the rows alone."""
+    write_table(path, pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None))
 
 
 def write_h5ad(predictions: Sequence[Path], cells: pd.DataFrame, obs: pd.DataFrame, path: Path) -> None:
@@ -269,7 +261,7 @@ def write_h5ad(predictions: Sequence[Path], cells: pd.DataFrame, obs: pd.DataFra
             data = file.create_dataset("X", (len(obs), width), "float32", **stored)
             data.attrs["encoding-type"], data.attrs["encoding-version"] = "array", "0.2.0"
             start = 0
-            for block in _embeddings(predictions):
+            for block in map(read_embeddings, predictions):
                 data[start : start + len(block)] = block
                 start += len(block)
 
@@ -282,12 +274,12 @@ def _principal_components(predictions: Sequence[Path], n_cells: int, width: int)
     chosen = np.zeros(n_cells, bool)
     chosen[np.random.default_rng(0).permutation(n_cells)[:_PCA_SAMPLE]] = True
     sample, start = [], 0
-    for block in _embeddings(predictions):
+    for block in map(read_embeddings, predictions):
         sample.append(block[chosen[start : start + len(block)]])
         start += len(block)
     model = PCA(n_components, svd_solver="auto", random_state=0).fit(np.concatenate(sample))
     return np.concatenate(
-        [model.transform(block).astype(np.float32) for block in _embeddings(predictions) if len(block)]
+        [model.transform(block).astype(np.float32) for block in map(read_embeddings, predictions) if len(block)]
     )
 
 
@@ -309,7 +301,7 @@ def write_submission(files: CollectionFiles, path: Path) -> None:
             predictions = pq.read_table(predicted, columns=["field", "cell", *PROBABILITIES]).to_pandas()
             fields = _read_fields(files.path("fields", shard))
             check_conserved(table, predictions, str(predicted))
-            check_fields(fields, table)
+            check_field_counts(fields, table)
             strings = prediction_strings(table, predictions)
             sizes = zip(fields["field"], fields["width"].fillna(0), fields["height"].fillna(0), strict=True)
             for name, width, height in sizes:

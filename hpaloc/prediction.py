@@ -17,7 +17,7 @@ from hpaloc.classes import N_CLASSES, format_labels
 from hpaloc.files import atomic_path
 from hpaloc.mixtures.light import measure_light
 from hpaloc.mixtures.reading import MIXTURES, load_reading, read_mixtures
-from hpaloc.network.calls import decision_thresholds, label_sets, settle_negative
+from hpaloc.network.calls import call_labels, decision_thresholds, settle_negative
 from hpaloc.network.device import choose_precision, precision_policy, select_device
 from hpaloc.network.inference import averaged
 from hpaloc.network.loading import load_folder
@@ -157,7 +157,7 @@ def predict_shard(
                     raise PredictionError(f"tile of cell {cell} of field {field}, where {cells} has {wanted}")
             if field_weight:
                 probabilities = lean_on_field(probabilities, fields, field_weight, config["head"] == "softmax")
-            sets = [format_labels(labels) for labels in label_sets(probabilities, thresholds)]
+            sets = [format_labels(labels) for labels in call_labels(probabilities, thresholds)]
             flat = pa.array(embeddings.astype(np.float16).ravel())
             columns = [
                 pa.array(fields),

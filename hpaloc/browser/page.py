@@ -23,7 +23,6 @@ APP = Path(__file__).parent / "app"
 # What stands beside the collections' folders: the page, the bundled program and style, and the licences of its parts.
 APP_FILES = ("index.html", "browser.js", "browser.css", "LICENCES.txt")
 
-NEIGHBOURS = 8
 # t-SNE of more cells takes minutes; the rest is placed among them.
 _MAPPED = 4000
 _PLACED_BY = 5
@@ -59,7 +58,7 @@ def embedding_map(coordinates: np.ndarray, seed: int = 0) -> np.ndarray:
     return (found / (np.abs(found).max(initial=0.0) or 1.0)).astype(np.float32)
 
 
-def nearest_cells(coordinates: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
+def nearest_cells(coordinates: np.ndarray, k: int = 8) -> np.ndarray:
     """Return the (n, k) int32 indices of the cells nearest to each cell, itself left out; -1 where there are fewer.
 
     coordinates: (n, d) float, Euclidean distances count.

@@ -12,9 +12,9 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from hpaloc.classes import COLOURS, LOCATIONS, N_CLASSES, NAMES
-from hpaloc.figures.style import BLUE, LIGHT, NARROW, OVERLAID, SHORT, WIDE, new_figure, scale_bar
+from hpaloc.figures.style import BLUE, LIGHT, NARROW, OVERLAID, SHORT, WIDE, hide_axes, new_figure, scale_bar
 from hpaloc.images import ImageError, read_field
-from hpaloc.manifests import SheetRow, unchanged
+from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.progress import log
 
 DATA = (
@@ -201,9 +201,7 @@ def field_channels(images: Mapping[str, np.ndarray], title: str, pixel_size: flo
 def _picture(axes: Axes, image: np.ndarray, title: str) -> None:
     axes.imshow((image * 255).round().astype(np.uint8), interpolation="nearest")
     axes.set_title(title, fontsize=7.5, pad=3)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
+    hide_axes(axes)
 
 
 def composite(images: Mapping[str, np.ndarray], side: int = 420) -> np.ndarray:
@@ -263,26 +261,24 @@ def _shortened(name: str, most: int = 20) -> str:
     return name if len(name) <= most else f"{name[: most - 7]}…{name[-6:]}"
 
 
-def _readable(rows: Iterable[SheetRow]) -> tuple[SheetRow, dict[str, np.ndarray]] | None:
+def _readable(rows: Iterable[ManifestRow]) -> tuple[ManifestRow, dict[str, np.ndarray]] | None:
     """Return the first row whose four files can be read, with its images."""
     for row in rows:
-        paths = getattr(row, "paths", {})
-        if not set(COLOURS) <= set(paths):
-            continue
         try:
-            with unchanged(paths, getattr(row, "states", {})):
-                return row, read_field(paths)
+            with unchanged(row.paths, row.states):
+                return row, read_field(row.paths)
         except ImageError as error:
             log.warning("field %s is not drawn: %s", row.id, error)
     return None
 
 
-def draw_data(rows: Sequence[SheetRow], out_dir: Path) -> None:
-    """Draw the figures of a collection from its sheet and images: figures 1, 2a, 2b, 3 and 4 (DATA).
+def draw_data(rows: Sequence[ManifestRow], out_dir: Path) -> None:
+    """Draw the figures of a collection from its labels and images: figures 1, 2a, 2b, 3 and 4 (DATA).
 
-    rows: the fields (``manifests.ManifestRow`` where there are images to draw). Figure 3 shows the first readable
-    field with most labels, figure 4 the first readable one-label field of each location. Without any label only
-    figure 3 is drawn. Raises ChangedError naming a file that is another than was planned.
+    Figure 3 shows the first readable field with most labels, figure 4 the first readable one-label field of each
+    location. Without any label only figure 3 is drawn.
+
+    Raises ChangedError naming a file that changed after the run was planned.
     """
     names = [out_dir / name for name in DATA]
     label_sets = [row.labels for row in rows if row.labels]

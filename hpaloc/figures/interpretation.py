@@ -6,11 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES
-from hpaloc.figures.style import BLUE, GREEN, GREY, ORANGE, OVERLAID, SHORT, WIDE, new_figure, scale_bar
+from hpaloc.figures.style import BLUE, GREEN, GREY, ORANGE, OVERLAID, SHORT, WIDE, hide_axes, new_figure, scale_bar
 
 LAYERS = ("stem", "stage 1", "stage 2", "stage 3", "stage 4")
 _NETWORKS = {
@@ -38,12 +37,6 @@ def to_rgb(planes: np.ndarray, channels: Sequence[str]) -> np.ndarray:
     return picture.clip(0, 255).astype(np.uint8)
 
 
-def _bare(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-
-
 def patch_sheet(patches: np.ndarray, channels: Sequence[str], title: str, stem: Path) -> None:
     """Draw the patches that drive units most (left) and least (right), a row a unit.
 
@@ -63,7 +56,7 @@ def patch_sheet(patches: np.ndarray, channels: Sequence[str], title: str, stem: 
                     y, x = unit * (side + gap), place * (side + gap)
                     sheet[y : y + side, x : x + side] = to_rgb(patches[unit, end, place], channels)
             axes.imshow(sheet, interpolation="nearest")
-            _bare(axes)
+            hide_axes(axes)
             axes.set_title(name, fontsize=7.5)
             if end == 0:
                 axes.set_yticks(np.arange(units) * (side + gap) + side / 2, [f"unit {unit}" for unit in range(units)])
@@ -99,14 +92,14 @@ def planar(table: pd.DataFrame, stem: Path) -> None:
 
 
 def read_separation(path: Path) -> pd.DataFrame:
-    """Return the table of ``separation.separation`` from its CSV, numbers that are not there as nan."""
+    """Return the table of ``separation.score_separation`` from its CSV, numbers that are not there as nan."""
     # The layer of CellProfiler's features is empty and no missing number.
     scores = {column: [""] for column in ("value", "low", "high", "shuffled")}
     return pd.read_csv(path, keep_default_na=False, na_values=scores)
 
 
 def separation(table: pd.DataFrame, stem: Path) -> None:
-    """Draw kNN accuracy and silhouette over the layers; table as ``separation.separation`` makes it."""
+    """Draw kNN accuracy and silhouette over the layers; table as ``separation.score_separation`` makes it."""
     with new_figure(stem, WIDE, 2.9) as figure:
         for axes, score, name in zip(
             figure.subplots(1, 2),
@@ -213,7 +206,7 @@ def activation_maps(
             common = np.bincount(best.ravel(), minlength=N_CLASSES)
             shown |= {int(index) for index in np.argsort(-common)[:4] if common[index] > 0.02 * best.size}
             for panel in axes:
-                _bare(panel)
+                hide_axes(panel)
         for axes, title in zip(grid[0], ("field and its label", "its location", "likeliest location"), strict=True):
             axes.set_title(title)
         bar = figure.colorbar(shade, ax=grid, location="right", shrink=0.5, aspect=30, pad=0.01)

@@ -61,6 +61,13 @@ def new_figure(stem: Path, width: float, height: float) -> Iterator[Figure]:
                 figure.savefig(temporary, metadata=metadata, bbox_inches="tight", pad_inches=0.04)
 
 
+def hide_axes(axes: Axes) -> None:
+    """Remove the ticks and the frame of a picture."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
 def scale_bar(axes: Axes, width_px: int, pixel_size: float, size: float = 7) -> None:
     """Draw a white bar of 20 µm, or less in a small field, into the lower right corner of an image ``width_px`` wide.
 

@@ -23,7 +23,7 @@ from hpaloc.interpretation.claims import (
 )
 from hpaloc.interpretation.few_shot import few_shot_curves
 from hpaloc.interpretation.processes import in_processes
-from hpaloc.interpretation.separation import planar_maps, separation
+from hpaloc.interpretation.separation import planar_maps, score_separation
 from hpaloc.interpretation.studied import chosen_cells
 from hpaloc.interpretation.units import describe_units
 from hpaloc.progress import log, track
@@ -170,7 +170,7 @@ def interpret(
         for name, values in features.items()
         if not name.startswith("held_out/")
     }
-    scores, singles = separation({**spaces, ("CellProfiler", ""): described[mapped]}, labels, groups, seed)
+    scores, singles = score_separation({**spaces, ("CellProfiler", ""): described[mapped]}, labels, groups, seed)
     layers = [layer for name, layer in spaces if name == "trained"]
     planar = []
     # All of UMAP in one process, which compiles it once: with many cores that one is the last to end.

@@ -120,7 +120,7 @@ def layer_claims(
 ) -> list[Claim]:
     """Judge whether low layers see edges and deep ones separate the classes.
 
-    separation, singles: as ``separation.separation`` gives them for the networks trained and random; groups (n,) of the
+    separation, singles: as ``separation.score_separation`` gives them for the networks trained and random; groups (n,) of the
     rows; kernels: network to first kernels (k, k, colours, filters) float; ``deepest`` the layer that counts as deep;
     ``seen`` whether the cells trained the network.
     """

@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 
+from hpaloc.embeddings import read_embeddings
 from hpaloc.files import atomic_path
 from hpaloc.interpretation.annotated import check_choice, read_example_cells
 from hpaloc.interpretation.processes import in_processes
@@ -92,7 +93,7 @@ def few_shot_curves(
     """Measure how well classes are told from 1, 2, 5 … examples each, in several spaces of features.
 
     spaces: name to features (n, d) float of the same cells; labels, groups (n,). All spaces and learners meet the same
-    draws; features are standardised over all cells, as ``label_cells`` has them too, since what the cells to tell look
+    draws; features are standardised over all cells, as ``assign_labels`` has them too, since what the cells to tell look
     like is known. Returns a row for each draw: features, learner, examples (asked a class), draw, used (examples in
     all), n_cells (told), balanced_accuracy, the mean over classes of the share told right. Classes that fewer than two
     groups hold are left out, and draws in which fewer than two classes have both examples and cells to tell; the table
@@ -222,7 +223,7 @@ def cross_validated(
     return result | {"accuracy": float(right.mean()), "low": low, "high": high, "by_label": by_label}
 
 
-def label_cells(
+def assign_labels(
     cells: pd.DataFrame, features: np.ndarray, examples: pd.DataFrame, name: str, seed: int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Give every cell one of the examples' labels, by a learner on frozen features.
@@ -311,20 +312,14 @@ def _in_table(text: str) -> str:
     return re.sub(r"([\\`*|<\[])", r"\\\1", " ".join(text.split()))
 
 
-def read_embeddings(paths: Sequence[str | os.PathLike[str]]) -> tuple[pd.DataFrame, np.ndarray]:
+def read_features(paths: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
     """Read the cells (field, cell) and embeddings (n, d) float32 of a collection's shards of predictions."""
-    cells, parts = [], []
-    for path in paths:
-        table = pq.read_table(Path(path), columns=["field", "cell", "embedding"])
-        column = table["embedding"].combine_chunks()
-        cells.append(table.select(["field", "cell"]).to_pandas())
-        flat = column.flatten().to_numpy(zero_copy_only=False)
-        parts.append(flat.reshape(-1, column.type.list_size).astype(np.float32))
-    return pd.concat(cells, ignore_index=True), np.concatenate(parts)
+    cells = [pq.read_table(path, columns=["field", "cell"]).to_pandas() for path in paths]
+    return pd.concat(cells, ignore_index=True), np.concatenate([read_embeddings(path) for path in paths])
 
 
 def write_labels(labelled: pd.DataFrame, summary: Mapping[str, Any], collection: str, model: str, folder: Path) -> None:
-    """Write what ``label_cells`` gives as cells.parquet, cells.csv, summary.json and README.md into ``folder``."""
+    """Write what ``assign_labels`` gives as cells.parquet, cells.csv, summary.json and README.md into ``folder``."""
     write_table(
         folder / "cells.parquet", pa.Table.from_pandas(labelled, preserve_index=False).replace_schema_metadata()
     )

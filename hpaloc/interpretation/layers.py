@@ -142,7 +142,7 @@ def layer_answers(
     return features, extremes
 
 
-def receptive_fields(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
+def layer_receptive_fields(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
     """Return the receptive field of a unit of each layer: theoretical side, effective radii, side of a patch, in px.
 
     ``theoretical`` is the side of the box that can reach the unit; ``radius_50`` and ``radius_95`` hold 50 % and 95 %

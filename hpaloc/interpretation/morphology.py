@@ -1,17 +1,17 @@
 """CellProfiler's features of single cells, by cp-measure: the descriptors that networks are held against."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 from cp_measure.bulk import get_core_measurements, get_correlation_measurements
+from joblib import delayed
 
 from hpaloc.classes import COLOURS
 from hpaloc.images import read_field
+from hpaloc.interpretation.processes import in_processes
 from hpaloc.joining import read_fields
 from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import ManifestRow, read_manifest, unchanged
@@ -99,13 +99,12 @@ def _mean_over_directions(table: pd.DataFrame) -> pd.DataFrame:
     return table.T.groupby([names[key] for key in map(str, table)], sort=False).mean().T
 
 
-def _measure_field(
-    row: ManifestRow, mask: Path, ids: list[int], levels: Mapping[str, float]
-) -> tuple[str, list[int], pd.DataFrame]:
+def _measure_field(row: ManifestRow, mask: Path, ids: list[int], levels: Mapping[str, float]) -> pd.DataFrame:
     try:
         with unchanged(row.paths, row.states):
             images = read_field(row.paths)
-        return row.id, ids, measure_cells(images, read_mask(mask), ids, levels, row.pixel_size)
+        table = measure_cells(images, read_mask(mask), ids, levels, row.pixel_size)
+        return table.set_index(pd.MultiIndex.from_product([[row.id], ids]))
     except ValueError as error:
         raise ValueError(f"field {row.id}: {error}") from error
 
@@ -123,18 +122,11 @@ def measure_fields(
     ``processes`` fields are measured at a time. Raises ValueError naming field and cell.
     """
     wanted = {str(field): [int(cell) for cell in own["cell"]] for field, own in cells.groupby("field", sort=True)}
-    # A forked process needs no importable main, which a script run by the workflow is not.
-    with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
-        jobs = [
-            pool.submit(_measure_field, rows[name], mask_path(folders[name], name, "cell"), ids, levels[name])
-            for name, ids in wanted.items()
-        ]
-        parts = []
-        for job in track(jobs, what="fields measured"):
-            name, ids, table = job.result()
-            table.index = pd.MultiIndex.from_product([[name], ids])
-            parts.append(table)
-    joined = pd.concat(parts)
+    jobs = (
+        delayed(_measure_field)(rows[name], mask_path(folders[name], name, "cell"), ids, levels[name])
+        for name, ids in wanted.items()
+    )
+    joined = pd.concat(list(track(in_processes(jobs, processes), len(wanted), "fields measured")))
     return joined.loc[list(zip(cells["field"], cells["cell"].astype(int), strict=True))].reset_index(drop=True)
 
 
@@ -149,7 +141,7 @@ def measure_collections(
         for shard in files.shards:
             for row in read_manifest(files.path("manifest", shard)):
                 rows[row.id], folders[row.id] = row, files.path("segmentation", shard)
-        levels = white_levels(read_fields(files.of_shards("fields")))
+        levels = _whites_of_fields(read_fields(files.of_shards("fields")))
         measured = measure_fields(rows, folders, levels, own, processes)
         parts.append(measured.set_index(own.index))
     table = pd.concat(parts).loc[cells.index].reset_index(drop=True)
@@ -164,7 +156,7 @@ def measure_collections(
     return table
 
 
-def white_levels(fields: pd.DataFrame) -> dict[str, dict[str, float]]:
+def _whites_of_fields(fields: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Return the white level of each colour of each field, from a table FIELDS."""
     columns = [f"{colour}_white" for colour in COLOURS]
     return {

@@ -86,7 +86,7 @@ def silhouettes(distance: np.ndarray, labels: np.ndarray, groups: np.ndarray) ->
     return np.where(np.isfinite(nearest), value, np.nan)
 
 
-def separation(
+def score_separation(
     spaces: Mapping[tuple[str, str], np.ndarray], labels: np.ndarray, groups: np.ndarray, seed: int, shuffles: int = 20
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score how spaces of features separate the locations, across groups.

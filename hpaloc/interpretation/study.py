@@ -13,9 +13,9 @@ from hpaloc.interpretation.layers import (
     field_map,
     fields_to_map,
     layer_answers,
+    layer_receptive_fields,
     random_network,
     read_tiles,
-    receptive_fields,
 )
 from hpaloc.joining import read_cells, read_fields
 from hpaloc.layout import CollectionFiles
@@ -50,7 +50,7 @@ def study_networks(
     - features.npz: ``<network>/<layer>`` (n, d) float32, in the order of ``cells``, nan where a network has nothing to
       say of a cell;
     - patches.npz: per layer (units, 2, patches, side, side, colours) uint8, see ``driving_patches``;
-    - receptive_fields.csv, see ``receptive_fields``;
+    - receptive_fields.csv, see ``layer_receptive_fields``;
     - kernels.npz: first kernels ``<network>`` (7, 7, colours, filters);
     - maps.npz: for each of ``fields`` fields ``<i>/picture`` and ``<i>/maps``, see ``field_map``; maps.csv: its rows
       collection, field, label, pixel_size.
@@ -92,7 +92,7 @@ def study_networks(
             of_mapped = np.isin(rows, mapped)
             extremes = {layer: {what: of[of_mapped] for what, of in own.items()} for layer, own in ends.items()}
     fields_of_cells = (cells["collection"] + "/" + cells["field"]).to_numpy()[mapped]
-    receptive = receptive_fields(folded["trained"], images[mapped])
+    receptive = layer_receptive_fields(folded["trained"], images[mapped])
     sides = dict(zip(receptive["layer"], receptive["patch"], strict=True))
     patches = {
         layer: driving_patches(images[mapped], fields_of_cells, extremes[layer], sides[layer], PATCHES)

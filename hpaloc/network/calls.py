@@ -26,7 +26,7 @@ def settle_negative(probabilities: np.ndarray, rule: str) -> np.ndarray:
     return settled
 
 
-def label_sets(probabilities: np.ndarray, thresholds: np.ndarray | None) -> list[tuple[int, ...]]:
+def call_labels(probabilities: np.ndarray, thresholds: np.ndarray | None) -> list[tuple[int, ...]]:
     """Return the label set of each cell from (n, 19) float probabilities.
 
     With (19,) float thresholds: the locations that reach theirs, and Negative alone where none does. Without (softmax:

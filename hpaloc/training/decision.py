@@ -9,7 +9,7 @@ import tensorflow as tf
 from sklearn.metrics import f1_score
 
 from hpaloc.classes import NAMES, NEGATIVE, class_prototypes, label_matrix
-from hpaloc.network.calls import decision_thresholds, label_sets, settle_negative
+from hpaloc.network.calls import call_labels, decision_thresholds, settle_negative
 from hpaloc.network.inference import averaged
 from hpaloc.network.options import NEGATIVE_RULES
 from hpaloc.training.settings import TrainSettings
@@ -90,7 +90,7 @@ def decide(
 
 def _scores(labels: np.ndarray, probabilities: np.ndarray, decision: Mapping[str, Any]) -> dict[str, float]:
     """Score settled probabilities and the label sets that they give; both (n, 19)."""
-    sets = label_matrix(label_sets(probabilities, decision_thresholds(decision)))
+    sets = label_matrix(call_labels(probabilities, decision_thresholds(decision)))
     scores = {
         "macro_f1_of_label_sets": float(
             f1_score(labels, sets, average="macro", zero_division=0.0, labels=np.flatnonzero(labels.any(axis=0)))

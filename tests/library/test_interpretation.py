@@ -118,7 +118,7 @@ def test_silhouettes_are_those_of_the_definition_over_other_groups():
 def test_separation_is_held_against_labels_of_other_groups():
     features, labels, groups = clusters(between=6.0)
     noise = np.random.default_rng(1).normal(size=features.shape)
-    table, singles = separation.separation(
+    table, singles = separation.score_separation(
         {("trained", "stem"): noise, ("trained", "deep"): features}, labels, groups, 1
     )
     knn = table[table["score"] == "knn_accuracy"].set_index("layer")
@@ -345,7 +345,7 @@ def test_every_cell_gets_a_label_and_the_examples_keep_theirs(learner, tmp_path)
     features, labels, groups = clusters(between=5.0)
     features[5] = 60.0
     cells, examples = labelled(features, labels, groups)
-    table, summary = few_shot.label_cells(cells, features, examples, learner, 0)
+    table, summary = few_shot.assign_labels(cells, features, examples, learner, 0)
     assert len(table) == len(cells)
     true = np.array(["dots", "ring", "mesh"])[labels]
     inside = np.arange(len(true)) != 5
@@ -370,7 +370,7 @@ def test_examples_of_one_field_each_are_known_to_flatter():
     cells, _ = labelled(features, labels, groups)
     rows = np.concatenate([np.flatnonzero(groups == f"{label}-0")[:4] for label in range(3)])
     examples = cells.iloc[rows].assign(label=labels[rows].astype(str)).reset_index(drop=True)
-    _, summary = few_shot.label_cells(cells, features, examples, "knn", 0)
+    _, summary = few_shot.assign_labels(cells, features, examples, "knn", 0)
     assert summary["cross_validation"]["by"] == "cell"
     assert "upper bound" in few_shot.summary_page(summary, "test", "m")
 
@@ -379,7 +379,7 @@ def test_marks_in_a_label_are_no_marks_of_the_page():
     features, labels, groups = clusters()
     cells, examples = labelled(features, labels, groups)
     examples["label"] = examples["label"].replace({"dots": "0|16", "ring": "<b>x"})
-    _, summary = few_shot.label_cells(cells, features, examples, "knn", 0)
+    _, summary = few_shot.assign_labels(cells, features, examples, "knn", 0)
     rows = [line for line in few_shot.summary_page(summary, "test", "m").split("\n") if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in rows} == {6}
     assert any(line.startswith("| 0\\|16 |") for line in rows)
