@@ -1,4 +1,4 @@
-"""From predictions of single cells to the tables of a collection, pooled calls per field and protein, a submission."""
+"""From predictions of single cells to the tables of a collection: pooled calls per field and protein, submission."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ _PCA_COMPONENTS = 50
 
 
 class ConservationError(ValueError):
-    """Cells were lost, doubled or invented between two steps; the message names field and cell."""
+    """Cells were lost, duplicated or invented between two steps; the message names field and cell."""
 
 
 def check_conserved(cells: pd.DataFrame, predictions: pd.DataFrame, what: str = "predictions") -> None:
@@ -58,7 +58,7 @@ def check_conserved(cells: pd.DataFrame, predictions: pd.DataFrame, what: str = 
 def check_field_counts(fields: pd.DataFrame, cells: pd.DataFrame) -> None:
     """Raise ConservationError unless each field's n_cells is the number of its rows in the cell table.
 
-    A rejected field has no cells; a cell whose field is unknown is an error too.
+    A rejected field has no cells; a cell of an unknown field is an error too.
     """
     twice = fields["field"].duplicated()
     if twice.any():
@@ -79,9 +79,12 @@ def check_field_counts(fields: pd.DataFrame, cells: pd.DataFrame) -> None:
 
 
 def pool_cells(p: np.ndarray, called_sets: np.ndarray, group: np.ndarray, n_groups: int) -> pd.DataFrame:
-    """Pool the predictions of cells into one call a group.
+    """Pool the predictions of cells into one call per group.
 
-    p (n, 19) probabilities; called_sets (n, 19) 0/1, the label set of each cell; group (n,) int 0 … n_groups - 1.
+    p: (n, 19) float probabilities
+    called_sets: (n, 19) 0 or 1, the label set of each cell
+    group: (n,) int, 0 … n_groups - 1
+
     Returns n_groups rows: n_cells, p_0..p_18 (mean probability), call_mean (class of the greatest mean), call_vote
     (class that most cells are called, each by its most likely class; equal votes go to the greater mean),
     share_0..share_18 (share of cells whose label set holds the class) and labels (label string of the classes held
@@ -117,11 +120,13 @@ def pooled_calls(
 ) -> pd.DataFrame:
     """Pool cells into one row for each row of ``owners``.
 
-    cells: ``key``, p_0..p_18, labels (the called label set); owners: ``key`` (each value once) and columns to carry.
-    Returns owners with the columns of ``pool_cells`` and, where prototypes (19, 19) float64 are given,
-    fraction_0..fraction_18 of the mean of the columns ``outputs``, of which the prototypes are: see
-    ``mixture_fractions``, and ``reading_fractions`` where they are readings. Raises ValueError naming an owner that has
-    cells but no row.
+    cells: ``key``, p_0..p_18, labels (the called label set)
+    owners: ``key`` (each value once) and columns to carry
+    prototypes: (19, 19) float64, of the columns ``outputs``
+
+    Returns owners with the columns of ``pool_cells`` and, with prototypes, fraction_0..fraction_18 of the mean of the
+    columns ``outputs``: see ``mixture_fractions``, or ``reading_fractions`` for readings.
+    Raises ValueError naming an owner that has cells but no row.
     """
     group = pd.Index(owners[key]).get_indexer(pd.Index(cells[key]))
     if (group < 0).any():
@@ -137,7 +142,7 @@ def pooled_calls(
 
 
 def protein_owners(fields: pd.DataFrame) -> pd.DataFrame:
-    """Return one row an antibody: antibody, sheet_labels (all labels of its fields), n_fields."""
+    """Return one row per antibody: antibody, sheet_labels (all labels of its fields), n_fields."""
     known = fields[fields["antibody"].fillna("") != ""]
     rows = [
         {
@@ -158,12 +163,14 @@ def aggregate(
 ) -> None:
     """Join the shards of a collection into cells.parquet, fields.parquet, proteins.parquet and cells.h5ad.
 
-    ``prototypes`` (19, 19) float64 are the mean ``outputs`` of cells of known class, see ``fractions.read_prototypes``;
-    a model that reads mixtures has given every cell mixture_0..mixture_18, which cells.parquet keeps. Every field has a
-    row in fields.parquet, rejected ones too; proteins.parquet has a row for each antibody known. ``shard`` and ``row``
-    of cells.parquet say where the embedding of a cell stands: that row of that shard's predictions. Raises
-    ConservationError, naming field and cell, where the tables do not hold the same cells. Without any shard it raises
-    ValueError, and TableError where a shard has no annotation of a field.
+    If the model reads mixtures, cells.parquet keeps mixture_0..mixture_18 of every cell. Every field has a row in
+    fields.parquet, including rejected ones; proteins.parquet has a row for each known antibody. ``shard`` and ``row``
+    of cells.parquet say which row of which shard's predictions holds the embedding of a cell.
+
+    prototypes: (19, 19) float64, mean ``outputs`` of cells of known class, see ``fractions.read_prototypes``
+
+    Raises ConservationError, naming field and cell, if the tables do not hold the same cells, ValueError without any
+    shard, and TableError if a shard has no annotation of a field.
     """
     if not files.shards:
         raise ValueError("there is no shard to aggregate")
@@ -197,7 +204,7 @@ def aggregate(
     of_protein = cells.assign(antibody=antibody.reindex(cells["field"]).to_numpy())
     of_protein = of_protein[of_protein["antibody"] != ""]
     write_parquet(pooled_calls(of_protein, owners, "antibody", prototypes, outputs), out_dir / "proteins.parquet")
-    # Arrow keeps the types of a shard without cells, which pandas would guess anew.
+    # Arrow keeps the types of a shard without cells, which pandas would guess.
     obs = pa.concat_tables(obs_parts, promote_options="default").to_pandas()
     obs = obs.rename(columns={"labels": "sheet_labels"})
     write_h5ad(files.of_shards("predictions"), cells, obs, out_dir / "cells.h5ad")
@@ -205,7 +212,7 @@ def aggregate(
 
 
 def _read_fields(path: Path, said: Mapping[str, Mapping[str, str]] | None = None) -> pd.DataFrame:
-    """Read a field table; the sheet's labels become sheet_labels, absent optional columns empty strings."""
+    """Read a field table; the sheet's labels become sheet_labels, missing optional columns empty strings."""
     table = pq.read_table(path)
     table = (table if said is None else annotate(table, said)).to_pandas().rename(columns={"labels": "sheet_labels"})
     of_sheet = [] if said is None else ["sheet_labels", "antibody", "cell_line"]
@@ -226,9 +233,11 @@ def write_parquet(table: pd.DataFrame, path: Path) -> None:
 def write_h5ad(predictions: Sequence[Path], cells: pd.DataFrame, obs: pd.DataFrame, path: Path) -> None:
     """Write embeddings, probabilities and cell table as AnnData, one shard's embeddings in memory at a time.
 
-    predictions: the tables of the shards. X is the embedding (float32); obs the cell table with the called labels,
-    indexed "field:cell"; obsm holds probabilities (n, 19), X_pca (up to 50 components, fitted on at most 20,000 cells)
-    and spatial (centroid x, y in px); uns holds the names of the locations in the order of the probabilities.
+    X is the embedding (float32); obs is the cell table with the called labels, indexed "field:cell"; obsm holds
+    probabilities (n, 19), X_pca (up to 50 components, fitted on at most 20,000 cells) and spatial (centroid x, y in
+    px); uns holds the names of the locations in the order of the probabilities.
+
+    predictions: the tables of the shards
     """
     width = pq.read_schema(predictions[0]).field("embedding").type.list_size
     obs = obs.copy()
@@ -286,10 +295,12 @@ def _principal_components(predictions: Sequence[Path], n_cells: int, width: int)
 def write_submission(files: CollectionFiles, path: Path) -> None:
     """Write the Kaggle table ID,ImageWidth,ImageHeight,PredictionString of a collection, shard by shard.
 
-    Every cell is emitted once for each of the 19 classes as "class confidence mask", fields and cells in the order of
-    their tables. Every field has a row, one without cells (or rejected) an empty PredictionString; the size of an
-    image that could not be read is 0. Memory holds one shard. Raises ConservationError where cells and predictions
-    differ or a field is in two shards, and ValueError naming a field table that lacks a column.
+    Every cell is written once for each of the 19 classes as "class confidence mask", fields and cells in the order of
+    their tables. Every field has a row, with an empty PredictionString if it has no cells or was rejected; the size of
+    an image that could not be read is 0. Memory holds one shard.
+
+    Raises ConservationError if cells and predictions differ or a field is in two shards, and ValueError naming a field
+    table that lacks a column.
     """
     seen: set[str] = set()
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -312,9 +323,12 @@ def write_submission(files: CollectionFiles, path: Path) -> None:
 
 
 def prediction_strings(cells: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, str]:
-    """Return the PredictionString of each field: cells with field and rle, predictions with p_0..p_18, same rows.
+    """Return the PredictionString of each field.
 
-    Confidences are the shortest decimal that reads back as the same float32.
+    Confidences are the shortest decimals that read back as the same float32.
+
+    cells: field, rle
+    predictions: p_0..p_18, same rows
     """
     words: dict[str, list[str]] = {}
     p = predictions[list(PROBABILITIES)].to_numpy(np.float32)

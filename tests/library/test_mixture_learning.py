@@ -198,7 +198,7 @@ def renewed(folder):
             lambda folder: (changed(folder / "mixtures.json", scale=[1]), renewed(folder)),
             r"mixtures\.scale is not",
         ),
-        (lambda folder: ((folder / "mixtures.json").write_text("{"), renewed(folder)), r"mixtures\.json: is no JSON"),
+        (lambda folder: ((folder / "mixtures.json").write_text("{"), renewed(folder)), r"mixtures\.json: is not JSON"),
         (
             lambda folder: (changed(folder / "mixtures.json", prototypes={"Nucleoli": [1]}), renewed(folder)),
             r"mixtures\.json: the prototype of 'Nucleoli'",

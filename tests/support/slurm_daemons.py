@@ -132,7 +132,7 @@ def start_slurm_daemon(folder, name):
 
 
 def _start_munged(folder, stack):
-    """Start munged, with the key that its package has made, unless it runs already."""
+    """Start munged, with the key that its package has made, unless it is already running."""
     if succeeds("munge", "--no-input"):
         return
     for place, mode in (("/run/munge", 755), ("/var/log/munge", 700), ("/var/lib/munge", 700)):
