@@ -324,7 +324,7 @@ def test_a_mistake_in_the_table_of_examples_is_named(tmp_path, text, message):
         ([("g", 1, "x"), ("a", 2, "y")], "there is no field 'g'"),
         ([("a", 99, "x"), ("a", 2, "y")], "field a has no cell 99; its 3 cells are numbered 1 to 3"),
         ([("a", 1, "x"), ("a", 2, "x")], "at least two labels are needed"),
-        ([("a", 1, "x"), ("a", 2, "x"), ("a", 3, "y")], "the label 'y' has one example alone"),
+        ([("a", 1, "x"), ("a", 2, "x"), ("a", 3, "y")], "the label 'y' has only one example"),
     ],
 )
 def test_examples_that_cannot_be_learned_from_are_named(rows, message):
@@ -401,7 +401,7 @@ def test_a_claim_that_fails_is_reported_as_failed():
     cell, protein = claims.cell_claims(predictions(0.8), 0)
     assert (cell.verdict, protein.verdict) == ("failed", "holds")
     assert "0.91 claimed" in cell.sentence
-    assert "lean on the other cells" not in cell.sentence
+    assert "depend on the other cells" not in cell.sentence
     assert "field_weight 0.8" in claims.cell_claims(predictions(0.8), 0, 0.8)[0].sentence
     assert {claim.verdict for claim in claims.cell_claims(pd.DataFrame(), 0)} == {"cannot be tested"}
 
@@ -550,11 +550,11 @@ def test_known_mixtures_keep_the_names_of_their_fields(tmp_path):
         ("ID,label_a,fraction_a,label_b\n", "has no column fraction_b"),
         (
             "ID,label_a,fraction_a,label_b,fraction_b\nf,19,1,2,1\n",
-            r"line 2 \(ID f\): label_a '19' is no integer from 0 to 18",
+            r"line 2 \(ID f\): label_a '19' is not an integer from 0 to 18",
         ),
         (
             "ID,label_a,fraction_a,label_b,fraction_b\nf,1,x,2,1\n",
-            r"line 2 \(ID f\): fraction_a 'x' is not a number of 0 or more",
+            r"line 2 \(ID f\): fraction_a 'x' is not a number of at least 0",
         ),
         ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,0,2,0\n", r"line 2 \(ID f\): its fractions are both 0"),
         ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,1,2\n", "line 2: does not have 5 columns"),

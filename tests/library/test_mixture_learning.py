@@ -89,7 +89,7 @@ def test_cells_of_one_location_that_can_be_blended_teach_nothing(model, tmp_path
     # Blue of one value has no nucleus in it: what is left is one location, and Negative.
     blue[table["label_3"] == 1] = 9
     rewrite_colour(tmp_path, "blue", table, blue)
-    with pytest.raises(BlendError, match="whose nucleus is found"):
+    with pytest.raises(BlendError, match="a nucleus and green light"):
         learn(tmp_path, 12)
     assert not list(model.glob("mixtures*"))
 
@@ -110,7 +110,7 @@ def test_blends_that_hold_no_second_light_are_left_out(model, tmp_path, caplog, 
     assert "2 blends of 8 asked for" in caplog.text
     assert reading["blends"] == 2
     monkeypatch.setattr(blends, "blended", lambda *given: None)
-    with pytest.raises(BlendError, match="the light of no cell falls into another"):
+    with pytest.raises(BlendError, match="no light of a cell falls into another"):
         learn(tmp_path, 8, threads=1)
 
 
