@@ -71,7 +71,7 @@ def test_mixtures_are_read_as_blends_of_the_training_cells_teach(model, tmp_path
         reading = learn(tmp_path, 12)
     # Six cells each of classes 0 and 3; the six of Negative are in no mixture.
     assert "blends of 12 cells" in caplog.text
-    assert "12 blends of 12 asked for" in caplog.text
+    assert "12 of 12 blends drawn" in caplog.text
     assert len(set(seeds)) == 3
     assert (reading["classes"], reading["blends"]) == ([NAMES[0], NAMES[3]], 12)
     assert [name for name, row in reading["prototypes"].items() if row] == [NAMES[0], NAMES[3]]
@@ -107,7 +107,7 @@ def test_blends_that_hold_no_second_light_are_left_out(model, tmp_path, caplog, 
     monkeypatch.setattr(blends, "blended", some)
     with caplog.at_level(logging.INFO, "hpaloc"):
         reading = learn(tmp_path, 8, threads=1)
-    assert "2 blends of 8 asked for" in caplog.text
+    assert "2 of 8 blends drawn" in caplog.text
     assert reading["blends"] == 2
     monkeypatch.setattr(blends, "blended", lambda *given: None)
     with pytest.raises(BlendError, match="no light of a cell falls into another"):

@@ -209,7 +209,7 @@ def test_a_reading_from_elsewhere_is_checked(changes, what):
     check_reading(good)
     with pytest.raises(ValueError, match=f"mixtures.({what}) is"):
         check_reading(good | changes)
-    with pytest.raises(ValueError, match="no table"):
+    with pytest.raises(ValueError, match="is not a table"):
         check_reading([good])
 
 

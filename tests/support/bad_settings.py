@@ -1,4 +1,4 @@
-"""Sheets, configurations, models and weights that are wrong, or look so, and what each of them gets."""
+"""Sheets, configurations, models and weights that are wrong, or look wrong, and the outcome of each."""
 
 # ruff: noqa: E501 - one input a line, however long its sentence
 
@@ -30,7 +30,7 @@ from hpaloc.truth import read_true_cells
 
 @dataclass(frozen=True)
 class Setting:
-    """One input: what it is, the input itself, and what it gets: the error's sentence, or what is read of it."""
+    """One input: what it is, the input itself, and its outcome: the error's sentence, or what is read from it."""
 
     what: str
     given: Any
@@ -43,7 +43,7 @@ class Setting:
 
 
 def tried(call: Callable[[], object]) -> tuple[str, str]:
-    """Return ("rejected", the error's sentence) or ("accepted", what came of it)."""
+    """Return ("rejected", the error's sentence) or ("accepted", its result)."""
     try:
         return "accepted", str(call())
     except ValueError as error:
@@ -53,7 +53,7 @@ def tried(call: Callable[[], object]) -> tuple[str, str]:
 
 
 def told(call: Callable[[], object]) -> tuple[str, str]:
-    """Return what ``tried`` does, or ("warned", the warnings) where the call accepts its input with warnings."""
+    """Return what ``tried`` does, or ("warned", the warnings) if the call accepts its input with warnings."""
     log, warnings = logging.getLogger("hpaloc"), []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: warnings.append(record.getMessage())
@@ -66,7 +66,7 @@ def told(call: Callable[[], object]) -> tuple[str, str]:
 
 
 def of_table(name: str, read: Callable[[Path], str]) -> Callable[[Setting, Path], tuple[str, str]]:
-    """Return the function that writes a table that a person wrote into a folder, reads it there, and removes it."""
+    """Return the function that writes a user's table into a folder, reads it there, and removes it."""
 
     def of_setting(setting: Setting, folder: Path) -> tuple[str, str]:
         with chdir(folder):
@@ -90,20 +90,20 @@ FIELDS_OF_SHEET = ("a", "b", "Zelle-é")
 
 
 def truth_text(path: Path) -> str:
-    """Read true cells, hold them against the sheet, and return field, cell and labels."""
+    """Read true cells, compare them with the sheet, and return field, cell and labels."""
     found = read_true_cells(path)
     check_fields(f"truth {path}", found, FIELDS_OF_SHEET, "train")
     return ", ".join(f"{id} {cell}: {label}" for id, cells in found.items() for cell, label in cells.items())
 
 
 def examples_text(path: Path) -> str:
-    """Read examples, hold them against the sheet, and return field, cell and label."""
+    """Read examples, compare them with the sheet, and return field, cell and label."""
     check_examples(path, FIELDS_OF_SHEET, "train")
     return ", ".join(f"{field} {cell}: {label}" for (field, cell), label in read_example_cells(path).items())
 
 
 def mixtures_text(path: Path) -> str:
-    """Read known mixtures, hold them against the sheet, and return field, labels and fractions."""
+    """Read known mixtures, compare them with the sheet, and return field, labels and fractions."""
     check_mixtures(path, FIELDS_OF_SHEET, "train")
     return ", ".join(f"{id}: {a} {of_a:g} {b} {of_b:g}" for id, (a, of_a, b, of_b) in read_mixed_fields(path).items())
 
@@ -331,7 +331,7 @@ CONFIGS = [
 
 
 def of_training(setting: Setting, folder: Path) -> tuple[str, str]:
-    """Plan a training on a sheet, with what a configuration changes beside it."""
+    """Plan a training on a sheet, with changes to the configuration."""
     rows, given = setting.given
     with chdir(folder):
         Path("train.csv").write_text(rows)
@@ -377,7 +377,7 @@ TRAININGS = [
 
 
 class Code:
-    """What a pickle can hold: a call that is made when it is read."""
+    """A call that runs when its pickle is read."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path("code-was-run"),)
@@ -431,7 +431,7 @@ def with_code(folder: Path) -> None:
 
 
 def with_reading(of_network: str | None) -> Callable[[Path], None]:
-    """Return a change that adds an empty reading of mixtures, of another network where its digest is given."""
+    """Return a change that adds an empty reading of mixtures, of another network if its digest is given."""
 
     def make(folder: Path) -> None:
         (folder / "mixtures.json").write_text("{}")
