@@ -1,4 +1,4 @@
-"""Control trainings: the examples of the training with a split or labels that are wrong on purpose."""
+"""Control trainings: the training examples with a split or labels that are wrong on purpose."""
 
 import numpy as np
 import pandas as pd
@@ -11,19 +11,20 @@ _SORTED_SHARE = 0.075
 
 
 def control_examples(examples: pd.DataFrame, control: str, fraction: float = 0.2, seed: int = 0) -> pd.DataFrame:
-    """Change a table of examples into that of a control training, whose score says what the evaluation is worth.
+    """Return the examples of a control training, whose score shows how far the evaluation can be trusted.
 
-    examples: field, cell, copy, part, group, labels and label_0..label_18 (``tables.EXAMPLES``). Controls:
+    - ``tile_random_split``: ``fraction`` of the cells validate, drawn regardless of their field, as in much of the
+      literature. A score above that of the grouped split is leakage: cells of one field share label, stain and light.
+    - ``class_sorted_split``: the first 7.5 % of the cells sorted by class validate, which is one class or two, as in
+      the paper's notebook.
+    - ``shuffled_labels``: the split stays, and every group takes the labels of another. The score is then chance,
+      unless something leaks.
 
-    - ``tile_random_split``: ``fraction`` of the cells validate, drawn whatever their field, as much of the literature
-      does. What it scores above the grouped split is leak: cells of one field share label, stain and light.
-    - ``class_sorted_split``: the first 7.5 % of the cells sorted by class validate,
-      which is one class or two, as in the paper's notebook.
-    - ``shuffled_labels``: the split stays, and every group takes the labels of another. What can be scored then is
-      chance, unless something leaks.
+    examples: field, cell, copy, part, group, labels and label_0..label_18 (``examples.EXAMPLES``)
 
-    Returns the changed rows in the order of ``examples``: copies of a cell never validate and are dropped where their
-    cell does. Raises ValueError for an unknown control.
+    Returns the changed rows in the order of ``examples``; copies of a cell never validate and are dropped if their
+    cell does.
+    Raises ValueError for an unknown control.
     """
     changed = examples.reset_index(drop=True)
     if control == "shuffled_labels":

@@ -70,7 +70,7 @@ def _truth_labels(cells: pd.DataFrame, truth: pd.DataFrame | None) -> list[tuple
 def _assign_labels(
     cells: pd.DataFrame, mode: str, truth: pd.DataFrame | None
 ) -> tuple[list[tuple[int, ...]], np.ndarray]:
-    """Return each cell's labels and, where it gets none, the reason (else "")."""
+    """Return the labels of each cell, and the reason if it gets none (else "")."""
     if mode == "cells":
         found = _truth_labels(cells, truth)
         return [labels or () for labels in found], np.array(["" if labels else "no_truth" for labels in found], object)
@@ -87,12 +87,16 @@ def _assign_labels(
 
 
 def filter_cells(cells: pd.DataFrame, positive: np.ndarray, settings: CurationSettings) -> dict[str, np.ndarray]:
-    """Judge every cell by every filter.
+    """Apply every filter to every cell.
 
-    cells: columns of CELLS; positive: (n,) bool, the cells to which the green filter applies. Returns, in the order
-    of FILTERS, the name of each filter and an (n,) bool array of the cells that fail it. A limit of None is not
-    applied. The nucleus filter spares fields none of whose cells has a nucleus: there the nuclei are unknown. A cell
-    may be too dark for its background or for its field: below a share of the upper quartile of all its cells.
+    A limit of None is not applied. The nucleus filter skips fields without any nucleus: their nuclei are unknown. A
+    cell is too dark if its signal is low relative to the background, or below a share of the upper quartile of all
+    cells of its field.
+
+    cells: columns of CELLS
+    positive: (n,) bool, the cells to which the green filter applies
+
+    Returns, in the order of FILTERS, the name of each filter and an (n,) bool array of the cells that fail it.
     """
 
     def outside(column: str, low: float | None, high: float | None) -> np.ndarray:
@@ -123,7 +127,7 @@ def filter_cells(cells: pd.DataFrame, positive: np.ndarray, settings: CurationSe
 
 
 def _wanted_negatives(positives: int, negatives: int, target: float) -> int:
-    """How many negatives to add so that their share comes to ``target`` without passing it."""
+    """Return how many negatives to add so that their share reaches ``target`` without exceeding it."""
     if target >= 1:
         return positives
     return max(math.floor(round(target * positives / (1 - target), 9)) - negatives, 0)
@@ -134,10 +138,12 @@ def _draw(rng: np.random.Generator, rows: np.ndarray, number: int) -> np.ndarray
 
 
 def _copies(labels: np.ndarray, oversample: float, rng: np.random.Generator) -> np.ndarray:
-    """How often each training example is written, so that rare classes come nearer to the most frequent one.
+    """Return how often each training example is written, so that rare classes approach the most frequent one.
 
-    labels: (n, 19). A class of n_c examples is repeated (n_max / n_c)^oversample times; an example by the factor of
-    the rarest of its classes. Fractions are dealt out at random within the class, so that its total is as asked.
+    A class of n_c examples is repeated (n_max / n_c)^oversample times, and an example by the factor of its rarest
+    class. Fractions are distributed at random within the class, so that its total is exact.
+
+    labels: (n, 19) 0 or 1
     """
     copies = np.ones(len(labels), np.int64)
     counts = labels.sum(axis=0)
@@ -155,9 +161,10 @@ def _copies(labels: np.ndarray, oversample: float, rng: np.random.Generator) -> 
 
 @dataclass
 class _Judged:
-    """What is known of each cell: its labels, why it is left out (else ""), and whether it is a negative.
+    """Each cell's labels, why it is left out (else ""), and whether it is a negative.
 
-    external: the negatives that are so by the name of their field; filters: the counts of each filter.
+    external: the negatives by the name of their field
+    filters: the counts of each filter
     """
 
     labels: list[tuple[int, ...]]
@@ -168,7 +175,7 @@ class _Judged:
 
 
 def _judge(cells: pd.DataFrame, settings: CurationSettings, truth: pd.DataFrame | None) -> _Judged:
-    """Label every cell and hold it to every filter."""
+    """Label every cell and apply every filter."""
     negatives = settings.negatives
     labels, reason = _assign_labels(cells, settings.labels, truth)
     inherited = settings.labels != "cells"
@@ -182,7 +189,7 @@ def _judge(cells: pd.DataFrame, settings: CurationSettings, truth: pd.DataFrame 
     if inherited and not negatives.negative_fields:
         reason[(reason == "") & only_negative & ~external] = "negative_field"
     labelled = reason == ""
-    # Truth per cell says which cells are negative; what is inherited from the field may be wrong for a dark cell.
+    # Per-cell truth says which cells are negative; a label inherited from the field may be wrong for a dark cell.
     failing = filter_cells(cells, positive & labelled & inherited, settings)
     filters = {}
     for name in FILTERS:
@@ -195,7 +202,7 @@ def _judge(cells: pd.DataFrame, settings: CurationSettings, truth: pd.DataFrame 
 def _split_fields(
     fields: pd.DataFrame, labels: Mapping[str, tuple[int, ...]], settings: CurationSettings, seed: int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Give each field that has examples its group and part."""
+    """Return the group and part of each field that has examples, and a summary."""
     used = fields[fields["field"].isin(labels)].sort_values("field", ignore_index=True)
     groups, summary = group_fields(used, settings.group_by)
     fixed = [part if isinstance(part, str) and part else None for part in used["split"]] if "split" in used else None
@@ -209,7 +216,7 @@ def _split_fields(
 def _labels_of_fields(
     names: Sequence[str], judged: _Judged, kept: np.ndarray, candidates: np.ndarray
 ) -> dict[str, tuple[int, ...]]:
-    """Return the labels of each field by its kept cells; those of its candidates for negatives where none is kept."""
+    """Return the labels of each field from its kept cells, or from its candidates for negatives if none is kept."""
     found: dict[str, set[int]] = {}
     for row in kept:
         found.setdefault(names[row], set()).update(judged.labels[row])
@@ -226,7 +233,7 @@ def _draw_negatives(
     settings: NegativeSettings,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the rows of dark cells to relabel, part by part, and of cells to make synthetic negatives of."""
+    """Draw, part by part, the rows of dark cells to relabel and of cells to turn into synthetic negatives."""
     relabelled = []
     synthetic = np.empty(0, np.int64)
     for part in PARTS:
@@ -248,7 +255,7 @@ def _tabulate(
     oversample: float,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """Return the examples, those of training in copies; rows_of: by origin, the rows of their cells."""
+    """Return the examples, with copies for training; rows_of: the rows of their cells by origin."""
     rows = np.concatenate([rows_of[origin] for origin in ORIGINS])
     origin = np.repeat(ORIGINS, [len(rows_of[origin]) for origin in ORIGINS])
     sets = [(NEGATIVE,) if made == "synthetic" else labels[row] for row, made in zip(rows, origin, strict=True)]
@@ -284,17 +291,22 @@ def curate(
     seed: int,
     truth: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]:
-    """Choose, label, divide and multiply the cells that train and validate the model.
+    """Select, label, split and oversample the cells that train and validate the model.
 
-    cells: as joining.read_cells returns them, with shard and row; fields: columns of FIELDS; truth: ID, cell, Label per
-    cell, for the mode `cells` (see match_truth where its masks are not the pipeline's). Returns the examples (EXAMPLES,
-    in the order of the record files), a summary of counts that JSON can hold, and the cells left out (field, cell,
-    reason). Every cell is either left out or an example of origin real or relabelled. Synthetic negatives and copies
-    are made for training only. Raises ValueError where nothing is left to train on, TableError for a lacking column.
+    Every cell is either left out or an example of origin real or relabelled. Synthetic negatives and copies are made
+    for training only.
+
+    cells: as ``joining.read_cells`` returns them, with shard and row
+    fields: columns of FIELDS
+    truth: field, cell, labels, for the mode `cells` (see ``matching.read_true_labels``)
+
+    Returns the examples (EXAMPLES, in the order of the record files), a summary of counts that JSON can hold, and the
+    cells left out (field, cell, reason).
+    Raises ValueError if nothing is left to train on, TableError for a missing column or field.
     """
     for column in ("shard", "row"):
         if column not in cells:
-            raise TableError(f"the table of cells lacks the column {column}; read it with joining.read_cells")
+            raise TableError(f"the table of cells has no column {column}; read it with joining.read_cells")
     cells = cells.sort_values(["field", "cell"], ignore_index=True)
     if unknown := set(cells["field"]) - set(fields["field"]):
         raise TableError(f"the table of fields has no row of field {min(unknown)!r}")
@@ -329,7 +341,7 @@ def _summarise(
     mode: str,
     split: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Count what became of the cells, in numbers that JSON can hold."""
+    """Count the cells by outcome, in numbers that JSON can hold."""
     kinds = Counter(judged.reason)
     kept, n_relabelled = rows_of["real"], len(rows_of["relabelled"])
     dark = judged.filters["green_signal"]

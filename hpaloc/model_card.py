@@ -1,4 +1,4 @@
-"""The model card: a page that tells people what a model folder takes and gives, what taught it, and where it ends."""
+"""The model card: a page about the input, output, training data, scores and limits of a model folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from hpaloc.network.folder import read_settings
 def write_card(model_dir: Path, examples: Path, out: Path) -> None:
     """Write the card of a model folder, as Markdown; ``examples`` is the table of the cells that trained it.
 
-    Raises ModelError for a folder whose files are not as they should be.
+    Raises ModelError for a folder whose files are invalid.
     """
     config, decision = read_settings(Path(model_dir))
     table = pq.read_table(examples, columns=["part", "field", "origin"]).to_pandas()
@@ -31,7 +31,7 @@ def model_card(
     history: pd.DataFrame,
     parts: Mapping[str, pd.DataFrame],
 ) -> str:
-    """Return the model card, a Markdown page: what the model takes and gives, its data, its scores, its limits."""
+    """Return the model card, a Markdown page: input, output, training data, scores, limits."""
     scores = {name: value for name, value in config["scores"].items() if name not in ("part", "cells")}
     best = history.iloc[config["best_epoch"]]
     prefix = "val_" if decision["fitted_on"] == "validation" else ""
@@ -46,7 +46,7 @@ def model_card(
         [
             "# Model card",
             "",
-            f"A ResNet-50 that gives the subcellular location of a stained protein in one cell, trained by hpaloc "
+            f"A ResNet-50 that predicts the subcellular location of a stained protein in one cell, trained by hpaloc "
             f"{config['versions']['hpaloc']}.",
             "",
             "## Input and output",
@@ -72,11 +72,11 @@ def model_card(
             f"- epoch {config['best_epoch']} of {len(history)}: loss {best[prefix + 'loss']:.4f}, AUC "
             f"{best[prefix + 'auc']:.4f} (one view)",
             "",
-            "Thresholds, the rule for Negative and the epoch were chosen on these same cells, so a score on fields "
-            "apart from them is the one to quote (evaluation/metrics.json)."
+            "Thresholds, the rule for Negative and the epoch were chosen on these same cells, so quote a score on "
+            "other fields (evaluation/metrics.json)."
             if prefix
-            else "There was no validation part, so these are scores of the very cells that trained the network and say "
-            "nothing of others; quote one on other fields (evaluation/metrics.json).",
+            else "There was no validation part, so these are scores of the cells that trained the network and say "
+            "nothing about others; quote a score on other fields (evaluation/metrics.json).",
             "",
             "## Limits",
             "",

@@ -1,4 +1,4 @@
-"""What can be known before the first job: whether configuration, sheets and files are fit for what is asked."""
+"""Checks before the first job: whether configuration, sheets and files allow what is asked."""
 
 import fnmatch
 import os
@@ -19,14 +19,14 @@ from hpaloc.scan import Scan
 from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import WeightsError, named_files
 
-# What a model folder must hold to predict.
+# The files that a model folder needs to predict.
 MODEL_FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json")
-# And beside them, where it reads mixtures.
+# Those that it also has if it reads mixtures.
 READING_FILES = ("mixtures.json", "mixtures.checksums.json")
 
 
 def spell_paths(config: dict[str, Any]) -> None:
-    """Write the model and the weights that a completed configuration names as the disk spells them, in place."""
+    """Spell the paths of model and weights in a completed configuration as the disk does, in place."""
     for section, key in (
         (config["model"], "path"),
         (config["train"], "weights"),
@@ -37,9 +37,9 @@ def spell_paths(config: dict[str, Any]) -> None:
 
 
 def check_places(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a file that a person names lies where this run writes: Snakemake would delete it first.
+    """Raise ConfigError if a file that a user names is where this run writes: Snakemake would delete it first.
 
-    ``config`` is complete; a model that is named by model.path is not trained here, and may lie in ``results/model``.
+    ``config`` is complete. With model.path nothing is trained, and the model may be in ``results/model``.
     """
     collections = config["collections"]
     made_by = {"simulated": "simulate", "downloaded": "download"}
@@ -56,17 +56,17 @@ def check_places(config: Mapping[str, Any]) -> None:
         written += ["results/held_out"] if config["interpretation"]["held_out"] else []
     folders = [os.path.realpath(folder) for folder in written]
     for key, path in _named_paths(config):
-        # Of a pattern, what stands before its first placeholder.
+        # The part of a pattern before its first placeholder.
         place = os.path.realpath(path.partition("{")[0])
         if path.partition("{")[0] and any(place == folder or place.startswith(folder + os.sep) for folder in folders):
             raise ConfigError(
-                f"config key {key}: {path} lies where this run writes, and would be deleted; copy it to another "
+                f"config key {key}: {path} is where this run writes, and would be deleted; copy it to another "
                 "folder and name the copy"
             )
 
 
 def _named_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the key and the path or pattern of each file that a person names, but the model."""
+    """Yield the key and the path or pattern of each file that a user names, except the model."""
     yield "train.weights", config["train"]["weights"]
     for network, path in config["segmentation"]["weights"].items():
         yield f"segmentation.weights.{network}", path or ""
@@ -85,22 +85,22 @@ def _named_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def check_training(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a completed configuration names no usable training collection, or no file of weights."""
+    """Raise ConfigError if a completed configuration names no usable training collection, or no file of weights."""
     collections = config["collections"]
     names = training_collections(config)
     if len(set(names)) < len(names):
         raise ConfigError(
-            f"config key train.pretraining.collection: {names[0]!r} is the collection that trains at last"
+            f"config key train.pretraining.collection: {names[0]!r} is also train.collection; name another collection"
         )
     for name, key in zip(reversed(names), ("train.collection", "train.pretraining.collection"), strict=False):
         if name not in collections:
             raise ConfigError(f"config key {key}: {name!r} is not among the collections ({', '.join(collections)})")
         if not collections[name]["labels"]:
-            raise ConfigError(f"config key {key}: the collection {name!r} has no labels (labels: true)")
+            raise ConfigError(f"config key {key}: the collection {name!r} has no labels; set its labels: true")
         if config["curation"]["labels"] == "cells" and not {"truth", "simulate"} & set(collections[name]):
             raise ConfigError(f"config key curation.labels: cells needs the truth of the collection {name!r}")
     if config["train"]["blends"] and not {"green", "blue"} <= set(config["train"]["channels"]):
-        raise ConfigError("config key train.blends: blending needs green and blue, and train.channels lacks one")
+        raise ConfigError("config key train.blends: blending needs green and blue; add them to train.channels")
     weights = config["train"]["weights"]
     if weights not in ("none", "imagenet"):
         try:
@@ -110,17 +110,17 @@ def check_training(config: Mapping[str, Any]) -> None:
     if config["evaluation"]["controls"]:
         if config["curation"]["validation_fraction"] == 0:
             raise ConfigError(
-                "config key evaluation.controls: a control is scored on a validation part, of which there is none"
+                "config key evaluation.controls: a control is scored on a validation part, and there is none"
             )
         if not any(collections[name]["labels"] and name not in names for name in config["predict"]["collections"]):
             raise ConfigError("config key evaluation.controls: there is no labelled collection to predict and score")
 
 
 def check_rows(name: str, scan: Scan, config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a collection leaves nothing to train on, to validate on, or to blend.
+    """Raise ConfigError if a collection leaves nothing to train on, to validate on, or to blend.
 
-    ``scan`` is that of the collection ``name``; ``config`` is complete. Curation and training find the same later,
-    after hours of segmentation; what only the images tell (filters, near-duplicates) they alone find.
+    ``scan`` is that of the collection ``name``; ``config`` is complete. Curation and training would find the same
+    after hours of segmentation; what depends on the images (filters, near-duplicates) only they can find.
     """
     collection = f"collection {name}"
     used = _rows_that_train(collection, scan, config["curation"])
@@ -131,20 +131,24 @@ def check_rows(name: str, scan: Scan, config: Mapping[str, Any]) -> None:
             "config key train.head: softmax needs exactly one location a cell; use sigmoid or curation.labels: single"
         )
     alone = {own[0] for sets in labels for own in sets if len(own) == 1} - {NEGATIVE}
-    # Of simulated cells the sheet does not tell the labels.
+    # The sheet does not say the labels of simulated cells.
     if config["train"]["blends"] and name == config["train"]["collection"] and all(labels) and len(alone) < 2:
         raise ConfigError(
-            "config key train.blends: there are not two locations with cells of their own alone to be blended"
+            "config key train.blends: blending needs cells of one location alone, from at least two locations"
         )
 
 
 def _check_groups(collection: str, used: Sequence[SheetRow], curation: Mapping[str, Any]) -> None:
-    """Raise ConfigError where the fields that train cannot be split into a training and a validation part."""
+    """Raise ConfigError if the training fields cannot be split into a training and a validation part."""
     groups = _groups(used, curation["group_by"])
     fraction = curation["validation_fraction"]
     if len(groups) < 2 and fraction > 0:
         antibody = next(iter(groups)) if len(used) > 1 else None
-        cause = f"all {len(used)} fields that train are of the antibody {antibody}" if antibody else "one field trains"
+        cause = (
+            f"all {len(used)} training fields have the antibody {antibody}"
+            if antibody
+            else "there is one training field"
+        )
         others = "fields of another antibody" if antibody else "more fields"
         instead = " or curation.group_by: [duplicates] (an antibody is then in both parts)" if antibody else ""
         raise ConfigError(
@@ -156,7 +160,7 @@ def _check_groups(collection: str, used: Sequence[SheetRow], curation: Mapping[s
         if len(field_of) > 1:
             raise ConfigError(
                 f"{collection}: the column split puts {field_of['train']} and {field_of['validation']} of the "
-                f"antibody {group} into different parts; give them one part, or leave antibody out of "
+                f"antibody {group} into different parts; give them the same part, or remove antibody from "
                 "curation.group_by"
             )
     parts = {row.split for row in used}
@@ -170,21 +174,21 @@ def _check_groups(collection: str, used: Sequence[SheetRow], curation: Mapping[s
 
 
 def _labels_of(row: SheetRow, scan: Scan, curation: Mapping[str, Any]) -> set[tuple[int, ...]]:
-    """Return the sets of labels that the cells of a field can have in training; empty where only the images tell."""
+    """Return the label sets that the cells of a field can have in training; empty if they depend on the images."""
     if curation["labels"] != "cells":
         return {row.labels} if row.labels else set()
     return scan.truth.get(row.id, set()) if scan.truth is not None else set()
 
 
 def _rows_that_train(collection: str, scan: Scan, curation: Mapping[str, Any]) -> list[SheetRow]:
-    """Return the rows whose cells can become examples by their labels; ConfigError where there is none."""
+    """Return the rows whose labels allow their cells to be examples; raise ConfigError if there are none."""
     if curation["labels"] == "cells":
         return [row for row in scan.rows if scan.truth is None or row.id in scan.truth]
     single = curation["labels"] == "single"
     used = [row for row in scan.rows if row.labels and (len(row.labels) == 1 or not single)]
     if not used:
         raise ConfigError(
-            f"{collection}: every field has several labels, and curation.labels: single trains on fields of one; set "
+            f"{collection}: every field has several labels, and curation.labels: single trains on fields with one; set "
             "curation.labels: all"
         )
     negatives = curation["negatives"]
@@ -199,25 +203,26 @@ def _rows_that_train(collection: str, scan: Scan, curation: Mapping[str, Any]) -
     if not positive:
         raise ConfigError(
             f"{collection}: every field that could train is labelled {NEGATIVE} ({NAMES[NEGATIVE]}), and "
-            "curation.negatives.negative_fields: false leaves those out"
+            "curation.negatives.negative_fields: false leaves them out"
         )
     return positive
 
 
 def _groups(rows: Sequence[SheetRow], group_by: Sequence[str]) -> dict[str, list[SheetRow]]:
-    """Return the rows by what must not be split: the antibody where it is known and counts, else the field."""
+    """Return the rows by what must not be split: the antibody if it is known and grouped by, else the field."""
     groups: dict[str, list[SheetRow]] = {}
     for row in rows:
         by_antibody = "antibody" in group_by and row.antibody is not None
-        # A field may be named like an antibody.
+        # A field may have the name of an antibody.
         groups.setdefault(str(row.antibody) if by_antibody else f"\0{row.id}", []).append(row)
     return groups
 
 
 def check_held_out(scans: Mapping[str, Scan], studied: Sequence[str], config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where interpretation.held_out names a class that is not studied, or leaves nothing to train on.
+    """Raise ConfigError if interpretation.held_out names a class that is not studied, or leaves nothing to train on.
 
-    ``scans`` of the collections by name, ``studied`` the names of those that are studied; ``config`` is complete.
+    ``scans`` are those of the collections by name, ``studied`` names the collections that are studied; ``config`` is
+    complete.
     """
     held_out = set(config["interpretation"]["held_out"])
     source = training_collections(config)[0]
@@ -240,18 +245,18 @@ def check_held_out(scans: Mapping[str, Scan], studied: Sequence[str], config: Ma
     if all(any(held_out & labels(source, row) for row in members) for members in groups):
         raise ConfigError(
             f"config key interpretation.held_out: every group of fields of the collection {source} has one of these "
-            "classes, and none is left to train on"
+            "classes, so none is left to train on; hold out fewer classes"
         )
 
 
 def check_model(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a completed configuration names no folder of a trained model, or other tiles than its."""
+    """Raise ConfigError if a completed configuration names no valid model folder, or other tiles than its model's."""
     path = config["model"]["path"]
     if path is None:
         raise ConfigError("config key model.path: predict_only needs the folder of a trained model")
     for name in MODEL_FILES:
         if not Path(path, name).is_file():
-            raise ConfigError(f"config key model.path: {path} is no folder of a trained model ({name} is missing)")
+            raise ConfigError(f"config key model.path: {path} is not the folder of a trained model ({name} is missing)")
     try:
         check_folder(Path(path))
         made, _ = read_settings(Path(path))
@@ -262,18 +267,18 @@ def check_model(config: Mapping[str, Any]) -> None:
     try:
         masked = made["preprocessing"]["tiles"]["mask_neighbours"]
     except (KeyError, TypeError):
-        # Folders of the first versions do not say.
+        # Folders of the first versions do not record it.
         return
     asked = config["tiles"]["mask_neighbours"]
     if asked != masked:
         raise ConfigError(
-            f"config key tiles.mask_neighbours: is {str(asked).lower()}, and the model {path} was trained on tiles "
-            f"where it was {str(masked).lower()}"
+            f"config key tiles.mask_neighbours: is {str(asked).lower()}, but the model {path} was trained on tiles "
+            f"with {str(masked).lower()}"
         )
 
 
 def check_segmentation(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError where files of weights that a completed configuration names are missing or were changed."""
+    """Raise ConfigError if files of weights that a completed configuration names are missing or were changed."""
     if config["segmentation"]["backend"] == "hpacellseg":
         try:
             named_files(NetworkWeights(**config["segmentation"]["weights"]))
@@ -282,18 +287,20 @@ def check_segmentation(config: Mapping[str, Any]) -> None:
 
 
 def check_interpretation(config: Mapping[str, Any], scans: Mapping[str, Scan]) -> None:
-    """Raise ConfigError where a completed configuration leaves nothing to interpret, or asks for what it rules out.
+    """Raise ConfigError if a completed configuration leaves nothing to interpret, or contradicts itself.
 
-    ``scans`` of the collections by name, empty where they are not known. Raises SheetError for a table of mixtures that
-    cannot be used.
+    ``scans`` are those of the collections by name, empty if they are not known. Raises SheetError for an unusable
+    table of mixtures.
     """
     settings = config["interpretation"]
     trained = config["model"]["path"] is None
     if len(settings["held_out"]) == 1:
-        raise ConfigError("config key interpretation.held_out: one class alone cannot be told from another")
+        raise ConfigError(
+            "config key interpretation.held_out: one class alone cannot be distinguished; hold out two or more"
+        )
     if settings["held_out"] and not trained:
         raise ConfigError(
-            "config key interpretation.held_out: classes are held out of a training, and with model.path there is none"
+            "config key interpretation.held_out: classes are held out of a training, but with model.path there is none"
         )
     if trained:
         check_training(config)
@@ -314,17 +321,17 @@ def check_interpretation(config: Mapping[str, Any], scans: Mapping[str, Scan]) -
 
 
 def known_mixtures(config: Mapping[str, Any]) -> str:
-    """Return the path of the table of known mixtures that a completed configuration names, as the disk spells it."""
+    """Return the path of the table of known mixtures in a completed configuration, as the disk spells it."""
     mixtures = config["interpretation"]["mixtures"]
     root = config["collections"][mixtures["collection"]]["root"]
     return spelled_as_on_disk(mixtures["table"].replace("{root}", root))
 
 
 def check_few_shot(config: Mapping[str, Any], scans: Mapping[str, Scan]) -> None:
-    """Raise ConfigError where a completed configuration names no table of cells, or a collection not predicted.
+    """Raise ConfigError if a completed configuration names no table of cells, or a collection that is not predicted.
 
-    ``scans`` of the collections by name, empty where they are not known. Raises SheetError for a table that cannot be
-    used.
+    ``scans`` are those of the collections by name, empty if they are not known. Raises SheetError for an unusable
+    table.
     """
     settings = config["few_shot"]
     if settings["table"] is None:

@@ -1,7 +1,7 @@
-"""From predictions of single cells to the tables of a collection, pooled calls per field and protein, a submission."""
+"""From predictions of single cells to the tables of a collection: pooled calls per field and protein, submission."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anndata
@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 
 from hpaloc import rle
 from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES, format_labels, label_matrix, parse_all, unite_labels
+from hpaloc.embeddings import read_embeddings
 from hpaloc.files import atomic_path
 from hpaloc.joining import annotate
 from hpaloc.layout import CollectionFiles
@@ -21,7 +22,7 @@ from hpaloc.manifests import read_annotations
 from hpaloc.mixtures.fractions import FRACTIONS, mixture_fractions, reading_fractions
 from hpaloc.mixtures.reading import MIXTURES
 from hpaloc.progress import log, track
-from hpaloc.tables import PROBABILITIES
+from hpaloc.tables import PROBABILITIES, write_table
 from hpaloc.votes import pool_probabilities
 
 SHARES = tuple(f"share_{index}" for index in range(N_CLASSES))
@@ -32,7 +33,7 @@ _PCA_COMPONENTS = 50
 
 
 class ConservationError(ValueError):
-    """Cells were lost, doubled or invented between two steps; the message names field and cell."""
+    """Cells were lost, duplicated or invented between two steps; the message names field and cell."""
 
 
 def check_conserved(cells: pd.DataFrame, predictions: pd.DataFrame, what: str = "predictions") -> None:
@@ -54,10 +55,10 @@ def check_conserved(cells: pd.DataFrame, predictions: pd.DataFrame, what: str = 
         raise ConservationError(f"field {field}, cell {cell}: the rows of {what} are in another order")
 
 
-def check_fields(fields: pd.DataFrame, cells: pd.DataFrame) -> None:
+def check_field_counts(fields: pd.DataFrame, cells: pd.DataFrame) -> None:
     """Raise ConservationError unless each field's n_cells is the number of its rows in the cell table.
 
-    A rejected field has no cells; a cell whose field is unknown is an error too.
+    A rejected field has no cells; a cell of an unknown field is an error too.
     """
     twice = fields["field"].duplicated()
     if twice.any():
@@ -78,9 +79,12 @@ def check_fields(fields: pd.DataFrame, cells: pd.DataFrame) -> None:
 
 
 def pool_cells(p: np.ndarray, called_sets: np.ndarray, group: np.ndarray, n_groups: int) -> pd.DataFrame:
-    """Pool the predictions of cells into one call a group.
+    """Pool the predictions of cells into one call per group.
 
-    p (n, 19) probabilities; called_sets (n, 19) 0/1, the label set of each cell; group (n,) int 0 … n_groups - 1.
+    p: (n, 19) float probabilities
+    called_sets: (n, 19) 0 or 1, the label set of each cell
+    group: (n,) int, 0 … n_groups - 1
+
     Returns n_groups rows: n_cells, p_0..p_18 (mean probability), call_mean (class of the greatest mean), call_vote
     (class that most cells are called, each by its most likely class; equal votes go to the greater mean),
     share_0..share_18 (share of cells whose label set holds the class) and labels (label string of the classes held
@@ -116,11 +120,13 @@ def pooled_calls(
 ) -> pd.DataFrame:
     """Pool cells into one row for each row of ``owners``.
 
-    cells: ``key``, p_0..p_18, labels (the called label set); owners: ``key`` (each value once) and columns to carry.
-    Returns owners with the columns of ``pool_cells`` and, where prototypes (19, 19) float64 are given,
-    fraction_0..fraction_18 of the mean of the columns ``outputs``, of which the prototypes are: see
-    ``mixture_fractions``, and ``reading_fractions`` where they are readings. Raises ValueError naming an owner that has
-    cells but no row.
+    cells: ``key``, p_0..p_18, labels (the called label set)
+    owners: ``key`` (each value once) and columns to carry
+    prototypes: (19, 19) float64, of the columns ``outputs``
+
+    Returns owners with the columns of ``pool_cells`` and, with prototypes, fraction_0..fraction_18 of the mean of the
+    columns ``outputs``: see ``mixture_fractions``, or ``reading_fractions`` for readings.
+    Raises ValueError naming an owner that has cells but no row.
     """
     group = pd.Index(owners[key]).get_indexer(pd.Index(cells[key]))
     if (group < 0).any():
@@ -136,7 +142,7 @@ def pooled_calls(
 
 
 def protein_owners(fields: pd.DataFrame) -> pd.DataFrame:
-    """Return one row an antibody: antibody, sheet_labels (all labels of its fields), n_fields."""
+    """Return one row per antibody: antibody, sheet_labels (all labels of its fields), n_fields."""
     known = fields[fields["antibody"].fillna("") != ""]
     rows = [
         {
@@ -157,12 +163,14 @@ def aggregate(
 ) -> None:
     """Join the shards of a collection into cells.parquet, fields.parquet, proteins.parquet and cells.h5ad.
 
-    ``prototypes`` (19, 19) float64 are the mean ``outputs`` of cells of known class, see ``fractions.read_prototypes``;
-    a model that reads mixtures has given every cell mixture_0..mixture_18, which cells.parquet keeps. Every field has a
-    row in fields.parquet, rejected ones too; proteins.parquet has a row for each antibody known. ``shard`` and ``row``
-    of cells.parquet say where the embedding of a cell stands: that row of that shard's predictions. Raises
-    ConservationError, naming field and cell, where the tables do not hold the same cells. Without any shard it raises
-    ValueError, and TableError where a shard has no annotation of a field.
+    If the model reads mixtures, cells.parquet keeps mixture_0..mixture_18 of every cell. Every field has a row in
+    fields.parquet, including rejected ones; proteins.parquet has a row for each known antibody. ``shard`` and ``row``
+    of cells.parquet say which row of which shard's predictions holds the embedding of a cell.
+
+    prototypes: (19, 19) float64, mean ``outputs`` of cells of known class, see ``fractions.read_prototypes``
+
+    Raises ConservationError, naming field and cell, if the tables do not hold the same cells, ValueError without any
+    shard, and TableError if a shard has no annotation of a field.
     """
     if not files.shards:
         raise ValueError("there is no shard to aggregate")
@@ -177,7 +185,7 @@ def aggregate(
         predictions = pq.read_table(predicted, columns=columns).to_pandas()
         fields = _read_fields(files.path("fields", shard), said)
         check_conserved(table, predictions, str(predicted))
-        check_fields(fields, table)
+        check_field_counts(fields, table)
         cell_parts.append(
             predictions.assign(shard=shard, row=np.arange(len(predictions), dtype=np.int32))[
                 ["field", "cell", "shard", "row", "labels", *PROBABILITIES, *readings]
@@ -187,7 +195,7 @@ def aggregate(
         obs_parts.append(cell_table.drop_columns([name for name in ("rle",) if name in cell_table.column_names]))
     cells = pd.concat(cell_parts, ignore_index=True)
     fields = pd.concat(field_parts, ignore_index=True)
-    check_fields(fields, cells)
+    check_field_counts(fields, cells)
     write_parquet(cells, out_dir / "cells.parquet")
     pooled = pooled_calls(cells, fields.rename(columns={"n_cells": "n_segmented"}), "field", prototypes, outputs)
     write_parquet(pooled.drop(columns="n_segmented"), out_dir / "fields.parquet")
@@ -196,7 +204,7 @@ def aggregate(
     of_protein = cells.assign(antibody=antibody.reindex(cells["field"]).to_numpy())
     of_protein = of_protein[of_protein["antibody"] != ""]
     write_parquet(pooled_calls(of_protein, owners, "antibody", prototypes, outputs), out_dir / "proteins.parquet")
-    # Arrow keeps the types of a shard without cells, which pandas would guess anew.
+    # Arrow keeps the types of a shard without cells, which pandas would guess.
     obs = pa.concat_tables(obs_parts, promote_options="default").to_pandas()
     obs = obs.rename(columns={"labels": "sheet_labels"})
     write_h5ad(files.of_shards("predictions"), cells, obs, out_dir / "cells.h5ad")
@@ -204,7 +212,7 @@ def aggregate(
 
 
 def _read_fields(path: Path, said: Mapping[str, Mapping[str, str]] | None = None) -> pd.DataFrame:
-    """Read a field table; the sheet's labels become sheet_labels, absent optional columns empty strings."""
+    """Read a field table; the sheet's labels become sheet_labels, missing optional columns empty strings."""
     table = pq.read_table(path)
     table = (table if said is None else annotate(table, said)).to_pandas().rename(columns={"labels": "sheet_labels"})
     of_sheet = [] if said is None else ["sheet_labels", "antibody", "cell_line"]
@@ -218,25 +226,18 @@ def _read_fields(path: Path, said: Mapping[str, Mapping[str, str]] | None = None
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as Parquet (zstd), atomically; no pandas metadata, so the bytes depend on the rows alone."""
-    with atomic_path(path) as temporary:
-        arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
-        pq.write_table(arrow, temporary, compression="zstd")
-
-
-def _embeddings(predictions: Sequence[Path]) -> Iterator[np.ndarray]:
-    for path in predictions:
-        column = pq.read_table(path, columns=["embedding"])["embedding"].combine_chunks()
-        width = column.type.list_size
-        yield column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).astype(np.float32)
+    """Write a table as Parquet without the metadata of pandas, so that its bytes depend on the rows alone."""
+    write_table(path, pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None))
 
 
 def write_h5ad(predictions: Sequence[Path], cells: pd.DataFrame, obs: pd.DataFrame, path: Path) -> None:
     """Write embeddings, probabilities and cell table as AnnData, one shard's embeddings in memory at a time.
 
-    predictions: the tables of the shards. X is the embedding (float32); obs the cell table with the called labels,
-    indexed "field:cell"; obsm holds probabilities (n, 19), X_pca (up to 50 components, fitted on at most 20,000 cells)
-    and spatial (centroid x, y in px); uns holds the names of the locations in the order of the probabilities.
+    X is the embedding (float32); obs is the cell table with the called labels, indexed "field:cell"; obsm holds
+    probabilities (n, 19), X_pca (up to 50 components, fitted on at most 20,000 cells) and spatial (centroid x, y in
+    px); uns holds the names of the locations in the order of the probabilities.
+
+    predictions: the tables of the shards
     """
     width = pq.read_schema(predictions[0]).field("embedding").type.list_size
     obs = obs.copy()
@@ -269,7 +270,7 @@ def write_h5ad(predictions: Sequence[Path], cells: pd.DataFrame, obs: pd.DataFra
             data = file.create_dataset("X", (len(obs), width), "float32", **stored)
             data.attrs["encoding-type"], data.attrs["encoding-version"] = "array", "0.2.0"
             start = 0
-            for block in _embeddings(predictions):
+            for block in map(read_embeddings, predictions):
                 data[start : start + len(block)] = block
                 start += len(block)
 
@@ -282,22 +283,24 @@ def _principal_components(predictions: Sequence[Path], n_cells: int, width: int)
     chosen = np.zeros(n_cells, bool)
     chosen[np.random.default_rng(0).permutation(n_cells)[:_PCA_SAMPLE]] = True
     sample, start = [], 0
-    for block in _embeddings(predictions):
+    for block in map(read_embeddings, predictions):
         sample.append(block[chosen[start : start + len(block)]])
         start += len(block)
     model = PCA(n_components, svd_solver="auto", random_state=0).fit(np.concatenate(sample))
     return np.concatenate(
-        [model.transform(block).astype(np.float32) for block in _embeddings(predictions) if len(block)]
+        [model.transform(block).astype(np.float32) for block in map(read_embeddings, predictions) if len(block)]
     )
 
 
 def write_submission(files: CollectionFiles, path: Path) -> None:
     """Write the Kaggle table ID,ImageWidth,ImageHeight,PredictionString of a collection, shard by shard.
 
-    Every cell is emitted once for each of the 19 classes as "class confidence mask", fields and cells in the order of
-    their tables. Every field has a row, one without cells (or rejected) an empty PredictionString; the size of an
-    image that could not be read is 0. Memory holds one shard. Raises ConservationError where cells and predictions
-    differ or a field is in two shards, and ValueError naming a field table that lacks a column.
+    Every cell is written once for each of the 19 classes as "class confidence mask", fields and cells in the order of
+    their tables. Every field has a row, with an empty PredictionString if it has no cells or was rejected; the size of
+    an image that could not be read is 0. Memory holds one shard.
+
+    Raises ConservationError if cells and predictions differ or a field is in two shards, and ValueError naming a field
+    table that lacks a column.
     """
     seen: set[str] = set()
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -309,7 +312,7 @@ def write_submission(files: CollectionFiles, path: Path) -> None:
             predictions = pq.read_table(predicted, columns=["field", "cell", *PROBABILITIES]).to_pandas()
             fields = _read_fields(files.path("fields", shard))
             check_conserved(table, predictions, str(predicted))
-            check_fields(fields, table)
+            check_field_counts(fields, table)
             strings = prediction_strings(table, predictions)
             sizes = zip(fields["field"], fields["width"].fillna(0), fields["height"].fillna(0), strict=True)
             for name, width, height in sizes:
@@ -320,9 +323,12 @@ def write_submission(files: CollectionFiles, path: Path) -> None:
 
 
 def prediction_strings(cells: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, str]:
-    """Return the PredictionString of each field: cells with field and rle, predictions with p_0..p_18, same rows.
+    """Return the PredictionString of each field.
 
-    Confidences are the shortest decimal that reads back as the same float32.
+    Confidences are the shortest decimals that read back as the same float32.
+
+    cells: field, rle
+    predictions: p_0..p_18, same rows
     """
     words: dict[str, list[str]] = {}
     p = predictions[list(PROBABILITIES)].to_numpy(np.float32)

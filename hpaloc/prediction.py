@@ -17,7 +17,7 @@ from hpaloc.classes import N_CLASSES, format_labels
 from hpaloc.files import atomic_path
 from hpaloc.mixtures.light import measure_light
 from hpaloc.mixtures.reading import MIXTURES, load_reading, read_mixtures
-from hpaloc.network.calls import decision_thresholds, label_sets, settle_negative
+from hpaloc.network.calls import call_labels, decision_thresholds, settle_negative
 from hpaloc.network.device import choose_precision, precision_policy, select_device
 from hpaloc.network.inference import averaged
 from hpaloc.network.loading import load_folder
@@ -31,11 +31,11 @@ ROW_GROUP = 4096
 
 
 class PredictionError(ValueError):
-    """Tiles and cell table do not belong together; the message names the cell."""
+    """Tiles and cell table do not match; the message names the cell."""
 
 
 def prediction_schema(units: int, mixtures: bool = False) -> pa.Schema:
-    """Return the schema of a prediction table: embeddings of ``units`` components, readings of mixtures where asked."""
+    """Return the schema of a prediction table with embeddings of ``units`` components, and mixtures if asked."""
     return pa.schema(
         [
             pa.field("field", pa.string()),
@@ -53,18 +53,18 @@ def _expected(cells: Path) -> Iterator[tuple[str, int]]:
         yield from zip(batch["field"].to_pylist(), batch["cell"].to_pylist(), strict=True)
 
 
-# Fields, ids, probabilities, readings of mixtures (no columns where the model has none), embeddings.
+# Fields, ids, probabilities, readings of mixtures (no columns if the model has none), embeddings.
 Batch = tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _whole_fields(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Regroup batches so that no field is torn apart."""
+    """Regroup batches so that no field is split."""
     kept: Batch | None = None
     for batch in batches:
         if kept is not None:
             batch = (kept[0] + batch[0], *(np.concatenate(pair) for pair in zip(kept[1:], batch[1:], strict=True)))
         fields = batch[0]
-        # The last field may go on in the next batch.
+        # The last field may continue in the next batch.
         end = fields.index(fields[-1])
         if end:
             yield fields[:end], batch[1][:end], batch[2][:end], batch[3][:end], batch[4][:end]
@@ -76,12 +76,17 @@ def _whole_fields(batches: Iterator[Batch]) -> Iterator[Batch]:
 def lean_on_field(
     probabilities: np.ndarray, fields: Sequence[str], weight: float, normalise: bool = False
 ) -> np.ndarray:
-    """Draw the probabilities of each cell towards the mean over its field: p^(1-w) · mean^w.
+    """Shift the probabilities of each cell towards the mean over its field: p^(1-w) · mean^w.
 
-    probabilities (n, 19) of the whole of each field, fields (n,) names, weight w from 0 (unchanged) to 1 (every cell
-    has the mean of its field). ``normalise`` brings the sum of each row back to 1, as a softmax head needs it. With
-    w = 0.5 the order of the classes is that of the product of cell and field, by which the best teams of the
-    competition ranked their calls (docs/model.md, "Prediction"). Returns (n, 19), the dtype of the probabilities.
+    With w = 0.5 the order of the classes is that of the product of cell and field, by which the best teams of the
+    competition ranked their calls (docs/model.md, "Prediction").
+
+    probabilities: (n, 19) float, every cell of each field
+    fields: (n,) names
+    weight: w, from 0 (unchanged) to 1 (every cell has the mean of its field)
+    normalise: whether to scale each row back to the sum 1, for a softmax head
+
+    Returns (n, 19), the dtype of the probabilities.
     """
     cells = pd.DataFrame(probabilities, dtype=np.float64)
     mean = cells.groupby(np.asarray(fields)).transform("mean").to_numpy()
@@ -104,15 +109,20 @@ def predict_shard(
     field_weight: float = 0.0,
     mixtures: bool = True,
 ) -> None:
-    """Predict every cell of a shard and write its table to ``out``, in one atomic step.
+    """Predict every cell of a shard and write its table to ``out``, atomically.
 
-    ``tiles`` holds the TFRecord of each colour the model sees, ``cells`` the shard's cell table; rows and order of
-    the result are those of the cell table: field, cell, p_0 to p_18 (means over ``views`` dihedral views, Negative
-    by the rule of the model folder, drawn towards the field by ``field_weight``, see `lean_on_field`), mixture_0
-    to mixture_18 where the folder reads mixtures, unless ``mixtures`` is False (of the cell alone, whatever the
-    weight), labels (the set above the folder's thresholds, ``0|16``), embedding (float16). Memory holds some thousand
-    rows, whatever the shard's size. Raises ModelError for a model folder that was changed, NoGpuError, and
-    PredictionError where tiles and cell table differ.
+    The rows are those of the cell table, in its order: field, cell, p_0 to p_18 (means over ``views`` dihedral views,
+    Negative by the rule of the model folder), mixture_0 to mixture_18 if the folder reads mixtures (of the cell alone,
+    whatever the weight), labels (the set above the folder's thresholds, ``0|16``), embedding (float16). Memory holds a
+    few thousand rows, whatever the size of the shard.
+
+    tiles: the TFRecord of each colour that the model takes
+    cells: the cell table of the shard
+    field_weight: how far probabilities are shifted towards the field, see ``lean_on_field``
+    mixtures: whether to read mixtures
+
+    Raises ModelError for a model folder that was changed, NoGpuError, and PredictionError if tiles and cell table
+    differ.
     """
     select_device(gpu, threads)
     policy = choose_precision(precision)
@@ -124,7 +134,7 @@ def predict_shard(
     channels = config["channels"]
     missing = [colour for colour in channels if colour not in tiles]
     if missing:
-        raise PredictionError(f"the model needs tiles of {', '.join(missing)}, which are not given")
+        raise PredictionError(f"the model needs tiles of {', '.join(missing)}, which are missing")
     thresholds = decision_thresholds(decision)
     threads = threads or os.cpu_count() or 1
     images = tile_dataset({colour: [str(tiles[colour])] for colour in channels}, channels, config["input_size"])
@@ -137,7 +147,7 @@ def predict_shard(
         with ThreadPoolExecutor(1) as beside:
             for batch in images:
                 tiles = batch["image"].numpy()
-                # While the network, often on a GPU, is at work.
+                # While the network runs, often on a GPU.
                 light = beside.submit(measure_light, tiles, channels, threads) if reading is not None else None
                 probabilities, embeddings = (output.numpy() for output in forward(batch["image"]))
                 probabilities = settle_negative(probabilities, decision["negative_rule"])
@@ -154,10 +164,10 @@ def predict_shard(
             for field, cell in zip(fields, ids.tolist(), strict=True):
                 wanted = next(expected, None)
                 if wanted != (field, cell):
-                    raise PredictionError(f"tile of cell {cell} of field {field}, where {cells} has {wanted}")
+                    raise PredictionError(f"tile of cell {cell} of field {field}, but {cells} has {wanted}")
             if field_weight:
                 probabilities = lean_on_field(probabilities, fields, field_weight, config["head"] == "softmax")
-            sets = [format_labels(labels) for labels in label_sets(probabilities, thresholds)]
+            sets = [format_labels(labels) for labels in call_labels(probabilities, thresholds)]
             flat = pa.array(embeddings.astype(np.float16).ravel())
             columns = [
                 pa.array(fields),

@@ -1,4 +1,4 @@
-"""Activation maps: which part of a tile speaks for the location that its cell is called."""
+"""Activation maps: the part of a tile that supports the called location of its cell."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from hpaloc.tables import PROBABILITIES
 
 # The last map of each of the network's stages, deepest first.
 _STAGES = ("conv5_block3_out", "conv4_block6_out", "conv3_block4_out", "conv2_block3_out")
-# The deepest stage knows most of classes; below this many positions a side it no longer says where.
+# The deepest stage separates classes best; with fewer positions a side than this it no longer shows a place.
 _SMALLEST_SIDE = 8
 
 
@@ -25,8 +25,8 @@ class ActivationMaps:
 
     LayerCAM (Jiang et al. 2021, IEEE TIP 30:5875): the sum over the filters of a layer of activation times the
     positive part of the gradient of the class, here of its log probability. The layer is the deepest whose map has at
-    least 8 positions a side, so that networks of small tiles give maps that show a place too. Strided convolutions
-    above that layer pass the gradient on at every second position only; it is averaged over such a period.
+    least 8 positions a side, so that the maps of networks for small tiles also show a place. Strided convolutions
+    after that layer pass the gradient only to every second position, so it is averaged over this period.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -38,16 +38,18 @@ class ActivationMaps:
         self._twin = keras.Model(model.input, [chosen, model.output])
 
     def __call__(self, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Return (n, side, side) float32, 0 to 1: the map of each image's class, its strongest place at 1.
+        """Return the map of each image's class, (n, side, side) float32, 1 at its strongest place.
 
-        images: (n, S, S, colours) 0..255; classes: (n,) class indices. A map is 0 throughout where nothing in the
-        image speaks for the class.
+        A map is all 0 if nothing in the image supports the class.
+
+        images: (n, S, S, colours) 0..255
+        classes: (n,) int, class indices
         """
         return self._maps(tf.cast(images, tf.float32), tf.cast(classes, tf.int32)).numpy()
 
     @tf.function(reduce_retracing=True)
     def _maps(self, images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-        # The tape follows the trainable weights by itself, and so every map that is computed from them.
+        # The tape watches the trainable weights, and so every map that is computed from them.
         with tf.GradientTape() as tape:
             maps, probabilities = self._twin(images, training=False)
             score = tf.math.log(tf.gather(probabilities, classes, axis=1, batch_dims=1) + 1e-7)
@@ -66,9 +68,11 @@ def shard_activation_maps(
 ) -> np.ndarray:
     """Return the activation map of every cell of a shard for its likeliest location.
 
-    ``tiles`` holds the TFRecord of each colour, ``predictions`` the shard's prediction table (rows in the order of the
-    tiles). Returns (n, side, side) uint8, 255 at the strongest place of each map. Raises ModelError for a model folder
-    that was changed, and ValueError where tiles and predictions hold different cells.
+    tiles: the TFRecord of each colour
+    predictions: the prediction table of the shard, rows in the order of the tiles
+
+    Returns (n, side, side) uint8, 255 at the strongest place of each map.
+    Raises ModelError for a model folder that was changed, and ValueError if tiles and predictions hold different cells.
     """
     select_device(gpu, threads)
     with precision_policy("float32"):
@@ -84,10 +88,10 @@ def shard_activation_maps(
     for batch in track(batches, -(-len(table) // batch_size), "batches of activation maps"):
         end = start + len(batch["cell"])
         if batch["cell"].numpy().tolist() != table["cell"].iloc[start:end].tolist():
-            raise ValueError(f"{predictions}: its cells from row {start} on are not those of the tiles")
+            raise ValueError(f"{predictions}: from row {start}, its cells are not those of the tiles")
         maps[start:end] = np.rint(255 * maps_of(batch["image"], classes[start:end]))
         start = end
     if start != len(table):
-        raise ValueError(f"{predictions}: has {len(table)} cells, the tiles have {start}")
+        raise ValueError(f"{predictions}: has {len(table)} cells, but the tiles have {start}")
     log.info("activation maps of %d cells, %d positions a side", len(table), maps_of.side)
     return maps

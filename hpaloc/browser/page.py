@@ -1,4 +1,4 @@
-"""The page of the cell browser: the table of each collection's shown cells, and the program that shows them."""
+"""The page of the cell browser: the table of each collection's shown cells, and the program."""
 
 import base64
 import shutil
@@ -20,11 +20,10 @@ from hpaloc.progress import log, track
 from hpaloc.tables import PROBABILITIES
 
 APP = Path(__file__).parent / "app"
-# What stands beside the collections' folders: the page, the bundled program and style, and the licences of its parts.
+# The files next to the collections' folders: the page, the bundled program and style, and the licences of its parts.
 APP_FILES = ("index.html", "browser.js", "browser.css", "LICENCES.txt")
 
-NEIGHBOURS = 8
-# t-SNE of more cells takes minutes; the rest is placed among them.
+# t-SNE of more cells takes minutes; the other cells are placed among these.
 _MAPPED = 4000
 _PLACED_BY = 5
 
@@ -36,10 +35,14 @@ def column(values: Any, dtype: str) -> dict[str, Any]:
 
 
 def embedding_map(coordinates: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Lay cells out in two dimensions, neighbours beside each other.
+    """Map cells to two dimensions so that neighbours stay close.
 
-    coordinates: (n, d) principal components of the embeddings. t-SNE (van der Maaten and Hinton 2008) of at most 4000
-    cells; each other cell stands at the mean of its 5 nearest mapped cells. Returns (n, 2) float32, -1 to 1.
+    At most 4000 cells are mapped by t-SNE (van der Maaten and Hinton 2008); each other cell is at the mean of its 5
+    nearest mapped cells.
+
+    coordinates: (n, d) float, principal components of the embeddings
+
+    Returns (n, 2) float32, -1 to 1.
     """
     n = len(coordinates)
     if n < 5 or not coordinates.shape[1]:
@@ -59,10 +62,10 @@ def embedding_map(coordinates: np.ndarray, seed: int = 0) -> np.ndarray:
     return (found / (np.abs(found).max(initial=0.0) or 1.0)).astype(np.float32)
 
 
-def nearest_cells(coordinates: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
-    """Return the (n, k) int32 indices of the cells nearest to each cell, itself left out; -1 where there are fewer.
+def nearest_cells(coordinates: np.ndarray, k: int = 8) -> np.ndarray:
+    """Return the indices of the k nearest other cells of each cell, (n, k) int32, -1 if there are fewer.
 
-    coordinates: (n, d) float, Euclidean distances count.
+    coordinates: (n, d) float, compared by Euclidean distance
     """
     n = len(coordinates)
     found = np.full((n, k), -1, np.int32)
@@ -71,22 +74,24 @@ def nearest_cells(coordinates: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
         index = NearestNeighbors(n_neighbors=of_each + 1, algorithm="brute").fit(coordinates)
         nearest = index.kneighbors(coordinates, return_distance=False)
         for cell, row in enumerate(nearest):
-            # Of cells that are alike, the cell itself need not come first.
+            # Among equal cells, the cell itself need not come first.
             found[cell, :of_each] = row[row != cell][:of_each]
     return found
 
 
 def collection_table(files: CollectionFiles, scored: bool = False, seed: int = 0) -> dict[str, Any]:
-    """Return everything the page knows of one collection without its pictures.
+    """Return the data of one collection for the page, without its pictures.
 
-    Cells are columns (see ``column``) in the order of their sheets. Labels are numbers into ``label_sets``; truth is
-    that of the cell where the cells are ``scored`` by it (``truth_is`` "cells"), else the labels of its field
-    ("fields"), -1 where there is neither. Raises ValueError where tables do not belong together.
+    Cells are columns (see ``column``) in the order of their sheets. Labels are indices into ``label_sets``. The truth
+    is that of the cell if the cells are ``scored`` by it (``truth_is`` "cells"), else the labels of its field
+    ("fields"), -1 without either.
+
+    Raises ValueError if the tables do not match.
     """
     cells, fields = (pd.read_parquet(files.path(kind)) for kind in ("pooled_cells", "pooled_fields"))
     table = anndata.read_h5ad(files.path("anndata"), backed="r")
     if len(table) != len(cells):
-        raise ValueError(f"{files.path('anndata')}: has {len(table)} cells, cells.parquet beside it {len(cells)}")
+        raise ValueError(f"{files.path('anndata')}: has {len(table)} cells, cells.parquet next to it {len(cells)}")
     cells = cells.assign(
         position=np.arange(len(cells)),
         **{key: table.obs[key].to_numpy() for key in ("pixel_size", "area_um2")},
@@ -162,11 +167,12 @@ def _truth(shown: pd.DataFrame, fields: pd.DataFrame, path: Path | None) -> tupl
 def write_page(
     folder: Path, collections: Sequence[CollectionFiles], scored: Collection[str] = (), seed: int = 0
 ) -> None:
-    """Write the page into ``folder``: index.html, its program and style, and one table a collection.
+    """Write the page into ``folder``: index.html, its program and style, and one table per collection.
 
-    scored: names of the collections whose cells are scored by truth per cell. The pictures stand in
-    ``folder/{collection}/{shard}`` already. Everything is found by relative paths, so that the
-    folder can be moved, zipped and opened from disk.
+    The pictures are already in ``folder/{collection}/{shard}``. All paths are relative, so that the folder can be
+    moved, zipped and opened from disk.
+
+    scored: names of the collections whose cells are scored by per-cell truth
     """
     written = []
     for files in track(collections, what="collections"):

@@ -1,7 +1,7 @@
 """Pictures of the cell browser: fields with their outlines, and small pictures of cells in sprite sheets.
 
-A browser that opens a page from disk may not read other files as data; it may run scripts. So every sheet is a script
-that hands over one text: JSON with the images in base64.
+A page that is opened from disk may not read other files as data, but may run scripts. So every sheet is a script that
+delivers one text: JSON with the images in base64.
 """
 
 import base64
@@ -23,26 +23,26 @@ from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
 from hpaloc.tables import PROBABILITIES
 
-# The planes of a sheet, one below the other: the four colours, the cell's own mask, its activation map.
+# The planes of a sheet, from top to bottom: the four colours, the cell's mask, its activation map.
 PLANES = (*COLOURS, "mask", "activation")
-# A sheet is read as a whole for any of its cells: small enough to be quick, large enough to keep files few.
+# A sheet is read whole for any of its cells: small enough to be fast, large enough for few files.
 COLUMNS, ROWS = 8, 4
-# A multiple of JPEG's blocks, so that neighbours on a sheet never leak into each other.
+# A multiple of JPEG's blocks, so that neighbours on a sheet do not affect each other.
 SPRITE_SIZE = 96
 _QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 85)
-# How far an outline may leave the mask's own, in pixels of the picture.
+# The greatest distance of an outline from that of the mask, px of the picture.
 _OUTLINE_TOLERANCE = 0.6
 
 
 def shown_fields(fields: Sequence[str], most: int) -> set[str]:
-    """Choose at most ``most`` of the named fields: those of the smallest hash, so the choice hardly ever changes."""
+    """Choose at most ``most`` of the named fields, by the smallest hash, so that the choice rarely changes."""
     return set(sorted(fields, key=lambda name: hashlib.blake2b(name.encode(), digest_size=8).digest())[:most])
 
 
 def script(value: Any) -> str:
-    """Return a script that hands ``value`` over to the page, as a text of JSON.
+    """Return a script that delivers ``value`` to the page as a text of JSON.
 
-    Read as a text and not as a literal, so that no name or value in it can be anything but data.
+    It is a text, not a literal, so that every name and value in it is only data.
     """
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return f"hpaloc.deliver({json.dumps(text)})\n"
@@ -53,10 +53,10 @@ def _jpeg(image: np.ndarray) -> str:
 
 
 def shown_levels(images: Mapping[str, np.ndarray], levels: Mapping[str, float]) -> dict[str, np.ndarray]:
-    """Bring each colour of a field to (H, W) uint8: 255 at its white level, clipped, as the network sees the tiles.
+    """Convert each colour of a field to (H, W) uint8: 255 at its white level, clipped, as in the network's tiles.
 
-    images: colour to (H, W) of any number type; ``levels`` holds ``{colour}_white`` as the field table has it; a colour
-    without one is shown by its own maximum.
+    images: colour to (H, W) of any number type
+    levels: ``{colour}_white`` as in the field table; a colour without it is scaled by its maximum
     """
     shown = {}
     for colour, image in images.items():
@@ -70,9 +70,12 @@ def shown_levels(images: Mapping[str, np.ndarray], levels: Mapping[str, float]) 
 def outlines(labels: np.ndarray, boxes: Mapping[int, tuple[int, int, int, int]], scale: float) -> dict[int, list[int]]:
     """Trace the outline of each cell.
 
-    labels: (H, W) label image; boxes: {id: (y0, x0, y1, x1)} px, ends exclusive; scale: from px of the field to px of
-    the picture. Returns {id: [x, y, x, y, …]}, a closed polygon in tenths of a pixel of the picture: the longest
-    outline where a cell has parts.
+    labels: (H, W) label image
+    boxes: {id: (y0, x0, y1, x1)}, px, ends exclusive
+    scale: from px of the field to px of the picture
+
+    Returns {id: [x, y, x, y, …]}, a closed polygon in tenths of a pixel of the picture, the longest outline if a cell
+    has several parts.
     """
     traced: dict[int, list[int]] = {}
     for id, (y0, x0, y1, x1) in boxes.items():
@@ -90,17 +93,18 @@ def outlines(labels: np.ndarray, boxes: Mapping[int, tuple[int, int, int, int]],
 
 
 def sprite(image: np.ndarray, box: tuple[int, int, int, int], size: int = SPRITE_SIZE) -> np.ndarray:
-    """Cut a box (y0, x0, y1, x1) out of an (H, W) uint8 image and bring it to (size, size), padded as tiles are."""
+    """Cut the box (y0, x0, y1, x1) from an (H, W) uint8 image and resize it to (size, size), padded as tiles are."""
     y0, x0, y1, x1 = box
     padded = square(image[y0:y1, x0:x1])
     return cv2.resize(padded, (size, size), interpolation=cv2.INTER_AREA if len(padded) > size else cv2.INTER_CUBIC)
 
 
 def field_picture(shown: Mapping[str, np.ndarray], traced: Mapping[int, Sequence[int]], size: int) -> dict[str, Any]:
-    """Return what the page of one field needs: its size, its four colours below each other as JPEG, its outlines.
+    """Return the data of one field for the page: size, the four colours from top to bottom as JPEG, outlines.
 
-    shown: colour to (H, W) uint8; traced: id of each cell to its outline, as ``outlines`` gives them; ``size``: the
-    longer side of the picture in px.
+    shown: colour to (H, W) uint8
+    traced: id of each cell to its outline, as ``outlines`` returns them
+    size: px, the longer side of the picture
     """
     height, width = shown[COLOURS[0]].shape
     scale = picture_scale(height, width, size)
@@ -116,7 +120,7 @@ def field_picture(shown: Mapping[str, np.ndarray], traced: Mapping[int, Sequence
 
 
 def picture_scale(height: int, width: int, size: int) -> float:
-    """Return the scale, at most 1, that brings the longer side of a field to ``size`` px."""
+    """Return the scale, at most 1, that reduces the longer side of a field to ``size`` px."""
     return min(1.0, size / max(height, width))
 
 
@@ -133,12 +137,19 @@ def write_pictures(
 ) -> None:
     """Write the pictures of one shard: ``fields/NNNNN.js``, ``sprites/NNNNN.js`` and ``cells.parquet``.
 
-    manifest: the fields with their files; segmentation: folder of their masks; cells, fields, predictions: the
-    shard's tables, cells and predictions in the same order; activation: (n, side, side) uint8, one map a cell.
-    ``most_fields`` bounds how many fields are shown. cells.parquet tells of each shown cell its row in the shard, its
-    field's picture, and its sheet and place on it (left to right, top to bottom); cells stand in the order of their
-    location and confidence, so that what is looked at together is read together. Raises ImageError or MaskError naming
-    a file that cannot be read any more, ChangedError one that is another than was planned.
+    cells.parquet has, for each shown cell, its row in the shard, its field's picture, and its sheet and place on it
+    (left to right, top to bottom). Cells are in the order of their location and confidence, so that cells that are
+    viewed together are read together.
+
+    manifest: the fields with their files
+    segmentation: the folder of their masks
+    cells, fields, predictions: the shard's tables, cells and predictions in the same order
+    activation: (n, side, side) uint8, one map per cell
+    most_fields: the most fields to show
+    field_size: px, the longer side of their pictures
+
+    Raises ImageError or MaskError naming a file that can no longer be read, ChangedError naming one that changed after
+    the run was planned.
     """
     (folder / "fields").mkdir(parents=True)
     (folder / "sprites").mkdir()
@@ -156,7 +167,7 @@ def write_pictures(
                 images = read_field(row.paths)
             shown = shown_levels(images, levels[row.id])
         except ImageError as error:
-            raise ImageError(f"field {row.id} was read before and cannot be any more: {error}") from error
+            raise ImageError(f"field {row.id} can no longer be read: {error}") from error
         boxes = {}
         for position in rows_of.get(row.id, ()):
             cell = cells.iloc[position]
@@ -188,9 +199,9 @@ def write_pictures(
 
 
 def sheet(sprites: Sequence[np.ndarray]) -> np.ndarray:
-    """Lay up to 32 sprites out on one sheet, (planes · rows · S, columns · S) uint8, plane below plane.
+    """Place up to 32 sprites on one sheet, (planes · rows · S, columns · S) uint8, plane below plane.
 
-    sprites: (planes, S, S) uint8 each; the places of missing ones stay 0.
+    sprites: (planes, S, S) uint8 each; the places of missing ones stay 0
     """
     planes, size = sprites[0].shape[:2]
     laid = np.zeros((planes, ROWS * size, COLUMNS * size), np.uint8)

@@ -1,4 +1,4 @@
-"""How far the confidence of a call can be believed."""
+"""Calibration: how well the confidence of a call agrees with its accuracy."""
 
 import numpy as np
 import pandas as pd
@@ -7,15 +7,18 @@ CALIBRATION_BINS = 15
 
 
 def measure_calibration_error(table: pd.DataFrame) -> float:
-    """Return the mean gap between confidence and accuracy, weighted by cells, of a table from ``bin_confidences``."""
+    """Return the mean gap between confidence and accuracy, weighted by cells; table: from ``bin_confidences``."""
     return float((table["n"] * (table["accuracy"] - table["confidence"]).abs()).sum() / table["n"].sum())
 
 
 def bin_confidences(p: np.ndarray, single: np.ndarray, bins: int = CALIBRATION_BINS) -> pd.DataFrame:
     """Compare the confidence of the most likely class with how often it is right.
 
-    ``p`` (n, 19) float probabilities, ``single`` (n,) int, the only true class of each cell. Returns one row a bin of
-    equal width that holds a cell: low, high, n, confidence (mean), accuracy. Guo et al. 2017, arXiv:1706.04599, eq. 3.
+    p: (n, 19) float probabilities
+    single: (n,) int, the only true class of each cell
+
+    Returns one row per bin of equal width that holds a cell: low, high, n, confidence (mean), accuracy.
+    Source: Guo et al. 2017, arXiv:1706.04599, eq. 3.
     """
     confidence = p.max(axis=1)
     right = p.argmax(axis=1) == single
@@ -35,6 +38,6 @@ def bin_confidences(p: np.ndarray, single: np.ndarray, bins: int = CALIBRATION_B
 
 
 def find_bins(confidence: np.ndarray, bins: int = CALIBRATION_BINS) -> np.ndarray:
-    """Return the bin of equal width, (n,) int64, of each confidence; confidence: (n,) float from 0 to 1."""
+    """Return the bin of equal width of each confidence, (n,) int64; confidence: (n,) float from 0 to 1."""
     # Bins are closed on the right, as in the source of the formula.
     return np.clip(np.ceil(confidence.astype(np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)

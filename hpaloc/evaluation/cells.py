@@ -13,14 +13,14 @@ from hpaloc.resampling import percentile_interval, resampled_groups, wilson_inte
 
 CELL_SCORES = ("accuracy", "balanced_accuracy", "macro_ap", "macro_auc", "ece")
 
-# Replicates of a ranking score are summed over this many score levels at most; the score itself is exact.
+# Replicates of a ranking score are summed over at most this many score levels; the score itself is exact.
 _LEVELS = 2048
 
 
 def count_confusions(single: np.ndarray, called: np.ndarray) -> np.ndarray:
-    """Count cells by true class (rows) and called class (columns), as (19, 19) int64.
+    """Count cells by true class (rows) and called class (columns), (19, 19) int64.
 
-    single, called: (n,) int, the only true and the called class of each cell.
+    single, called: (n,) int, the only true and the called class of each cell
     """
     return np.bincount(single.astype(np.int64) * N_CLASSES + called.astype(np.int64), minlength=N_CLASSES**2).reshape(
         N_CLASSES, N_CLASSES
@@ -28,7 +28,7 @@ def count_confusions(single: np.ndarray, called: np.ndarray) -> np.ndarray:
 
 
 def pick_single_labels(labels: np.ndarray) -> np.ndarray:
-    """Return the only true class of each row, (n,) int64, -1 where it has none or several; labels: (n, 19) 0 or 1."""
+    """Return the only true class of each row, (n,) int64, -1 for none or several; labels: (n, 19) 0 or 1."""
     return np.where((labels > 0).sum(axis=1) == 1, labels.argmax(axis=1), -1)
 
 
@@ -41,13 +41,17 @@ def score_cells(
 ) -> dict[str, Any]:
     """Score predicted probabilities against true labels.
 
-    p (n, 19) float probabilities; labels (n, 19) 0 or 1, several a row allowed; groups (n,) what was sampled
-    independently (antibody or field). accuracy, balanced_accuracy and ece are over rows with exactly one true
-    label, the class called being the most likely one; macro_ap and macro_auc are means over classes that occur,
-    each class against the rest, over all rows. ci95 holds a percentile interval per score from ``replicates``
-    resamplings of whole groups, or None where fewer than two groups have such rows; where all groups are alike and
-    resampling shows no spread, accuracy gets the Wilson interval for as many trials as groups. Undefined scores
-    are None. Raises ValueError for arrays of other shapes and for a probability that is not finite.
+    accuracy, balanced_accuracy and ece are over rows with exactly one true label; the called class is the most likely
+    one. macro_ap and macro_auc are means over the classes that occur, each class against the rest, over all rows. ci95
+    has a percentile interval per score from ``replicates`` resamplings of whole groups, or None if fewer than two
+    groups have such rows; if all groups are alike and resampling shows no spread, accuracy gets the Wilson interval
+    with the number of groups as trials. Undefined scores are None.
+
+    p: (n, 19) float probabilities
+    labels: (n, 19) 0 or 1, several per row allowed
+    groups: (n,) what was sampled independently (antibody or field)
+
+    Raises ValueError for arrays of other shapes and for a probability that is not finite.
     """
     p, labels = np.asarray(p, np.float64), np.asarray(labels) > 0
     if p.ndim != 2 or p.shape[1] != N_CLASSES or p.shape != labels.shape:
@@ -81,10 +85,11 @@ def score_cells(
 def score_rankings(p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return average precision and area under the ROC curve of each class against the rest, two (19,) float64.
 
-    p (n, 19) float; labels (n, 19) 0 or 1.
-
-    Average precision is scikit-learn's (steps, no envelope). nan where the class never (or, for the ROC curve,
+    Average precision is scikit-learn's (steps, no envelope). A score is nan if the class never (or, for the ROC curve,
     always) occurs.
+
+    p: (n, 19) float probabilities
+    labels: (n, 19) 0 or 1
     """
     ap, auc = np.full(N_CLASSES, np.nan), np.full(N_CLASSES, np.nan)
     for index in range(N_CLASSES):
@@ -97,7 +102,7 @@ def score_rankings(p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def mean_of_known(values: np.ndarray) -> float | None:
-    """Return the mean of the values (n,) float that are not nan, None where there are none."""
+    """Return the mean of the values, (n,) float, that are not nan, None if there are none."""
     values = np.asarray(values, np.float64)
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else None
@@ -124,7 +129,7 @@ def _intervals(
             "ece": gap.sum(axis=1) / n,
         }
     if len(np.unique(group[one])) < 2:
-        # The scores of cells with one label stand on a single group, and resampling it shows nothing.
+        # The scores of cells with one label have a single group, and resampling it shows nothing.
         replicated = {}
     ap, auc = np.full((replicates, N_CLASSES), np.nan), np.full((replicates, N_CLASSES), np.nan)
     for index in np.flatnonzero(labels.any(axis=0)):

@@ -28,8 +28,9 @@ from hpaloc.tables import PROBABILITIES
 class Evaluation:
     """The scores of one collection.
 
-    metrics: the collection's part of metrics.json. tables: per_class, confusion, reliability, pooled and scores, which
-    docs/evaluation.md describes. cells: the scored cells with their truth (true_labels).
+    metrics: the collection's part of metrics.json
+    tables: per_class, confusion, reliability, pooled and scores, see docs/evaluation.md
+    cells: the scored cells with their truth (true_labels)
     """
 
     metrics: dict[str, Any]
@@ -47,11 +48,16 @@ def evaluate_collection(
 ) -> Evaluation:
     """Score the predictions of one collection.
 
-    cells: field, cell, p_0..p_18, every predicted cell; fields: field, sheet_labels (label string or ""), antibody
-    ("" where unknown), every field, rejected ones too, as ``pooling.aggregate`` writes them. truth (field, cell,
-    labels) and matches (the masks of the fields in truth) give per-cell truth; without them the cells of one-label
-    fields inherit that label. A field without labels in the sheet has the labels of its true cells. Raises
-    ValueError where a true cell is not in the true masks, or where the predicted masks hold other cells than the
+    truth and matches give per-cell truth; without them the cells of one-label fields inherit that label. A field
+    without labels in the sheet has the labels of its true cells.
+
+    cells: field, cell, p_0..p_18, every predicted cell
+    fields: field, sheet_labels (label string or ""), antibody ("" if unknown), every field including rejected ones, as
+        ``pooling.aggregate`` writes them
+    truth: field, cell, labels
+    matches: the masks of the fields in truth
+
+    Raises ValueError if a true cell is not in the true masks, or if the predicted masks hold other cells than the
     table of predictions.
     """
     if (truth is None) != (matches is None):
@@ -101,7 +107,7 @@ def _probabilities(cells: pd.DataFrame) -> np.ndarray:
 
 
 def _list_owners(field: pd.Series, fields: pd.DataFrame, labels_of: Mapping[str, str]) -> dict[str, Owners]:
-    """Return the labelled fields of the cells and, where antibodies are known, the labelled proteins."""
+    """Return the labelled fields of the cells and, if antibodies are known, the labelled proteins."""
     antibody = dict(zip(fields["field"], fields["antibody"].fillna(""), strict=True))
     groups = {name: protein or name for name, protein in antibody.items()}
     owners = {"field": Owners(field, {name: text for name, text in labels_of.items() if text}, groups)}
@@ -120,7 +126,7 @@ def _check_truth(cells: pd.DataFrame, truth: pd.DataFrame, matches: Matches) -> 
     check_present(matches.predicted, cells, "predicted mask without a prediction")
     unlabelled = len(matches.truth) - len(truth)
     if unlabelled:
-        log.warning("%d cells of the true masks have no label; detections of them count as wrong", unlabelled)
+        log.warning("%d cells of the true masks have no label; their detections count as wrong", unlabelled)
 
 
 def _per_class(
@@ -151,7 +157,7 @@ def _per_class(
 def _score_table(
     metrics: Mapping[str, Any], n_single: int, n_scored: int, pooled: Mapping[str, Mapping[str, Any]]
 ) -> pd.DataFrame:
-    """List every score of a collection in one row each: level, score, value, low, high, n."""
+    """List every score of a collection, one per row: level, score, value, low, high, n."""
     rows: list[tuple[str, str, float | None, float | None, float | None, int | None]] = []
     for name in CELL_SCORES:
         low, high = metrics["cells"]["ci95"][name] or (None, None)
@@ -166,7 +172,7 @@ def _score_table(
 
 
 def plain(value: Any) -> Any:
-    """Turn numbers into what JSON knows; what is not finite becomes None."""
+    """Convert numbers to the types of JSON; numbers that are not finite become None."""
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

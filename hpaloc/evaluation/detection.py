@@ -20,8 +20,8 @@ def score_masks(matches: Matches, threshold: float = DETECTION_IOU) -> dict[str,
     """Score predicted masks against true masks, all fields pooled.
 
     precision60 and recall60 are the shares of predicted and of true cells that have a partner of IoU at least
-    ``threshold``, f1_60 their harmonic mean, mean_iou the mean over true cells of the best IoU with a predicted
-    cell (0 where none overlaps).
+    ``threshold``, f1_60 is their harmonic mean, mean_iou the mean over true cells of the best IoU with a predicted
+    cell (0 if none overlaps).
     """
     hits, n_predicted, n_truth = len(pair_cells(matches.pairs, threshold)), len(matches.predicted), len(matches.truth)
     best = matches.pairs.groupby(["field", "truth_cell"])["iou"].max()
@@ -38,9 +38,9 @@ def score_masks(matches: Matches, threshold: float = DETECTION_IOU) -> dict[str,
 
 
 def list_detections(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Turn a table of cells (field, cell, p_0..p_18) into detections: every class of every cell.
+    """Convert a table of cells (field, cell, p_0..p_18) into detections: every class of every cell.
 
-    Returns field, cell, location int64, confidence float64, 19 rows a cell.
+    Returns field, cell, location int64, confidence float64, 19 rows per cell.
     """
     n = len(predictions)
     return pd.DataFrame(
@@ -58,17 +58,19 @@ def score_detections(
 ) -> dict[Convention, np.ndarray]:
     """Compute the average precision of each class as the 2021 competition did; its mean is ``numpy.nanmean``.
 
-    found: field, cell, location, confidence, one row a detection in any order (see ``list_detections``);
-    truth: field, cell, labels (a label string such as ``0|16``), one row a true cell;
-    pairs: the overlapping masks, see ``Matches.pairs``.
-    A detection belongs to the true cell of its class it overlaps best (lowest id where two overlap alike) if their
+    A detection belongs to the true cell of its class that it overlaps best (lowest id if two overlap equally) if their
     IoU is at least ``threshold``. The most confident detection of a true cell is right, all others are wrong.
     Detections of equal confidence are one point of the precision-recall curve, so the value does not depend on the
-    order of rows. The area is taken under the precision envelope at all points (PASCAL VOC 2010).
-    The conventions say what becomes of a detection of a class that no true cell of its field has: a false positive
-    (TensorFlow's Open Images V2 evaluator), or dropped (its challenge evaluator).
-    Returns (19,) float64 by convention, nan for a class without a true cell. Raises ValueError for a true cell listed
-    twice, a confidence that is not finite, or a location that is no class.
+    order of rows. The area is under the precision envelope at all points (PASCAL VOC 2010). The conventions differ in
+    a detection of a class that no true cell of its field has: it is a false positive (TensorFlow's Open Images V2
+    evaluator), or dropped (its challenge evaluator).
+
+    found: field, cell, location, confidence, one row per detection in any order (see ``list_detections``)
+    truth: field, cell, labels (a label string such as ``0|16``), one row per true cell
+    pairs: the overlapping masks, see ``Matches.pairs``
+
+    Returns (19,) float64 by convention, nan for a class without a true cell.
+    Raises ValueError for a duplicate true cell, a confidence that is not finite, or a location that is not a class.
     """
     _check_detections(found, truth)
     confidence, location = found["confidence"].to_numpy(np.float64), found["location"].to_numpy()
@@ -105,14 +107,14 @@ def _check_detections(found: pd.DataFrame, truth: pd.DataFrame) -> None:
         raise ValueError(f"locations must be 0 to {N_CLASSES - 1}, not {odd[0]}")
     twice = truth[truth.duplicated(["field", "cell"])]
     if len(twice):
-        raise ValueError("true cell listed twice: field {}, cell {}".format(*twice[["field", "cell"]].iloc[0]))
+        raise ValueError("duplicate true cell: field {}, cell {}".format(*twice[["field", "cell"]].iloc[0]))
 
 
 def _near_cells(near: pd.DataFrame, truth: pd.DataFrame, names: pd.Index, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the key of the predicted cell and the row of the true cell of each pair, the best of a cell first."""
+    """Return the key of the predicted cell and the row of the true cell of each pair, the best pair of a cell first."""
     field = names.get_indexer(pd.Index(near["field"]))
     truth_key = names.get_indexer(pd.Index(truth["field"])) * (1 << 32) + truth["cell"].to_numpy(np.int64)
-    # A cell of the true masks that nobody labelled has no class to be right about; it finds no row here.
+    # A cell of the true masks without a label has no class, and no row here.
     row = pd.Index(truth_key).get_indexer(pd.Index(field * (1 << 32) + near["truth_cell"].to_numpy(np.int64)))
     key = field * most + near["cell"].to_numpy(np.int64)
     order = np.lexsort((near["truth_cell"], -near["iou"].to_numpy(), key))
@@ -123,7 +125,7 @@ def _near_cells(near: pd.DataFrame, truth: pd.DataFrame, names: pd.Index, most: 
 def _first_found(
     key: np.ndarray, confidence: np.ndarray, near_key: np.ndarray, near_truth: np.ndarray, n_truth: int
 ) -> np.ndarray:
-    """Return the confidence at which each true cell of a class that is found is first found, of its detections."""
+    """Return the confidence at which each true cell of a class is first found, for the cells that are found."""
     own_key, first = np.unique(near_key, return_index=True)
     own_truth = near_truth[first]
     place = np.searchsorted(own_key, key)
@@ -138,7 +140,8 @@ def _first_found(
 def _envelope_area(confidence: np.ndarray, hits: np.ndarray, n_truth: int) -> float:
     """Return the area under the precision envelope.
 
-    ``confidence`` of every detection, ``hits`` the confidence at which each true cell that is found is first found.
+    confidence: (n,) float, of every detection
+    hits: (m,) float, the confidence at which each found true cell is first found
     """
     if not len(confidence):
         return 0.0

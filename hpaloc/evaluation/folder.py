@@ -16,19 +16,21 @@ from hpaloc.masks import mask_path, read_mask
 from hpaloc.matching import Matches, match_truth, read_truth
 from hpaloc.tables import PROBABILITIES, write_table
 
-# Those that ``controls.control_examples`` makes; metrics.json names each.
+# The controls of ``controls.control_examples``; metrics.json names each.
 CONTROLS = ("tile_random_split", "class_sorted_split", "shuffled_labels")
 
-# What `evaluate_collection` reads of the tables of cells and of fields.
+# The columns of cells and of fields that `evaluate_collection` reads.
 _PREDICTED_COLUMNS = (("field", "cell", *PROBABILITIES), ("field", "sheet_labels", "antibody"))
 
 
 def read_controls(configs: Mapping[str, Path | str], model: Path | str | None = None) -> dict[str, dict[str, Any]]:
     """Read the scores of control trainings on their own validation parts.
 
-    configs: the config.json of each control's model folder, by name; model: that of the real training, whose scores
-    on its own validation part come beside each as ``real_training``. Returns what each config.json has under
-    ``scores``. Raises ValueError naming a file without scores.
+    configs: the config.json of each control's model folder, by name
+    model: that of the real training, whose scores on its own validation part are added to each as ``real_training``
+
+    Returns the ``scores`` of each config.json.
+    Raises ValueError naming a file without scores.
     """
 
     def scores(path: Path | str) -> dict[str, Any]:
@@ -50,14 +52,16 @@ def evaluate(
     threads: int = 1,
     unscored: str | None = None,
 ) -> dict[str, Any]:
-    """Score collections and write the evaluation folder.
+    """Score collections, write the evaluation folder, and return its metrics.
 
-    Writes metrics.json (returned too) and per_class.csv, confusion.csv, reliability.csv, pooled.csv, scores.csv, each
-    with a first column ``collection``; and {collection}/cells.parquet, the true labels of each cell that was scored
-    (field, cell, true_labels). ``controls`` are the scores of the control trainings by name, see ``read_controls``; the
-    names are those of CONTROLS, one that was not trained is null. Without any collection the tables have no rows, and
-    metrics.json has ``unscored``, the sentence why. See ``evaluate_collection`` for what raises. A control of an
-    unknown name raises ValueError.
+    The folder gets metrics.json and per_class.csv, confusion.csv, reliability.csv, pooled.csv, scores.csv, each with a
+    first column ``collection``; and {collection}/cells.parquet, the true labels of each scored cell (field, cell,
+    true_labels). Without any collection the tables have no rows, and metrics.json has ``unscored``, the reason.
+
+    controls: the scores of the control trainings by name, see ``read_controls``; one of CONTROLS that was not trained
+        is null
+
+    Raises ValueError for a control of an unknown name, and as ``evaluate_collection`` does.
     """
     metrics: dict[str, Any] = {}
     tables: dict[str, list[pd.DataFrame]] = {}
@@ -91,7 +95,7 @@ def evaluate(
 def _match_truth(
     files: CollectionFiles, fields: pd.DataFrame, threads: int
 ) -> tuple[pd.DataFrame, Matches] | tuple[None, None]:
-    """Return the true cells of a collection's fields and the overlap of their masks with the predicted ones."""
+    """Return the true cells of a collection's fields, and the overlap of their masks with the predicted masks."""
     if not files.true_cells:
         return None, None
     truth = read_truth(files, fields["field"])

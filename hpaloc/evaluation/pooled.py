@@ -1,4 +1,4 @@
-"""Scores of fields and proteins: how much the calls of many cells together know."""
+"""Scores of fields and proteins, each called from many cells."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +20,9 @@ POOLED_COLUMNS = ("method", "size", "n_owners", "n_cells", "accuracy", "low", "h
 class Owners:
     """The fields or the proteins that cells belong to.
 
-    of_cell: the owner of each of n cells, or one without labels; labels: the label string of each owner that has one;
-    groups: what was sampled independently (antibody or field), of each owner.
+    of_cell: the owner of each of n cells; it may have no labels
+    labels: the label string of each owner that has one
+    groups: what was sampled independently (antibody or field), of each owner
     """
 
     of_cell: pd.Series
@@ -30,10 +31,11 @@ class Owners:
 
 
 def score_owners(p: np.ndarray, owners: Owners, replicates: int, seed: int) -> dict[str, Any]:
-    """Score the mean probabilities of each labelled owner; an owner without any cell is called wrong.
+    """Score the mean probabilities of each labelled owner; an owner without any cell counts as wrong.
 
-    p (n, 19) float probabilities of the cells. Returns accuracy, over owners with one label, macro_ap, over all, and n
-    and ci95 of both, see ``score_cells``.
+    p: (n, 19) float probabilities of the cells
+
+    Returns accuracy, over owners with one label, macro_ap, over all, and n and ci95 of both, see ``score_cells``.
     """
     names = pd.Index(list(owners.labels))
     index = names.get_indexer(pd.Index(owners.of_cell))
@@ -56,7 +58,7 @@ def score_owners(p: np.ndarray, owners: Owners, replicates: int, seed: int) -> d
 def measure_owners(p: np.ndarray, owners: Owners, seed: int) -> pd.DataFrame:
     """Measure the accuracy of owners with one label by the number of cells pooled, see ``measure_pooling``.
 
-    p (n, 19) float probabilities of the cells.
+    p: (n, 19) float probabilities of the cells
     """
     single = {name: int(text) for name, text in owners.labels.items() if "|" not in text}
     rows = owners.of_cell.isin(single).to_numpy()
@@ -76,12 +78,17 @@ def measure_pooling(
 ) -> pd.DataFrame:
     """Measure how the accuracy of a pooled call grows with the number of cells pooled.
 
-    p (n, 19) float probabilities; single (n,) int, the only true class of each cell's owner; owner (n,) the field or
-    protein the cell belongs to; groups (n,) what was sampled independently (default: owner). For each size every owner
-    with at least that many cells is called ``draws`` times from that many of its cells drawn without replacement, by
-    the greatest mean probability and by the vote of the cells; size "all" pools every cell of every owner, and "all of
-    >= 10" those of owners with at least ten. Returns method (mean, vote), size, n_owners, n_cells (in those owners),
-    accuracy, low, high (95 % interval over groups).
+    For each size every owner with at least that many cells is called ``draws`` times from that many of its cells, drawn
+    without replacement, by the greatest mean probability and by the vote of the cells. Size "all" pools every cell of
+    every owner, and "all of >= 10" those of owners with at least ten.
+
+    p: (n, 19) float probabilities
+    single: (n,) int, the only true class of each cell's owner
+    owner: (n,) the field or protein of the cell
+    groups: (n,) what was sampled independently (default: owner)
+
+    Returns method (mean, vote), size, n_owners, n_cells (in those owners), accuracy, low, high (95 % interval over
+    groups).
     """
     groups = owner if groups is None else groups
     _, first, index, count = np.unique(owner, return_index=True, return_inverse=True, return_counts=True)
@@ -103,7 +110,7 @@ def measure_pooling(
 def _share_right(
     p: np.ndarray, truth: np.ndarray, index: np.ndarray, count: np.ndarray, sizes: Sequence[int], draws: int, seed: int
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Return the share of the draws in which each owner is called right, (owners,), by method and number of cells."""
+    """Return the share of draws in which each owner is called right, (owners,), by method and number of cells."""
 
     def right(rows: np.ndarray | slice) -> dict[str, np.ndarray]:
         pooled = pool_probabilities(p[rows], index[rows], len(truth))

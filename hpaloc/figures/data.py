@@ -12,9 +12,9 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from hpaloc.classes import COLOURS, LOCATIONS, N_CLASSES, NAMES
-from hpaloc.figures.style import BLUE, LIGHT, NARROW, OVERLAID, SHORT, WIDE, new_figure, scale_bar
+from hpaloc.figures.style import BLUE, LIGHT, NARROW, OVERLAID, SHORT, WIDE, hide_axes, new_figure, scale_bar
 from hpaloc.images import ImageError, read_field
-from hpaloc.manifests import SheetRow, unchanged
+from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.progress import log
 
 DATA = (
@@ -25,7 +25,7 @@ DATA = (
     "figure4_locations",
 )
 
-# What each colour shows, for the panels of a field.
+# The titles of the panels of a field.
 _STAINED = {
     "red": "Microtubules",
     "green": "Protein of interest",
@@ -39,7 +39,7 @@ def _whole_numbers() -> MaxNLocator:
 
 
 def label_distribution(label_sets: Sequence[Sequence[int]], stem: Path) -> None:
-    """Draw how many fields carry each location, alone and together with others (figure 1 of the paper)."""
+    """Draw how many fields have each location, alone and together with others (figure 1 of the paper)."""
     total, alone = np.zeros(N_CLASSES, int), np.zeros(N_CLASSES, int)
     for labels in label_sets:
         total[list(labels)] += 1
@@ -71,7 +71,7 @@ def label_distribution(label_sets: Sequence[Sequence[int]], stem: Path) -> None:
 
 
 def labels_per_field(label_sets: Sequence[Sequence[int]], stem: Path) -> None:
-    """Draw how many fields carry one, two, three … labels (figure 2a)."""
+    """Draw how many fields have one, two, three … labels (figure 2a)."""
     counts = Counter(len(labels) for labels in label_sets)
     numbers = np.arange(1, max(counts, default=1) + 1)
     heights = np.array([counts[number] for number in numbers])
@@ -91,10 +91,7 @@ def labels_per_field(label_sets: Sequence[Sequence[int]], stem: Path) -> None:
 
 
 def co_occurrence_counts(label_sets: Sequence[Sequence[int]]) -> np.ndarray:
-    """Count the fields that carry both labels of each pair; the diagonal counts fields with only that label.
-
-    Returns (19, 19) int64, symmetric.
-    """
+    """Count the fields with both labels of each pair, (19, 19) int64; the diagonal counts those with one label only."""
     counts = np.zeros((N_CLASSES, N_CLASSES), int)
     for labels in label_sets:
         if len(labels) == 1:
@@ -105,7 +102,7 @@ def co_occurrence_counts(label_sets: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def co_occurrence(label_sets: Sequence[Sequence[int]], stem: Path) -> None:
-    """Draw the matrix of fields by pair of labels (figure 2b); the diagonal holds fields with that label alone."""
+    """Draw the matrix of fields by pair of labels (figure 2b); the diagonal has fields with that label alone."""
     counts = co_occurrence_counts(label_sets)
     shown = np.where(np.tril(np.ones_like(counts, bool)), counts, 0)
     with new_figure(stem, WIDE, 6.6) as figure:
@@ -132,14 +129,14 @@ def co_occurrence(label_sets: Sequence[Sequence[int]], stem: Path) -> None:
 
 
 def _round_numbers(top: int) -> list[int]:
-    """Return whole numbers up to ``top`` that lie well apart on a logarithmic scale: 1, 2, 3 … or 1, 2, 5, 10 …"""
+    """Return whole numbers up to ``top`` that are well apart on a logarithmic scale: 1, 2, 3 … or 1, 2, 5, 10 …"""
     if top <= 8:
         return list(range(1, top + 1))
     return [step * 10**power for power in range(len(str(top))) for step in (1, 2, 5)]
 
 
 def _count_matrix(axes: Axes, counts: np.ndarray, top: int, size: float) -> AxesImage:
-    """Show positive counts on a logarithmic scale with their numbers; zeros stay blank."""
+    """Draw positive counts on a logarithmic scale with their numbers; zeros stay blank."""
     norm = LogNorm(1, max(top, 2))
     image = axes.imshow(np.ma.masked_equal(counts, 0), cmap="cividis_r", norm=norm)
     for row, column in np.argwhere(counts > 0):
@@ -161,8 +158,9 @@ def _count_matrix(axes: Axes, counts: np.ndarray, top: int, size: float) -> Axes
 def white_levels(images: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return, per colour, the intensity to draw as white: the 99.95th percentile, so that centrosomes are not clipped.
 
-    A colour is never stretched to more than four times the brightest one of the field: a field without staining is to
-    look like one, and the noise of a channel without signal stays dark. images: colour to (H, W) of any number type.
+    It is at least a quarter of that of the brightest colour, so that the noise of a channel without signal stays dark.
+
+    images: colour to (H, W) of any number type
     """
     levels = {colour: float(np.percentile(image[::2, ::2], 99.95)) for colour, image in images.items()}
     floor = max(1.0, max(levels.values()) / 4)
@@ -180,7 +178,9 @@ def _shrink(image: np.ndarray, white: float, side: int) -> np.ndarray:
 def field_channels(images: Mapping[str, np.ndarray], title: str, pixel_size: float, stem: Path) -> None:
     """Draw the four colours of a field side by side (figure 3).
 
-    images: colour to (H, W) of any number type; title: field and labels; pixel_size in µm.
+    images: colour to (H, W) of any number type
+    title: field and labels
+    pixel_size: µm
     """
     white = white_levels(images)
     height, width = next(iter(images.values())).shape
@@ -191,7 +191,7 @@ def field_channels(images: Mapping[str, np.ndarray], title: str, pixel_size: flo
             for channel in {"red": (0,), "green": (1,), "blue": (2,), "yellow": (0, 1)}[colour]:
                 tint[..., channel] = grey
             if colour == "blue":
-                # Pure blue is the darkest of the primaries to the eye.
+                # Pure blue is the darkest primary colour for the eye.
                 tint[..., 1] = 0.35 * grey
             _picture(axes, tint, _STAINED[colour])
         scale_bar(axes, width, pixel_size)
@@ -201,15 +201,14 @@ def field_channels(images: Mapping[str, np.ndarray], title: str, pixel_size: flo
 def _picture(axes: Axes, image: np.ndarray, title: str) -> None:
     axes.imshow((image * 255).round().astype(np.uint8), interpolation="nearest")
     axes.set_title(title, fontsize=7.5, pad=3)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
+    hide_axes(axes)
 
 
 def composite(images: Mapping[str, np.ndarray], side: int = 420) -> np.ndarray:
     """Return the (h, w, 3) float64 RGB picture of a field: microtubules magenta, protein green, nucleus blue.
 
-    images: the channels red, green and blue, (H, W) of any depth. The longer side becomes at most ``side`` px.
+    images: the channels red, green and blue, (H, W) of any depth
+    side: px, the most for the longer side
     """
     white = white_levels({colour: images[colour] for colour in OVERLAID})
     planes = [_shrink(images[colour], white[colour], side)[..., None] * tint for colour, tint in OVERLAID.items()]
@@ -217,11 +216,13 @@ def composite(images: Mapping[str, np.ndarray], side: int = 420) -> np.ndarray:
 
 
 def location_panels(panels: Mapping[int, tuple[str, Mapping[str, np.ndarray], float]], stem: Path) -> None:
-    """Draw one field of each location, three channels laid over each other (figure 4).
+    """Draw one field of each location, as an overlay of three channels (figure 4).
+
+    Every panel has its own scale bar, since fields differ in size. A location without a field has an empty panel that
+    says so.
 
     panels: class index to the name of a one-label field, its images (colour to (H, W) of any number type) and its pixel
-    size in µm. Every panel has its own scale bar, since fields differ in size. A location without a field gets an empty
-    panel that says so.
+        size in µm
     """
     columns, rows = 5, 4
     with new_figure(stem, WIDE, WIDE / columns * rows * 1.13) as figure:
@@ -263,26 +264,24 @@ def _shortened(name: str, most: int = 20) -> str:
     return name if len(name) <= most else f"{name[: most - 7]}…{name[-6:]}"
 
 
-def _readable(rows: Iterable[SheetRow]) -> tuple[SheetRow, dict[str, np.ndarray]] | None:
+def _readable(rows: Iterable[ManifestRow]) -> tuple[ManifestRow, dict[str, np.ndarray]] | None:
     """Return the first row whose four files can be read, with its images."""
     for row in rows:
-        paths = getattr(row, "paths", {})
-        if not set(COLOURS) <= set(paths):
-            continue
         try:
-            with unchanged(paths, getattr(row, "states", {})):
-                return row, read_field(paths)
+            with unchanged(row.paths, row.states):
+                return row, read_field(row.paths)
         except ImageError as error:
             log.warning("field %s is not drawn: %s", row.id, error)
     return None
 
 
-def draw_data(rows: Sequence[SheetRow], out_dir: Path) -> None:
-    """Draw the figures of a collection from its sheet and images: figures 1, 2a, 2b, 3 and 4 (DATA).
+def draw_data(rows: Sequence[ManifestRow], out_dir: Path) -> None:
+    """Draw the figures of a collection from its labels and images: figures 1, 2a, 2b, 3 and 4 (DATA).
 
-    rows: the fields (``manifests.ManifestRow`` where there are images to draw). Figure 3 shows the first readable
-    field with most labels, figure 4 the first readable one-label field of each location. Without any label only
-    figure 3 is drawn. Raises ChangedError naming a file that is another than was planned.
+    Figure 3 shows the first readable field with most labels, figure 4 the first readable one-label field of each
+    location. Without any label only figure 3 is drawn.
+
+    Raises ChangedError naming a file that changed after the run was planned.
     """
     names = [out_dir / name for name in DATA]
     label_sets = [row.labels for row in rows if row.labels]

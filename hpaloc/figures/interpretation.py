@@ -6,13 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES
-from hpaloc.figures.style import BLUE, GREEN, GREY, ORANGE, OVERLAID, SHORT, WIDE, new_figure, scale_bar
+from hpaloc.figures.style import BLUE, GREEN, GREY, ORANGE, OVERLAID, SHORT, WIDE, hide_axes, new_figure, scale_bar
 
-LAYERS = ("stem", "stage 1", "stage 2", "stage 3", "stage 4")
+_LAYERS = ("stem", "stage 1", "stage 2", "stage 3", "stage 4")
 _NETWORKS = {
     "trained": (BLUE, "o", "trained"),
     "random": (ORANGE, "s", "random weights"),
@@ -28,7 +27,7 @@ _SPACES = {
 def to_rgb(planes: np.ndarray, channels: Sequence[str]) -> np.ndarray:
     """Return the (…, 3) uint8 picture of planes (…, channels) uint8.
 
-    Colours as ``style.OVERLAID`` lays them over each other, yellow a faint one of its own; one colour alone is grey.
+    Colours are those of ``style.OVERLAID``, yellow is faint, and a single colour is grey.
     """
     if len(channels) == 1:
         return np.repeat(planes, 3, axis=-1)
@@ -38,16 +37,10 @@ def to_rgb(planes: np.ndarray, channels: Sequence[str]) -> np.ndarray:
     return picture.clip(0, 255).astype(np.uint8)
 
 
-def _bare(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-
-
 def patch_sheet(patches: np.ndarray, channels: Sequence[str], title: str, stem: Path) -> None:
-    """Draw the patches that drive units most (left) and least (right), a row a unit.
+    """Draw the patches that drive units most (left) and least (right), one row per unit.
 
-    patches: (units, 2, n, side, side, colours) uint8, as ``layers.driving_patches`` cuts them.
+    patches: (units, 2, n, side, side, colours) uint8, as ``layers.driving_patches`` cuts them
     """
     units, _, n, side, *_ = patches.shape
     gap = max(1, side // 16)
@@ -63,7 +56,7 @@ def patch_sheet(patches: np.ndarray, channels: Sequence[str], title: str, stem: 
                     y, x = unit * (side + gap), place * (side + gap)
                     sheet[y : y + side, x : x + side] = to_rgb(patches[unit, end, place], channels)
             axes.imshow(sheet, interpolation="nearest")
-            _bare(axes)
+            hide_axes(axes)
             axes.set_title(name, fontsize=7.5)
             if end == 0:
                 axes.set_yticks(np.arange(units) * (side + gap) + side / 2, [f"unit {unit}" for unit in range(units)])
@@ -72,7 +65,7 @@ def patch_sheet(patches: np.ndarray, channels: Sequence[str], title: str, stem: 
 
 
 def planar(table: pd.DataFrame, stem: Path) -> None:
-    """Draw the 2-D maps of the cells, a column a layer, a row a method; table: layer, method, label, x, y."""
+    """Draw the 2-D maps of the cells, by layer (columns) and method (rows); table: layer, method, label, x, y."""
     layers = list(dict.fromkeys(table["layer"]))
     methods = list(dict.fromkeys(table["method"]))
     with new_figure(stem, WIDE, 3.9) as figure:
@@ -99,14 +92,14 @@ def planar(table: pd.DataFrame, stem: Path) -> None:
 
 
 def read_separation(path: Path) -> pd.DataFrame:
-    """Return the table of ``separation.separation`` from its CSV, numbers that are not there as nan."""
-    # The layer of CellProfiler's features is empty and no missing number.
+    """Return the table of ``separation.score_separation`` from its CSV, missing numbers as nan."""
+    # The layer of CellProfiler's features is an empty string, not a missing number.
     scores = {column: [""] for column in ("value", "low", "high", "shuffled")}
     return pd.read_csv(path, keep_default_na=False, na_values=scores)
 
 
 def separation(table: pd.DataFrame, stem: Path) -> None:
-    """Draw kNN accuracy and silhouette over the layers; table as ``separation.separation`` makes it."""
+    """Draw kNN accuracy and silhouette over the layers; table as ``separation.score_separation`` makes it."""
     with new_figure(stem, WIDE, 2.9) as figure:
         for axes, score, name in zip(
             figure.subplots(1, 2),
@@ -138,7 +131,7 @@ def separation(table: pd.DataFrame, stem: Path) -> None:
 def units(table: pd.DataFrame, layers: pd.DataFrame, stem: Path) -> None:
     """Draw the strength of the units of each layer, median and middle half, and the share that beats chance.
 
-    table, layers: as ``units.describe_units`` makes them, with a column network.
+    table, layers: as ``units.describe_units`` makes them, with a column network
     """
     names = list(dict.fromkeys(layers["layer"]))
     networks = [name for name in _NETWORKS if name in set(layers["network"])]
@@ -170,7 +163,7 @@ def units(table: pd.DataFrame, layers: pd.DataFrame, stem: Path) -> None:
             upper.set_ylabel(label)
             upper.set_ylim(bottom=0)
             share.set_ylabel("Share of units significant\nover all comparisons")
-            # A share of few per cent is to be seen, and one of none not to be blown up.
+            # A share of a few per cent must be visible, and a share of 0 must not fill the axis.
             share.set_ylim(0, max(0.05, 1.05 * layers.loc[layers["what"] == what, "significant"].max()))
         for axes in grid[1]:
             axes.set_xticks(np.arange(len(names)), names, fontsize=6.5)
@@ -185,9 +178,11 @@ def activation_maps(
     channels: Sequence[str],
     stem: Path,
 ) -> None:
-    """Draw fields, the activation map of their location over them, and the likeliest location of each place.
+    """Draw fields, with the activation map of their location, and with the likeliest location of each place.
 
-    fields: collection, field, label, pixel_size (µm) a row a field; pictures (h, w, colours) uint8, maps (h, w, 19).
+    fields: collection, field, label, pixel_size (µm), one row per field
+    pictures: (h, w, colours) uint8
+    maps: (h, w, 19) float
     """
     rows = len(fields)
     with new_figure(stem, WIDE, 0.5 + rows * WIDE / 3.3) as figure:
@@ -197,7 +192,7 @@ def activation_maps(
             grid, fields["label"].astype(int), fields["pixel_size"].astype(float), pictures, maps, strict=True
         ):
             rgb = to_rgb(picture, channels)
-            # Where no stain is there is nothing to locate.
+            # Without stain there is nothing to locate.
             grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
             axes[0].imshow(rgb, interpolation="nearest")
             axes[0].set_ylabel(SHORT[label], fontsize=7.5)
@@ -213,7 +208,7 @@ def activation_maps(
             common = np.bincount(best.ravel(), minlength=N_CLASSES)
             shown |= {int(index) for index in np.argsort(-common)[:4] if common[index] > 0.02 * best.size}
             for panel in axes:
-                _bare(panel)
+                hide_axes(panel)
         for axes, title in zip(grid[0], ("field and its label", "its location", "likeliest location"), strict=True):
             axes.set_title(title)
         bar = figure.colorbar(shade, ax=grid, location="right", shrink=0.5, aspect=30, pad=0.01)
@@ -241,13 +236,13 @@ def few_shot(curves: pd.DataFrame, held_out: bool, stem: Path) -> None:
                 low, high = grouped.quantile(0.025), grouped.quantile(0.975)
                 axes.fill_between(numbers, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.set_title(learner.replace("_", " ").replace("knn", "nearest neighbours"))
-            axes.set_xlabel("Examples a class")
+            axes.set_xlabel("Examples per class")
             if numbers:
                 axes.set_xscale("log")
                 axes.set_xticks(numbers, [str(number) for number in numbers])
                 axes.minorticks_off()
             else:
-                axes.text(0.5, 0.5, "no class is held by two groups", transform=axes.transAxes, ha="center")
+                axes.text(0.5, 0.5, "no class is in two groups", transform=axes.transAxes, ha="center")
         panels[0].set_ylabel(
             f"Accuracy on {'classes held out' if held_out else 'classes seen in training'}\n(mean of classes)"
         )
@@ -257,15 +252,15 @@ def few_shot(curves: pd.DataFrame, held_out: bool, stem: Path) -> None:
 
 
 def draw_interpretation(folder: Path, network: Path, out_dir: Path) -> None:
-    """Draw every figure of an interpretation from what ``analysis.interpret`` and ``study.study_networks`` wrote."""
+    """Draw every figure of an interpretation from the files of ``analysis.interpret`` and ``study.study_networks``."""
     channels = (network / "channels.txt").read_text().split()
     receptive = pd.read_csv(network / "receptive_fields.csv")
     sizes = zip(receptive["patch"].astype(int), receptive["theoretical"].astype(int), strict=True)
     size_of = dict(zip(receptive["layer"], sizes, strict=True))
     with np.load(network / "patches.npz") as patches:
-        for layer in LAYERS:
+        for layer in _LAYERS:
             side, field = size_of[layer]
-            what = "its receptive field" if side == field else f"of a receptive field of {field} px, where it counts"
+            what = "its receptive field" if side == field else f"the effective part of a receptive field of {field} px"
             title = f"{layer}: patches of {side} px, {what}"
             patch_sheet(patches[layer], channels, title, out_dir / f"patches_{layer.replace(' ', '_')}")
     planar(pd.read_parquet(folder / "planar.parquet"), out_dir / "planar")

@@ -1,4 +1,4 @@
-"""The figure of mixtures of locations whose fractions are known."""
+"""The figure of mixtures of locations with known fractions."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +11,8 @@ from hpaloc.figures.style import BLUE, GREEN, NARROW, ORANGE, SKY, new_figure
 def mixtures(true: np.ndarray, found: np.ndarray, pair: Sequence[str], stem: Path) -> None:
     """Draw inferred against true fractions of a location.
 
-    true, found: (n,) float from 0 to 1; pair: the mixture of each point (n,), a colour and a marker each.
+    true, found: (n,) float from 0 to 1
+    pair: (n,) str, the mixture of each point; each mixture has its colour and marker
     """
     names = np.asarray(pair)
     with new_figure(stem, NARROW, 3.3) as figure:

@@ -15,7 +15,9 @@ SCORES = ("confusion", "per_class", "reliability", "pooled")
 def confusion(counts: np.ndarray, stem: Path) -> None:
     """Draw a confusion matrix: colour is the share of the true class, numbers are cells.
 
-    counts (19, 19) int: rows true, columns called. Classes that neither occur nor are called are left out.
+    Classes that neither occur nor are called are left out.
+
+    counts: (19, 19) int, rows true, columns called
     """
     kept = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
     if not len(kept):
@@ -105,8 +107,9 @@ def reliability(table: pd.DataFrame, ece: float | None, stem: Path) -> None:
 def pooled(table: pd.DataFrame, stem: Path) -> None:
     """Draw the accuracy of pooled calls over the number of cells pooled.
 
-    table: as ``pooled.measure_pooling`` makes it, with a column level (field, protein). Owners with fewer cells than
-    are pooled drop out, so each point says how many owners it stands on.
+    Owners with fewer cells than are pooled are left out, so each size has its number of owners.
+
+    table: as ``pooled.measure_pooling`` makes it, with a column level (field, protein)
     """
     levels = [level for level in ("field", "protein") if (table["level"] == level).any()]
     with new_figure(stem, NARROW * max(1, len(levels)), 2.9) as figure:
@@ -138,10 +141,10 @@ def pooled(table: pd.DataFrame, stem: Path) -> None:
                 "n_owners"
             ]
             axes.set_xticks(np.arange(len(sizes)), [f"{size}\n{owners[size]:,}" for size in sizes])
-            axes.set_xlabel(f"Cells pooled, and {level}s that have as many")
+            axes.set_xlabel(f"Cells pooled, and {level}s with at least as many")
             axes.set_ylabel(f"Accuracy of the {level}'s call")
             if sizes:
-                # Above the axes, since an interval may reach any place in them.
+                # Above the axes, since intervals may be anywhere in them.
                 axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
             else:
                 axes.text(0.5, 0.5, f"no one-label {level}", transform=axes.transAxes, ha="center")
@@ -151,10 +154,10 @@ def pooled(table: pd.DataFrame, stem: Path) -> None:
 def draw_scores(folder: Path, out_dir: Path) -> None:
     """Draw the figures of every scored collection (SCORES) into out_dir/{collection}/.
 
-    folder: what ``evaluation.folder.evaluate`` wrote.
+    folder: the folder of ``evaluation.folder.evaluate``
     """
     tables = {
-        # A collection may be called 007 or NA.
+        # The name of a collection may be 007 or NA.
         name: pd.read_csv(folder / f"{name}.csv", converters={"collection": str})
         for name in ("per_class", "confusion", "reliability", "pooled", "scores")
     }

@@ -1,4 +1,4 @@
-"""What figures of all kinds share: colours, type, how they are saved, the scale bar."""
+"""The style of all figures: colours, fonts, saving, scale bar."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +16,13 @@ from hpaloc.files import atomic_path
 
 SHORT = tuple(location.short for location in LOCATIONS)
 
-# Okabe and Ito's palette, made to be told apart with any colour vision.
+# Okabe and Ito's palette, distinguishable with any colour vision.
 BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#8C8C8C"
 LIGHT = "#BFD7EA"
 
-# A double journal column, and one that is half as wide, in inches (180 and 88 mm).
+# A double and a single journal column, in inches (180 and 88 mm).
 WIDE, NARROW = 7.09, 3.46
-# Any, because the stubs of matplotlib want the keys one by one.
+# Any, because the stubs of matplotlib accept only literal keys.
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
@@ -43,28 +43,35 @@ _STYLE: Any = {
     "svg.hashsalt": "hpaloc",
 }
 
-# What each channel is drawn in where several are laid over each other. Magenta and green, unlike red and green, can be
-# told apart with any colour vision.
+# The colours of channels in an overlay. Magenta and green, unlike red and green, can be distinguished with any colour
+# vision.
 OVERLAID = {"red": (0.9, 0.0, 0.9), "green": (0.1, 1.0, 0.1), "blue": (0.05, 0.15, 1.0)}
 
 
 @contextmanager
 def new_figure(stem: Path, width: float, height: float) -> Iterator[Figure]:
-    """Yield a figure of that size in inches; write it as stem.svg and stem.png when the block ends well."""
+    """Yield a figure of this size in inches; write it as stem.svg and stem.png after the block."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        # Names hold dots (an antibody, a version), so the suffix is appended and not replaced.
+        # Names may have dots (an antibody, a version), so the suffix is appended, not replaced.
         for suffix, metadata in ((".svg", {"Date": None, "Creator": None}), (".png", {"Software": None})):
             with atomic_path(stem.parent / f"{stem.name}{suffix}") as temporary:
                 figure.savefig(temporary, metadata=metadata, bbox_inches="tight", pad_inches=0.04)
 
 
-def scale_bar(axes: Axes, width_px: int, pixel_size: float, size: float = 7) -> None:
-    """Draw a white bar of 20 µm, or less in a small field, into the lower right corner of an image ``width_px`` wide.
+def hide_axes(axes: Axes) -> None:
+    """Remove the ticks and the frame of a picture."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
 
-    Bar and length have a black edge, since a cell may lie below them.
+
+def scale_bar(axes: Axes, width_px: int, pixel_size: float, size: float = 7) -> None:
+    """Draw a white bar of 20 µm, or less in a small field, in the lower right corner of an image ``width_px`` wide.
+
+    Bar and text have a black edge, since a cell may be below them. ``pixel_size`` is in µm.
     """
     width_um = width_px * pixel_size
     length_um = max((um for um in (1, 2, 5, 10, 20) if um <= 0.4 * width_um), default=0.5)

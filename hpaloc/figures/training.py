@@ -1,4 +1,4 @@
-"""Figures of a training: learning rate, curves over the epochs, receptive field."""
+"""Figures of a training: learning rate, curves over epochs, receptive field."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,16 +36,16 @@ def _epochs(axes: Axes, history: pd.DataFrame) -> None:
 def curves(
     history: pd.DataFrame, columns: Mapping[str, str], ylabel: str, stem: Path, top: float | None = None
 ) -> None:
-    """Draw columns of the history over epochs, the training part full and the validation part (val_…) dashed.
+    """Draw columns of the history over epochs, solid for the training part, dashed for validation (figures 7a to 7c).
 
-    columns: column of the training part to its name in the legend (figures 7a to 7c).
+    columns: column of the training part to its name in the legend; val_… are those of the validation part
     """
     with new_figure(stem, NARROW, 2.5) as figure:
         axes = figure.add_subplot()
         colours = (BLUE, ORANGE) if len(columns) == 1 else (BLUE, SKY, ORANGE, "#E69F00")
         place = iter(colours)
         for prefix, part, style, marker in (("", "training", "-", "o"), ("val_", "validation", "--", "s")):
-            # A second column may run over the first: its markers are hollow.
+            # A second column may cover the first, so its markers are hollow.
             for (column, name), filling in zip(columns.items(), ("full", "none"), strict=False):
                 if prefix + column in history:
                     values = history[prefix + column]
@@ -69,8 +69,8 @@ def curves(
 def draw_training(history: Path, fields: Path, out_dir: Path) -> None:
     """Draw the figures of a training (TRAINING) from its history.csv and its receptive fields.
 
-    history has a row an epoch: epoch, learning_rate, loss, accuracy, balanced_accuracy, auc and the same with val_;
-    fields is the .npz of ``training.measure_receptive_fields``.
+    history: one row per epoch: epoch, learning_rate, loss, accuracy, balanced_accuracy, auc and the same with val_
+    fields: the .npz of ``receptive_field.measure_receptive_fields``
     """
     table = pd.read_csv(history)
     names = [out_dir / name for name in TRAINING]
@@ -83,10 +83,13 @@ def draw_training(history: Path, fields: Path, out_dir: Path) -> None:
 
 
 def receptive_field(fields: Mapping[str, np.ndarray], stem: Path) -> None:
-    """Draw what reaches one position of the last map: by back-propagation, on cells, and how much within a radius.
+    """Draw the receptive field of one position of the last map: by back-propagation, on cells, and by radius.
 
-    fields: ``model.receptive_fields``; ``propagated`` and ``effective`` are (H, W) float, of sum 1. The square is the
-    tile, the dashed one the theoretical field; the circles hold 50 % and 95 % of the effective field.
+    The square is the tile, the dashed square the theoretical field; the circles hold 50 % and 95 % of the effective
+    field.
+
+    fields: as ``receptive_field.receptive_fields`` returns them; ``propagated`` and ``effective`` are (H, W) float, of
+        sum 1
     """
     tile, theoretical = int(fields["tile"]), int(fields["theoretical"])
     with new_figure(stem, WIDE, 2.5) as figure:
@@ -95,7 +98,7 @@ def receptive_field(fields: Mapping[str, np.ndarray], stem: Path) -> None:
         for axes, name, title in zip(panels, ("propagated", "effective"), titles, strict=False):
             mass = np.asarray(fields[name], float)
             half = mass.shape[0] / 2
-            # The root, since the middle outshines the rest by orders of magnitude.
+            # The square root, since the middle is brighter than the rest by orders of magnitude.
             axes.imshow(np.sqrt(mass), cmap="magma", extent=(-half, half, half, -half))
             for side, style in ((tile, "-"), (theoretical, "--")):
                 axes.add_patch(

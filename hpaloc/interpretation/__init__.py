@@ -1,1 +1,1 @@
-"""What the network learned, and what it can learn from a few cells: layers, units, maps and few-shot transfer."""
+"""What the network learned, and can learn from a few cells: layers, units, maps and few-shot transfer."""

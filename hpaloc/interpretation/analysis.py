@@ -1,4 +1,4 @@
-"""From what the networks answered to tables, claims and what the figures show."""
+"""From the answers of the networks to tables, claims and the data of figures."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -23,19 +23,19 @@ from hpaloc.interpretation.claims import (
 )
 from hpaloc.interpretation.few_shot import few_shot_curves
 from hpaloc.interpretation.processes import in_processes
-from hpaloc.interpretation.separation import planar_maps, separation
+from hpaloc.interpretation.separation import planar_maps, score_separation
 from hpaloc.interpretation.studied import chosen_cells
 from hpaloc.interpretation.units import describe_units
 from hpaloc.progress import log, track
 
 DEEPEST = "embedding"
-# The learner and number of examples a class by which the transfer is judged, or the nearest number that was asked for.
+# The learner and the examples per class by which the transfer is judged, or the nearest configured number.
 JUDGED_LEARNER, JUDGED_EXAMPLES = "logistic_regression", 10
 
 
 @dataclass(frozen=True)
 class InterpretationSettings:
-    """What the analysis takes of the section ``interpretation``, whose schema says what each key means."""
+    """The part of the section ``interpretation`` for the analysis; its schema says what each key means."""
 
     permutations: int = 199
     held_out: Sequence[int] = ()
@@ -44,10 +44,12 @@ class InterpretationSettings:
 
 
 def labelled_predictions(cells: pd.DataFrame, predictions: Mapping[str, Path]) -> pd.DataFrame:
-    """Return the predictions of collections with label (-1 where it is not one location) and group of each cell.
+    """Return the predictions of collections with label (-1 unless it is one location) and group of each cell.
 
-    cells: a table STUDIED; predictions: collection to its cells.parquet. Fields without a labelled cell are left out,
-    and groups that trained the network: what it says of their cells is no test of it.
+    Fields without a labelled cell are left out, and so are groups that trained the network: their cells do not test it.
+
+    cells: a table STUDIED
+    predictions: collection to its cells.parquet
     """
     trained = cells.loc[cells["seen"], "group"].unique()
     parts = []
@@ -60,7 +62,7 @@ def labelled_predictions(cells: pd.DataFrame, predictions: Mapping[str, Path]) -
         table = table.dropna(subset="group")
         known = table["group"].isin(trained)
         if known.any():
-            log.info("%d predicted cells of %s are of groups that trained, and not judged", known.sum(), name)
+            log.info("%d predicted cells of %s are of groups that trained, and are not judged", known.sum(), name)
         parts.append(table[~known])
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
@@ -68,20 +70,24 @@ def labelled_predictions(cells: pd.DataFrame, predictions: Mapping[str, Path]) -
 def read_known_mixtures(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read a table of known mixtures, see ``annotated.read_mixed_fields``.
 
-    Returns ID str, label_a int, fraction_a float, label_b int, fraction_b float, a row a field.
+    Returns ID str, label_a int, fraction_a float, label_b int, fraction_b float, one row per field.
     """
     rows = [(id, *mixed) for id, mixed in read_mixed_fields(path).items()]
     return pd.DataFrame(rows, columns=["ID", "label_a", "fraction_a", "label_b", "fraction_b"])
 
 
 def score_mixtures(fields: pd.DataFrame, mixtures: pd.DataFrame, seed: int) -> dict[str, float]:
-    """Return how found fractions of mixed locations agree with the known ones, and with those of other fields.
+    """Return how well inferred fractions of mixed locations agree with the known ones, and with those of other fields.
 
-    fields: field, fraction_0..fraction_18 (``pooling.aggregate``); mixtures: as ``read_known_mixtures`` gives them.
-    Returns correlation and mean_absolute_error over fields of the fraction of label_a among the two, and the means of
-    both over 200 shuffles of fields as shuffled_…, n (fields) and p, the share of the shuffles, the order found among
-    them, that correlate as much. A field without cells counts as half and half; fields that are not among the
-    predictions are left out with a warning. Raises ValueError naming some of them where all are.
+    A field without cells counts as half and half. Fields without predictions are left out with a warning.
+
+    fields: field, fraction_0..fraction_18 (``pooling.aggregate``)
+    mixtures: as ``read_known_mixtures`` returns them
+
+    Returns correlation and mean_absolute_error over fields of the fraction of label_a among the two, the means of both
+    over 200 shuffles of fields as shuffled_…, n (fields) and p, the share of orders, shuffled and observed, that
+    correlate as well.
+    Raises ValueError naming some of the fields if none has predictions.
     """
     row = pd.Index(fields["field"]).get_indexer(pd.Index(mixtures["ID"]))
     if (row < 0).any():
@@ -105,7 +111,7 @@ def score_mixtures(fields: pd.DataFrame, mixtures: pd.DataFrame, seed: int) -> d
     correlation, error = agreement(true)
     by_chance = np.array([agreement(other) for other in others])
     chance = by_chance.mean(axis=0)
-    # Orders that are alike, of fractions that repeat, may differ in the last digit.
+    # Equal orders, of fractions that repeat, may differ in the last digit.
     as_good = int((by_chance[:, 0] >= correlation - 1e-9).sum())
     return {
         "n": len(row),
@@ -122,9 +128,12 @@ def few_shot_spaces(
 ) -> dict[str, np.ndarray]:
     """Return the spaces of the few-shot experiment: network, CellProfiler and random, each (n, d) float32.
 
-    features: ``network/layer`` to (m, d) float32 of all studied cells; morphology: (m, f) float of the same; rows: (n,)
-    int, the cells of the experiment. The first is the embedding of the network that did not see the classes or, where
-    there is none, of the network, the last the best layer with random weights.
+    The first is the embedding of the network that did not see the classes, or of the network if there is none such;
+    the last is the best layer with random weights.
+
+    features: ``network/layer`` to (m, d) float32, of all studied cells
+    morphology: (m, f) float, of the same cells
+    rows: (n,) int, the cells of the experiment
     """
     network = "held_out" if f"held_out/{DEEPEST}" in features else "trained"
     return {
@@ -147,13 +156,18 @@ def interpret(
     trained_here: bool = True,
     processes: int = 1,
 ) -> list[Claim]:
-    """Analyse what the networks answered and write tables and claims into ``out``.
+    """Analyse the answers of the networks, write tables and claims into ``out``, and return the claims.
 
-    cells: a table STUDIED; network: the folder of ``study.study_networks``; morphology: CellProfiler features of the
-    chosen cells, in their order; predictions: the cells.parquet of the collections that can be scored; mixtures:
-    ``score_mixtures``, or None; field_weight: how far the predictions lean on the field; trained_here: whether it is
-    known which cells trained the network. Writes separation.csv, neighbours.parquet, planar.parquet, units.parquet,
-    unit_layers.csv, few_shot.csv, claims.md and claims.json, and returns the claims.
+    The tables are separation.csv, neighbours.parquet, planar.parquet, units.parquet, unit_layers.csv, few_shot.csv,
+    claims.md and claims.json.
+
+    cells: a table STUDIED
+    network: the folder of ``study.study_networks``
+    morphology: CellProfiler features of the chosen cells, in their order
+    predictions: the cells.parquet of the collections that can be scored
+    mixtures: ``score_mixtures``, or None
+    field_weight: how far the predictions are shifted towards the field
+    trained_here: whether it is known which cells trained the network
     """
     chosen = chosen_cells(cells)
     with np.load(network / "features.npz") as stored:
@@ -170,10 +184,10 @@ def interpret(
         for name, values in features.items()
         if not name.startswith("held_out/")
     }
-    scores, singles = separation({**spaces, ("CellProfiler", ""): described[mapped]}, labels, groups, seed)
+    scores, singles = score_separation({**spaces, ("CellProfiler", ""): described[mapped]}, labels, groups, seed)
     layers = [layer for name, layer in spaces if name == "trained"]
     planar = []
-    # All of UMAP in one process, which compiles it once: with many cores that one is the last to end.
+    # All of UMAP in one process, which compiles it once. It comes first, since it takes longest.
     parts = [("UMAP", layers), *(("t-SNE", [layer]) for layer in layers)]
     jobs = (delayed(planar_maps)([spaces["trained", layer] for layer in own], method, seed) for method, own in parts)
     done = track(in_processes(jobs, processes), len(parts), "parts of the two-dimensional maps")
@@ -241,21 +255,21 @@ def _notes(
     random_layer: str,
     trained_here: bool,
 ) -> list[str]:
-    """Return what was studied, in sentences."""
+    """Return sentences about what was studied."""
     collections = ", ".join(sorted(chosen.loc[mapped, "collection"].unique()))
     origin = "these cells trained the network." if seen else "none of them trained the network."
     if not trained_here:
         origin = (
-            "the network comes from elsewhere (model.path), and what follows takes it that none of them trained it: "
-            "where they did, every number flatters."
+            "the network comes from elsewhere (model.path); none of them is assumed to have trained it: if they did, "
+            "every number is too good."
         )
     return [
         f"{len(mapped)} random cells of one known location, of {len(np.unique(groups))} groups (antibodies or "
         f"near-duplicates where known, else fields) of {collections}; " + origin,
-        "Neighbours, intervals and shuffles go by group: cells of one field share stain and light.",
+        "Neighbours, intervals and shuffles are by group: cells of one field share stain and light.",
         f"Few-shot experiment: {len(few_shot)} cells; "
         + (
-            f"{', '.join(unseen)} were left out of a training of their own."
+            f"{', '.join(unseen)} were held out of a separate training."
             if unseen
             else "the network was trained on these classes."
         )

@@ -1,6 +1,6 @@
-"""The tables that people write for the interpretation: examples of their own labels, and known mixtures.
+"""The tables that users write for the interpretation: examples of their own labels, and known mixtures.
 
-Without pandas, so that the process that plans can check them.
+They are read without pandas, so that the planning process can check them.
 """
 
 import os
@@ -15,9 +15,9 @@ from hpaloc.ids import cell_number, check_visible, shown
 def read_example_cells(path: str | os.PathLike[str]) -> dict[tuple[str, int], str]:
     """Read a table of labelled cells with field, cell and label (free text): return the label of each (field, cell).
 
-    Raises SheetError naming file and line of a missing or repeated column, a row of another length than the header, a
-    field that is empty or holds what nobody sees, a cell that is not a positive integer of 32 bits or appears twice,
-    and an empty label; and the file alone where it holds no row.
+    Raises SheetError naming file and line for a missing or duplicate column, a row with another length than the header,
+    a field that is empty or has invisible characters, a cell that is not a positive integer of 32 bits or is a
+    duplicate, and an empty label; and naming the file if it has no rows.
     """
     found: dict[tuple[str, int], str] = {}
     for line, row in read_delimited(path, "examples", ("field", "cell", "label")):
@@ -39,11 +39,11 @@ def read_example_cells(path: str | os.PathLike[str]) -> dict[tuple[str, int], st
 
 
 def read_mixed_fields(path: str | os.PathLike[str]) -> dict[str, tuple[int, float, int, float]]:
-    """Read a table of known mixtures with ID, label_a, fraction_a, label_b, fraction_b: return the four of each field.
+    """Read a table of known mixtures with ID, label_a, fraction_a, label_b, fraction_b: return the four of each ID.
 
-    Raises SheetError naming file and line of a missing or repeated column, a row of another length than the header, an
-    ID that is empty, holds what nobody sees or appears twice, a label that is none of 0 to 18, and fractions that are
-    no numbers of 0 or more, or both 0; and the file alone where it holds no row.
+    Raises SheetError naming file and line for a missing or duplicate column, a row with another length than the header,
+    an ID that is empty, has invisible characters or is a duplicate, a label that is not 0 to 18, and fractions that are
+    not numbers of at least 0, or are both 0; and naming the file if it has no rows.
     """
     found: dict[str, tuple[int, float, int, float]] = {}
     for line, row in read_delimited(path, "mixtures", ("ID", "label_a", "fraction_a", "label_b", "fraction_b")):
@@ -67,7 +67,7 @@ def read_mixed_fields(path: str | os.PathLike[str]) -> dict[str, tuple[int, floa
 
 def _label(text: str, column: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < N_CLASSES):
-        raise ValueError(f"{column} {text[:40]!r} is no integer from 0 to {N_CLASSES - 1}")
+        raise ValueError(f"{column} {text[:40]!r} is not an integer from 0 to {N_CLASSES - 1}")
     return int(text)
 
 
@@ -77,32 +77,32 @@ def _fraction(text: str, column: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise ValueError(f"{column} {text[:40]!r} is not a number of 0 or more")
+        raise ValueError(f"{column} {text[:40]!r} is not a number of at least 0")
     return value
 
 
 def check_examples(path: str | os.PathLike[str], ids: Collection[str], collection: str) -> None:
-    """Hold a table of labelled cells against the IDs of a collection's sheet, see ``delimited.check_fields``.
+    """Compare a table of labelled cells with the IDs of a collection's sheet, see ``delimited.check_fields``.
 
-    Raises SheetError naming the file where it cannot be read, and fields that are not in the sheet.
+    Raises SheetError naming the file if it cannot be read, and fields that are not in the sheet.
     """
     fields = dict.fromkeys(field for field, _ in read_example_cells(path))
     check_fields(f"examples {os.fspath(path)}", fields, ids, collection)
 
 
 def check_choice(labels: Iterable[str]) -> None:
-    """Raise SheetError unless the labels of the examples are two or more, each of them given twice or more."""
+    """Raise SheetError unless the examples have at least two labels, and each label at least two examples."""
     counts = Counter(labels)
     if len(counts) < 2:
-        raise SheetError(f"few_shot.table: at least two labels are needed to choose from, found {len(counts)}")
+        raise SheetError(f"few_shot.table: at least two labels are needed, found {len(counts)}")
     rarest = min(counts, key=lambda label: counts[label])
     if counts[rarest] < 2:
-        raise SheetError(f"few_shot.table: the label {rarest!r} has one example alone; give it a second")
+        raise SheetError(f"few_shot.table: the label {rarest!r} has only one example; add another")
 
 
 def check_mixtures(path: str | os.PathLike[str], ids: Collection[str], collection: str) -> None:
-    """Hold a table of known mixtures against the IDs of a collection's sheet, see ``delimited.check_fields``.
+    """Compare a table of known mixtures with the IDs of a collection's sheet, see ``delimited.check_fields``.
 
-    Raises SheetError naming the file where it cannot be read, and fields that are not in the sheet.
+    Raises SheetError naming the file if it cannot be read, and fields that are not in the sheet.
     """
     check_fields(f"mixtures {os.fspath(path)}", read_mixed_fields(path), ids, collection)

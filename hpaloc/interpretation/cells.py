@@ -1,4 +1,4 @@
-"""Which cells are studied, with the label, the group and the origin of each."""
+"""The choice of the cells to study, with the label, group and origin of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from hpaloc.grouping import group_fields
 from hpaloc.progress import log
 from hpaloc.tfrecord import cell_key
 
-# Cells of a class beyond this many tell a few-shot experiment nothing more.
+# More cells per class would not improve the few-shot experiment.
 FEW_SHOT_CELLS = 120
 # With fewer cells of new groups, cells of groups that trained the network are studied too.
 _FEWEST_CELLS = 50
 
 
 class StudyError(ValueError):
-    """The cells do not allow what is asked of them; the message says what is lacking."""
+    """The cells do not allow the study; the message says what is missing."""
 
 
 @dataclass(frozen=True)
 class Source:
     """The cells of a collection that may be studied.
 
-    cells, fields: its tables as ``joining.read_cells`` and ``read_fields`` give them; truth: field, cell, labels
-    with the ids of ``cells`` (``matching.read_true_labels``), or None; examples: the table of ``curation.curate`` where
-    the collection trained the network, else None.
+    cells, fields: its tables as ``joining.read_cells`` and ``read_fields`` return them
+    truth: field, cell, labels with the ids of ``cells`` (``matching.read_true_labels``), or None
+    examples: the table of ``curation.curate`` if the collection trained the network, else None
     """
 
     collection: str
@@ -40,8 +40,8 @@ class Source:
 def labelled_cells(source: Source) -> pd.DataFrame:
     """Return the cells of a source that have one known location: field, cell, key, shard, row, label, seen.
 
-    Of a collection that trained the network these are its real examples, seen where their part is train; of another
-    the cells whose truth is one location or, without truth, whose field has one label.
+    In a collection that trained the network these are its real examples, seen if their part is train; in another the
+    cells whose truth is one location or, without truth, whose field has one label.
     """
     if source.examples is not None:
         examples = source.examples
@@ -65,11 +65,12 @@ def labelled_cells(source: Source) -> pd.DataFrame:
 def choose_cells(sources: Sequence[Source], n_cells: int, held_out: Sequence[int], seed: int) -> pd.DataFrame:
     """Choose the cells to study among all labelled ones; a table STUDIED, sorted by collection, shard and row.
 
-    ``mapped`` are ``n_cells`` random cells, of groups that did not train the network where these have 50 cells, else of
-    cells that did not where there are such. ``few_shot``
-    are the cells of the ``held_out`` classes (indices) from every source, or, where none is held out, of all classes
-    among the cells that may be mapped; at most 120 a class. Groups are antibodies and near-duplicates where these are
-    known, else fields. Raises StudyError where there is no labelled cell, or none of a class held out.
+    ``mapped`` are ``n_cells`` random cells: of groups that did not train the network if these have at least 50 cells,
+    else of cells that did not train it, else of all cells. ``few_shot`` are the cells of the ``held_out`` classes
+    (indices) from every source, or, if none is held out, of all classes among the cells that may be mapped; at most 120
+    per class. Groups are antibodies and near-duplicates if known, else fields.
+
+    Raises StudyError without a labelled cell, or without one of a held-out class.
     """
     parts = [labelled_cells(source).assign(collection=source.collection) for source in sources]
     cells = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -87,8 +88,7 @@ def choose_cells(sources: Sequence[Source], n_cells: int, held_out: Sequence[int
         group_of[f"{name}/{field}"] for name, field in zip(cells["collection"], cells["field"], strict=True)
     ]
     generator = np.random.default_rng(seed)
-    # Best are cells of groups that trained nothing, then cells that did not, where a test field has an antibody of the
-    # training.
+    # Cells of groups that trained nothing come first, then cells that did not train, though their antibody did.
     new_group = ~cells["group"].isin(cells.loc[cells["seen"], "group"])
     candidates = np.flatnonzero(new_group if new_group.sum() >= _FEWEST_CELLS else ~cells["seen"])
     if not len(candidates):

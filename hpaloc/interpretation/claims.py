@@ -24,8 +24,8 @@ _PROBABILITIES = [f"p_{index}" for index in range(N_CLASSES)]
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: what is claimed, the verdict (HOLDS, FAILS, UNTESTED), the sentence that gives the numbers, the number
-    and that of its control (None where there is none)."""
+    """One claim: its title, the verdict (HOLDS, FAILS, UNTESTED), a sentence with the numbers, its value and that of
+    its control, None if there is none."""
 
     claim: str
     verdict: str
@@ -58,10 +58,12 @@ def _accuracy(
 def cell_claims(predictions: pd.DataFrame, seed: int, field_weight: float = 0.0) -> list[Claim]:
     """Judge the accuracy per cell and per protein on groups that the network did not see.
 
-    predictions: field, cell, p_0..p_18, label (the true class, -1 where it is not one), group, of every cell of the
-    labelled collections that did not train; an empty table where there is none. A protein is a group with at least 10
-    cells, half of them of one true class; its call is the class of the greatest mean probability of all its cells.
-    ``field_weight`` is how far the probabilities of cells were drawn towards their field (predict.field_weight).
+    A protein is a group with at least 10 cells, half of them of one true class; its call is the class of the greatest
+    mean probability of all its cells.
+
+    predictions: field, cell, p_0..p_18, label (the true class, -1 unless it is one), group, of every cell of the
+        labelled collections that did not train; an empty table if there are none
+    field_weight: how far the probabilities of cells were shifted towards their field (predict.field_weight)
     """
     titles = ("91 % of cells are called right", "99 % of proteins are called right")
     if predictions.empty:
@@ -74,13 +76,13 @@ def cell_claims(predictions: pd.DataFrame, seed: int, field_weight: float = 0.0)
     claim = _accuracy(titles[0], CELL_ACCURACY, "cells", called == label, chance, owner, seed)
     if field_weight:
         leaning = (
-            f" Calls lean on the other cells of the field (predict.field_weight {field_weight:g}), which flatters it."
+            f" Calls depend on the other cells of the field (predict.field_weight {field_weight:g}), which raises it."
         )
         claim = replace(claim, sentence=claim.sentence + leaning)
     claims = [claim]
     owners = pd.DataFrame(p).groupby(group).mean()
     count = pd.Series(group).value_counts()
-    # The cells of a protein that it leaves dark are Negative by their own truth.
+    # Cells that a protein does not stain are Negative by their own truth.
     commonest = pd.crosstab(owner, label)
     share = commonest.max(axis=1) / count[commonest.index]
     kept = commonest.index[(share >= 0.5) & (count[commonest.index] >= FEWEST_CELLS)]
@@ -95,10 +97,12 @@ def cell_claims(predictions: pd.DataFrame, seed: int, field_weight: float = 0.0)
 
 
 def edge_share(kernels: np.ndarray) -> np.ndarray:
-    """Return how much of each first kernel is an edge, (filters,) from 0 to 1.
+    """Return how much of each first kernel is an edge, (filters,) float from 0 to 1.
 
-    kernels: (k, k, colours, filters) float. The share of a kernel's energy, its mean left out, that a plane through it
-    explains, colour by colour: 1 for the derivative across an edge, 2 / (k² - 1) on average for random numbers.
+    This is the share of a kernel's energy, without its mean, that a plane explains, colour by colour: 1 for the
+    derivative across an edge, 2 / (k² - 1) on average for random numbers.
+
+    kernels: (k, k, colours, filters) float
     """
     side = kernels.shape[0]
     y, x = np.indices((side, side)) - (side - 1) / 2
@@ -120,9 +124,11 @@ def layer_claims(
 ) -> list[Claim]:
     """Judge whether low layers see edges and deep ones separate the classes.
 
-    separation, singles: as ``separation.separation`` gives them for the networks trained and random; groups (n,) of the
-    rows; kernels: network to first kernels (k, k, colours, filters) float; ``deepest`` the layer that counts as deep;
-    ``seen`` whether the cells trained the network.
+    separation, singles: as ``separation.score_separation`` returns them for the networks trained and random
+    groups: (n,) groups of the rows
+    kernels: network to first kernels, (k, k, colours, filters) float
+    deepest: the layer that counts as deep
+    seen: whether the cells trained the network
     """
     learned, control = (float(edge_share(kernels[name]).mean()) for name in ("trained", "random"))
     generator = np.random.default_rng(seed)
@@ -153,13 +159,13 @@ def layer_claims(
 
     deep, stem = ("trained", deepest), ("trained", "stem")
     if not np.isfinite(at[deep]):
-        why = "no class is held by two groups, so cells cannot be told across groups."
+        why = "no class is in two groups, so cells cannot be compared across groups."
         return [edges, Claim("deep layers separate the locations", UNTESTED, f"It cannot be tested: {why}")]
-    # The hardest of the controls: what the same tiles give without any training, at the layer where they give most.
+    # The hardest control: the best layer of the untrained network on the same tiles.
     random = max((place for place in places if place[0] == "random"), key=lambda place: at[place])
     over_stem, over_random = difference(deep, stem), difference(deep, random)
     holds = over_stem[1] > 0 and over_random[1] > 0 and at[deep] > shuffled[deep]
-    caution = " The network was trained on these cells, which flatters it." if seen else ""
+    caution = " The network was trained on these cells, which raises the value." if seen else ""
     return [
         edges,
         Claim(
@@ -180,12 +186,13 @@ def _gap(gap: tuple[float, float, float]) -> str:
 
 
 def unit_claims(found: Mapping[str, UnitTable], seen: bool) -> list[Claim]:
-    """Judge whether units go along with CellProfiler features and with locations.
+    """Judge whether units correlate with CellProfiler features and with locations.
 
-    found: what ``units.describe_units`` gives for the networks trained, random and, where there is one,
-    shuffled_labels; ``seen`` whether the cells trained the network. The claim holds where more units are significant
-    over all comparisons than with random weights, and their median strength is greater, with an interval that leaves
-    out 0.
+    A claim holds if more units are significant over all comparisons than with random weights, and their median strength
+    is greater, with an interval above 0.
+
+    found: what ``units.describe_units`` returns for the networks trained, random and, if there is one, shuffled_labels
+    seen: whether the cells trained the network
     """
     claims = []
     for what, title, measure in (
@@ -200,7 +207,7 @@ def unit_claims(found: Mapping[str, UnitTable], seen: bool) -> list[Claim]:
         own = layers[layers["what"] == what]
         chance = float(np.average(own["shuffled"], weights=own["units"]))
         rivals = [f"{median[name]:.3f} {_NETWORKS[name]}" for name in found if name != "trained"]
-        caution = " The network was trained on these cells, which flatters it." if seen else ""
+        caution = " The network was trained on these cells, which raises the value." if seen else ""
         claims.append(
             Claim(
                 title,
@@ -222,21 +229,22 @@ _NETWORKS = {"random": "with random weights", "shuffled_labels": "trained on shu
 
 
 def few_shot_claim(curves: pd.DataFrame, unseen: Sequence[str], learner: str, number: int) -> Claim:
-    """Judge whether the network's features carry over to classes that it never saw.
+    """Judge whether the network's features transfer to classes that it never saw.
 
-    curves: as ``few_shot.few_shot_curves`` gives them for the features network, CellProfiler and random; ``unseen`` the
-    names of the classes held out of the training, empty where all were seen. The claim is judged by one learner at one
-    number of examples, over the same draws, and holds where the network's features are better than both others in 95 %
-    of the draws, or more. The control is the better of the others.
+    The claim is judged by one learner at one number of examples, over the same draws. It holds if the network's
+    features are better than both others in at least 95 % of the draws. The control is the better of the others.
+
+    curves: as ``few_shot.few_shot_curves`` returns them for the features network, CellProfiler and random
+    unseen: the names of the classes held out of the training, empty if all were seen
     """
     title = "features transfer to unseen locations with few examples"
     own = curves[(curves["learner"] == learner) & (curves["examples"] == number)]
     if own.empty:
-        return Claim(title, UNTESTED, "It cannot be tested: fewer than two classes are held by two groups.")
+        return Claim(title, UNTESTED, "It cannot be tested: fewer than two classes are in two groups.")
     table = own.pivot(index="draw", columns="features", values="balanced_accuracy")
     mean = table.mean()
     rivals = {name: table["network"] - table[name] for name in table.columns if name != "network"}
-    # Clause by clause, the share of draws in which the network's features are the better ones.
+    # For each other space, the share of draws in which the network's features are better.
     wins = {name: float((gap > 0).mean()) for name, gap in rivals.items()}
     better = all(share >= 0.95 for share in wins.values())
     value, control = float(mean["network"]), float(mean.drop("network").max())
@@ -249,8 +257,8 @@ def few_shot_claim(curves: pd.DataFrame, unseen: Sequence[str], learner: str, nu
         return Claim(
             title,
             UNTESTED,
-            "It cannot be tested: the network was trained on these classes (interpretation.held_out holds none out). "
-            f"For what it is worth, {numbers}.",
+            "It cannot be tested: the network was trained on these classes (interpretation.held_out is empty). "
+            f"On classes seen in training, {numbers}.",
             value,
             control,
         )
@@ -264,8 +272,9 @@ _SPACES = {"CellProfiler": "CellProfiler features", "random": "random-weight fea
 def mixture_claim(scores: Mapping[str, float] | None) -> Claim:
     """Judge whether fractions of mixed locations are inferred.
 
-    scores: as ``analysis.score_mixtures`` gives them, None without known mixtures. Of a few fields any order correlates
-    with some other, so the correlation must be beyond chance too.
+    In a few fields any order can correlate with another, so the correlation must also be significant.
+
+    scores: as ``analysis.score_mixtures`` returns them, None without known mixtures
     """
     title = "mixtures of locations can be inferred"
     if scores is None:
@@ -284,7 +293,7 @@ def mixture_claim(scores: Mapping[str, float] | None) -> Claim:
 
 
 def write_claims(claims: Sequence[Claim], folder: Path, notes: Sequence[str]) -> None:
-    """Write claims.md, a line a claim with its verdict and numbers, and claims.json; ``notes`` say what was studied."""
+    """Write claims.md, with verdict and numbers of each claim, and claims.json; ``notes`` say what was studied."""
     lines = [
         "# Claims",
         "",

@@ -1,4 +1,4 @@
-"""Learning new locations from a few cells: the experiment on classes held out, and the tool for one's own cells."""
+"""Learning new locations from a few cells: the experiment on held-out classes, and the tool for a user's labels."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 
+from hpaloc.embeddings import read_embeddings
 from hpaloc.files import atomic_path
 from hpaloc.interpretation.annotated import check_choice, read_example_cells
 from hpaloc.interpretation.processes import in_processes
@@ -28,11 +29,11 @@ from hpaloc.resampling import replicated_accuracy, wilson_interval
 from hpaloc.tables import write_table
 
 LEARNERS = ("logistic_regression", "knn", "random_forest")
-# Share of a class's groups that gives examples in a draw; the cells of the others are told.
+# Share of a class's groups that gives examples in a draw; the cells of the others are classified.
 EXAMPLE_SHARE = 0.5
 FEW_SHOT_COLUMNS = ["features", "learner", "examples", "draw", "used", "n_cells", "balanced_accuracy"]
 _TREES, _NEIGHBOURS, _FOLDS = 100, 5, 5
-# A mean over draws needs fewer trees than a label, and forests are most of the time that draws take.
+# A mean over draws needs fewer trees than a label, and forests take most of the time of the draws.
 _TREES_OF_A_DRAW = 50
 
 
@@ -43,7 +44,7 @@ class FewShotError(ValueError):
 def learner(name: str, fewest: int, seed: int, trees: int = _TREES) -> BaseEstimator:
     """Return an unfitted learner of LEARNERS for standardised features and classes of at least ``fewest`` examples.
 
-    ``trees`` are those of the random forest. Raises ValueError for another name.
+    ``trees`` is for the random forest. Raises ValueError for another name.
     """
     if name == "logistic_regression":
         return LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000)
@@ -57,12 +58,15 @@ def learner(name: str, fewest: int, seed: int, trees: int = _TREES) -> BaseEstim
 def draw_examples(
     labels: np.ndarray, groups: np.ndarray, number: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw ``number`` example cells a class and the cells to tell: two arrays of row numbers, (m,) int64 each.
+    """Draw ``number`` example cells per class, and the cells to classify: two arrays of row numbers, (m,) int64 each.
 
-    labels: (n,) the classes; groups: (n,) what no two sides may share. Half of each class's groups (at least one, at
-    most all but one) give examples, all cells of the groups that give none to any class are told: no cell is told by
-    examples of its own field. A group of several classes is on one side for all of them, settled by the first; a class
-    that this leaves without examples is not told. A class with fewer cells in its groups gives all.
+    Half of each class's groups (at least one, at most all but one) give examples; all cells of the groups that give
+    none are classified, so no cell is classified by examples of its own field. The first of its classes decides the
+    side of a group of several classes; a class that is then without examples is not classified. A class with fewer
+    cells in its groups gives all.
+
+    labels: (n,) classes
+    groups: (n,) what the two sides may not share
     """
     classes = np.unique(labels)
     giving: set[Any] = set()
@@ -89,22 +93,25 @@ def few_shot_curves(
     seed: int,
     processes: int = 1,
 ) -> pd.DataFrame:
-    """Measure how well classes are told from 1, 2, 5 … examples each, in several spaces of features.
+    """Measure how well classes are learned from 1, 2, 5 … examples each, in several spaces of features.
 
-    spaces: name to features (n, d) float of the same cells; labels, groups (n,). All spaces and learners meet the same
-    draws; features are standardised over all cells, as ``label_cells`` has them too, since what the cells to tell look
-    like is known. Returns a row for each draw: features, learner, examples (asked a class), draw, used (examples in
-    all), n_cells (told), balanced_accuracy, the mean over classes of the share told right. Classes that fewer than two
-    groups hold are left out, and draws in which fewer than two classes have both examples and cells to tell; the table
-    is empty where nothing is left.
+    All spaces and learners have the same draws. Features are standardised over all cells, as in ``assign_labels``,
+    since the features of the cells to classify are known. Classes in fewer than two groups are left out, and so are
+    draws in which fewer than two classes have both examples and cells to classify.
+
+    spaces: name to features (n, d) float of the same cells
+    labels, groups: (n,) of any type
+
+    Returns a row for each draw: features, learner, examples (wanted per class), draw, used (examples in total), n_cells
+    (classified), balanced_accuracy, the mean over classes of the share that is right; without rows if nothing is left.
     """
     held = pd.Series(groups).groupby(labels).nunique()
     kept = np.isin(labels, held.index[held > 1])
     if len(held[held > 1]) < 2:
-        log.warning("fewer than two classes are held by two groups: there is no few-shot experiment")
+        log.warning("fewer than two classes are in two groups: there is no few-shot experiment")
         return pd.DataFrame(columns=FEW_SHOT_COLUMNS)
     for label in held.index[held < 2]:
-        log.warning("class %s is held by one group alone and left out of the few-shot experiment", label)
+        log.warning("class %s is in one group only, and is left out of the few-shot experiment", label)
     labels, groups = labels[kept], groups[kept]
     spaces = {name: standardised(features[kept]) for name, features in spaces.items()}
     generator = np.random.default_rng(seed)
@@ -114,7 +121,7 @@ def few_shot_curves(
     asked = len(drawn)
     drawn = [draw for draw in drawn if len(np.unique(labels[draw[3]])) > 1]
     if len(drawn) < asked:
-        log.warning("%d of %d draws leave fewer than two classes to tell, and are left out", asked - len(drawn), asked)
+        log.warning("%d of %d draws, with fewer than two classes to classify, are left out", asked - len(drawn), asked)
     jobs = (delayed(_told)(spaces, labels, examples, told, seed) for _, _, examples, told in drawn)
     found = track(in_processes(jobs, processes), len(drawn), "draws")
     rows = [
@@ -147,26 +154,26 @@ def read_examples(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def predicted_examples(examples: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the examples (field, cell, label) whose field is among ``cells`` (field, cell); a warning tells of others.
+    """Return the examples (field, cell, label) whose field is among ``cells`` (field, cell); warn about others.
 
-    Raises FewShotError where there are none.
+    Raises FewShotError if there are none.
     """
     here = examples["field"].isin(cells["field"].unique())
     elsewhere = examples.loc[~here, "field"].unique()
     first = ", ".join(elsewhere[:10])
     if len(examples) and not here.any():
-        raise FewShotError(f"few_shot.table: none of its fields is among the predictions, such as {first}")
+        raise FewShotError(f"few_shot.table: none of its fields is among the predictions, for example {first}")
     if len(elsewhere):
         log.warning(
-            "%d fields of few_shot.table are not among the predictions, and left out: %s", len(elsewhere), first
+            "%d fields of few_shot.table are not among the predictions, and are left out: %s", len(elsewhere), first
         )
     return examples[here].reset_index(drop=True)
 
 
 def example_rows(examples: pd.DataFrame, cells: pd.DataFrame) -> np.ndarray:
-    """Return the row of ``cells`` (field, cell) that each example is, (n,) int.
+    """Return the row of each example in ``cells`` (field, cell), (n,) int.
 
-    Raises FewShotError naming an unknown field or cell, SheetError where there are not two labels of two examples each.
+    Raises FewShotError naming an unknown field or cell, SheetError unless two labels have two examples each.
     """
     index = pd.MultiIndex.from_arrays([cells["field"], cells["cell"].astype(int)])
     rows = index.get_indexer(pd.MultiIndex.from_frame(examples[["field", "cell"]]))
@@ -186,12 +193,14 @@ def example_rows(examples: pd.DataFrame, cells: pd.DataFrame) -> np.ndarray:
 def cross_validated(
     features: np.ndarray, labels: np.ndarray, fields: np.ndarray, name: str, seed: int
 ) -> dict[str, Any]:
-    """Tell every example by a learner that has seen no example of its field, and return how often that is right.
+    """Classify every example by a learner without examples of its field, and return how often that is right.
 
-    features (n, d) float, standardised; labels, fields (n,). Returns accuracy, low, high (95 % interval, whole fields
-    resampled), n (the examples told), by_label, and ``by``: ``field`` where at least two labels have examples in two
-    fields, so that learners trained on other fields know them; else ``cell``, examples of one field on both sides,
-    which flatters.
+    features: (n, d) float, standardised
+    labels, fields: (n,) str
+
+    Returns accuracy, low, high (95 % interval, whole fields resampled), n (the classified examples), by_label, and
+    ``by``: ``field`` if at least two labels have examples in two fields, so that learners from other fields know them;
+    else ``cell``, with examples of one field on both sides, which makes the accuracy too high.
     """
     spread = pd.Series(fields).groupby(labels).nunique()
     across = bool((spread > 1).sum() >= 2)
@@ -200,14 +209,14 @@ def cross_validated(
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     called = np.full(len(labels), None, object)
     with warnings.catch_warnings():
-        # That a label is rarer than there are folds is said of many tables of few examples, and seen to below.
+        # Labels with fewer examples than folds are common here, and handled below.
         warnings.simplefilter("ignore", UserWarning)
         parts = list(splitter.split(features, labels, owners))
     for known, asked in parts:
         present, counts = np.unique(labels[known], return_counts=True)
         if len(present) < 2:
             continue
-        # A label that these examples do not have cannot be told, and is not asked.
+        # A label without examples here cannot be learned, so its cells are not classified.
         asked = asked[np.isin(labels[asked], present)]
         if len(asked):
             model = learner(name, int(counts.min()), seed).fit(features[known], labels[known])
@@ -222,22 +231,26 @@ def cross_validated(
     return result | {"accuracy": float(right.mean()), "low": low, "high": high, "by_label": by_label}
 
 
-def label_cells(
+def assign_labels(
     cells: pd.DataFrame, features: np.ndarray, examples: pd.DataFrame, name: str, seed: int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Give every cell one of the examples' labels, by a learner on frozen features.
 
-    cells: field, cell (n rows); features (n, d) float; examples as ``read_examples`` gives them; name of LEARNERS.
+    cells: field, cell (n rows)
+    features: (n, d) float
+    examples: as ``read_examples`` returns them
+    name: one of LEARNERS
+
     Returns field, cell, label, given (whether it was an example), probability (of the label), p_<label> for each label,
-    similarity (cosine of its standardised features with those of the nearest example of its label: low where the cell
-    is like none), and a summary with the counts and the cross-validated accuracy. Raises FewShotError, see
-    ``predicted_examples`` and ``example_rows``.
+    similarity (cosine of its standardised features with those of the nearest example of its label: low for a cell
+    unlike all examples), and a summary with the counts and the cross-validated accuracy.
+    Raises FewShotError, see ``predicted_examples`` and ``example_rows``.
     """
     examples = predicted_examples(examples, cells)
     rows = example_rows(examples, cells)
     labels = examples["label"].to_numpy(str)
     names, counts = np.unique(labels, return_counts=True)
-    # The scale of all cells, not of the few examples, says what is alike.
+    # Similarity is by the scale of all cells, not of the few examples.
     scaled = standardised(features)
     fields = examples["field"].to_numpy(str)
     checked = cross_validated(scaled[rows], labels, fields, name, seed)
@@ -267,23 +280,23 @@ def label_cells(
 
 
 def summary_page(summary: Mapping[str, Any], collection: str, model: str) -> str:
-    """Return the Markdown page that says what was learned from which examples, and how sure it is."""
+    """Return the Markdown page about what was learned from which examples, and how reliable it is."""
     checked = summary["cross_validation"]
     if checked["accuracy"] is None:
-        sure = "No example could be told by the others: nothing is known of how sure these labels are."
+        sure = "No example could be classified by the others: the accuracy of these labels is unknown."
     else:
         sure = (
-            f"Examples told by a learner that saw none of their {checked['by']}: {checked['accuracy']:.2f} of "
+            f"Examples classified by a learner that saw none of their {checked['by']}: {checked['accuracy']:.2f} of "
             f"{checked['n']} right (95 % interval {checked['low']:.2f} to {checked['high']:.2f})."
         )
     if checked["by"] == "cell":
         sure += (
-            " Examples of one field are on both sides of this, since fewer than two labels have examples in two "
-            "fields: take it as an upper bound, and label cells of further fields to know."
+            " Examples of one field are on both sides, since fewer than two labels have examples in two fields: this "
+            "is an upper bound; label cells of more fields for an estimate."
         )
     lines = [
         f"| {_in_table(label)} | {count} | {summary['fields_of_examples'][label]} | "
-        + (f"{checked['by_label'][label]:.2f}" if label in checked["by_label"] else "not told")
+        + (f"{checked['by_label'][label]:.2f}" if label in checked["by_label"] else "not classified")
         + f" | {summary['labelled'].get(label, 0)} |"
         for label, count in summary["examples"].items()
     ]
@@ -295,36 +308,30 @@ def summary_page(summary: Mapping[str, Any], collection: str, model: str) -> str
             "",
             sure,
             "",
-            "| label | examples | their fields | right when told | other cells that got it |",
+            "| label | examples | their fields | right when classified | other cells with this label |",
             "|---|---|---|---|---|",
             *lines,
             "",
-            "Every cell gets one of these labels, also one that shows something else: `probability` only chooses among "
-            "them. `similarity` to the nearest example is low for such cells; sort by it before trusting a label.",
+            "Every cell gets one of these labels, even a cell that shows something else: `probability` only compares "
+            "them. `similarity` to the nearest example is low for such cells; sort by it before you trust a label.",
             "",
         ]
     )
 
 
 def _in_table(text: str) -> str:
-    """Return free text as it can stand in a Markdown table: its marks are no marks of the page."""
+    """Escape free text for a Markdown table."""
     return re.sub(r"([\\`*|<\[])", r"\\\1", " ".join(text.split()))
 
 
-def read_embeddings(paths: Sequence[str | os.PathLike[str]]) -> tuple[pd.DataFrame, np.ndarray]:
+def read_features(paths: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
     """Read the cells (field, cell) and embeddings (n, d) float32 of a collection's shards of predictions."""
-    cells, parts = [], []
-    for path in paths:
-        table = pq.read_table(Path(path), columns=["field", "cell", "embedding"])
-        column = table["embedding"].combine_chunks()
-        cells.append(table.select(["field", "cell"]).to_pandas())
-        flat = column.flatten().to_numpy(zero_copy_only=False)
-        parts.append(flat.reshape(-1, column.type.list_size).astype(np.float32))
-    return pd.concat(cells, ignore_index=True), np.concatenate(parts)
+    cells = [pq.read_table(path, columns=["field", "cell"]).to_pandas() for path in paths]
+    return pd.concat(cells, ignore_index=True), np.concatenate([read_embeddings(path) for path in paths])
 
 
 def write_labels(labelled: pd.DataFrame, summary: Mapping[str, Any], collection: str, model: str, folder: Path) -> None:
-    """Write what ``label_cells`` gives as cells.parquet, cells.csv, summary.json and README.md into ``folder``."""
+    """Write the result of ``assign_labels`` as cells.parquet, cells.csv, summary.json and README.md in ``folder``."""
     write_table(
         folder / "cells.parquet", pa.Table.from_pandas(labelled, preserve_index=False).replace_schema_metadata()
     )

@@ -1,4 +1,4 @@
-"""What the layers of a network answer to: pooled features, patches that drive units, class activation maps."""
+"""The answers of the layers of a network: pooled features, patches that drive units, class activation maps."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,12 @@ from hpaloc.records import tile_dataset, write_dataset
 
 @dataclass(frozen=True)
 class Layer:
-    """A depth of the ResNet-50: ``features`` is the layer whose mean over the tile describes a cell, ``units`` the one
-    before the last rectifier, where units have a weakest answer too; ``stride`` in px of the input. Both are names of
-    layers of the folded network, where a convolution holds its batch norm."""
+    """A depth of the ResNet-50, by names of layers of the folded network.
+
+    features: the layer whose mean over the tile describes a cell
+    units: the layer before the last rectifier, where units also have a weakest answer
+    stride: px of the input
+    """
 
     features: str
     units: str
@@ -39,10 +42,10 @@ LAYERS = {
     "stage 3": Layer("conv4_block6_out", "conv4_block6_add", 16),
     "stage 4": Layer("conv5_block3_out", "conv5_block3_add", 32),
 }
-# Cells through which the gradient's mass is measured, and batches that estimate the statistics of a random network.
+# Cells on which the gradient is measured, and batches that estimate the statistics of a random network.
 _GRADIENT_CELLS = 24
 _STATISTICS_BATCHES = 24
-# Longest side of a field that is mapped, at the scale of the network, and of its picture, in px.
+# Longest side of a mapped field, at the scale of the network, and of its picture, px.
 _FIELD_SIDE, _PICTURE_SIDE = 2048, 512
 
 
@@ -53,10 +56,15 @@ def read_tiles(
     input_size: int,
     threads: int = 1,
 ) -> np.ndarray:
-    """Return the tiles of cells (field, cell, key, shard, row), in their order, as a network sees them.
+    """Return the tiles of cells, in their order, as a network takes them.
 
-    ``tiles`` holds, per colour, the record files that ``shard`` counts; only the tiles wanted are read. The result is
-    (n, input_size, input_size, channels) uint8. Raises tables.TableError where a tile is not the cell it should be.
+    Only the tiles of these cells are read.
+
+    cells: field, cell, key, shard, row
+    tiles: the record files of each colour, by position ``shard``
+
+    Returns (n, input_size, input_size, channels) uint8.
+    Raises tables.TableError if a tile is of another cell.
     """
     examples = cells[["field", "cell", "key", "shard", "row"]].assign(
         part="train", record_shard=0, position=np.arange(len(cells)), green_scale=1.0
@@ -70,12 +78,14 @@ def read_tiles(
 
 
 def random_network(config: Mapping[str, Any], images: np.ndarray, seed: int, batch_size: int = 64) -> keras.Model:
-    """Return a network of the architecture of ``config`` (a model folder's config.json) with random weights.
+    """Return a network with the architecture of ``config`` (a model folder's config.json) and random weights.
 
-    The control of what architecture and images alone give: the network before its first step, whose residual blocks
-    are nearly the identity. With scales of 1 in every block little of the image reaches the deep layers, which would be
-    a control too easy to beat. The statistics of its batch norms are those of ``images``, (n, S, S, colours) float32,
-    0..255, without which the answers of deep layers would be of no scale. Nothing is learned from labels.
+    It is the control for what architecture and images alone achieve: the network before its first step, whose residual
+    blocks are nearly the identity. With scales of 1 in every block little of the image would reach the deep layers, and
+    the control would be too weak. Its batch norms have the statistics of ``images``, without which the answers of deep
+    layers would have no common scale. Nothing is learned from labels.
+
+    images: (n, S, S, colours) float32, 0..255
     """
     keras.utils.set_random_seed(seed)
     network = classifier(
@@ -95,13 +105,15 @@ def random_network(config: Mapping[str, Any], images: np.ndarray, seed: int, bat
 def layer_answers(
     model: keras.Model, images: np.ndarray, units: int = 0, batch_size: int = 64
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
-    """Return what the layers answer to cells (features, extremes), from one pass of one view a cell.
+    """Return the answers of the layers to one view of each cell, (features, extremes).
 
-    model: folded, see ``model.fold_batch_norm``; images: (n, S, S, colours) uint8. Features: for each of LAYERS and the
-    embedding the mean answer of each unit over the tile, (n, d) float32. Extremes: for each of LAYERS, of its first
-    ``units`` units, ``strongest`` and ``weakest`` (n, units) float32, the answers before the rectifier, and
-    ``strongest_at`` and ``weakest_at`` (n, units, 2) int64, the row and column in px of the tile that the unit's field
-    has its middle on; empty without units.
+    Features are, for each of LAYERS and the embedding, the mean answer of each unit over the tile, (n, d) float32.
+    Extremes are, for the first ``units`` units of each of LAYERS, ``strongest`` and ``weakest`` (n, units) float32, the
+    answers before the rectifier, and ``strongest_at`` and ``weakest_at`` (n, units, 2) int64, the row and column, in px
+    of the tile, of the middle of the unit's receptive field; empty without units.
+
+    model: folded, see ``inference.fold_batch_norm``
+    images: (n, S, S, colours) uint8
     """
     pooled = [
         keras.layers.GlobalAveragePooling2D()(model.get_layer(layer.features).output) for layer in LAYERS.values()
@@ -142,13 +154,14 @@ def layer_answers(
     return features, extremes
 
 
-def receptive_fields(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
+def layer_receptive_fields(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
     """Return the receptive field of a unit of each layer: theoretical side, effective radii, side of a patch, in px.
 
     ``theoretical`` is the side of the box that can reach the unit; ``radius_50`` and ``radius_95`` hold 50 % and 95 %
-    of the squared gradient of the middle position's units on images (n, S, S, colours) of any number type, see
-    ``model.effective_receptive_field``. ``patch`` is the theoretical side where it fits into the tile, else that of
-    the box around the 95 % radius, at most the tile.
+    of the squared gradient of the units in the middle, see ``receptive_field.effective_receptive_field``. ``patch`` is
+    the theoretical side if it fits into the tile, else that of the box around the 95 % radius, at most the tile.
+
+    images: (n, S, S, colours) of any number type
     """
     chosen = tf.constant(images[:: max(1, len(images) // _GRADIENT_CELLS)][:_GRADIENT_CELLS], tf.float32)
     side = images.shape[1]
@@ -173,9 +186,9 @@ def receptive_fields(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
 
 
 def cut_patch(tile: np.ndarray, y: int, x: int, side: int) -> np.ndarray:
-    """Return the (side, side, colours) patch of a tile around row y and column x, zero outside it.
+    """Return the (side, side, colours) patch of a tile around row y and column x, 0 outside the tile.
 
-    tile: (S, S, colours) of any type.
+    tile: (S, S, colours) of any type
     """
     before, after = (side - 1) // 2, side // 2
     padded = np.pad(tile, ((before, after), (before, after), (0, 0)))
@@ -185,11 +198,15 @@ def cut_patch(tile: np.ndarray, y: int, x: int, side: int) -> np.ndarray:
 def driving_patches(
     images: np.ndarray, fields: np.ndarray, extremes: Mapping[str, np.ndarray], side: int, patches: int
 ) -> np.ndarray:
-    """Cut the patches that drive each unit most and least, of one layer.
+    """Cut the patches that drive each unit of a layer most and least.
 
-    images: (n, S, S, colours) uint8, fields (n,) names, extremes as ``layer_answers`` gives them for the layer. Each
-    field gives one patch at most, else a bright field would give them all. Returns (units, 2, patches, side, side,
-    colours) uint8, the strongest first; black where there are fewer fields.
+    Each field contributes at most one patch; otherwise a bright field could contribute all.
+
+    images: (n, S, S, colours) uint8
+    fields: (n,) names
+    extremes: as ``layer_answers`` returns them for the layer
+
+    Returns (units, 2, patches, side, side, colours) uint8, the strongest first; missing patches are black.
     """
     units = extremes["strongest"].shape[1]
     cut = np.zeros((units, 2, patches, side, side, images.shape[3]), np.uint8)
@@ -210,11 +227,15 @@ def field_map(
     channels: Sequence[str],
     box: float,
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return (picture, maps, pixel size) of a field: what the fully convolutional twin sees where.
+    """Return (picture, maps, pixel size) of a field: the class activation maps of the fully convolutional twin.
 
-    ``levels`` are the field's white levels by colour, ``box`` the usual side of its cells' boxes in px: the field is
-    resized so that cells are as large as the tiles the network learned from. The picture is (h, w, colours) uint8,
-    the maps (h, w, 19) float16, both at most 512 px a side; the pixel size is theirs, in µm.
+    The field is resized so that its cells are as large as the tiles that trained the network.
+
+    levels: the field's white levels by colour
+    box: px, the median side of its cells' boxes
+
+    Returns the picture (h, w, colours) uint8, the maps (h, w, 19) float16, both at most 512 px a side, and their pixel
+    size in µm.
     """
     with unchanged(row.paths, row.states):
         images = read_field(row.paths, tuple(channels))
@@ -229,13 +250,13 @@ def field_map(
     shrink = min(1.0, _PICTURE_SIDE / max(size))
     small = tuple(max(1, round(edge * shrink)) for edge in size)
     picture = cv2.resize(field, small, interpolation=cv2.INTER_AREA).reshape(small[1], small[0], len(channels))
-    # OpenCV resizes at most four planes at a time.
+    # OpenCV resizes at most four planes at once.
     shown = np.stack([cv2.resize(maps[..., index], small) for index in range(maps.shape[2])], axis=-1)
     return picture.round().astype(np.uint8), shown.astype(np.float16), row.pixel_size / (scale * shrink)
 
 
 def fields_to_map(cells: pd.DataFrame, number: int) -> list[tuple[str, str, int]]:
-    """Return (collection, field, label) of the fields with most cells that are mapped, each of another label."""
+    """Return (collection, field, label) of the fields with the most mapped cells, each of a different label."""
     counts = cells[cells["mapped"]].groupby(["label", "collection", "field"]).size().sort_values(ascending=False)
     first = counts.reset_index().drop_duplicates("label").head(number)
     log.info("class activation maps of %s", ", ".join(first["field"]))

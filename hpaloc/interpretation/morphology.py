@@ -1,35 +1,35 @@
-"""CellProfiler's features of single cells, by cp-measure: the descriptors that networks are held against."""
+"""CellProfiler's features of single cells, by cp-measure: the descriptors that networks are compared with."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 from cp_measure.bulk import get_core_measurements, get_correlation_measurements
+from joblib import delayed
 
 from hpaloc.classes import COLOURS
 from hpaloc.images import read_field
+from hpaloc.interpretation.processes import in_processes
 from hpaloc.joining import read_fields
 from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import ManifestRow, read_manifest, unchanged
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
 
-# Fields of finer pixels are measured at this size, µm: textures and granularity count in pixels, and must mean the same
-# in every field. A cell is then about 100 px wide, more than a network sees of it at 64 px and less than at 224.
+# Fields with smaller pixels are measured at this pixel size, µm: textures and granularity are in px, and must mean the
+# same in every field. A cell is then about 100 px wide, more than in tiles of 64 px and less than in tiles of 224.
 PIXEL_SIZE = 0.24
 SHAPE = ("sizeshape", "feret")
 OF_EVERY_COLOUR = ("intensity", "texture")
 OF_THE_PROTEIN = ("radial_distribution", "granularity")
-# The matrix of neighbouring grey levels has the square of this many entries, which a cell of some thousand pixels is to
-# fill; CellProfiler's default of 256 leaves most of them empty, and is most of the time that measuring takes. Pixels of
-# the lowest level count as none, so a cell all below 1/57 of the white level (4.5 of 255) has no texture.
+# The matrix of neighbouring grey levels has the square of this many entries, for a few thousand pixels of a cell; with
+# CellProfiler's default of 256 most stay empty, and take most of the time. Pixels of the lowest level do not count, so
+# a cell that is all below 1/57 of the white level (4.5 of 255) has no texture.
 GREY_LEVELS = 64
 CORRELATION = ("pearson", "manders_fold", "rwc")
-# Where in the field a cell lies says nothing of it.
+# The place of a cell in the field does not describe the cell.
 _PLACES = ("Location", "Center", "BoundingBox")
 
 
@@ -43,11 +43,17 @@ def measure_cells(
     """Measure cells of a field as CellProfiler does: size and shape, intensity, texture, radial distribution,
     granularity, correlation of the protein with the other stains.
 
-    images: {colour: (H, W)}; cells: (H, W) label image; ids: the cells wanted; levels: white level of each colour, the
-    intensity that counts as 1, as in the tiles; pixel_size in µm. Returns one row a cell in the order of ``ids``, a
-    column a feature (float64, nan where it is not defined); textures are of 64 grey levels and means over the four
-    directions. Radial distribution, granularity and correlation are those of the protein (green). Raises ValueError
-    naming a cell that is not in the label image.
+    Textures have 64 grey levels and are means over the four directions. Radial distribution, granularity and
+    correlation are those of the protein (green).
+
+    images: {colour: (H, W)} of any number type
+    cells: (H, W) label image
+    ids: the cells to measure
+    levels: white level of each colour, the intensity that counts as 1, as in the tiles
+    pixel_size: µm
+
+    Returns one row per cell in the order of ``ids``, one column per feature (float64, nan if not defined).
+    Raises ValueError naming a cell that is not in the label image.
     """
     scale = min(1.0, pixel_size / PIXEL_SIZE)
     size = tuple(max(1, round(edge * scale)) for edge in cells.shape[::-1])
@@ -69,7 +75,7 @@ def measure_cells(
     core = get_core_measurements(sanitize=False)
     correlation = get_correlation_measurements(sanitize=False)
     columns: dict[str, np.ndarray] = {}
-    # What is not defined for a cell is nan in the table, and needs no line in the log besides.
+    # Undefined features are nan in the table and need no warning.
     with np.errstate(divide="ignore", invalid="ignore"):
         for name in SHAPE:
             columns |= core[name](labels, None, **({"calculate_advanced": False} if name == "sizeshape" else {}))
@@ -89,8 +95,8 @@ def measure_cells(
 
 
 def _mean_over_directions(table: pd.DataFrame) -> pd.DataFrame:
-    """Replace the textures of the four directions, <what>_<scale>_<direction>_<levels>_<colour>, by their mean:
-    a cell lies as it happens to lie."""
+    """Replace the textures of the four directions, <what>_<scale>_<direction>_<levels>_<colour>, by their mean, since
+    the orientation of a cell is arbitrary."""
     names: dict[str, str] = {}
     for key in map(str, table):
         parts = key.split("_")
@@ -99,13 +105,12 @@ def _mean_over_directions(table: pd.DataFrame) -> pd.DataFrame:
     return table.T.groupby([names[key] for key in map(str, table)], sort=False).mean().T
 
 
-def _measure_field(
-    row: ManifestRow, mask: Path, ids: list[int], levels: Mapping[str, float]
-) -> tuple[str, list[int], pd.DataFrame]:
+def _measure_field(row: ManifestRow, mask: Path, ids: list[int], levels: Mapping[str, float]) -> pd.DataFrame:
     try:
         with unchanged(row.paths, row.states):
             images = read_field(row.paths)
-        return row.id, ids, measure_cells(images, read_mask(mask), ids, levels, row.pixel_size)
+        table = measure_cells(images, read_mask(mask), ids, levels, row.pixel_size)
+        return table.set_index(pd.MultiIndex.from_product([[row.id], ids]))
     except ValueError as error:
         raise ValueError(f"field {row.id}: {error}") from error
 
@@ -117,31 +122,28 @@ def measure_fields(
     cells: pd.DataFrame,
     processes: int = 1,
 ) -> pd.DataFrame:
-    """Measure the cells (field, cell) of many fields of a collection, see ``measure_cells``; rows in their order.
+    """Measure cells (field, cell) of a collection, ``processes`` fields at a time, see ``measure_cells``.
 
-    rows: manifest row of each field; folders: its folder of label images; levels: its white levels by colour.
-    ``processes`` fields are measured at a time. Raises ValueError naming field and cell.
+    rows: the manifest row of each field
+    folders: its folder of label images
+    levels: its white levels by colour
+
+    Returns one row per cell, in the order of ``cells``.
+    Raises ValueError naming field and cell.
     """
     wanted = {str(field): [int(cell) for cell in own["cell"]] for field, own in cells.groupby("field", sort=True)}
-    # A forked process needs no importable main, which a script run by the workflow is not.
-    with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
-        jobs = [
-            pool.submit(_measure_field, rows[name], mask_path(folders[name], name, "cell"), ids, levels[name])
-            for name, ids in wanted.items()
-        ]
-        parts = []
-        for job in track(jobs, what="fields measured"):
-            name, ids, table = job.result()
-            table.index = pd.MultiIndex.from_product([[name], ids])
-            parts.append(table)
-    joined = pd.concat(parts)
+    jobs = (
+        delayed(_measure_field)(rows[name], mask_path(folders[name], name, "cell"), ids, levels[name])
+        for name, ids in wanted.items()
+    )
+    joined = pd.concat(list(track(in_processes(jobs, processes), len(wanted), "fields measured")))
     return joined.loc[list(zip(cells["field"], cells["cell"].astype(int), strict=True))].reset_index(drop=True)
 
 
 def measure_collections(
     cells: pd.DataFrame, collections: Mapping[str, CollectionFiles], processes: int = 1
 ) -> pd.DataFrame:
-    """Measure cells (collection, field, cell) of several collections, see ``measure_cells``; rows in their order."""
+    """Measure cells (collection, field, cell), see ``measure_cells``; rows in the order of ``cells``."""
     parts = []
     for name, own in cells.groupby("collection", sort=False):
         files = collections[str(name)]
@@ -149,14 +151,14 @@ def measure_collections(
         for shard in files.shards:
             for row in read_manifest(files.path("manifest", shard)):
                 rows[row.id], folders[row.id] = row, files.path("segmentation", shard)
-        levels = white_levels(read_fields(files.of_shards("fields")))
+        levels = _whites_of_fields(read_fields(files.of_shards("fields")))
         measured = measure_fields(rows, folders, levels, own, processes)
         parts.append(measured.set_index(own.index))
     table = pd.concat(parts).loc[cells.index].reset_index(drop=True)
     undefined = ~np.isfinite(table.to_numpy()).all(axis=0)
     if undefined.any():
         log.info(
-            "%d of %d features are not defined for every cell, and left out wherever such a cell is compared: %s",
+            "%d of %d features are not defined for every cell, and are left out of comparisons with such a cell: %s",
             undefined.sum(),
             len(undefined),
             ", ".join(map(str, table.columns[undefined])),
@@ -164,7 +166,7 @@ def measure_collections(
     return table
 
 
-def white_levels(fields: pd.DataFrame) -> dict[str, dict[str, float]]:
+def _whites_of_fields(fields: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Return the white level of each colour of each field, from a table FIELDS."""
     columns = [f"{colour}_white" for colour in COLOURS]
     return {

@@ -1,4 +1,4 @@
-"""Work side by side in processes."""
+"""Parallel work in processes."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -7,10 +7,9 @@ from joblib import Parallel, parallel_config
 
 
 def in_processes(jobs: Iterable[Any], processes: int) -> Iterator[Any]:
-    """Yield what each of joblib's delayed calls returns, in their order, ``processes`` of them at a time.
+    """Yield the results of joblib's delayed calls, in their order, ``processes`` calls at a time.
 
-    Each process computes on one thread: a workflow's job is told its number of threads, and every process would start
-    as many.
+    Each process has one thread; otherwise every process would start as many threads as the job has.
     """
     with parallel_config(backend="loky", inner_max_num_threads=1):
         yield from Parallel(processes, return_as="generator")(jobs)

@@ -1,4 +1,4 @@
-"""How well cells of one location lie together in a space of features, judged across fields."""
+"""How well a space of features separates the locations, judged across fields."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _COMPONENTS = 50
 
 
 def standardised(features: np.ndarray) -> np.ndarray:
-    """Return features (n, d), float64 of mean 0 and variance 1; constant columns and such with nan are left out."""
+    """Return features (n, d) as float64 of mean 0 and variance 1, without columns that are constant or have nan."""
     features = np.asarray(features, np.float64)
     spread = features.std(axis=0)
     kept = np.isfinite(spread) & (spread > 1e-9 * np.maximum(1, np.abs(features).max(axis=0, initial=0)))
@@ -31,19 +31,19 @@ def distances(features: np.ndarray) -> np.ndarray:
 
 
 def comparable(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return (n,) bool: whether a cell's class is held by another group too, so that it can be told across groups.
-
-    labels, groups: (n,) of any type.
-    """
+    """Return whether each cell's class is also in another group, (n,) bool; labels, groups: (n,) of any type."""
     table = pd.DataFrame({"label": labels, "group": groups})
     return (table.groupby("label")["group"].transform("nunique") > 1).to_numpy()
 
 
 def nearest(distance: np.ndarray, groups: np.ndarray, k: int = NEIGHBOURS) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k nearest cells of other groups of each cell, (n, k) rows and distances, inf where there are fewer.
+    """Return the k nearest cells of other groups of each cell: (n, k) rows and distances, inf if there are fewer.
 
-    Cells of one field share stain, light and neighbours: a neighbour of the same group would tell the field, not the
-    location. distance (n, n) float64, groups (n,).
+    Cells of one field share stain, light and neighbours: a neighbour of the same group would show the field, not the
+    location.
+
+    distance: (n, n) float64
+    groups: (n,) of any type
     """
     apart = np.where(groups[:, None] == groups[None], np.inf, distance)
     order = np.argsort(apart, axis=1, kind="stable")[:, :k]
@@ -51,25 +51,30 @@ def nearest(distance: np.ndarray, groups: np.ndarray, k: int = NEIGHBOURS) -> tu
 
 
 def neighbour_calls(neighbours: tuple[np.ndarray, np.ndarray], labels: np.ndarray) -> np.ndarray:
-    """Call each cell by its nearest cells, (n,) of the type of the labels; of equal votes the nearer class wins.
+    """Call each cell by its nearest cells, (n,) of the type of the labels; with equal votes the nearer class wins.
 
-    neighbours: rows (n, k) int64 and distances (n, k) float64 as ``nearest`` gives them; labels (n,).
+    neighbours: rows (n, k) int64 and distances (n, k) float64 as ``nearest`` returns them
+    labels: (n,) of any type
     """
     order, near = neighbours
     classes, index = np.unique(labels, return_inverse=True)
     votes = np.zeros((len(labels), len(classes)))
-    # A vote is worth one; how near it is only settles equal numbers.
+    # A vote counts one; its distance only decides between equal numbers.
     worth = np.where(np.isfinite(near), 1 + 1e-6 / (1 + np.where(np.isfinite(near), near, 0)), 0)
     np.add.at(votes, (np.arange(len(labels))[:, None], index[order]), worth)
     return classes[votes.argmax(axis=1)]
 
 
 def silhouettes(distance: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return the silhouette of each cell over cells of other groups, (n,) from -1 to 1, nan where no such cell shares
-    its class.
+    """Return the silhouette of each cell over cells of other groups, (n,) from -1 to 1, nan if none has its class.
 
-    distance (n, n) float; labels, groups (n,). (b - a) / max(a, b), a the mean distance to its own class, b that to the
-    nearest other class (Rousseeuw 1987), both over cells of other groups, as ``nearest`` explains.
+    It is (b - a) / max(a, b), a the mean distance to the cell's class, b that to the nearest other class, both over
+    cells of other groups, as ``nearest`` explains.
+
+    distance: (n, n) float
+    labels, groups: (n,) of any type
+
+    Source: Rousseeuw 1987.
     """
     classes, index = np.unique(labels, return_inverse=True)
     other = groups[:, None] != groups[None]
@@ -86,17 +91,21 @@ def silhouettes(distance: np.ndarray, labels: np.ndarray, groups: np.ndarray) ->
     return np.where(np.isfinite(nearest), value, np.nan)
 
 
-def separation(
+def score_separation(
     spaces: Mapping[tuple[str, str], np.ndarray], labels: np.ndarray, groups: np.ndarray, seed: int, shuffles: int = 20
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score how spaces of features separate the locations, across groups.
+    """Score how well spaces of features separate the locations, across groups.
 
-    spaces: (network, layer) to features (n, d) float of the same cells; labels (n,) classes, groups (n,). Returns a
-    table with a row for each space and score (network, layer, score, value, low, high, shuffled, n_cells), and one with
-    the cells' own values (network, layer, row, right, silhouette). Scores are the accuracy of the 10 nearest cells of
-    other groups and the mean silhouette over other groups; intervals come from resampling groups; ``shuffled`` is the
-    mean over ``shuffles`` in which every group takes the labels of another. Cells of a class that one group holds alone
-    are left out of the scores.
+    Scores are the accuracy of the 10 nearest cells of other groups and the mean silhouette over other groups; intervals
+    come from resampling groups; ``shuffled`` is the mean over ``shuffles`` in which every group takes the labels of
+    another. Cells of a class that is in one group only are left out.
+
+    spaces: (network, layer) to features (n, d) float of the same cells
+    labels: (n,) classes
+    groups: (n,) of any type
+
+    Returns a table of each space and score (network, layer, score, value, low, high, shuffled, n_cells), and one of
+    each cell's values (network, layer, row, right, silhouette).
     """
     scored = comparable(labels, groups)
     shuffled = [labels[shuffled_labels(groups, seed + number)] for number in range(shuffles)]
@@ -136,11 +145,15 @@ def separation(
 
 
 def planar_maps(spaces: Sequence[np.ndarray], method: str, seed: int) -> list[np.ndarray]:
-    """Return a 2-D map of the cells of each space (n, d), (n, 2) float32, the same for the same seed.
+    """Return a 2-D map of the cells of each space, (n, 2) float32, the same for the same seed.
 
-    method: "UMAP" or "t-SNE", of the leading 50 principal components of the standardised features. Several spaces in
-    one call spare UMAP's compilation, which takes as long as five maps of a thousand cells. Raises KeyError of another
-    method.
+    The map is of the leading 50 principal components of the standardised features. Several spaces in one call compile
+    UMAP once, which takes as long as five maps of a thousand cells.
+
+    spaces: (n, d) float each
+    method: "UMAP" or "t-SNE"
+
+    Raises KeyError for another method.
     """
     return [_METHODS[method](_leading(features, seed), seed).astype(np.float32) for features in spaces]
 
@@ -152,9 +165,9 @@ def _leading(features: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _umap(leading: np.ndarray, seed: int) -> np.ndarray:
-    # Its kind that trains a network is of no use here, and would load TensorFlow and PyTorch where they are installed.
+    # The variant that trains a network is not used, and would load TensorFlow and PyTorch.
     sys.modules.setdefault("umap.parametric_umap", None)  # type: ignore[arg-type]
-    # Compiled code that takes seconds to load, which nobody else here needs.
+    # Imported here, since its compiled code takes seconds to load.
     import umap
 
     neighbours = min(15, len(leading) - 1)
@@ -164,7 +177,7 @@ def _umap(leading: np.ndarray, seed: int) -> np.ndarray:
 def _tsne(leading: np.ndarray, seed: int) -> np.ndarray:
     perplexity = min(30.0, (len(leading) - 1) / 3)
     init = "pca" if leading.shape[1] > 1 else "random"
-    # A thousand cells have settled by then: after 1000 steps neighbours are kept as well, to the third digit.
+    # Enough for a thousand cells: 1000 steps preserve neighbours equally well, to the third digit.
     tsne = TSNE(perplexity=perplexity, random_state=seed, init=init, max_iter=500)
     return np.asarray(tsne.fit_transform(leading))
 

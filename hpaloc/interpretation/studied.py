@@ -1,4 +1,4 @@
-"""The table of the cells that are studied, which every step of an interpretation reads."""
+"""The table of the studied cells, which every step of an interpretation reads."""
 
 import pandas as pd
 import pyarrow as pa
@@ -21,5 +21,5 @@ STUDIED = pa.schema(
 
 
 def chosen_cells(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a table STUDIED that are mapped or in the few-shot experiment, numbered anew."""
+    """Return the rows of a table STUDIED that are mapped or in the few-shot experiment, renumbered."""
     return cells[cells["mapped"] | cells["few_shot"]].reset_index(drop=True)

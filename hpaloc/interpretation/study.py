@@ -1,4 +1,4 @@
-"""One network and its controls on the cells studied, written into one folder."""
+"""The answers of the network and its controls to the studied cells, in one folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +13,9 @@ from hpaloc.interpretation.layers import (
     field_map,
     fields_to_map,
     layer_answers,
+    layer_receptive_fields,
     random_network,
     read_tiles,
-    receptive_fields,
 )
 from hpaloc.joining import read_cells, read_fields
 from hpaloc.layout import CollectionFiles
@@ -26,7 +26,7 @@ from hpaloc.network.inference import fold_batch_norm
 from hpaloc.network.loading import load_folder
 from hpaloc.progress import log, track
 
-# A unit's place in the layer means nothing, so the first are as good as any.
+# The order of units in a layer means nothing, so the first represent all.
 UNITS, PATCHES = 6, 5
 
 
@@ -41,22 +41,24 @@ def study_networks(
     threads: int = 1,
     batch_size: int = 64,
 ) -> None:
-    """Run the cells through the network and its controls and write what they answer.
+    """Run the cells through the network and its controls, and write their answers.
 
-    cells: a table STUDIED; models: ``trained``, and ``shuffled_labels``
-    and ``held_out`` where there are such, each to its folder, all of the same input; a network with random weights is
-    made here. ``out`` gets
+    cells: a table STUDIED
+    models: ``trained`` and, if there are such, ``shuffled_labels`` and ``held_out``, each to its folder, all with the
+        same input; a network with random weights is made here
 
-    - features.npz: ``<network>/<layer>`` (n, d) float32, in the order of ``cells``, nan where a network has nothing to
-      say of a cell;
+    ``out`` gets
+
+    - features.npz: ``<network>/<layer>`` (n, d) float32, in the order of ``cells``, nan if a network does not apply to
+      a cell;
     - patches.npz: per layer (units, 2, patches, side, side, colours) uint8, see ``driving_patches``;
-    - receptive_fields.csv, see ``receptive_fields``;
+    - receptive_fields.csv, see ``layer_receptive_fields``;
     - kernels.npz: first kernels ``<network>`` (7, 7, colours, filters);
     - maps.npz: for each of ``fields`` fields ``<i>/picture`` and ``<i>/maps``, see ``field_map``; maps.csv: its rows
       collection, field, label, pixel_size.
 
-    Raises ValueError naming a model folder of other colours or another size, and what ``read_tiles`` and
-    ``model.load_folder`` raise.
+    Raises ValueError naming a model folder with other colours or another input size, and as ``read_tiles`` and
+    ``loading.load_folder`` do.
     """
     select_device(gpu, threads)
     loaded = {name: load_folder(folder)[:2] for name, folder in models.items()}
@@ -79,7 +81,7 @@ def study_networks(
     extremes: dict[str, dict[str, np.ndarray]] = {}
     for name, network in folded.items():
         log.info("layers of the network %s", name)
-        # The network without the held-out classes is there for their cells alone, and they for it and the random one.
+        # The network without the held-out classes runs on their cells only; of the others, the random one does too.
         rows = few_shot if name == "held_out" else np.arange(len(cells))
         if name != "random" and name != "held_out" and "held_out" in folded:
             rows = mapped
@@ -92,7 +94,7 @@ def study_networks(
             of_mapped = np.isin(rows, mapped)
             extremes = {layer: {what: of[of_mapped] for what, of in own.items()} for layer, own in ends.items()}
     fields_of_cells = (cells["collection"] + "/" + cells["field"]).to_numpy()[mapped]
-    receptive = receptive_fields(folded["trained"], images[mapped])
+    receptive = layer_receptive_fields(folded["trained"], images[mapped])
     sides = dict(zip(receptive["layer"], receptive["patch"], strict=True))
     patches = {
         layer: driving_patches(images[mapped], fields_of_cells, extremes[layer], sides[layer], PATCHES)

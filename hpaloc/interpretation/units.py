@@ -1,4 +1,4 @@
-"""What single units go along with: CellProfiler features and locations, against chance over all comparisons."""
+"""What single units correlate with: CellProfiler features and locations, against chance over all comparisons."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from hpaloc.shuffles import permuted_groups
 BINS = 8
 # The level of the tests, over all units of a network and all their partners.
 LEVEL = 0.05
-# Permutations that go through the matrix product together: more are no faster, and take memory.
+# Permutations in one matrix product: more are not faster, and take memory.
 _TOGETHER = 8
-# Blocks of groups that are left out in turn: as good an interval as with every group, at a bounded cost.
+# Blocks of groups that are left out in turn: the interval is as good as with every group, at a bounded cost.
 _BLOCKS = 40
 
 
@@ -27,9 +27,9 @@ def correlations(units: np.ndarray, features: np.ndarray) -> np.ndarray:
 
 
 def binned(units: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """Return (n, u) int64 bins 0 … bins - 1 of each unit's answers by their rank, equal answers in one bin.
+    """Return the bins 0 … bins - 1 of each unit's answers by their rank, (n, u) int64; equal answers share a bin.
 
-    units: (n, u) float, a column a unit.
+    units: (n, u) float, one column per unit
     """
     order = np.sort(units, axis=0)
     cuts = order[(np.arange(1, bins) * len(units)) // bins]
@@ -37,14 +37,17 @@ def binned(units: np.ndarray, bins: int = BINS) -> np.ndarray:
 
 
 def mutual_information(joint: np.ndarray, n_levels: np.ndarray, n_classes: np.ndarray) -> np.ndarray:
-    """Return the mutual information (…, u), in bits, of units' bins with being of a class or not.
+    """Return the mutual information of units' bins with membership in a class, (…, u) float, bits.
 
-    joint: (…, u, bins) int64, how many cells of the class have the unit in the bin; n_levels: (u, bins) how many cells
-    have; n_classes: (…, 1) cells of the class. The plug-in estimate, whose bias of about (bins - 1) / (2 n ln 2) bits
-    is the same for all units of all networks and in the permutations it is compared with.
+    It is the plug-in estimate, whose bias of about (bins - 1) / (2 n ln 2) bits is the same for all units of all
+    networks and for the permutations.
+
+    joint: (…, u, bins) int64, the cells of the class with the unit in the bin
+    n_levels: (u, bins) int64, all cells with the unit in the bin
+    n_classes: (…, 1) int64, cells of the class
     """
     n = n_levels[0].sum()
-    # The counts are whole numbers: k log k is looked up.
+    # The counts are whole numbers, so k log k comes from a table.
     table = xlogy(np.arange(n + 1), np.arange(n + 1)).astype(np.float32)
     both = table[joint.astype(np.int32)].sum(axis=-1) + table[(n_levels - joint).astype(np.int32)].sum(axis=-1)
     apart = table[n_levels.astype(np.int32)].sum(axis=-1)
@@ -54,8 +57,8 @@ def mutual_information(joint: np.ndarray, n_levels: np.ndarray, n_classes: np.nd
 
 @dataclass(frozen=True)
 class UnitTable:
-    """What ``describe_units`` finds: a row a unit, a row a layer, and ``left_out``, for r and information the median
-    strength of all units without each block of groups (blocks,), the same blocks for every network."""
+    """The result of ``describe_units``: one row per unit, one row per layer, and ``left_out``: for r and information,
+    the median strength of all units without each block of groups, (blocks,), the same blocks for every network."""
 
     units: pd.DataFrame
     layers: pd.DataFrame
@@ -90,19 +93,22 @@ def describe_units(
     permutations: int,
     seed: int,
 ) -> UnitTable:
-    """Find the CellProfiler feature that each unit of a network goes along with most, and the location it tells most.
+    """Find the CellProfiler feature and the location that each unit of a network is most related to.
 
-    layers: name to answers (n, u) float32; morphology (n, f); labels, groups (n,). A unit's strength is its greatest
-    |r| over features, and its greatest mutual information over locations; that of a unit that answers alike to all
-    cells is 0. Both are held against ``permutations`` of the groups (``resampling.permuted_groups``), so that what
-    cells of a group share stays. ``p_all`` is the share of permutations, the order found among them, in which the
-    greatest strength of any unit of any layer is as great (Westfall and Young 1993), which pays for all units and all
-    their partners: with 95 % confidence none of the units at or below 0.05 is there by chance. ``p`` pays for the
-    unit's own partners alone.
+    A unit's strength is its greatest |r| over features, and its greatest mutual information over locations; it is 0 for
+    a unit with the same answer to all cells. Both are compared with ``permutations`` of the groups
+    (``shuffles.permuted_groups``), which keep what cells of a group share. ``p_all`` is the share of orders, permuted
+    and observed, in which the greatest strength of any unit of any layer is as great (Westfall and Young 1993). It
+    corrects for all units and all their partners: with 95 % confidence none of the units at or below 0.05 is there by
+    chance. ``p`` corrects for the unit's own partners only.
 
-    units: layer, unit, feature, r, r_p, r_p_all, location, information, information_p, information_p_all. layers:
-    layer, what (r, information), units, median, shuffled (median of the permutations' medians), significant (share of
-    units with p_all ≤ 0.05).
+    layers: name to answers (n, u) float32
+    morphology: (n, f) float features
+    labels, groups: (n,) of any type
+
+    Returns units: layer, unit, feature, r, r_p, r_p_all, location, information, information_p, information_p_all; and
+    layers: layer, what (r, information), units, median, shuffled (median of the permutations' medians), significant
+    (share of units with p_all ≤ 0.05).
     """
     usable = morphology.columns[np.isfinite(morphology.to_numpy()).all(axis=0)]
     raw = morphology[usable].to_numpy()
@@ -136,7 +142,7 @@ def describe_units(
         table[partner] = ""
         table.loc[varies, partner] = names[best]
         table[what] = _whole(found[what][best, np.arange(len(best))], varies)
-        # The order found counts among those that chance could have given (Phipson and Smyth 2010).
+        # The observed order counts as one of the possible ones (Phipson and Smyth 2010).
         table[f"{what}_p"], table[f"{what}_p_all"] = (beyond[what] + 1) / (permutations + 1)
         for layer in layers:
             own = table[layer_of == layer]
@@ -155,7 +161,7 @@ def describe_units(
 
 
 def _whole(values: np.ndarray, varies: np.ndarray) -> np.ndarray:
-    """Return the values of the units that vary among those of all units, the others' 0."""
+    """Return the values of all units, with 0 for those that do not vary."""
     result = np.zeros(len(varies))
     result[varies] = values
     return result
@@ -196,7 +202,7 @@ def _medians_left_out(
         )
         r = (products - y[gone].T @ x[gone]) / kept - mean_y[:, None] * mean_x
         scale = spread_y[:, None] * spread_x
-        # What varies in the cells left out alone goes along with nothing in the others.
+        # A unit or feature that varies only in the cells left out correlates with nothing in the others.
         r = np.divide(np.abs(r), scale, out=np.zeros_like(r), where=scale > 1e-4)
         left = answers.n_levels - answers.inside[gone].sum(axis=0).reshape(answers.n_levels.shape)
         told = mutual_information(

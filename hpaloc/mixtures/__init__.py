@@ -1,1 +1,1 @@
-"""Mixtures of locations, whose fractions are shares of the protein's light."""
+"""Mixtures of locations, with fractions that are shares of the protein's light."""

@@ -1,4 +1,4 @@
-"""Blends: cells whose green is that of two cells, in a known fraction."""
+"""Blends: cells whose green light comes from two cells, in a known fraction."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +11,10 @@ from hpaloc.mixtures.shape import DIRECTIONS, CellShape, cell_shape
 
 
 def blendable_shape(tile: np.ndarray, channels: Sequence[str]) -> CellShape | None:
-    """Return the shape of a cell that can be blended, None where it lacks a nucleus or green light.
+    """Return the shape of a cell that can be blended, None without a nucleus or green light.
 
-    tile (S, S, len(channels)) uint8 of one cell, channels with green and blue.
+    tile: (S, S, len(channels)) uint8, of one cell
+    channels: its colours, with green and blue
     """
     shape = cell_shape(tile, channels)
     return shape if shape is not None and tile[..., channels.index("green")][shape.cell].any() else None
@@ -24,12 +25,12 @@ def _at(angles: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _laid_over(light: np.ndarray, source: CellShape, target: CellShape, turn: float, mirrored: bool) -> np.ndarray:
-    """Return the light of a cell where it would lie in another: nucleus over nucleus, cytoplasm over cytoplasm."""
+    """Return the light of a cell mapped onto another: nucleus onto nucleus, cytoplasm onto cytoplasm."""
     rows, columns = np.indices(target.cell.shape, dtype=np.float32)
     dy, dx = rows - target.middle[0], columns - target.middle[1]
     away, angle = np.hypot(dy, dx), np.arctan2(dy, dx)
     inner, outer = (_at(angle, radius) for radius in target.radii)
-    # 0 in the middle, 1 at the edge of the nucleus, 2 at that of the cell.
+    # 0 in the middle, 1 at the edge of the nucleus, 2 at the edge of the cell.
     depth = np.where(away < inner, away / inner, 1.0 + (away - inner) / (outer - inner))
     there = ((-angle if mirrored else angle) + turn + np.pi) % (2 * np.pi) - np.pi
     inner, outer = (_at(there, radius) for radius in source.radii)
@@ -53,12 +54,17 @@ def blended(
     turn: float = 0.0,
     mirrored: bool = False,
 ) -> np.ndarray | None:
-    """Return a cell of whose green light the given fraction is its own and the rest another cell's.
+    """Return a cell whose green light is its own by the given fraction, and another cell's for the rest.
 
-    tile and other (S, S, len(channels)) uint8, shapes theirs. The other cell's green is turned (radians), mirrored and
-    bent so that its nucleus and outline fall on those of the first cell, whose other colours stay. The green light of
-    the whole stays that of the first cell, less where a pixel in 500 would be brighter than 255. Returns (S, S,
-    len(channels)) uint8, or None where the first has no green light or none of the second's falls into it.
+    The other cell's green is rotated, mirrored and warped so that its nucleus and outline match those of the first
+    cell, whose other colours stay. The total green light stays that of the first cell; it is reduced if more than one
+    pixel in 500 would be brighter than 255.
+
+    tile, other: (S, S, len(channels)) uint8, of one cell each
+    shapes: their shapes
+    turn: rad
+
+    Returns (S, S, len(channels)) uint8, or None if the first has no green light or none of the second's falls into it.
     """
     green = channels.index("green")
     own = tile[..., green].astype(np.float64)
@@ -81,18 +87,22 @@ def draw_blends(
     seed: int | Sequence[int],
     threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw blends of two cells of different classes, in fractions uniform between 0 and 1.
+    """Draw blends of two cells of different classes, with fractions uniform between 0 and 1.
 
-    tiles (n, S, S, len(channels)) uint8, shapes theirs from ``blendable_shape``, single (n,) int their only class (-1:
-    left out, as is Negative). Each class is drawn as often as any other, turns and mirroring are random; ``threads``
-    change nothing but the time. Returns (m, S, S, len(channels)) uint8 and the fractions (m, 19) float32; m is below
-    ``count`` by the pairs where none of the second cell's light falls into the first. Raises ValueError where fewer
-    than two classes have a cell.
+    All classes are equally frequent; rotation and mirroring are random. ``threads`` affect only the time.
+
+    tiles: (n, S, S, len(channels)) uint8
+    shapes: their shapes by ``blendable_shape``
+    single: (n,) int, their only class; -1 is left out, as is Negative
+
+    Returns (m, S, S, len(channels)) uint8 and the fractions (m, 19) float32; pairs where none of the second cell's
+    light falls into the first are missing from ``count``.
+    Raises ValueError if fewer than two classes have a cell.
     """
     rng = np.random.default_rng(seed)
     classes = [int(index) for index in np.unique(single) if index not in (-1, NEGATIVE)]
     if len(classes) < 2:
-        raise ValueError("two locations are blended, and fewer than two have a cell of their own")
+        raise ValueError("blending needs cells of two locations, and fewer than two have a cell")
     members = {index: np.flatnonzero(single == index) for index in classes}
     drawn = []
     for _ in range(count):

@@ -11,16 +11,18 @@ from hpaloc.network.folder import prototype_table, read_settings
 from hpaloc.tables import PROBABILITIES
 
 FRACTIONS = tuple(f"fraction_{index}" for index in range(N_CLASSES))
-# What the prototypes say has this weight beside the readings; docs/evaluation.md has what either gives alone.
+# The weight of the estimate by prototypes; docs/evaluation.md has the scores of each estimate alone.
 _PROTOTYPE_WEIGHT = 2 / 3
 
 
 def read_prototypes(folder: Path, mixtures: bool = True) -> tuple[np.ndarray, tuple[str, ...]] | None:
-    """Read the class prototypes of a model folder, and say of which outputs they are.
+    """Read the class prototypes of a model folder, and the columns of their outputs.
 
-    They are those of its reading of mixtures or, where it has none or ``mixtures`` is False, of its thresholds.json.
-    Returns (19, 19) float64 with rows of nan for locations without prototype, and the columns that hold the outputs of
-    a cell (readings or probabilities); None where there are no prototypes. Raises ModelError naming the file at fault.
+    They are those of its reading of mixtures, or of its thresholds.json if it has none or ``mixtures`` is False.
+
+    Returns (19, 19) float64 with rows of nan for locations without prototype, and the columns with the outputs of a
+    cell (readings or probabilities); None without prototypes.
+    Raises ModelError naming the invalid file.
     """
     _, decision = read_settings(folder)
     reading = load_reading(folder) if mixtures else None
@@ -31,10 +33,14 @@ def read_prototypes(folder: Path, mixtures: bool = True) -> tuple[np.ndarray, tu
 def mixture_fractions(features: np.ndarray, prototypes: np.ndarray) -> np.ndarray:
     """Infer the fraction of each location in each row by non-negative least squares on class prototypes.
 
-    features (m, d), usually the mean over the cells of a field; prototypes (19, d) from ``class_prototypes``. Each row
-    is written as a non-negative combination of the prototypes, its coefficients then scaled to sum to 1: argmin over f
-    >= 0 of ||prototypes.T f - row||. Returns (m, 19) float64; 0 for a class without prototype, nan for a row that holds
-    nan or that no prototype explains. Raises ValueError where no class has a prototype.
+    Each row is a non-negative combination of the prototypes, argmin over f >= 0 of ||prototypes.T f - row||; f is then
+    scaled to the sum 1.
+
+    features: (m, d) float, usually the mean over the cells of a field
+    prototypes: (19, d) float from ``class_prototypes``
+
+    Returns (m, 19) float64; 0 for a class without prototype, nan for a row that has nan or that no prototype explains.
+    Raises ValueError if no class has a prototype.
     """
     known = np.flatnonzero(np.isfinite(prototypes).all(axis=1))
     if not len(known):
@@ -52,12 +58,16 @@ def mixture_fractions(features: np.ndarray, prototypes: np.ndarray) -> np.ndarra
 def reading_fractions(readings: np.ndarray, prototypes: np.ndarray) -> np.ndarray:
     """Infer the fraction of each location from mean readings: a weighted mean of two estimates.
 
-    readings (m, 19), each row a mean of ``read_mixtures`` over cells; prototypes (19, 19), the mean readings of cells
-    of one class, nan for a class without. One estimate is ``mixture_fractions``, right on average and noisy; the other
-    the readings themselves, negative ones cut off, steady and drawn to what blends have on average, so that the only
-    location of a field stays below 1. They are the classical and the inverse estimator of calibration (Krutchkoff
-    1967), and err in opposite directions. Returns (m, 19) float64, nan as ``mixture_fractions`` has it; the first
-    estimate alone where no reading is positive. Raises ValueError where no class has a prototype.
+    One estimate is ``mixture_fractions``, which is unbiased and noisy. The other is the readings themselves, without
+    negative ones; they vary little and are biased towards the mean of the blends, so that the only location of a field
+    stays below 1. They are the classical and the inverse estimator of calibration, and err in opposite directions.
+
+    readings: (m, 19) float, each row a mean of ``read_mixtures`` over cells
+    prototypes: (19, 19) float, the mean readings of cells of one class, nan for a class without prototype
+
+    Returns (m, 19) float64, nan as in ``mixture_fractions``; the first estimate alone if no reading is positive.
+    Raises ValueError if no class has a prototype.
+    Source: Krutchkoff 1967.
     """
     classical = mixture_fractions(readings, prototypes)
     inverse = np.where(np.isfinite(prototypes).all(axis=1), np.maximum(readings, 0.0), 0.0).astype(np.float64)

@@ -1,4 +1,4 @@
-"""A reading of mixtures is learnt from blends of training cells, once the network is trained."""
+"""Learning to read mixtures from blends of training cells, after the training of the network."""
 
 import os
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ from hpaloc.network.loading import load_folder
 from hpaloc.progress import log, track
 from hpaloc.records import training_dataset
 
-# About so many training cells, as many of each class, are those that are blended.
+# About this many training cells, equally many of each class, are blended.
 BLENDED_CELLS = 2048
 BLENDS_AT_ONCE = 1024
 _RIDGE = 10.0
 
 
 class BlendError(ValueError):
-    """No mixtures can be made of the training cells; the message names the setting."""
+    """The training cells cannot be blended; the message names the setting."""
 
 
 def learn_mixtures(
@@ -46,15 +46,20 @@ def learn_mixtures(
 ) -> None:
     """Learn to read mixtures from blends of training cells, and write the reading into the model folder.
 
-    ``part_dir`` is ``results/dataset/train``, ``examples`` its table; ``blends`` are drawn, and each is looked at in
-    one view. A class none of whose cells can be blended is not read, which the log says. Raises BlendError where the
-    cells of fewer than two locations can be blended, ModelError for a folder that was changed, NoGpuError.
+    A class without a cell that can be blended is not read, and is logged.
+
+    part_dir: ``results/dataset/train``
+    examples: its table
+    blends: how many are drawn; each is predicted in one view
+
+    Raises BlendError if the cells of fewer than two locations can be blended, ModelError for a folder that was changed,
+    NoGpuError.
     """
     select_device(gpu, threads)
     with precision_policy(choose_precision(precision)):
         model, config, decision = load_folder(model_dir)
-        # A blend is turned at random already and needs one view only; cells are looked at as `predict` does.
-        looks = {views: averaged(model, views) for views in (1, decision["views"])}
+        # A blend is already rotated at random and needs one view; cells are predicted as `predict` does.
+        predict = {views: averaged(model, views) for views in (1, decision["views"])}
     channels, workers = config["channels"], threads or os.cpu_count() or 1
     table = pq.read_table(examples, columns=["part", *LABEL_COLUMNS]).to_pandas()
     cells = training_dataset(part_dir, examples, channels, config["input_size"])
@@ -62,10 +67,10 @@ def learn_mixtures(
 
     def outputs(images: np.ndarray, views: int) -> tuple[np.ndarray, np.ndarray]:
         batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
-        probabilities = [looks[views](batch)[0].numpy() for batch in batches]
+        probabilities = [predict[views](batch)[0].numpy() for batch in batches]
         return np.concatenate(probabilities), measure_light(images, channels, workers)
 
-    # Drawn and measured a part at a time, so that their number costs time and no memory.
+    # Drawn and measured in parts, so that their number takes time and no memory.
     parts = []
     for first in track(range(0, blends, BLENDS_AT_ONCE), what="parts of the blends"):
         count = min(BLENDS_AT_ONCE, blends - first)
@@ -73,9 +78,9 @@ def learn_mixtures(
         if len(made):
             parts.append((*outputs(made, 1), fractions))
     drawn = sum(len(part[-1]) for part in parts)
-    log.info("mixtures: %d blends of %d asked for", drawn, blends)
+    log.info("mixtures: %d of %d blends drawn", drawn, blends)
     if not drawn:
-        raise BlendError("train.blends: the light of no cell falls into another")
+        raise BlendError("train.blends: no light of a cell falls into another")
     parts.append((*outputs(tiles, decision["views"]), labels))
     probabilities, light, known = (np.concatenate(rows) for rows in zip(*parts, strict=True))
     write_reading(Path(model_dir), learn_reading(probabilities, light, known, len(tiles)))
@@ -86,16 +91,16 @@ def _cells_to_blend(
 ) -> tuple[np.ndarray, np.ndarray, list[CellShape]]:
     """Choose cells of one location each; return their tiles (n, S, S, c) uint8, labels (n, 19) float32 and shapes.
 
-    ``examples`` is the table of cells. Raises BlendError where they are not of two locations.
+    ``examples`` is the table of cells. Raises BlendError if they have fewer than two locations.
     """
     counts = _counts_alone(examples)
     if (counts > 0).sum() < 2:
-        raise BlendError("train.blends: there are not two locations with cells of their own alone to be blended")
-    # As many of a rare class as there are, or the blends would be of a handful of its cells.
+        raise BlendError("train.blends: blending needs cells of one location alone, from at least two locations")
+    # All cells of a rare class: otherwise its blends would be of a handful of cells.
     wanted = np.minimum(counts, BLENDED_CELLS // (counts > 0).sum())
     to_come = counts.copy()
     tiles, labels, shapes = [], [], []
-    for image, label, _ in track(cells, len(examples), "cells looked at for blends"):
+    for image, label, _ in track(cells, len(examples), "cells checked for blends"):
         if not (wanted * to_come).any():
             break
         index = int(np.argmax(label))
@@ -111,9 +116,7 @@ def _cells_to_blend(
                 shapes.append(shape)
     single = {int(label.argmax()) for label in labels}
     if len(single) < 2:
-        raise BlendError(
-            "train.blends: there are not two locations with a cell whose nucleus is found and which has green light"
-        )
+        raise BlendError("train.blends: fewer than two locations have a cell with a nucleus and green light")
     log.info("mixtures: blends of %d cells", len(tiles))
     if lacking := [NAMES[index] for index in np.flatnonzero(counts) if index not in single]:
         log.warning(
@@ -124,7 +127,7 @@ def _cells_to_blend(
 
 
 def _counts_alone(examples: pd.DataFrame) -> np.ndarray:
-    """Return (19,) how many examples have each location alone; Negative, which is none, counts as 0."""
+    """Return (19,) how many examples have each location alone; Negative, which is not a location, counts as 0."""
     labels = examples[list(LABEL_COLUMNS)].to_numpy(np.int64)
     counts = np.asarray(labels[labels.sum(axis=1) == 1].sum(axis=0))
     counts[NEGATIVE] = 0
@@ -132,12 +135,16 @@ def _counts_alone(examples: pd.DataFrame) -> np.ndarray:
 
 
 def learn_reading(probabilities: np.ndarray, light: np.ndarray, fractions: np.ndarray, pure: int) -> dict[str, Any]:
-    """Regress the fractions of blends on what the network and `light_features` say of them, by ridge regression.
+    """Regress the fractions of blends on probabilities and ``light_features``, by ridge regression.
 
-    probabilities (n, 19), light (n, d) and fractions (n, 19) of any number type; the last ``pure`` rows are unblended
-    cells, which teach nothing, since the network knows them by heart, but whose mean reading is the prototype of their
-    class. Returns what mixtures.json keeps: names of the classes, mean and scale of the outputs,
-    coefficients, intercept, and prototypes, the (19,) reading of each class.
+    probabilities: (n, 19) float
+    light: (n, d) float
+    fractions: (n, 19) float
+    pure: how many of the last rows are unblended cells; they are not fitted, since they trained the network, but their
+        mean reading is the prototype of their class
+
+    Returns the content of mixtures.json: names of the classes, mean and scale of the outputs, coefficients, intercept,
+    and prototypes, the (19,) reading of each class.
     """
     count = len(fractions) - pure
     classes = np.flatnonzero(fractions[:count].any(axis=0))

@@ -1,4 +1,4 @@
-"""Where the green light of a cell lies, and how coarse it is."""
+"""Where the green light of a cell is, and how coarse it is."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ import numpy as np
 
 from hpaloc.mixtures.shape import SIDE, cell_shape
 
-# Shells by depth in the nucleus (0 at its edge, 1 in its middle), and of the cytoplasm from nucleus (0) to edge (1).
+# Shells of the nucleus from its edge (0) to its middle (1), and of the cytoplasm from nucleus (0) to cell edge (1).
 _NUCLEAR_SHELLS = (0.0, 0.2, 0.45, 1.0)
 _CYTOPLASMIC_SHELLS = (0.0, 0.1, 0.3, 0.55, 0.8, 0.92, 1.0)
 _EDGE_WIDTHS = (2.0, 4.0)
@@ -25,20 +25,22 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def light_features(tile: np.ndarray, channels: Sequence[str]) -> np.ndarray:
-    """Measure where the green light of a cell lies and how coarse it is.
+    """Measure where the green light of a cell is, and how coarse it is.
 
-    tile (S, S, len(channels)) uint8 of one cell, channels with green and blue. Returns (33 + 9 r,) float32, r
-    the number of colours that are not green:
+    tile: (S, S, len(channels)) uint8, of one cell
+    channels: its colours, with green and blue
+
+    Returns (33 + 9 r,) float32, r the number of colours other than green:
 
     - shares of the light in 3 shells of the nucleus and 6 of the cytoplasm, and within 1.6 and 3.1 % of the
       tile's side from the cell's edge;
-    - per other colour, in nucleus and cytoplasm: shares of the light where that colour is locally lowest (15 %), in the
+    - per other colour, in nucleus and cytoplasm: shares of the light where that colour is locally lowest (15 %), in its
       upper half and highest (15 %);
     - in nucleus and cytoplasm: mean and cubic mean of the light in 4 bands of size, its 99th and 90th percentiles, and
       the logarithm of its mean, all relative to the mean of the cell;
     - its correlation with each other colour, in nucleus, cytoplasm and cell.
 
-    All zero where no cell or nucleus is found or no light is green.
+    They are all 0 without a cell, a nucleus or green light.
     """
     others = [plane for plane, colour in enumerate(channels) if colour != "green"]
     count = len(_NUCLEAR_SHELLS) + len(_CYTOPLASMIC_SHELLS) - 2 + len(_EDGE_WIDTHS) + 2 * (2 * len(_GRAINS) + 3)
@@ -101,7 +103,7 @@ def light_features(tile: np.ndarray, channels: Sequence[str]) -> np.ndarray:
 
 
 def measure_light(tiles: np.ndarray, channels: Sequence[str], threads: int = 1) -> np.ndarray:
-    """Return `light_features` of tiles (n, S, S, len(channels)) uint8 as (n, d) float32, on ``threads`` threads."""
+    """Return the ``light_features`` of tiles (n, S, S, len(channels)) uint8 as (n, d) float32."""
     with ThreadPoolExecutor(threads) as pool:
         rows = list(pool.map(partial(light_features, channels=channels), tiles))
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)

@@ -13,23 +13,26 @@ from hpaloc.network.folder import check_files, prototype_table, read_json, read_
 from hpaloc.network.options import ModelError
 
 MIXTURES = tuple(f"mixture_{index}" for index in range(N_CLASSES))
-# Probabilities below are alike; the logarithm of a smaller one says nothing.
+# Smaller probabilities count as this one, since their logarithms would be noise.
 _LEAST_PROBABILITY = 1e-4
 
 
 def cell_outputs(probabilities: np.ndarray, light: np.ndarray, classes: Sequence[int]) -> np.ndarray:
-    """Return what a reading is taken from: the logarithms of the probabilities of ``classes``, and the light.
+    """Return the inputs of a reading: the logarithms of the probabilities of ``classes``, and the light.
 
-    probabilities (n, 19) and light (n, d) of any number type. Returns (n, len(classes) + d) float64.
+    probabilities: (n, 19) float
+    light: (n, d) float
+
+    Returns (n, len(classes) + d) float64.
     """
     known = np.log(np.maximum(probabilities[:, list(classes)], _LEAST_PROBABILITY))
     return np.concatenate([known, light], axis=1, dtype=np.float64)
 
 
 def write_reading(folder: Path, reading: Mapping[str, Any]) -> None:
-    """Write what `learning.learn_reading` returns to mixtures.json of a model folder, its checksums beside it.
+    """Write the result of ``learning.learn_reading`` to mixtures.json of a model folder, with its checksums.
 
-    It comes after the folder's own checksums.json, whose digest is among them: a reading is of one network.
+    They include the digest of the folder's own checksums.json, since a reading belongs to one network.
     """
     with atomic_path(folder / "mixtures.json") as temporary:
         temporary.write_text(json.dumps(reading, indent=2) + "\n", encoding="utf-8")
@@ -37,9 +40,9 @@ def write_reading(folder: Path, reading: Mapping[str, Any]) -> None:
 
 
 def load_reading(folder: Path) -> dict[str, Any] | None:
-    """Return the reading of mixtures of a model folder, None where it has none.
+    """Return the reading of mixtures of a model folder, None if it has none.
 
-    Raises ModelError, naming file and key, where it is not one, was changed, or is of another network.
+    Raises ModelError, naming file and key, if it is invalid, was changed, or belongs to another network.
     """
     folder = Path(folder)
     config, decision = read_settings(folder)
@@ -48,7 +51,7 @@ def load_reading(folder: Path) -> dict[str, Any] | None:
         check_files(folder, "mixtures.checksums.json", ("checksums.json", "mixtures.json"))
         reading = read_json(path)
     elif "mixtures" in decision:
-        # Where the folders of older versions keep it.
+        # Folders of older versions keep it there.
         path, reading = folder / "thresholds.json", decision["mixtures"]
     else:
         return None
@@ -58,15 +61,15 @@ def load_reading(folder: Path) -> dict[str, Any] | None:
         raise ModelError(f"{path}: {error}") from None
     if not {"green", "blue"} <= set(config["channels"]):
         raise ModelError(
-            f"{path}: mixtures are read from green and blue, and the network sees {', '.join(config['channels'])}"
+            f"{path}: mixtures are read from green and blue, but the network takes {', '.join(config['channels'])}"
         )
     return reading
 
 
 def check_reading(reading: Any) -> None:
-    """Raise ValueError, naming the key at fault, where a value is not what `learning.learn_reading` returns."""
+    """Raise ValueError, naming the invalid key, unless ``reading`` is a result of ``learning.learn_reading``."""
     if not isinstance(reading, dict):
-        raise ValueError("mixtures is no table")
+        raise ValueError("mixtures is not a table")
     classes = reading.get("classes")
     if not isinstance(classes, list) or sorted(map(str, classes)) != sorted(
         {name for name in NAMES if name in classes}
@@ -86,16 +89,20 @@ def check_reading(reading: Any) -> None:
 
 
 def read_mixtures(reading: Mapping[str, Any], probabilities: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Return the reading of each cell: an estimate of the fraction of each location, not yet made to sum to 1.
+    """Return the reading of each cell: an estimate of the fraction of each location, before scaling to the sum 1.
 
-    reading from `learning.learn_reading`; probabilities (n, 19) and light (n, d) of any number type. Returns (n, 19)
-    float32, 0 for a class that the reading does not know. Raises ValueError where the reading is of other measurements.
+    reading: from ``learning.learn_reading``
+    probabilities: (n, 19) float
+    light: (n, d) float
+
+    Returns (n, 19) float32, 0 for a class that the reading does not have.
+    Raises ValueError if the reading is of other measurements.
     """
     classes = [NAMES.index(name) for name in reading["classes"]]
     outputs = cell_outputs(probabilities, light, classes)
     if outputs.shape[1] != len(reading["mean"]):
         raise ValueError(
-            f"the reading of mixtures is of {len(reading['mean'])} outputs a cell, and {outputs.shape[1]} are given"
+            f"the reading of mixtures takes {len(reading['mean'])} outputs per cell, but {outputs.shape[1]} are given"
         )
     standard = (outputs - np.array(reading["mean"])) / np.array(reading["scale"])
     read = np.zeros((len(outputs), N_CLASSES), np.float32)

@@ -1,4 +1,4 @@
-"""Cell and nucleus in the tile of one cell."""
+"""Cell and nucleus in the tile of a cell."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from scipy import ndimage
 
 # Directions in which the outlines of cell and nucleus are known.
 DIRECTIONS = np.linspace(-np.pi, np.pi, 128, endpoint=False)
-# Lengths are of a cell 128 px across, and grow with the tile.
+# Lengths are for a tile of 128 px, and scale with the tile.
 SIDE = 128
-# Below this a tile is outside of the cell, of 255: JPEG leaves some light there.
+# Pixels up to this level, of 255, are outside the cell: JPEG leaves some light there.
 _DARK = 3
 
 
@@ -54,8 +54,10 @@ def _largest(mask: np.ndarray) -> np.ndarray:
 def cell_shape(tile: np.ndarray, channels: Sequence[str]) -> CellShape | None:
     """Find cell and nucleus in a tile: the largest piece that is not dark, and the largest bright one in its blue.
 
-    tile (S, S, len(channels)) uint8 of one cell, channels with blue. The threshold in blue is Otsu's. None where
-    either is missing.
+    The threshold in blue is Otsu's. Returns None if cell or nucleus is missing.
+
+    tile: (S, S, len(channels)) uint8, of one cell
+    channels: its colours, with blue
     """
     scale = tile.shape[0] / SIDE
     cell = np.asarray(ndimage.binary_fill_holes(_largest(tile.max(axis=2) > _DARK)))

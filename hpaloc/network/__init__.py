@@ -1,1 +1,1 @@
-"""The network: its architecture, its folder, and what comes out of it."""
+"""The network: its architecture, its folder and its outputs."""

@@ -1,4 +1,4 @@
-"""From probabilities to the locations that a cell is called. TensorFlow is not needed."""
+"""From probabilities to called locations, without TensorFlow."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +10,13 @@ from hpaloc.network.options import NEGATIVE_RULES, ModelError
 
 
 def settle_negative(probabilities: np.ndarray, rule: str) -> np.ndarray:
-    """Return (n, 19) probabilities whose Negative column follows ``rule``; a copy, same dtype.
+    """Return a copy of the probabilities whose Negative column follows ``rule``.
 
-    ``complement``: the smallest of 1 - p over the other classes (docs/model.md, "Prediction"); ``network``: the output
-    for Negative as it is; ``mean``: the mean of both. Raises ModelError for another rule.
+    probabilities: (n, 19) float
+    rule: ``complement``, the smallest of 1 - p over the other classes (docs/model.md, "Prediction"), ``network``, the
+        output for Negative, or ``mean``, the mean of both
+
+    Raises ModelError for another rule.
     """
     if rule not in NEGATIVE_RULES:
         raise ModelError(f"the rule for Negative must be one of {', '.join(NEGATIVE_RULES)}, got {rule!r}")
@@ -26,11 +29,12 @@ def settle_negative(probabilities: np.ndarray, rule: str) -> np.ndarray:
     return settled
 
 
-def label_sets(probabilities: np.ndarray, thresholds: np.ndarray | None) -> list[tuple[int, ...]]:
-    """Return the label set of each cell from (n, 19) float probabilities.
+def call_labels(probabilities: np.ndarray, thresholds: np.ndarray | None) -> list[tuple[int, ...]]:
+    """Return the label set of each cell.
 
-    With (19,) float thresholds: the locations that reach theirs, and Negative alone where none does. Without (softmax:
-    one location a cell): the likeliest class.
+    probabilities: (n, 19) float
+    thresholds: (19,) float; a cell is called every location that reaches its threshold, Negative alone if none does.
+        None (softmax, one location per cell): the likeliest class
     """
     if thresholds is None:
         return [(int(best),) for best in probabilities.argmax(axis=1)]
@@ -40,8 +44,8 @@ def label_sets(probabilities: np.ndarray, thresholds: np.ndarray | None) -> list
 
 
 def decision_thresholds(decision: Mapping[str, Any]) -> np.ndarray | None:
-    """Return the (19,) float32 thresholds of a thresholds.json, or None where the likeliest class is taken."""
+    """Return the (19,) float32 thresholds of a thresholds.json, or None if the likeliest class is called."""
     if decision["thresholds"] is None:
         return None
-    # Negative has none: it is what a cell is when no location reaches its threshold.
+    # Negative has none: a cell is Negative if no location reaches its threshold.
     return np.array([decision["thresholds"].get(name, np.inf) for name in NAMES], np.float32)

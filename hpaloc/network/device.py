@@ -1,4 +1,4 @@
-"""The device that computes, and the number format that it computes in."""
+"""The device and the number format of the computation."""
 
 import logging
 from collections.abc import Iterator
@@ -14,15 +14,18 @@ log = logging.getLogger("hpaloc")
 
 
 class NoGpuError(RuntimeError):
-    """A GPU was asked for and none is visible."""
+    """A GPU is required and none is visible."""
 
 
 def select_device(gpu: str = "auto", threads: int | None = None) -> tuple[tf.distribute.Strategy, str]:
-    """Choose the device for this process and return (strategy, its name for people), logging the name.
+    """Choose the device of this process, log its name, and return (strategy, name).
 
-    ``gpu`` is ``auto`` (all visible GPUs, else the CPU), ``required`` (NoGpuError where none is visible) or ``none``.
-    Several GPUs share each batch (MirroredStrategy). ``threads`` bounds the CPU threads of TensorFlow; it and ``none``
-    have effect only before TensorFlow's first operation in the process. Another ``gpu`` raises ModelError.
+    Several GPUs share each batch (MirroredStrategy).
+
+    gpu: ``auto`` (all visible GPUs, else the CPU), ``required`` or ``none``
+    threads: the most CPU threads of TensorFlow; like ``none``, only before TensorFlow's first operation in the process
+
+    Raises NoGpuError if a required GPU is not visible, ModelError for another ``gpu``.
     """
     if gpu not in ("auto", "required", "none"):
         raise ModelError(f"gpu must be auto, required or none, got {gpu!r}")
@@ -30,7 +33,7 @@ def select_device(gpu: str = "auto", threads: int | None = None) -> tuple[tf.dis
     if gpu == "required" and not cards:
         raise NoGpuError(
             "gpu: required, but TensorFlow sees no GPU here. Check that the job got one (nvidia-smi), that "
-            "CUDA_VISIBLE_DEVICES is not empty and that the environment holds tensorflow[and-cuda]; or set gpu: auto."
+            "CUDA_VISIBLE_DEVICES is not empty and that the environment has tensorflow[and-cuda]; or set gpu: auto."
         )
     try:
         if threads:
@@ -42,7 +45,7 @@ def select_device(gpu: str = "auto", threads: int | None = None) -> tuple[tf.dis
             # Taking memory as it is needed lets two jobs share a card.
             tf.config.experimental.set_memory_growth(card, True)
     except RuntimeError:
-        log.warning("TensorFlow runs already in this process: its threads and devices stay as they are")
+        log.warning("TensorFlow already runs in this process: its threads and devices stay as they are")
     cards = tf.config.get_visible_devices("GPU")
     if not cards:
         log.info("device: CPU, %s (TensorFlow %s)", f"{threads} threads" if threads else "all cores", tf.__version__)
@@ -56,8 +59,8 @@ def select_device(gpu: str = "auto", threads: int | None = None) -> tuple[tf.dis
 def choose_precision(precision: str = "auto") -> str:
     """Return the Keras dtype policy for ``precision``: float32, mixed_bfloat16 or mixed_float16.
 
-    ``auto`` takes bfloat16 where the device computes with it (CPUs with AVX512-BF16 or AMX, GPUs from compute
-    capability 8), float16 on GPUs from 7 (tensor cores), else float32. Another ``precision`` raises ModelError.
+    ``auto`` is bfloat16 if the device computes with it (CPUs with AVX512-BF16 or AMX, GPUs from compute capability 8),
+    float16 on GPUs from 7 (tensor cores), else float32. Raises ModelError for another ``precision``.
     """
     if precision != "auto":
         if precision not in ("float32", "mixed_bfloat16", "mixed_float16"):
@@ -75,7 +78,7 @@ def choose_precision(precision: str = "auto") -> str:
 
 @contextmanager
 def precision_policy(policy: str) -> Iterator[None]:
-    """Make layers under the Keras dtype policy ``policy`` and put the former policy back afterwards."""
+    """Set the Keras dtype policy for the layers made in the block, and restore the former policy afterwards."""
     former = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

@@ -1,4 +1,4 @@
-"""The files of a model folder: checked before anything is built from them. TensorFlow is not needed."""
+"""The files of a model folder, checked before anything is built from them, without TensorFlow."""
 
 import importlib.util
 import io
@@ -16,11 +16,11 @@ from hpaloc.network.options import HEADS, NEGATIVE_RULES, ModelError, check_chan
 
 
 def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the table of a JSON file; raise ModelError where it is no JSON or lacks one of the keys."""
+    """Return the table of a JSON file; raise ModelError if it is not JSON or a key is missing."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelError(f"{path}: is no JSON ({error})") from None
+        raise ModelError(f"{path}: is not JSON ({error})") from None
     for key in keys:
         if not isinstance(values, dict) or key not in values:
             raise ModelError(f"{path}: the key {key!r} is missing")
@@ -28,9 +28,9 @@ def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return config.json and thresholds.json of a model folder; raise ModelError naming the file and key at fault.
+    """Return config.json and thresholds.json of a model folder; raise ModelError naming the invalid file and key.
 
-    A folder comes from elsewhere: what it asks for is checked before a network is built from it.
+    A folder may come from elsewhere: its values are checked before a network is built from it.
     """
     path = folder / "config.json"
     config = read_json(path, ("channels", "head", "input_size", "units", "dropout", "classes"))
@@ -43,7 +43,7 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise ModelError(f"{path}: {key} is {config[key]!r}, not a whole number from {least} to {most}")
     channels = config["channels"]
     if not isinstance(channels, list) or not all(isinstance(colour, str) for colour in channels):
-        raise ModelError(f"{path}: channels is {channels!r}, no list of colours")
+        raise ModelError(f"{path}: channels is {channels!r}, not a list of colours")
     try:
         check_channels(channels)
     except ModelError as error:
@@ -61,10 +61,10 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     thresholds = {} if decision["thresholds"] is None else decision["thresholds"]
     if not isinstance(thresholds, dict):
-        raise ModelError(f"{path}: thresholds is {thresholds!r}, no table of locations")
+        raise ModelError(f"{path}: thresholds is {thresholds!r}, not a table of locations")
     for name, value in thresholds.items():
         if name not in NAMES or type(value) not in (int, float):
-            raise ModelError(f"{path}: the threshold of {name!r} is {value!r}, no number of a known location")
+            raise ModelError(f"{path}: the threshold of {name!r} is {value!r}, not a number for a known location")
     try:
         prototype_table(decision.get("prototypes"))
     except ValueError as error:
@@ -73,44 +73,44 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def prototype_table(named: Any) -> np.ndarray:
-    """Return the class prototypes that a JSON file maps the names of locations to, as (19, 19) float64.
+    """Return the class prototypes of a JSON file as (19, 19) float64; the row of a location without one is nan.
 
-    ``named`` maps a name to the 19 mean outputs of the cells of that location, or to null; it may itself be null. The
-    row of a location without prototype is nan. Raises ValueError naming the location whose prototype is not 19
-    numbers.
+    named: the name of a location to the 19 mean outputs of its cells, or to null; or null itself
+
+    Raises ValueError naming the location whose prototype is not 19 numbers.
     """
     prototypes = np.full((N_CLASSES, N_CLASSES), np.nan)
     if named is None:
         return prototypes
     if not isinstance(named, dict):
-        raise ValueError(f"prototypes is {named!r}, no table of locations")
+        raise ValueError(f"prototypes is {named!r}, not a table of locations")
     for name, row in named.items():
         try:
             values = np.full(N_CLASSES, np.nan) if row is None else np.array(row, np.float64)
         except (TypeError, ValueError):
             values = np.zeros(0)
         if name not in NAMES or values.shape != (N_CLASSES,):
-            raise ValueError(f"the prototype of {name!r} is not {N_CLASSES} numbers of a known location")
+            raise ValueError(f"the prototype of {name!r} is not {N_CLASSES} numbers for a known location")
         prototypes[NAMES.index(name)] = values
     return prototypes
 
 
 def write_checksums(folder: Path, names: Sequence[str], to: str = "checksums.json") -> None:
-    """Write the SHA-256 digest of each named file of a model folder to its file ``to``."""
+    """Write the SHA-256 digest of each named file of a model folder to the file ``to`` of the folder."""
     sums = {name: digest(folder / name) for name in names}
     with atomic_path(folder / to) as temporary:
         temporary.write_text(json.dumps(sums, indent=2) + "\n")
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ModelError unless every file that checksums.json lists is there and has the digest it had."""
+    """Raise ModelError unless every file that checksums.json lists is there and unchanged."""
     if not (Path(folder) / "checksums.json").is_file():
-        raise ModelError(f"{folder} is no model folder: it has no checksums.json")
+        raise ModelError(f"{folder} is not a model folder: it has no checksums.json")
     check_files(Path(folder), "checksums.json", ("model.keras", "config.json", "thresholds.json"))
 
 
 def check_files(folder: Path, checksums: str, needed: Sequence[str]) -> None:
-    """Raise ModelError unless ``checksums`` lists the files ``needed`` and every file that it lists is unchanged."""
+    """Raise ModelError unless ``checksums`` lists the ``needed`` files and every listed file is unchanged."""
     path = folder / checksums
     if not path.is_file():
         raise ModelError(f"{path} is missing")
@@ -119,10 +119,10 @@ def check_files(folder: Path, checksums: str, needed: Sequence[str]) -> None:
     except ValueError:
         sums = None
     if not isinstance(sums, dict) or not all(isinstance(expected, str) for expected in sums.values()):
-        raise ModelError(f"{path} is no table of digests")
+        raise ModelError(f"{path} is not a table of digests")
     for name in sums:
         if Path(name).name != name or name in ("", ".", ".."):
-            raise ModelError(f"{path} names {name}, which is no file of the folder")
+            raise ModelError(f"{path} names {name}, which is not a file of the folder")
     for name in needed:
         if name not in sums:
             raise ModelError(f"{path} does not list {name}")
@@ -134,10 +134,9 @@ def check_files(folder: Path, checksums: str, needed: Sequence[str]) -> None:
 
 
 def check_network(path: Path, config: Mapping[str, Any]) -> None:
-    """Raise ModelError unless a .keras file holds arrays of the colours and units that config.json names.
+    """Raise ModelError unless the arrays of a .keras file fit the colours and units of config.json.
 
-    That is what can be known without building the network; without h5py, which a process that only plans may lack,
-    less.
+    The network is not built. Without h5py, which a process that only plans may lack, the arrays are not compared.
     """
     told = f"{path} does not hold the network that config.json describes"
     try:
@@ -159,7 +158,7 @@ def check_network(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_starting_weights(weights: str) -> None:
-    """Raise ModelError unless a training can start from the file ``weights``, as far as its first look tells.
+    """Raise ModelError unless a training can start from a file, as far as can be seen without building the network.
 
     ``weights`` is a .h5 file of Keras' ResNet-50, or the .keras file of a model folder of hpaloc.
     """
@@ -169,7 +168,7 @@ def check_starting_weights(weights: str) -> None:
     if path.suffix == ".keras":
         for name in ("config.json", "thresholds.json", "checksums.json"):
             if not path.with_name(name).is_file():
-                raise ModelError(f"config key train.weights: {weights} is in no model folder ({name} is missing)")
+                raise ModelError(f"config key train.weights: {weights} is not in a model folder ({name} is missing)")
         check_folder(path.parent)
         check_network(path, read_settings(path.parent)[0])
     elif path.suffix == ".h5":
@@ -179,20 +178,20 @@ def check_starting_weights(weights: str) -> None:
 
 
 def _check_stock(path: Path) -> None:
-    """Raise ModelError unless a .h5 file has the layers with weights of Keras' ResNet-50 without its top."""
+    """Raise ModelError unless a .h5 file has the weighted layers of Keras' ResNet-50 without its top."""
     layers = ["conv1_conv", "conv1_bn"]
     for stage, blocks in ((2, 3), (3, 4), (4, 6), (5, 3)):
         for block in range(1, blocks + 1):
             steps = (0, 1, 2, 3) if block == 1 else (1, 2, 3)
             layers += [f"conv{stage}_block{block}_{step}_{kind}" for step in steps for kind in ("conv", "bn")]
-    told = f"config key train.weights: {path} is no file of weights"
+    told = f"config key train.weights: {path} is not a file of weights"
     if _shapes(path, told) is None:
         return
     import h5py
 
     with h5py.File(path) as file:
         if "layers" in file:
-            # As Keras 3 writes it, without the names of the layers.
+            # Keras 3 writes no names of layers.
             with_arrays = [name for name, group in file["layers"].items() if len(group.get("vars", ()))]
             if len(with_arrays) == len(layers):
                 return
@@ -204,7 +203,7 @@ def _check_stock(path: Path) -> None:
         found = {name for name, group in groups.items() if isinstance(group, h5py.Group) and len(group)}
     if found != set(layers):
         odd = sorted(found ^ set(layers))[0]
-        what = "too much" if odd in found else "missing"
+        what = "unexpected" if odd in found else "missing"
         raise ModelError(
             f"config key train.weights: {path} does not hold Keras' ResNet50 without its top (include_top=False): "
             f"the layer {odd} is {what}"
@@ -212,7 +211,7 @@ def _check_stock(path: Path) -> None:
 
 
 def _shapes(file: Path | io.BytesIO, told: str) -> set[tuple[int, ...]] | None:
-    """Return the shapes of all arrays of an HDF5 file; None where h5py is not installed."""
+    """Return the shapes of all arrays of an HDF5 file; None if h5py is not installed."""
     if importlib.util.find_spec("h5py") is None:
         return None
     import h5py

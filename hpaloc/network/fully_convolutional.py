@@ -12,10 +12,10 @@ from hpaloc.network.options import ModelError
 class FullyConvolutionalResNet50(keras.Model):
     """The fully convolutional twin of a classifier: it shares its weights and takes images of any size.
 
-    Called on (n, H, W, colours) 0..255 with H and W not below the classifier's tiles it gives (n, h, w, 19) float32
+    For (n, H, W, colours) 0..255, H and W at least those of the classifier's tiles, it returns (n, h, w, 19) float32
     probabilities: those of the classifier at each step of 32 px. Global average pooling becomes an average pooling
-    of the size of the classifier's last map (7 × 7 at 224 px), the dense layers 1 × 1 convolutions with the same
-    variables (docs/model.md, "The fully convolutional twin"). A later change of the classifier's weights shows here.
+    of the size of the classifier's last map (7 × 7 at 224 px), the dense layers become 1 × 1 convolutions with the
+    same variables (docs/model.md, "The fully convolutional twin"). The twin follows later changes of the weights.
     """
 
     STEP = 32
@@ -27,7 +27,7 @@ class FullyConvolutionalResNet50(keras.Model):
         self.tile_size: int = model.input_shape[1]
         self.window: int = maps.shape[1]
         self.colours: int = model.input_shape[3]
-        # Run once more over an input of open size, the very same layers make a second graph.
+        # The same layers make a second graph over an input of any size.
         self.body = keras.models.clone_model(
             keras.Model(model.input, maps), keras.Input((None, None, self.colours)), clone_function=lambda layer: layer
         )
@@ -43,16 +43,18 @@ class FullyConvolutionalResNet50(keras.Model):
         return maps
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Return the probabilities of every position at which a whole tile lies in the image."""
+        """Return the probabilities at every position where a whole tile fits into the image."""
         maps = tf.cast(self.body(images, training=False), tf.float32)
         return self._locate(tf.nn.avg_pool2d(maps, self.window, 1, "VALID"))
 
     def class_activation_maps(self, image: np.ndarray, window: int = 1) -> np.ndarray:
-        """Return (H, W, 19) float32: the probability of each class around each pixel of one image (H, W, colours).
+        """Return (H, W, 19) float32: the probability of each class around each pixel of one image.
 
-        ``window`` is the side in steps of 32 px over which features are averaged: 1 gives the finest map, the
-        classifier's own (``self.window``) the smoothest. Between the steps the maps are bilinear. Raises ModelError
-        for an image that is smaller than a tile or has other colours.
+        image: (H, W, colours) float, 0..255
+        window: the side in steps of 32 px over which features are averaged, 1 for the finest map, the classifier's own
+            (``self.window``) for the smoothest; maps are bilinear between the steps
+
+        Raises ModelError for an image that is smaller than a tile or has other colours.
         """
         height, width = image.shape[:2]
         if image.ndim != 3 or image.shape[2] != self.colours or min(height, width) < self.tile_size:
@@ -61,7 +63,7 @@ class FullyConvolutionalResNet50(keras.Model):
                 f"got one of shape {image.shape}"
             )
         maps = tf.cast(self.body(tf.convert_to_tensor(image)[None], training=False), tf.float32)
-        # Padding is left out of the average, so a map keeps its size and its borders their level.
+        # Padding does not count in the average, so the map keeps its size and the level of its borders.
         maps = self._locate(tf.nn.avg_pool2d(maps, window, 1, "SAME"))
         covered = [self.STEP * steps for steps in maps.shape[1:3]]
         return tf.image.resize(maps, covered)[0, :height, :width].numpy()

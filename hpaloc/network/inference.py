@@ -13,7 +13,7 @@ from hpaloc.network.resnet import FusedBatchNormalization
 def fold_batch_norm(model: keras.Model) -> keras.Model:
     """Return the inference twin of a classifier: each batch norm of a map folded into the convolution before it.
 
-    Same inputs, outputs and names of the layers that stay; weights are copies. A convolution then ends in a
+    Inputs, outputs and names of the remaining layers stay the same; weights are copies. Each convolution then has a
     bias, which TensorFlow fuses with it, its activation and the residual sum into one kernel.
     """
 
@@ -39,18 +39,18 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
 
 
 def dihedral_view(images: Any, view: int) -> Any:
-    """Return turn or mirroring number ``view`` (0 to 7) of a square batch (n, S, S, c).
+    """Return the dihedral view number ``view`` of a square batch (n, S, S, c).
 
-    0 is the batch itself, 1 to 3 its quarter turns, 4 to 7 those of its mirror image.
+    0 is the batch itself, 1 to 3 are its quarter turns, 4 to 7 those of its mirror image.
     """
     return tf.image.rot90(images if view < 4 else tf.reverse(images, [2]), view % 4)
 
 
 def averaged(model: keras.Model, views: int, fold: bool = True) -> Any:
-    """Return a function: images 0..255 (n, S, S, c) to (probabilities (n, 19), embeddings (n, d)), float32.
+    """Return a function from images (n, S, S, c) 0..255 to (probabilities (n, 19), embeddings (n, d)), float32.
 
-    Both are means over the first ``views`` dihedral views. ``fold`` runs the folded twin of the model, which is faster
-    and agrees up to rounding. Raises ModelError for a number of views that is not 1 to 8.
+    Both are means over the first ``views`` dihedral views, 1 to 8. ``fold`` runs the folded twin of the model, which
+    is faster and agrees up to rounding. Raises ModelError for another number of views.
     """
     if not 1 <= views <= 8:
         raise ModelError(f"predict.views must be 1 to 8, got {views}")

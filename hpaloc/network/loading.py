@@ -13,9 +13,9 @@ from hpaloc.network.resnet import classifier
 def load_folder(folder: Path, name: str = "model.keras") -> tuple[keras.Model, dict[str, Any], dict[str, Any]]:
     """Return (classifier, config, thresholds) of a model folder whose files agree with its checksums.json.
 
-    The network is built from config.json by `classifier` and only the arrays of ``name`` are read, so that no code
-    and no class name out of the file is ever run. Raises ModelError naming a file that is missing or was changed,
-    or a folder written for another list of classes.
+    The network is built from config.json by ``classifier``, and only the arrays of ``name`` are read, so that no code
+    or class in the file ever runs. Raises ModelError naming a file that is missing or was changed, or a folder with
+    another list of classes.
     """
     folder = Path(folder)
     check_folder(folder)
@@ -27,7 +27,7 @@ def load_folder(folder: Path, name: str = "model.keras") -> tuple[keras.Model, d
     try:
         model.load_weights(str(folder / name))
     except Exception as error:
-        # Keras goes on to print the arrays.
+        # The rest of Keras' message prints the arrays.
         reason = str(error).split(" Example error", 1)[0].split("\n", 1)[0]
         raise ModelError(f"{folder / name} does not hold the network that config.json describes: {reason}") from error
     return model, config, thresholds

@@ -1,11 +1,11 @@
-"""What a network can be asked to be, and the error where it cannot be built or loaded so."""
+"""The options of a network, and the error if it cannot be built or loaded."""
 
 from collections.abc import Sequence
 
 from hpaloc.classes import COLOURS
 
 HEADS = ("sigmoid", "softmax")
-# How the probability of Negative is made from the network's 19 outputs; see `calls.settle_negative`.
+# How the probability of Negative follows from the network's 19 outputs; see `calls.settle_negative`.
 NEGATIVE_RULES = ("complement", "network", "mean")
 
 
@@ -14,7 +14,7 @@ class ModelError(ValueError):
 
 
 def check_channels(channels: Sequence[str]) -> tuple[str, ...]:
-    """Return the colours of the input planes; ModelError if one is unknown, repeated, or none is given."""
+    """Return the colours of the input planes; raise ModelError if one is unknown or repeated, or there are none."""
     channels = tuple(channels)
     if not channels or len(set(channels)) != len(channels) or not set(channels) <= set(COLOURS):
         raise ModelError(f"channels must be distinct colours out of {', '.join(COLOURS)}, got {list(channels)}")

@@ -19,11 +19,12 @@ RECEPTIVE_CELLS = 256
 
 
 def propagated_receptive_field(model: keras.Model, side: int = 1024) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Return the gradient of the middle of the last map on the input, and the box (y0, x0, y1, x1) where it is not 0.
+    """Return the input gradient of the middle of the last map, and the box (y0, x0, y1, x1) where it is not 0.
 
-    The twin (docs/model.md) with constant positive weights, no batch norm, average for max
-    pooling; one filter in each convolution, since filters alike give the same map. The gradient is (side, side)
-    float64 of sum 1, the box in pixels, its ends exclusive.
+    The network is the twin (docs/model.md) with constant positive weights, no batch norm, and average instead of max
+    pooling; each convolution has one filter, since equal filters give the same map.
+
+    Returns (side, side) float64 of sum 1, and the box in px, its ends exclusive.
     """
     body = keras.Model(model.input, model.get_layer("pool").input)
 
@@ -57,12 +58,16 @@ def _middle_gradient(network: keras.Model, images: Any) -> np.ndarray:
 
 
 def effective_receptive_field(model: keras.Model, images: np.ndarray) -> dict[str, Any]:
-    """Return where in the input the middle of a classifier's last map draws from, on real images 0..255.
+    """Return which part of the input the middle of a classifier's last map depends on, for real images.
 
-    The squared gradient of the sum of all filters, added over images and colours (Luo et al. 2016, arXiv:1701.04128).
-    ``images`` is (n, H, W, colours) float32, of any size from the classifier's on. The result holds ``mass`` (H, W),
-    sum 1, and ``radius_50`` and ``radius_95``, the radii in pixels around the centre of mass that hold 50 % and 95 %.
-    Raises ModelError where no gradient reaches the images.
+    This is the squared gradient of the sum of all filters, added over images and colours.
+
+    images: (n, H, W, colours) float32, 0..255, at least of the classifier's size
+
+    Returns ``mass`` (H, W) of sum 1, and ``radius_50`` and ``radius_95``, the radii in px around the centre of mass
+    that hold 50 % and 95 %.
+    Raises ModelError if no gradient reaches the images.
+    Source: Luo et al. 2016, arXiv:1701.04128.
     """
     body = FullyConvolutionalResNet50(model).body
     mass = np.zeros(images.shape[1:3])
@@ -82,10 +87,13 @@ def effective_receptive_field(model: keras.Model, images: np.ndarray) -> dict[st
 def receptive_fields(model: keras.Model, tiles: np.ndarray, montages: int = 8) -> dict[str, np.ndarray]:
     """Measure the receptive field of the middle of a classifier's last map in three ways, for a figure.
 
-    ``tiles`` (n, S, S, colours) float32, 0..255, of the classifier's size are laid side by side, at random, into
-    ``montages`` images wide enough to hold the whole field. Returns ``tile`` (side S), ``theoretical`` (side),
-    ``propagated`` (gradient of sum 1) with ``box`` (y0, x0, y1, x1), and ``effective`` (squared gradient of sum 1) with
-    ``radius_50`` and ``radius_95``, all in px; both maps have the montage's side. Raises ModelError without a tile.
+    tiles: (n, S, S, colours) float32, 0..255, of the classifier's size
+    montages: how many images are made of tiles drawn at random, side by side, large enough to hold the whole field
+
+    Returns ``tile`` (side S), ``theoretical`` (side), ``propagated`` (gradient of sum 1) with ``box`` (y0, x0, y1, x1),
+    and ``effective`` (squared gradient of sum 1) with ``radius_50`` and ``radius_95``, all in px; both maps have the
+    size of the montages.
+    Raises ModelError without a tile.
     """
     if not len(tiles):
         raise ModelError("no tile to measure the receptive field on")
@@ -108,10 +116,10 @@ def receptive_fields(model: keras.Model, tiles: np.ndarray, montages: int = 8) -
 def measure_receptive_fields(
     model_dir: Path, part_dir: Path, examples: Path, out: Path, cells: int = RECEPTIVE_CELLS
 ) -> None:
-    """Write the receptive fields of a model folder on its training cells to ``out``, an .npz of `receptive_fields`.
+    """Write the receptive fields of a model folder on its training cells to ``out``, an .npz of ``receptive_fields``.
 
-    ``part_dir`` is ``results/dataset/train``, ``examples`` its table; the first ``cells`` tiles are used, which are
-    in random order. Raises ModelError for a model folder that was changed.
+    ``part_dir`` is ``results/dataset/train``, ``examples`` its table. The first ``cells`` tiles are used; their order
+    is random. Raises ModelError for a model folder that was changed.
     """
     model, config, _ = load_folder(model_dir)
     dataset = training_dataset(part_dir, examples, config["channels"], config["input_size"]).take(cells)

@@ -1,4 +1,4 @@
-"""The ResNet-50 of hpaloc: any subset of the four colours, and the head of the method."""
+"""The ResNet-50 of hpaloc, for any subset of the four colours, with the head of the method."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ import tensorflow as tf
 from hpaloc.classes import N_CLASSES
 from hpaloc.network.options import HEADS, ModelError, check_channels
 
-# The stride of the last block in pixels: below it the last map has no extent.
+# The stride of the last block in px: an input below it gives an empty last map.
 SMALLEST_INPUT = 32
-# The last scale of each residual block at the start. At 0 (Goyal et al. 2017, arXiv:1706.02677, section 5.1) every
-# block starts as the identity, and after a few hundred steps still nearly is: the scales were below 0.03. The demo's
-# training calls more cells right from 0.2 than from 0; from 1, the stock value, it learns more slowly.
+# The initial last scale of each residual block. At 0 (Goyal et al. 2017, arXiv:1706.02677, section 5.1) every block
+# starts as the identity, and nearly is one after a few hundred steps: the scales were below 0.03. The demo's training
+# calls more cells right from 0.2 than from 0; from 1, the stock value, it learns more slowly.
 BRANCH_SCALE = 0.2
 
 
@@ -23,9 +23,9 @@ BRANCH_SCALE = 0.2
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Batch normalisation of the last axis of a (n, h, w, c) map by TensorFlow's fused kernel.
 
-    The results are those of `keras.layers.BatchNormalization`, whose chain of elementwise kernels costs a
-    training step on a CPU about a sixth of its time and, in bfloat16, casts every map to float32 and back. The
-    statistics are float32 whatever the compute type.
+    The results are those of ``keras.layers.BatchNormalization``, whose chain of elementwise kernels takes about a
+    sixth of a training step on a CPU and, in bfloat16, casts every map to float32 and back. The statistics are always
+    float32.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -50,18 +50,21 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 def backbone(channels: int, input_size: int | None = None, momentum: float = 0.9) -> keras.Model:
     """Return an untrained ResNet-50 v1 without top: images 0..255 (n, S, S, channels) to maps (n, S/32, S/32, 2048).
 
-    The graph and the layer names are those of `keras.applications.ResNet50`, with these changes: no bias in
-    convolutions, which the batch norm behind each would cancel (that of the first also takes the scale of the
-    images away); He initialisation (He et al. 2015, arXiv:1502.01852); the last scale of each residual block
-    starts from `BRANCH_SCALE`; moving averages of momentum 0.9, since with the 0.99 of Keras they trail the weights by
-    hundreds of steps. ``input_size`` S in pixels; None takes any size from 32 up. Raises ModelError for an
-    ``input_size`` that is too small.
+    The graph and the layer names are those of ``keras.applications.ResNet50``, with these changes: convolutions have no
+    bias, since the batch norm after each would cancel it (the first also removes the scale of the images); He
+    initialisation (He et al. 2015, arXiv:1502.01852); the last scale of each residual block starts from
+    ``BRANCH_SCALE``; moving averages have momentum 0.9, since with the 0.99 of Keras they lag behind the weights by
+    hundreds of steps.
+
+    input_size: S in px; None takes any size from 32
+
+    Raises ModelError for an ``input_size`` that is too small.
     """
     if input_size is not None and input_size < SMALLEST_INPUT:
         raise ModelError(f"input_size must be at least {SMALLEST_INPUT}, got {input_size}")
     shape = (input_size, input_size, channels)
     with warnings.catch_warnings():
-        # Keras warns of any number of channels but 1 and 3.
+        # Keras warns about any number of channels except 1 and 3.
         warnings.simplefilter("ignore", UserWarning)
         stock = keras.applications.ResNet50(include_top=False, weights=None, input_shape=shape, name="resnet50")
 
@@ -88,9 +91,9 @@ def classifier(
 ) -> keras.Model:
     """Return the untrained cell classifier: tiles 0..255 (n, S, S, len(channels)) to probabilities (n, 19) float32.
 
-    Above the backbone stands the head of the method: global average pooling, batch norm, dropout, dense ``units``
-    relu (the layer ``embedding``), batch norm, dropout, dense 19. The last bias starts at the odds of 1 in 19. Raises
-    ModelError for an unknown head, colour or size.
+    The head of the method follows the backbone: global average pooling, batch norm, dropout, dense ``units`` relu (the
+    layer ``embedding``), batch norm, dropout, dense 19. The last bias starts at the odds of 1 in 19. Raises ModelError
+    for an unknown head or colour, or a size that is too small.
     """
     channels = check_channels(channels)
     if head not in HEADS:
@@ -103,7 +106,7 @@ def classifier(
     x = keras.layers.Dense(units, activation="relu", kernel_initializer="he_normal", name="embedding")(x)
     x = keras.layers.BatchNormalization(**average, name="embedding_bn")(x)
     x = keras.layers.Dropout(dropout[1], name="embedding_dropout")(x)
-    # Starting from the odds of 1 in 19 saves a sigmoid head the steps it would spend on learning that most are no.
+    # Without the odds of 1 in 19 a sigmoid head would spend steps on learning that most classes are absent.
     bias = keras.initializers.Constant(-np.log(N_CLASSES - 1.0) if head == "sigmoid" else 0.0)
     x = keras.layers.Dense(N_CLASSES, activation=head, bias_initializer=bias, dtype="float32", name="location")(x)
     return keras.Model(body.input, x, name="hpaloc_resnet50")

@@ -10,17 +10,20 @@ from hpaloc.network.folder import check_starting_weights
 from hpaloc.network.loading import load_folder
 from hpaloc.network.options import ModelError
 
-# The colour each input plane of the public ImageNet weights is taken for.
+# The colours assigned to the input planes of the public ImageNet weights.
 IMAGENET_CHANNELS = ("red", "green", "blue")
 
 
 def adapt_first_convolution(kernel: np.ndarray, source: Sequence[str], target: Sequence[str]) -> np.ndarray:
-    """Turn a first kernel for the colours ``source`` into one for the colours ``target``.
+    """Convert a first kernel for the colours ``source`` into one for the colours ``target``.
 
-    ``kernel`` is (k, k, len(source), filters); the result (k, k, len(target), filters), same dtype. A colour the source
-    knows keeps its plane, any other starts from the mean of the source's planes, and where the number of colours
-    changes all are scaled by len(source) / len(target), which keeps the mean response to a grey image. Raises
-    ModelError where the kernel has not one plane for each source colour.
+    A colour of the source keeps its plane, any other starts from the mean of the source's planes. If the number of
+    colours changes, all planes are scaled by len(source) / len(target), which keeps the mean response to a grey image.
+
+    kernel: (k, k, len(source), filters) float
+
+    Returns (k, k, len(target), filters), same dtype.
+    Raises ModelError unless the kernel has one plane for each source colour.
     """
     if kernel.shape[2] != len(source):
         raise ModelError(f"the first kernel has {kernel.shape[2]} planes, not one for each of {list(source)}")
@@ -30,14 +33,15 @@ def adapt_first_convolution(kernel: np.ndarray, source: Sequence[str], target: S
 
 
 def load_weights(model: keras.Model, channels: Sequence[str], weights: str) -> list[str]:
-    """Fill a classifier made for ``channels`` from ``weights`` and return the names of the layers filled.
+    """Load ``weights`` into a classifier for ``channels`` and return the names of the layers loaded.
 
-    With ``none`` nothing is filled. ``imagenet`` (downloaded by Keras, its own digest checked) and .h5 files hold the
-    stock ResNet-50 of Keras: its backbone is taken, the biases of its convolutions and the mean that its own
-    pre-processing subtracts go into the moving means. A .keras file is another classifier of hpaloc, its config.json
-    beside it: all layers are taken. The first kernel goes through `adapt_first_convolution`. Nothing in a file is
-    executed: of a .keras file, too, only the arrays are read. Raises ModelError if the file is missing, of another
-    kind, or does not fit.
+    With ``none`` nothing is loaded. ``imagenet`` (downloaded by Keras, which checks its digest) and .h5 files hold the
+    stock ResNet-50 of Keras: its backbone is loaded, and the biases of its convolutions and the mean that its
+    pre-processing subtracts go into the moving means. A .keras file is another classifier of hpaloc in its model
+    folder: all layers are loaded. ``adapt_first_convolution`` converts the first kernel. Only arrays are read; nothing
+    in a file is executed.
+
+    Raises ModelError if the file is missing, of another kind, or does not fit.
     """
     if weights == "none":
         return []

@@ -1,13 +1,13 @@
-"""The receptive field that the kernels and strides of a network give."""
+"""The receptive field that follows from the kernels and strides of a network."""
 
 import keras
 
 
 def theoretical_receptive_field(model: keras.Model, pooled: bool = False) -> int:
-    """Return the side in pixels of the input that can reach one position of the last map of a ResNet-50.
+    """Return the side in px of the input that can reach one position of the last map of a ResNet-50.
 
-    From the kernels k and strides s on the longest path: r = 1 + Σ (k - 1)·j, j the product of the strides before.
-    ``pooled`` adds the average pooling above. 483 and, at 224 px, 675.
+    With the kernels k and strides s on the longest path: r = 1 + Σ (k - 1)·j, j the product of the previous strides.
+    ``pooled`` adds the average pooling after it. The sides are 483 and, pooled at 224 px, 675.
     """
     field, jump = 1, 1
     for layer in model.layers:

@@ -1,4 +1,4 @@
-"""Augmentation: each tile turned, mirrored and relit, on the device that trains."""
+"""Augmentation: random views, brightness and contrast of each tile, on the device that trains."""
 
 import math
 from typing import Any
@@ -10,12 +10,12 @@ from hpaloc.training.settings import TrainSettings
 
 
 class Augmentation(keras.layers.Layer):
-    """Turn, mirror and relight each tile of a batch (n, S, S, colours) 0..255, when training.
+    """Change each tile of a batch (n, S, S, colours) 0..255 at random, when training.
 
-    One of the 8 dihedral views at random; then, for every colour on its own, contrast times 1 ± ``contrast`` around the
-    mean of the tile, and ± ``brightness`` of full scale; the method's ranges are in docs/model.md. Beyond them, for few
-    cells: ``rotation`` turns by any angle, ``zoom`` z scales by e^-z to e^z, ``gain`` g multiplies each colour by e^-g
-    to e^g, uniform in the exponent. What comes in from outside the tile is black, as the padding is.
+    Each tile gets one of the 8 dihedral views; then, for each colour separately, contrast times 1 ± ``contrast`` around
+    the mean of the tile, and ± ``brightness`` of full scale; docs/model.md has the ranges of the method. For few cells
+    there are also: ``rotation`` by any angle, ``zoom`` z by e^-z to e^z, ``gain`` g of each colour by e^-g to e^g,
+    uniform in the exponent. The outside of the tile is black, like the padding.
     """
 
     def __init__(self, settings: TrainSettings, seed: int = 0) -> None:
@@ -53,7 +53,7 @@ class Augmentation(keras.layers.Layer):
 
 
 def _turned(images: Any, angle: Any, scale: Any) -> Any:
-    """Turn each image (n, S, S, c) by its angle in radians and enlarge it by its scale, both (n,), about its centre."""
+    """Rotate each image (n, S, S, c) by its angle in radians and enlarge it by its scale, both (n,), at its centre."""
     size = images.shape[1]
     centre = (size - 1) / 2.0
     cosine, sine = tf.cos(angle) / scale, tf.sin(angle) / scale

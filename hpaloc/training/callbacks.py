@@ -1,4 +1,4 @@
-"""What happens as epochs begin and end: learning rate, backup, history, best weights."""
+"""Callbacks of a training: learning rate, backup, history, best weights."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ BACKUP_SECONDS = 60.0
 
 
 class TrainingError(ValueError):
-    """Training cannot start or go on; the message names the setting or the data."""
+    """Training cannot start or continue; the message names the setting or the data."""
 
 
 class EpochStart(keras.callbacks.Callback):
@@ -38,11 +38,11 @@ class EpochStart(keras.callbacks.Callback):
         self.rate, self.epochs, self.random, self.seed = rate, epochs, random, seed
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Make the epoch what its number says."""
+        """Set learning rate, order of examples and random states of the epoch."""
         self.epochs.epoch = epoch
         self.model.optimizer.learning_rate = self.rate(epoch)
         for number, generator in enumerate(self.random):
-            # A generator counts its draws in the second word; leave each epoch a stretch of its own.
+            # A generator counts its draws in the second word; each epoch has its own range.
             generator.state.assign([self.seed * 1009 + number, epoch << 20])
 
 
@@ -59,10 +59,11 @@ class StatisticsRenewal(keras.callbacks.Callback):
 
 
 class Backup(keras.callbacks.BackupAndRestore):
-    """Keep what a killed run needs to go on, between two epochs and not more often than `BACKUP_SECONDS`.
+    """Save what a killed run needs to continue, between two epochs and at most every ``BACKUP_SECONDS``.
 
-    Weights and optimiser state take a second or two to write, which short epochs would feel. Not as an epoch ends: a
-    run killed before that epoch is judged would go on without its judgement, or beyond an early stop.
+    Weights and optimiser state take a second or two to write, which is long for short epochs. Nothing is saved at the
+    end of an epoch: a run killed before that epoch is judged would continue without its judgement, or past an early
+    stop.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,7 +71,7 @@ class Backup(keras.callbacks.BackupAndRestore):
         self.saved = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Save the epoch before, where the last backup is old enough."""
+        """Save the previous epoch if the last backup is old enough."""
         if time.monotonic() - self.saved >= BACKUP_SECONDS:
             super().on_epoch_end(epoch - 1, logs)
             self.saved = time.monotonic()
@@ -79,14 +80,14 @@ class Backup(keras.callbacks.BackupAndRestore):
         """Save nothing: the epoch is not judged yet."""
 
     def _save_model(self) -> None:
-        # Weights and number of the epoch in one step: a kill would leave the weights of one beside another's number.
+        # Weights and number of the epoch in one step: after a kill between two steps they could differ.
         with atomic_directory(self.backup_dir) as folder:
             self.model.save_weights(folder / Path(self._weights_path).name)
             (folder / Path(self._training_metadata_path).name).write_text(json.dumps({"epoch": self._current_epoch}))
 
 
 class HistoryLog(keras.callbacks.Callback):
-    """Keep history.csv, one row an epoch, over restarts; log a line an epoch with the images per second."""
+    """Write history.csv, one row per epoch, across restarts; log a line per epoch with the images per second."""
 
     def __init__(self, path: Path, rate: Callable[[int], float], images: int) -> None:
         super().__init__()
@@ -94,7 +95,7 @@ class HistoryLog(keras.callbacks.Callback):
         self.rows: list[dict[str, Any]] = []
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Read the rows of the epochs before the first of this run."""
+        """Read the rows of the epochs before this run."""
         first = self.model._initial_epoch or 0
         if self.path.is_file():
             with open(self.path, newline="") as file:
@@ -115,7 +116,7 @@ class HistoryLog(keras.callbacks.Callback):
         self.trained = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Add the row of the epoch; raise TrainingError where its loss is no number."""
+        """Add the row of the epoch; raise TrainingError if its loss is not finite."""
         seconds = self.trained - self.start
         row = {"epoch": epoch, "learning_rate": self.rate(epoch)}
         row |= {name: float(value) for name, value in (logs or {}).items()}
@@ -135,7 +136,7 @@ class HistoryLog(keras.callbacks.Callback):
 
 
 class BestWeights(keras.callbacks.Callback):
-    """Keep the weights of the lowest validation loss in a file; stop when it stands still for `PATIENCE` epochs."""
+    """Save the weights of the lowest validation loss; stop after ``PATIENCE`` epochs without a lower one."""
 
     def __init__(self, network: keras.Model, path: Path, history: HistoryLog) -> None:
         super().__init__()
@@ -143,17 +144,17 @@ class BestWeights(keras.callbacks.Callback):
         self.best, self.best_epoch = math.inf, -1
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Find the best of the epochs before the first of this run."""
+        """Find the best epoch before this run."""
         for row in self.history.rows:
             if float(row["val_loss"]) < self.best:
                 self.best, self.best_epoch = float(row["val_loss"]), int(row["epoch"])
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Keep the weights if they are better, or stop."""
+        """Save the weights if they are better, or stop."""
         loss = (logs or {})["val_loss"]
         if loss < self.best:
             self.best, self.best_epoch = loss, epoch
-            # Keras wants this ending of the name.
+            # Keras requires this end of the name.
             temporary = self.path.with_name(f"new.{self.path.name}")
             self.network.save_weights(temporary)
             os.replace(temporary, self.path)

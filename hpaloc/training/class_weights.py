@@ -1,4 +1,4 @@
-"""How much the examples of each class weigh."""
+"""The weights of the examples of each class."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,14 @@ def label_counts(examples: pd.DataFrame) -> np.ndarray:
 
 
 def class_weights(counts: Sequence[int] | np.ndarray, m: float) -> np.ndarray:
-    """Return the float32 weight of each class: min(1, m·n₂/n_c) of its count n_c, the rarest class 1.
+    """Return the weight of each class: min(1, m·n₂/n_c) for its count n_c, and 1 for the rarest class.
 
-    n₂ is the second-smallest of the counts above 0 (docs/model.md, "Training"); a class without an example, or alone,
-    has weight 1.
+    n₂ is the second-smallest of the counts above 0 (docs/model.md, "Training"). A class without an example, or the only
+    class, has weight 1.
+
+    counts: (19,) int
+
+    Returns (19,) float32.
     """
     counts = np.asarray(counts, float)
     present = np.sort(counts[counts > 0])
@@ -30,8 +34,10 @@ def class_weights(counts: Sequence[int] | np.ndarray, m: float) -> np.ndarray:
 
 
 def weighted(examples: tf.data.Dataset, weights: np.ndarray) -> tf.data.Dataset:
-    """Multiply the weight of each example (image, label (19,), weight) by that of its class, ``weights`` (19,) float32.
+    """Multiply the weight of each example (image, label (19,), weight) by that of its class.
 
-    A cell of several locations counts by the one that is to be held up most.
+    A cell of several locations has the greatest of their weights.
+
+    weights: (19,) float32
     """
     return examples.map(lambda image, label, weight: (image, label, weight * tf.reduce_max(label * weights)))

@@ -9,7 +9,7 @@ import tensorflow as tf
 from sklearn.metrics import f1_score
 
 from hpaloc.classes import NAMES, NEGATIVE, class_prototypes, label_matrix
-from hpaloc.network.calls import decision_thresholds, label_sets, settle_negative
+from hpaloc.network.calls import call_labels, decision_thresholds, settle_negative
 from hpaloc.network.inference import averaged
 from hpaloc.network.options import NEGATIVE_RULES
 from hpaloc.training.settings import TrainSettings
@@ -19,10 +19,13 @@ VALIDATION_VIEWS = 8
 
 
 def fit_thresholds(labels: np.ndarray, probabilities: np.ndarray, fewest: int = 5) -> np.ndarray:
-    """Return the (19,) float64 threshold of each class that gives the best F1 on (n, 19) labels and probabilities.
+    """Return the threshold of each class that gives its best F1, (19,) float64.
 
-    Candidates are the midpoints between neighbouring probabilities; of equally good ones the nearest to 0.5 is
-    taken. A class with fewer than ``fewest`` positives or negatives keeps 0.5.
+    Candidates are the midpoints between neighbouring probabilities; among equally good ones the nearest to 0.5 wins. A
+    class with fewer than ``fewest`` positives or negatives keeps 0.5.
+
+    labels: (n, 19) 0 or 1
+    probabilities: (n, 19) float
     """
     thresholds = np.full(labels.shape[1], 0.5)
     for index, (truth, scores) in enumerate(zip(labels.T > 0, probabilities.T.astype(float), strict=True)):
@@ -40,9 +43,12 @@ def fit_thresholds(labels: np.ndarray, probabilities: np.ndarray, fewest: int = 
 
 
 def choose_negative_rule(labels: np.ndarray, probabilities: np.ndarray) -> str:
-    """Return the rule for Negative of the best balanced accuracy on (n, 19) labels (0 or 1) and float probabilities.
+    """Return the rule for Negative with the best balanced accuracy.
 
-    Only cells of one label count; ties go to ``complement``, which also stands where no cell is Negative.
+    Only cells with one label count; ``complement`` wins ties, and is the rule if no cell is Negative.
+
+    labels: (n, 19) 0 or 1
+    probabilities: (n, 19) float
     """
     single = labels.sum(axis=1) == 1
     truth = labels[single].argmax(axis=1)
@@ -71,7 +77,7 @@ def decide(
         decision["criterion"] = "best F1 of the class; Negative where no location reaches its threshold"
         decision["negative_rule"] = choose_negative_rule(labels, probabilities)
         decision["thresholds"] = {
-            # Digits that count: a threshold of a rare class can be below a millionth, and 0 would call every cell.
+            # Significant digits: the threshold of a rare class can be below a millionth, and 0 would call every cell.
             name: float(f"{value:.6g}")
             for name, value in zip(NAMES, values, strict=True)
             if name != NAMES[NEGATIVE]
@@ -89,8 +95,8 @@ def decide(
 
 
 def _scores(labels: np.ndarray, probabilities: np.ndarray, decision: Mapping[str, Any]) -> dict[str, float]:
-    """Score settled probabilities and the label sets that they give; both (n, 19)."""
-    sets = label_matrix(label_sets(probabilities, decision_thresholds(decision)))
+    """Score settled probabilities and the label sets that follow from them; labels, probabilities: (n, 19)."""
+    sets = label_matrix(call_labels(probabilities, decision_thresholds(decision)))
     scores = {
         "macro_f1_of_label_sets": float(
             f1_score(labels, sets, average="macro", zero_division=0.0, labels=np.flatnonzero(labels.any(axis=0)))

@@ -1,4 +1,4 @@
-"""The batches of each epoch, in an order that a restart finds again."""
+"""The batches of each epoch, in an order that a restart repeats."""
 
 import tensorflow as tf
 
@@ -6,7 +6,7 @@ SHUFFLE_BUFFER = 8192
 
 
 class RestartableEpochs:
-    """The training batches, shuffled by seed and epoch alone, so that a resumed run sees what an unbroken one sees."""
+    """The training batches, shuffled by seed and epoch alone, so that a resumed run has the same batches."""
 
     def __init__(
         self,
@@ -20,7 +20,7 @@ class RestartableEpochs:
         self.batch_size = min(batch_size, count)
         examples = examples.cache() if cache else examples
         buffer = count if cache else min(count, SHUFFLE_BUFFER)
-        # Asked for the epoch whenever Keras starts to iterate; a seed fixed in the graph would forget it on resuming.
+        # The epoch is read whenever Keras starts to iterate; a seed fixed in the graph would start again on resuming.
         epochs = tf.data.Dataset.from_generator(
             lambda: iter([self.epoch]), output_signature=tf.TensorSpec((), tf.int64)
         )

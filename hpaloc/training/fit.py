@@ -1,4 +1,4 @@
-"""The fit of a network to examples, which a kill does not set back by more than an epoch."""
+"""The fit of a network to examples, which a kill sets back by one epoch at most."""
 
 import logging
 import time
@@ -18,9 +18,9 @@ from hpaloc.training.settings import TrainSettings
 
 log = logging.getLogger("hpaloc")
 
-# Tiles that fit into this many bytes after decoding are kept in memory from the first epoch on.
+# Decoded tiles of at most this many bytes stay in memory.
 CACHE_BYTES = 4 << 30
-# Batches from which the batch norm statistics are estimated anew before each validation.
+# Batches from which the batch norm statistics are estimated before each validation.
 STATISTICS_BATCHES = 16
 
 
@@ -33,23 +33,27 @@ def fit(
     seed: int,
     work_dir: Path,
 ) -> None:
-    """Train a classifier in place, to the weights of its best epoch.
+    """Train a classifier in place, to the weights of its best epoch, or of the last without ``validation``.
 
-    ``train`` and ``validation`` yield (image (S, S, c) uint8, label (19,) float32, weight float32), ``counts`` how
-    many; without ``validation`` the weights are those of the last epoch. Where ``averaging`` is above 0, the weights
-    that validate and are kept are the running mean of this momentum over the steps. ``work_dir`` keeps what a later
-    call needs to go on after a kill (backup/, best.weights.h5), and afterwards last.weights.h5, history.csv and
-    TensorBoard's logs/. Raises TrainingError where loss or weights are no longer numbers.
+    With ``averaging`` above 0, the weights that validate and are saved are the running mean over the steps with this
+    momentum.
+
+    train, validation: yield (image (S, S, c) uint8, label (19,) float32, weight float32)
+    counts: how many examples each of them yields
+    work_dir: has what a later call needs to continue after a kill (backup/, best.weights.h5), and finally
+        last.weights.h5, history.csv and TensorBoard's logs/
+
+    Raises TrainingError if loss or weights are no longer finite.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
-    # Not 0, with which tf.data cannot draw the order of an epoch from a seed that is a tensor.
+    # With 0, tf.data could not draw the order of an epoch from a seed that is a tensor.
     tf.random.set_seed(seed + 1)
     size, planes = network.input_shape[1], network.input_shape[3]
     tile_bytes = size * size * planes
     epochs = RestartableEpochs(
         train,
         counts[0],
-        # What a last batch would hold is left out.
+        # Examples that do not fill a batch are dropped.
         _shared_batch_size(min(settings.batch_size, counts[0]), 0),
         seed,
         cache=counts[0] * tile_bytes <= CACHE_BYTES,
@@ -74,7 +78,7 @@ def fit(
         verbose=0,
         shuffle=False,
         callbacks=[
-            # Before the backup, for which both sets of weights are back in their places, and all that judges or saves.
+            # First, so that the backup finds both sets of weights restored, and all that judges or saves the mean.
             *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.averaging else []),
             Backup(work_dir / "backup"),
             EpochStart(rate, epochs, random, seed),
@@ -89,16 +93,16 @@ def fit(
     network.save_weights(work_dir / "last.weights.h5")
     if validation is not None:
         network.load_weights(work_dir / "best.weights.h5")
-    # A loss can hide them: what is not a number may be 0 behind a relu.
+    # A loss can hide this: nan may become 0 after a relu.
     if not all(np.isfinite(array).all() for array in network.get_weights()):
         raise TrainingError("the weights are not finite after the training; lower train.learning_rate.max")
 
 
 def _shared_batch_size(most: int, count: int) -> int:
-    """Return the size of the batches, at most ``most``, that the devices share of ``count`` cells."""
+    """Return the size, at most ``most``, of the batches of ``count`` cells that the devices share."""
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    # Keras takes the mean of what the devices get of a first batch, which has to be as much each; in the last batch
-    # of ``count`` cells none may be without one.
+    # Keras averages over the devices, so each needs an equal part of the first batch, and in the last batch of
+    # ``count`` cells each needs a cell.
     for size in range(most - most % replicas, 0, -replicas):
         rest = count % size
         if not rest or rest > -(-rest // replicas) * (replicas - 1):
@@ -107,7 +111,7 @@ def _shared_batch_size(most: int, count: int) -> int:
 
 
 def _compiled(network: keras.Model, settings: TrainSettings, seed: int, rate: float) -> tuple[keras.Model, list[Any]]:
-    """Return the network behind its augmentation, ready to be fitted, and the generators of its random layers."""
+    """Return the network after its augmentation, compiled, and the generators of its random layers."""
     augmentation = Augmentation(settings, seed)
     inputs = keras.Input(network.input_shape[1:], name="tile")
     trainer = keras.Model(inputs, network(augmentation(inputs)), name="trainer")
@@ -116,7 +120,7 @@ def _compiled(network: keras.Model, settings: TrainSettings, seed: int, rate: fl
         FusedAdam(rate, use_ema=settings.averaging > 0, ema_momentum=settings.averaging),
         loss,
         metrics=[Accuracy(), BalancedAccuracy(), MacroAUC()],
-        # On a CPU, XLA more than halves the speed of this network.
+        # On a CPU, XLA takes more than twice the time for this network.
         jit_compile=False,
     )
     # A rate of 0 draws nothing.
@@ -125,9 +129,9 @@ def _compiled(network: keras.Model, settings: TrainSettings, seed: int, rate: fl
 
 
 def _log_pipeline(epochs: RestartableEpochs) -> None:
-    """Log the examples/s of the input pipeline alone."""
+    """Log the examples per second of the input pipeline alone."""
     start, seen = time.monotonic(), 0
-    # The first pass fills the cache; without one, a stretch is enough to measure.
+    # The first pass fills the cache; without a cache, a part is enough to measure.
     for _, labels, _ in epochs.batches if epochs.cached else epochs.batches.take(50):
         seen += len(labels)
     log.info("input pipeline alone, first pass: %.0f examples/s", seen / (time.monotonic() - start))

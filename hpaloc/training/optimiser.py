@@ -8,10 +8,10 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="hpaloc")
 class FusedAdam(keras.optimizers.Adam):
-    """Adam by TensorFlow's one kernel per variable.
+    """Adam by TensorFlow's single kernel per variable.
 
-    The numbers are those of `keras.optimizers.Adam`, whose update passes over the weights a dozen times; at batch
-    32 that is a good part of a step on a CPU.
+    The results are those of ``keras.optimizers.Adam``, whose update passes over the weights a dozen times, a large part
+    of a step on a CPU at batch 32.
     """
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:

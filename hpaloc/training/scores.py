@@ -18,10 +18,10 @@ class _Counts(keras.metrics.Metric):
 
     @abstractmethod
     def table(self, labels: Any, probabilities: Any) -> Any:
-        """Return the counts of one batch, of the shape given above, from (n, 19) labels and probabilities."""
+        """Return the counts of one batch from (n, 19) labels and probabilities."""
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Add a batch; weights are left aside, since a score should speak of cells."""
+        """Add a batch; weights are ignored, since a score counts cells."""
         self.counts.assign_add(self.table(tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32)))
 
 
@@ -61,8 +61,8 @@ class Accuracy(BalancedAccuracy):
 class MacroAUC(_Counts):
     """Mean over classes of the area under the ROC curve, from histograms of the log-odds in 400 bins.
 
-    Classes without a positive or without a negative are left out, where `keras.metrics.AUC` counts them as 0.
-    Pairs within a bin count half. Agreement with the exact area: about 1e-3.
+    Classes without a positive or without a negative are left out, while ``keras.metrics.AUC`` counts them as 0. Pairs
+    within a bin count half. The difference from the exact area is about 1e-3.
     """
 
     BINS = 400
@@ -71,7 +71,7 @@ class MacroAUC(_Counts):
         super().__init__((2, N_CLASSES, self.BINS), name)
 
     def table(self, labels: Any, probabilities: Any) -> Any:
-        """Return (2, 19, 400): cells of the class and other cells in each bin of the log-odds."""
+        """Return (2, 19, 400): the cells of the class and the other cells in each bin of the log-odds."""
         odds = tf.math.log(tf.clip_by_value(probabilities, 1e-6, 1 - 1e-6))
         odds -= tf.math.log1p(-tf.clip_by_value(probabilities, 1e-6, 1 - 1e-6))
         bins = tf.cast((odds + 14.0) / 28.0 * self.BINS, tf.int32)

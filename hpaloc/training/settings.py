@@ -1,4 +1,4 @@
-"""What a network is and how it is trained: the section `train` of the configuration."""
+"""The settings of the network and its training: the section `train` of the configuration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ class LearningRate:
     decay: float = 0.75
 
     def at(self, epoch: int) -> float:
-        """Return the learning rate of an epoch counted from 0.
+        """Return the learning rate of an epoch, counted from 0.
 
-        It runs linearly from ``start`` to ``max``, stays there for ``sustain_epochs`` and then decays by the factor
-        ``decay`` an epoch towards ``min``; docs/model.md, "Training".
+        It rises linearly from ``start`` to ``max``, stays there for ``sustain_epochs``, then decays towards ``min`` by
+        the factor ``decay`` per epoch; docs/model.md, "Training".
         """
         if epoch < self.ramp_epochs:
             return self.start + (self.max - self.start) * epoch / self.ramp_epochs
@@ -32,7 +32,7 @@ class LearningRate:
 class TrainSettings:
     """The section ``train``, whose schema says what each key means.
 
-    ``pretraining`` is another training, and ``blends`` no part of this one.
+    The keys ``pretraining`` and ``blends`` are not part of this training.
     """
 
     collection: str = "train"

@@ -1,4 +1,4 @@
-"""The statistics of batch norms, computed anew from training images."""
+"""The statistics of batch norms, recomputed from training images."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,19 +9,19 @@ import tensorflow as tf
 
 
 def statistics_renewal(model: keras.Model) -> Callable[[Iterable[Any]], None]:
-    """Return a function that sets the moving statistics of every batch norm to those of the batches it is given.
+    """Return a function that sets the moving statistics of every batch norm to those of batches of images.
 
-    Moving averages trail the weights, which costs a network trained for few steps much of its accuracy, and the
-    batch norms behind dropout learn another variance than they meet later; so images (n, S, S, colours) pass once
-    more under the present weights, with dropout off. Mean and variance are those of all batches together. Without a
-    batch nothing changes. The function is compiled at its first call and may be used again as training goes on.
+    Moving averages lag behind the weights, which reduces the accuracy of a network trained for few steps, and batch
+    norms after dropout learn a different variance; so images (n, S, S, colours) pass once more through the current
+    weights, without dropout. Mean and variance are those of all batches together. Without a batch nothing changes. The
+    function is compiled at its first call and may be called again during training.
     """
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     drops = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
 
     @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.float32)])
     def forward(images: Any) -> None:
-        # Momentum and rate are read while tracing, so the layers are changed for this graph alone.
+        # Momentum and rate are read while tracing, so they change for this graph alone.
         kept = [(norm, "momentum", norm.momentum) for norm in norms] + [(drop, "rate", drop.rate) for drop in drops]
         for layer, name, _ in kept:
             setattr(layer, name, 0.0)

@@ -35,7 +35,7 @@ from hpaloc.version import room_version
 
 log = logging.getLogger("hpaloc")
 
-# Where no cell validates, this many training cells, in random order as they lie, say enough for what they can tell.
+# If no cell validates, the first this many training cells, whose order is random, are scored instead.
 JUDGED_TRAINING_CELLS = 1024
 
 
@@ -51,12 +51,15 @@ def train_model(
 ) -> None:
     """Train a classifier and write the model folder ``out_dir``.
 
-    ``dataset_dir`` holds the folders train and validation of TFRecords, ``examples`` is their table; ``tiles``, the
-    config's section of how they were cut, is noted in the folder. ``work_dir`` (default: ``out_dir`` with .work at its
-    end) keeps epochs, so that a killed call goes on where it stopped; it is removed at the end. The folder gets
-    model.keras (weights of the epoch of lowest validation loss, or of the last where no cell validates), config.json,
-    thresholds.json, history.csv, checksums.json and logs/ (TensorBoard, last.weights.h5). Raises TrainingError for data
-    that cannot be trained on, NoGpuError, ModelError.
+    The folder gets model.keras (weights of the epoch with the lowest validation loss, or of the last epoch if no cell
+    validates), config.json, thresholds.json, history.csv, checksums.json and logs/ (TensorBoard, last.weights.h5).
+
+    dataset_dir: has the folders train and validation of TFRecords
+    examples: their table
+    work_dir: keeps epochs, so that a killed call continues, and is removed at the end; default: ``out_dir`` + .work
+    tiles: the section of the configuration by which the tiles were cut, recorded in the folder
+
+    Raises TrainingError for data that cannot be trained on, NoGpuError, ModelError.
     """
     strategy, device = select_device(settings.gpu, threads)
     policy = choose_precision(settings.precision)
@@ -100,7 +103,7 @@ def train_model(
 
 
 def _parts(examples: Path, head: str) -> dict[str, pd.DataFrame]:
-    """Return the examples that train and those that validate; raise TrainingError where they cannot be trained on."""
+    """Return the examples that train and those that validate; raise TrainingError if they cannot be trained on."""
     table = pq.read_table(examples, columns=["part", *LABEL_COLUMNS]).to_pandas()
     parts = {part: table[table["part"] == part] for part in ("train", "validation")}
     if parts["train"].empty:
@@ -112,28 +115,28 @@ def _parts(examples: Path, head: str) -> dict[str, pd.DataFrame]:
     log.info("%d training cells, %d validation cells", len(parts["train"]), len(parts["validation"]))
     if parts["validation"].empty:
         log.warning(
-            "no cell validates: every epoch is run, the last is kept, and thresholds are those of training cells"
+            "no cell validates: every epoch runs, the last is kept, and thresholds are fitted on training cells"
         )
     return parts
 
 
 def _keep_if_same(work_dir: Path, settings: TrainSettings, seed: int, examples: Path, dataset_dir: Path) -> None:
-    """Empty ``work_dir`` unless what it keeps is of this very training.
+    """Empty ``work_dir`` unless it is of the same training.
 
-    Epochs of other settings, code, starting weights, examples or tiles would be gone on from: with another split, cells
-    that trained then would validate now.
+    Training would continue from epochs of other settings, code, starting weights, examples or tiles; with another
+    split, cells that trained then would validate now.
     """
     parts = [json.dumps(asdict(settings), sort_keys=True), str(seed), digest(examples), room_version("training.train")]
     if Path(settings.weights).is_file():
         parts.append(digest(settings.weights))
-    # Tiles made anew can have the same examples. Their bytes would take a pass over all of them.
+    # New tiles can have the same examples. Sizes and times are compared, since a digest would read all tiles.
     for path in sorted(Path(dataset_dir).glob("*/*.tfrecord")):
         found = path.stat()
         parts.append(f"{path.parent.name}/{path.name}:{found.st_size}:{found.st_mtime_ns}")
     fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     note = work_dir / "fingerprint.txt"
     if work_dir.exists() and not (note.is_file() and note.read_text() == fingerprint):
-        log.info("starting anew: the epochs in %s are of another training", work_dir)
+        log.info("starting again: the epochs in %s are of another training", work_dir)
         shutil.rmtree(work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     note.write_text(fingerprint)
@@ -153,7 +156,7 @@ def _write_folder(
 
 
 def _network_settings(settings: TrainSettings, network: keras.Model, tiles: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what config.json says of the network and of the tiles that it takes."""
+    """Return the part of config.json about the network and its tiles."""
     return {
         "network": "ResNet-50",
         "channels": list(settings.channels),
@@ -174,7 +177,7 @@ def _network_settings(settings: TrainSettings, network: keras.Model, tiles: Mapp
 def _training_record(
     settings: TrainSettings, parts: Mapping[str, pd.DataFrame], weights: np.ndarray, history: pd.DataFrame
 ) -> dict[str, Any]:
-    """Return what config.json says of how the network was trained."""
+    """Return the part of config.json about the training."""
     validated = not parts["validation"].empty
     return {
         "best_epoch": int(history["val_loss"].to_numpy().argmin()) if validated else len(history) - 1,

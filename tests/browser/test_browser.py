@@ -82,7 +82,7 @@ def test_tables_of_different_cells_are_refused(small, tmp_path):
     shutil.copytree(folder.parent, tmp_path / "results")
     files = small_files(tmp_path / "results/browser")
     pd.read_parquet(files.path("pooled_cells")).iloc[1:].to_parquet(files.path("pooled_cells"))
-    with pytest.raises(ValueError, match=r"cells\.h5ad: has \d+ cells, cells\.parquet beside it \d+"):
+    with pytest.raises(ValueError, match=r"cells\.h5ad: has \d+ cells, cells\.parquet next to it \d+"):
         collection_table(files)
 
 

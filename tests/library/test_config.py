@@ -210,7 +210,7 @@ def test_a_training_starts_from_a_model_folder_or_a_h5_file(tmp_path):
     check("start.h5")
     with pytest.raises(ConfigError, match=r"train\.weights: .*start\.pkl is neither a \.keras nor a \.h5 file"):
         check("start.pkl")
-    with pytest.raises(ConfigError, match=r"model\.keras is in no model folder \(checksums\.json is missing\)"):
+    with pytest.raises(ConfigError, match=r"model\.keras is not in a model folder \(checksums\.json is missing\)"):
         check("model.keras")
     (folder / "others.json").rename(folder / "checksums.json")
     check("model.keras")
@@ -218,7 +218,7 @@ def test_a_training_starts_from_a_model_folder_or_a_h5_file(tmp_path):
     with pytest.raises(ConfigError, match=r"thresholds\.json was changed after the model folder was written"):
         check("model.keras")
     # With its top, of another depth, of version 2.
-    for layer, what in (("predictions", "too much"), ("conv4_block7_1_conv", "too much"), ("conv1_bn", "missing")):
+    for layer, what in (("predictions", "unexpected"), ("conv4_block7_1_conv", "unexpected"), ("conv1_bn", "missing")):
         write_stock(folder / "start.h5", but=[layer])
         with pytest.raises(
             ConfigError, match=rf"start\.h5 does not hold Keras' ResNet50 .*: the layer {layer} is {what}"

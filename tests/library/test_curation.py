@@ -569,7 +569,7 @@ def test_bad_input_is_named():
     ):
         with pytest.raises(ValueError, match=message):
             curation.curate(cells, fields, CurationSettings(**changes), 1)
-    with pytest.raises(tables.TableError, match="lacks the column shard"):
+    with pytest.raises(tables.TableError, match="has no column shard"):
         curation.curate(cells.drop(columns="shard"), fields, CurationSettings(), 1)
     with pytest.raises(tables.TableError, match="no row of field 'f000'"):
         curation.curate(cells, fields.iloc[1:], CurationSettings(), 1)

@@ -118,7 +118,7 @@ def test_silhouettes_are_those_of_the_definition_over_other_groups():
 def test_separation_is_held_against_labels_of_other_groups():
     features, labels, groups = clusters(between=6.0)
     noise = np.random.default_rng(1).normal(size=features.shape)
-    table, singles = separation.separation(
+    table, singles = separation.score_separation(
         {("trained", "stem"): noise, ("trained", "deep"): features}, labels, groups, 1
     )
     knn = table[table["score"] == "knn_accuracy"].set_index("layer")
@@ -324,7 +324,7 @@ def test_a_mistake_in_the_table_of_examples_is_named(tmp_path, text, message):
         ([("g", 1, "x"), ("a", 2, "y")], "there is no field 'g'"),
         ([("a", 99, "x"), ("a", 2, "y")], "field a has no cell 99; its 3 cells are numbered 1 to 3"),
         ([("a", 1, "x"), ("a", 2, "x")], "at least two labels are needed"),
-        ([("a", 1, "x"), ("a", 2, "x"), ("a", 3, "y")], "the label 'y' has one example alone"),
+        ([("a", 1, "x"), ("a", 2, "x"), ("a", 3, "y")], "the label 'y' has only one example"),
     ],
 )
 def test_examples_that_cannot_be_learned_from_are_named(rows, message):
@@ -345,7 +345,7 @@ def test_every_cell_gets_a_label_and_the_examples_keep_theirs(learner, tmp_path)
     features, labels, groups = clusters(between=5.0)
     features[5] = 60.0
     cells, examples = labelled(features, labels, groups)
-    table, summary = few_shot.label_cells(cells, features, examples, learner, 0)
+    table, summary = few_shot.assign_labels(cells, features, examples, learner, 0)
     assert len(table) == len(cells)
     true = np.array(["dots", "ring", "mesh"])[labels]
     inside = np.arange(len(true)) != 5
@@ -370,7 +370,7 @@ def test_examples_of_one_field_each_are_known_to_flatter():
     cells, _ = labelled(features, labels, groups)
     rows = np.concatenate([np.flatnonzero(groups == f"{label}-0")[:4] for label in range(3)])
     examples = cells.iloc[rows].assign(label=labels[rows].astype(str)).reset_index(drop=True)
-    _, summary = few_shot.label_cells(cells, features, examples, "knn", 0)
+    _, summary = few_shot.assign_labels(cells, features, examples, "knn", 0)
     assert summary["cross_validation"]["by"] == "cell"
     assert "upper bound" in few_shot.summary_page(summary, "test", "m")
 
@@ -379,7 +379,7 @@ def test_marks_in_a_label_are_no_marks_of_the_page():
     features, labels, groups = clusters()
     cells, examples = labelled(features, labels, groups)
     examples["label"] = examples["label"].replace({"dots": "0|16", "ring": "<b>x"})
-    _, summary = few_shot.label_cells(cells, features, examples, "knn", 0)
+    _, summary = few_shot.assign_labels(cells, features, examples, "knn", 0)
     rows = [line for line in few_shot.summary_page(summary, "test", "m").split("\n") if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in rows} == {6}
     assert any(line.startswith("| 0\\|16 |") for line in rows)
@@ -401,7 +401,7 @@ def test_a_claim_that_fails_is_reported_as_failed():
     cell, protein = claims.cell_claims(predictions(0.8), 0)
     assert (cell.verdict, protein.verdict) == ("failed", "holds")
     assert "0.91 claimed" in cell.sentence
-    assert "lean on the other cells" not in cell.sentence
+    assert "depend on the other cells" not in cell.sentence
     assert "field_weight 0.8" in claims.cell_claims(predictions(0.8), 0, 0.8)[0].sentence
     assert {claim.verdict for claim in claims.cell_claims(pd.DataFrame(), 0)} == {"cannot be tested"}
 
@@ -550,11 +550,11 @@ def test_known_mixtures_keep_the_names_of_their_fields(tmp_path):
         ("ID,label_a,fraction_a,label_b\n", "has no column fraction_b"),
         (
             "ID,label_a,fraction_a,label_b,fraction_b\nf,19,1,2,1\n",
-            r"line 2 \(ID f\): label_a '19' is no integer from 0 to 18",
+            r"line 2 \(ID f\): label_a '19' is not an integer from 0 to 18",
         ),
         (
             "ID,label_a,fraction_a,label_b,fraction_b\nf,1,x,2,1\n",
-            r"line 2 \(ID f\): fraction_a 'x' is not a number of 0 or more",
+            r"line 2 \(ID f\): fraction_a 'x' is not a number of at least 0",
         ),
         ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,0,2,0\n", r"line 2 \(ID f\): its fractions are both 0"),
         ("ID,label_a,fraction_a,label_b,fraction_b\nf,1,1,2\n", "line 2: does not have the 5 columns"),

@@ -135,6 +135,6 @@ def test_few_shot_curves_say_whether_the_classes_were_seen(tmp_path, drawn):
     unseen, seen, none = (" ".join(text.get_text() for text in texts(figure)) for figure in drawn)
     assert "classes held out" in unseen
     assert "classes seen in training" in seen
-    assert "no class is held by two groups" in none
+    assert "no class is in two groups" in none
     for figure in drawn:
         assert_readable(figure)

@@ -15,9 +15,9 @@ from hpaloc.interpretation.layers import (
     field_map,
     fields_to_map,
     layer_answers,
+    layer_receptive_fields,
     random_network,
     read_tiles,
-    receptive_fields,
 )
 from hpaloc.manifests import ManifestRow
 from hpaloc.network.fully_convolutional import FullyConvolutionalResNet50
@@ -82,7 +82,7 @@ def test_extremes_stand_where_the_map_has_them(folded, images):
 
 def test_a_patch_of_the_receptive_field_is_all_that_a_unit_sees(folded, images):
     """Painting over everything else leaves a stem unit's answer as it is; painting over its patch changes it."""
-    side = int(receptive_fields(folded, images).set_index("layer").loc["stem", "patch"])
+    side = int(layer_receptive_fields(folded, images).set_index("layer").loc["stem", "patch"])
     assert side == 7
     stem = keras.Model(folded.input, folded.get_layer(LAYERS["stem"].units).output)
     extremes = layer_answers(folded, images, units=1)[1]["stem"]
@@ -99,7 +99,7 @@ def test_a_patch_of_the_receptive_field_is_all_that_a_unit_sees(folded, images):
 
 
 def test_receptive_fields_grow_and_stay_within_the_tile(folded, images):
-    table = receptive_fields(folded, images).set_index("layer")
+    table = layer_receptive_fields(folded, images).set_index("layer")
     assert table["theoretical"].tolist() == [7, 35, 99, 291, 483]
     assert (table["patch"] <= SIZE).all()
     assert (table["radius_50"] <= table["radius_95"]).all()

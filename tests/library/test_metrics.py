@@ -385,7 +385,7 @@ def test_detections_that_cannot_be_scored_are_errors(change: dict, message: str)
     found = pd.DataFrame({"field": ["f"], "cell": [1], "location": [4], "confidence": [0.5]})
     with pytest.raises(ValueError, match=message):
         score_detections(found.assign(**change), truth, pairs)
-    with pytest.raises(ValueError, match="true cell listed twice: field f, cell 1"):
+    with pytest.raises(ValueError, match="duplicate true cell: field f, cell 1"):
         score_detections(found, pd.concat([truth, truth]), pairs)
 
 

@@ -71,7 +71,7 @@ def test_mixtures_are_read_as_blends_of_the_training_cells_teach(model, tmp_path
         reading = learn(tmp_path, 12)
     # Six cells each of classes 0 and 3; the six of Negative are in no mixture.
     assert "blends of 12 cells" in caplog.text
-    assert "12 blends of 12 asked for" in caplog.text
+    assert "12 of 12 blends drawn" in caplog.text
     assert len(set(seeds)) == 3
     assert (reading["classes"], reading["blends"]) == ([NAMES[0], NAMES[3]], 12)
     assert [name for name, row in reading["prototypes"].items() if row] == [NAMES[0], NAMES[3]]
@@ -89,7 +89,7 @@ def test_cells_of_one_location_that_can_be_blended_teach_nothing(model, tmp_path
     # Blue of one value has no nucleus in it: what is left is one location, and Negative.
     blue[table["label_3"] == 1] = 9
     rewrite_colour(tmp_path, "blue", table, blue)
-    with pytest.raises(BlendError, match="whose nucleus is found"):
+    with pytest.raises(BlendError, match="a nucleus and green light"):
         learn(tmp_path, 12)
     assert not list(model.glob("mixtures*"))
 
@@ -107,10 +107,10 @@ def test_blends_that_hold_no_second_light_are_left_out(model, tmp_path, caplog, 
     monkeypatch.setattr(blends, "blended", some)
     with caplog.at_level(logging.INFO, "hpaloc"):
         reading = learn(tmp_path, 8, threads=1)
-    assert "2 blends of 8 asked for" in caplog.text
+    assert "2 of 8 blends drawn" in caplog.text
     assert reading["blends"] == 2
     monkeypatch.setattr(blends, "blended", lambda *given: None)
-    with pytest.raises(BlendError, match="the light of no cell falls into another"):
+    with pytest.raises(BlendError, match="no light of a cell falls into another"):
         learn(tmp_path, 8, threads=1)
 
 
@@ -198,7 +198,7 @@ def renewed(folder):
             lambda folder: (changed(folder / "mixtures.json", scale=[1]), renewed(folder)),
             r"mixtures\.scale is not",
         ),
-        (lambda folder: ((folder / "mixtures.json").write_text("{"), renewed(folder)), r"mixtures\.json: is no JSON"),
+        (lambda folder: ((folder / "mixtures.json").write_text("{"), renewed(folder)), r"mixtures\.json: is not JSON"),
         (
             lambda folder: (changed(folder / "mixtures.json", prototypes={"Nucleoli": [1]}), renewed(folder)),
             r"mixtures\.json: the prototype of 'Nucleoli'",

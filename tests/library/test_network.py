@@ -9,7 +9,7 @@ import tensorflow as tf
 from model_inputs import write_model_folder
 
 from hpaloc.classes import N_CLASSES, NEGATIVE
-from hpaloc.network.calls import label_sets, settle_negative
+from hpaloc.network.calls import call_labels, settle_negative
 from hpaloc.network.device import NoGpuError, choose_precision, precision_policy, select_device
 from hpaloc.network.folder import check_folder, write_checksums
 from hpaloc.network.fully_convolutional import FullyConvolutionalResNet50
@@ -295,8 +295,8 @@ def test_label_sets_fall_back_on_negative():
     probabilities[2, 5] = 0.45
     thresholds = np.full(N_CLASSES, 0.5)
     thresholds[NEGATIVE] = np.inf
-    assert label_sets(probabilities, thresholds) == [(0, 16), (NEGATIVE,), (NEGATIVE,)]
-    assert label_sets(probabilities, None) == [(0,), (NEGATIVE,), (5,)]
+    assert call_labels(probabilities, thresholds) == [(0, 16), (NEGATIVE,), (NEGATIVE,)]
+    assert call_labels(probabilities, None) == [(0,), (NEGATIVE,), (5,)]
 
 
 def test_the_eight_views_are_the_dihedral_group():

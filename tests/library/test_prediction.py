@@ -10,7 +10,7 @@ from hpaloc.classes import N_CLASSES, NEGATIVE, format_labels, label_matrix
 from hpaloc.mixtures.learning import learn_reading
 from hpaloc.mixtures.light import measure_light
 from hpaloc.mixtures.reading import MIXTURES, read_mixtures, write_reading
-from hpaloc.network.calls import label_sets, settle_negative
+from hpaloc.network.calls import call_labels, settle_negative
 from hpaloc.network.device import NoGpuError
 from hpaloc.network.folder import write_checksums
 from hpaloc.network.inference import averaged
@@ -65,7 +65,7 @@ def test_every_cell_is_predicted_in_the_order_of_the_cell_table(network, folder,
     np.testing.assert_allclose(vectors, embeddings, rtol=2e-3, atol=1e-3)
     thresholds = np.full(N_CLASSES, 0.06)
     thresholds[NEGATIVE] = np.inf
-    assert table["labels"].to_pylist() == [format_labels(labels) for labels in label_sets(found, thresholds)]
+    assert table["labels"].to_pylist() == [format_labels(labels) for labels in call_labels(found, thresholds)]
     assert len({path.name for path in tmp_path.iterdir()}) == 1
 
 

@@ -1,4 +1,4 @@
-"""Fields that are wrong, each in its own way, and what each of them is to get. tests/library/test_bad_input.py runs them."""
+"""Bad fields, and the expected outcome of each. tests/library/test_bad_input.py runs them."""
 
 # ruff: noqa: E501 - one input a line, however long its sentence
 
@@ -33,7 +33,7 @@ def slug(what: str) -> str:
 
 @dataclass(frozen=True)
 class Bad:
-    """One input: what it is, how its files are made, and what becomes of it.
+    """One input: what it is, how its files are made, and its outcome.
 
     make: gets the folder, the field's id and its right images, whose right files are already there. outcome: rejected,
     warned or accepted. message: the reason or the warning, with {id}.
@@ -50,7 +50,7 @@ class Bad:
 
 
 def right_images(n: int, made: dict[str, np.ndarray] = {}) -> Images:  # noqa: B006 - drawn once a process
-    """Return the images of field ``n``: one simulated field, moved sideways so that no two are alike."""
+    """Return the images of field ``n``: one simulated field, shifted sideways so that no two are equal."""
     if not made:
         made |= simulate_field("right", (0,), 3, SHAPE, pixel_size=0.16, density=2.0).images
     return {colour: np.roll(image, 5 * n, axis=1) for colour, image in made.items()}

@@ -1,4 +1,4 @@
-"""Runs of all bad fields through the stages of the library, one of them among the next, and what each of them got."""
+"""Runs of all bad fields together through the stages of the library, and the outcome of each."""
 
 import csv
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ DASK = {"scheduler_address": None, "jobqueue": None, "chunk_above": 6144}
 
 @dataclass
 class Outcome:
-    """What a run gave: per field (what it got, stage, sentence), and the cells of each stage as (field, cell)."""
+    """The result of a run: outcome, stage and sentence of each field, and the cells (field, cell) of each stage."""
 
     fields: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     listed: dict[str, str] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Outcome:
 
 
 def good(kind: str) -> list[str]:
-    """Return the ids of the fields of a run with which nothing is wrong."""
+    """Return the ids of the good fields of a run."""
     return [f"good-{n}" if kind == "fields" else f"sound-{n}" for n in range(3)]
 
 
@@ -80,7 +80,7 @@ def run(rows: Sequence[ManifestRow], segmentation: SegmentationSettings, model: 
 
 
 def run_fields(folder: Path, model: Path) -> Outcome:
-    """Run every bad field of `FIELDS` and three right ones, as a collection of one shard with files on disk."""
+    """Run every bad field of `FIELDS` and three good ones, as a collection of one shard with files on disk."""
     images = folder / "images"
     images.mkdir(parents=True)
     ids = [*good("fields"), *(bad.id for bad in FIELDS)]
@@ -98,7 +98,7 @@ def run_fields(folder: Path, model: Path) -> Outcome:
 
 
 def run_masks(folder: Path, model: Path) -> Outcome:
-    """Run right fields with every bad mask of `MASKS`, and three with right ones, by the backend `masks`."""
+    """Run good fields with every bad mask of `MASKS`, and three with good masks, by the backend `masks`."""
     folder.mkdir(parents=True)
     cells = simulate_field("right", (0,), 3, SHAPE, pixel_size=0.16, density=2.0).cells
     with chdir(folder):

@@ -1,4 +1,4 @@
-"""Sheets, configurations, models and weights that are wrong, or look so, and what each of them gets."""
+"""Sheets, configurations, models and weights that are wrong, or look wrong, and the outcome of each."""
 
 # ruff: noqa: E501 - one input a line, however long its sentence
 
@@ -30,7 +30,7 @@ from hpaloc.truth import read_true_cells
 
 @dataclass(frozen=True)
 class Setting:
-    """One input: what it is, the input itself, and what it gets: the error's sentence, or what is read of it."""
+    """One input: what it is, the input itself, and its outcome: the error's sentence, or what is read from it."""
 
     what: str
     given: Any
@@ -43,7 +43,7 @@ class Setting:
 
 
 def tried(call: Callable[[], object]) -> tuple[str, str]:
-    """Return ("rejected", the error's sentence) or ("accepted", what came of it)."""
+    """Return ("rejected", the error's sentence) or ("accepted", its result)."""
     try:
         return "accepted", str(call())
     except ValueError as error:
@@ -53,7 +53,7 @@ def tried(call: Callable[[], object]) -> tuple[str, str]:
 
 
 def told(call: Callable[[], object]) -> tuple[str, str]:
-    """Return what ``tried`` does, or ("warned", the warnings) where the call accepts its input with warnings."""
+    """Return what ``tried`` does, or ("warned", the warnings) if the call accepts its input with warnings."""
     log, warnings = logging.getLogger("hpaloc"), []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: warnings.append(record.getMessage())
@@ -66,7 +66,7 @@ def told(call: Callable[[], object]) -> tuple[str, str]:
 
 
 def of_table(name: str, read: Callable[[Path], str]) -> Callable[[Setting, Path], tuple[str, str]]:
-    """Return the function that writes a table that a person wrote into a folder, reads it there, and removes it."""
+    """Return the function that writes a user's table into a folder, reads it there, and removes it."""
 
     def of_setting(setting: Setting, folder: Path) -> tuple[str, str]:
         with chdir(folder):
@@ -90,20 +90,20 @@ FIELDS_OF_SHEET = ("a", "b", "Zelle-é")
 
 
 def truth_text(path: Path) -> str:
-    """Read true cells, hold them against the sheet, and return field, cell and labels."""
+    """Read true cells, compare them with the sheet, and return field, cell and labels."""
     found = read_true_cells(path)
     check_fields(f"truth {path}", found, FIELDS_OF_SHEET, "train")
     return ", ".join(f"{id} {cell}: {label}" for id, cells in found.items() for cell, label in cells.items())
 
 
 def examples_text(path: Path) -> str:
-    """Read examples, hold them against the sheet, and return field, cell and label."""
+    """Read examples, compare them with the sheet, and return field, cell and label."""
     check_examples(path, FIELDS_OF_SHEET, "train")
     return ", ".join(f"{field} {cell}: {label}" for (field, cell), label in read_example_cells(path).items())
 
 
 def mixtures_text(path: Path) -> str:
-    """Read known mixtures, hold them against the sheet, and return field, labels and fractions."""
+    """Read known mixtures, compare them with the sheet, and return field, labels and fractions."""
     check_mixtures(path, FIELDS_OF_SHEET, "train")
     return ", ".join(f"{id}: {a} {of_a:g} {b} {of_b:g}" for id, (a, of_a, b, of_b) in read_mixed_fields(path).items())
 
@@ -259,9 +259,9 @@ MIXTURES = [
     Setting("A row with too few values", "ID,label_a,fraction_a,label_b,fraction_b\na,2,1,14\n", "rejected", "mixtures mixtures.csv, line 2: does not have the 5 columns of the header"),
     Setting("A header and nothing else", "ID,label_a,fraction_a,label_b,fraction_b\n", "rejected", "mixtures mixtures.csv: holds no row"),
     Setting("A header and rows of blanks", "ID,label_a,fraction_a,label_b,fraction_b\n,,,,\n\n", "rejected", "mixtures mixtures.csv: holds no row"),
-    Setting("Label 19", "ID,label_a,fraction_a,label_b,fraction_b\na,2,1,19,3\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): label_b '19' is no integer from 0 to 18"),
-    Setting("A fraction with a decimal comma", "ID;label_a;fraction_a;label_b;fraction_b\na;2;0,25;14;0,75\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): fraction_a '0,25' is not a number of 0 or more"),
-    Setting("A fraction below 0", "ID,label_a,fraction_a,label_b,fraction_b\na,2,-1,14,3\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): fraction_a '-1' is not a number of 0 or more"),
+    Setting("Label 19", "ID,label_a,fraction_a,label_b,fraction_b\na,2,1,19,3\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): label_b '19' is not an integer from 0 to 18"),
+    Setting("A fraction with a decimal comma", "ID;label_a;fraction_a;label_b;fraction_b\na;2;0,25;14;0,75\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): fraction_a '0,25' is not a number of at least 0"),
+    Setting("A fraction below 0", "ID,label_a,fraction_a,label_b,fraction_b\na,2,-1,14,3\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): fraction_a '-1' is not a number of at least 0"),
     Setting("Fractions that are both 0", "ID,label_a,fraction_a,label_b,fraction_b\na,2,0,14,0\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): its fractions are both 0"),
     Setting("A field twice", "ID,label_a,fraction_a,label_b,fraction_b\na,2,1,14,3\na,2,1,14,3\n", "rejected", "mixtures mixtures.csv, line 3 (ID a): the field appears twice"),
     Setting("A field that is not in the sheet", "ID,label_a,fraction_a,label_b,fraction_b\na,2,1,14,3\nx,2,1,14,3\n", "warned", "mixtures mixtures.csv: 1 of its 2 fields is not in the sheet of collection train and is ignored: x"),
@@ -323,15 +323,15 @@ CONFIGS = [
     Setting("A collection called 1 or no", "collections: {no: {sheet: s, images: x}}", "rejected", "config key collections: the key False is not text; quote it"),
     Setting("A list of patterns that is empty", "collections: {train: {sheet: s, images: []}}", "rejected", "config key collections.train.images: is empty"),
     Setting("Text without keys", "just text", "rejected", "config: 'just text' is not a table of keys"),
-    Setting("Weights from the model that is trained anew", "train: {weights: results/model/model.keras}", "rejected", "config key train.weights: results/model/model.keras lies where this run writes, and would be deleted; copy it to another folder and name the copy"),
-    Setting("Masks from the segmentation that is made anew", "segmentation: {backend: masks}\ncollections: {train: {sheet: sheet.csv, images: '{id}_{colour}.png', labels: true, masks: {cells: 'results/segmentation/train/000/{id}_cellmask.png'}}}", "rejected", "config key collections.train.masks.cells: results/segmentation/train/000/{id}_cellmask.png lies where this run writes, and would be deleted; copy it to another folder and name the copy"),
-    Setting("A table of masks that this run writes", "segmentation: {backend: masks}\ncollections: {train: {sheet: sheet.csv, images: '{id}_{colour}.png', labels: true, masks: {cells: results/cells/train/000.parquet}}}", "rejected", "config key collections.train.masks.cells: results/cells/train/000.parquet lies where this run writes, and would be deleted; copy it to another folder and name the copy"),
-    Setting("Examples in the folder of the predictions", "few_shot: {table: ./results/predictions/train/mine.csv}", "rejected", "config key few_shot.table: ./results/predictions/train/mine.csv lies where this run writes, and would be deleted; copy it to another folder and name the copy"),
+    Setting("Weights from the model that this run trains", "train: {weights: results/model/model.keras}", "rejected", "config key train.weights: results/model/model.keras is where this run writes, and would be deleted; copy it to another folder and name the copy"),
+    Setting("Masks from the segmentation that this run makes", "segmentation: {backend: masks}\ncollections: {train: {sheet: sheet.csv, images: '{id}_{colour}.png', labels: true, masks: {cells: 'results/segmentation/train/000/{id}_cellmask.png'}}}", "rejected", "config key collections.train.masks.cells: results/segmentation/train/000/{id}_cellmask.png is where this run writes, and would be deleted; copy it to another folder and name the copy"),
+    Setting("A table of masks that this run writes", "segmentation: {backend: masks}\ncollections: {train: {sheet: sheet.csv, images: '{id}_{colour}.png', labels: true, masks: {cells: results/cells/train/000.parquet}}}", "rejected", "config key collections.train.masks.cells: results/cells/train/000.parquet is where this run writes, and would be deleted; copy it to another folder and name the copy"),
+    Setting("Examples in the folder of the predictions", "few_shot: {table: ./results/predictions/train/mine.csv}", "rejected", "config key few_shot.table: ./results/predictions/train/mine.csv is where this run writes, and would be deleted; copy it to another folder and name the copy"),
 ]  # fmt: skip
 
 
 def of_training(setting: Setting, folder: Path) -> tuple[str, str]:
-    """Plan a training on a sheet, with what a configuration changes beside it."""
+    """Plan a training on a sheet, with changes to the configuration."""
     rows, given = setting.given
     with chdir(folder):
         Path("train.csv").write_text(rows)
@@ -351,33 +351,33 @@ def of_training(setting: Setting, folder: Path) -> tuple[str, str]:
 NEEDS_TWO = "and a split into training and validation needs two groups; add "
 TRAININGS = [
     Setting("Two fields of two antibodies", ("ID,Label,antibody\na,1,A\nb,1,B\n", ""), "accepted"),
-    Setting("One antibody", ("ID,Label,antibody\na,1,A\nb,2,A\n", ""), "rejected", f"collection train: all 2 fields that train are of the antibody A, {NEEDS_TWO}fields of another antibody, or set curation.validation_fraction: 0 (no validation) or curation.group_by: [duplicates] (an antibody is then in both parts)"),
+    Setting("One antibody", ("ID,Label,antibody\na,1,A\nb,2,A\n", ""), "rejected", f"collection train: all 2 training fields have the antibody A, {NEEDS_TWO}fields of another antibody, or set curation.validation_fraction: 0 (no validation) or curation.group_by: [duplicates] (an antibody is then in both parts)"),
     Setting("One antibody, grouped by near-duplicates alone", ("ID,Label,antibody\na,1,A\nb,2,A\n", "curation: {group_by: [duplicates]}"), "accepted"),
     Setting("One antibody and no validation", ("ID,Label,antibody\na,1,A\nb,2,A\n", "curation: {validation_fraction: 0}"), "accepted"),
     Setting("One antibody and a field without one", ("ID,Label,antibody\na,1,A\nb,2,\n", ""), "accepted"),
-    Setting("One field", ("ID,Label\na,1\n", ""), "rejected", f"collection train: one field trains, {NEEDS_TWO}more fields, or set curation.validation_fraction: 0 (no validation)"),
-    Setting("One field of one label among several of many", ("ID,Label\na,1\nb,1|2\nc,0|3\n", ""), "rejected", f"collection train: one field trains, {NEEDS_TWO}more fields, or set curation.validation_fraction: 0 (no validation)"),
-    Setting("One antibody among the fields of one label", ("ID,Label,antibody\na,1,A\nb,2,A\nc,1|2,B\n", ""), "rejected", f"collection train: all 2 fields that train are of the antibody A, {NEEDS_TWO}fields of another antibody, or set curation.validation_fraction: 0 (no validation) or curation.group_by: [duplicates] (an antibody is then in both parts)"),
-    Setting("Several labels in every row", ("ID,Label\na,1|2\nb,0|16\n", ""), "rejected", "collection train: every field has several labels, and curation.labels: single trains on fields of one; set curation.labels: all"),
+    Setting("One field", ("ID,Label\na,1\n", ""), "rejected", f"collection train: there is one training field, {NEEDS_TWO}more fields, or set curation.validation_fraction: 0 (no validation)"),
+    Setting("One field of one label among several of many", ("ID,Label\na,1\nb,1|2\nc,0|3\n", ""), "rejected", f"collection train: there is one training field, {NEEDS_TWO}more fields, or set curation.validation_fraction: 0 (no validation)"),
+    Setting("One antibody among the fields of one label", ("ID,Label,antibody\na,1,A\nb,2,A\nc,1|2,B\n", ""), "rejected", f"collection train: all 2 training fields have the antibody A, {NEEDS_TWO}fields of another antibody, or set curation.validation_fraction: 0 (no validation) or curation.group_by: [duplicates] (an antibody is then in both parts)"),
+    Setting("Several labels in every row", ("ID,Label\na,1|2\nb,0|16\n", ""), "rejected", "collection train: every field has several labels, and curation.labels: single trains on fields with one; set curation.labels: all"),
     Setting("Several labels in every row, all of them taken", ("ID,Label\na,1|2\nb,0|16\n", "curation: {labels: all}"), "accepted"),
-    Setting("Negative fields alone, which are left out", ("ID,Label\na,18\nb,18\n", "curation: {negatives: {negative_fields: false}}"), "rejected", "collection train: every field that could train is labelled 18 (Negative), and curation.negatives.negative_fields: false leaves those out"),
-    Setting("A split that tears an antibody apart", ("ID,Label,antibody,split\na,1,A,train\nb,1,A,validation\nc,1,B,\n", ""), "rejected", "collection train: the column split puts a and b of the antibody A into different parts; give them one part, or leave antibody out of curation.group_by"),
+    Setting("Negative fields alone, which are left out", ("ID,Label\na,18\nb,18\n", "curation: {negatives: {negative_fields: false}}"), "rejected", "collection train: every field that could train is labelled 18 (Negative), and curation.negatives.negative_fields: false leaves them out"),
+    Setting("A split that tears an antibody apart", ("ID,Label,antibody,split\na,1,A,train\nb,1,A,validation\nc,1,B,\n", ""), "rejected", "collection train: the column split puts a and b of the antibody A into different parts; give them the same part, or remove antibody from curation.group_by"),
     Setting("A split without a validation part", ("ID,Label,split\na,1,train\nb,1,train\n", ""), "rejected", "collection train: the column split leaves the part validation without fields; name some, or leave cells of the column empty"),
     Setting("A split without a training part", ("ID,Label,split\na,1,validation\nb,1,validation\n", "curation: {validation_fraction: 0}"), "rejected", "collection train: the column split leaves the part train without fields; name some, or leave cells of the column empty"),
     Setting("A split in which every row trains, and no validation", ("ID,Label,split\na,1,train\nb,1,train\n", "curation: {validation_fraction: 0}"), "accepted"),
     Setting("A class held out that no field has", ("ID,Label\na,1\nb,2\nc,3\n", "interpretation: {held_out: [1, 11]}"), "rejected", "config key interpretation.held_out: no field is labelled 11 (Mitotic spindle); leave it out"),
-    Setting("All classes held out", ("ID,Label\na,1\nb,2\n", "interpretation: {held_out: [1, 2]}"), "rejected", "config key interpretation.held_out: every group of fields of the collection train has one of these classes, and none is left to train on"),
-    Setting("Classes held out of all antibodies", ("ID,Label,antibody\na,1,A\nb,3,A\nc,2,B\nd,3,B\n", "interpretation: {held_out: [1, 2]}"), "rejected", "config key interpretation.held_out: every group of fields of the collection train has one of these classes, and none is left to train on"),
-    Setting("All but Negative held out, which is left out", ("ID,Label\na,1\nb,2\nc,18\n", "interpretation: {held_out: [1, 2]}\ncuration: {negatives: {negative_fields: false}}"), "rejected", "config key interpretation.held_out: every group of fields of the collection train has one of these classes, and none is left to train on"),
+    Setting("All classes held out", ("ID,Label\na,1\nb,2\n", "interpretation: {held_out: [1, 2]}"), "rejected", "config key interpretation.held_out: every group of fields of the collection train has one of these classes, so none is left to train on; hold out fewer classes"),
+    Setting("Classes held out of all antibodies", ("ID,Label,antibody\na,1,A\nb,3,A\nc,2,B\nd,3,B\n", "interpretation: {held_out: [1, 2]}"), "rejected", "config key interpretation.held_out: every group of fields of the collection train has one of these classes, so none is left to train on; hold out fewer classes"),
+    Setting("All but Negative held out, which is left out", ("ID,Label\na,1\nb,2\nc,18\n", "interpretation: {held_out: [1, 2]}\ncuration: {negatives: {negative_fields: false}}"), "rejected", "config key interpretation.held_out: every group of fields of the collection train has one of these classes, so none is left to train on; hold out fewer classes"),
     Setting("Softmax and fields of several labels", ("ID,Label\na,1|2\nb,0\n", "train: {head: softmax}\ncuration: {labels: all}"), "rejected", "config key train.head: softmax needs exactly one location a cell; use sigmoid or curation.labels: single"),
     Setting("Softmax and fields of several labels, which are left out", ("ID,Label\na,1|2\nb,0\nc,1\n", "train: {head: softmax}"), "accepted"),
-    Setting("Blends of one location", ("ID,Label\na,1\nb,1\nc,18\n", "train: {blends: 20}"), "rejected", "config key train.blends: there are not two locations with cells of their own alone to be blended"),
-    Setting("Blends of one location alone and one that is never alone", ("ID,Label\na,1\nb,1|2\nc,1\n", "train: {blends: 20}\ncuration: {labels: all}"), "rejected", "config key train.blends: there are not two locations with cells of their own alone to be blended"),
+    Setting("Blends of one location", ("ID,Label\na,1\nb,1\nc,18\n", "train: {blends: 20}"), "rejected", "config key train.blends: blending needs cells of one location alone, from at least two locations"),
+    Setting("Blends of one location alone and one that is never alone", ("ID,Label\na,1\nb,1|2\nc,1\n", "train: {blends: 20}\ncuration: {labels: all}"), "rejected", "config key train.blends: blending needs cells of one location alone, from at least two locations"),
 ]  # fmt: skip
 
 
 class Code:
-    """What a pickle can hold: a call that is made when it is read."""
+    """A call that runs when its pickle is read."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path("code-was-run"),)
@@ -431,7 +431,7 @@ def with_code(folder: Path) -> None:
 
 
 def with_reading(of_network: str | None) -> Callable[[Path], None]:
-    """Return a change that adds an empty reading of mixtures, of another network where its digest is given."""
+    """Return a change that adds an empty reading of mixtures, of another network if its digest is given."""
 
     def make(folder: Path) -> None:
         (folder / "mixtures.json").write_text("{}")
@@ -462,31 +462,31 @@ def of_model(setting: Setting, folder: Path) -> tuple[str, str]:
 
 KERAS = "model/model.keras does not hold the network that config.json describes: "
 MODELS = [
-    Setting("A model folder that is missing a file", lambda folder: (folder / "thresholds.json").unlink(), "rejected", "config key model.path: model is no folder of a trained model (thresholds.json is missing)"),
+    Setting("A model folder that is missing a file", lambda folder: (folder / "thresholds.json").unlink(), "rejected", "config key model.path: model is not the folder of a trained model (thresholds.json is missing)"),
     Setting("A model that was changed after its checksums", changed_model(written("model.keras", b"other"), renewed=False), "rejected", "model/model.keras was changed after the model folder was written (checksums.json)"),
     Setting("Thresholds that were changed after the checksums", changed_model(edited("thresholds.json", x=1), renewed=False), "rejected", "model/thresholds.json was changed after the model folder was written (checksums.json)"),
-    Setting("Checksums that are no JSON", written("checksums.json", "{"), "rejected", "model/checksums.json is no table of digests"),
-    Setting("Checksums that are a list", written("checksums.json", "[]"), "rejected", "model/checksums.json is no table of digests"),
-    Setting("Checksums that name a file elsewhere", edited("checksums.json", **{"../secret": "0"}), "rejected", "model/checksums.json names ../secret, which is no file of the folder"),
+    Setting("Checksums that are not JSON", written("checksums.json", "{"), "rejected", "model/checksums.json is not a table of digests"),
+    Setting("Checksums that are a list", written("checksums.json", "[]"), "rejected", "model/checksums.json is not a table of digests"),
+    Setting("Checksums that name a file elsewhere", edited("checksums.json", **{"../secret": "0"}), "rejected", "model/checksums.json names ../secret, which is not a file of the folder"),
     Setting("Checksums that leave the model out", without("checksums.json", "model.keras"), "rejected", "model/checksums.json does not list model.keras"),
     Setting("A text as model.keras", changed_model(written("model.keras", "no model")), "rejected", KERAS + "File is not a zip file"),
     Setting("A pickle with code in it as model.keras", changed_model(written("model.keras", pickle.dumps(Code()))), "rejected", KERAS + "File is not a zip file"),
     Setting("Code in the architecture of model.keras", changed_model(with_code), "accepted", "the weights, and nothing else of the file"),
-    Setting("config.json that is no JSON", changed_model(written("config.json", "no")), "rejected", "model/config.json: is no JSON (Expecting value: line 1 column 1 (char 0))"),
+    Setting("config.json that is not JSON", changed_model(written("config.json", "no")), "rejected", "model/config.json: is not JSON (Expecting value: line 1 column 1 (char 0))"),
     Setting("config.json without the channels", changed_model(without("config.json", "channels")), "rejected", "model/config.json: the key 'channels' is missing"),
     Setting("config.json with an unknown head", changed_model(edited("config.json", head="tanh")), "rejected", "model/config.json: head is 'tanh', not one of sigmoid, softmax"),
     Setting("config.json with a colour that is none", changed_model(edited("config.json", channels=["green", "violet"])), "rejected", "model/config.json: channels must be distinct colours out of red, green, blue, yellow, got ['green', 'violet']"),
-    Setting("config.json with text for the channels", changed_model(edited("config.json", channels="green")), "rejected", "model/config.json: channels is 'green', no list of colours"),
+    Setting("config.json with text for the channels", changed_model(edited("config.json", channels="green")), "rejected", "model/config.json: channels is 'green', not a list of colours"),
     Setting("config.json with a dropout of 2", changed_model(edited("config.json", dropout=[0.5, 2])), "rejected", "model/config.json: dropout is [0.5, 2], not two rates from 0 to below 1"),
     Setting("config.json with a network of 10⁹ units", changed_model(edited("config.json", units=10**9)), "rejected", "model/config.json: units is 1000000000, not a whole number from 1 to 65536"),
     Setting("config.json with another input size than a number", changed_model(edited("config.json", input_size="big")), "rejected", "model/config.json: input_size is 'big', not a whole number from 32 to 1024"),
     Setting("config.json with other classes", changed_model(edited("config.json", classes=["a"])), "rejected", "model/config.json: its classes are not the 19 of hpaloc"),
     Setting("config.json of another network", changed_model(edited("config.json", units=64)), "rejected", KERAS + "the dense layer is not of shape 2048 x 64"),
     Setting("thresholds.json without thresholds", changed_model(without("thresholds.json", "thresholds")), "rejected", "model/thresholds.json: the key 'thresholds' is missing"),
-    Setting("thresholds.json with text for a threshold", changed_model(edited("thresholds.json", thresholds={"Nucleoli": "high"})), "rejected", "model/thresholds.json: the threshold of 'Nucleoli' is 'high', no number of a known location"),
+    Setting("thresholds.json with text for a threshold", changed_model(edited("thresholds.json", thresholds={"Nucleoli": "high"})), "rejected", "model/thresholds.json: the threshold of 'Nucleoli' is 'high', not a number for a known location"),
     Setting("thresholds.json with an unknown rule for Negative", changed_model(edited("thresholds.json", negative_rule="least")), "rejected", "model/thresholds.json: negative_rule is 'least', not one of complement, network, mean"),
-    Setting("thresholds.json with text in a prototype", changed_model(edited("thresholds.json", prototypes={"Nucleoli": ["a"] * 19})), "rejected", "model/thresholds.json: the prototype of 'Nucleoli' is not 19 numbers of a known location"),
-    Setting("thresholds.json with a list of prototypes", changed_model(edited("thresholds.json", prototypes=[])), "rejected", "model/thresholds.json: prototypes is [], no table of locations"),
+    Setting("thresholds.json with text in a prototype", changed_model(edited("thresholds.json", prototypes={"Nucleoli": ["a"] * 19})), "rejected", "model/thresholds.json: the prototype of 'Nucleoli' is not 19 numbers for a known location"),
+    Setting("thresholds.json with a list of prototypes", changed_model(edited("thresholds.json", prototypes=[])), "rejected", "model/thresholds.json: prototypes is [], not a table of locations"),
     Setting("A reading of mixtures without its checksums", written("mixtures.json", "{}"), "rejected", "model/mixtures.checksums.json is missing"),
     Setting("Checksums of a reading of mixtures that is not there", written("mixtures.checksums.json", "{}"), "rejected", "model/mixtures.checksums.json does not list checksums.json"),
     Setting("A reading of mixtures beside another network", with_reading("0" * 64), "rejected", "model/checksums.json was changed after the model folder was written (mixtures.checksums.json)"),
@@ -513,8 +513,8 @@ def of_weights(setting: Setting, folder: Path) -> tuple[str, str]:
 
 WEIGHTS = [
     Setting("train.weights that is missing", ("absent.h5", None), "rejected", "config key train.weights: no such file: absent.h5"),
-    Setting("train.weights that is a text", ("text.h5", b"no weights"), "rejected", "config key train.weights: text.h5 is no file of weights: Unable to synchronously open file (file signature not found)"),
-    Setting("train.weights that is a pickle with code in it", ("code.h5", pickle.dumps(Code())), "rejected", "config key train.weights: code.h5 is no file of weights: Unable to synchronously open file (file signature not found)"),
+    Setting("train.weights that is a text", ("text.h5", b"no weights"), "rejected", "config key train.weights: text.h5 is not a file of weights: Unable to synchronously open file (file signature not found)"),
+    Setting("train.weights that is a pickle with code in it", ("code.h5", pickle.dumps(Code())), "rejected", "config key train.weights: code.h5 is not a file of weights: Unable to synchronously open file (file signature not found)"),
     Setting("train.weights of another ending", ("weights.pkl", pickle.dumps(Code())), "rejected", "config key train.weights: weights.pkl is neither a .keras nor a .h5 file"),
     Setting("train.weights that is a NumPy file", ("weights.npy", np.zeros(3).tobytes()), "rejected", "config key train.weights: weights.npy is neither a .keras nor a .h5 file"),
     Setting("Segmentation weights that are not those of the first use", ("nuclei.pth", b"first", b"second"), "rejected", "nuclei.pth: sha256 16367aacb67a4a017c8da8ab95682ccb390863780f7114dda0a0e0c55644c7c4 (6 bytes) is not the recorded a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e (5 bytes); nothing was unpickled. If the change is meant, delete nuclei.pth.sha256.json"),

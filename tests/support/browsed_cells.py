@@ -1,4 +1,4 @@
-"""Cell browsers over made-up cells: a small one with hostile names, and one with as many cells as asked for."""
+"""Cell browsers of made-up cells: a small one with hostile names, and one with any number of cells."""
 
 import shutil
 from pathlib import Path
@@ -25,7 +25,7 @@ HOSTILE = (
     "<script>document.title='owned'<\u2215script>",
 )
 ANTIBODY = "HPA<b onclick=alert(1)>1"
-# Names that no sheet and no file system lets through, as tables made elsewhere might have them.
+# Names that no sheet and no file system accepts, but tables from elsewhere might have.
 WORSE = (
     "</script><script>document.title='owned'</script>",
     "line\u2028separator\u2029`${document.title='owned'}`",
@@ -87,7 +87,7 @@ def small_browser(folder, ids=HOSTILE, most_fields=100, with_truth=True):
     out = folder / "results/browser"
     cells = write_shard_of_cells(files, ids, most_fields)
     if with_truth:
-        # Every second cell is what it is called, the others are Vesicles.
+        # Every second cell is called correctly, the others are Vesicles.
         called = pd.read_parquet(files.path("pooled_cells"))["labels"].to_numpy()
         true = np.where(np.arange(len(cells)) % 2 == 0, called, "17")
         truth = files.path("scored_cells")
@@ -103,7 +103,7 @@ def small_files(out):
 
 
 def rename_fields(out, names, antibody, cell_line):
-    """Give the fields of a small browser other names, behind the back of the file system, and write its page again."""
+    """Rename the fields of a small browser in its tables alone, and write its page again."""
     files = small_files(out)
     cells, fields = (pd.read_parquet(files.path(kind)) for kind in ("pooled_cells", "pooled_fields"))
     new = dict(zip(fields["field"], names, strict=True))

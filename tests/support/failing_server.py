@@ -1,4 +1,4 @@
-"""A small HTTP server on 127.0.0.1 that fails in the usual ways, as often as a test says."""
+"""A small HTTP server on 127.0.0.1 that fails in the usual ways, as often as a test needs."""
 
 import socket
 import threading
@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def failing_server(files: dict[str, bytes]) -> Iterator[Any]:
-    """Yield a server of ``files``; ``tricks[path]`` lists what its next answers are, ``requests`` what was asked."""
+    """Yield a server of ``files``; ``tricks[path]`` lists its next answers, ``requests`` the requests so far."""
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     server.files, server.tricks, server.requests = files, defaultdict(list), []

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-# What a plan loads, so that a fork finds it loaded.
+# The modules of a plan, loaded before the fork.
 LOADED = (
     *("snakemake.cli", "snakemake.api", "snakemake.dag", "snakemake.profiles", "snakemake.scheduling.job_scheduler"),
     *("snakemake.report.html_reporter", "docutils.core", "jinja2", "jsonschema", "nbformat", "requests", "smart_open"),
@@ -36,7 +36,7 @@ def plan(snakefile, folder, *arguments, config="config.yaml"):
     directory of the caller.
     """
     words = ["--snakefile", snakefile, "--directory", folder, "--nocolor", *arguments]
-    # Last, since it takes every word after it that is no option for one more file.
+    # Last, since it takes every following word that is not an option as a file.
     words += ["--configfile", Path(folder, config)]
     command = {"words": [str(word) for word in words], "environment": dict(os.environ), "directory": os.getcwd()}
     process = _process()
@@ -46,7 +46,7 @@ def plan(snakefile, folder, *arguments, config="config.yaml"):
 
 
 def run(snakefile, folder, *arguments, config="config.yaml"):
-    """Run Snakemake in ``folder`` and return the finished run; raise RuntimeError with its output where it fails."""
+    """Run Snakemake in ``folder`` and return the finished run; raise RuntimeError with its output if it fails."""
     done = plan(snakefile, folder, *arguments, config=config)
     if done.returncode:
         raise RuntimeError(done.text[-6000:])

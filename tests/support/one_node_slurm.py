@@ -1,4 +1,4 @@
-"""A one-node Slurm for tests, and what they ask and do of its jobs; or a reason to skip."""
+"""A one-node Slurm for tests, with queries and actions on its jobs; or a reason to skip."""
 
 import fcntl
 import os
@@ -21,12 +21,12 @@ from slurm_daemons import (
     until,
 )
 
-# The states of a job that is over.
+# The states of a finished job.
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
 
 
 def stopped(process):
-    """Return whether a process can do nothing more, None where there is none of this id."""
+    """Return whether a process has ended, None if there is none with this id."""
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -41,7 +41,7 @@ class OneNodeSlurm:
         self.folder = folder
 
     def jobs(self):
-        """Return (job id, state, comment, partition) of every job that the controller knows, oldest first."""
+        """Return (job id, state, comment, partition) of every job of the controller, oldest first."""
         done = subprocess.run(
             ["squeue", "--noheader", "--states=all", "--sort=i", "--format=%i|%T|%k|%P"],
             capture_output=True,
@@ -51,7 +51,7 @@ class OneNodeSlurm:
         return [tuple(line.split("|")) for line in done.stdout.splitlines()]
 
     def running(self, comment, watched=None):
-        """Wait until a job runs whose comment is ``comment`` or goes on with _ after it, and return its id."""
+        """Wait until a job runs whose comment is ``comment`` or starts with it and _, and return its id."""
 
         def found():
             return next(
@@ -67,7 +67,7 @@ class OneNodeSlurm:
         return [int(line.split()[0]) for line in done.stdout.splitlines()[1:] if int(line.split()[0]) > 0]
 
     def freeze(self, job):
-        """Stop every process of a running job, those that it is just starting too."""
+        """Stop every process of a running job, including those that it is starting."""
 
         def still():
             processes = self.processes(job)
@@ -83,8 +83,8 @@ class OneNodeSlurm:
         until(still)
 
     def ended(self):
-        """Return whether no job is left that waits, runs or is being ended."""
-        # Without an answer from the controller there are none at all.
+        """Return whether no job waits, runs or is ending."""
+        # Without an answer from the controller there is no list.
         return bool(jobs := self.jobs()) and all(state in ENDED for _, state, _, _ in jobs)
 
     def stop(self, daemon):
@@ -98,7 +98,7 @@ class OneNodeSlurm:
 
 @contextmanager
 def one_node_slurm(folder, accounting=False, **options):
-    """Start a one-node Slurm with its state in ``folder``, yield it, and stop it; skip where there is no way to.
+    """Start a one-node Slurm with its state in ``folder``, yield it, and stop it; skip if that is impossible.
 
     ``options`` are those of slurm_daemons.
     """

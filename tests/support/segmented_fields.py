@@ -10,7 +10,7 @@ from hpaloc.simulate.field import simulate_field
 
 
 def ious(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Return the IoU of each true cell 1 … n with each found one 1 … m, (n, m), of two (H, W) label images."""
+    """Return the IoU of each true cell 1 … n with each predicted cell 1 … m, (n, m), of two (H, W) label images."""
     n = int(found.max()) + 1
     shared = np.bincount((truth.astype(np.int64) * n + found).ravel(), minlength=(int(truth.max()) + 1) * n)
     shared = shared.reshape(-1, n)

@@ -81,7 +81,7 @@ CommunicationParameters=NoInAddrAny
 
 
 def until(condition, watched=None, seconds=600):
-    """Return what ``condition`` returns once it is true; ``watched`` is a process that must not end before."""
+    """Wait for ``condition`` and return its result; ``watched`` is a process that must not end before."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         ended = watched is not None and watched.poll() is not None
@@ -93,7 +93,7 @@ def until(condition, watched=None, seconds=600):
 
 
 def succeeds(*command):
-    """Return whether a command ends well, whatever it prints."""
+    """Return whether a command succeeds, whatever it prints."""
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
@@ -104,7 +104,7 @@ def answers():
 
 
 def configured_otherwise():
-    """Return whether /etc/slurm holds the configuration of a Slurm that is not of these tests."""
+    """Return whether /etc/slurm has the configuration of another Slurm than that of these tests."""
     conf = LINKS / "slurm.conf"
     return conf.exists() and not conf.read_text().startswith(MARK)
 
@@ -118,7 +118,7 @@ def stop_daemon(pid_file):
 
 
 def start_daemon(folder, name, *arguments, **options):
-    """Start a daemon that leaves for the background by itself."""
+    """Start a daemon that puts itself into the background."""
     command = [f"/usr/sbin/{name}", *arguments]
     # Into a file: a daemon keeps the descriptors it inherits, and a pipe would never end.
     with open(folder / f"log/{name}.out", "a") as out:
@@ -132,7 +132,7 @@ def start_slurm_daemon(folder, name):
 
 
 def _start_munged(folder, stack):
-    """Start munged, with the key that its package has made, unless it runs already."""
+    """Start munged, with the key that its package made, unless it is already running."""
     if succeeds("munge", "--no-input"):
         return
     for place, mode in (("/run/munge", 755), ("/var/log/munge", 700), ("/var/lib/munge", 700)):
@@ -160,7 +160,7 @@ def _start_database(folder, stack):
     conf.touch(0o600)
     conf.write_text(SLURMDBD_CONF.format(host=_host(), folder=folder))
     stack.callback(stop_daemon, folder / "run/slurmdbd.pid")
-    # It looks for its own configuration beside this one.
+    # It looks for its own configuration in the same folder.
     places = {"SLURM_CONF": str(folder / "etc/slurm.conf"), "MYSQL_UNIX_PORT": str(socket_file)}
     start_daemon(folder, "slurmdbd", env=os.environ | places)
     until(lambda: succeeds("sacctmgr", "--noheader", "list", "cluster"))
@@ -181,13 +181,13 @@ def _link(conf, stack):
     link = LINKS / conf.name
     link.unlink(missing_ok=True)
     link.symlink_to(conf)
-    # Every start of Snakemake asks the controller for its settings, and would wait ten seconds for one that is gone.
+    # Every start of Snakemake asks the controller for its settings, and would wait ten seconds without one.
     stack.callback(link.unlink, missing_ok=True)
 
 
 @contextmanager
 def slurm_daemons(folder, accounting=False, settings=(), cpus=None, megabytes=None):
-    """Start the daemons with their state in ``folder``, and stop them at the end, whichever of them have started.
+    """Start the daemons with their state in ``folder``, and stop those that started at the end.
 
     ``settings`` are further lines of slurm.conf. ``cpus`` and ``megabytes`` are what the node says it has, whether or
     not the machine has as much.

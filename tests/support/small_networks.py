@@ -1,4 +1,4 @@
-"""Small networks of the interface of hpacellseg's, trained on simulated fields in seconds. Needs torch."""
+"""Small networks with the interface of hpacellseg's, trained on simulated fields in seconds. Needs torch."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -22,7 +22,7 @@ def block(n_in: int, n_out: int) -> torch.nn.Sequential:
 
 
 class SmallUnet(torch.nn.Module):
-    """(N, 3, h, w) to the logits of nothing, border, body, (N, 3, h, w); sides must be multiples of 16."""
+    """Maps (N, 3, h, w) to the logits of nothing, border, body, (N, 3, h, w); sides must be multiples of 16."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class SmallUnet(torch.nn.Module):
 
 
 class SidesOf32(torch.nn.Module):
-    """Stands for a network that halves its input five times: refuses sides that are no multiples of 32."""
+    """Replaces a network that halves its input five times: it rejects sides that are not multiples of 32."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         assert x.shape[2] % 32 == x.shape[3] % 32 == 0, x.shape
@@ -82,7 +82,7 @@ def train(
 
 
 def write_networks(folder: Path) -> dict[str, str]:
-    """Train a nucleus and a cell network for fields of 0.16 µm a pixel; return their files as the config names them."""
+    """Train a nucleus and a cell network for fields of 0.16 µm per pixel; return their files by configuration key."""
     torch.set_num_threads(1)
     fields = [simulate_field(f"train{n}", (0,), n, shape=(512, 512)) for n in range(4)]
     networks = {

@@ -1,4 +1,4 @@
-"""Model folders that pass every check which needs no network, for plans and jobs that do nothing."""
+"""Model folders that pass every check without a network, for plans and jobs that do nothing."""
 
 import io
 import json
@@ -14,7 +14,7 @@ CHANNELS, UNITS = ("red", "green", "blue"), 8
 
 
 def write_stock(path, but=(), value=0):
-    """Write a file of the layers of Keras' ResNet-50 without its top, those in ``but`` left out or added; return it."""
+    """Write a file of the layers of Keras' ResNet-50 without its top, without or with those in ``but``; return it."""
     names = {"conv1_conv", "conv1_bn"}
     for stage, blocks in ((2, 3), (3, 4), (4, 6), (5, 3)):
         for block in range(1, blocks + 1):

@@ -12,7 +12,7 @@ from hpaloc.manifests import ManifestRow
 from hpaloc.masks import write_mask
 from hpaloc.tiles import tile_shard
 
-# Centre (y, x) and radius of the cells: the first is cut by the edge of the field, the last two touch.
+# Centre (y, x) and radius of the cells: the edge of the field cuts the first, the last two touch.
 CELLS = ((10, 30, 24), (60, 100, 28), (120, 45, 30), (120, 92, 26))
 
 

@@ -1,4 +1,4 @@
-"""Small collections on disk, and runs of the workflow over them in a folder of their own."""
+"""Small collections on disk, and runs of the workflow on them in a separate folder."""
 
 import csv
 import subprocess
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def command(folder, *arguments, config="config.yaml"):
     """Return the command line of a run of the workflow in ``folder``."""
     words = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
-    # Last, since it takes every word after it that is no option for one more file.
+    # Last, since it takes every following word that is not an option as a file.
     return [*words, "--cores", "2", "--nocolor", *arguments, "--configfile", Path(folder, config)]
 
 
@@ -72,7 +72,7 @@ def write_config(path, **config):
 
 
 def write_small_run(folder):
-    """Write sheets and configuration of the smallest run that goes through every stage, on simulated fields."""
+    """Write sheets and configuration of the smallest run with every stage, on simulated fields."""
     labels = ["0", "0", "14", "14", "2", "2", "0|14", "18"]
     train = [{"ID": f"train-{i}", "Label": of_field, "antibody": f"antibody-{i}"} for i, of_field in enumerate(labels)]
     write_sheet(Path(folder, "train.csv"), train)
@@ -92,7 +92,7 @@ def write_small_run(folder):
 
 
 def write_slurm_profile(folder, **resources):
-    """Write a site's profile to ``folder``/slurm: the shipped one without conda, looking at its jobs more often.
+    """Write a site's profile to ``folder``/slurm: the shipped one without conda, which checks its jobs more often.
 
     ``resources`` are added to those it sets for single rules.
     """

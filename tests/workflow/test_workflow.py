@@ -284,7 +284,7 @@ def test_a_few_labelled_cells_label_the_others(folder):
         "examples few.csv: 1 of its 2 fields is not in the sheet of collection test and is ignored: nowhere"
         in done.stdout
     )
-    assert "few_shot.table: at least two labels are needed to choose from, found 1" in done.stdout
+    assert "few_shot.table: at least two labels are needed, found 1" in done.stdout
 
 
 def test_the_network_is_interpreted_and_its_claims_judged(folder):

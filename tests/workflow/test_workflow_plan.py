@@ -81,7 +81,7 @@ def test_a_first_training_and_controls_are_trained_beside_the_model(folder):
     settings["train"]["pretraining"]["collection"] = "train"
     write_config(folder / "config.yaml", **config() | {"collections": collections} | settings)
     text = snakemake(folder, "--dry-run", check=False).stdout
-    assert "train.pretraining.collection: 'train' is the collection that trains at last" in text
+    assert "train.pretraining.collection: 'train' is also train.collection" in text
 
 
 def test_explore_needs_sheets_and_images_only(folder):
@@ -215,7 +215,7 @@ def test_interpret_trains_without_the_held_out_classes(folder):
 def test_a_model_of_masked_tiles_predicts_no_others(folder):
     write_stand_in(folder / "models", mask_neighbours=True)
     write_config(folder / "config.yaml", **config(model={"path": "models"}))
-    sentence = "config key tiles.mask_neighbours: is false, and the model models was trained on tiles where it was true"
+    sentence = "config key tiles.mask_neighbours: is false, but the model models was trained on tiles with true"
     for target in ("all", "predict_only"):
         done = snakemake(folder, "--dry-run", target, check=False)
         assert done.returncode != 0
@@ -269,7 +269,7 @@ def mistakes():
         changed["few_shot"] = {"table": "few.csv"}
 
     yield mixture_table, ["interpret"], "config key interpretation.mixtures.table: no such file: m.csv"
-    yield held_out, ["interpret"], "config key interpretation.held_out: one class alone cannot be told"
+    yield held_out, ["interpret"], "config key interpretation.held_out: one class alone cannot be distinguished"
     yield mixtures, ["interpret"], "config key interpretation.mixtures.collection: 'mixtures' is not predicted (test)"
     yield few_shot, ["few_shot"], "config key few_shot.table: no such file: few.csv"
     yield (lambda changed: None), ["few_shot"], "config key few_shot.table: few_shot needs a table of cells"
@@ -279,7 +279,7 @@ def mistakes():
     yield pattern, [], "config key collections.train.images: 'images/{id}.png' lacks the placeholder {colour}"
     yield training, [], "config key train.collection: 'other' is not among the collections (test, train)"
     yield weights, [], "config key train.weights: no such file: start.h5"
-    yield model, ["predict_only"], "config key model.path: absent is no folder of a trained model"
+    yield model, ["predict_only"], "config key model.path: absent is not the folder of a trained model"
     yield (lambda changed: None), ["predict_only"], "config key model.path: predict_only needs the folder"
 
 

@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 from hpaloc.files import atomic_path
-from hpaloc.interpretation.few_shot import label_cells, read_embeddings, read_examples, write_labels
+from hpaloc.interpretation.few_shot import assign_labels, read_examples, read_features, write_labels
 from hpaloc.progress import log_to
 
 
 def main(job):
-    cells, embeddings = read_embeddings(job.input.predictions)
+    cells, embeddings = read_features(job.input.predictions)
     examples = read_examples(job.params.table)
-    labelled, summary = label_cells(cells, embeddings, examples, job.params.learner, job.params.seed)
+    labelled, summary = assign_labels(cells, embeddings, examples, job.params.learner, job.params.seed)
     write_labels(labelled, summary, job.params.collection, job.params.model, Path(job.output.page).parent)
     with atomic_path(job.output.made_with) as temporary:
         temporary.write_text(json.dumps(job.params.made_with, indent=2) + "\n", encoding="utf-8")
