@@ -37,11 +37,19 @@ PLACES = (
 )
 
 
-def unconfigured(kept: Collection[str], results: str | os.PathLike[str] = "results") -> list[str]:
-    """Return the paths below ``results`` at PLACES that are not in ``kept``, sorted, none inside another."""
+def unconfigured(
+    kept: Collection[str], in_use: Collection[str] = (), results: str | os.PathLike[str] = "results"
+) -> list[str]:
+    """Return the paths below ``results`` at PLACES that are not of this run, sorted, none inside another.
+
+    kept: paths of this run
+    in_use: files and folders that this run reads; an earlier run may have made them, and a link may lead to them
+    """
     # Not Path.glob, which also finds hidden files: temporary ones, and Snakemake's own.
     found = {path.rstrip("/") for place in PLACES for path in glob.glob(f"{glob.escape(os.fspath(results))}/{place}")}
-    foreign = found - set(kept)
+    read = [os.path.realpath(path) + os.sep for path in in_use]
+    used = {path for path in found if any(place.startswith(os.path.realpath(path) + os.sep) for place in read)}
+    foreign = found - set(kept) - used
     return sorted(path for path in foreign if not any(str(parent) in foreign for parent in Path(path).parents))
 
 

@@ -49,6 +49,11 @@ def check_places(config: Mapping[str, Any]) -> None:
         for name, collection in collections.items()
         if kind not in made_by or made_by[kind] in collection
     ]
+    written += [
+        f"results/{name}" for name in ("evaluation", "browser", "figures", "interpretation", "run", "report.zip")
+    ]
+    written += [f"results/sheet/{name}.parquet" for name in collections]
+    written += ["results/sheet/rejected.csv", "results/sheet/summary.csv", "results/few_shot", "logs", "benchmarks"]
     if not config["model"]["path"]:
         written += ["results/dataset", "results/model"]
         written += ["results/pretraining"] if config["train"]["pretraining"] else []
@@ -163,7 +168,8 @@ def _check_groups(collection: str, used: Sequence[SheetRow], curation: Mapping[s
                 f"antibody {group} into different parts; give them the same part, or remove antibody from "
                 "curation.group_by"
             )
-    parts = {row.split for row in used}
+    # A field without a part goes with its group.
+    parts = {next((row.split for row in members if row.split), None) for members in groups.values()}
     if None not in parts:
         for part in ("train", *(["validation"] if fraction > 0 else [])):
             if part not in parts:
@@ -218,35 +224,53 @@ def _groups(rows: Sequence[SheetRow], group_by: Sequence[str]) -> dict[str, list
     return groups
 
 
-def check_held_out(scans: Mapping[str, Scan], studied: Sequence[str], config: Mapping[str, Any]) -> None:
-    """Raise ConfigError if interpretation.held_out names a class that is not studied, or leaves nothing to train on.
+def check_studied(scans: Mapping[str, Scan], studied: Sequence[str], config: Mapping[str, Any]) -> None:
+    """Raise ConfigError if no cell to study has one known location, or interpretation.held_out cannot be held out.
 
     ``scans`` are those of the collections by name, ``studied`` names the collections that are studied; ``config`` is
     complete.
     """
-    held_out = set(config["interpretation"]["held_out"])
+    held_out = config["interpretation"]["held_out"]
+    known = [_studied_labels(name, scans[name], config) for name in studied]
+    sets = [own for of_collection in known if of_collection is not None for own in of_collection]
+    alone = {own[0] for own in sets if len(own) == 1}
+    if None not in known:
+        if not alone:
+            raise ConfigError(
+                f"config key predict.collections: interpret studies cells of one known location, but every field of "
+                f"{', '.join(studied)} has several labels; predict a collection that has fields with one label"
+            )
+        for label in sorted(set(held_out) - alone):
+            only = " alone" if any(label in own for own in sets) else ""
+            raise ConfigError(
+                f"config key interpretation.held_out: no field is labelled {label} ({NAMES[label]}){only}; leave it out"
+            )
     source = training_collections(config)[0]
     curation = config["curation"]
-    if not held_out or (
-        curation["labels"] == "cells" and any(scans[name].truth is None for name in (source, *studied))
-    ):
+    if not held_out or (curation["labels"] == "cells" and scans[source].truth is None):
         return
-
-    def labels(name: str, row: SheetRow) -> set[int]:
-        return {label for own in _labels_of(row, scans[name], curation) for label in own}
-
-    known = {label for name in studied for row in scans[name].rows for label in labels(name, row)}
-    for label in sorted(held_out - known):
-        raise ConfigError(
-            f"config key interpretation.held_out: no field is labelled {label} ({NAMES[label]}); leave it out"
-        )
     used = _rows_that_train(f"collection {source}", scans[source], curation)
-    groups = _groups(used, curation["group_by"]).values()
-    if all(any(held_out & labels(source, row) for row in members) for members in groups):
+    left = [
+        members
+        for members in _groups(used, curation["group_by"]).values()
+        if not any(set(held_out) & set(own) for row in members for own in _labels_of(row, scans[source], curation))
+    ]
+    if all(any(row.split == "validation" for row in members) for members in left):
+        which = "group of training fields" if left else "group of fields"
         raise ConfigError(
-            f"config key interpretation.held_out: every group of fields of the collection {source} has one of these "
-            "classes, so none is left to train on; hold out fewer classes"
+            f"config key interpretation.held_out: every {which} of the collection {source} has one of these classes, "
+            "so none is left to train on; hold out fewer classes"
         )
+
+
+def _studied_labels(name: str, scan: Scan, config: Mapping[str, Any]) -> set[tuple[int, ...]] | None:
+    """Return the label sets that cells of a studied collection can have; None if they depend on the images."""
+    trains = config["model"]["path"] is None and name in training_collections(config)
+    if trains and config["curation"]["labels"] != "cells":
+        return {own for row in scan.rows for own in _labels_of(row, scan, config["curation"])}
+    if scan.truth is None:
+        return None if "simulate" in config["collections"][name] else {row.labels for row in scan.rows if row.labels}
+    return {own for sets in scan.truth.values() for own in sets}
 
 
 def check_model(config: Mapping[str, Any]) -> None:

@@ -1,10 +1,12 @@
 """The scan: a collection's sheet and files become its manifests."""
 
+import json
 import os
 import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -111,16 +113,37 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     return Scan(rows, format_manifests(rows, files, collection["shards"]) | truth, true_labels)
 
 
-# A table's content before it was replaced, and its times of access and change in ns; None if there was no table.
-Before = tuple[bytes, tuple[int, int]] | None
+def plan_collections(config: Mapping[str, Any]) -> dict[str, Scan]:
+    """Scan the collections of a completed configuration and write their tables into ``results/sheet``.
+
+    All collections are read before the first table is written, so a wrong sheet changes no table. It is done once in a
+    process: a workflow that changes a rule of this one parses the rules again.
+
+    Returns the scans by collection, without the texts of their tables.
+    Raises SheetError naming the wrong row, key or files.
+    """
+    return _planned(os.getcwd(), json.dumps(config))
 
 
-def write_scan(scan: Scan, folder: str | os.PathLike[str], replaced: dict[Path, Before]) -> list[str]:
-    """Write the tables of a scan into ``folder``, each only if its content changed.
+@cache
+def _planned(working_folder: str, config: str) -> dict[str, Scan]:
+    completed = json.loads(config)
+    scans = {name: scan_collection(name, completed) for name in completed["collections"]}
+    for name, scan in scans.items():
+        write_scan(scan, CollectionFiles(name).path("true_states").parent)
+    return {name: replace(scan, tables={}) for name, scan in scans.items()}
+
+
+# The tables that this process replaced: the content of each before, and its times of access and change in ns; None if
+# there was no table.
+_REPLACED: dict[Path, tuple[bytes, tuple[int, int]] | None] = {}
+
+
+def write_scan(scan: Scan, folder: str | os.PathLike[str]) -> list[str]:
+    """Write the tables of a scan into ``folder``, each only if its content changed; see ``restore_tables``.
 
     Manifests and annotations of shards that no longer have fields are removed.
 
-    replaced: gets the content of each table before it was changed or removed, for ``restore_tables``
     Returns the names of the shards that have fields.
     """
     folder = Path(folder)
@@ -131,8 +154,11 @@ def write_scan(scan: Scan, folder: str | os.PathLike[str], replaced: dict[Path, 
         before = path.read_bytes() if path.is_file() else None
         if before == (None if text is None else text.encode()):
             continue
-        status = path.stat() if before is not None else None
-        replaced[path] = (before, (status.st_atime_ns, status.st_mtime_ns)) if before is not None and status else None
+        if before is None:
+            _REPLACED.setdefault(path, None)
+        else:
+            status = path.stat()
+            _REPLACED.setdefault(path, (before, (status.st_atime_ns, status.st_mtime_ns)))
         if text is None:
             path.unlink()
         else:
@@ -140,22 +166,36 @@ def write_scan(scan: Scan, folder: str | os.PathLike[str], replaced: dict[Path, 
     return shards_of(folder)
 
 
-def restore_tables(replaced: Mapping[Path, Before]) -> None:
-    """Restore the tables that ``write_scan`` changed, with their times, and remove the new ones."""
-    for path, before in replaced.items():
-        if before is None:
-            path.unlink(missing_ok=True)
-            # Also the folder of a new collection, and the folders above in a new run.
-            for folder in list(path.parents)[:-1]:
-                try:
-                    folder.rmdir()
-                except OSError:
-                    break
-            continue
+def restore_tables() -> None:
+    """Restore the tables that this process changed by ``write_scan``, with their times, and remove the new ones.
+
+    Raises OSError of the last table that could not be restored, after the others were.
+    """
+    failed = None
+    for path, before in _REPLACED.items():
+        try:
+            _restore(path, before)
+        except OSError as error:
+            failed = error
+    _REPLACED.clear()
+    if failed is not None:
+        raise failed
+
+
+def _restore(path: Path, before: tuple[bytes, tuple[int, int]] | None) -> None:
+    if before is not None:
         content, times = before
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
         os.utime(path, ns=times)
+        return
+    path.unlink(missing_ok=True)
+    # Also the folder of a new collection, and the folders above in a new run.
+    for folder in path.parents:
+        try:
+            folder.rmdir()
+        except OSError:
+            break
 
 
 def _truth_manifest(

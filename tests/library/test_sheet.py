@@ -26,7 +26,7 @@ COLOURS = ("red", "green", "blue", "yellow")
 
 def scan(name, config):
     """Scan a collection and write its manifests, as planning does; return its shards."""
-    return write_scan(scan_collection(name, config), f"results/sheet/{name}", {})
+    return write_scan(scan_collection(name, config), f"results/sheet/{name}")
 
 
 def write(path, text, **options):

@@ -93,7 +93,7 @@ def run_fields(folder: Path, model: Path) -> Outcome:
         patterns = [f"images/{{id}}_{{colour}}{suffix}" for suffix in SUFFIXES]
         collection = {"sheet": "sheet.csv", "images": patterns, "shards": 1, "pixel_size": 0.16}
         config = complete({"collections": {"bad": collection}, "max_rejected_fraction": 1.0})
-        write_scan(scan_collection("bad", config), "results/sheet/bad", {})
+        write_scan(scan_collection("bad", config), "results/sheet/bad")
         return run(read_manifest("results/sheet/bad/000.csv"), SegmentationSettings(**config["segmentation"]), model)
 
 

@@ -20,7 +20,7 @@ from hpaloc.config import complete
 from hpaloc.delimited import check_fields
 from hpaloc.files import digest
 from hpaloc.interpretation.annotated import check_examples, check_mixtures, read_example_cells, read_mixed_fields
-from hpaloc.planning import check_held_out, check_model, check_places, check_rows, check_training
+from hpaloc.planning import check_model, check_places, check_rows, check_studied, check_training
 from hpaloc.scan import Scan
 from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import WeightsError, ready
@@ -326,6 +326,9 @@ CONFIGS = [
     Setting("Weights from the model that this run trains", "train: {weights: results/model/model.keras}", "rejected", "config key train.weights: results/model/model.keras is where this run writes, and would be deleted; copy it to another folder and name the copy"),
     Setting("Masks from the segmentation that this run makes", "segmentation: {backend: masks}\ncollections: {train: {sheet: sheet.csv, images: '{id}_{colour}.png', labels: true, masks: {cells: 'results/segmentation/train/000/{id}_cellmask.png'}}}", "rejected", "config key collections.train.masks.cells: results/segmentation/train/000/{id}_cellmask.png is where this run writes, and would be deleted; copy it to another folder and name the copy"),
     Setting("A table of masks that this run writes", "segmentation: {backend: masks}\ncollections: {train: {sheet: sheet.csv, images: '{id}_{colour}.png', labels: true, masks: {cells: results/cells/train/000.parquet}}}", "rejected", "config key collections.train.masks.cells: results/cells/train/000.parquet is where this run writes, and would be deleted; copy it to another folder and name the copy"),
+    Setting("Examples in the folder of their labels", "few_shot: {table: results/few_shot/train/cells.csv}", "rejected", "config key few_shot.table: results/few_shot/train/cells.csv is where this run writes, and would be deleted; copy it to another folder and name the copy"),
+    Setting("Mixtures in the folder of the interpretation", "interpretation: {mixtures: {collection: train, table: results/interpretation/few_shot.csv}}", "rejected", "config key interpretation.mixtures.table: results/interpretation/few_shot.csv is where this run writes, and would be deleted; copy it to another folder and name the copy"),
+    Setting("A sheet that is the summary of a run", "collections: {train: {sheet: results/sheet/summary.csv, images: '{id}_{colour}.png'}}", "rejected", "config key collections.train.sheet: results/sheet/summary.csv is where this run writes, and would be deleted; copy it to another folder and name the copy"),
     Setting("Examples in the folder of the predictions", "few_shot: {table: ./results/predictions/train/mine.csv}", "rejected", "config key few_shot.table: ./results/predictions/train/mine.csv is where this run writes, and would be deleted; copy it to another folder and name the copy"),
 ]  # fmt: skip
 
@@ -342,7 +345,8 @@ def of_training(setting: Setting, folder: Path) -> tuple[str, str]:
             of_sheet = read_sheet("train.csv", labels=True)
             scan = Scan(of_sheet, {})
             check_rows("train", scan, filled)
-            check_held_out({"train": scan}, ["train"], filled)
+            if "interpretation" in given:
+                check_studied({"train": scan}, ["train"], filled)
             return ""
 
         return tried(check)
@@ -366,6 +370,12 @@ TRAININGS = [
     Setting("A split without a training part", ("ID,Label,split\na,1,validation\nb,1,validation\n", "curation: {validation_fraction: 0}"), "rejected", "collection train: the column split leaves the part train without fields; name some, or leave cells of the column empty"),
     Setting("A split in which every row trains, and no validation", ("ID,Label,split\na,1,train\nb,1,train\n", "curation: {validation_fraction: 0}"), "accepted"),
     Setting("A class held out that no field has", ("ID,Label\na,1\nb,2\nc,3\n", "interpretation: {held_out: [1, 11]}"), "rejected", "config key interpretation.held_out: no field is labelled 11 (Mitotic spindle); leave it out"),
+    Setting("A split in which every antibody with a part trains", ("ID,Label,antibody,split\na,1,A,train\nb,1,A,\nc,1,B,train\nd,1,B,\n", ""), "rejected", "collection train: the column split leaves the part validation without fields; name some, or leave cells of the column empty"),
+    Setting("A split in which every antibody with a part validates", ("ID,Label,antibody,split\na,1,A,validation\nb,1,A,\nc,1,B,validation\n", ""), "rejected", "collection train: the column split leaves the part train without fields; name some, or leave cells of the column empty"),
+    Setting("A split that leaves one antibody without a part", ("ID,Label,antibody,split\na,1,A,train\nb,1,A,\nc,1,B,\n", ""), "accepted"),
+    Setting("A study of fields with several labels", ("ID,Label\na,1|2\nb,0|16\n", "curation: {labels: all}\ninterpretation: {cells: 100}"), "rejected", "config key predict.collections: interpret studies cells of one known location, but every field of train has several labels; predict a collection that has fields with one label"),
+    Setting("A class held out that is never alone", ("ID,Label\na,1\nb,2|3\nc,4\n", "curation: {labels: all}\ninterpretation: {held_out: [1, 3]}"), "rejected", "config key interpretation.held_out: no field is labelled 3 (Nucleoli fibrillar center) alone; leave it out"),
+    Setting("Classes held out of all fields that train", ("ID,Label,split\na,1,train\nb,2,train\nc,3,validation\n", "interpretation: {held_out: [1, 2]}"), "rejected", "config key interpretation.held_out: every group of training fields of the collection train has one of these classes, so none is left to train on; hold out fewer classes"),
     Setting("All classes held out", ("ID,Label\na,1\nb,2\n", "interpretation: {held_out: [1, 2]}"), "rejected", "config key interpretation.held_out: every group of fields of the collection train has one of these classes, so none is left to train on; hold out fewer classes"),
     Setting("Classes held out of all antibodies", ("ID,Label,antibody\na,1,A\nb,3,A\nc,2,B\nd,3,B\n", "interpretation: {held_out: [1, 2]}"), "rejected", "config key interpretation.held_out: every group of fields of the collection train has one of these classes, so none is left to train on; hold out fewer classes"),
     Setting("All but Negative held out, which is left out", ("ID,Label\na,1\nb,2\nc,18\n", "interpretation: {held_out: [1, 2]}\ncuration: {negatives: {negative_fields: false}}"), "rejected", "config key interpretation.held_out: every group of fields of the collection train has one of these classes, so none is left to train on; hold out fewer classes"),

@@ -62,6 +62,23 @@ def test_a_field_touches_its_shard_and_a_training_key_no_segmentation(finished):
     assert not listed(finished)[0]
 
 
+def test_a_large_manifest_whose_old_content_comes_back_is_no_change(tmp_path):
+    # Longer names in place of more fields: above 1 MB, Snakemake by itself compares times alone.
+    folder = tmp_path / ("n" * 200)
+    folder.mkdir()
+    write_collections(folder, 1500, 2)
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    for collection in settings["collections"].values():
+        collection |= {"root": str(folder), "images": f"{{root}}/{collection['images']}"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    snakefile = copy_workflow(tmp_path / "workflow")
+    run(snakefile, folder, "--cores", "2")
+    assert (folder / "results/sheet/test/000.csv").stat().st_size > 1 << 20
+    (folder / "other.yaml").write_text(yaml.safe_dump(settings | {"pixel_size": 0.1}))
+    assert listed_jobs(run(snakefile, folder, "--dry-run", config="other.yaml").text)[0]["segment"] == 2
+    assert "Nothing to be done" in run(snakefile, folder, "--dry-run").text
+
+
 def test_a_run_whose_manifests_another_plan_rewrote_stops(finished):
     snakefile, folder = finished
     settings = yaml.safe_load((folder / "config.yaml").read_text())

@@ -162,6 +162,20 @@ def test_a_model_of_an_earlier_run_that_predicts_is_not_left_over(finished):
     assert "results/dataset" in left(folder)
 
 
+@pytest.mark.parametrize(("folder_of_model", "link"), [("results/model", "mine"), ("results/pretraining/model", "a/b")])
+def test_a_model_that_a_link_leads_to_is_not_left_over(finished, folder_of_model, link):
+    snakefile, folder, settings = finished
+    settings = {key: value for key, value in settings.items() if key != "evaluation"}
+    shutil.rmtree(folder / "results/model")
+    (folder / folder_of_model).parent.mkdir(exist_ok=True)
+    write_stand_in(folder / folder_of_model)
+    (folder / link).parent.mkdir(exist_ok=True)
+    (folder / link).symlink_to(folder / folder_of_model)
+    do(snakefile, folder, settings | {"model": {"path": link}}, "predict_only")
+    assert not [path for path in left(folder) if folder_of_model.startswith(path)]
+    assert "results/dataset" in left(folder)
+
+
 def test_a_reading_of_mixtures_that_is_learnt_no_more_is_kept_and_named(finished):
     snakefile, folder, settings = finished
     files = {f"results/model/{name}" for name in ("mixtures.json", "mixtures.checksums.json")}
@@ -268,9 +282,9 @@ def test_only_places_of_the_results_are_looked_at_and_the_outermost_path_is_name
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     kept = [f"{tmp_path}/tiles/new", f"{tmp_path}/tiles/new/000"]
-    assert unconfigured(kept, tmp_path) == [f"{tmp_path}/tiles/old"]
-    assert unconfigured(kept[:1], tmp_path) == [f"{tmp_path}/tiles/new/000", f"{tmp_path}/tiles/old"]
-    assert unconfigured([], tmp_path / "absent") == []
+    assert unconfigured(kept, results=tmp_path) == [f"{tmp_path}/tiles/old"]
+    assert unconfigured(kept[:1], results=tmp_path) == [f"{tmp_path}/tiles/new/000", f"{tmp_path}/tiles/old"]
+    assert unconfigured([], results=tmp_path / "absent") == []
 
 
 def test_each_path_has_its_newest_date_and_what_to_do(tmp_path):

@@ -107,6 +107,32 @@ def test_the_report_writes_no_manifest_and_nothing_is_left_to_do(outer):
     assert "Nothing to be done" in run(outer / "Snakefile", outer, "--dry-run").text
 
 
+CHANGED = """
+use rule train from hpaloc as hpaloc_train with:
+    threads: 2
+"""
+
+
+def test_a_changed_rule_is_listed_and_a_refusal_puts_every_manifest_back(tmp_path):
+    (tmp_path / "run").mkdir()
+    write_collections(tmp_path / "run", 12, 2)
+    snakefile = copy_workflow(tmp_path / "hpaloc")
+    with_scripts(snakefile.parent, "record_run")
+    write_outer(tmp_path / "run", snakefile)
+    outer = tmp_path / "run/Snakefile"
+    outer.write_text(outer.read_text() + CHANGED)
+    run(outer, tmp_path / "run", "--cores", "2")
+    with open(tmp_path / "run/results/run/jobs.csv", newline="") as file:
+        assert "train" in {row["rule"] for row in csv.DictReader(file)}
+    sheet = tmp_path / "run/train.csv"
+    sheet.write_text(sheet.read_text().rsplit("\n", 2)[0] + "\n")
+    manifests = {path: path.read_bytes() for path in (tmp_path / "run/results/sheet").glob("*/*.csv")}
+    words = ("--dry-run", "--config", "hpaloc={train: {weights: absent.h5}}")
+    with pytest.raises(RuntimeError, match=r"config key train\.weights: no such file: absent\.h5"):
+        run(outer, tmp_path / "run", *words)
+    assert {path: path.read_bytes() for path in (tmp_path / "run/results/sheet").glob("*/*.csv")} == manifests
+
+
 @pytest.mark.parametrize("more", ['    prefix: "analysis"', '    replace_prefix: {"results/": "analysis/"}'])
 def test_a_prefix_is_refused_in_a_sentence_that_says_what_to_do(tmp_path, more):
     write_collections(tmp_path, 12, 2)

@@ -125,7 +125,7 @@ def test_nothing_to_train_on_is_refused_in_a_finished_folder(workflow, finished,
                 (folder / f"{line.split(',')[0]}_{colour}.png").touch()
         (folder / "config.yaml").write_text(yaml.safe_dump(config_with(given or "{}")))
         change(folder)
-    targets = [["interpret"] if "held_out" in setting.message else [] for setting in refused]
+    targets = [["interpret"] if "interpretation" in setting.given[1] else [] for setting in refused]
     hold_refused(workflow, list(zip(folders, targets, strict=True)), [setting.message for setting in refused], "-n")
 
 
@@ -213,3 +213,33 @@ def test_a_table_is_refused_in_a_finished_folder(workflow, finished, tmp_path):
     hold_refused(
         workflow, list(zip(folders, targets, strict=True)), [setting.message for _, setting, _ in refused], "-n"
     )
+
+
+LONG = "n" * 300
+WEIGHTS_CALLED_LONG = {"segmentation": {"backend": "hpacellseg", "weights": {"nuclei": LONG, "cells": LONG}}}
+UNREADABLE = [
+    ({"train": {"weights": f"{LONG}.h5"}}, []),
+    ({"train": {"weights": f"{LONG}.h5"}}, ["results/figures/figure6_learning_rate.svg"]),
+    (WEIGHTS_CALLED_LONG, []),
+    (WEIGHTS_CALLED_LONG, ["results/cells/train/000.parquet"]),
+    ({"model": {"path": LONG}}, []),
+    ({"model": {"path": LONG}}, ["results/predictions/train/submission.csv"]),
+    ({"few_shot": {"table": LONG}}, ["few_shot"]),
+    ({"collections": {"train": {**COLLECTION, "sheet": LONG}}}, []),
+]
+
+
+def test_a_name_that_cannot_be_looked_up_is_refused_in_a_finished_folder(workflow, finished, tmp_path):
+    # What is wrong with a file may be any error of the system, not only that it is missing.
+    folders = copies(finished, len(UNREADABLE), tmp_path)
+    for folder, (given, _) in zip(folders, UNREADABLE, strict=True):
+        (folder / "config.yaml").write_text(yaml.safe_dump(config_with(yaml.safe_dump(given))))
+        change(folder)
+    before = [state(folder) for folder in folders]
+    targets = [target for _, target in UNREADABLE]
+    plans = run_plans(workflow, list(zip(folders, targets, strict=True)), "-n")
+    for folder, given, was, (status, text) in zip(folders, UNREADABLE, before, plans, strict=True):
+        assert status != 0, given
+        assert LONG in text.splitlines()[-1], given
+        assert "too long" in text.splitlines()[-1], given
+        assert state(folder) == was, given

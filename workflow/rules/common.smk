@@ -6,8 +6,8 @@ The scan happens once, in the process that the user starts. Jobs read the manife
 import os
 import sys
 import time
-from dataclasses import replace
-from functools import cache
+import traceback
+from functools import cache, wraps
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -15,8 +15,7 @@ from snakemake.logging import logger
 
 from hpaloc.accounting import summary_lines
 from hpaloc.classes import COLOURS
-from hpaloc.config import ConfigError, complete, read_command_line, shortened, training_collections
-from hpaloc.delimited import SheetError
+from hpaloc.config import complete, read_command_line, shortened, training_collections
 from hpaloc.files import digest, spelled_as_on_disk
 from hpaloc.finding import shards_of
 from hpaloc.layout import PATTERNS
@@ -24,27 +23,26 @@ from hpaloc.planning import (
     MODEL_FILES,
     READING_FILES,
     check_few_shot,
-    check_held_out,
     check_interpretation,
     check_model,
     check_places,
     check_rows,
     check_segmentation,
+    check_studied,
     check_training,
     known_mixtures,
     spell_paths,
 )
 from hpaloc.left_over import left_over_lines, unconfigured
-from hpaloc.scan import restore_tables, scan_collection, write_scan
+from hpaloc.scan import plan_collections, restore_tables
 from hpaloc.version import files_version, room_version
 
 STARTED = time.time()
 SUMMARY = "results/sheet/summary.csv"
 METRICS = "results/evaluation/metrics.json"
 LEFT_OVER = "results/run/left_over.csv"
-# The scan of each collection, and the former content of the tables that planning replaced; both are empty in a job.
+# The scan of each collection; empty in a job.
 SCANS = {}
-REPLACED = {}
 
 
 def refuse(error):
@@ -53,9 +51,31 @@ def refuse(error):
     An exception would not work: Snakemake ignores an exception of an input function if the outputs of its job exist, so
     a finished folder would accept a setting that a fresh folder refuses.
     """
-    restore_tables(REPLACED)
+    if isinstance(error, OSError):
+        error = f"{error.filename}: cannot be read or written ({error.strerror})"
+    elif not isinstance(error, ValueError | str):
+        # Not one of hpaloc's own errors.
+        traceback.print_exception(error)
     logger.error(str(error))
+    try:
+        restore_tables()
+    except OSError as failed:
+        logger.error(f"{failed.filename}: the table before this plan cannot be restored ({failed.strerror})")
     sys.exit(1)
+
+
+def refusing(check):
+    """Return ``check``, made once for the same arguments; any error of it ends this process, see ``refuse``."""
+
+    @cache
+    @wraps(check)
+    def checked(*arguments):
+        try:
+            return check(*arguments)
+        except Exception as error:
+            refuse(error)
+
+    return checked
 
 
 def under_way():
@@ -77,17 +97,10 @@ try:
     COLLECTIONS = config["collections"]
     # Jobs read the manifests that the driver wrote, and during a run a second process does not change them.
     if workflow.is_main_process and not under_way():
-        # All collections are read before the first manifest is written, so a wrong sheet changes no manifest.
-        SCANS = {name: scan_collection(name, config) for name in COLLECTIONS}
-        SHARDS = {name: write_scan(scan, f"results/sheet/{name}", REPLACED) for name, scan in SCANS.items()}
-        # The texts are on disk now.
-        SCANS = {name: replace(scan, tables={}) for name, scan in SCANS.items()}
-    else:
-        SHARDS = {name: shards_of(f"results/sheet/{name}") for name in COLLECTIONS}
-except (ConfigError, SheetError) as error:
+        SCANS = plan_collections(config)
+    SHARDS = {name: shards_of(f"results/sheet/{name}") for name in COLLECTIONS}
+except Exception as error:
     refuse(error)
-except OSError as error:
-    refuse(f"{error.filename}: cannot be written or read ({error.strerror})")
 
 
 def manifest_states():

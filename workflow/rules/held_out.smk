@@ -10,7 +10,7 @@ Steps: leave out the cells of the classes, then the steps of records and train.
 rule held_out:
     """Leave out every example of the held-out classes."""
     input:
-        f"{HELD_OUT_SOURCE}/examples.parquet",
+        to_hold_out,
     output:
         "results/held_out/examples.parquet",
     log:

@@ -4,35 +4,27 @@
 # to train on. Each check is made once.
 
 
-@cache
+@refusing
 def require_training():
     """Refuse the configuration unless there is something to train on."""
-    try:
-        check_training(config)
-        for name in training_collections(config) if SCANS else ():
-            check_rows(name, SCANS[name], config)
-    except ConfigError as error:
-        refuse(error)
+    check_training(config)
+    for name in training_collections(config) if SCANS else ():
+        check_rows(name, SCANS[name], config)
 
 
-@cache
+@refusing
 def require_model():
     """Refuse the configuration unless there is a model to predict with or one can be trained."""
-    if not config["model"]["path"]:
-        return require_training()
-    try:
+    if config["model"]["path"]:
         check_model(config)
-    except ConfigError as error:
-        refuse(error)
+    else:
+        require_training()
 
 
-@cache
+@refusing
 def require_segmentation():
     """Refuse the configuration unless the weights that it names for the segmentation exist."""
-    try:
-        check_segmentation(config)
-    except (ConfigError, SheetError) as error:
-        refuse(error)
+    check_segmentation(config)
 
 
 def of_shards(kind, *collections):
@@ -41,7 +33,7 @@ def of_shards(kind, *collections):
     return [path for of_collection in found for path in of_collection]
 
 
-@cache
+@refusing
 def content_of(*paths):
     """Return the digests of files that people name, a parameter of the rules that read them.
 
@@ -186,5 +178,5 @@ def predict_outputs(wildcards):
 def predict_only_outputs(wildcards):
     """Return the final files of a prediction, after the check that there is a model to predict with."""
     if not config["model"]["path"]:
-        refuse(ConfigError("config key model.path: predict_only needs the folder of a trained model"))
+        refuse("config key model.path: predict_only needs the folder of a trained model")
     return [*predict_outputs(wildcards), "results/report.zip"]

@@ -60,7 +60,7 @@ rule record_run:
             )
         ),
         jobs=listed_jobs,
-        unconfigured=lambda wildcards: unconfigured(kept_paths()),
+        unconfigured=lambda wildcards: unconfigured(kept_paths(), model_in_use()),
         studies=lambda wildcards: studies(),
         study_times=study_times,
         version=code_of("provenance", "left_over"),

@@ -1,25 +1,19 @@
 """Input functions, settings and checks of the studies of the network (interpret, few_shot)."""
 
-@cache
+@refusing
 def require_interpretation():
     """Refuse the configuration unless there is a model to interpret and there are cells to study."""
     require_model()
-    try:
-        check_interpretation(config, SCANS)
-        if SCANS:
-            check_held_out(SCANS, STUDIED, config)
-    except (ConfigError, SheetError) as error:
-        refuse(error)
+    check_interpretation(config, SCANS)
+    if SCANS:
+        check_studied(SCANS, STUDIED, config)
 
 
-@cache
+@refusing
 def require_few_shot():
     """Refuse the configuration unless there are cells that a person labelled."""
     require_model()
-    try:
-        check_few_shot(config, SCANS)
-    except (ConfigError, SheetError) as error:
-        refuse(error)
+    check_few_shot(config, SCANS)
 
 
 def of_study(*kinds):
@@ -45,6 +39,12 @@ def to_study(wildcards):
         "truth": [path for name in SCORED for path in truth_files(name)],
         "examples": [] if config["model"]["path"] else ["results/dataset/examples.parquet"],
     }
+
+
+def to_hold_out(wildcards):
+    """Return the examples from which the held-out classes are left out."""
+    require_interpretation()
+    return f"{HELD_OUT_SOURCE}/examples.parquet"
 
 
 def mixture_files(wildcards):

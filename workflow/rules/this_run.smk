@@ -20,8 +20,9 @@ def listed_jobs(wildcards):
     }
     found = []
     for made_by in workflow.rules:
-        # A workflow that uses this one as a module has its own rules.
-        if made_by.benchmark is None or made_by.module_globals is not globals():
+        # Another workflow with this one as a module has its own rules; a rule of this one that it changes has the
+        # globals of a second parse.
+        if made_by.benchmark is None or (made_by.module_globals or {}).get("HERE") != HERE:
             continue
         pattern = strip_wildcard_constraints(str(made_by.benchmark))
         stage = Path(pattern).with_suffix("").parts[1]
@@ -51,13 +52,14 @@ def kept_paths():
     kept += ["results/held_out"] if HELD_OUT else []
     kept += ["results/pretraining"] if PRETRAINING else []
     kept += explore_outputs() + model_outputs(None)
-    if config["model"]["path"]:
-        # A model that an earlier run made in this folder may be the one that predicts.
-        kept += [str(folder) for folder in Path(os.path.relpath(MODEL)).parents] + [os.path.relpath(MODEL)]
-        kept += expand("{model}/{name}", model=os.path.relpath(MODEL), name=READING_FILES)
-    else:
+    if not config["model"]["path"]:
         kept += ["results/dataset", "results/model", "results/figures/receptive_field.npz", *reading_files(None)]
     return kept
+
+
+def model_in_use():
+    """Return the folder that model.path names, and its files that an earlier run may have left in results/model."""
+    return [MODEL, *(f"{MODEL}/{name}" for name in READING_FILES)] if config["model"]["path"] else []
 
 
 def studies():
