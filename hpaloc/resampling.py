@@ -3,6 +3,9 @@
 import numpy as np
 from scipy.special import stdtrit
 
+# Of every interval; enough that its ends move by less than what they say.
+REPLICATES = 1000
+
 
 def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
     """Return the 95 % interval of a proportion (Wilson 1927), which is also sensible at 0 and 1."""
@@ -28,7 +31,7 @@ def percentile_interval(values: np.ndarray) -> list[float] | None:
 
 
 def replicated_mean(
-    values: np.ndarray, groups: np.ndarray, replicates: int = 1000, seed: int = 0
+    values: np.ndarray, groups: np.ndarray, replicates: int = REPLICATES, seed: int = 0
 ) -> tuple[float, float] | None:
     """Return the 95 % interval of a mean by resampling whole groups, None for fewer than two groups.
 
@@ -46,7 +49,7 @@ def replicated_mean(
 
 
 def replicated_accuracy(
-    right: np.ndarray, groups: np.ndarray, replicates: int = 1000, seed: int = 0
+    right: np.ndarray, groups: np.ndarray, replicates: int = REPLICATES, seed: int = 0
 ) -> tuple[float, float] | None:
     """Return the 95 % interval of the share of right calls by resampling whole groups; Wilson's if nothing varies.
 

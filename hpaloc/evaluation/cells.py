@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hpaloc.classes import N_CLASSES
 from hpaloc.evaluation.calibration import CALIBRATION_BINS, bin_confidences, find_bins, measure_calibration_error
-from hpaloc.resampling import percentile_interval, resampled_groups, wilson_interval
+from hpaloc.resampling import REPLICATES, percentile_interval, resampled_groups, wilson_interval
 
 CELL_SCORES = ("accuracy", "balanced_accuracy", "macro_ap", "macro_auc", "ece")
 
@@ -36,7 +36,7 @@ def score_cells(
     p: np.ndarray,
     labels: np.ndarray,
     groups: Sequence[Any] | np.ndarray | None = None,
-    replicates: int = 1000,
+    replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Score predicted probabilities against true labels.

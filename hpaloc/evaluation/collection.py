@@ -21,6 +21,7 @@ from hpaloc.evaluation.detection import Convention, list_detections, score_detec
 from hpaloc.evaluation.pooled import POOLED_COLUMNS, Owners, measure_owners, score_owners
 from hpaloc.matching import Matches, carry_labels, check_present
 from hpaloc.progress import log
+from hpaloc.resampling import REPLICATES
 from hpaloc.tables import PROBABILITIES
 
 
@@ -43,7 +44,7 @@ def evaluate_collection(
     fields: pd.DataFrame,
     truth: pd.DataFrame | None = None,
     matches: Matches | None = None,
-    replicates: int = 1000,
+    replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Evaluation:
     """Score the predictions of one collection.

@@ -14,6 +14,7 @@ from hpaloc.files import atomic_path
 from hpaloc.layout import CollectionFiles
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.matching import Matches, match_truth, read_truth
+from hpaloc.resampling import REPLICATES
 from hpaloc.tables import PROBABILITIES, write_table
 
 # The controls of ``controls.control_examples``; metrics.json names each.
@@ -47,7 +48,7 @@ def evaluate(
     collections: Sequence[CollectionFiles],
     out_dir: Path,
     controls: Mapping[str, Mapping[str, Any]] | None = None,
-    replicates: int = 1000,
+    replicates: int = REPLICATES,
     seed: int = 0,
     threads: int = 1,
     unscored: str | None = None,

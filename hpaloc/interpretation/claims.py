@@ -11,7 +11,7 @@ import pandas as pd
 from hpaloc.classes import N_CLASSES
 from hpaloc.files import atomic_path
 from hpaloc.interpretation.units import LEVEL, UnitTable
-from hpaloc.resampling import jackknife_interval, replicated_accuracy, replicated_mean
+from hpaloc.resampling import REPLICATES, jackknife_interval, replicated_accuracy, replicated_mean
 from hpaloc.shuffles import shuffled_labels
 
 HOLDS, FAILS, UNTESTED = "holds", "failed", "cannot be tested"
@@ -134,7 +134,7 @@ def layer_claims(
     generator = np.random.default_rng(seed)
     share, other = edge_share(kernels["trained"]), edge_share(kernels["random"])
     gaps = [
-        generator.choice(share, len(share)).mean() - generator.choice(other, len(other)).mean() for _ in range(1000)
+        generator.choice(share, len(share)).mean() - generator.choice(other, len(other)).mean() for _ in range(REPLICATES)
     ]
     low, high = np.percentile(gaps, [2.5, 97.5])
     edges = Claim(

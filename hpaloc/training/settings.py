@@ -21,6 +21,7 @@ class LearningRate:
         It rises linearly from ``start`` to ``max``, stays there for ``sustain_epochs``, then decays towards ``min`` by
         the factor ``decay`` per epoch; docs/model.md, "Training".
         """
+        # config.shortened fits this course into fewer epochs.
         if epoch < self.ramp_epochs:
             return self.start + (self.max - self.start) * epoch / self.ramp_epochs
         if epoch < self.ramp_epochs + self.sustain_epochs:
