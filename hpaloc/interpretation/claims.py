@@ -134,7 +134,8 @@ def layer_claims(
     generator = np.random.default_rng(seed)
     share, other = edge_share(kernels["trained"]), edge_share(kernels["random"])
     gaps = [
-        generator.choice(share, len(share)).mean() - generator.choice(other, len(other)).mean() for _ in range(REPLICATES)
+        generator.choice(share, len(share)).mean() - generator.choice(other, len(other)).mean()
+        for _ in range(REPLICATES)
     ]
     low, high = np.percentile(gaps, [2.5, 97.5])
     edges = Claim(

@@ -239,8 +239,8 @@ def test_examples_and_mixtures_of_other_fields_are_left_out_and_told(caplog):
     cells = pd.DataFrame({"field": ["a", "a"], "cell": [1, 2]})
     examples = pd.DataFrame({"field": ["a", "x", "a"], "cell": [1, 1, 2], "label": ["r", "r", "s"]})
     assert predicted_examples(examples, cells)["label"].tolist() == ["r", "s"]
-    assert "1 fields of few_shot.table are not among the predictions, and left out: x" in caplog.text
-    with pytest.raises(FewShotError, match="none of its fields is among the predictions, such as x"):
+    assert "1 fields of few_shot.table are not among the predictions, and are left out: x" in caplog.text
+    with pytest.raises(FewShotError, match="none of its fields is among the predictions, for example x"):
         predicted_examples(examples.iloc[1:2], cells)
     fields = pd.DataFrame({"field": ["a", "b"]} | {f"fraction_{index}": [0.5, 0.25] for index in range(19)})
     known = pd.DataFrame({"ID": ["a", "x"], "label_a": 2, "fraction_a": 0.5, "label_b": 3, "fraction_b": 0.5})

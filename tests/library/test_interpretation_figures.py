@@ -12,7 +12,7 @@ from hpaloc.figures.style import SHORT
 __all__ = ["drawn"]
 
 CHANNELS = ("red", "green", "blue")
-LAYERS = [*figures.LAYERS, "embedding"]
+LAYERS = ["stem", *(f"stage {number}" for number in range(1, 5)), "embedding"]
 
 
 def separation_table(networks=("trained", "random")):

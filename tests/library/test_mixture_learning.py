@@ -79,7 +79,7 @@ def test_mixtures_are_read_as_blends_of_the_training_cells_teach(model, tmp_path
     assert outputs == MIXTURES
     assert np.flatnonzero(np.isfinite(prototypes[:, 0])).tolist() == [0, 3]
     table[table["label_3"] == 0].to_parquet(tmp_path / "one.parquet")
-    with pytest.raises(BlendError, match="not two locations with cells of their own"):
+    with pytest.raises(BlendError, match="cells of one location alone"):
         learn(tmp_path, 12, tmp_path / "one.parquet")
 
 
