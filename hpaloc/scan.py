@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.delimited import SheetError, check_fields, read_delimited
-from hpaloc.files import atomic_path, write_if_changed
+from hpaloc.files import atomic_path, spelled_as_on_disk, write_if_changed
 from hpaloc.finding import find_files, format_csv, format_manifests, shard_name, shard_of, shards_of, table_name
 from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import CARRIED, SheetRow
+from hpaloc.mask_tables import check_table, is_table
 from hpaloc.sheet import read_sheet
 from hpaloc.truth import read_true_cells
 
@@ -85,15 +86,7 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
         true_cells = read_true_cells(collection["truth"]["cells"].format(root=root))
         truth[places.path("true_states").name] = _truth_manifest(name, config, rows, true_cells)
         true_labels = {id: {parse_labels(labels) for labels in set(own.values())} for id, own in true_cells.items()}
-    masks: dict[str, Sequence[str]] = {}
-    if config["segmentation"]["backend"] == "masks":
-        for kind, of_kind in (("cell_mask", "cells"), ("nucleus_mask", "nuclei")):
-            pattern = collection["masks"][of_kind]
-            if pattern is not None:
-                # A table of run-length masks has many fields in one file.
-                table = pattern.endswith((".csv", ".parquet"))
-                check_pattern(pattern, f"{key}.masks.{of_kind}", ["root", "id"], [] if table else ["id"])
-                masks[kind] = [pattern]
+    masks = _given_masks(name, config, rows) if config["segmentation"]["backend"] == "masks" else {}
     if "download" in collection:
         urls = download_urls(collection["sheet"].format(root=root), rows, collection["download"]["url"])
         # Masks from elsewhere exist already; files that will be downloaded are not looked for.
@@ -109,6 +102,27 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     patterns = dict.fromkeys(COLOURS, collection["images"]) | masks
     files = find_files(rows, patterns, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
     return Scan(rows, format_manifests(rows, files, collection["shards"]) | truth, true_labels)
+
+
+def _given_masks(name: str, config: Mapping[str, Any], rows: Sequence[SheetRow]) -> dict[str, Sequence[str]]:
+    """Check the patterns, and the tables, of the masks that a collection gives; return them by their kind."""
+    collection = config["collections"][name]
+    masks: dict[str, Sequence[str]] = {}
+    for kind, of_kind in (("cell_mask", "cells"), ("nucleus_mask", "nuclei")):
+        pattern = collection["masks"][of_kind]
+        if pattern is None:
+            continue
+        masks[kind] = [pattern]
+        # A table of run-length masks has many fields in one file.
+        table = is_table(pattern)
+        key = f"config key collections.{name}.masks.{of_kind}"
+        check_pattern(pattern, key, ["root", "id"], [] if table else ["id"])
+        if table and "{id}" not in pattern:
+            path = spelled_as_on_disk(pattern.format(root=collection["root"]))
+            # A missing table is a missing file of each field.
+            if os.path.isfile(path):
+                check_table(path, {row.id for row in rows}, name)
+    return masks
 
 
 # A table's content before it was replaced, and its times of access and change in ns; None if there was no table.

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_sheet import COLOURS, scan, write
 
-from hpaloc import masks
+from hpaloc import rle
 from hpaloc.config import complete
 from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.files import spelled_as_on_disk
@@ -20,6 +20,7 @@ from hpaloc.ids import check_id, normal_text
 from hpaloc.interpretation.analysis import score_mixtures
 from hpaloc.interpretation.few_shot import FewShotError, predicted_examples
 from hpaloc.manifests import SheetRow, read_manifest
+from hpaloc.mask_tables import read_rle_table
 from hpaloc.scan import download_urls
 from hpaloc.sheet import read_sheet
 
@@ -213,14 +214,14 @@ def test_where_both_forms_are_there_each_is_itself(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_the_rows_of_a_field_in_a_table_of_masks_are_found_in_any_form(tmp_path, suffix):
-    counts = masks.rle.encode(np.eye(5))
+    counts = rle.encode(np.eye(5))
     names = ["Zelle-e\u0301", " b\xa0", "c"]
     table = pd.DataFrame({"field": names, "cell": 1, "height": 5, "width": 5, "rle": counts})
     if suffix == ".csv":
         table.to_csv(tmp_path / "masks.csv", index=False)
     else:
         pq.write_table(pa.Table.from_pandas(table), tmp_path / "masks.parquet")
-    assert set(masks.read_rle_table(tmp_path / f"masks{suffix}", ["Zelle-é", "b"])) == {"Zelle-é", "b"}
+    assert set(read_rle_table(tmp_path / f"masks{suffix}", ["Zelle-é", "b"])) == {"Zelle-é", "b"}
 
 
 def test_fields_of_other_tables_are_those_of_the_sheet_letter_by_letter(caplog):

@@ -100,6 +100,19 @@ def test_a_missing_sheet_is_named(tmp_path):
         read_sheet(tmp_path / "absent.csv", labels=True)
 
 
+@pytest.mark.parametrize("name", ["M.CSV", "m.csv"])
+def test_a_table_of_masks_is_checked_at_planning(project, name):
+    project["segmentation"]["backend"] = "masks"
+    project["collections"]["train"]["masks"] = {"cells": name, "nuclei": None}
+    with pytest.raises(SheetError, match=rf"12 of 60 files are missing.* {name}.*: is the pattern right"):
+        scan_collection("train", project)
+    write(Path(name), "field,cell_id,height,width,rle\nf01,1,1,1,01\n")
+    with pytest.raises(SheetError, match=rf"table of masks {name}: the column cell_id is nearly cell"):
+        scan_collection("train", project)
+    write(Path(name), "field,Cell,height,width,rle\nf01,1,1,1,01\n")
+    assert len(scan_collection("train", project).rows) == 12
+
+
 def test_shards_are_stable_and_even():
     # Written down once: another value here would move every field of every user to another shard.
     assert [shard_of(id, 144) for id in ("a", "5c27f04c-bb99-11e8-b2b9-ac1f6b6435d0", "ä b")] == [47, 19, 22]
@@ -460,7 +473,7 @@ def test_a_table_of_masks_is_read_once_for_all_fields(project, monkeypatch):
     project["verify"] = "content"
     project["segmentation"]["backend"] = "masks"
     project["collections"]["train"]["masks"] = {"cells": "masks.csv", "nuclei": None}
-    Path("masks.csv").touch()
+    write(Path("masks.csv"), "field,height,width,rle\nf00,1,1,01\n")
     scan("train", project)
     assert read.count("masks.csv") == 1
     assert len(read) == 12 * len(COLOURS) + 1

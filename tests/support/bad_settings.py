@@ -20,6 +20,7 @@ from hpaloc.config import complete
 from hpaloc.delimited import check_fields
 from hpaloc.files import digest
 from hpaloc.interpretation.annotated import check_examples, check_mixtures, read_example_cells, read_mixed_fields
+from hpaloc.mask_tables import check_table, read_rle_table
 from hpaloc.planning import check_held_out, check_model, check_places, check_rows, check_training
 from hpaloc.scan import Scan
 from hpaloc.segmentation.settings import NetworkWeights
@@ -108,7 +109,15 @@ def mixtures_text(path: Path) -> str:
     return ", ".join(f"{id}: {a} {of_a:g} {b} {of_b:g}" for id, (a, of_a, b, of_b) in read_mixed_fields(path).items())
 
 
+def mask_table_text(path: Path) -> str:
+    """Check a table of masks as planning does, read it as a job does, and return field, cell and mask."""
+    check_table(path, FIELDS_OF_SHEET, "train")
+    found = read_rle_table(path, FIELDS_OF_SHEET)
+    return ", ".join(f"{id} {cell}: {mask}" for id, (_, _, masks) in found.items() for cell, mask in masks.items())
+
+
 of_sheet = of_table("sheet.csv", sheet_text)
+of_mask_table = of_table("masks.csv", mask_table_text)
 of_truth = of_table("truth.csv", truth_text)
 of_examples = of_table("examples.csv", examples_text)
 of_mixtures = of_table("mixtures.csv", mixtures_text)
@@ -228,6 +237,26 @@ TRUTH = [
     Setting("A header and rows of blanks", "ID,cell,Label\n,,\n\n", "rejected", "truth truth.csv: has no rows"),
     Setting("UTF-16", "ID,cell,Label\na,1,3\n".encode("utf-16"), "rejected", "truth truth.csv: is not UTF-8 text (byte 0); save it as CSV UTF-8"),
     Setting("A table that is missing", None, "rejected", "truth truth.csv: no such file"),
+]  # fmt: skip
+
+
+MASK_TABLES = [
+    Setting("Semicolons, CRLF and blank lines", "field;cell;height;width;rle\r\n\r\na;7;1;2;02\r\n", "accepted", "a 7: 02"),
+    Setting("Tabs and a byte-order mark", "\ufefffield\tcell\theight\twidth\trle\na\t7\t1\t2\t02\n", "accepted", "a 7: 02"),
+    Setting("Excel's line sep=;", "sep=;\nfield;cell;height;width;rle\na;7;1;2;02\n", "accepted", "a 7: 02"),
+    Setting("Without the column cell", "field,height,width,rle\na,1,2,02\na,1,2,11\n", "accepted", "a 1: 02, a 2: 11"),
+    Setting("The column Cell", "field,Cell,height,width,rle\na,7,1,2,02\n", "warned", "table of masks masks.csv: the column Cell is read as cell"),
+    Setting("The column cell_id", "field,cell_id,height,width,rle\na,7,1,2,02\n", "rejected", "table of masks masks.csv: the column cell_id is nearly cell, which is missing: rename it to cell if that is meant, or to something else if not"),
+    Setting("The column cells", "field,cells,height,width,rle\na,7,1,2,02\n", "rejected", "table of masks masks.csv: the column cells is nearly cell, which is missing: rename it to cell if that is meant, or to something else if not"),
+    Setting("Two columns cell", "field,cell,cell,height,width,rle\na,7,1,1,2,02\n", "rejected", "table of masks masks.csv: has 2 columns cell"),
+    Setting("No column of fields", "name,mask\na,02\n", "rejected", "table of masks masks.csv: needs a column field or ID (its header has name, mask)"),
+    Setting("No column of masks", "ID,ImageHeight,ImageWidth\na,1,2\n", "rejected", "table of masks masks.csv: has no column EncodedMask (its header has ID, ImageHeight, ImageWidth)"),
+    Setting("A row with too many values", "field,cell,height,width,rle\na,7,1,2,02,5\n", "rejected", "table of masks masks.csv, line 2: does not have the 5 columns of the header"),
+    Setting("A row with too few values", "field,cell,height,width,rle\na,7,1,2\n", "rejected", "table of masks masks.csv, line 2: does not have the 5 columns of the header"),
+    Setting("No field of the sheet", "field,cell,height,width,rle\nx,7,1,2,02\n", "rejected", "table of masks masks.csv: none of its fields (1) is in the sheet of collection train: x"),
+    Setting("Only a header", "field,cell,height,width,rle\n", "rejected", "table of masks masks.csv: has no rows"),
+    Setting("An empty table", "", "rejected", "table of masks masks.csv: needs a column field or ID (its header has nothing)"),
+    Setting("UTF-16", "field,cell,height,width,rle\na,7,1,2,02\n".encode("utf-16"), "rejected", "table of masks masks.csv: is not UTF-8 text (byte 0); save it as CSV UTF-8"),
 ]  # fmt: skip
 
 
@@ -360,6 +389,7 @@ TRAININGS = [
     Setting("One antibody among the fields of one label", ("ID,Label,antibody\na,1,A\nb,2,A\nc,1|2,B\n", ""), "rejected", f"collection train: all 2 fields that train are of the antibody A, {NEEDS_TWO}fields of another antibody, or set curation.validation_fraction: 0 (no validation) or curation.group_by: [duplicates] (an antibody is then in both parts)"),
     Setting("Several labels in every row", ("ID,Label\na,1|2\nb,0|16\n", ""), "rejected", "collection train: every field has several labels, and curation.labels: single trains on fields of one; set curation.labels: all"),
     Setting("Several labels in every row, all of them taken", ("ID,Label\na,1|2\nb,0|16\n", "curation: {labels: all}"), "accepted"),
+    Setting("Negative fields alone, named with a blank and in NFD", ("ID,Label\né1,18\né2,18\n", "curation: {negatives: {negative_fields: false, external: 'e\u0301* '}}"), "accepted"),
     Setting("Negative fields alone, which are left out", ("ID,Label\na,18\nb,18\n", "curation: {negatives: {negative_fields: false}}"), "rejected", "collection train: every field that could train is labelled 18 (Negative), and curation.negatives.negative_fields: false leaves those out"),
     Setting("A split that tears an antibody apart", ("ID,Label,antibody,split\na,1,A,train\nb,1,A,validation\nc,1,B,\n", ""), "rejected", "collection train: the column split puts a and b of the antibody A into different parts; give them one part, or leave antibody out of curation.group_by"),
     Setting("A split without a validation part", ("ID,Label,split\na,1,train\nb,1,train\n", ""), "rejected", "collection train: the column split leaves the part validation without fields; name some, or leave cells of the column empty"),
