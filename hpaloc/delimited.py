@@ -142,6 +142,12 @@ def check_fields(table: str, fields: Iterable[str], ids: Collection[str], collec
     log.warning("%s: %s %s not %s and %s ignored: %s", table, number, are, where, are, which)
 
 
+def letters_of(column: str) -> str:
+    """Return a name for comparison: without case, blanks, ``_`` and ``-``."""
+    text = unicodedata.normalize("NFKC", column).casefold()
+    return "".join(each for each in text if each not in "_-" and unicodedata.category(each)[0] not in "ZC")
+
+
 @contextmanager
 def _opened(path: str | os.PathLike[str], name: str) -> Iterator[TextIOWrapper]:
     """Open a table, and raise SheetError if it cannot be opened or, later, read as UTF-8."""
@@ -164,7 +170,8 @@ def _opened(path: str | os.PathLike[str], name: str) -> Iterator[TextIOWrapper]:
         raise SheetError(f"{name}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         # A NUL in the path.
-        raise SheetError(f"{shown(name, 200)}: cannot be read ({error})") from None
+        of_path = name.removesuffix(os.fspath(path))
+        raise SheetError(f"{of_path}{shown(os.fspath(path))}: cannot be read ({error})") from None
 
 
 def _start(file: TextIOWrapper, name: str, known: Sequence[str]) -> tuple[str, int]:
@@ -187,23 +194,17 @@ def _first_row(rows: Iterable[Sequence[str]]) -> list[str]:
 
 def _mark(text: str, known: Sequence[str], said: str | None) -> str:
     """Return the delimiter of the columns: the one that gives most of the known columns in the header."""
-    names = {_letters(column) for column in known}
+    names = {letters_of(column) for column in known}
 
     def found(mark: str) -> tuple[int, int]:
         try:
             header = _first_row(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))
         except csv.Error:
             return -1, text.split("\n", 1)[0].count(mark)
-        return len(names & set(map(_letters, header))), len(header)
+        return len(names & set(map(letters_of, header))), len(header)
 
     # Among equal ones the first counts: what the table says itself, then the order of _MARKS.
     return max([*([said] if said else ()), *_MARKS], key=found)
-
-
-def _letters(column: str) -> str:
-    """Return the name of a column for comparison: without case, blanks, ``_`` and ``-``."""
-    text = unicodedata.normalize("NFKC", column).casefold()
-    return "".join(each for each in text if each not in "_-" and unicodedata.category(each)[0] not in "ZC")
 
 
 def find_columns(
@@ -219,12 +220,12 @@ def find_columns(
     name: what the table is called in messages
     Raises SheetError naming the table and a column that is missing, duplicate or nearly a known one.
     """
-    letters = [_letters(column) for column in header]
+    letters = [letters_of(column) for column in header]
     places: dict[str, int] = {}
     renamed: list[str] = []
     for known in (*needed, *optional, *loose):
         exact = [place for place, column in enumerate(header) if column == known]
-        nearly = [place for place, own in enumerate(letters) if own == _letters(known) and place not in exact]
+        nearly = [place for place, own in enumerate(letters) if own == letters_of(known) and place not in exact]
         found = exact or nearly
         if len(found) > 1:
             of = "" if exact else f" ({', '.join(shown(header[place]) for place in nearly)})"

@@ -249,6 +249,11 @@ def test_examples_and_mixtures_of_other_fields_are_left_out_and_told(caplog):
     assert "1 fields of interpretation.mixtures are not predicted, and left out: x" in caplog.text
 
 
+def test_a_path_with_a_nul_is_told_in_a_sentence():
+    with pytest.raises(SheetError, match=r"^sheet 's\\x00\.csv': cannot be read \(embedded null byte\)$"):
+        read_sheet("s\0.csv", labels=False)
+
+
 def test_what_plans_reads_all_tables_without_pandas():
     code = (
         "import sys, hpaloc.scan, hpaloc.truth, hpaloc.interpretation.annotated\n"
