@@ -340,7 +340,7 @@ def test_a_tolerated_field_without_a_file_stays_in_its_manifest_until_the_file_c
     [
         ("images/{id}.png", "lacks the placeholder {colour}"),
         ("images/{name}_{colour}.png", "has the unknown placeholder {name}"),
-        ("images/{id_{colour}.png", "is not a file pattern"),
+        ("images/{id_{colour}.png", "is not a pattern"),
         ("images/{id.__class__}_{colour}", "has the unknown placeholder"),
     ],
 )
