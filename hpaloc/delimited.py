@@ -28,22 +28,41 @@ _SEPARATOR = re.compile(r'"?sep=([^\w"\r\n])"?[,;\t ]*(?:\r\n|\r|\n|$)', re.IGNO
 # Any other word names something else (`antibody_validation`, `antibody_set`, `pixel_size_z`).
 # Number words count only after the name: `no_antibody` and `number_of_antibodies` are something else too.
 _NUMBER = ("no", "nr", "num", "number", r"\d")
-_NAMING = ("id", "name", "code", "the", *_NUMBER)
+_NAMING = ("id", "name", "code", "the", "used", "list", "of", *_NUMBER)
+# What programs add if two tables that they join have a column of one name.
+_JOINED = ("x", "y", "left", "right")
+_BESIDE_CELL = (*_NAMING, "index", "value", "image", "img", "field", "sample", "channel")
+_BESIDE_OTHERS = (*_BESIDE_CELL, *_JOINED)
 _BESIDE = {
-    "antibody": (*_NAMING, "hpa", "primary"),
-    "cell_line": _NAMING,
+    "antibody": (*_NAMING, *_JOINED, "hpa", "primary"),
+    "cell_line": (*_NAMING, *_JOINED),
+    # Where a cell is may be `cell_x` and `cell_y`.
+    "cell": _BESIDE_CELL,
     # Numbered splits are those of a cross-validation.
     "split": (
         *("train", "training", "test", "val", "valid", "validation", "data", "dataset", "set", "part", "name", "the"),
+        *("used", "of", *_JOINED),
     ),
     "pixel_size": (
         *("um", "μm", "nm", "mm", "micron", "micrometer", "micrometre", "nanometer", "nanometre", "px", "pixel"),
-        *("in", "per", "x", "y", r"\d", "physical", "image", "img", "value", "the"),
+        *("in", "per", r"\d", "physical", "image", "img", "value", "the", "used", *_JOINED),
     ),
 }
-_BESIDE_OTHERS = (*_NAMING, "index", "value", "image", "img", "field", "sample", "channel")
+# Other names of a known column, as expressions without blanks and signs.
+_OTHER_NAMES = {
+    "antibody": "ab|hpa(?:id|no|nr|number|code)",
+    "split": "train(?:ing)?(?:test|val(?:id(?:ation)?)?)+",
+    "pixel_size": "(?:[uμn]m|microns?|(?:micro|nano)met(?:er|re)s?)(?:per|p)?(?:pixel|px|pix)"
+    "|physicalsize|pixelspacing|sizeof(?:the)?(?:pixel|px)s?",
+}
+# Names that may be that of a known column, or something else.
+_DOUBTFUL = {"fold": "split", "subset": "split", "partition": "split"} | dict.fromkeys(
+    ("pixelwidth", "pixelheight"), "pixel_size"
+)
 # Other words for the words of a known name.
 _SYNONYMS = {"pixel": ("px", "pix"), "url": ("uri",)}
+# What a name has in brackets.
+_ASIDE = re.compile(r"\([^)]*\)|\[[^]]*\]")
 # Ordinary words that are not slips; `test_split` says whether a field belongs to a test.
 _ORDINARY = frozenset({"slit", "spit", "testsplit", "splittest"})
 _UNITS = {"pixel_size": " (µm)"}
@@ -240,12 +259,16 @@ def find_columns(
                 renamed.append(f"{shown(header[place])} is read as {known}")
     if renamed:
         log.warning("%s: the column %s", name, ", the column ".join(renamed))
+    absent = {*optional} - places.keys()
+    for column, own in zip(header, letters, strict=True):
+        if (meant := _DOUBTFUL.get(own)) in absent:
+            log.warning("%s: the column %s is ignored; name it %s if it is that", name, shown(column), meant)
     free = [column for place, column in enumerate(header) if place not in places.values() and column]
     for known in (*needed, *optional):
         if known in places:
             continue
         for column in free:
-            if _close(column, known):
+            if any(_close(each, known) for each in (column, _ASIDE.sub(" ", column))):
                 raise SheetError(
                     f"{name}: the column {shown(column)} is nearly {known}{_UNITS.get(known, '')}, which is missing: "
                     f"rename it to {known} if that is meant, or to something else if not"
@@ -271,8 +294,9 @@ def _close(column: str, known: str) -> bool:
     def alone(start: str, end: str) -> bool:
         return bool(before.fullmatch(start) and behind.fullmatch(end))
 
-    hits = re.finditer("".join(meant), own)
-    if sorted(words) == sorted(meant) or any(alone(own[: hit.start()], own[hit.end() :]) for hit in hits):
+    hits = re.finditer("|".join(filter(None, ("".join(meant), _OTHER_NAMES.get(known)))), own)
+    named = [word for word in words if word in meant or word not in beside or word in _NUMBER]
+    if sorted(named) == sorted(meant) or any(alone(own[: hit.start()], own[hit.end() :]) for hit in hits):
         return True
     return any(
         alone("".join(words[:start]), "".join(words[end:])) and _meant(words[start:end], meant)
