@@ -107,7 +107,7 @@ def read_delimited(
             width = max((place for place, column in enumerate(header, 1) if column), default=0)
             for values in reader:
                 line = reader.line_num + skipped
-                if not normal_text("".join(values)):
+                if not any(map(normal_text, values)):
                     continue
                 if len(values) < width or (len(values) > len(header) and any(map(normal_text, values[len(header) :]))):
                     raise SheetError(f"{name}, line {line}: does not have the {len(header)} columns of the header")
