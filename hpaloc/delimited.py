@@ -45,15 +45,15 @@ _BESIDE = {
     ),
     "pixel_size": (
         *("um", "μm", "nm", "mm", "micron", "micrometer", "micrometre", "nanometer", "nanometre", "px", "pixel"),
-        *("in", "per", r"\d", "physical", "image", "img", "value", "the", "used", *_JOINED),
+        *("in", "per", r"\d", "physical", "image", "img", "value", "the", "used", "scale", "resolution", *_JOINED),
     ),
 }
 # Other names of a known column, as expressions without blanks and signs.
 _OTHER_NAMES = {
     "antibody": "ab|hpa(?:id|no|nr|number|code)",
-    "split": "train(?:ing)?(?:test|val(?:id(?:ation)?)?)+",
+    "split": "train(?:ing)?(?:(?:or|and)?(?:test|val(?:id(?:ation)?)?))+|(?:test|val(?:id(?:ation)?)?)(?:or|and)?train",
     "pixel_size": "(?:[uμn]m|microns?|(?:micro|nano)met(?:er|re)s?)(?:per|p)?(?:pixel|px|pix)"
-    "|physicalsize|pixelspacing|sizeof(?:the)?(?:pixel|px)s?",
+    "|mpp|physicalsize|pixelspacing|sizeof(?:the)?(?:pixel|px)s?",
 }
 # Names that may be that of a known column, or something else.
 _DOUBTFUL = {"fold": "split", "subset": "split", "partition": "split"} | dict.fromkeys(

@@ -19,10 +19,11 @@ OPTIONAL = (*CARRIED, "pixel_size")
 NAMED = ("antibody", "cell_line")
 _UNKNOWN = frozenset(
     (
-        *("na", "n/a", "n.a.", "#n/a", "<na>", "nan", "none", "null", "nil", "unknown", "not known", "not available"),
-        *("missing", "?", "-", "--", "–", "—"),
+        *("na", "n/a", "n.a.", "#n/a", "<na>", "nan", "none", "null", "nil", "unknown", "notknown", "notavailable"),
+        *("notapplicable", "n.d.", "undefined", "unspecified", "missing", "?", "-", "--", "–", "—"),
     )
 )
+_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _NUMBER = re.compile(r"\+?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 # µm. Those of light microscopes are from 0.01 to 7; that of an image in nm, or in m, is not among them.
 _PIXEL_SIZES = (0.001, 10.0)
@@ -72,14 +73,15 @@ def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0
     for column in NAMED:
         if values := unknown.get(column):
             which = ", ".join(map(shown, dict.fromkeys(values)))
-            log.warning("sheet %s: the %s of %d fields (%s) is read as empty", name, column, len(values), which)
+            number = f"{len(values)} field{'s' if len(values) > 1 else ''}"
+            log.warning("sheet %s: the %s of %s (%s) is read as empty", name, column, number, which)
         _warn_of_spellings(name, column, (value for row in rows if (value := getattr(row, column)) is not None))
     return rows
 
 
 def is_unknown(value: str) -> bool:
     """Return whether a value is what people and programs write for one that they do not know, such as NA."""
-    return alike(value) in _UNKNOWN
+    return alike(value).replace(" ", "") in _UNKNOWN
 
 
 def _warn_of_alike(name: str, line_of: dict[str, int]) -> None:
@@ -102,11 +104,12 @@ def _warn_of_spellings(name: str, column: str, values: Iterable[str]) -> None:
     pairs = [
         (other, value)
         for value in dict.fromkeys(values)
-        if (other := first.setdefault(letters_of(value), value)) != value
+        if (other := first.setdefault(_ZEROS.sub("", letters_of(value)), value)) != value
     ]
     if pairs:
         more = f" (and {len(pairs) - 1} more such values)" if len(pairs) > 1 else ""
         log.warning(
-            "sheet %s: the %s %s differs from %s only in case, blanks, _ or -, and is read as a different one%s",
+            "sheet %s: the %s %s differs from %s only in case, blanks, _, - or leading zeros, and is read as a different "
+            "one%s",
             *(name, column, shown(pairs[0][1]), shown(pairs[0][0]), more),
         )

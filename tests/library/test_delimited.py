@@ -69,12 +69,33 @@ SLIPS = [
     *((column, "antibody") for column in ("antibody used", "used antibody", "list of antibodies", "antibody (rabbit)")),
     *((column, "antibody") for column in ("antibody [rabbit]", "HPA_id", "HPA number", "hpaId", "id of antibody")),
     *((column, "cell_line") for column in ("cell_line_x", "cell line (ATCC)", "cell line used", "cell_line_right")),
-    *((column, "split") for column in ("split_x", "split (80/20)", "Train/Test", "train_val", "train/validation/test")),
+    *(
+        (column, "split")
+        for column in (
+            "split_x",
+            "split (80/20)",
+            "Train/Test",
+            "train_val",
+            "Train or test",
+            "test/train",
+            "train/validation/test",
+        )
+    ),
     *(
         (column, "pixel_size")
         for column in ("PhysicalSizeX", "physical_size_y", "um_per_pixel", "\u00b5m/px", "um/pixel")
     ),
-    *((column, "pixel_size") for column in ("microns per pixel", "MicronsPerPixel", "nm_per_px", "pixel spacing")),
+    *(
+        (column, "pixel_size")
+        for column in (
+            "microns per pixel",
+            "MicronsPerPixel",
+            "nm_per_px",
+            "mpp",
+            "resolution (um/px)",
+            "pixel spacing",
+        )
+    ),
     *(
         (column, "pixel_size")
         for column in ("size of pixels (um)", "pixel_size_x", "micrometers/pixel", "\u03bcm per px")
