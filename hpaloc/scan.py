@@ -238,7 +238,7 @@ def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], patter
         here = f"sheet {name} (ID {row.id})"
         cells = cells_of[row.id]
         cells |= {column: "" for column in NAMED if is_unknown(cells.get(column, ""))}
-        number = re.search(r"[0-9]+\Z", cells["antibody"]) if "antibody" in cells else None
+        number = re.search(r"(?<![0-9])[0-9]+\Z", cells["antibody"]) if "antibody" in cells else None
         values = {column: quote(value, safe="") for column, value in cells.items() if column not in given}
         values |= {"id": quote(row.id, safe=""), "antibody_number": (number[0].lstrip("0") or "0") if number else ""}
         of_row = {}

@@ -24,7 +24,7 @@ _UNKNOWN = frozenset(
     )
 )
 _ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
-_NUMBER = re.compile(r"\+?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"\+?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 # µm. Those of light microscopes are from 0.01 to 7; that of an image in nm, or in m, is not among them.
 _PIXEL_SIZES = (0.001, 10.0)
 
@@ -109,7 +109,7 @@ def _warn_of_spellings(name: str, column: str, values: Iterable[str]) -> None:
     if pairs:
         more = f" (and {len(pairs) - 1} more such values)" if len(pairs) > 1 else ""
         log.warning(
-            "sheet %s: the %s %s differs from %s only in case, blanks, _, - or leading zeros, and is read as a different "
-            "one%s",
+            "sheet %s: the %s %s differs from %s only in case, blanks, _, - or leading zeros, "
+            "and is read as a different one%s",
             *(name, column, shown(pairs[0][1]), shown(pairs[0][0]), more),
         )
