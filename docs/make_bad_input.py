@@ -11,13 +11,14 @@ PAGE = ROOT / "docs" / "bad-input.md"
 sys.path.insert(0, str(ROOT / "tests/support"))
 
 from bad_fields import FIELDS, MASKS, Bad  # noqa: E402
-from bad_settings import CONFIGS, EXAMPLES, MIXTURES, MODELS, SHEETS, TRAININGS, TRUTH, WEIGHTS, Setting  # noqa: E402
+from bad_settings import CONFIGS, EXAMPLES, MASK_TABLES, MIXTURES, MODELS, SHEETS, TRAININGS, TRUTH, WEIGHTS, Setting  # noqa: E402
 
 TABLES = {
     "fields": FIELDS,
     "masks": MASKS,
     "sheets": SHEETS,
     "truth": TRUTH,
+    "mask tables": MASK_TABLES,
     "examples": EXAMPLES,
     "mixtures": MIXTURES,
     "configurations": CONFIGS,

@@ -63,8 +63,11 @@ def parse_labels(text: str) -> tuple[int, ...]:
     labels = set()
     for part in parts:
         part = part.strip()
-        if not (part.isascii() and part.isdigit() and int(part) < N_CLASSES):
-            raise ValueError(f"unknown label {part!r} (labels are integers from 0 to {N_CLASSES - 1}, joined by |)")
+        # No label has many digits, and int() refuses thousands of them with an error of its own.
+        if not (part.isascii() and part.isdigit() and len(part) < 20 and int(part) < N_CLASSES):
+            raise ValueError(
+                f"unknown label {part[:40]!r} (labels are integers from 0 to {N_CLASSES - 1}, joined by |)"
+            )
         labels.add(int(part))
     return tuple(sorted(labels))
 

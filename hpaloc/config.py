@@ -109,7 +109,8 @@ def _read_texts(value: Any, given: Any, schema: Mapping[str, Any]) -> Any:
 def _settle_numbers(value: Any, key: str = "") -> Any:
     """Return ``value`` with whole floats (4.0, 1e3) as integers.
 
-    Raises ConfigError for a key that is not text, a number that is not finite, and a value that JSON does not have.
+    Raises ConfigError for a key that is not text, a text with a NUL, a number that is not finite, and a value that JSON
+    does not have.
     """
     if isinstance(value, dict):
         for name in value:
@@ -123,6 +124,8 @@ def _settle_numbers(value: Any, key: str = "") -> Any:
             raise ConfigError(f"config key {key}: {value} is not a finite number")
         # JSON schema accepts 4.0 as an integer.
         return int(value) if value.is_integer() else value
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"config key {key}: {value!r} contains a NUL character, which no path or name can have")
     if value is not None and not isinstance(value, str | int):
         # YAML reads an unquoted 2024-01-01 as a date, which cannot be written into the records of the run.
         raise ConfigError(f"config key {key}: {value} is read as a {type(value).__name__}; quote it")
@@ -152,6 +155,9 @@ def _sentence(error: ValidationError) -> str:
         # The value is not as in the file: YAML reads 10:00:00 as 36000.
         hint = "; quote it, since YAML reads 10:00:00, 007 or on as something else" if quoted else ""
         return f"{where}: {error.instance!r} is not of type {wanted}{hint}"
+    if error.validator in ("minimum", "maximum") and "unit" in error.schema:
+        least, most, unit = (error.schema[name] for name in ("minimum", "maximum", "unit"))
+        return f"{where}: {error.instance!r} is not a number of {unit} from {least} to {most}"
     if error.validator == "pattern":
         return f"{where}: {error.instance!r} is not written like {error.schema['examples'][0]}"
     if error.validator == "enum":

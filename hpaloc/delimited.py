@@ -8,7 +8,8 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from pathlib import Path
+from contextlib import contextmanager
+from io import TextIOWrapper
 
 from hpaloc.files import spelled_as_on_disk
 from hpaloc.ids import alike, normal_text, shown
@@ -16,6 +17,10 @@ from hpaloc.ids import alike, normal_text, shown
 log = logging.getLogger("hpaloc")
 
 _MARKS = ",;\t"
+# The letters among which the header is looked for.
+_HEAD = 1 << 20
+# The longest value, of the csv module's own limit: an unclosed quote is found before the whole table is one value.
+LONGEST = 131_072
 # The line that tells a spreadsheet the delimiter of the columns; other programs may have added what follows it.
 _SEPARATOR = re.compile(r'"?sep=([^\w"\r\n])"?[,;\t ]*(?:\r\n|\r|\n|$)', re.IGNORECASE)
 
@@ -23,22 +28,41 @@ _SEPARATOR = re.compile(r'"?sep=([^\w"\r\n])"?[,;\t ]*(?:\r\n|\r|\n|$)', re.IGNO
 # Any other word names something else (`antibody_validation`, `antibody_set`, `pixel_size_z`).
 # Number words count only after the name: `no_antibody` and `number_of_antibodies` are something else too.
 _NUMBER = ("no", "nr", "num", "number", r"\d")
-_NAMING = ("id", "name", "code", "the", *_NUMBER)
+_NAMING = ("id", "name", "code", "the", "used", "list", "of", *_NUMBER)
+# What programs add if two tables that they join have a column of one name.
+_JOINED = ("x", "y", "left", "right")
+_BESIDE_CELL = (*_NAMING, "index", "value", "image", "img", "field", "sample", "channel")
+_BESIDE_OTHERS = (*_BESIDE_CELL, *_JOINED)
 _BESIDE = {
-    "antibody": (*_NAMING, "hpa", "primary"),
-    "cell_line": _NAMING,
+    "antibody": (*_NAMING, *_JOINED, "hpa", "primary"),
+    "cell_line": (*_NAMING, *_JOINED),
+    # Where a cell is may be `cell_x` and `cell_y`.
+    "cell": _BESIDE_CELL,
     # Numbered splits are those of a cross-validation.
     "split": (
         *("train", "training", "test", "val", "valid", "validation", "data", "dataset", "set", "part", "name", "the"),
+        *("used", "of", *_JOINED),
     ),
     "pixel_size": (
         *("um", "μm", "nm", "mm", "micron", "micrometer", "micrometre", "nanometer", "nanometre", "px", "pixel"),
-        *("in", "per", "x", "y", r"\d", "physical", "image", "img", "value", "the"),
+        *("in", "per", r"\d", "physical", "image", "img", "value", "the", "used", "scale", "resolution", *_JOINED),
     ),
 }
-_BESIDE_OTHERS = (*_NAMING, "index", "value", "image", "img", "field", "sample", "channel")
+# Other names of a known column, as expressions without blanks and signs.
+_OTHER_NAMES = {
+    "antibody": "ab|hpa(?:id|no|nr|number|code)",
+    "split": "train(?:ing)?(?:(?:or|and)?(?:test|val(?:id(?:ation)?)?))+|(?:test|val(?:id(?:ation)?)?)(?:or|and)?train",
+    "pixel_size": "(?:[uμn]m|microns?|(?:micro|nano)met(?:er|re)s?)(?:per|p)?(?:pixel|px|pix)"
+    "|mpp|physicalsize|pixelspacing|sizeof(?:the)?(?:pixel|px)s?",
+}
+# Names that may be that of a known column, or something else.
+_DOUBTFUL = {"fold": "split", "subset": "split", "partition": "split"} | dict.fromkeys(
+    ("pixelwidth", "pixelheight"), "pixel_size"
+)
 # Other words for the words of a known name.
 _SYNONYMS = {"pixel": ("px", "pix"), "url": ("uri",)}
+# What a name has in brackets.
+_ASIDE = re.compile(r"\([^)]*\)|\[[^]]*\]")
 # Ordinary words that are not slips; `test_split` says whether a field belongs to a test.
 _ORDINARY = frozenset({"slit", "spit", "testsplit", "splittest"})
 _UNITS = {"pixel_size": " (µm)"}
@@ -55,6 +79,7 @@ def read_delimited(
     optional: Sequence[str] = (),
     loose: Sequence[str] = (),
     told: Collection[str] = (),
+    longest: int = LONGEST,
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Read a table that a person wrote: yield the line number and the values by column of each row that is not blank.
 
@@ -66,32 +91,46 @@ def read_delimited(
     needed, optional: known columns; a column whose name is nearly that of an absent one is refused
     loose: known columns too, but a column with nearly their name is another column
     told: known columns without a warning if their name differs
+    longest: letters of the longest value
     Raises SheetError naming the file, and the line or column, if it is not such a table.
     """
     name = f"{kind} {os.fspath(path)}"
-    text = _text(path, name)
-    known = (*needed, *optional, *loose)
-    separator = _SEPARATOR.match(text)
-    skipped = 1 if separator else 0
-    text = text[separator.end() :] if separator else text
-    mark = _mark(text, known, separator and separator[1])
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
-    line = skipped
-    try:
-        header = next((names for values in reader if any(names := [normal_text(value) for value in values])), [])
-        line = reader.line_num + skipped
-        places = _places(header, needed, optional, loose, name, told)
-        width = max((place for place, column in enumerate(header, 1) if column), default=0)
-        for values in reader:
+    with _opened(path, name) as file:
+        csv.field_size_limit(longest)
+        mark, skipped = _start(file, name, (*needed, *optional, *loose))
+        reader = csv.reader(file, delimiter=mark, strict=True)
+        line = skipped
+        try:
+            header = _first_row(reader)
             line = reader.line_num + skipped
-            if not normal_text("".join(values)):
-                continue
-            if len(values) < width or (len(values) > len(header) and any(map(normal_text, values[len(header) :]))):
-                raise SheetError(f"{name}, line {line}: does not have the {len(header)} columns of the header")
-            yield line, {column: normal_text(values[place]) for column, place in places.items()}
-    except csv.Error as error:
-        # The message of the csv module contains the delimiter. The reader counts up to the last row that it could read.
-        raise SheetError(f"{name}, line {line + 1}: {str(error).replace(chr(9), 'tab')}") from None
+            places = find_columns(header, name, needed, optional, loose, told)
+            width = max((place for place, column in enumerate(header, 1) if column), default=0)
+            for values in reader:
+                line = reader.line_num + skipped
+                if not any(map(normal_text, values)):
+                    continue
+                if len(values) < width or (len(values) > len(header) and any(map(normal_text, values[len(header) :]))):
+                    raise SheetError(f"{name}, line {line}: does not have the {len(header)} columns of the header")
+                yield line, {column: normal_text(values[place]) for column, place in places.items()}
+        except csv.Error as error:
+            # The message of the csv module contains the delimiter. The reader counts up to the last row it could read.
+            raise SheetError(f"{name}, line {line + 1}: {str(error).replace(chr(9), 'tab')}") from None
+
+
+def read_header(path: str | os.PathLike[str], kind: str, known: Sequence[str]) -> list[str]:
+    """Return the names of the columns of a table as ``read_delimited`` finds them, empty for a table without any.
+
+    known: columns of which the table has some, which tell the delimiter
+    Raises SheetError naming the file if it cannot be read.
+    """
+    name = f"{kind} {os.fspath(path)}"
+    with _opened(path, name) as file:
+        csv.field_size_limit(LONGEST)
+        mark, _ = _start(file, name, known)
+        try:
+            return _first_row(csv.reader(file, delimiter=mark, strict=True))
+        except csv.Error as error:
+            raise SheetError(f"{name}, line 1: {str(error).replace(chr(9), 'tab')}") from None
 
 
 def check_fields(table: str, fields: Iterable[str], ids: Collection[str], collection: str) -> None:
@@ -122,58 +161,90 @@ def check_fields(table: str, fields: Iterable[str], ids: Collection[str], collec
     log.warning("%s: %s %s not %s and %s ignored: %s", table, number, are, where, are, which)
 
 
-def _text(path: str | os.PathLike[str], name: str) -> str:
+def letters_of(column: str) -> str:
+    """Return a name for comparison: without case, blanks, ``_`` and ``-``."""
+    text = unicodedata.normalize("NFKC", column).casefold()
+    return "".join(each for each in text if each not in "_-" and unicodedata.category(each)[0] not in "ZC")
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], name: str) -> Iterator[TextIOWrapper]:
+    """Open a table, and raise SheetError if it cannot be opened or, later, read as UTF-8."""
     try:
-        text = Path(spelled_as_on_disk(os.fspath(path))).read_bytes().decode("utf-8-sig")
+        with (
+            open(spelled_as_on_disk(os.fspath(path)), "rb") as raw,
+            TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file,
+        ):
+            try:
+                yield file
+            except UnicodeDecodeError as error:
+                # The error counts from the start of what was decoded, which ends where the file was read to.
+                byte = raw.tell() - len(error.object) + error.start
+                raise SheetError(f"{name}: is not UTF-8 text (byte {byte}); save it as CSV UTF-8") from None
+    except SheetError:
+        raise
     except FileNotFoundError:
         raise SheetError(f"{name}: no such file") from None
     except OSError as error:
         raise SheetError(f"{name}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise SheetError(f"{name}: is not UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
+    except ValueError as error:
+        # A NUL in the path.
+        of_path = name.removesuffix(os.fspath(path))
+        raise SheetError(f"{of_path}{shown(os.fspath(path))}: cannot be read ({error})") from None
+
+
+def _start(file: TextIOWrapper, name: str, known: Sequence[str]) -> tuple[str, int]:
+    """Go to the first row of a table; return its delimiter, and how many lines are before that row."""
+    head = file.read(_HEAD)
     # In UTF-16 without its mark every second byte is 0.
-    if "\0" in text[:2]:
-        raise SheetError(f"{name}: is not UTF-8 text (byte {text.index(chr(0))}); save it as CSV UTF-8")
-    return text
+    if "\0" in head[:2]:
+        raise SheetError(f"{name}: is not UTF-8 text (byte {head.index(chr(0))}); save it as CSV UTF-8")
+    separator = _SEPARATOR.match(head)
+    before = separator.end() if separator else 0
+    file.seek(0)
+    file.read(before)
+    return _mark(head[before:], known, separator and separator[1]), int(before > 0)
+
+
+def _first_row(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the first row that is not blank, its values stripped."""
+    return next((names for values in rows if any(names := [normal_text(value) for value in values])), [])
 
 
 def _mark(text: str, known: Sequence[str], said: str | None) -> str:
     """Return the delimiter of the columns: the one that gives most of the known columns in the header."""
-    names = {_letters(column) for column in known}
+    names = {letters_of(column) for column in known}
 
     def found(mark: str) -> tuple[int, int]:
         try:
-            rows = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
-            header = next((values for values in rows if any(map(normal_text, values))), [])
+            header = _first_row(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))
         except csv.Error:
             return -1, text.split("\n", 1)[0].count(mark)
-        return len(names & set(map(_letters, header))), len(header)
+        return len(names & set(map(letters_of, header))), len(header)
 
     # Among equal ones the first counts: what the table says itself, then the order of _MARKS.
     return max([*([said] if said else ()), *_MARKS], key=found)
 
 
-def _letters(column: str) -> str:
-    """Return the name of a column for comparison: without case, blanks, ``_`` and ``-``."""
-    text = unicodedata.normalize("NFKC", column).casefold()
-    return "".join(each for each in text if each not in "_-" and unicodedata.category(each)[0] not in "ZC")
-
-
-def _places(
+def find_columns(
     header: Sequence[str],
-    needed: Sequence[str],
-    optional: Sequence[str],
-    loose: Sequence[str],
     name: str,
-    told: Collection[str],
+    needed: Sequence[str],
+    optional: Sequence[str] = (),
+    loose: Sequence[str] = (),
+    told: Collection[str] = (),
 ) -> dict[str, int]:
-    """Return the place in the header of each known column that is there."""
-    letters = [_letters(column) for column in header]
+    """Return the place in the header of each known column that is there; the arguments are those of ``read_delimited``.
+
+    name: what the table is called in messages
+    Raises SheetError naming the table and a column that is missing, duplicate or nearly a known one.
+    """
+    letters = [letters_of(column) for column in header]
     places: dict[str, int] = {}
     renamed: list[str] = []
     for known in (*needed, *optional, *loose):
         exact = [place for place, column in enumerate(header) if column == known]
-        nearly = [place for place, own in enumerate(letters) if own == _letters(known) and place not in exact]
+        nearly = [place for place, own in enumerate(letters) if own == letters_of(known) and place not in exact]
         found = exact or nearly
         if len(found) > 1:
             of = "" if exact else f" ({', '.join(shown(header[place]) for place in nearly)})"
@@ -188,12 +259,16 @@ def _places(
                 renamed.append(f"{shown(header[place])} is read as {known}")
     if renamed:
         log.warning("%s: the column %s", name, ", the column ".join(renamed))
+    absent = {*optional} - places.keys()
+    for column, own in zip(header, letters, strict=True):
+        if (meant := _DOUBTFUL.get(own)) in absent:
+            log.warning("%s: the column %s is ignored; name it %s if it is that", name, shown(column), meant)
     free = [column for place, column in enumerate(header) if place not in places.values() and column]
     for known in (*needed, *optional):
         if known in places:
             continue
         for column in free:
-            if _close(column, known):
+            if any(_close(each, known) for each in (column, _ASIDE.sub(" ", column))):
                 raise SheetError(
                     f"{name}: the column {shown(column)} is nearly {known}{_UNITS.get(known, '')}, which is missing: "
                     f"rename it to {known} if that is meant, or to something else if not"
@@ -219,8 +294,9 @@ def _close(column: str, known: str) -> bool:
     def alone(start: str, end: str) -> bool:
         return bool(before.fullmatch(start) and behind.fullmatch(end))
 
-    hits = re.finditer("".join(meant), own)
-    if sorted(words) == sorted(meant) or any(alone(own[: hit.start()], own[hit.end() :]) for hit in hits):
+    hits = re.finditer("|".join(filter(None, ("".join(meant), _OTHER_NAMES.get(known)))), own)
+    named = [word for word in words if word in meant or word not in beside or word in _NUMBER]
+    if sorted(named) == sorted(meant) or any(alone(own[: hit.start()], own[hit.end() :]) for hit in hits):
         return True
     return any(
         alone("".join(words[:start]), "".join(words[end:])) and _meant(words[start:end], meant)

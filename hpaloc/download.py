@@ -75,7 +75,10 @@ class RateLimiter:
 
 def check_url(url: str) -> None:
     """Raise DownloadError unless ``url`` is https, or http on this machine."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise DownloadError(f"{url}: is not an address ({error})") from None
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOCAL):
         raise DownloadError(f"{url}: only https is allowed")
     if not parts.hostname:

@@ -1,31 +1,22 @@
-"""Label images of cells and nuclei: files, ids, and tables of run-length masks from elsewhere."""
+"""Label images of cells and nuclei: files, ids, and drawing from run-length masks."""
 
 import os
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
 import fastremap
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import tifffile
 
 from hpaloc import rle
 from hpaloc.files import all_or_none, atomic_path
-from hpaloc.ids import normal_text
 from hpaloc.image_files import ImageError, read_image
 
 SUFFIX = {"cell": "_cellmask", "nucleus": "_nucleimask"}
 LARGEST_PNG_ID = 65_535
 _STRIP = 1024  # rows
 _AS_INTEGERS = "save the label image with 16- or 32-bit integers"
-
-# The columns of (field, height, width) in the forms of tables of masks; the first is hpaloc's own cell table.
-_TABLE_FORMS = (("field", "height", "width"), ("ID", "ImageHeight", "ImageWidth"))
 
 
 class MaskError(ValueError):
@@ -195,90 +186,3 @@ def draw(masks: Mapping[int, str], height: int, width: int) -> np.ndarray:
             column_order[start:end] = cell
     labels = np.ascontiguousarray(column_order.reshape(width, height).T)
     return labels.astype(np.uint16 if labels.max(initial=0) <= LARGEST_PNG_ID else np.uint32)
-
-
-def _id_column(path: Path, names: Collection[str]) -> str:
-    key = next((form[0] for form in _TABLE_FORMS if form[0] in names), None)
-    if key is None:
-        raise MaskError(f"{path}: a table of masks needs a column `field` or `ID`; found {', '.join(names)}")
-    return key
-
-
-def _rows_of(path: Path, fields: set[str]) -> Iterable[pd.DataFrame]:
-    if path.suffix.lower() == ".parquet":
-        key = _id_column(path, pq.read_schema(path).names)
-        # Ids may be numbers in a Parquet table.
-        own = pq.read_table(path, columns=[key])[key].cast(pa.string()).unique().to_pylist()
-        spelled = [id for id in own if id is not None and normal_text(id) in fields]
-        yield pq.read_table(path, filters=pc.field(key).cast(pa.string()).isin(spelled)).to_pandas()
-    else:
-        # In parts, since a table of the whole competition may not fit in memory; only this shard's rows are kept.
-        # All as text: the id 007 and the mask 02 are not numbers, and the id NA is not missing.
-        for part in pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=2_000):
-            key = _id_column(path, part.columns)
-            yield part[part[key].map(normal_text).isin(fields)]
-
-
-def read_rle_table(
-    path: str | os.PathLike[str], fields: Iterable[str]
-) -> dict[str, tuple[int, int, dict[int, str]] | str]:
-    """Read the masks of some fields from a table of run-length masks (CSV or Parquet).
-
-    It has one of three forms: a row per cell with field, cell, height, width, rle (COCO string; hpaloc's own cell
-    table); a row per cell with ID, ImageHeight, ImageWidth, EncodedMask (Kaggle mask); or a row per field with ID,
-    ImageHeight, ImageWidth, PredictionString (triples of class, confidence, Kaggle mask; equal masks of several classes
-    are one cell). Without a column ``cell`` cells are numbered from 1 in the order of the table.
-
-    Returns {field: (height, width, {cell: COCO string})} for the fields that the table has, or {field: error} for a
-    field whose rows are wrong.
-    Raises MaskError naming the file if it is not such a table.
-    """
-    path = Path(path)
-    found: dict[str, tuple[int, int, dict[int, str]]] = {}
-    broken: dict[str, str] = {}
-    try:
-        for part in _rows_of(path, set(fields)):
-            for row in part.to_dict("records"):
-                try:
-                    _add_row(found, row)
-                except MaskError as error:
-                    raise MaskError(f"{path}: {error}") from None
-                except ValueError as error:
-                    # Wrong rows of one field do not affect the others.
-                    broken.setdefault(normal_text(str(row.get("field", row.get("ID")))), str(error))
-    except MaskError:
-        raise
-    except FileNotFoundError:
-        raise MaskError(f"{path}: no such table of masks") from None
-    except (ValueError, KeyError, OSError, pa.ArrowException) as error:
-        raise MaskError(f"{path}: {error}") from error
-    return found | broken
-
-
-def _add_row(found: dict[str, tuple[int, int, dict[int, str]]], row: Mapping[Hashable, Any]) -> None:
-    field_key, height_key, width_key = next(form for form in _TABLE_FORMS if form[0] in row)
-    field = normal_text(str(row[field_key]))
-    missing = [key for key in (height_key, width_key) if key not in row]
-    if missing:
-        raise MaskError(f"field {field}: the table has no column {missing[0]}")
-    size = int(str(row[height_key])), int(str(row[width_key]))
-    height, width, masks = found.setdefault(field, (*size, {}))
-    if (height, width) != size:
-        raise ValueError(f"field {field}: its rows give two sizes, {height} x {width} and {size[0]} x {size[1]}")
-    if "rle" in row:
-        new = [str(row["rle"])]
-    elif "EncodedMask" in row:
-        new = [rle.from_kaggle(str(row["EncodedMask"]))]
-    elif "PredictionString" in row:
-        words = row["PredictionString"].split() if isinstance(row["PredictionString"], str) else []
-        new = [rle.from_kaggle(word) for word in dict.fromkeys(words[2::3])]
-        new = [counts for counts in new if rle.run_lengths(counts)[1::2].sum()]
-    else:
-        raise MaskError(f"field {field}: the table has none of the columns rle, EncodedMask, PredictionString")
-    for counts in new:
-        cell = int(str(row["cell"])) if "cell" in row else len(masks) + 1
-        if not 0 < cell <= np.iinfo(np.uint32).max:
-            raise ValueError(f"field {field}: cell {cell} is not an id; ids start at 1, since 0 is the background")
-        if cell in masks:
-            raise ValueError(f"field {field}: cell {cell} appears twice")
-        masks[cell] = counts

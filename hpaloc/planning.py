@@ -9,6 +9,7 @@ from typing import Any
 from hpaloc.classes import NAMES, NEGATIVE
 from hpaloc.config import ConfigError, training_collections
 from hpaloc.files import spelled_as_on_disk
+from hpaloc.ids import normal_text
 from hpaloc.interpretation.annotated import check_choice, check_examples, check_mixtures, read_example_cells
 from hpaloc.layout import PATTERNS
 from hpaloc.manifests import SheetRow
@@ -204,7 +205,7 @@ def _rows_that_train(collection: str, scan: Scan, curation: Mapping[str, Any]) -
     positive = [
         row
         for row in used
-        if row.labels != (NEGATIVE,) or (external is not None and fnmatch.fnmatchcase(row.id, external))
+        if row.labels != (NEGATIVE,) or (external is not None and fnmatch.fnmatchcase(row.id, normal_text(external)))
     ]
     if not positive:
         raise ConfigError(

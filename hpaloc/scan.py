@@ -9,31 +9,41 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.delimited import SheetError, check_fields, read_delimited
-from hpaloc.files import atomic_path, write_if_changed
+from hpaloc.files import atomic_path, spelled_as_on_disk, write_if_changed
 from hpaloc.finding import find_files, format_csv, format_manifests, shard_name, shard_of, shards_of, table_name
+from hpaloc.ids import shown
 from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import CARRIED, SheetRow
-from hpaloc.sheet import read_sheet
+from hpaloc.mask_tables import check_table, is_table
+from hpaloc.sheet import NAMED, is_unknown, read_sheet
 from hpaloc.truth import read_true_cells
+
+
+def _placeholders(pattern: str, key: str, nested: str = "") -> list[str]:
+    """Return the names between the braces of a pattern; SheetError naming ``key`` if there is more than a name.
+
+    nested: the letters that no name has, since format() would take a part of the value there
+    """
+    try:
+        parts = [part for part in string.Formatter().parse(pattern) if part[1] is not None]
+    except ValueError as error:
+        raise SheetError(f"{key}: {pattern!r} is not a pattern ({error})") from None
+    for _, name, layout, conversion in parts:
+        if layout or conversion or set(nested) & set(name or ""):
+            raise SheetError(f"{key}: {pattern!r} has more than a name between the braces of {{{name}}}")
+    return [name for _, name, _, _ in parts if name is not None]
 
 
 def check_pattern(pattern: str, key: str, allowed: Sequence[str], needed: Sequence[str]) -> None:
     """Raise SheetError naming ``key`` if a file pattern has an unknown placeholder or lacks a needed one."""
-    try:
-        parts = [part for part in string.Formatter().parse(pattern) if part[1] is not None]
-        found = {name for _, name, _, _ in parts if name is not None}
-    except ValueError as error:
-        raise SheetError(f"{key}: {pattern!r} is not a file pattern ({error})") from None
-    for name in sorted(found - set(allowed)):
+    found = _placeholders(pattern, key)
+    for name in sorted(set(found) - set(allowed)):
         known = ", ".join(f"{{{a}}}" for a in allowed)
         raise SheetError(f"{key}: {pattern!r} has the unknown placeholder {{{name}}} (known: {known})")
-    for _, placed, layout, conversion in parts:
-        if layout or conversion:
-            raise SheetError(f"{key}: {pattern!r} has more than a name between the braces of {{{placed}}}")
     for name in needed:
         if name not in found:
             raise SheetError(f"{key}: {pattern!r} lacks the placeholder {{{name}}}")
@@ -87,15 +97,7 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
         true_cells = read_true_cells(collection["truth"]["cells"].format(root=root))
         truth[places.path("true_states").name] = _truth_manifest(name, config, rows, true_cells)
         true_labels = {id: {parse_labels(labels) for labels in set(own.values())} for id, own in true_cells.items()}
-    masks: dict[str, Sequence[str]] = {}
-    if config["segmentation"]["backend"] == "masks":
-        for kind, of_kind in (("cell_mask", "cells"), ("nucleus_mask", "nuclei")):
-            pattern = collection["masks"][of_kind]
-            if pattern is not None:
-                # A table of run-length masks has many fields in one file.
-                table = pattern.endswith((".csv", ".parquet"))
-                check_pattern(pattern, f"{key}.masks.{of_kind}", ["root", "id"], [] if table else ["id"])
-                masks[kind] = [pattern]
+    masks = _given_masks(name, config, rows) if config["segmentation"]["backend"] == "masks" else {}
     if "download" in collection:
         urls = download_urls(collection["sheet"].format(root=root), rows, collection["download"]["url"])
         # Masks from elsewhere exist already; files that will be downloaded are not looked for.
@@ -111,6 +113,27 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     patterns = dict.fromkeys(COLOURS, collection["images"]) | masks
     files = find_files(rows, patterns, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
     return Scan(rows, format_manifests(rows, files, collection["shards"]) | truth, true_labels)
+
+
+def _given_masks(name: str, config: Mapping[str, Any], rows: Sequence[SheetRow]) -> dict[str, Sequence[str]]:
+    """Check the patterns, and the tables, of the masks that a collection gives; return them by their kind."""
+    collection = config["collections"][name]
+    masks: dict[str, Sequence[str]] = {}
+    for kind, of_kind in (("cell_mask", "cells"), ("nucleus_mask", "nuclei")):
+        pattern = collection["masks"][of_kind]
+        if pattern is None:
+            continue
+        masks[kind] = [pattern]
+        # A table of run-length masks has many fields in one file.
+        table = is_table(pattern)
+        key = f"config key collections.{name}.masks.{of_kind}"
+        check_pattern(pattern, key, ["root", "id"], [] if table else ["id"])
+        if table and "{id}" not in pattern:
+            path = spelled_as_on_disk(pattern.format(root=collection["root"]))
+            # A missing table is a missing file of each field.
+            if os.path.isfile(path):
+                check_table(path, {row.id for row in rows}, name)
+    return masks
 
 
 def plan_collections(config: Mapping[str, Any]) -> dict[str, Scan]:
@@ -219,6 +242,16 @@ def _ending(url: str) -> str:
     )
 
 
+def _address(url: str) -> tuple[str, ...]:
+    """Return the parts of an address that a server sees; ValueError unless it is https, or http on this machine."""
+    parts = urlsplit(url)
+    local = parts.hostname in ("127.0.0.1", "localhost", "::1")
+    secure = parts.scheme == "https" or (parts.scheme == "http" and local)
+    if not (secure and parts.hostname) or re.search(r"[@\\\s]", parts.netloc):
+        raise ValueError(url)
+    return parts.scheme, parts.hostname, str(parts.port), parts.path, parts.query
+
+
 def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], pattern: str) -> list[dict[str, str]]:
     """Return the address of each channel file of each field: {colour: URL}, in the order of ``rows``.
 
@@ -226,37 +259,46 @@ def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], patter
     pattern: address with ``{colour}``, ``{id}``, columns of the sheet such as ``{antibody}`` and ``{image}``, and
     ``{antibody_number}``, the antibody's number without letters and leading zeros (89 for HPA000089), as in the folder
     names of the public images; values are quoted
-    Raises SheetError naming the sheet, the ID and what is missing or is not an https address.
+    Raises SheetError naming the pattern if it is not one, or the sheet, the ID and what is missing, is not an https
+    address, or is the address of another channel or field.
     """
     name = os.fspath(path)
-    try:
-        lacking = [key for _, key, _, _ in string.Formatter().parse(pattern) if key and key != "colour"]
-    except ValueError as error:
-        raise SheetError(f"sheet {name}: {pattern!r} is not an address pattern ({error})") from None
+    lacking = [key for key in _placeholders(pattern, "download.url", nested=".[") if key != "colour"]
+    for key in lacking:
+        if not key or key.isdigit():
+            raise SheetError(f"download.url: {pattern!r} has {{{key}}}, which does not name a column")
     named = dict.fromkeys(["antibody", *(key for key in lacking if key not in ("ID", "id", "antibody_number"))])
     given = [f"url_{colour}" for colour in COLOURS]
     # The first reading of the sheet has already warned about its usual columns.
     table = read_delimited(path, "sheet", ["ID"], given, [*named], told=("ID", *CARRIED))
     cells_of = {cells["ID"]: cells for _, cells in table}
     found = []
+    owners: dict[tuple[str, ...], tuple[str, str]] = {}
     for row in rows:
+        here = f"sheet {name} (ID {row.id})"
         cells = cells_of[row.id]
-        number = re.search(r"(\d+)$", cells.get("antibody", ""))
+        cells |= {column: "" for column in NAMED if is_unknown(cells.get(column, ""))}
+        number = re.search(r"(?<![0-9])[0-9]+\Z", cells["antibody"]) if "antibody" in cells else None
         values = {column: quote(value, safe="") for column, value in cells.items() if column not in given}
-        values |= {"id": quote(row.id, safe=""), "antibody_number": str(int(number[1])) if number else ""}
+        values |= {"id": quote(row.id, safe=""), "antibody_number": (number[0].lstrip("0") or "0") if number else ""}
         of_row = {}
         for colour in COLOURS:
-            here = f"sheet {name} (ID {row.id})"
-            try:
-                url = cells.get(f"url_{colour}") or pattern.format(**(values | {"colour": colour}))
-            except (KeyError, IndexError, ValueError) as error:
-                raise SheetError(f"{here}: {pattern!r} needs {error}, but the sheet has no such column") from None
-            if not cells.get(f"url_{colour}"):
+            url = cells.get(f"url_{colour}")
+            if not url:
                 for key in lacking:
-                    if not values.get(key):
+                    if key not in values:
+                        raise SheetError(f"{here}: {pattern!r} needs {key!r}, but the sheet has no such column")
+                    if not values[key]:
                         raise SheetError(f"{here}: {key} is empty, but {pattern!r} needs it")
-            if not url.startswith(("https://", "http://127.0.0.1:", "http://localhost:")):
-                raise SheetError(f"{here}: {url!r} is not an https address")
+                url = pattern.format(**(values | {"colour": colour}))
+            try:
+                address = _address(url)
+            except ValueError:
+                raise SheetError(f"{here}: {url!r} is not an https address") from None
+            id, other = owners.setdefault(address, (row.id, colour))
+            if (id, other) != (row.id, colour):
+                of = "" if id == row.id else f" of ID {shown(id)}"
+                raise SheetError(f"{here}: {colour} has the same address as {other}{of}, {url!r}; give each its own")
             of_row[colour] = url
         found.append(of_row)
     return found

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import re
+from collections.abc import Iterable
 
 from hpaloc.classes import parse_labels
-from hpaloc.delimited import SheetError, read_delimited
+from hpaloc.delimited import SheetError, letters_of, read_delimited
 from hpaloc.ids import alike, check_id, shown
 from hpaloc.manifests import CARRIED, SheetRow
 
@@ -13,20 +15,36 @@ log = logging.getLogger("hpaloc")
 # What a sheet may say about a field besides its ID and labels.
 OPTIONAL = (*CARRIED, "pixel_size")
 
+# The columns that say of what a field is, and what people and programs write in them if they do not know.
+NAMED = ("antibody", "cell_line")
+_UNKNOWN = frozenset(
+    (
+        *("na", "n/a", "n.a.", "#n/a", "<na>", "nan", "none", "null", "nil", "unknown", "notknown", "notavailable"),
+        *("notapplicable", "n.d.", "undefined", "unspecified", "missing", "?", "-", "--", "–", "—"),
+    )
+)
+_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
+_NUMBER = re.compile(r"\+?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+# µm. Those of light microscopes are from 0.01 to 7; that of an image in nm, or in m, is not among them.
+_PIXEL_SIZES = (0.001, 10.0)
+
 
 def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0.08) -> list[SheetRow]:
-    """Read a sheet of fields, and warn of IDs that differ only in case, blanks or the form of a letter.
+    """Read a sheet of fields, and warn of IDs, antibodies and cell lines that differ only in their spelling.
+
+    Values such as NA and unknown in ``antibody`` and ``cell_line`` are read as empty, with a warning.
 
     path: a table for ``read_delimited`` with the column ``ID``, possibly ``antibody``, ``cell_line``, ``split`` and
     ``pixel_size`` (µm), and others, which are ignored
     labels: whether it has the column ``Label`` (class indices joined by ``|``)
     pixel_size: µm, of rows without one
     Raises SheetError naming the file and the line of a missing or duplicate column, an empty, duplicate or unusable ID,
-    an unknown label or a pixel size that is not a positive number.
+    an unknown label or a pixel size that is not a number from 0.001 to 10.
     """
     name = os.fspath(path)
     rows: list[SheetRow] = []
     line_of: dict[str, int] = {}
+    unknown: dict[str, list[str]] = {}
     for line, cells in read_delimited(path, "sheet", ("ID", "Label") if labels else ("ID",), OPTIONAL):
         id = cells["ID"]
         try:
@@ -39,20 +57,31 @@ def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0
             raise SheetError(f"sheet {name}, line {line}{of_id}: {error}") from None
         line_of[id] = line
         size = cells.get("pixel_size", "")
-        try:
-            row_pixel_size = float(size) if size else pixel_size
-            if not 0 < row_pixel_size < float("inf"):
-                raise ValueError
-        except ValueError:
-            raise SheetError(
-                f"sheet {name}, line {line} (ID {id}): pixel_size {size!r} is not a positive number of µm"
-            ) from None
+        least, most = _PIXEL_SIZES
+        if size and not (_NUMBER.fullmatch(size) and least <= float(size) <= most):
+            wanted = f"a number of µm from {least:g} to {most:g}, such as 0.08"
+            raise SheetError(f"sheet {name}, line {line} (ID {id}): pixel_size {size[:40]!r} is not {wanted}")
         carried = {column: cells[column] or None for column in CARRIED if column in cells}
-        rows.append(SheetRow(id, row_labels, row_pixel_size, **carried))
+        for column in carried.keys() & set(NAMED):
+            if (value := carried[column]) and is_unknown(value):
+                unknown.setdefault(column, []).append(value)
+                carried[column] = None
+        rows.append(SheetRow(id, row_labels, float(size) if size else pixel_size, **carried))
     if not rows:
         raise SheetError(f"sheet {name}: lists no fields")
     _warn_of_alike(name, line_of)
+    for column in NAMED:
+        if values := unknown.get(column):
+            which = ", ".join(map(shown, dict.fromkeys(values)))
+            number = f"{len(values)} field{'s' if len(values) > 1 else ''}"
+            log.warning("sheet %s: the %s of %s (%s) is read as empty", name, column, number, which)
+        _warn_of_spellings(name, column, (value for row in rows if (value := getattr(row, column)) is not None))
     return rows
+
+
+def is_unknown(value: str) -> bool:
+    """Return whether a value is what people and programs write for one that they do not know, such as NA."""
+    return alike(value).replace(" ", "") in _UNKNOWN
 
 
 def _warn_of_alike(name: str, line_of: dict[str, int]) -> None:
@@ -66,4 +95,21 @@ def _warn_of_alike(name: str, line_of: dict[str, int]) -> None:
             "sheet %s, line %d (ID %s): differs from ID %s in line %d only in case, blanks or the form of a letter, "
             "and is read as a different field%s",
             *(name, line_of[two], shown(two), shown(one), line_of[one], more),
+        )
+
+
+def _warn_of_spellings(name: str, column: str, values: Iterable[str]) -> None:
+    """Warn of values of a column that a person may take for the same."""
+    first: dict[str, str] = {}
+    pairs = [
+        (other, value)
+        for value in dict.fromkeys(values)
+        if (other := first.setdefault(_ZEROS.sub("", letters_of(value)), value)) != value
+    ]
+    if pairs:
+        more = f" (and {len(pairs) - 1} more such values)" if len(pairs) > 1 else ""
+        log.warning(
+            "sheet %s: the %s %s differs from %s only in case, blanks, _, - or leading zeros, "
+            "and is read as a different one%s",
+            *(name, column, shown(pairs[0][1]), shown(pairs[0][0]), more),
         )

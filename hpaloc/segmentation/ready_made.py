@@ -1,6 +1,5 @@
 """The backend ``masks``: cells, and nuclei if there are any, that were segmented elsewhere."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,14 +7,13 @@ import cc3d
 import fastremap
 import numpy as np
 
+from hpaloc.mask_tables import is_table
 from hpaloc.masks import MaskError, draw, read_mask, share_ids
 from hpaloc.rle import MAX_PIXELS
 from hpaloc.segmentation import watershed
 
 # A cell may be in two pieces, cut by a neighbour or the edge of the field, and a nucleus may reach into a second cell.
 _PIECES = 2
-
-_TABLES = (".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -24,11 +22,6 @@ class Given:
 
     cells: np.ndarray
     nuclei: np.ndarray | None = None
-
-
-def is_table(path: str | os.PathLike[str]) -> bool:
-    """Return whether a mask path names a table of run-length masks (CSV, Parquet), not one field's image."""
-    return os.fspath(path).lower().endswith(_TABLES)
 
 
 def read_given(
@@ -41,7 +34,7 @@ def read_given(
     """Read the masks of one field from elsewhere.
 
     cell_mask, nucleus_mask: an image, or a table whose entry for this field is in ``tables``
-    tables: {path of a table: its entry for this field from ``masks.read_rle_table``, None if it has none}
+    tables: {path of a table: its entry for this field from ``mask_tables.read_rle_table``, None if it has none}
     max_pixels: an image with more is not unpacked
     Raises MaskError naming file and field.
     """

@@ -15,14 +15,15 @@ import pyarrow.parquet as pq
 from hpaloc.files import FileNameError, atomic_path
 from hpaloc.images import ImageError, check_field, read_field
 from hpaloc.manifests import ChangedError, ManifestRow, unchanged
-from hpaloc.masks import MaskError, read_rle_table, write_masks
+from hpaloc.mask_tables import is_table, read_rle_table
+from hpaloc.masks import MaskError, write_masks
 from hpaloc.progress import track
 from hpaloc.rejection import check_rejected
 from hpaloc.rle import MAX_PIXELS
 from hpaloc.segmentation.backends import COLOURS_OF, segment_field
 from hpaloc.segmentation.clock import clock
 from hpaloc.segmentation.cluster import Cluster, start_cluster
-from hpaloc.segmentation.ready_made import Given, is_table, read_given
+from hpaloc.segmentation.ready_made import Given, read_given
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.weights import SetupError, ready
 
@@ -214,7 +215,7 @@ def segment_shard(
     SEGMENTED, in the order of ``rows``)
     dask: the section of the configuration
     threads, memory_mb: of the job, memory in MB; it has a process per thread, fewer if memory is short
-    Raises SetupError for missing weights or a missing GPU, MaskError for a broken mask table, and TooManyRejected
+    Raises SetupError for missing weights or a missing GPU, SheetError for a broken mask table, and TooManyRejected
     (after writing everything) if more than ceil(max_rejected_fraction x fields) are rejected.
     """
     from distributed.scheduler import KilledWorker

@@ -11,6 +11,7 @@ from bad_input_runs import ROOT, expected, good, model_folder, run_fields, run_m
 from bad_settings import (
     CONFIGS,
     EXAMPLES,
+    MASK_TABLES,
     MIXTURES,
     MODELS,
     SHEETS,
@@ -19,6 +20,7 @@ from bad_settings import (
     WEIGHTS,
     of_config,
     of_examples,
+    of_mask_table,
     of_mixtures,
     of_model,
     of_sheet,
@@ -113,6 +115,11 @@ def test_a_bad_table_of_true_cells(setting, tmp_path):
     assert of_truth(setting, tmp_path) == (setting.outcome, setting.message)
 
 
+@pytest.mark.parametrize("setting", MASK_TABLES, ids=lambda setting: setting.id)
+def test_a_bad_table_of_masks(setting, tmp_path):
+    assert of_mask_table(setting, tmp_path) == (setting.outcome, setting.message)
+
+
 @pytest.mark.parametrize("setting", EXAMPLES, ids=lambda setting: setting.id)
 def test_a_bad_table_of_examples(setting, tmp_path):
     assert of_examples(setting, tmp_path) == (setting.outcome, setting.message)
@@ -148,7 +155,7 @@ def test_bad_weights(setting, tmp_path):
 
 
 def test_no_two_inputs_have_one_name():
-    for inputs in (FIELDS, MASKS, SHEETS, TRUTH, EXAMPLES, MIXTURES, CONFIGS, TRAININGS, MODELS, WEIGHTS):
+    for inputs in (FIELDS, MASKS, MASK_TABLES, SHEETS, TRUTH, EXAMPLES, MIXTURES, CONFIGS, TRAININGS, MODELS, WEIGHTS):
         assert len({one.id for one in inputs}) == len(inputs)
 
 

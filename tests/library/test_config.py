@@ -103,7 +103,7 @@ def test_every_key_of_the_schema_says_what_it_is_and_its_default():
         (minimal(dask={"jobqueue": {"x": [{1, 2}]}}), "config key dask.jobqueue.x.0: {1, 2} is read as a set; quote"),
         (minimal(root=2024), "config key root: 2024 is not of type string; quote it, since YAML reads"),
         (minimal(root={"a\nb": {0: None}}), "config key root.a b: the key 0 is not text; quote it"),
-        (minimal(pixel_size=0), "config key pixel_size: 0 is less than or equal to the minimum of 0"),
+        (minimal(pixel_size=0), "config key pixel_size: 0 is not a number of µm from 0.001 to 10"),
     ],
 )  # fmt: skip
 def test_a_wrong_configuration_is_one_sentence_with_its_key(config, message):

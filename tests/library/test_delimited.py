@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_sheet import COLOURS, scan, write
 
-from hpaloc import masks
+from hpaloc import rle
 from hpaloc.config import complete
 from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.files import spelled_as_on_disk
@@ -20,6 +20,7 @@ from hpaloc.ids import check_id, normal_text
 from hpaloc.interpretation.analysis import score_mixtures
 from hpaloc.interpretation.few_shot import FewShotError, predicted_examples
 from hpaloc.manifests import SheetRow, read_manifest
+from hpaloc.mask_tables import read_rle_table
 from hpaloc.scan import download_urls
 from hpaloc.sheet import read_sheet
 
@@ -33,19 +34,21 @@ ORDINARY = [
     "body", "antibody_lot", "antibody_dilution", "antibody_host", "secondary_antibody", "width", "height",
     "ImageWidth", "size", "pixel", "pixels", "pixel_count", "pixel_type", "bit_depth", "z", "x", "y", "slit",
     "spit", "splice", "spot", "spin", "split_date", "passage", "donor", "tissue", "treatment", "drug", "dose",
-    "control", "fold", "partition", "subset", "label_source", "annotator", "score", "quality", "focus", "index",
-    "id2", "PredictionString", "experiment", "field", "tile", "resolution", "um_per_pixel", "location",
+    "control", "label_source", "annotator", "score", "quality", "focus", "index",
+    "id2", "PredictionString", "experiment", "field", "tile", "resolution", "location",
     "reliability", "validated", "validation",
     "Antibody validation", "antibody_validation", "antibody_set", "antibody_class", "antibody_clone", "antibody_vendor",
     "antibody_concentration", "antibody_target", "antibody_type", "antibody_batch", "antibody_date", "antibody_test",
     "nanobody", "affibody", "autoantibody", "anti_tubulin", "cell_lane", "cell_linkage", "cell_link", "cell_area",
     "cell_cycle", "cell_density", "cell_line_type", "cell_line_authentication", "cell_line_validation", "cell_lineages",
-    "cell_liner", "well_line", "cell_time", "pixel_side", "pixel_site", "pixel_depth", "pixel_width", "pixel_height",
+    "cell_liner", "well_line", "cell_time", "pixel_side", "pixel_site", "pixel_depth",
     "pixel_area", "pixel_size_z", "pixel_size_unit", "pixel_size_source", "camera_pixel_size", "voxel_size",
     "size_px", "size_in_pixels", "image_size", "field_size", "nucleus_size", "step_size", "tile_size", "pixel_noise",
     "splint", "spline", "test_split", "split_test", "testsplit", "test_splits", "split_channel", "split_ratio",
     "split_by", "split_1", "splitter", "slits", "train", "test_set", "label_free", "labeler", "labelled_by",
     "number_of_antibodies", "no_antibody", "cell_sine", "labeled", "id_plate",
+    "pixels_per_um", "px_per_micron", "PhysicalSizeZ", "PhysicalSizeXUnit", "lab", "lab_id", "tab", "hpa", "abs",
+    "used", "list", "x_left", "train_loss", "test_result", "list_of_genes", "cell_x", "cell_y", "antibody_left_over",
     "plate_id", "well_name", "dataset", "train_set", "image_number"
 ]  # fmt: skip
 
@@ -59,6 +62,44 @@ SLIPS = [
     *((column, "pixel_size") for column in ("pixelSizeX", "physical_pixel_size", "px_size")),
     *((column, "pixel_size") for column in ("pixel sizes", "pixle_size", "pixal_size", "pixelsizeum", "px size in µm")),
     *((column, "pixel_size") for column in ("Pixel size (µm/px)", "image pixel size", "pixel_size_microns")),
+    *(
+        (column, "antibody")
+        for column in ("antibody_x", "antibody_y", "antibody_left", "antibody_right", "Ab", "ab_id")
+    ),
+    *((column, "antibody") for column in ("antibody used", "used antibody", "list of antibodies", "antibody (rabbit)")),
+    *((column, "antibody") for column in ("antibody [rabbit]", "HPA_id", "HPA number", "hpaId", "id of antibody")),
+    *((column, "cell_line") for column in ("cell_line_x", "cell line (ATCC)", "cell line used", "cell_line_right")),
+    *(
+        (column, "split")
+        for column in (
+            "split_x",
+            "split (80/20)",
+            "Train/Test",
+            "train_val",
+            "Train or test",
+            "test/train",
+            "train/validation/test",
+        )
+    ),
+    *(
+        (column, "pixel_size")
+        for column in ("PhysicalSizeX", "physical_size_y", "um_per_pixel", "\u00b5m/px", "um/pixel")
+    ),
+    *(
+        (column, "pixel_size")
+        for column in (
+            "microns per pixel",
+            "MicronsPerPixel",
+            "nm_per_px",
+            "mpp",
+            "resolution (um/px)",
+            "pixel spacing",
+        )
+    ),
+    *(
+        (column, "pixel_size")
+        for column in ("size of pixels (um)", "pixel_size_x", "micrometers/pixel", "\u03bcm per px")
+    ),
     *((column, "split") for column in ("splits", "spilt", "splt", "validation_split", "train/val split", "split_set")),
     *((column, "split") for column in ("splitt", "spllit", "train_split", "train_test_split", "dataset split")),
 ]
@@ -68,6 +109,19 @@ SLIPS = [
 def test_an_ordinary_column_is_left_alone(tmp_path, caplog, column):
     (row,) = read_sheet(write(tmp_path / "s.csv", f"ID,Label,{column}\na,1,2\n"), labels=True)
     assert row == SheetRow("a", (1,), 0.08)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("column", "known"),
+    [("fold", "split"), ("Subset", "split"), ("partition", "split"), ("pixel width", "pixel_size")],
+)
+def test_a_column_that_may_be_a_known_one_is_ignored_with_a_warning(tmp_path, caplog, column, known):
+    assert read_sheet(write(tmp_path / "s.csv", f"ID,{column}\na,2\n"), labels=False) == [SheetRow("a", None, 0.08)]
+    assert f"the column {column} is ignored; name it {known} if it is that" in caplog.text
+    caplog.clear()
+    value = "0.1" if known == "pixel_size" else "train"
+    read_sheet(write(tmp_path / "s.csv", f"ID,{column},{known}\na,2,{value}\n"), labels=False)
     assert not caplog.records
 
 
@@ -122,7 +176,7 @@ def test_the_columns_of_addresses_are_known_by_other_spellings_too(tmp_path, cap
     # What the pattern names by its own spelling is that column.
     (of_field,) = download_urls(sheet, rows, "https://example.org/{Antibody}_{Image}_{colour}.jpg")
     assert of_field["blue"] == "https://example.org/HPA000089_1_A1_blue.jpg"
-    for slip in ("url_rd", "red_url", "uri_red"):
+    for slip in ("url_rd", "red_url", "uri_red", "red_channel_url", "url_red_x"):
         sheet = write(tmp_path / "s.csv", f"ID,{slip}\na,https://example.org/red.png\n")
         with pytest.raises(SheetError, match=f"the column {slip} is nearly url_red"):
             download_urls(sheet, [SheetRow("a", None, 0.08)], "https://example.org/{id}_{colour}.jpg")
@@ -213,14 +267,14 @@ def test_where_both_forms_are_there_each_is_itself(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_the_rows_of_a_field_in_a_table_of_masks_are_found_in_any_form(tmp_path, suffix):
-    counts = masks.rle.encode(np.eye(5))
+    counts = rle.encode(np.eye(5))
     names = ["Zelle-e\u0301", " b\xa0", "c"]
     table = pd.DataFrame({"field": names, "cell": 1, "height": 5, "width": 5, "rle": counts})
     if suffix == ".csv":
         table.to_csv(tmp_path / "masks.csv", index=False)
     else:
         pq.write_table(pa.Table.from_pandas(table), tmp_path / "masks.parquet")
-    assert set(masks.read_rle_table(tmp_path / f"masks{suffix}", ["Zelle-é", "b"])) == {"Zelle-é", "b"}
+    assert set(read_rle_table(tmp_path / f"masks{suffix}", ["Zelle-é", "b"])) == {"Zelle-é", "b"}
 
 
 def test_fields_of_other_tables_are_those_of_the_sheet_letter_by_letter(caplog):
@@ -246,6 +300,11 @@ def test_examples_and_mixtures_of_other_fields_are_left_out_and_told(caplog):
     known = pd.DataFrame({"ID": ["a", "x"], "label_a": 2, "fraction_a": 0.5, "label_b": 3, "fraction_b": 0.5})
     assert score_mixtures(fields, known, 0)["n"] == 1
     assert "1 fields of interpretation.mixtures are not predicted, and left out: x" in caplog.text
+
+
+def test_a_path_with_a_nul_is_told_in_a_sentence():
+    with pytest.raises(SheetError, match=r"^sheet 's\\x00\.csv': cannot be read \(embedded null byte\)$"):
+        read_sheet("s\0.csv", labels=False)
 
 
 def test_what_plans_reads_all_tables_without_pandas():

@@ -276,13 +276,88 @@ def test_addresses_come_from_the_sheet(tmp_path):
     assert y["blue"] == "https://images.example.org/12/..%2Fa%20b_blue.jpg"
     for pattern, message in (
         ("https://example.org/{plate}_{colour}", "but the sheet has no such column"),
-        ("http://example.org/{id}", "is not an https address"),
+        ("http://example.org/{id}_{colour}", "is not an https address"),
     ):
         with pytest.raises(SheetError, match=message):
             download_urls(sheet, rows, pattern)
     sheet.write_text("ID,antibody,image\nx,,89_B5_1\n")
     with pytest.raises(SheetError, match="antibody_number is empty"):
         download_urls(sheet, rows[:1], "https://example.org/{antibody_number}/{image}_{colour}.jpg")
+
+
+SITE = "https://example.org/"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sentence"),
+    [
+        ("{id}_{antibody.foo}_{colour}", "has more than a name between the braces of {antibody.foo}"),
+        ("{id}_{antibody[foo]}_{colour}", "has more than a name between the braces of {antibody[foo]}"),
+        ("{id}_{antibody[0]}_{colour}", "has more than a name between the braces of {antibody[0]}"),
+        ("{id}_{antibody:>99999}_{colour}", "has more than a name between the braces of {antibody}"),
+        ("{id!r}_{colour}", "has more than a name between the braces of {id}"),
+        ("{id:{colour}}", "has more than a name between the braces of {id}"),
+        ("{id}_{}_{colour}", "has {}, which does not name a column"),
+        ("{id}_{0}_{colour}", "has {0}, which does not name a column"),
+        ("{id}_{colour", "is not a pattern (expected '}' before end of string)"),
+    ],
+)
+def test_a_wrong_pattern_of_addresses_is_told_in_a_sentence(tmp_path, pattern, sentence):
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text("ID,antibody\nx,HPA1\n")
+    with pytest.raises(SheetError) as error:
+        download_urls(sheet, [SheetRow("x", None, 0.08)], SITE + pattern)
+    assert str(error.value) == f"download.url: {SITE + pattern!r} {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sentence"),
+    [
+        ("{id}.png", "(ID x): green has the same address as red, 'https://example.org/x.png'; give each its own"),
+        ("{id}.png#{colour}", "(ID x): green has the same address as red, 'https://example.org/x.png#green'"),
+        ("{colour}.png", "(ID y): red has the same address as red of ID x, 'https://example.org/red.png'"),
+        ("{antibody_number}/{colour}.png", "(ID y): red has the same address as red of ID x, "),
+    ],
+)
+def test_channels_and_fields_of_one_address_are_refused(tmp_path, pattern, sentence):
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text("ID,antibody\nx,HPA1\ny,CAB01\n")
+    with pytest.raises(SheetError) as error:
+        download_urls(sheet, [SheetRow(id, None, 0.08) for id in "xy"], SITE + pattern)
+    assert str(error.value).startswith(f"sheet {sheet} {sentence}")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:80@evil.example/x",
+        "http://127.0.0.1:@evil.example/x",
+        "https://user:word@example.org/x",
+        "https:///x",
+        "https://[x/y",
+        "https://example.org:port/x",
+        "https://exam ple.org/x",
+        "http://localhost.evil.example/x",
+        "ftp://example.org/x",
+        "example.org/x",
+    ],
+)
+def test_what_is_not_an_https_address_is_refused(tmp_path, url):
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text(f"ID,url_green\nx,{url}\n")
+    with pytest.raises(SheetError) as error:
+        download_urls(sheet, [SheetRow("x", None, 0.08)], SITE + "{id}_{colour}")
+    assert str(error.value) == f"sheet {sheet} (ID x): {url!r} is not an https address"
+
+
+def test_an_antibody_of_unknown_or_many_digits_has_no_traceback(tmp_path):
+    sheet = tmp_path / "sheet.csv"
+    rows = [SheetRow("x", None, 0.08)]
+    sheet.write_text(f"ID,antibody\nx,HPA{'1' * 5000}\n")
+    assert download_urls(sheet, rows, SITE + "{antibody_number}_{colour}")[0]["red"] == f"{SITE}{'1' * 5000}_red"
+    sheet.write_text("ID,antibody\nx,N/A\n")
+    with pytest.raises(SheetError, match="antibody is empty"):
+        download_urls(sheet, rows, SITE + "{antibody}_{colour}")
 
 
 @pytest.mark.workflow

@@ -26,7 +26,8 @@ from hpaloc.classes import COLOURS, N_CLASSES
 from hpaloc.config import ConfigError, complete, load_schema
 from hpaloc.delimited import SheetError
 from hpaloc.images import ImageError, read_channel
-from hpaloc.masks import MaskError, draw, read_mask, read_rle_table
+from hpaloc.mask_tables import read_rle_table
+from hpaloc.masks import MaskError, draw, read_mask
 from hpaloc.scan import check_pattern
 from hpaloc.sheet import read_sheet
 from hpaloc.tfrecord import RecordError, TileRecord, frame, read_records, record_offsets
@@ -318,8 +319,8 @@ def test_tables_of_masks(tmp_path, examples):
         with watched():
             try:
                 found = read_rle_table(path, ["a"])
-            except MaskError as error:
-                assert str(error).startswith(f"{path}: ")
+            except SheetError as error:
+                one_sentence(error, f"table of masks {path}")
                 return
             for entry in found.values():
                 if not isinstance(entry, str):

@@ -1,10 +1,9 @@
-"""Mask files, shared ids and mask tables."""
+"""Mask files and shared ids."""
 
 import zlib
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 import tifffile
 from bad_fields import MASKS, SHAPE, chunk, png_of
@@ -114,64 +113,6 @@ def test_draw_undoes_encode_labels():
     np.testing.assert_array_equal(masks.draw(rle.encode_labels(labels), *labels.shape), labels)
     with pytest.raises(ValueError, match="mask 1 covers"):
         masks.draw(rle.encode_labels(labels), 3, 3)
-
-
-@pytest.mark.parametrize("form", ["own.parquet", "own.csv", "kaggle_cells.csv", "submission.csv"])
-def test_rle_tables(tmp_path, form):
-    images = {"a": blocks(2, 3), "7": blocks(3, 2), "other": blocks(1, 1)}
-    rows = []
-    for field, labels in images.items():
-        height, width = labels.shape
-        coded = rle.encode_labels(labels)
-        if form == "submission.csv":
-            triples = " ".join(f"{c} 0.5 {rle.to_kaggle(coded[i])}" for i in coded for c in (3, 18))
-            rows.append({"ID": field, "ImageWidth": width, "ImageHeight": height, "PredictionString": triples})
-        for cell, counts in coded.items():
-            if form.startswith("own"):
-                rows.append({"field": field, "cell": cell, "height": height, "width": width, "rle": counts})
-            elif form == "kaggle_cells.csv":
-                mask = rle.to_kaggle(counts)
-                rows.append({"ID": field, "ImageHeight": height, "ImageWidth": width, "EncodedMask": mask})
-    table, path = pd.DataFrame(rows), tmp_path / form
-    table.to_parquet(path) if form.endswith("parquet") else table.to_csv(path, index=False)
-    found = masks.read_rle_table(path, ["a", "7", "absent"])
-    assert set(found) == {"a", "7"}
-    for field, (height, width, coded) in found.items():
-        np.testing.assert_array_equal(masks.draw(coded, height, width), images[field])
-
-
-def test_ids_of_a_parquet_table_may_be_numbers(tmp_path):
-    path = tmp_path / "cells.parquet"
-    row = {"ImageHeight": 1, "ImageWidth": 2, "EncodedMask": rle.to_kaggle("02")}
-    pd.DataFrame([row | {"ID": field} for field in (7, 8)]).to_parquet(path)
-    assert masks.read_rle_table(path, ["7", "007"]) == {"7": (1, 2, {1: "02"})}
-    pd.DataFrame([row | {"ID": [7]}]).to_parquet(path)
-    with pytest.raises(masks.MaskError, match=r"cells\.parquet: "):
-        masks.read_rle_table(path, ["7"])
-
-
-def test_a_bad_rle_table_names_file_and_field(tmp_path):
-    path = tmp_path / "bad.csv"
-    pd.DataFrame({"field": ["a"], "cell": [1], "height": [5], "rle": ["1"]}).to_csv(path, index=False)
-    with pytest.raises(masks.MaskError, match=r"bad.csv: field a: the table has no column width"):
-        masks.read_rle_table(path, ["a"])
-    pd.DataFrame({"name": ["a"]}).to_csv(path, index=False)
-    with pytest.raises(masks.MaskError, match="`field` or `ID`"):
-        masks.read_rle_table(path, ["a"])
-    with pytest.raises(masks.MaskError, match="no such table"):
-        masks.read_rle_table(tmp_path / "absent.csv", ["a"])
-
-
-def test_a_table_whose_cells_begin_at_0_is_not_read_as_if_one_were_background(tmp_path):
-    path = tmp_path / "cells.csv"
-    rows = [
-        {"field": "a", "cell": cell, "height": 1, "width": 2, "rle": rle.encode(np.ones((1, 2)))} for cell in (0, 1)
-    ]
-    rows.append({"field": "NA", "cell": 1, "height": 1, "width": 2, "rle": rle.encode(np.ones((1, 2)))})
-    pd.DataFrame(rows).to_csv(path, index=False)
-    found = masks.read_rle_table(path, ["a", "NA"])
-    assert found["a"] == "field a: cell 0 is not an id; ids start at 1, since 0 is the background"
-    assert found["NA"] == (1, 2, {1: "02"})
 
 
 def test_a_tiff_mask_opens_no_other_file_and_is_not_unpacked_where_it_is_too_large(tmp_path):

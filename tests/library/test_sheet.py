@@ -80,8 +80,8 @@ def test_spreadsheet_habits_are_accepted(tmp_path, text):
         ("ID,Label\na\n", "s.csv, line 2: does not have the 2 columns"),
         ("ID,Label\na,1,2\n", "s.csv, line 2: does not have the 2 columns"),
         (",ID,Label\n0,a,1,2\n", "s.csv, line 2: does not have the 3 columns"),
-        ("ID,Label,pixel_size\na,1,zero\n", "s.csv, line 2 (ID a): pixel_size 'zero' is not a positive number"),
-        ("ID,Label,pixel_size\na,1,-1\n", "pixel_size '-1' is not a positive number"),
+        ("ID,Label,pixel_size\na,1,zero\n", "s.csv, line 2 (ID a): pixel_size 'zero' is not a number of µm"),
+        ("ID,Label,pixel_size\na,1,-1\n", "pixel_size '-1' is not a number of µm"),
         ('""7\tLabel\n', "s.csv, line 1: 'tab' expected after"),
         ('ID\tLabel\n"a"b\t1\n', "s.csv, line 2: 'tab' expected after"),
         ("ID,Label\n", "s.csv: lists no fields"),
@@ -98,6 +98,19 @@ def test_bad_rows_are_named(tmp_path, text, message):
 def test_a_missing_sheet_is_named(tmp_path):
     with pytest.raises(SheetError, match=r"absent\.csv: no such file"):
         read_sheet(tmp_path / "absent.csv", labels=True)
+
+
+@pytest.mark.parametrize("name", ["M.CSV", "m.csv"])
+def test_a_table_of_masks_is_checked_at_planning(project, name):
+    project["segmentation"]["backend"] = "masks"
+    project["collections"]["train"]["masks"] = {"cells": name, "nuclei": None}
+    with pytest.raises(SheetError, match=rf"12 of 60 files are missing.* {name}.*: is the pattern right"):
+        scan_collection("train", project)
+    write(Path(name), "field,cell_id,height,width,rle\nf01,1,1,1,01\n")
+    with pytest.raises(SheetError, match=rf"table of masks {name}: the column cell_id is nearly cell"):
+        scan_collection("train", project)
+    write(Path(name), "field,Cell,height,width,rle\nf01,1,1,1,01\n")
+    assert len(scan_collection("train", project).rows) == 12
 
 
 def test_shards_are_stable_and_even():
@@ -327,7 +340,7 @@ def test_a_tolerated_field_without_a_file_stays_in_its_manifest_until_the_file_c
     [
         ("images/{id}.png", "lacks the placeholder {colour}"),
         ("images/{name}_{colour}.png", "has the unknown placeholder {name}"),
-        ("images/{id_{colour}.png", "is not a file pattern"),
+        ("images/{id_{colour}.png", "is not a pattern"),
         ("images/{id.__class__}_{colour}", "has the unknown placeholder"),
     ],
 )
@@ -460,7 +473,7 @@ def test_a_table_of_masks_is_read_once_for_all_fields(project, monkeypatch):
     project["verify"] = "content"
     project["segmentation"]["backend"] = "masks"
     project["collections"]["train"]["masks"] = {"cells": "masks.csv", "nuclei": None}
-    Path("masks.csv").touch()
+    write(Path("masks.csv"), "field,height,width,rle\nf00,1,1,01\n")
     scan("train", project)
     assert read.count("masks.csv") == 1
     assert len(read) == 12 * len(COLOURS) + 1

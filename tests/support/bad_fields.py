@@ -397,13 +397,13 @@ MASKS = [
     Bad("Tiled BigTIFF mask with a pyramid", mask(pyramid, ".ome.tif"), "accepted"),
     Bad("TIFF mask called .png", mask(tiff), "accepted"),
     Bad("Table without a row of the field", table(lambda id, c: []), "rejected", "masks/{id}_table.csv: the table has no row for field {id}"),
-    Bad("Table with a mask that is not base64", table(lambda id, c: coded(id, c, EncodedMask="?")), "rejected", "masks/{id}_table.csv: not a zlib and base64 mask: Only base64 data is allowed"),
-    Bad("Table with a mask cut short", table(lambda id, c: coded(id, c, EncodedMask=to_kaggle(encode(c == 1))[:-8])), "rejected", "masks/{id}_table.csv: not a zlib and base64 mask: cut short"),
-    Bad("Table with a mask that unpacks to 100 MB", table(lambda id, c: coded(id, c, EncodedMask=to_kaggle("0" * 100_000_000))), "rejected", "masks/{id}_table.csv: not a mask: unpacks to more letters than any mask has"),
+    Bad("Table with a mask that is not base64", table(lambda id, c: coded(id, c, EncodedMask="?")), "rejected", "masks/{id}_table.csv: field {id}: not a zlib and base64 mask: Only base64 data is allowed"),
+    Bad("Table with a mask cut short", table(lambda id, c: coded(id, c, EncodedMask=to_kaggle(encode(c == 1))[:-8])), "rejected", "masks/{id}_table.csv: field {id}: not a zlib and base64 mask: cut short"),
+    Bad("Table with a mask that unpacks to 100 MB", table(lambda id, c: coded(id, c, EncodedMask=to_kaggle("0" * 100_000_000))), "rejected", "masks/{id}_table.csv: field {id}: not a mask: unpacks to more letters than any mask has"),
     Bad("Table with a mask of another size", table(lambda id, c: coded(id, c, EncodedMask=to_kaggle(encode(c[1:] == 1)))), "rejected", "masks/{id}_table.csv: mask 1 covers 122496 pixels, but the image has 320 x 384"),
     Bad("Table that claims 10⁶ × 10⁶ px", table(lambda id, c: coded(id, c, ImageHeight=10**6, ImageWidth=10**6)), "rejected", "masks/{id}_table.csv: an image of 1000000 x 1000000 px is empty or more than hpaloc can read"),
     Bad("Table that names two sizes for a field", table(lambda id, c: [*coded(id, c), *coded(id, c, ImageHeight=5)]), "rejected", "masks/{id}_table.csv: field {id}: its rows give two sizes, 320 x 384 and 5 x 384"),
-    Bad("Table with a height that is not a number", table(lambda id, c: coded(id, c, ImageHeight="tall")), "rejected", "masks/{id}_table.csv: invalid literal for int() with base 10: 'tall'"),
+    Bad("Table with a height that is not a number", table(lambda id, c: coded(id, c, ImageHeight="tall")), "rejected", "masks/{id}_table.csv: field {id}: ImageHeight 'tall' is not a whole number"),
     Bad("Table with overlapping masks", table(overlapping), "accepted"),
 ]  # fmt: skip
 

@@ -20,6 +20,7 @@ from hpaloc.config import complete
 from hpaloc.delimited import check_fields
 from hpaloc.files import digest
 from hpaloc.interpretation.annotated import check_examples, check_mixtures, read_example_cells, read_mixed_fields
+from hpaloc.mask_tables import check_table, read_rle_table
 from hpaloc.planning import check_model, check_places, check_rows, check_studied, check_training
 from hpaloc.scan import Scan
 from hpaloc.segmentation.settings import NetworkWeights
@@ -108,7 +109,15 @@ def mixtures_text(path: Path) -> str:
     return ", ".join(f"{id}: {a} {of_a:g} {b} {of_b:g}" for id, (a, of_a, b, of_b) in read_mixed_fields(path).items())
 
 
+def mask_table_text(path: Path) -> str:
+    """Check a table of masks as planning does, read it as a job does, and return field, cell and mask."""
+    check_table(path, FIELDS_OF_SHEET, "train")
+    found = read_rle_table(path, FIELDS_OF_SHEET)
+    return ", ".join(f"{id} {cell}: {mask}" for id, (_, _, masks) in found.items() for cell, mask in masks.items())
+
+
 of_sheet = of_table("sheet.csv", sheet_text)
+of_mask_table = of_table("masks.csv", mask_table_text)
 of_truth = of_table("truth.csv", truth_text)
 of_examples = of_table("examples.csv", examples_text)
 of_mixtures = of_table("mixtures.csv", mixtures_text)
@@ -147,9 +156,23 @@ SHEETS = [
     Setting("A label by name", "ID,Label\na,Nucleoli\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label 'Nucleoli' (labels are integers from 0 to 18, joined by |)"),
     Setting("A superscript as label", "ID,Label\na,²\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label '²' (labels are integers from 0 to 18, joined by |)"),
     Setting("A blank label", "ID,Label\na,\n", "rejected", "sheet sheet.csv, line 2 (ID a): the label is empty"),
-    Setting("A pixel size of 0", "ID,Label,pixel_size\na,1,0\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size '0' is not a positive number of µm"),
-    Setting("A pixel size of nan", "ID,Label,pixel_size\na,1,nan\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size 'nan' is not a positive number of µm"),
-    Setting("A pixel size with a decimal comma", "ID;Label;pixel_size\na;1;0,08\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size '0,08' is not a positive number of µm"),
+    Setting("A pixel size of 0", "ID,Label,pixel_size\na,1,0\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size '0' is not a number of µm from 0.001 to 10, such as 0.08"),
+    Setting("A pixel size of nan", "ID,Label,pixel_size\na,1,nan\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size 'nan' is not a number of µm from 0.001 to 10, such as 0.08"),
+    Setting("A pixel size with a decimal comma", "ID;Label;pixel_size\na;1;0,08\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size '0,08' is not a number of µm from 0.001 to 10, such as 0.08"),
+    Setting("A pixel size in nm", "ID,Label,pixel_size\na,1,80\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size '80' is not a number of µm from 0.001 to 10, such as 0.08"),
+    Setting("A pixel size in m", "ID,Label,pixel_size\na,1,8e-8\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size '8e-8' is not a number of µm from 0.001 to 10, such as 0.08"),
+    Setting("A pixel size of 1e300", "ID,Label,pixel_size\na,1,1e300\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size '1e300' is not a number of µm from 0.001 to 10, such as 0.08"),
+    Setting("A pixel size with an underscore", "ID,Label,pixel_size\na,1,1_0\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size '1_0' is not a number of µm from 0.001 to 10, such as 0.08"),
+    Setting("A pixel size with its unit", "ID,Label,pixel_size\na,1,0.08 µm\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size '0.08 µm' is not a number of µm from 0.001 to 10, such as 0.08"),
+    Setting("A pixel size in digits of another script", "ID,Label,pixel_size\na,1,٠.١\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size '٠.١' is not a number of µm from 0.001 to 10, such as 0.08"),
+    Setting("A pixel size as Excel writes it", "ID,Label,pixel_size\na,1,8.00E-02\n", "accepted", "a: 1"),
+    Setting("A label of 5,000 digits", f"ID,Label\na,{'1' * 5000}\n", "rejected", f"sheet sheet.csv, line 2 (ID a): unknown label '{'1' * 40}' (labels are integers from 0 to 18, joined by |)"),
+    Setting("Antibodies that differ only in case", "ID,Label,antibody\na,1,HPA1\nb,1,hpa1\n", "warned", "sheet sheet.csv: the antibody hpa1 differs from HPA1 only in case, blanks, _, - or leading zeros, and is read as a different one"),
+    Setting("Antibodies that differ only in blanks", "ID,Label,antibody\na,1,HPA1\nb,1,HPA 1\nc,1,HPA\xa01\n", "warned", "sheet sheet.csv: the antibody HPA 1 differs from HPA1 only in case, blanks, _, - or leading zeros, and is read as a different one (and 1 more such values)"),
+    Setting("Antibodies that differ only in leading zeros", "ID,Label,antibody\na,1,HPA000100\nb,1,HPA100\nc,1,HPA10\n", "warned", "sheet sheet.csv: the antibody HPA100 differs from HPA000100 only in case, blanks, _, - or leading zeros, and is read as a different one"),
+    Setting("Cell lines that differ only in a hyphen", "ID,Label,cell_line\na,1,U-2 OS\nb,1,U2OS\nc,1,HeLa\n", "warned", "sheet sheet.csv: the cell_line U2OS differs from U-2 OS only in case, blanks, _, - or leading zeros, and is read as a different one"),
+    Setting("Antibodies that are not known", "ID,Label,antibody\na,1,NA\nb,1,n / a\nc,1,NA\nd,1,HPA1\n", "warned", "sheet sheet.csv: the antibody of 3 fields (NA, n / a) is read as empty"),
+    Setting("A cell line that is not known", "ID,Label,cell_line\na,1,-\n", "warned", "sheet sheet.csv: the cell_line of 1 field (-) is read as empty"),
     Setting("No column ID", "name,Label\na,1\n", "rejected", "sheet sheet.csv: has no column ID (its header has name, Label)"),
     Setting("No column Label", "ID\na\n", "rejected", "sheet sheet.csv: has no column Label (its header has ID)"),
     Setting("Two columns ID", "ID,Label,ID\na,1,b\n", "rejected", "sheet sheet.csv: has 2 columns ID"),
@@ -185,6 +208,10 @@ SHEETS = [
     Setting("A column with its unit", "ID,Label,pixel_size_um\na,1,0.1\n", "rejected", "sheet sheet.csv: the column pixel_size_um is nearly pixel_size (µm), which is missing: rename it to pixel_size if that is meant, or to something else if not"),
     Setting("A column with another unit in brackets", "ID,Label,pixelsize [nm]\na,1,80\n", "rejected", "sheet sheet.csv: the column pixelsize [nm] is nearly pixel_size (µm), which is missing: rename it to pixel_size if that is meant, or to something else if not"),
     Setting("A column with an additional word", "ID,Label,validation_split\na,1,train\n", "rejected", "sheet sheet.csv: the column validation_split is nearly split, which is missing: rename it to split if that is meant, or to something else if not"),
+    Setting("A column of a joined table", "ID,Label,antibody_x\na,1,HPA1\n", "rejected", "sheet sheet.csv: the column antibody_x is nearly antibody, which is missing: rename it to antibody if that is meant, or to something else if not"),
+    Setting("A column with a remark in brackets", "ID,Label,cell line (ATCC)\na,1,HeLa\n", "rejected", "sheet sheet.csv: the column cell line (ATCC) is nearly cell_line, which is missing: rename it to cell_line if that is meant, or to something else if not"),
+    Setting("A known column by another name", "ID,Label,um_per_pixel\na,1,0.1\n", "rejected", "sheet sheet.csv: the column um_per_pixel is nearly pixel_size (µm), which is missing: rename it to pixel_size if that is meant, or to something else if not"),
+    Setting("A column that may be a known one", "ID,Label,fold\na,1,train\n", "warned", "sheet sheet.csv: the column fold is ignored; name it split if it is that"),
     Setting("A column with its words exchanged", "ID,Label,line cell\na,1,HeLa\n", "rejected", "sheet sheet.csv: the column line cell is nearly cell_line, which is missing: rename it to cell_line if that is meant, or to something else if not"),
     Setting("The column Labels", "ID,Labels\na,1\n", "rejected", "sheet sheet.csv: the column Labels is nearly Label, which is missing: rename it to Label if that is meant, or to something else if not"),
     Setting("A column that is nearly a known one that is there too", "ID,Label,antibody,antibody_id\na,1,HPA1,7\n", "accepted", "a: 1"),
@@ -228,6 +255,26 @@ TRUTH = [
     Setting("A header and rows of blanks", "ID,cell,Label\n,,\n\n", "rejected", "truth truth.csv: has no rows"),
     Setting("UTF-16", "ID,cell,Label\na,1,3\n".encode("utf-16"), "rejected", "truth truth.csv: is not UTF-8 text (byte 0); save it as CSV UTF-8"),
     Setting("A table that is missing", None, "rejected", "truth truth.csv: no such file"),
+]  # fmt: skip
+
+
+MASK_TABLES = [
+    Setting("Semicolons, CRLF and blank lines", "field;cell;height;width;rle\r\n\r\na;7;1;2;02\r\n", "accepted", "a 7: 02"),
+    Setting("Tabs and a byte-order mark", "\ufefffield\tcell\theight\twidth\trle\na\t7\t1\t2\t02\n", "accepted", "a 7: 02"),
+    Setting("Excel's line sep=;", "sep=;\nfield;cell;height;width;rle\na;7;1;2;02\n", "accepted", "a 7: 02"),
+    Setting("Without the column cell", "field,height,width,rle\na,1,2,02\na,1,2,11\n", "accepted", "a 1: 02, a 2: 11"),
+    Setting("The column Cell", "field,Cell,height,width,rle\na,7,1,2,02\n", "warned", "table of masks masks.csv: the column Cell is read as cell"),
+    Setting("The column cell_id", "field,cell_id,height,width,rle\na,7,1,2,02\n", "rejected", "table of masks masks.csv: the column cell_id is nearly cell, which is missing: rename it to cell if that is meant, or to something else if not"),
+    Setting("The column cells", "field,cells,height,width,rle\na,7,1,2,02\n", "rejected", "table of masks masks.csv: the column cells is nearly cell, which is missing: rename it to cell if that is meant, or to something else if not"),
+    Setting("Two columns cell", "field,cell,cell,height,width,rle\na,7,1,1,2,02\n", "rejected", "table of masks masks.csv: has 2 columns cell"),
+    Setting("No column of fields", "name,mask\na,02\n", "rejected", "table of masks masks.csv: needs a column field or ID (its header has name, mask)"),
+    Setting("No column of masks", "ID,ImageHeight,ImageWidth\na,1,2\n", "rejected", "table of masks masks.csv: has no column EncodedMask (its header has ID, ImageHeight, ImageWidth)"),
+    Setting("A row with too many values", "field,cell,height,width,rle\na,7,1,2,02,5\n", "rejected", "table of masks masks.csv, line 2: does not have the 5 columns of the header"),
+    Setting("A row with too few values", "field,cell,height,width,rle\na,7,1,2\n", "rejected", "table of masks masks.csv, line 2: does not have the 5 columns of the header"),
+    Setting("No field of the sheet", "field,cell,height,width,rle\nx,7,1,2,02\n", "rejected", "table of masks masks.csv: none of its fields (1) is in the sheet of collection train: x"),
+    Setting("Only a header", "field,cell,height,width,rle\n", "rejected", "table of masks masks.csv: has no rows"),
+    Setting("An empty table", "", "rejected", "table of masks masks.csv: needs a column field or ID (its header has nothing)"),
+    Setting("UTF-16", "field,cell,height,width,rle\na,7,1,2,02\n".encode("utf-16"), "rejected", "table of masks masks.csv: is not UTF-8 text (byte 0); save it as CSV UTF-8"),
 ]  # fmt: skip
 
 
@@ -302,7 +349,11 @@ CONFIGS = [
     Setting("A list instead of a section", "train: [1, 2]", "rejected", "config key train: [1, 2] is not of type object"),
     Setting("An empty section", "train:", "rejected", "config key train: None is not of type object"),
     Setting("No shards", "shards: 0", "rejected", "config key shards: 0 is less than the minimum of 1"),
-    Setting("A pixel size below 0", "pixel_size: -0.08", "rejected", "config key pixel_size: -0.08 is less than or equal to the minimum of 0"),
+    Setting("A pixel size below 0", "pixel_size: -0.08", "rejected", "config key pixel_size: -0.08 is not a number of µm from 0.001 to 10"),
+    Setting("A pixel size in nm", "pixel_size: 80", "rejected", "config key pixel_size: 80 is not a number of µm from 0.001 to 10"),
+    Setting("A collection's pixel size in m", "collections: {train: {sheet: s, images: x, pixel_size: 8.0e-8}}", "rejected", "config key collections.train.pixel_size: 8e-08 is not a number of µm from 0.001 to 10"),
+    Setting("A sheet with a NUL in its path", 'collections: {train: {sheet: "s\\0.csv", images: x}}', "rejected", "config key collections.train.sheet: 's\\x00.csv' contains a NUL character, which no path or name can have"),
+    Setting("A table of examples with a NUL in its path", 'few_shot: {table: "t\\0.csv"}', "rejected", "config key few_shot.table: 't\\x00.csv' contains a NUL character, which no path or name can have"),
     Setting("A pixel size that is not a number (.nan)", "pixel_size: .nan", "rejected", "config key pixel_size: nan is not a finite number"),
     Setting("An infinite learning rate", "train: {learning_rate: {max: .inf}}", "rejected", "config key train.learning_rate.max: inf is not a finite number"),
     Setting("More than all fields rejected", "max_rejected_fraction: 5", "rejected", "config key max_rejected_fraction: 5 is greater than the maximum of 1"),
@@ -319,6 +370,8 @@ CONFIGS = [
     Setting("An unknown collection to train on", "train: {collection: other}", "rejected", "config key train.collection: 'other' is not among the collections (train)"),
     Setting("No collections", "collections: {}", "rejected", "config key collections: is empty"),
     Setting("A collection without a sheet", "collections: {train: {images: x}}", "rejected", "config key collections.train: the key 'sheet' is missing"),
+    Setting("A collection whose name ends with a line break", 'collections: {"x\\n": {sheet: s, images: x}}', "rejected", "config key collections: the name 'x\\n' may have only letters, digits, - and _"),
+    Setting("A memory that ends with a line break", 'dask: {jobqueue: {memory: "24GB\\n"}}', "rejected", "config key dask.jobqueue.memory: '24GB\\n' is not written like 24GB"),
     Setting("A collection called ../x", "collections: {../x: {sheet: s, images: x}}", "rejected", "config key collections: the name '../x' may have only letters, digits, - and _"),
     Setting("A collection called 1 or no", "collections: {no: {sheet: s, images: x}}", "rejected", "config key collections: the key False is not text; quote it"),
     Setting("A list of patterns that is empty", "collections: {train: {sheet: s, images: []}}", "rejected", "config key collections.train.images: is empty"),
@@ -364,8 +417,10 @@ TRAININGS = [
     Setting("One antibody among the fields of one label", ("ID,Label,antibody\na,1,A\nb,2,A\nc,1|2,B\n", ""), "rejected", f"collection train: all 2 training fields have the antibody A, {NEEDS_TWO}fields of another antibody, or set curation.validation_fraction: 0 (no validation) or curation.group_by: [duplicates] (an antibody is then in both parts)"),
     Setting("Several labels in every row", ("ID,Label\na,1|2\nb,0|16\n", ""), "rejected", "collection train: every field has several labels, and curation.labels: single trains on fields with one; set curation.labels: all"),
     Setting("Several labels in every row, all of them taken", ("ID,Label\na,1|2\nb,0|16\n", "curation: {labels: all}"), "accepted"),
-    Setting("Negative fields alone, which are left out", ("ID,Label\na,18\nb,18\n", "curation: {negatives: {negative_fields: false}}"), "rejected", "collection train: every field that could train is labelled 18 (Negative), and curation.negatives.negative_fields: false leaves them out"),
-    Setting("A split that tears an antibody apart", ("ID,Label,antibody,split\na,1,A,train\nb,1,A,validation\nc,1,B,\n", ""), "rejected", "collection train: the column split puts a and b of the antibody A into different parts; give them the same part, or remove antibody from curation.group_by"),
+    Setting("Fields of antibodies that are not known", ("ID,Label,antibody\na,1,NA\nb,2,unknown\nc,1,N/A\n", ""), "accepted"),
+    Setting("Negative fields alone, named with a blank and in NFD", ("ID,Label\né1,18\né2,18\n", "curation: {negatives: {negative_fields: false, external: 'e\u0301* '}}"), "accepted"),
+    Setting("Negative fields alone, which are left out", ("ID,Label\na,18\nb,18\n", "curation: {negatives: {negative_fields: false}}"), "rejected", "collection train: every field that could train is labelled 18 (Negative), and curation.negatives.negative_fields: false leaves those out"),
+    Setting("A split that tears an antibody apart", ("ID,Label,antibody,split\na,1,A,train\nb,1,A,validation\nc,1,B,\n", ""), "rejected", "collection train: the column split puts a and b of the antibody A into different parts; give them one part, or leave antibody out of curation.group_by"),
     Setting("A split without a validation part", ("ID,Label,split\na,1,train\nb,1,train\n", ""), "rejected", "collection train: the column split leaves the part validation without fields; name some, or leave cells of the column empty"),
     Setting("A split without a training part", ("ID,Label,split\na,1,validation\nb,1,validation\n", "curation: {validation_fraction: 0}"), "rejected", "collection train: the column split leaves the part train without fields; name some, or leave cells of the column empty"),
     Setting("A split in which every row trains, and no validation", ("ID,Label,split\na,1,train\nb,1,train\n", "curation: {validation_fraction: 0}"), "accepted"),
