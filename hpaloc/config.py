@@ -162,8 +162,9 @@ def _sentence(error: ValidationError) -> str:
         return f"{where}: {error.instance!r} is not written like {error.schema['examples'][0]}"
     if error.validator == "enum":
         return f"{where}: {error.instance!r} is not one of {', '.join(map(str, error.validator_value))}"
-    if error.validator == "minItems" or error.validator == "minProperties" or error.validator == "minLength":
-        return f"{where}: is empty"
+    if error.validator in ("minItems", "minProperties", "minLength"):
+        has = f"has {len(error.instance)} of at least {error.validator_value} values"
+        return f"{where}: {has if error.instance else 'is empty'}"
     return f"{where}: {error.message}"
 
 
@@ -222,11 +223,11 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     if predicted is None:
         others = [name for name in filled["collections"] if name not in training_collections(filled)]
         filled["predict"]["collections"] = others or [filled["train"]["collection"]]
-    for name in predicted or ():
+    for name in filled["predict"]["collections"]:
         if name not in filled["collections"]:
+            key = "predict.collections" if predicted else "train.collection"
             raise ConfigError(
-                f"config key predict.collections: {name!r} is not among the collections "
-                f"({', '.join(filled['collections'])})"
+                f"config key {key}: {name!r} is not among the collections ({', '.join(filled['collections'])})"
             )
     if filled["few_shot"]["collection"] is None:
         filled["few_shot"]["collection"] = filled["predict"]["collections"][0]

@@ -13,6 +13,8 @@ from hpaloc import rle
 from hpaloc.delimited import SheetError, check_fields, find_columns, read_delimited, read_header
 from hpaloc.files import spelled_as_on_disk
 from hpaloc.ids import normal_text, shown
+from hpaloc.manifests import ChangedError, ManifestRow, unchanged
+from hpaloc.rle import RunLengths, is_table
 
 _KIND = "table of masks"
 # The columns of (field, height, width) in the forms of tables of masks; the first is hpaloc's own cell table.
@@ -22,11 +24,6 @@ _MASKS = ("rle", "EncodedMask", "PredictionString")
 _KNOWN = (*_FORMS[0], *_FORMS[1], "cell", *_MASKS)
 # Letters: the masks of all cells of a field may be one value.
 _LONGEST = 1 << 30
-
-
-def is_table(path: str | os.PathLike[str]) -> bool:
-    """Return whether a mask path names a table of run-length masks (CSV, Parquet), not one field's image."""
-    return os.fspath(path).lower().endswith((".csv", ".parquet"))
 
 
 def check_table(path: str | os.PathLike[str], ids: Collection[str], collection: str) -> None:
@@ -48,9 +45,30 @@ def check_table(path: str | os.PathLike[str], ids: Collection[str], collection: 
     check_fields(name, elsewhere, ids, collection)
 
 
-def read_rle_table(
-    path: str | os.PathLike[str], fields: Iterable[str]
-) -> dict[str, tuple[int, int, dict[int, str]] | str]:
+def read_tables(rows: Sequence[ManifestRow]) -> dict[str, dict[str, RunLengths | str]]:
+    """Read a shard's rows of each table of masks in its manifest; if a table changed, each row is that error.
+
+    Returns {path: as ``read_rle_table``}; nothing for masks that are images.
+    Raises SheetError as ``read_rle_table``.
+    """
+    wanted: dict[str, list[str]] = {}
+    states: dict[str, str] = {}
+    for row in rows:
+        for kind, path in (("cell_mask", row.cell_mask), ("nucleus_mask", row.nucleus_mask)):
+            if path and is_table(path):
+                wanted.setdefault(path, []).append(row.id)
+                states |= {path: row.states[kind]} if kind in row.states else {}
+    tables: dict[str, dict[str, RunLengths | str]] = {}
+    for path, fields in wanted.items():
+        try:
+            with unchanged({path: path}, states):
+                tables[path] = dict(read_rle_table(path, fields))
+        except ChangedError as error:
+            tables[path] = dict.fromkeys(fields, str(error).removeprefix(f"{path}: "))
+    return tables
+
+
+def read_rle_table(path: str | os.PathLike[str], fields: Iterable[str]) -> dict[str, RunLengths | str]:
     """Read the masks of some fields from a table of run-length masks: Parquet, or a CSV for ``read_delimited``.
 
     It has one of three forms: a row per cell with field, cell, height, width, rle (COCO string; hpaloc's own cell
@@ -63,7 +81,7 @@ def read_rle_table(
     Raises SheetError naming the file, and the column or line, if it is not such a table.
     """
     fields = set(fields)
-    found: dict[str, tuple[int, int, dict[int, str]]] = {}
+    found: dict[str, RunLengths] = {}
     broken: dict[str, str] = {}
     for columns, row in _parquet_rows(path, fields) if _is_parquet(path) else _csv_rows(path):
         field = normal_text(row[columns[0]])
@@ -167,9 +185,7 @@ def _whole(row: Mapping[str, str], column: str) -> int:
     return int(text)
 
 
-def _add_row(
-    found: dict[str, tuple[int, int, dict[int, str]]], field: str, columns: Sequence[str], row: Mapping[str, str]
-) -> None:
+def _add_row(found: dict[str, RunLengths], field: str, columns: Sequence[str], row: Mapping[str, str]) -> None:
     _, height_column, width_column, mask_column = columns
     size = _whole(row, height_column), _whole(row, width_column)
     height, width, masks = found.setdefault(field, (*size, {}))

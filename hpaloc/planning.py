@@ -238,8 +238,8 @@ def check_studied(scans: Mapping[str, Scan], studied: Sequence[str], config: Map
     if None not in known:
         if not alone:
             raise ConfigError(
-                f"config key predict.collections: interpret studies cells of one known location, but every field of "
-                f"{', '.join(studied)} has several labels; predict a collection that has fields with one label"
+                f"config key predict.collections: interpret studies cells of one known location, but all cells of "
+                f"{', '.join(studied)} have several labels; predict a collection that has fields with one label"
             )
         for label in sorted(set(held_out) - alone):
             only = " alone" if any(label in own for own in sets) else ""

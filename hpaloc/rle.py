@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import os
 import zlib
 from itertools import pairwise
 
@@ -13,6 +14,14 @@ from pycocotools import mask as coco
 MAX_PIXELS = 2**30
 # A run takes at most 4 letters in such an image; no mask of a cell has this many letters.
 _MAX_LETTERS = 2**26
+
+# The masks of a field: its height and width in px, and the COCO string of each cell.
+RunLengths = tuple[int, int, dict[int, str]]
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Return whether a mask path names a table of run-length masks (CSV, Parquet), not one field's image."""
+    return os.fspath(path).lower().endswith((".csv", ".parquet"))
 
 
 def _string(runs: np.ndarray, height: int, width: int) -> str:

@@ -18,7 +18,8 @@ from hpaloc.finding import find_files, format_csv, format_manifests, shard_name,
 from hpaloc.ids import shown
 from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import CARRIED, SheetRow
-from hpaloc.mask_tables import check_table, is_table
+from hpaloc.mask_tables import check_table
+from hpaloc.rle import is_table
 from hpaloc.sheet import NAMED, is_unknown, read_sheet
 from hpaloc.truth import read_true_cells
 

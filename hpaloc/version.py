@@ -9,8 +9,10 @@ from hpaloc.files import digest
 
 _PACKAGE = Path(__file__).parent
 
-# Rooms that decide how results are written, logged or made again, not what is in them.
+# Rooms that decide how and where results are made, written, logged or made again, not what is in them.
 _PLUMBING = {"files", "progress", "version"}
+_PLUMBING |= {"segmentation.errors", "segmentation.cluster", "segmentation.workers", "segmentation.joined_workers"}
+_PLUMBING |= {"segmentation.local_workers", "segmentation.slurm_workers", "segmentation.slurm_watch"}
 
 
 def _documented(node: ast.AST) -> bool:

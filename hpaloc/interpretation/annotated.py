@@ -34,7 +34,7 @@ def read_example_cells(path: str | os.PathLike[str]) -> dict[tuple[str, int], st
             raise SheetError(f"examples {os.fspath(path)}, line {line}{of_field}: {error}") from None
         found[field, cell] = row["label"]
     if not found:
-        raise SheetError(f"examples {os.fspath(path)}: holds no row")
+        raise SheetError(f"examples {os.fspath(path)}: has no rows")
     return found
 
 
@@ -61,7 +61,7 @@ def read_mixed_fields(path: str | os.PathLike[str]) -> dict[str, tuple[int, floa
             raise SheetError(f"mixtures {os.fspath(path)}, line {line}{of_id}: {error}") from None
         found[id] = labels[0], a, labels[1], b
     if not found:
-        raise SheetError(f"mixtures {os.fspath(path)}: holds no row")
+        raise SheetError(f"mixtures {os.fspath(path)}: has no rows")
     return found
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from hpaloc.segmentation.errors import SetupError
 from hpaloc.segmentation.joined_workers import join_workers
 from hpaloc.segmentation.local_workers import start_local_workers
-from hpaloc.segmentation.weights import SetupError
 from hpaloc.segmentation.workers import Cluster
 
 

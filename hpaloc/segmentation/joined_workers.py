@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from distributed import Client, Security, rpc
 
-from hpaloc.segmentation.weights import SetupError
+from hpaloc.segmentation.errors import SetupError
 from hpaloc.segmentation.workers import ANSWER, QUIET, Cluster, Reminder, one_line
 
 log = logging.getLogger("hpaloc")

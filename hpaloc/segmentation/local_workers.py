@@ -3,7 +3,6 @@
 import logging
 import multiprocessing
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from distributed import Client, LocalCluster
 from distributed.core import Status
 
-from hpaloc.segmentation.weights import SetupError
+from hpaloc.segmentation.errors import SetupError
 from hpaloc.segmentation.workers import STARTS, Cluster, Restarts, one_line, settings_of_workers
 
 log = logging.getLogger("hpaloc")
@@ -110,9 +109,8 @@ class _Watch:
     def __call__(self, done: int) -> None:
         nannies = dict(self.cluster.workers)
         lost = [name for name, nanny in nannies.items() if nanny.status in (Status.closed, Status.failed)]
-        # A nanny without a process has no process id.
-        now = time.monotonic()
-        self.restarts.count({nanny.pid or (name, now) for name, nanny in nannies.items()}, done)
+        # A nanny without a process has no process id; each counts once.
+        self.restarts.count({nanny.pid or nanny for nanny in nannies.values()}, done)
         for name in lost:
             log.warning("worker %s could not be restarted; another takes its place", name)
             self.cluster.workers.pop(name, None)

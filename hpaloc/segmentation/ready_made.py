@@ -7,9 +7,8 @@ import cc3d
 import fastremap
 import numpy as np
 
-from hpaloc.mask_tables import is_table
 from hpaloc.masks import MaskError, draw, read_mask, share_ids
-from hpaloc.rle import MAX_PIXELS
+from hpaloc.rle import MAX_PIXELS, RunLengths, is_table
 from hpaloc.segmentation import watershed
 
 # A cell may be in two pieces, cut by a neighbour or the edge of the field, and a nucleus may reach into a second cell.
@@ -28,7 +27,7 @@ def read_given(
     field: str,
     cell_mask: str,
     nucleus_mask: str | None,
-    tables: Mapping[str, tuple[int, int, dict[int, str]] | str | None],
+    tables: Mapping[str, RunLengths | str | None],
     max_pixels: int = MAX_PIXELS,
 ) -> Given:
     """Read the masks of one field from elsewhere.

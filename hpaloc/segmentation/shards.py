@@ -14,18 +14,18 @@ import pyarrow.parquet as pq
 
 from hpaloc.files import FileNameError, atomic_path
 from hpaloc.images import ImageError, check_field, read_field
-from hpaloc.manifests import ChangedError, ManifestRow, unchanged
-from hpaloc.mask_tables import is_table, read_rle_table
+from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import MaskError, write_masks
 from hpaloc.progress import track
 from hpaloc.rejection import check_rejected
-from hpaloc.rle import MAX_PIXELS
+from hpaloc.rle import MAX_PIXELS, RunLengths, is_table
 from hpaloc.segmentation.backends import COLOURS_OF, segment_field
 from hpaloc.segmentation.clock import clock
 from hpaloc.segmentation.cluster import Cluster, start_cluster
+from hpaloc.segmentation.errors import SetupError
 from hpaloc.segmentation.ready_made import Given, read_given
 from hpaloc.segmentation.settings import SegmentationSettings
-from hpaloc.segmentation.weights import SetupError, ready
+from hpaloc.segmentation.weights import ready
 
 log = logging.getLogger("hpaloc")
 
@@ -176,25 +176,6 @@ def _results(
         future.release()
 
 
-def _tables(rows: Sequence[ManifestRow]) -> dict[str, dict[str, tuple[int, int, dict[int, str]] | str]]:
-    """Read the shard's rows of each table of masks in its manifest; if a table changed, each row is that error."""
-    wanted: dict[str, list[str]] = {}
-    states: dict[str, str] = {}
-    for row in rows:
-        for kind, path in (("cell_mask", row.cell_mask), ("nucleus_mask", row.nucleus_mask)):
-            if path and is_table(path):
-                wanted.setdefault(path, []).append(row.id)
-                states |= {path: row.states[kind]} if kind in row.states else {}
-    tables: dict[str, dict[str, tuple[int, int, dict[int, str]] | str]] = {}
-    for path, fields in wanted.items():
-        try:
-            with unchanged({path: path}, states):
-                tables[path] = dict(read_rle_table(path, fields))
-        except ChangedError as error:
-            tables[path] = dict.fromkeys(fields, str(error).removeprefix(f"{path}: "))
-    return tables
-
-
 def segment_shard(
     rows: Sequence[ManifestRow],
     out_dir: Path,
@@ -203,6 +184,7 @@ def segment_shard(
     threads: int,
     memory_mb: int,
     max_rejected_fraction: float,
+    tables: Mapping[str, Mapping[str, RunLengths | str]] | None = None,
 ) -> None:
     """Segment the fields of one shard and write their masks and fields.parquet into a folder.
 
@@ -215,15 +197,16 @@ def segment_shard(
     SEGMENTED, in the order of ``rows``)
     dask: the section of the configuration
     threads, memory_mb: of the job, memory in MB; it has a process per thread, fewer if memory is short
-    Raises SetupError for missing weights or a missing GPU, SheetError for a broken mask table, and TooManyRejected
-    (after writing everything) if more than ceil(max_rejected_fraction x fields) are rejected.
+    tables: those of masks for the backend masks, as ``mask_tables.read_tables`` returns them
+    Raises SetupError for missing weights or a missing GPU, and TooManyRejected (after writing everything) if more than
+    ceil(max_rejected_fraction x fields) are rejected.
     """
     from distributed.scheduler import KilledWorker
 
     backend = settings.backend
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    tables = _tables(rows) if backend == "masks" else {}
+    tables = tables or {}
     if backend == "hpacellseg":
         # Weights are fetched, or refused, once before any worker starts.
         ready(settings.weights)
@@ -248,7 +231,7 @@ def segment_shard(
                 "max_pixels": min(fits, MAX_PIXELS) if own else MAX_PIXELS,
                 "cell_mask": cell_mask,
                 "nucleus_mask": nucleus_mask,
-                "tables": {path: tables[path].get(row.id) for path in (cell_mask, nucleus_mask) if path in tables},
+                "tables": {path: of.get(row.id) for path, of in tables.items() if path in (cell_mask, nucleus_mask)},
             }
         )
     by_field: dict[str, dict[str, Any]] = {}

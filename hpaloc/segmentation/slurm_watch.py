@@ -9,7 +9,7 @@ from typing import Any
 
 from distributed.core import Status
 
-from hpaloc.segmentation.weights import SetupError
+from hpaloc.segmentation.errors import SetupError
 from hpaloc.segmentation.workers import ANSWER, STARTS, Reminder, Restarts, one_line
 
 log = logging.getLogger("hpaloc")

@@ -14,8 +14,8 @@ from dask_jobqueue import SLURMCluster, slurm
 from distributed import Client
 from distributed.deploy.spec import ProcessInterface
 
+from hpaloc.segmentation.errors import SetupError
 from hpaloc.segmentation.slurm_watch import SlurmWatch
-from hpaloc.segmentation.weights import SetupError
 from hpaloc.segmentation.workers import Cluster, one_line, settings_of_workers
 
 log = logging.getLogger("hpaloc")

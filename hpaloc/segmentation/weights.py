@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hpaloc.files import atomic_path, digest
+from hpaloc.segmentation.errors import SetupError
 from hpaloc.segmentation.settings import NetworkWeights
 
 log = logging.getLogger("hpaloc")
@@ -19,10 +20,6 @@ log = logging.getLogger("hpaloc")
 SOURCE = "https://zenodo.org/records/4665863/files/"
 NETWORK_FILES = {"nuclei": "dpn_unet_nuclei_v1.pth", "cells": "dpn_unet_cell_3ch_v1.pth"}
 _BLOCK = 1 << 20
-
-
-class SetupError(RuntimeError):
-    """An error of the installation or the settings, not of a field: the whole job has to stop."""
 
 
 class WeightsError(SetupError):

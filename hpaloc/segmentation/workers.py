@@ -10,7 +10,7 @@ from typing import Any
 import dask
 import distributed  # noqa: F401 - first, since the end of dask.config.set drops defaults that are loaded within it
 
-from hpaloc.segmentation.weights import SetupError
+from hpaloc.segmentation.errors import SetupError
 
 log = logging.getLogger("hpaloc")
 

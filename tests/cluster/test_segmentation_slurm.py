@@ -13,9 +13,9 @@ from one_node_slurm import one_node_slurm
 from segmented_fields import manifest_rows
 from workflow_runs import snakemake, write_slurm_profile, write_small_run
 
+from hpaloc.segmentation.errors import SetupError
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
-from hpaloc.segmentation.weights import SetupError
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = SegmentationSettings(backend="watershed", scale=0.25)

@@ -9,7 +9,8 @@ from test_masks import blocks
 
 from hpaloc import masks, rle
 from hpaloc.delimited import SheetError
-from hpaloc.mask_tables import check_table, is_table, read_rle_table
+from hpaloc.mask_tables import check_table, read_rle_table
+from hpaloc.rle import is_table
 
 
 @pytest.mark.parametrize("form", ["own.parquet", "own.csv", "kaggle_cells.csv", "submission.csv"])

@@ -8,7 +8,7 @@ import pytest
 
 from hpaloc.config import complete, load_schema
 from hpaloc.segmentation.cluster import start_cluster
-from hpaloc.segmentation.weights import SetupError
+from hpaloc.segmentation.errors import SetupError
 from hpaloc.segmentation.workers import Cluster, Restarts
 
 jobqueue = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")

@@ -18,6 +18,7 @@ from dask import config
 from distributed import LocalCluster
 from segmented_fields import manifest_rows
 
+from hpaloc.mask_tables import read_tables
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.rejection import TooManyRejected
 from hpaloc.segmentation.settings import SegmentationSettings
@@ -36,7 +37,7 @@ def rows(tmp_path_factory):
 
 
 def run(rows, out, *, threads=1, settings=SETTINGS, dask=DASK, fraction=0.0):
-    segment_shard(rows, out, settings, dask, threads, 4000, fraction)
+    segment_shard(rows, out, settings, dask, threads, 4000, fraction, read_tables(rows))
     return pd.read_parquet(out / "fields.parquet")
 
 

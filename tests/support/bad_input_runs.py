@@ -17,6 +17,7 @@ from hpaloc.config import complete
 from hpaloc.field_table import join_fields
 from hpaloc.finding import format_manifests
 from hpaloc.manifests import ManifestRow, read_manifest
+from hpaloc.mask_tables import read_tables
 from hpaloc.masks import mask_path, read_mask, write_mask
 from hpaloc.scan import scan_collection, write_scan
 from hpaloc.segmentation.settings import SegmentationSettings
@@ -58,7 +59,7 @@ def run(rows: Sequence[ManifestRow], segmentation: SegmentationSettings, model: 
 
     masks, cells = Path("segmentation"), Path("cells.parquet")
     tiles = {colour: Path(f"{colour}.tfrecord") for colour in COLOURS}
-    segment_shard(rows, masks, segmentation, DASK, 1, 2000, 1.0)
+    segment_shard(rows, masks, segmentation, DASK, 1, 2000, 1.0, read_tables(rows))
     tile_shard(rows, masks, cells, "fields.parquet", tiles, size=32, threads=2, max_rejected_fraction=1.0)
     predict_shard(model, tiles, cells, Path("predictions.parquet"), views=1, gpu="none")
     Path("000.annotations.csv").write_text(format_manifests(rows, [{}] * len(rows), 1)["000.annotations.csv"])

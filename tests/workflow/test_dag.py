@@ -233,6 +233,8 @@ def test_words_and_plumbing_rerun_nothing(finished):
         edit(library / "images.py", '"""', '"""Changed. '),
         edit(library / "evaluation/folder.py", "\nimport ", "\n# Changed.\n\nimport "),
         edit(library / "progress.py", "now - last >= 10", "now - last >= 11"),
+        # Where and how often workers are started changes no mask.
+        edit(library / "segmentation/workers.py", "STARTS = 3", "STARTS = 4"),
     ]
     try:
         assert not listed(finished)[0]
@@ -267,6 +269,8 @@ TILED = {"tile", "sheet", "rejected", *CURATED}
     [
         ("segmentation/watershed.py", *STATEMENT, {"segment", *TILED}),
         ("tiles.py", *STATEMENT, TILED),
+        # Of the tables that people write, jobs read those of true cells, mixtures and, if they are given, masks.
+        ("delimited.py", *STATEMENT, SCORED | STUDIED),
         ("grouping.py", "DUPLICATE_BITS = 20", "DUPLICATE_BITS = 21", CURATED),
         ("splitting.py", *STATEMENT, CURATED),
         ("training/augmentation.py", *STATEMENT, TRAINED),

@@ -52,15 +52,15 @@ def refuse(error):
     a finished folder would accept a setting that a fresh folder refuses.
     """
     if isinstance(error, OSError):
-        error = f"{error.filename}: cannot be read or written ({error.strerror})"
-    elif not isinstance(error, ValueError | str):
-        # Not one of hpaloc's own errors.
+        # The error of a full disk does not name the file.
+        error = f"{error.filename or Path.cwd()}: cannot be read or written ({error.strerror or error})"
+    elif not isinstance(error, str) and not type(error).__module__.startswith("hpaloc."):
         traceback.print_exception(error)
     logger.error(str(error))
     try:
         restore_tables()
     except OSError as failed:
-        logger.error(f"{failed.filename}: the table before this plan cannot be restored ({failed.strerror})")
+        logger.error(f"{failed.filename or 'results/sheet'}: the table before this plan cannot be restored ({failed.strerror})")
     sys.exit(1)
 
 
@@ -82,7 +82,8 @@ def under_way():
     """Return whether a run holds the lock of this working directory and has written its manifests."""
     if not any(Path(".snakemake/locks").glob("*")):
         return False
-    if workflow.is_main_process:
+    # The report of a run is made by another Snakemake inside that run.
+    if workflow.is_main_process and "HPALOC_REPORT_OF_RUN" not in os.environ:
         sentence = (
             "another run works in this folder, or one was killed here; if none does, `snakemake --unlock` frees it"
         )
@@ -190,6 +191,7 @@ INTERPRETATION_FIGURES = (
 )
 FEW_SHOT = config["few_shot"]["collection"]
 TRUE_LABELS = config["curation"]["labels"] == "cells"
+GIVEN_MASKS = config["segmentation"]["backend"] == "masks"
 # Jobs request a GPU unless the configuration excludes it; without a limit, a local run ignores the request.
 GPU = {} if config["train"]["gpu"] == "none" else {"gpu": 1}
 

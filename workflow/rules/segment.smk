@@ -29,6 +29,6 @@ rule segment:
         runtime=grows(120),
     params:
         segmentation={key: value for key, value in config["segmentation"].items() if key != "device"},
-        version=code_of("segmentation.shards"),
+        version=code_of("segmentation.shards", *(["mask_tables"] if GIVEN_MASKS else [])),
     script:
         "../scripts/segment.py"

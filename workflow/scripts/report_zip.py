@@ -1,6 +1,7 @@
 """Collect figures, tables, run statistics and configuration into one archive."""
 
 import json
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -22,7 +23,7 @@ def main(job):
             *("--profile", "none", "--workflow-profile", "none"),
             *("--configfile", configuration, "--report", archive, "--", *job.input),
         ]
-        subprocess.run(command, check=True)
+        subprocess.run(command, check=True, env=os.environ | {"HPALOC_REPORT_OF_RUN": "1"})
         archive.replace(final)
 
 
