@@ -60,7 +60,9 @@ def refuse(error):
     try:
         restore_tables()
     except OSError as failed:
-        logger.error(f"{failed.filename or 'results/sheet'}: the table before this plan cannot be restored ({failed.strerror})")
+        logger.error(
+            f"{failed.filename or 'results/sheet'}: the table before this plan cannot be restored ({failed.strerror})"
+        )
     sys.exit(1)
 
 
