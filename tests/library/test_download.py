@@ -363,7 +363,8 @@ def test_an_antibody_of_unknown_or_many_digits_has_no_traceback(tmp_path):
 @pytest.mark.workflow
 def test_the_workflow_fetches_a_collection_and_has_then_nothing_to_do(tmp_path):
     (tmp_path / "site").mkdir()
-    write_field(tmp_path / "site", "one", (0,), 1, (256, 256))
+    for seed, image in enumerate(("one", "two")):
+        write_field(tmp_path / "site", image, (0,), seed, (256, 256))
     files = {f"/7/{path.name}": path.read_bytes() for path in (tmp_path / "site").iterdir()}
     with failing_server(files) as server:
         server.tricks["/7/one_red.png"] = ["cut short", 500]
@@ -380,6 +381,12 @@ def test_the_workflow_fetches_a_collection_and_has_then_nothing_to_do(tmp_path):
         assert (tmp_path / "resources/downloaded/hpa/000/x_green.png").read_bytes() == files["/7/one_green.png"]
         assert not planned(tmp_path, "results/cells/hpa/000.parquet")[0]
         asked = len(server.requests)
-        write_sheet(tmp_path / "hpa.csv", [{"ID": id, "antibody": "HPA000007", "image": "one"} for id in "xy"])
+        write_sheet(
+            tmp_path / "hpa.csv",
+            [
+                {"ID": id, "antibody": "HPA000007", "image": image}
+                for id, image in zip("xy", ("one", "two"), strict=True)
+            ],
+        )
         snakemake(tmp_path, "resources/downloaded/hpa/000.csv")
         assert len(server.requests) == asked + 4

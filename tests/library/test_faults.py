@@ -131,7 +131,7 @@ def test_a_folder_that_is_closed_stops_the_run_with_one_sentence(tmp_path, close
         os.chmod(tmp_path / closed, 0o700)
     assert done.returncode != 0
     sentence = {
-        "results": "results/sheet: cannot be written or read (Permission denied)",
+        "results": "results/sheet: cannot be read or written (Permission denied)",
         "images": "images: the folder cannot be listed (Permission denied)",
     }[closed]
     assert any(line.strip().endswith(sentence) for line in done.stdout.splitlines()), done.stdout

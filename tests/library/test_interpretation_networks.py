@@ -137,7 +137,7 @@ def test_tiles_are_read_in_the_order_of_the_cells_and_no_others(tmp_path, images
     wanted = table.iloc[[9, 0, 11, 4]].reset_index(drop=True)
     np.testing.assert_array_equal(read_tiles(wanted, paths, CHANNELS, SIZE), images[[9, 0, 11, 4]])
     wanted.loc[0, "row"] = 0
-    with pytest.raises(TableError, match="another cell"):
+    with pytest.raises(TableError, match="not the cell that the examples name"):
         read_tiles(wanted, paths, CHANNELS, SIZE)
 
 

@@ -529,7 +529,7 @@ def test_without_a_validation_part_the_last_epoch_is_kept(training_data, tmp_pat
     assert len(history) == 2
     assert "val_loss" not in history
     write_card(tmp_path / "model", tmp_path / "examples.parquet", tmp_path / "card.md")
-    assert "say nothing of others" in " ".join((tmp_path / "card.md").read_text().split())
+    assert "say nothing about others" in " ".join((tmp_path / "card.md").read_text().split())
 
 
 @pytest.mark.slow
