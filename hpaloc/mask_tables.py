@@ -122,14 +122,15 @@ def _csv_rows(path: str | os.PathLike[str]) -> Iterator[tuple[Sequence[str], Map
 @contextmanager
 def _arrow_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Raise SheetError for a Parquet table that cannot be read."""
+    import pyarrow as pa
+
     try:
         yield
     except SheetError:
         raise
     except FileNotFoundError:
         raise SheetError(f"{_KIND} {os.fspath(path)}: no such file") from None
-    # Those of pyarrow are of one of these classes, except a few that are KeyError or NotImplementedError too.
-    except (OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         cause = (str(error).splitlines() or [""])[0]
         raise SheetError(f"{_KIND} {os.fspath(path)}: cannot be read ({cause})") from None
 

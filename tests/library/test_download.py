@@ -288,6 +288,15 @@ def test_addresses_come_from_the_sheet(tmp_path):
 SITE = "https://example.org/"
 
 
+def refusal(folder, pattern):
+    """Return a sheet of two fields, and the sentence with which a pattern of addresses is refused for it."""
+    sheet = folder / "sheet.csv"
+    sheet.write_text("ID,antibody\nx,HPA1\ny,CAB01\n")
+    with pytest.raises(SheetError) as error:
+        download_urls(sheet, [SheetRow(id, None, 0.08) for id in "xy"], SITE + pattern)
+    return sheet, str(error.value)
+
+
 @pytest.mark.parametrize(
     ("pattern", "sentence"),
     [
@@ -303,11 +312,8 @@ SITE = "https://example.org/"
     ],
 )
 def test_a_wrong_pattern_of_addresses_is_told_in_a_sentence(tmp_path, pattern, sentence):
-    sheet = tmp_path / "sheet.csv"
-    sheet.write_text("ID,antibody\nx,HPA1\n")
-    with pytest.raises(SheetError) as error:
-        download_urls(sheet, [SheetRow("x", None, 0.08)], SITE + pattern)
-    assert str(error.value) == f"download.url: {SITE + pattern!r} {sentence}"
+    _, refused = refusal(tmp_path, pattern)
+    assert refused == f"download.url: {SITE + pattern!r} {sentence}"
 
 
 @pytest.mark.parametrize(
@@ -320,11 +326,8 @@ def test_a_wrong_pattern_of_addresses_is_told_in_a_sentence(tmp_path, pattern, s
     ],
 )
 def test_channels_and_fields_of_one_address_are_refused(tmp_path, pattern, sentence):
-    sheet = tmp_path / "sheet.csv"
-    sheet.write_text("ID,antibody\nx,HPA1\ny,CAB01\n")
-    with pytest.raises(SheetError) as error:
-        download_urls(sheet, [SheetRow(id, None, 0.08) for id in "xy"], SITE + pattern)
-    assert str(error.value).startswith(f"sheet {sheet} {sentence}")
+    sheet, refused = refusal(tmp_path, pattern)
+    assert refused.startswith(f"sheet {sheet} {sentence}")
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,7 @@ EXAMPLES = [
     Setting("An empty label", "field,cell,label\na,1,\n", "rejected", "examples examples.csv, line 2 (field a): cell 1 has no label"),
     Setting("A header and nothing else", "field,cell,label\n", "rejected", "examples examples.csv: has no rows"),
     Setting("A header and rows of blanks", "field,cell,label\n,,\n\n", "rejected", "examples examples.csv: has no rows"),
-    Setting("A cell that is no number", "field,cell,label\na,one,round\n", "rejected", "examples examples.csv, line 2 (field a): cell 'one' is not a positive integer of 32 bits"),
+    Setting("A cell that is not a number", "field,cell,label\na,one,round\n", "rejected", "examples examples.csv, line 2 (field a): cell 'one' is not a positive integer of 32 bits"),
     Setting("A cell twice", "field,cell,label\na,1,round\n a ,1,long\n", "rejected", "examples examples.csv, line 3 (field a): cell 1 appears twice"),
     Setting("A label with a comma and no quotes", "field,cell,label\na,1,round, bright\n", "rejected", "examples examples.csv, line 2: does not have the 3 columns of the header"),
     Setting("A field with a zero-width joiner", "field,cell,label\na\u200db,1,round\n", "rejected", "examples examples.csv, line 2 (field 'a\\u200db'): the ID 'a\\u200db' contains a ZERO WIDTH JOINER (U+200D)"),

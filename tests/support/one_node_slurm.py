@@ -84,7 +84,7 @@ class OneNodeSlurm:
 
     def ended(self):
         """Return whether no job waits, runs or is ending."""
-        # Without an answer from the controller there is no list.
+        # If the controller does not answer, the list is empty.
         return bool(jobs := self.jobs()) and all(state in ENDED for _, state, _, _ in jobs)
 
     def stop(self, daemon):
