@@ -123,6 +123,8 @@ def _compiled(network: keras.Model, settings: TrainSettings, seed: int, rate: fl
         # On a CPU, XLA takes more than twice the time for this network.
         jit_compile=False,
     )
+    # Within the first step, TensorFlow would trace that step twice to make these variables.
+    trainer.optimizer.build(trainer.trainable_variables)
     # A rate of 0 draws nothing.
     dropout = [layer for layer in network.layers if isinstance(layer, keras.layers.Dropout) and layer.rate]
     return trainer, [layer.seed_generator for layer in (augmentation, *dropout)]
