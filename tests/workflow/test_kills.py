@@ -206,13 +206,6 @@ def test_odd_ids_are_names_and_nothing_else(unbroken):
     assert set(submission["ID"]) == set(IDS)
 
 
-def test_a_killed_job_is_done_again_to_the_same_bytes(unbroken, tmp_path):
-    whole, _ = unbroken
-    folder = copy(whole, tmp_path)
-    survived = survive(folder, ["predict_only"], STAGES, 0.5, durations(whole), results(whole), VOLATILE)
-    assert set(survived) == set(STAGES)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", [0.02, 0.3, 0.6, 0.95])
 def test_a_killed_job_of_any_rule_is_done_again_to_the_same_bytes(unbroken, tmp_path, moment):
@@ -231,7 +224,7 @@ def kill_all(driver):
     psutil.wait_procs(family, timeout=60)
 
 
-def test_after_a_power_cut_one_sentence_says_how_to_go_on(unbroken, tmp_path):
+def test_after_a_power_cut_and_kills_the_same_command_gives_the_same_bytes(unbroken, tmp_path):
     whole, _ = unbroken
     folder = copy(whole, tmp_path)
     driver = subprocess.Popen(command(folder, "predict_only"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -243,9 +236,9 @@ def test_after_a_power_cut_one_sentence_says_how_to_go_on(unbroken, tmp_path):
     sentence = "another run works in this folder, or one was killed here; if none does, `snakemake --unlock` frees it"
     assert any(line.endswith(sentence) for line in done.stdout.splitlines()), done.stdout
     snakemake(folder, "--unlock")
-    snakemake(folder, "predict_only")
+    survived = survive(folder, ["predict_only"], STAGES, 0.5, durations(whole), results(whole), VOLATILE)
+    assert set(survived) == set(STAGES)
     assert steady(folder) == steady(whole)
-    assert left_over(folder) == []
 
 
 @pytest.mark.slow

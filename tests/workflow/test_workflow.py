@@ -339,7 +339,7 @@ def test_real_fields_are_explored_and_predicted(folder):
         folder / "real.yaml",
         root=os.fspath(DATA),
         collections={"hpa": {"sheet": "real.csv", "images": "{root}/images/{id}_{colour}.png", "labels": True}},
-        shards=2,
+        shards=1,
         predict={"collections": ["hpa"], "views": 1},
         model={"path": "results/model"},
     )
