@@ -1,5 +1,7 @@
 """The network of a model folder."""
 
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ def load_folder(folder: Path, name: str = "model.keras") -> tuple[keras.Model, d
         config["channels"], config["head"], config["input_size"], dropout=config["dropout"], units=config["units"]
     )
     try:
-        model.load_weights(str(folder / name))
+        # Out of the archive, h5py's steps back would each read the file from its start.
+        with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(folder / name) as archive:
+            model.load_weights(archive.extract("model.weights.h5", scratch))
     except Exception as error:
         # The rest of Keras' message prints the arrays.
         reason = str(error).split(" Example error", 1)[0].split("\n", 1)[0]
