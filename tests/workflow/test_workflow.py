@@ -49,8 +49,13 @@ def folder(tmp_path_factory):
     write_config(
         folder / "config.yaml",
         collections={
-            "train": {"sheet": "train.csv", "labels": True, "simulate": {"shape": [512, 512]}},
-            "first": {"sheet": "train.csv", "labels": True, "simulate": {"shape": [512, 512], "density": 0.7}},
+            "train": {"sheet": "train.csv", "labels": True, "shards": 1, "simulate": {"shape": [512, 512]}},
+            "first": {
+                "sheet": "train.csv",
+                "labels": True,
+                "shards": 1,
+                "simulate": {"shape": [512, 512], "density": 0.7},
+            },
             "test": {
                 "sheet": "test.csv",
                 "images": ["images/{id}_{colour}.png", "images/{id}_{colour}.tif"],
