@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from hpaloc.classes import COLOURS
+from hpaloc.detector import repair_hot_pixels
 from hpaloc.image_files import ImageError, read_image
 from hpaloc.rle import MAX_PIXELS
 
@@ -79,7 +80,7 @@ def read_channel(path: str | os.PathLike[str], colour: str, max_pixels: int = MA
 def read_field(
     paths: Mapping[str, str | os.PathLike[str]], colours: Sequence[str] = COLOURS, max_pixels: int = MAX_PIXELS
 ) -> dict[str, np.ndarray]:
-    """Read the channel files of one field.
+    """Read the channel files of one field, without their hot pixels.
 
     paths: the file of each colour
     max_pixels: a file whose header claims more is not unpacked
@@ -88,7 +89,7 @@ def read_field(
     """
     images: dict[str, np.ndarray] = {}
     for colour in colours:
-        images[colour] = read_channel(paths[colour], colour, max_pixels)
+        images[colour] = repair_hot_pixels(read_channel(paths[colour], colour, max_pixels))
         first = colours[0]
         for what, of_first, of_this in (
             ("shape", images[first].shape, images[colour].shape),

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-WHITE_PERCENTILE = 99.98
+from hpaloc.detector import ceiling, fewest_bits, find_empty
+
+# A change of how levels are measured needs another LEVELS_EDITION (network/options.py).
+# Bright is the level that 2 % of a cell's pixels exceed in the mean over cells, in which no cell counts for more than
+# 4 %: neither a speck nor debris on one cell moves it. White is three times as far from the background.
+BRIGHT_SHARE, MOST_OF_A_CELL = 0.02, 0.04
+WHITE_FACTOR = 3.0
 WHITE_NOISE = 24.0
 WHITE_FLOOR = 1 / 16
 GREEN_NOISE = 12.0
@@ -23,31 +29,50 @@ _ENOUGH_BACKGROUND = 0.005
 class ColourLevels:
     """Intensities of one colour of one field, in its own grey levels.
 
-    background: the median outside the cells
+    background: the median outside the cells, which readers of tiles show as 0.0
     spread: half of the distance from there to the 97.7th percentile outside (one standard deviation if Gaussian)
     noise: the standard deviation from pixel to pixel
     white: the level that readers of tiles show as 1.0
+    full_scale: the level at which the detector saturates
+    threshold: the level from which a cell shows a stain
     """
 
     background: float
     spread: float
     noise: float
     white: float
+    full_scale: int
+    threshold: float
 
 
-def full_scale(images: Mapping[str, np.ndarray]) -> int:
-    """Return the largest grey level of the field's detector.
+class CellLight:
+    """The grey levels of one colour in the cells of a field, summed cell by cell."""
 
-    Cameras of 12 bits are often stored in 16: for 16-bit images it is the largest level of the fewest bits (8, 10, 12,
-    14 or 16) that contain the brightest pixel of all colours, for 8-bit images 255.
+    def __init__(self, n_levels: int) -> None:
+        self.counts = np.zeros(n_levels, np.int64)
+        self.exceeded = np.zeros(n_levels)
+        self.cells = 0
 
-    images: {colour: (H, W) uint8 or uint16}
-    """
-    first = next(iter(images.values()))
-    if first.dtype == np.uint8:
-        return 255
-    brightest = max(int(image.max(initial=0)) for image in images.values())
-    return next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if brightest < 2**bits)
+    def add(self, counts: np.ndarray) -> None:
+        """Add a cell; counts: (n_levels,) pixels of each grey level."""
+        self.counts += counts
+        self.exceeded += np.minimum(1 - np.cumsum(counts) / counts.sum(), MOST_OF_A_CELL)
+        self.cells += 1
+
+    def bright(self) -> float:
+        """Return the level that `BRIGHT_SHARE` of a cell's pixels exceed in the mean over cells, 0 without cells."""
+        if not self.cells:
+            return 0.0
+        share = self.exceeded / self.cells
+        first = int(np.argmax(share <= BRIGHT_SHARE))
+        if first == 0:
+            return 0.0
+        # Between two levels, or the few levels of a dim image would make a jump of each.
+        return first - (BRIGHT_SHARE - share[first]) / (share[first - 1] - share[first])
+
+    def middle(self) -> float:
+        """Return the median level."""
+        return float(np.searchsorted(np.cumsum(self.counts), self.counts.sum() / 2))
 
 
 def _noise(image: np.ndarray, where: np.ndarray, at_most: float) -> float:
@@ -65,55 +90,82 @@ def _noise(image: np.ndarray, where: np.ndarray, at_most: float) -> float:
 
 
 def _colour_levels(
-    image: np.ndarray, outside: np.ndarray, inside: np.ndarray, histogram: np.ndarray, scale: int
+    image: np.ndarray,
+    outside: np.ndarray,
+    inside: np.ndarray,
+    data: np.ndarray,
+    light: CellLight,
+    bits: int | None,
 ) -> ColourLevels:
-    """Measure one colour on some rows of a field; outside, inside: bool, pixels far from cells and in cells."""
-    if outside.mean() < _ENOUGH_BACKGROUND:
+    """Measure one colour on some rows of a field; outside, inside, data: bool, far from cells, in cells, with data."""
+    if np.count_nonzero(outside) < _ENOUGH_BACKGROUND * outside.size:
         # In a field without gaps between its cells, the darkest pixels represent the background.
-        outside = image <= np.percentile(image, 2)
+        outside = data & (image <= np.percentile(image[data], 2))
     background, upper = (float(level) for level in np.percentile(image[outside], (50, 97.7)))
     noise = _noise(image, outside, upper)
-    bright = upper
-    total = int(histogram.sum())
-    if total:
-        cumulative = np.cumsum(histogram)
-        bright = float(np.searchsorted(cumulative, WHITE_PERCENTILE / 100 * total))
-        middle = float(np.searchsorted(cumulative, total / 2))
-        noise = max(noise, _noise(image, inside, middle))
-    white = max(bright, background + WHITE_NOISE * noise, scale * WHITE_FLOOR)
-    return ColourLevels(background, (upper - background) / 2, noise, white)
+    if light.cells:
+        noise = max(noise, _noise(image, inside, light.middle()))
+    bright = max(light.bright(), upper) - background
+    full_scale, known = ceiling(image, bits)
+    # 12 bits are often stored in 16, and above an offset.
+    span = full_scale if bits or image.dtype == np.uint8 else fewest_bits(bright)
+    white = max(WHITE_FACTOR * bright, WHITE_NOISE * noise, WHITE_FLOOR * span)
+    spread = (upper - background) / 2
+    threshold = max(GREEN_NOISE * noise, GREEN_SPREAD * spread, GREEN_FLOOR * span)
+    return ColourLevels(
+        background,
+        spread,
+        noise,
+        background + (min(white, full_scale) if known else white),
+        full_scale,
+        background + threshold,
+    )
 
 
 def field_levels(
-    images: Mapping[str, np.ndarray], cells: np.ndarray, histograms: Mapping[str, np.ndarray], reach: int, scale: int
+    images: Mapping[str, np.ndarray],
+    cells: np.ndarray,
+    light: Mapping[str, CellLight],
+    reach: int,
+    bits: Mapping[str, int | None] | None = None,
 ) -> dict[str, ColourLevels]:
-    """Measure background, noise and white level of every colour of a field.
+    """Measure background, noise and white level of every colour of a field, each from this colour alone.
 
-    White is the 99.98th percentile inside the field's cells, which follows exposure, gain and bit depth, but never
-    lower than the background plus 24 times the noise, and never lower than 1/16 of the detector's range: a dim field
-    with clean signal is stretched to full range, and one with nothing but noise stays dark.
+    White is three times as far above the background as the level that 2 % of a cell's pixels exceed in the mean over
+    cells, which follows exposure, gain and bit depth, but never less above it than 24 times the noise, and never less
+    than 1/16 of the detector's range: a dim field with clean signal is stretched to full range, and one with nothing
+    but noise stays dark. It is never farther above the background than the detector's range, where that is known.
+
+    A cell whose brightest spot, smoothed over 3 x 3 px, is below the threshold shows only background, noise and
+    autofluorescence. docs/data.md has the results in the demo.
 
     images: {colour: (H, W) uint8 or uint16}
     cells: (H, W) label image
-    histograms: {colour: (n,) int64}, counts of the field's grey levels inside cells
+    light: {colour: the levels inside the cells}
     reach: px, the distance from a cell within which a pixel is not background
-    scale: the detector's largest level
+    bits: {colour: the significant bits that its file gives}
     Returns {colour: ColourLevels}.
     """
-    near = cv2.dilate((cells != 0).astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-    outside, inside = near[::_ROW_STEP] == 0, cells[::_ROW_STEP] != 0
-    return {
-        colour: _colour_levels(np.ascontiguousarray(image[::_ROW_STEP]), outside, inside, histograms[colour], scale)
-        for colour, image in images.items()
-    }
+    near = cv2.dilate((cells != 0).astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))[::_ROW_STEP]
+    outside, inside = near == 0, cells[::_ROW_STEP] != 0
+    data = np.ones(outside.shape, bool)
+    empty = find_empty(images)
+    if empty is not None:
+        # Its rim is smoothed by whatever made the mosaic.
+        data = cv2.dilate(empty.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))[::_ROW_STEP] == 0
+        outside &= data
+    levels = {}
+    for colour, image in images.items():
+        rows = np.ascontiguousarray(image[::_ROW_STEP])
+        levels[colour] = _colour_levels(rows, outside, inside, data, light[colour], (bits or {}).get(colour))
+    return levels
 
 
-def green_threshold(green: ColourLevels, scale: int) -> float:
-    """Return the grey level from which a cell shows a protein.
+def scaled(image: np.ndarray, background: float, white: float) -> np.ndarray:
+    """Return an image as the network sees it: 0 at the background, 1 at white, clipped.
 
-    A cell whose brightest spot, smoothed over 3 x 3 px, is below this shows only background, noise and
-    autofluorescence. docs/data.md has the results in the demo.
-
-    scale: the detector's largest level
+    image: (H, W) of any number type
+    Returns (H, W) float32.
     """
-    return green.background + max(GREEN_NOISE * green.noise, GREEN_SPREAD * green.spread, GREEN_FLOOR * scale)
+    black = round(background)
+    return np.clip((image.astype(np.float32) - black) / np.float32(max(white - black, 1e-6)), 0, 1)

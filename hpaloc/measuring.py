@@ -12,7 +12,9 @@ import fastremap
 import numpy as np
 
 from hpaloc import rle
-from hpaloc.levels import ColourLevels, field_levels, full_scale, green_threshold
+from hpaloc.classes import COLOURS
+from hpaloc.detector import ceiling
+from hpaloc.levels import CellLight, ColourLevels, field_levels
 from hpaloc.masks import compact
 from hpaloc.tables import REFERENCE_COLOURS, REGIONS
 
@@ -23,6 +25,16 @@ _FINE_UM = 0.25
 _COARSE_UM = 0.8
 # Nuclei that fill more of their cells, or are less bright in blue, are probably not nuclei.
 _NUCLEUS_SHARE, _BLUE_CONTRAST = 0.45, 8.0
+# Where nuclei fill so much of their cells, only nuclei were found.
+_NO_CYTOPLASM = 0.9
+# µm across; no median nucleus of cells on a slide is smaller or larger.
+_LEAST_ACROSS, _MOST_ACROSS = 4.0, 60.0
+# The `focus` of the median cell below which a field is not sharp.
+_SHARP = 0.05
+# A background above these shares of white and of full scale; the zero of signed numbers stored as unsigned.
+_OFFSET, _LEAST_OFFSET, _SIGNED = 0.05, 0.02, 32768
+# The share of the cells' pixels at the detector's highest level from which a colour is overexposed.
+_OVEREXPOSED = 0.05
 
 
 def perceptual_hash(image: np.ndarray) -> int:
@@ -122,7 +134,7 @@ def _geometry(cell: _Cell, shape: tuple[int, ...], pixel_size: float) -> dict[st
     }
 
 
-def _intensities(counts: np.ndarray, scale: int) -> dict[str, Any]:
+def _intensities(counts: np.ndarray, full_scale: int) -> dict[str, Any]:
     """Return a cell's measurements of one colour; counts: (3, n) pixels of each grey level, by region."""
     levels = np.arange(counts.shape[1], dtype=np.float64)
     squares = levels * levels
@@ -136,8 +148,7 @@ def _intensities(counts: np.ndarray, scale: int) -> dict[str, Any]:
     cumulative = np.cumsum(whole)
     found["median"] = int(np.searchsorted(cumulative, 0.5 * cumulative[-1]))
     found["p99"] = int(np.searchsorted(cumulative, 0.99 * cumulative[-1]))
-    found["saturated"] = whole[scale:].sum() / cumulative[-1]
-    found["nucleus_cytoplasm_ratio"] = _ratio(found["nucleus_mean"], found["cytoplasm_mean"])
+    found["saturated"] = whole[full_scale:].sum() / cumulative[-1]
     return found
 
 
@@ -165,15 +176,13 @@ def _own_peak(smooth: np.ndarray, cells: np.ndarray, cell: _Cell, reach: int) ->
     return max(float(apart.max(initial=0)), float(np.median(beside)) if beside.size else 0.0)
 
 
-def _field_row(
-    images: Mapping[str, np.ndarray], n_cells: int, scale: int, measured: Mapping[str, ColourLevels], threshold: float
-) -> dict[str, Any]:
+def _field_row(images: Mapping[str, np.ndarray], n_cells: int, measured: Mapping[str, ColourLevels]) -> dict[str, Any]:
     """Return the columns of FIELDS that are measured on the images."""
     first = next(iter(images.values()))
-    row = {"height": first.shape[0], "width": first.shape[1], "dtype": str(first.dtype)}
-    row |= {"n_cells": n_cells, "full_scale": scale, "green_threshold": threshold}
+    row = {"height": first.shape[0], "width": first.shape[1], "dtype": str(first.dtype), "n_cells": n_cells}
+    row["green_threshold"] = measured["green"].threshold
     for colour, level in measured.items():
-        row |= {f"{colour}_{what}": getattr(level, what) for what in ("background", "noise", "white")}
+        row |= {f"{colour}_{what}": getattr(level, what) for what in ("background", "noise", "white", "full_scale")}
     row |= {f"hash_{colour}": perceptual_hash(images[colour]) for colour in REFERENCE_COLOURS}
     return row | {f"digest_{colour}": content(image) for colour, image in images.items()}
 
@@ -190,46 +199,84 @@ def measure_field(
     Raises ValueError if shapes or pixel types differ.
     """
     _check_alike(field, images, cells, nuclei)
-    scale = full_scale(images)
-    n_levels = max(scale, *(int(image.max(initial=0)) for image in images.values())) + 1
+    full_scale = {colour: ceiling(image)[0] for colour, image in images.items()}
+    n_levels = {colour: max(full_scale[colour], int(image.max(initial=0))) + 1 for colour, image in images.items()}
     reach = round(RING_UM / pixel_size)
     strings = rle.encode_labels(cells)
     peaks = {colour: cv2.blur(image, (3, 3)) for colour, image in images.items()}
     fine = _fine_structure(images["red"], pixel_size)
     rows: list[dict[str, Any]] = []
-    totals = {colour: np.zeros(n_levels, np.int64) for colour in images}
+    light = {colour: CellLight(n_levels[colour]) for colour in images}
     for cell in _cells_of(cells, nuclei, reach):
         row = {"field": field, "rle": strings[cell.id], **_geometry(cell, cells.shape, pixel_size)}
         for colour, image in images.items():
-            codes = cell.region * n_levels + image[cell.box][cell.mask]
-            counts = np.bincount(codes, minlength=3 * n_levels).reshape(3, n_levels)
-            totals[colour] += counts.sum(axis=0)
-            row |= {f"{colour}_{what}": value for what, value in _intensities(counts, scale).items()}
+            n = n_levels[colour]
+            counts = np.bincount(cell.region * n + image[cell.box][cell.mask], minlength=3 * n).reshape(3, n)
+            light[colour].add(counts.sum(axis=0))
+            row |= {f"{colour}_{what}": value for what, value in _intensities(counts, full_scale[colour]).items()}
             row[f"{colour}_peak"] = int(peaks[colour][cell.box][cell.mask].max())
         row["saturation"] = max(row[f"{colour}_saturated"] for colour in images)
         row["focus"] = math.nan if fine is None else float(fine[cell.box][cell.mask].std(dtype=np.float64))
         row["green_signal"] = _own_peak(peaks["green"], cells, cell, reach)
         rows.append(row)
-    measured = field_levels(images, cells, totals, reach, scale)
-    background, threshold = measured["green"].background, green_threshold(measured["green"], scale)
+    measured = field_levels(images, cells, light, reach)
+    green = measured["green"]
     for row in rows:
         row["focus"] = _ratio(row["focus"], row["red_cell_mean"] - measured["red"].background)
-        row["green_signal"] = (row["green_signal"] - background) / (threshold - background)
-    return _field_row(images, len(rows), scale, measured, threshold), rows
+        row["green_signal"] = (row["green_signal"] - green.background) / (green.threshold - green.background)
+        for colour, level in measured.items():
+            nucleus, cytoplasm = (row[f"{colour}_{region}_mean"] for region in ("nucleus", "cytoplasm"))
+            row[f"{colour}_nucleus_cytoplasm_ratio"] = _ratio(nucleus - level.background, cytoplasm - level.background)
+    return _field_row(images, len(rows), measured), rows
 
 
 def plausibility(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return warnings about a measured field: no cell, or nuclei that do not look like nuclei.
+    """Return warnings about a measured field: levels that say how it was recorded, no cell, nuclei that are none.
+
+    row, cells: from ``measure_field``
+    """
+    warnings = [*_recording(row, cells)]
+    if not cells:
+        return [*warnings, "no cell was found"]
+    across = 2 * math.sqrt(float(np.median([cell["nucleus_area_um2"] for cell in cells])) / math.pi)
+    if not _LEAST_ACROSS <= across <= _MOST_ACROSS:
+        size = cells[0]["pixel_size"]
+        return [*warnings, f"the median nucleus is {across:.1f} µm across: is a pixel really {size:g} µm?"]
+    share = float(np.median([cell["nucleus_fraction"] for cell in cells]))
+    if share > _NO_CYTOPLASM:
+        return [
+            *warnings,
+            f"no cytoplasm was found: nuclei fill {100 * share:.0f} % of the cells; look at red and yellow",
+        ]
+    focus = float(np.median([cell["focus"] for cell in cells]))
+    if focus < _SHARP:
+        warnings.append(f"red is out of focus: {focus:.3f} in the median cell, in sharp ones 0.1 and more")
+    return warnings + _nuclei(row, cells, share)
+
+
+def _recording(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what the levels of the colours say about how they were recorded and stored."""
+    pixels = sum(cell["area_px"] for cell in cells)
+    for colour in COLOURS:
+        background, white, full = (row[f"{colour}_{what}"] for what in ("background", "white", "full_scale"))
+        if background >= _SIGNED:
+            yield f"{colour} has no level below {_SIGNED}: signed numbers stored as unsigned ones; subtract {_SIGNED}"
+        elif background > max(_OFFSET * (white - background), _LEAST_OFFSET * full):
+            part = 100 * background / (white - background)
+            yield f"the background of {colour}, {background:.0f}, is {part:.0f} % of white: a camera's offset?"
+        saturated = sum(cell[f"{colour}_saturated"] * cell["area_px"] for cell in cells) / max(pixels, 1)
+        if saturated > _OVEREXPOSED:
+            yield f"{colour} is overexposed: {100 * saturated:.0f} % of the pixels in cells are at its limit, {full}"
+
+
+def _nuclei(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], share: float) -> list[str]:
+    """Return a warning if the nuclei do not look like nuclei.
 
     Nuclei are found in blue, whatever it shows. If it was swapped with red or yellow, they fill half of the cells or
     more, or are brighter in that colour than in blue. In medians over cells, blue was 24 to 275 times as bright in
     nuclei as in cytoplasm in 14 real and simulated fields, and nuclei filled 0.20 to 0.39 of the cells; with blue
     swapped it was 3 to 16 times as bright.
-
-    row, cells: from ``measure_field``
     """
-    if not cells:
-        return ["no cell was found"]
     contrast = {}
     for colour in REFERENCE_COLOURS:
         background = row[f"{colour}_background"]
@@ -240,7 +287,6 @@ def plausibility(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> 
         # The darkest cytoplasm is as dark as the background, which would make the ratio infinite.
         ratio = inside / np.maximum(outside, 0.1)
         contrast[colour] = float(np.median(ratio[np.isfinite(ratio)])) if np.isfinite(ratio).any() else math.nan
-    share = float(np.median([cell["nucleus_fraction"] for cell in cells]))
     if share > _NUCLEUS_SHARE or contrast["blue"] < max(_BLUE_CONTRAST, contrast["red"], contrast["yellow"]):
         found = f"in blue {contrast['blue']:.1f} times as bright as the cytoplasm, {100 * share:.0f} % of the cell"
         return [f"the nuclei do not look like nuclei ({found}): are channels swapped?"]

@@ -50,7 +50,7 @@ def tile_field(
     mask_neighbours: bool = False,
     format: str = "png",
 ) -> TiledField:
-    """Measure every cell of a field and cut its tiles.
+    """Measure every cell of a field and cut its tiles, which hold the levels above the field's background.
 
     images: {colour: (H, W) uint8 or uint16}, of one type
     cells, nuclei: (H, W) label images with shared ids
@@ -64,12 +64,14 @@ def tile_field(
     """
     row, rows = measure_field(field, images, cells, nuclei, pixel_size)
     records: dict[str, list[bytes]] = {colour: [] for colour in images}
+    black = {colour: image.dtype.type(round(row[f"{colour}_background"])) for colour, image in images.items()}
+    light = {colour: np.maximum(image, black[colour]) - black[colour] for colour, image in images.items()}
     for cell in rows:
         box = np.s_[cell["y0"] : cell["y1"], cell["x0"] : cell["x1"]]
-        for colour, image in images.items():
+        for colour, image in light.items():
             crop = image[box] * (cells[box] == cell["cell"]) if mask_neighbours else image[box]
             tile = resize(square(crop), size)
-            record = TileRecord(field, cell["cell"], tile, row[f"{colour}_white"])
+            record = TileRecord(field, cell["cell"], tile, row[f"{colour}_white"] - float(black[colour]))
             records[colour].append(frame(record.encode(format)))
     return TiledField(row, rows, records)
 

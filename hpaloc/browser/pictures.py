@@ -18,6 +18,7 @@ import pandas as pd
 from hpaloc.classes import COLOURS
 from hpaloc.cutting import square
 from hpaloc.images import ImageError, read_field
+from hpaloc.levels import scaled
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
@@ -53,18 +54,15 @@ def _jpeg(image: np.ndarray) -> str:
 
 
 def shown_levels(images: Mapping[str, np.ndarray], levels: Mapping[str, float]) -> dict[str, np.ndarray]:
-    """Convert each colour of a field to (H, W) uint8: 255 at its white level, clipped, as in the network's tiles.
+    """Convert each colour of a field to (H, W) uint8: 0 at its background, 255 at white, as in the network's tiles.
 
     images: colour to (H, W) of any number type
-    levels: ``{colour}_white`` as in the field table; a colour without it is scaled by its maximum
+    levels: ``{colour}_background`` and ``{colour}_white`` as in the field table
     """
-    shown = {}
-    for colour, image in images.items():
-        white = float(levels.get(f"{colour}_white") or 0.0)
-        if not white > 0:
-            white = float(image.max()) or 1.0
-        shown[colour] = cv2.convertScaleAbs(image.astype(np.float32), alpha=255.0 / white)
-    return shown
+    return {
+        colour: cv2.convertScaleAbs(scaled(image, levels[f"{colour}_background"], levels[f"{colour}_white"]), alpha=255)
+        for colour, image in images.items()
+    }
 
 
 def outlines(labels: np.ndarray, boxes: Mapping[int, tuple[int, int, int, int]], scale: float) -> dict[int, list[int]]:
@@ -154,7 +152,9 @@ def write_pictures(
     (folder / "fields").mkdir(parents=True)
     (folder / "sprites").mkdir()
     segmented = fields[fields["status"] == "ok"].set_index("field")
-    levels: Mapping[Any, Any] = segmented[[f"{colour}_white" for colour in COLOURS]].to_dict("index")
+    levels: Mapping[Any, Any] = segmented[
+        [f"{colour}_{what}" for colour in COLOURS for what in ("background", "white")]
+    ].to_dict("index")
     chosen = shown_fields(list(segmented.index), most_fields)
     rows_of = cells.groupby("field", sort=False).indices
     pictures = [row for row in manifest if row.id in chosen]

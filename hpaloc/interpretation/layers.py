@@ -13,6 +13,7 @@ import pandas as pd
 import tensorflow as tf
 
 from hpaloc.images import read_field
+from hpaloc.levels import scaled
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.network.fully_convolutional import FullyConvolutionalResNet50
 from hpaloc.network.resnet import classifier
@@ -223,7 +224,7 @@ def driving_patches(
 def field_map(
     model: FullyConvolutionalResNet50,
     row: ManifestRow,
-    levels: Mapping[str, float],
+    levels: Mapping[str, tuple[float, float]],
     channels: Sequence[str],
     box: float,
 ) -> tuple[np.ndarray, np.ndarray, float]:
@@ -231,7 +232,7 @@ def field_map(
 
     The field is resized so that its cells are as large as the tiles that trained the network.
 
-    levels: the field's white levels by colour
+    levels: the field's background and white level by colour
     box: px, the median side of its cells' boxes
 
     Returns the picture (h, w, colours) uint8, the maps (h, w, 19) float16, both at most 512 px a side, and their pixel
@@ -239,8 +240,7 @@ def field_map(
     """
     with unchanged(row.paths, row.states):
         images = read_field(row.paths, tuple(channels))
-    planes = [np.clip(images[colour] / np.float32(levels[colour]), 0, 1) for colour in channels]
-    field: np.ndarray = np.stack(planes, axis=-1).astype(np.float32) * 255
+    field: np.ndarray = np.stack([scaled(images[colour], *levels[colour]) for colour in channels], axis=-1) * 255
     scale = min(model.tile_size / box, _FIELD_SIDE / max(field.shape[:2]))
     size = tuple(max(1, round(edge * scale)) for edge in field.shape[1::-1])
     field = cv2.resize(field, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)

@@ -14,6 +14,7 @@ from hpaloc.images import read_field
 from hpaloc.interpretation.processes import in_processes
 from hpaloc.joining import read_fields
 from hpaloc.layout import CollectionFiles
+from hpaloc.levels import scaled
 from hpaloc.manifests import ManifestRow, read_manifest, unchanged
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
@@ -29,6 +30,8 @@ OF_THE_PROTEIN = ("radial_distribution", "granularity")
 # a cell that is all below 1/57 of the white level (4.5 of 255) has no texture.
 GREY_LEVELS = 64
 CORRELATION = ("pearson", "manders_fold", "rwc")
+# Background and white level of each colour of a field.
+Levels = Mapping[str, tuple[float, float]]
 # The place of a cell in the field does not describe the cell.
 _PLACES = ("Location", "Center", "BoundingBox")
 
@@ -37,7 +40,7 @@ def measure_cells(
     images: Mapping[str, np.ndarray],
     cells: np.ndarray,
     ids: Sequence[int],
-    levels: Mapping[str, float],
+    levels: Levels,
     pixel_size: float,
 ) -> pd.DataFrame:
     """Measure cells of a field as CellProfiler does: size and shape, intensity, texture, radial distribution,
@@ -49,7 +52,7 @@ def measure_cells(
     images: {colour: (H, W)} of any number type
     cells: (H, W) label image
     ids: the cells to measure
-    levels: white level of each colour, the intensity that counts as 1, as in the tiles
+    levels: background and white level of each colour, which count as 0 and 1, as in the tiles
     pixel_size: µm
 
     Returns one row per cell in the order of ``ids``, one column per feature (float64, nan if not defined).
@@ -70,7 +73,7 @@ def measure_cells(
         raise ValueError(f"cell {ids[int(present.argmin())]} is not in the label image")
     planes = {}
     for colour, image in images.items():
-        plane = np.clip(image.astype(np.float32) / np.float32(levels[colour]), 0, 1)
+        plane = scaled(image, *levels[colour])
         planes[colour] = (cv2.resize(plane, size, interpolation=cv2.INTER_AREA) if scale < 1 else plane).astype(float)
     core = get_core_measurements(sanitize=False)
     correlation = get_correlation_measurements(sanitize=False)
@@ -105,7 +108,7 @@ def _mean_over_directions(table: pd.DataFrame) -> pd.DataFrame:
     return table.T.groupby([names[key] for key in map(str, table)], sort=False).mean().T
 
 
-def _measure_field(row: ManifestRow, mask: Path, ids: list[int], levels: Mapping[str, float]) -> pd.DataFrame:
+def _measure_field(row: ManifestRow, mask: Path, ids: list[int], levels: Levels) -> pd.DataFrame:
     try:
         with unchanged(row.paths, row.states):
             images = read_field(row.paths)
@@ -118,7 +121,7 @@ def _measure_field(row: ManifestRow, mask: Path, ids: list[int], levels: Mapping
 def measure_fields(
     rows: Mapping[str, ManifestRow],
     folders: Mapping[str, Path],
-    levels: Mapping[str, Mapping[str, float]],
+    levels: Mapping[str, Levels],
     cells: pd.DataFrame,
     processes: int = 1,
 ) -> pd.DataFrame:
@@ -126,7 +129,7 @@ def measure_fields(
 
     rows: the manifest row of each field
     folders: its folder of label images
-    levels: its white levels by colour
+    levels: its levels by colour, as in ``measure_cells``
 
     Returns one row per cell, in the order of ``cells``.
     Raises ValueError naming field and cell.
@@ -151,7 +154,7 @@ def measure_collections(
         for shard in files.shards:
             for row in read_manifest(files.path("manifest", shard)):
                 rows[row.id], folders[row.id] = row, files.path("segmentation", shard)
-        levels = _whites_of_fields(read_fields(files.of_shards("fields")))
+        levels = _levels_of_fields(read_fields(files.of_shards("fields")))
         measured = measure_fields(rows, folders, levels, own, processes)
         parts.append(measured.set_index(own.index))
     table = pd.concat(parts).loc[cells.index].reset_index(drop=True)
@@ -166,10 +169,10 @@ def measure_collections(
     return table
 
 
-def _whites_of_fields(fields: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Return the white level of each colour of each field, from a table FIELDS."""
-    columns = [f"{colour}_white" for colour in COLOURS]
+def _levels_of_fields(fields: pd.DataFrame) -> dict[str, Levels]:
+    """Return the background and the white level of each colour of each field, from a table FIELDS."""
+    names = [f"{colour}_{what}" for colour in COLOURS for what in ("background", "white")]
     return {
-        name: dict(zip(COLOURS, map(float, values), strict=True))
-        for name, values in zip(fields["field"], fields[columns].to_numpy(), strict=True)
+        name: dict(zip(COLOURS, map(tuple, levels.reshape(-1, 2)), strict=True))
+        for name, levels in zip(fields["field"], fields[names].to_numpy(float), strict=True)
     }

@@ -108,11 +108,11 @@ def study_networks(
     for number, (collection, field, label) in enumerate(track(chosen, what="fields mapped")):
         files = collections[collection]
         manifest = {row.id: row for row in read_manifests(files.of_shards("manifest"))}
-        levels = read_fields(files.of_shards("fields")).query("field == @field")
+        row = read_fields(files.of_shards("fields")).query("field == @field").iloc[0]
         boxes = read_cells(files.of_shards("cells")).query("field == @field")
         box = float(np.median(np.maximum(boxes["y1"] - boxes["y0"], boxes["x1"] - boxes["x0"])))
-        white = {colour: float(levels[f"{colour}_white"].iloc[0]) for colour in channels}
-        picture, maps, pixel_size = field_map(twin, manifest[field], white, channels, box)
+        levels = {colour: (float(row[f"{colour}_background"]), float(row[f"{colour}_white"])) for colour in channels}
+        picture, maps, pixel_size = field_map(twin, manifest[field], levels, channels, box)
         pictures |= {f"{number}/picture": picture, f"{number}/maps": maps}
         rows_of_maps.append((collection, field, label, pixel_size))
     with atomic_directory(out) as folder:

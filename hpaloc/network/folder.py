@@ -12,7 +12,7 @@ import numpy as np
 
 from hpaloc.classes import N_CLASSES, NAMES
 from hpaloc.files import atomic_path, digest
-from hpaloc.network.options import HEADS, NEGATIVE_RULES, ModelError, check_channels
+from hpaloc.network.options import HEADS, LEVELS_EDITION, NEGATIVE_RULES, ModelError, check_channels
 
 
 def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
@@ -53,6 +53,13 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ModelError(f"{path}: dropout is {rates!r}, not two numbers")
     if not all(0 <= rate < 1 for rate in rates):
         raise ModelError(f"{path}: dropout is {rates!r}, not two rates from 0 to below 1")
+    made = config.get("preprocessing")
+    edition = made.get("levels", 1) if isinstance(made, dict) else 1
+    if edition != LEVELS_EDITION:
+        raise ModelError(
+            f"{path}: the network was trained on tiles of edition {edition!r} of the levels, but tiles are scaled by "
+            f"edition {LEVELS_EDITION} now; train it anew, or use the hpaloc that made it"
+        )
     path = folder / "thresholds.json"
     decision = read_json(path, ("thresholds", "negative_rule"))
     if decision["negative_rule"] not in NEGATIVE_RULES:

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from hpaloc.classes import COLOURS
 
+# The edition of the levels by which tiles are scaled (levels.py). A network reads tiles of the edition that trained it:
+# edition 1 took black for 0 and white from the brightest 0.02 % of all cells' pixels.
+LEVELS_EDITION = 2
 HEADS = ("sigmoid", "softmax")
 # How the probability of Negative follows from the network's 19 outputs; see `calls.settle_negative`.
 NEGATIVE_RULES = ("complement", "network", "mean")

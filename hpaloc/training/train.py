@@ -23,6 +23,7 @@ from hpaloc.examples import LABEL_COLUMNS
 from hpaloc.files import atomic_directory, digest
 from hpaloc.network.device import choose_precision, precision_policy, select_device
 from hpaloc.network.folder import write_checksums
+from hpaloc.network.options import LEVELS_EDITION
 from hpaloc.network.resnet import classifier
 from hpaloc.network.starting_weights import load_weights
 from hpaloc.records import training_dataset
@@ -168,7 +169,8 @@ def _network_settings(settings: TrainSettings, network: keras.Model, tiles: Mapp
         "preprocessing": {
             "tile": "bounding box of the cell, padded with zeros to a square",
             "tiles": dict(tiles or {}),
-            "scale": "divided by the white level of the field and colour, clipped to 0..1, times 255, rounded",
+            "levels": LEVELS_EDITION,
+            "scale": "from background to white of the field and colour, clipped to 0..1, times 255, rounded",
             "resize": "bilinear, antialiased, to input_size",
         },
     }
