@@ -55,16 +55,14 @@ def repair_hot_pixels(image: np.ndarray) -> np.ndarray:
 
 
 def ceiling(image: np.ndarray, bits: int | None = None) -> tuple[int, bool]:
-    """Return the level at which the detector of an image saturates, and whether it is known or only likely.
+    """Return the level at which the detector of an image saturates, and whether pixels pile up there.
 
-    It is known from the file's ``bits``, of 8-bit images, and where pixels pile up at the highest level. Otherwise it
-    is likely the largest level of the fewest bits (8, 10, 12, 14, 16) that hold all but a thousandth of the pixels.
+    Without the file's ``bits``, it is 255 of 8-bit images, else the level where pixels pile up, else the largest of the
+    fewest bits (8, 10, 12, 14, 16) that hold all but a thousandth of the pixels.
 
     image: (H, W) uint8 or uint16
     bits: the file's significant bits
     """
-    if bits is not None or image.dtype == np.uint8:
-        return 2 ** (bits or 8) - 1, True
     sample = image[::_STRIDE]
     counts = np.bincount(sample.ravel())
     levels = np.flatnonzero(counts)
@@ -72,8 +70,10 @@ def ceiling(image: np.ndarray, bits: int | None = None) -> tuple[int, bool]:
     above = np.append(counts[::-1].cumsum()[::-1], 0)
     top = int(np.flatnonzero(above[:-1] >= LEAST_SHARE * sample.size)[-1])
     below = _PILE_UP * counts[top - 1] if top else 0
-    piled_up = counts[top] > max(below, above[top + 1], LEAST_SHARE * sample.size)
-    return (int(levels[top]), True) if piled_up else (fewest_bits(float(levels[top])), False)
+    piled_up = bool(counts[top] > max(below, above[top + 1], LEAST_SHARE * sample.size))
+    if bits is not None or image.dtype == np.uint8:
+        return 2 ** (bits or 8) - 1, piled_up
+    return int(levels[top]) if piled_up else fewest_bits(float(levels[top])), piled_up
 
 
 def fewest_bits(level: float) -> int:

@@ -10,10 +10,11 @@ import numpy as np
 from hpaloc.detector import ceiling, fewest_bits, find_empty
 
 # A change of how levels are measured needs another LEVELS_EDITION (network/options.py).
-# Bright is the level that 2 % of a cell's pixels exceed in the mean over cells, in which no cell counts for more than
-# 4 %: neither a speck nor debris on one cell moves it. White is three times as far from the background.
-BRIGHT_SHARE, MOST_OF_A_CELL = 0.02, 0.04
-WHITE_FACTOR = 3.0
+# The level that a share of a cell's pixels exceeds in the mean over cells, in which no cell counts for more than a
+# second share: neither a speck nor debris on one cell moves it. White is above the spots, but not so far above the
+# bright parts that these look dark.
+BRIGHT, SPOTS = (0.02, 0.04), (0.002, 0.005)
+ABOVE_BRIGHT, ABOVE_SPOTS = 3.0, 1.25
 WHITE_NOISE = 24.0
 WHITE_FLOOR = 1 / 16
 GREEN_NOISE = 12.0
@@ -50,25 +51,30 @@ class CellLight:
 
     def __init__(self, n_levels: int) -> None:
         self.counts = np.zeros(n_levels, np.int64)
-        self.exceeded = np.zeros(n_levels)
+        self.exceeded = {limits: np.zeros(n_levels) for limits in (BRIGHT, SPOTS)}
         self.cells = 0
 
     def add(self, counts: np.ndarray) -> None:
-        """Add a cell; counts: (n_levels,) pixels of each grey level."""
+        """Add a cell.
+
+        counts: (n_levels,) int64, its pixels of each grey level
+        """
         self.counts += counts
-        self.exceeded += np.minimum(1 - np.cumsum(counts) / counts.sum(), MOST_OF_A_CELL)
+        above = 1 - np.cumsum(counts) / counts.sum()
+        for (_, most), exceeded in self.exceeded.items():
+            exceeded += np.minimum(above, most)
         self.cells += 1
 
-    def bright(self) -> float:
-        """Return the level that `BRIGHT_SHARE` of a cell's pixels exceed in the mean over cells, 0 without cells."""
+    def level(self, limits: tuple[float, float]) -> float:
+        """Return the level of `BRIGHT` or `SPOTS`, 0 without cells."""
         if not self.cells:
             return 0.0
-        share = self.exceeded / self.cells
-        first = int(np.argmax(share <= BRIGHT_SHARE))
+        share = self.exceeded[limits] / self.cells
+        first = int(np.argmax(share <= limits[0]))
         if first == 0:
             return 0.0
-        # Between two levels, or the few levels of a dim image would make a jump of each.
-        return first - (BRIGHT_SHARE - share[first]) / (share[first - 1] - share[first])
+        # Between two levels, or each of the few levels of a dim image would be a jump.
+        return first - (limits[0] - share[first]) / (share[first - 1] - share[first])
 
     def middle(self) -> float:
         """Return the median level."""
@@ -105,18 +111,19 @@ def _colour_levels(
     noise = _noise(image, outside, upper)
     if light.cells:
         noise = max(noise, _noise(image, inside, light.middle()))
-    bright = max(light.bright(), upper) - background
-    full_scale, known = ceiling(image, bits)
+    bright = max(light.level(BRIGHT), upper) - background
+    spots = max(light.level(SPOTS), upper) - background
+    full_scale, piled_up = ceiling(image, bits)
     # 12 bits are often stored in 16, and above an offset.
     span = full_scale if bits or image.dtype == np.uint8 else fewest_bits(bright)
-    white = max(WHITE_FACTOR * bright, WHITE_NOISE * noise, WHITE_FLOOR * span)
+    white = max(min(ABOVE_BRIGHT * bright, ABOVE_SPOTS * spots), WHITE_NOISE * noise, WHITE_FLOOR * span)
     spread = (upper - background) / 2
     threshold = max(GREEN_NOISE * noise, GREEN_SPREAD * spread, GREEN_FLOOR * span)
     return ColourLevels(
         background,
         spread,
         noise,
-        background + (min(white, full_scale) if known else white),
+        background + (min(white, full_scale) if piled_up else white),
         full_scale,
         background + threshold,
     )
@@ -131,10 +138,11 @@ def field_levels(
 ) -> dict[str, ColourLevels]:
     """Measure background, noise and white level of every colour of a field, each from this colour alone.
 
-    White is three times as far above the background as the level that 2 % of a cell's pixels exceed in the mean over
-    cells, which follows exposure, gain and bit depth, but never less above it than 24 times the noise, and never less
-    than 1/16 of the detector's range: a dim field with clean signal is stretched to full range, and one with nothing
-    but noise stays dark. It is never farther above the background than the detector's range, where that is known.
+    White is 1.25 times as far above the background as the level that 0.2 % of a cell's pixels exceed in the mean over
+    cells, at most three times as far as that of 2 %, which follows exposure, gain and bit depth. But it is never less
+    than 24 times the noise or 1/16 of the detector's range above the background: a dim field with clean signal is
+    stretched to full range, and one with nothing but noise stays dark. Where pixels pile up at the level at which the
+    detector saturates, white is not farther from the background than this level.
 
     A cell whose brightest spot, smoothed over 3 x 3 px, is below the threshold shows only background, noise and
     autofluorescence. docs/data.md has the results in the demo.
