@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hpaloc.detector import ceiling, fewest_bits, find_empty
+from hpaloc.detector import brightest, ceiling, find_empty, largest_level
 
 # A change of how levels are measured needs another LEVELS_EDITION (network/options.py).
-# The level that a share of a cell's pixels exceeds in the mean over cells, in which no cell counts for more than a
-# second share: neither a speck nor debris on one cell moves it. White is above the spots, but not so far above the
-# bright parts that these look dark.
-BRIGHT, SPOTS = (0.02, 0.04), (0.002, 0.005)
-ABOVE_BRIGHT, ABOVE_SPOTS = 3.0, 1.25
+# Bright is the level that 0.5 % of a cell's pixels exceed in the mean over cells, in which no cell counts for more than
+# 1 %: neither a speck nor debris on one cell moves it.
+BRIGHT_SHARE, MOST_OF_A_CELL = 0.005, 0.01
+# White is so many times as far above the background, so that smaller spots stand out.
+WHITE_FACTOR = 2.0
 WHITE_NOISE = 24.0
 WHITE_FLOOR = 1 / 16
 GREEN_NOISE = 12.0
@@ -51,7 +51,7 @@ class CellLight:
 
     def __init__(self, n_levels: int) -> None:
         self.counts = np.zeros(n_levels, np.int64)
-        self.exceeded = {limits: np.zeros(n_levels) for limits in (BRIGHT, SPOTS)}
+        self.exceeded = np.zeros(n_levels)
         self.cells = 0
 
     def add(self, counts: np.ndarray) -> None:
@@ -60,21 +60,19 @@ class CellLight:
         counts: (n_levels,) int64, its pixels of each grey level
         """
         self.counts += counts
-        above = 1 - np.cumsum(counts) / counts.sum()
-        for (_, most), exceeded in self.exceeded.items():
-            exceeded += np.minimum(above, most)
+        self.exceeded += np.minimum(1 - np.cumsum(counts) / counts.sum(), MOST_OF_A_CELL)
         self.cells += 1
 
-    def level(self, limits: tuple[float, float]) -> float:
-        """Return the level of `BRIGHT` or `SPOTS`, 0 without cells."""
+    def bright(self) -> float:
+        """Return the level that ``BRIGHT_SHARE`` of a cell's pixels exceed in the mean over cells, 0 without cells."""
         if not self.cells:
             return 0.0
-        share = self.exceeded[limits] / self.cells
-        first = int(np.argmax(share <= limits[0]))
+        share = self.exceeded / self.cells
+        first = int(np.argmax(share <= BRIGHT_SHARE))
         if first == 0:
             return 0.0
         # Between two levels, or each of the few levels of a dim image would be a jump.
-        return first - (limits[0] - share[first]) / (share[first - 1] - share[first])
+        return float(first - (BRIGHT_SHARE - share[first]) / (share[first - 1] - share[first]))
 
     def middle(self) -> float:
         """Return the median level."""
@@ -111,22 +109,16 @@ def _colour_levels(
     noise = _noise(image, outside, upper)
     if light.cells:
         noise = max(noise, _noise(image, inside, light.middle()))
-    bright = max(light.level(BRIGHT), upper) - background
-    spots = max(light.level(SPOTS), upper) - background
-    full_scale, piled_up = ceiling(image, bits)
-    # 12 bits are often stored in 16, and above an offset.
-    span = full_scale if bits or image.dtype == np.uint8 else fewest_bits(bright)
-    white = max(min(ABOVE_BRIGHT * bright, ABOVE_SPOTS * spots), WHITE_NOISE * noise, WHITE_FLOOR * span)
+    bright = max(light.bright(), upper) - background
+    top, piled_up = brightest(image)
+    limit = top - background if piled_up else largest_level(top - background, image.dtype, bits)
+    # Of a detector of unknown range, the light says how much of it is used.
+    span = limit if bits or image.dtype == np.uint8 else 2 ** max(8, math.ceil(math.log2(bright + 1))) - 1
+    white = min(max(WHITE_FACTOR * bright, WHITE_NOISE * noise, WHITE_FLOOR * span), limit)
     spread = (upper - background) / 2
     threshold = max(GREEN_NOISE * noise, GREEN_SPREAD * spread, GREEN_FLOOR * span)
-    return ColourLevels(
-        background,
-        spread,
-        noise,
-        background + (min(white, full_scale) if piled_up else white),
-        full_scale,
-        background + threshold,
-    )
+    full_scale = ceiling(image, bits)
+    return ColourLevels(background, spread, noise, background + white, full_scale, background + threshold)
 
 
 def field_levels(
@@ -138,11 +130,10 @@ def field_levels(
 ) -> dict[str, ColourLevels]:
     """Measure background, noise and white level of every colour of a field, each from this colour alone.
 
-    White is 1.25 times as far above the background as the level that 0.2 % of a cell's pixels exceed in the mean over
-    cells, at most three times as far as that of 2 %, which follows exposure, gain and bit depth. But it is never less
-    than 24 times the noise or 1/16 of the detector's range above the background: a dim field with clean signal is
-    stretched to full range, and one with nothing but noise stays dark. Where pixels pile up at the level at which the
-    detector saturates, white is not farther from the background than this level.
+    White is twice as far above the background as the level that 0.5 % of a cell's pixels exceed in the mean over cells,
+    which follows exposure, gain and bit depth. But it is never less than 24 times the noise or 1/16 of the detector's
+    range above the background: a dim field with clean signal is stretched to full range, and one with nothing but noise
+    stays dark. It is never farther above it than the detector's range.
 
     A cell whose brightest spot, smoothed over 3 x 3 px, is below the threshold shows only background, noise and
     autofluorescence. docs/data.md has the results in the demo.
@@ -162,6 +153,8 @@ def field_levels(
         # Its rim is smoothed by whatever made the mosaic.
         data = cv2.dilate(empty.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))[::_ROW_STEP] == 0
         outside &= data
+    if not data.any():
+        data[:] = True
     levels = {}
     for colour, image in images.items():
         rows = np.ascontiguousarray(image[::_ROW_STEP])

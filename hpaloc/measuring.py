@@ -199,7 +199,7 @@ def measure_field(
     Raises ValueError if shapes or pixel types differ.
     """
     _check_alike(field, images, cells, nuclei)
-    full_scale = {colour: ceiling(image)[0] for colour, image in images.items()}
+    full_scale = {colour: ceiling(image) for colour, image in images.items()}
     n_levels = {colour: max(full_scale[colour], int(image.max(initial=0))) + 1 for colour, image in images.items()}
     reach = round(RING_UM / pixel_size)
     strings = rle.encode_labels(cells)

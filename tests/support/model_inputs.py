@@ -90,6 +90,7 @@ def untrained_classifier(channels: tuple[str, ...], size: int):
 def write_model_folder(folder: Path, model, channels: tuple[str, ...], head: str, input_size: int) -> Path:
     """Write a model folder around an untrained classifier."""
     from hpaloc.network.folder import write_checksums
+    from hpaloc.network.options import LEVELS_EDITION
 
     folder.mkdir(parents=True)
     model.save(folder / "model.keras")
@@ -100,6 +101,7 @@ def write_model_folder(folder: Path, model, channels: tuple[str, ...], head: str
         "units": 512,
         "dropout": [0.5, 0.25],
         "classes": list(NAMES),
+        "preprocessing": {"levels": LEVELS_EDITION},
     }
     thresholds = {name: 0.06 for name in NAMES[:-1]} if head == "sigmoid" else None
     rule = "complement" if head == "sigmoid" else "network"

@@ -9,6 +9,7 @@ import numpy as np
 
 from hpaloc.classes import NAMES
 from hpaloc.network.folder import write_checksums
+from hpaloc.network.options import LEVELS_EDITION
 
 CHANNELS, UNITS = ("red", "green", "blue"), 8
 
@@ -37,8 +38,9 @@ def write_stand_in(folder, content=0, mask_neighbours=None):
     with zipfile.ZipFile(folder / "model.keras", "w") as archive:
         archive.writestr("model.weights.h5", arrays.getvalue())
     config = {"channels": CHANNELS, "head": "sigmoid", "input_size": 32, "units": UNITS, "dropout": [0.5, 0.25]}
+    config["preprocessing"] = {"levels": LEVELS_EDITION}
     if mask_neighbours is not None:
-        config["preprocessing"] = {"tiles": {"size": 256, "mask_neighbours": mask_neighbours}}
+        config["preprocessing"]["tiles"] = {"size": 256, "mask_neighbours": mask_neighbours}
     (folder / "config.json").write_text(json.dumps({**config, "classes": NAMES}))
     (folder / "thresholds.json").write_text(json.dumps({"thresholds": None, "negative_rule": "complement"}))
     write_checksums(folder, ("model.keras", "config.json", "thresholds.json"))

@@ -1,0 +1,165 @@
+"""What cameras, stitchers and converters do to images, and the levels that must not follow it."""
+
+import cv2
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from hpaloc import detector
+from hpaloc.classes import COLOURS
+from hpaloc.measuring import measure_field, plausibility
+from hpaloc.segmentation.backends import segment_field
+from hpaloc.segmentation.settings import SegmentationSettings
+from hpaloc.simulate.field import simulate_field
+from hpaloc.tfrecord import TileRecord
+from hpaloc.tiles import tile_field
+
+PIXEL_SIZE = 0.16
+
+
+@pytest.fixture(scope="module")
+def field():
+    """A field of 12 bits in 16, with the masks of its simulation."""
+    return simulate_field("levels", (14,), 7, (768, 768), pixel_size=PIXEL_SIZE, density=1.5, dtype="uint16")
+
+
+@pytest.fixture
+def images(field):
+    return {colour: (field.images[colour] // 16).copy() for colour in COLOURS}
+
+
+def shown(images, field):
+    """Return each cell's tile of each colour as the network sees it, and the warnings."""
+    tiled = tile_field("f", images, field.cells, field.nuclei, PIXEL_SIZE, size=64)
+    tiles = {}
+    for colour, records in tiled.records.items():
+        for framed in records:
+            record = TileRecord.decode(framed[12:-4])
+            tiles[colour, record.cell] = np.clip(record.tile / record.white, 0, 1)
+    return tiles, plausibility(tiled.row, tiled.cells)
+
+
+def change(images, field, but=()):
+    """Return the largest mean change of a cell's tile in its own mean, of cells other than those in ``but``."""
+    before, _ = shown({colour: field.images[colour] // 16 for colour in COLOURS}, field)
+    after, _ = shown(images, field)
+    return max(
+        float(np.abs(after[key] - tile).mean() / tile.mean()) for key, tile in before.items() if key[1] not in but
+    )
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("level", [4095, 65535])
+def test_a_speck_on_one_cell_changes_no_other(field, images, colour, level):
+    y, x = (int(place.mean()) for place in np.nonzero(field.cells == 3))
+    images[colour][y - 3 : y + 4, x - 3 : x + 4] = level
+    boxes = ndimage.find_objects(field.cells)
+    touched = {
+        id
+        for id, (rows, columns) in enumerate(boxes, 1)
+        if y in range(rows.start - 3, rows.stop + 4) and x in range(columns.start - 3, columns.stop + 4)
+    }
+    assert len(touched) < len(boxes) / 2
+    assert change(images, field, touched) < 0.03
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_hot_pixel_changes_nothing_in_any_colour(field, images, colour):
+    images[colour][100, 100] = 65535
+    images = {colour: detector.repair_hot_pixels(image) for colour, image in images.items()}
+    assert change(images, field) < 0.001
+
+
+def test_a_colour_of_more_bits_changes_no_other(field, images):
+    images["red"] *= 16
+    assert change(images, field) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("offset", "word"), [(100, None), (400, "offset"), (2000, "offset"), (32768, "signed numbers")]
+)
+def test_an_offset_of_the_camera_changes_nothing_and_is_told(field, images, offset, word):
+    images = {colour: image + np.uint16(offset) for colour, image in images.items()}
+    assert change(images, field) < 0.01
+    _, warnings = shown(images, field)
+    told = [colour for colour in COLOURS if any(colour in line and (word or "") in line for line in warnings)]
+    assert told == ([*COLOURS] if word else [])
+
+
+def test_a_mosaic_has_the_levels_of_its_part_with_data(field, images):
+    images = {colour: image + np.uint16(500) for colour, image in images.items()}
+    empty = np.zeros(field.cells.shape, bool)
+    empty[:200], empty[:, 600:] = True, True
+    kept = {colour: np.where(empty, 0, image).astype(np.uint16) for colour, image in images.items()}
+    np.testing.assert_array_equal(detector.find_empty(kept), empty)
+    whole, part = (
+        measure_field("f", own, np.where(empty, 0, field.cells), np.where(empty, 0, field.nuclei), PIXEL_SIZE)[0]
+        for own in (images, kept)
+    )
+    for colour in COLOURS:
+        assert part[f"{colour}_background"] == pytest.approx(whole[f"{colour}_background"], abs=20)
+        assert part[f"{colour}_white"] == pytest.approx(whole[f"{colour}_white"], rel=0.01)
+    # A dark background is not a region without data, and neither are gaps between cut-out cells.
+    assert (
+        detector.find_empty({colour: np.where(images[colour] < 540, 0, images[colour]) for colour in COLOURS}) is None
+    )
+    cut = {colour: np.where(field.cells > 0, images[colour], 0) for colour in COLOURS}
+    assert detector.find_empty(cut) is None
+
+
+def test_debris_in_blue_hides_no_nucleus(field, images):
+    images["blue"] //= 10
+    before = segment_field(images, PIXEL_SIZE, SegmentationSettings("watershed"))[1]
+    y, x = np.argwhere(cv2.erode((before == 0).astype(np.uint8), np.ones((51, 51))) > 0)[0]
+    for level in (4095, 65535):
+        images["blue"] = cv2.circle(images["blue"], (int(x), int(y)), 25, level, -1)
+        after = segment_field(images, PIXEL_SIZE, SegmentationSettings("watershed"))[1]
+        assert before.max() > 5
+        kept = [(before == cell)[after > 0].sum() / (before == cell).sum() for cell in range(1, before.max() + 1)]
+        assert min(kept) > 0.9
+        assert after[y, x] == 0
+
+
+def test_what_is_wrong_with_a_recording_is_named_by_its_cause(field, images):
+    _, warnings = shown(images, field)
+    assert warnings == []
+    burnt = {**images, "green": np.minimum(images["green"].astype(int) * 8, 4095).astype(np.uint16)}
+    assert any("green is overexposed" in line and "4095" in line for line in shown(burnt, field)[1])
+    soft = {**images, "red": cv2.GaussianBlur(images["red"], (0, 0), 8)}
+    assert any("red is out of focus" in line for line in shown(soft, field)[1])
+    row, cells = measure_field("f", images, field.cells, field.nuclei, 0.02)
+    assert any("µm across: is a pixel really 0.02 µm?" in line for line in plausibility(row, cells))
+    row, cells = measure_field("f", images, field.nuclei, field.nuclei, PIXEL_SIZE)
+    assert any("no cytoplasm was found" in line for line in plausibility(row, cells))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_hot_pixels_are_repaired_and_points_of_light_are_not(dtype):
+    rng = np.random.default_rng(0)
+    sharp = np.zeros((256, 256), np.float32)
+    points = rng.integers(5, 251, (40, 2))
+    sharp[points[:, 0], points[:, 1]] = 2000.0
+    # A point that optics of 0.25 µm FWHM show on pixels of 0.2 µm.
+    scene = np.clip(cv2.GaussianBlur(sharp, (0, 0), 0.55) + rng.normal(5, 1, sharp.shape), 0, 255).astype(dtype)
+    assert detector.repair_hot_pixels(scene) is scene
+    hot = scene.copy()
+    hot[::32, 3::32] = np.iinfo(dtype).max
+    repaired = detector.repair_hot_pixels(hot)
+    left = np.count_nonzero(repaired != scene) - np.count_nonzero(repaired[::32, 3::32] != scene[::32, 3::32])
+    assert left == 0
+    assert (repaired[::32, 3::32] < 250).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("image", "bits", "expected"),
+    [
+        (np.arange(400000).reshape(400, 1000) % 1021, None, 4095),
+        (np.minimum(np.arange(400000).reshape(400, 1000) % 1200, 1000), None, 1000),
+        (np.arange(400000).reshape(400, 1000) % 300, 12, 4095),
+    ],
+)
+def test_the_level_of_saturation_is_that_of_the_file_or_of_the_pixels(image, bits, expected):
+    assert detector.ceiling(image.astype(np.uint16), bits) == expected
+    hot = image.astype(np.uint16)
+    hot[0, 0] = 65535
+    assert detector.ceiling(hot, bits) == expected
