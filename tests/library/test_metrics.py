@@ -43,7 +43,6 @@ from hpaloc.matching import (
     read_true_labels,
     read_truth,
 )
-from hpaloc.mixtures.known import compare_fractions
 from hpaloc.resampling import resampled_groups
 from hpaloc.tables import PROBABILITIES
 
@@ -767,27 +766,3 @@ def test_every_control_of_the_evaluation_can_be_made_and_no_other() -> None:
         assert not control_examples(example_table(), control, 0.25).equals(example_table())
     with pytest.raises(ValueError, match="unknown control 'random'"):
         control_examples(example_table(), "random")
-
-
-def test_mixtures_are_compared_by_field_and_location() -> None:
-    fractions = np.zeros((3, N_CLASSES))
-    fractions[0, [2, 7]] = 0.3, 0.6
-    fractions[1, [2, 7]] = 0.5, 0.5
-    fractions[2] = np.nan
-    fields = pd.DataFrame(fractions, columns=[f"fraction_{index}" for index in range(N_CLASSES)])
-    fields["field"] = ["f", "g", "empty"]
-    mixtures = pd.DataFrame(
-        {
-            "ID": ["g", "f", "empty"],
-            "label_a": 2,
-            "fraction_a": [0.5, 0.25, 0.4],
-            "label_b": 7,
-            "fraction_b": [0.5, 0.75, 0.6],
-        }
-    )
-    table = compare_fractions(fields, mixtures)
-    assert table["found"].tolist() == [0.5, 0.5, 0.3, 0.6, 0, 0]
-    assert table["pair"].unique().tolist() == ["Nucleoli + Golgi apparatus"]
-    assert table["true"].tolist() == [0.5, 0.5, 0.25, 0.75, 0.4, 0.6]
-    with pytest.raises(ValueError, match="field empty: is mixed"):
-        compare_fractions(fields[:2], mixtures)
