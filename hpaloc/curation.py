@@ -1,7 +1,6 @@
 """From measured cells to training examples: labels, filters, negatives, split by group, oversampling."""
 
 import fnmatch
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -384,8 +383,3 @@ def _class_counts(examples: pd.DataFrame) -> dict[str, Any]:
             "fields": {part: int(members.loc[members["part"] == part, "field"].nunique()) for part in PARTS},
         }
     return counts
-
-
-def summary_text(summary: Mapping[str, Any]) -> str:
-    """Return the summary as indented JSON, the content of summary.json."""
-    return json.dumps(summary, indent=2) + "\n"

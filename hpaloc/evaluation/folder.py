@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from hpaloc.evaluation.collection import evaluate_collection, plain
-from hpaloc.files import atomic_path
+from hpaloc.files import atomic_path, write_json
 from hpaloc.layout import CollectionFiles
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.matching import Matches, match_truth, read_truth
@@ -88,8 +88,7 @@ def evaluate(
     for table, parts in tables.items():
         with atomic_path(out_dir / f"{table}.csv") as temporary:
             pd.concat(parts, ignore_index=True).to_csv(temporary, index=False, float_format="%.6g")
-    with atomic_path(out_dir / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(out_dir / "metrics.json", metrics)
     return metrics
 
 

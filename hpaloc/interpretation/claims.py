@@ -1,6 +1,5 @@
 """The claims of the method, each with its number, the number of its control, and a verdict."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hpaloc.classes import N_CLASSES
-from hpaloc.files import atomic_path
+from hpaloc.files import write_json, write_text
 from hpaloc.interpretation.units import LEVEL, UnitTable
 from hpaloc.resampling import REPLICATES, jackknife_interval, replicated_accuracy, replicated_mean
 from hpaloc.shuffles import shuffled_labels
@@ -309,11 +308,9 @@ def write_claims(claims: Sequence[Claim], folder: Path, notes: Sequence[str]) ->
         "",
         *(f"**{claim.claim[0].upper()}{claim.claim[1:]}: {claim.verdict}.** {claim.sentence}\n" for claim in claims),
     ]
-    with atomic_path(folder / "claims.md") as temporary:
-        temporary.write_text("\n".join(lines), encoding="utf-8")
-    with atomic_path(folder / "claims.json") as temporary:
-        rows = [{key: _plain(value) for key, value in vars(claim).items()} for claim in claims]
-        temporary.write_text(json.dumps(rows, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(folder / "claims.md", "\n".join(lines))
+    rows = [{key: _plain(value) for key, value in vars(claim).items()} for claim in claims]
+    write_json(folder / "claims.json", rows)
 
 
 def _number(value: float | None) -> str:

@@ -1,6 +1,5 @@
 """Learning new locations from a few cells: the experiment on held-out classes, and the tool for a user's labels."""
 
-import json
 import os
 import re
 import warnings
@@ -20,7 +19,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 
 from hpaloc.embeddings import read_embeddings
-from hpaloc.files import atomic_path
+from hpaloc.files import atomic_path, write_json, write_text
 from hpaloc.interpretation.annotated import check_choice, read_example_cells
 from hpaloc.interpretation.processes import in_processes
 from hpaloc.interpretation.separation import standardised
@@ -337,7 +336,5 @@ def write_labels(labelled: pd.DataFrame, summary: Mapping[str, Any], collection:
     )
     with atomic_path(folder / "cells.csv") as temporary:
         labelled.to_csv(temporary, index=False, float_format="%.4g")
-    with atomic_path(folder / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    with atomic_path(folder / "README.md") as temporary:
-        temporary.write_text(summary_page(summary, collection, model), encoding="utf-8")
+    write_json(folder / "summary.json", summary)
+    write_text(folder / "README.md", summary_page(summary, collection, model))
