@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from hpaloc.evaluation.collection import evaluate_collection, plain
 from hpaloc.files import atomic_path, write_json
@@ -72,8 +71,7 @@ def evaluate(
         truth, matches = _match_truth(files, fields, threads)
         result = evaluate_collection(cells, fields, truth, matches, replicates, seed)
         metrics[name] = result.metrics
-        scored = pa.Table.from_pandas(result.cells[["field", "cell", "true_labels"]], preserve_index=False)
-        write_table(out_dir / name / "cells.parquet", scored.replace_schema_metadata(None))
+        write_table(out_dir / name / "cells.parquet", result.cells[["field", "cell", "true_labels"]])
         for table, rows in result.tables.items():
             tables.setdefault(table, []).append(rows.assign(collection=name)[["collection", *rows.columns]])
     if not collections:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from joblib import delayed
 from sklearn.base import BaseEstimator
@@ -331,9 +330,7 @@ def read_features(paths: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
 
 def write_labels(labelled: pd.DataFrame, summary: Mapping[str, Any], collection: str, model: str, folder: Path) -> None:
     """Write the result of ``assign_labels`` as cells.parquet, cells.csv, summary.json and README.md in ``folder``."""
-    write_table(
-        folder / "cells.parquet", pa.Table.from_pandas(labelled, preserve_index=False).replace_schema_metadata()
-    )
+    write_table(folder / "cells.parquet", labelled)
     with atomic_path(folder / "cells.csv") as temporary:
         labelled.to_csv(temporary, index=False, float_format="%.4g")
     write_json(folder / "summary.json", summary)

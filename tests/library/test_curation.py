@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hpaloc import curation, rle, tables
 from hpaloc.classes import N_CLASSES, format_labels, label_matrix, parse_labels
 from hpaloc.curation import CurationSettings
-from hpaloc.examples import EXAMPLES, LABEL_COLUMNS, PARTS, examples_table
+from hpaloc.examples import EXAMPLES, LABEL_COLUMNS, PARTS
 from hpaloc.files import write_json
 from hpaloc.grouping import group_fields, near_duplicates
 from hpaloc.joining import read_fields
@@ -287,7 +287,7 @@ def test_every_good_cell_of_one_label_is_an_example():
     assert left_out.empty
     assert (examples["origin"] == "real").all()
     assert (examples["weight"] == 1).all()
-    assert examples_table(examples).schema.equals(EXAMPLES)
+    assert tables.to_table(examples, EXAMPLES).schema.equals(EXAMPLES)
     counted = sum(
         counts[part][origin] for counts in summary["classes"].values() for part in PARTS for origin in curation.ORIGINS
     )
@@ -310,7 +310,7 @@ def test_equal_inputs_give_equal_bytes_whatever_the_order_of_rows(tmp_path):
         "b": (cells.sample(frac=1, random_state=3), fields.sample(frac=1, random_state=4)),
     }.items():
         examples, summary, _ = run(some_cells, some_fields, oversample=0.5, negatives={"synthetic_fraction": 0.2})
-        tables.write_table(tmp_path / name, examples_table(examples))
+        tables.write_table(tmp_path / name, tables.to_table(examples, EXAMPLES))
         write_json(tmp_path / f"{name}.json", summary)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
