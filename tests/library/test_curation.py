@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_lengths import encode
 
 from hpaloc import curation, rle, tables
 from hpaloc.classes import N_CLASSES, format_labels, label_matrix, parse_labels
@@ -554,7 +555,7 @@ def test_truth_is_carried_over_by_overlap(tmp_path):
 def test_of_two_true_cells_that_share_a_cell_alike_one_gives_its_label(tmp_path):
     mask = np.repeat(np.array([[2, 1]], np.uint16), 10, axis=1).repeat(10, axis=0)
     write_mask(tmp_path / "a.png", mask)
-    whole = rle.encode(mask > 0)
+    whole = encode(mask > 0)
     cells = pd.DataFrame([{"field": "a", "cell": 4, "height": 10, "width": 20, "rle": whole}])
     (tmp_path / "cells.csv").write_text("ID,cell,Label\na,1,0\na,2,7\n")
     files = CollectionFiles("test", ["000"], [tmp_path / "cells.csv"], str(tmp_path / "{id}.png"))

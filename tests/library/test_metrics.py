@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from run_lengths import encode
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
 import hpaloc.evaluation.cells as cells_room
-from hpaloc import rle
 from hpaloc.classes import N_CLASSES, NEGATIVE, format_labels, label_matrix, parse_labels
 from hpaloc.controls import control_examples
 from hpaloc.evaluation.calibration import bin_confidences, measure_calibration_error
@@ -698,7 +698,7 @@ def test_a_true_cell_that_its_mask_lacks_stops_scoring_and_training_alike(tmp_pa
     fields = pd.DataFrame({"field": ["a"], "shard": "000", "status": "ok"})
     with pytest.raises(ValueError, match=message):
         _match_truth(files, fields, threads=1)
-    cells = pd.DataFrame({"field": ["a"], "cell": [1], "height": 8, "width": 8, "rle": rle.encode(mask == 1)})
+    cells = pd.DataFrame({"field": ["a"], "cell": [1], "height": 8, "width": 8, "rle": encode(mask == 1)})
     with pytest.raises(ValueError, match=message):
         read_true_labels(cells, fields.assign(shard=0), files)
 
