@@ -100,7 +100,7 @@ def field_levels(
     scale: the detector's largest level
     Returns {colour: ColourLevels}.
     """
-    near = cv2.dilate((cells != 0).astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    near = cv2.dilate((cells != 0).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=reach)
     outside, inside = near[::_ROW_STEP] == 0, cells[::_ROW_STEP] != 0
     return {
         colour: _colour_levels(np.ascontiguousarray(image[::_ROW_STEP]), outside, inside, histograms[colour], scale)

@@ -22,7 +22,7 @@ from hpaloc.examples import LABEL_COLUMNS, PARTS
 from hpaloc.files import atomic_directory
 from hpaloc.progress import log
 from hpaloc.tables import TableError
-from hpaloc.tfrecord import TileRecord, decode_example, frame, read_record_at, read_records, record_offsets
+from hpaloc.tfrecord import TileRecord, decode_example, frame, read_record_at, record_offsets
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -88,7 +88,7 @@ def _write_colour(
 def _dimmed(payload: bytes, scale: float) -> bytes:
     record = TileRecord.decode(payload)
     dim = np.rint(record.tile.astype(np.float32) * np.float32(scale)).astype(record.tile.dtype)
-    return replace(record, tile=dim).encode(decode_example(payload)["format"].decode())  # type: ignore[union-attr]
+    return replace(record, tile=dim).encode()
 
 
 def write_dataset(
@@ -132,13 +132,6 @@ def write_dataset(
             log.info("%s: %d examples written", part, len(members))
 
 
-def _first_format(paths: Sequence[str]) -> str:
-    for path in paths:
-        for payload in read_records(path):
-            return str(decode_example(payload)["format"].decode())  # type: ignore[union-attr]
-    return "png"
-
-
 def _streams(paths: Mapping[str, Sequence[str | os.PathLike[str]]], channels: Sequence[str]) -> "tf.data.Dataset":
     """Zip the serialized records of the channels' files: elements are (n_channels,) strings."""
     import tensorflow as tf
@@ -153,44 +146,26 @@ def _streams(paths: Mapping[str, Sequence[str | os.PathLike[str]]], channels: Se
     return tf.data.Dataset.zip(tuple(streams)).map(lambda *records: tf.stack(records))
 
 
-def _decoder(format: str, input_size: int) -> Callable[["tf.Tensor"], dict[str, "tf.Tensor"]]:
+def _decoder(input_size: int) -> Callable[["tf.Tensor"], dict[str, "tf.Tensor"]]:
     """Return the graph function that turns (n_channels,) serialized records into image, field, cell and key."""
     import tensorflow as tf
 
     features = {
-        **{name: tf.io.FixedLenFeature((), tf.int64) for name in ("cell", "depth", "key", "size")},
-        **{name: tf.io.FixedLenFeature((), tf.string) for name in ("field", "format", "image")},
+        **{name: tf.io.FixedLenFeature((), tf.int64) for name in ("cell", "depth", "key")},
+        **{name: tf.io.FixedLenFeature((), tf.string) for name in ("field", "image")},
         "white": tf.io.FixedLenFeature((), tf.float32),
     }
 
     @tf.autograph.experimental.do_not_convert
-    def unpack(image: "tf.Tensor", depth: "tf.Tensor", size: "tf.Tensor") -> "tf.Tensor":
-        if format == "png":
-            # An 8-bit PNG read as 16 bit is multiplied by 257; the white level is too (below).
-            return tf.cast(tf.io.decode_png(image, channels=1, dtype=tf.uint16)[..., 0], tf.float32)
-        grey = tf.cond(
-            depth == 16,
-            lambda: tf.cast(tf.io.decode_raw(image, tf.uint16), tf.float32),
-            lambda: tf.cast(tf.io.decode_raw(image, tf.uint8), tf.float32),
-        )
-        return tf.reshape(grey, (size, size))
-
-    @tf.autograph.experimental.do_not_convert
     def decode(records: "tf.Tensor") -> dict[str, "tf.Tensor"]:
         parsed = tf.io.parse_example(records, features)
-        with tf.control_dependencies(
-            [
-                tf.debugging.assert_equal(
-                    parsed["key"], parsed["key"][0], "the colours' record files contain different cells"
-                ),
-                tf.debugging.assert_equal(parsed["format"], format, "the record files have different tile formats"),
-            ]
-        ):
-            white = parsed["white"]
-            if format == "png":
-                white *= tf.where(parsed["depth"] == 8, 257.0, 1.0)
+        told = "the colours' record files contain different cells"
+        with tf.control_dependencies([tf.debugging.assert_equal(parsed["key"], parsed["key"][0], told)]):
+            # An 8-bit PNG read as 16 bit is multiplied by 257; the white level is too.
+            white = parsed["white"] * tf.where(parsed["depth"] == 8, 257.0, 1.0)
             channels = [
-                unpack(parsed["image"][index], parsed["depth"][index], parsed["size"][index]) / white[index]
+                tf.cast(tf.io.decode_png(parsed["image"][index], channels=1, dtype=tf.uint16)[..., 0], tf.float32)
+                / white[index]
                 for index in range(records.shape[0])
             ]
             image = tf.clip_by_value(tf.stack(channels, axis=-1), 0.0, 1.0)
@@ -216,7 +191,6 @@ def tile_dataset(
     paths: Mapping[str, Sequence[str | os.PathLike[str]]],
     channels: Sequence[str] = COLOURS,
     input_size: int = 256,
-    parallel: int | None = None,
 ) -> "tf.data.Dataset":
     """Read tiles of any subset of the colours, in the order of the files.
 
@@ -224,7 +198,6 @@ def tile_dataset(
 
     paths: {colour: its record files}, with the cells in the same order; only the files of ``channels`` are opened
     input_size: px
-    parallel: the number of tiles decoded at a time, which does not affect the order
     Returns elements {"image": (input_size, input_size, n_channels) uint8, "field": string, "cell": int32}.
     Raises ValueError for an unknown channel and FileNotFoundError for a missing file; iterating raises
     tf.errors.InvalidArgumentError if two colours have different cells, and DataLossError if a file is damaged.
@@ -232,8 +205,7 @@ def tile_dataset(
     import tensorflow as tf
 
     serialized = _streams(paths, channels)
-    format = _first_format([os.fspath(path) for path in paths[channels[0]]])
-    decode = _decoder(format, input_size)
+    decode = _decoder(input_size)
 
     @tf.autograph.experimental.do_not_convert
     def without_key(records: "tf.Tensor") -> dict[str, "tf.Tensor"]:
@@ -244,7 +216,7 @@ def tile_dataset(
     counts = {channel: sum(len(record_offsets(path)) for path in paths[channel]) for channel in channels}
     if len(set(counts.values())) > 1:
         raise ValueError(f"the colours have different numbers of tiles: {counts}")
-    dataset = serialized.map(without_key, num_parallel_calls=parallel or tf.data.AUTOTUNE, deterministic=True)
+    dataset = serialized.map(without_key, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.apply(tf.data.experimental.assert_cardinality(counts[channels[0]]))
 
 
@@ -289,7 +261,6 @@ def training_dataset(
     input_size: int = 224,
     shuffle: int = 0,
     seed: int | None = None,
-    parallel: int | None = None,
 ) -> "tf.data.Dataset":
     """Read one part of the training data: images from its record files, labels and weights from the examples.
 
@@ -298,7 +269,6 @@ def training_dataset(
     input_size: px
     shuffle: the number of records (still compressed) that each epoch shuffles further, seeded by ``seed``; 0 keeps the
     order of the record files, which were shuffled when written
-    parallel: the number of tiles decoded at a time
     Returns unbatched elements (image (input_size, input_size, n_channels) uint8, label (19,) float32, weight float32).
     Raises ValueError for a folder that is not named after a part or a channel without records, FileNotFoundError for a
     missing record file, and TableError for examples that lack a column; iterating raises
@@ -318,7 +288,7 @@ def training_dataset(
     dataset = tf.data.Dataset.zip(_streams(paths, channels), rows)
     if shuffle:
         dataset = dataset.shuffle(shuffle, seed=seed, reshuffle_each_iteration=True)
-    decode = _decoder(_first_format([os.fspath(path) for path in paths[channels[0]]]), input_size)
+    decode = _decoder(input_size)
 
     @tf.autograph.experimental.do_not_convert
     def element(records: "tf.Tensor", row: dict[str, "tf.Tensor"]) -> tuple["tf.Tensor", "tf.Tensor", "tf.Tensor"]:
@@ -329,5 +299,5 @@ def training_dataset(
             label = tf.ensure_shape(label, (N_CLASSES,))
             return tf.identity(tile["image"]), label, tf.cast(row["weight"], tf.float32)
 
-    dataset = dataset.map(element, num_parallel_calls=parallel or tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.apply(tf.data.experimental.assert_cardinality(len(members)))
