@@ -94,11 +94,11 @@ def montage(rows, segmentation, path):
     np.savez(path, image=join(images), nuclei=join(nuclei), cells=join(cells))
 
 
-def tiled(rows, segmentation, out):
+def tiled(rows, segmentation, out, format):
     """Tile the shard; return cells per second of CPU, the number of cells, and the folder's tile files."""
     tiles = {colour: out / f"{colour}.tfrecord" for colour in COLOURS}
     cpu = time.process_time()
-    tile_shard(rows, segmentation, out / "cells.parquet", out / "fields.parquet", tiles, size=SIZE)
+    tile_shard(rows, segmentation, out / "cells.parquet", out / "fields.parquet", tiles, size=SIZE, format=format)
     cpu = time.process_time() - cpu
     number = pq.read_metadata(out / "cells.parquet").num_rows
     return number / cpu, number, tiles
@@ -143,16 +143,20 @@ def main():
         folder = Path(name)
         fields = real_fields(arguments.real) if arguments.real else simulated_fields(arguments.fields)
         rows, segmentation = write_fields(folder, fields)
-        tiled(rows[:1], segmentation, folder / "warm")
-        from_files, number, files = tiled(rows, segmentation, folder / "tiles")
+        tiled(rows[:1], segmentation, folder / "warm", "png")
+        rates, files = {}, {}
+        for format in ("png", "raw"):
+            rates[format], number, files[format] = tiled(rows, segmentation, folder / format, format)
         print(f"{len(rows)} fields, {number} cells, one core, tiles of {SIZE} px in four colours")
         print("\ntiling, from image files to tables and TFRecords   cells/s/core   kB/cell")
-        size = sum(path.stat().st_size for path in files.values()) / number / 1000
-        print(f"  hpaloc{from_files:>56.0f}{size:>10.0f}")
+        for format, rate in rates.items():
+            size = sum(path.stat().st_size for path in files[format].values()) / number / 1000
+            print(f"  hpaloc, {format:<42}{rate:>12.0f}{size:>10.0f}")
         fields = in_memory(rows, segmentation)
-        memory = tile_all(fields)
+        memory = {format: tile_all(fields, format) for format in ("png", "raw")}
         print("the same from arrays in memory, as scPortrait has them")
-        print(f"  hpaloc{memory:>56.0f}")
+        for format, rate in memory.items():
+            print(f"  hpaloc, {format:<42}{rate:>12.0f}")
         montage(rows, segmentation, folder / "montage.npz")
         other = scportrait(arguments.scportrait, folder / "montage.npz")
         if isinstance(other, str):
@@ -160,12 +164,15 @@ def main():
         else:
             rate = other["cells"] / other["cpu"]
             print(f"  scPortrait {other['version']}, extract(), {other['cells']} cells{rate:>25.0f}")
-            for name, ours in (("from files", from_files), ("from memory", memory)):
+            for name, ours in (("png, from files", rates["png"]), ("png", memory["png"]), ("raw", memory["raw"])):
                 print(f"  hpaloc ({name}) / scPortrait = {ours / rate:.1f}")
         print("\nreading back, to uint8 of 224 px                  examples/s/core")
-        for channels in (("green",), ("red", "green", "blue"), COLOURS):
-            print(f"  {len(channels)} colours{read_rate(files, channels, 224):>48.0f}")
-        print(f"  3 colours at 256 px (no resize){read_rate(files, ('red', 'green', 'blue'), SIZE):>27.0f}")
+        for format in ("png", "raw"):
+            for channels in (("green",), ("red", "green", "blue"), COLOURS):
+                rate = read_rate(files[format], channels, 224)
+                print(f"  {format}, {len(channels)} colours{rate:>43.0f}")
+            rate = read_rate(files[format], ("red", "green", "blue"), SIZE)
+            print(f"  {format}, 3 colours at 256 px (no resize){rate:>22.0f}")
         if arguments.profile:
             profile = cProfile.Profile()
             profile.enable()
@@ -187,10 +194,10 @@ def in_memory(rows, segmentation):
     ]
 
 
-def tile_all(fields, **options):
+def tile_all(fields, format="png", **options):
     """Tile fields that are in memory; return cells per second of CPU."""
     cpu = time.process_time()
-    number = sum(len(tile_field(*field, SIZE, **options).cells) for field in fields)
+    number = sum(len(tile_field(*field, SIZE, format=format, **options).cells) for field in fields)
     return number / (time.process_time() - cpu)
 
 

@@ -22,7 +22,7 @@ from hpaloc.examples import LABEL_COLUMNS, PARTS
 from hpaloc.files import atomic_directory
 from hpaloc.progress import log
 from hpaloc.tables import TableError
-from hpaloc.tfrecord import TileRecord, decode_example, frame, read_record_at, record_offsets
+from hpaloc.tfrecord import TileRecord, decode_example, frame, read_record_at, read_records, record_offsets
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -88,7 +88,7 @@ def _write_colour(
 def _dimmed(payload: bytes, scale: float) -> bytes:
     record = TileRecord.decode(payload)
     dim = np.rint(record.tile.astype(np.float32) * np.float32(scale)).astype(record.tile.dtype)
-    return replace(record, tile=dim).encode()
+    return replace(record, tile=dim).encode(decode_example(payload)["format"].decode())  # type: ignore[union-attr]
 
 
 def write_dataset(
@@ -132,6 +132,13 @@ def write_dataset(
             log.info("%s: %d examples written", part, len(members))
 
 
+def _first_format(paths: Sequence[str]) -> str:
+    for path in paths:
+        for payload in read_records(path):
+            return str(decode_example(payload)["format"].decode())  # type: ignore[union-attr]
+    return "png"
+
+
 def _streams(paths: Mapping[str, Sequence[str | os.PathLike[str]]], channels: Sequence[str]) -> "tf.data.Dataset":
     """Zip the serialized records of the channels' files: elements are (n_channels,) strings."""
     import tensorflow as tf
@@ -146,26 +153,44 @@ def _streams(paths: Mapping[str, Sequence[str | os.PathLike[str]]], channels: Se
     return tf.data.Dataset.zip(tuple(streams)).map(lambda *records: tf.stack(records))
 
 
-def _decoder(input_size: int) -> Callable[["tf.Tensor"], dict[str, "tf.Tensor"]]:
+def _decoder(format: str, input_size: int) -> Callable[["tf.Tensor"], dict[str, "tf.Tensor"]]:
     """Return the graph function that turns (n_channels,) serialized records into image, field, cell and key."""
     import tensorflow as tf
 
     features = {
-        **{name: tf.io.FixedLenFeature((), tf.int64) for name in ("cell", "depth", "key")},
-        **{name: tf.io.FixedLenFeature((), tf.string) for name in ("field", "image")},
+        **{name: tf.io.FixedLenFeature((), tf.int64) for name in ("cell", "depth", "key", "size")},
+        **{name: tf.io.FixedLenFeature((), tf.string) for name in ("field", "format", "image")},
         "white": tf.io.FixedLenFeature((), tf.float32),
     }
 
     @tf.autograph.experimental.do_not_convert
+    def unpack(image: "tf.Tensor", depth: "tf.Tensor", size: "tf.Tensor") -> "tf.Tensor":
+        if format == "png":
+            # An 8-bit PNG read as 16 bit is multiplied by 257; the white level is too (below).
+            return tf.cast(tf.io.decode_png(image, channels=1, dtype=tf.uint16)[..., 0], tf.float32)
+        grey = tf.cond(
+            depth == 16,
+            lambda: tf.cast(tf.io.decode_raw(image, tf.uint16), tf.float32),
+            lambda: tf.cast(tf.io.decode_raw(image, tf.uint8), tf.float32),
+        )
+        return tf.reshape(grey, (size, size))
+
+    @tf.autograph.experimental.do_not_convert
     def decode(records: "tf.Tensor") -> dict[str, "tf.Tensor"]:
         parsed = tf.io.parse_example(records, features)
-        told = "the colours' record files contain different cells"
-        with tf.control_dependencies([tf.debugging.assert_equal(parsed["key"], parsed["key"][0], told)]):
-            # An 8-bit PNG read as 16 bit is multiplied by 257; the white level is too.
-            white = parsed["white"] * tf.where(parsed["depth"] == 8, 257.0, 1.0)
+        with tf.control_dependencies(
+            [
+                tf.debugging.assert_equal(
+                    parsed["key"], parsed["key"][0], "the colours' record files contain different cells"
+                ),
+                tf.debugging.assert_equal(parsed["format"], format, "the record files have different tile formats"),
+            ]
+        ):
+            white = parsed["white"]
+            if format == "png":
+                white *= tf.where(parsed["depth"] == 8, 257.0, 1.0)
             channels = [
-                tf.cast(tf.io.decode_png(parsed["image"][index], channels=1, dtype=tf.uint16)[..., 0], tf.float32)
-                / white[index]
+                unpack(parsed["image"][index], parsed["depth"][index], parsed["size"][index]) / white[index]
                 for index in range(records.shape[0])
             ]
             image = tf.clip_by_value(tf.stack(channels, axis=-1), 0.0, 1.0)
@@ -205,7 +230,8 @@ def tile_dataset(
     import tensorflow as tf
 
     serialized = _streams(paths, channels)
-    decode = _decoder(input_size)
+    format = _first_format([os.fspath(path) for path in paths[channels[0]]])
+    decode = _decoder(format, input_size)
 
     @tf.autograph.experimental.do_not_convert
     def without_key(records: "tf.Tensor") -> dict[str, "tf.Tensor"]:
@@ -288,7 +314,7 @@ def training_dataset(
     dataset = tf.data.Dataset.zip(_streams(paths, channels), rows)
     if shuffle:
         dataset = dataset.shuffle(shuffle, seed=seed, reshuffle_each_iteration=True)
-    decode = _decoder(input_size)
+    decode = _decoder(_first_format([os.fspath(path) for path in paths[channels[0]]]), input_size)
 
     @tf.autograph.experimental.do_not_convert
     def element(records: "tf.Tensor", row: dict[str, "tf.Tensor"]) -> tuple["tf.Tensor", "tf.Tensor", "tf.Tensor"]:

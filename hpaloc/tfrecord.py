@@ -13,6 +13,8 @@ import google_crc32c
 import imagecodecs
 import numpy as np
 
+FORMATS = ("png", "raw")
+
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _HEADER = _LENGTH.size + _CRC.size
@@ -199,16 +201,24 @@ class TileRecord:
     tile: np.ndarray
     white: float
 
-    def encode(self) -> bytes:
-        """Serialise as a tf.train.Example with the features cell, depth, field, format, image, key, size, white."""
-        pixels = np.ascontiguousarray(self.tile)
-        image = bytes(imagecodecs.png_encode(pixels, level=_PNG_LEVEL, strategy=_PNG_RLE, filter=_PNG_FILTER_SUB))
+    def encode(self, format: str = "png") -> bytes:
+        """Serialise as a tf.train.Example with the features cell, depth, field, format, image, key, size, white.
+
+        Raises ValueError for a format that is neither png nor raw.
+        """
+        if format == "png":
+            pixels = np.ascontiguousarray(self.tile)
+            image = bytes(imagecodecs.png_encode(pixels, level=_PNG_LEVEL, strategy=_PNG_RLE, filter=_PNG_FILTER_SUB))
+        elif format == "raw":
+            image = self.tile.astype(self.tile.dtype.newbyteorder("<")).tobytes()
+        else:
+            raise ValueError(f"unknown tile format {format!r}, expected one of {', '.join(FORMATS)}")
         return encode_example(
             {
                 "cell": self.cell,
                 "depth": 8 * self.tile.dtype.itemsize,
                 "field": self.field.encode(),
-                "format": b"png",
+                "format": format.encode(),
                 "image": image,
                 "key": cell_key(self.field, self.cell),
                 "size": self.tile.shape[0],
@@ -226,7 +236,10 @@ class TileRecord:
         try:
             size, depth = int(features["size"]), int(features["depth"])
             image = np.frombuffer(features["image"], np.uint8)  # type: ignore[arg-type]
-            tile = cv2.imdecode(image, cv2.IMREAD_UNCHANGED)
+            if features["format"] == b"png":
+                tile = cv2.imdecode(image, cv2.IMREAD_UNCHANGED)
+            else:
+                tile = image.view(f"<u{depth // 8}").reshape(size, size)
             if tile is None or tile.shape != (size, size) or 8 * tile.dtype.itemsize != depth:
                 raise ValueError("the image is not of the stated size and depth")
             field = features["field"].decode()  # type: ignore[union-attr]

@@ -23,7 +23,7 @@ from hpaloc.progress import log, track
 from hpaloc.rejection import check_rejected
 from hpaloc.rle import MAX_PIXELS
 from hpaloc.tables import CELLS, FIELDS, to_table, write_table
-from hpaloc.tfrecord import TileRecord, frame
+from hpaloc.tfrecord import FORMATS, TileRecord, frame
 
 # Memory of the libraries in MB, and of a pixel of a field being tiled in bytes: on 5120 x 5120 px, 26 were measured
 # with 8 bits and 40 with 16.
@@ -48,6 +48,7 @@ def tile_field(
     pixel_size: float,
     size: int = 256,
     mask_neighbours: bool = False,
+    format: str = "png",
 ) -> TiledField:
     """Measure every cell of a field and cut its tiles.
 
@@ -56,6 +57,7 @@ def tile_field(
     pixel_size: µm
     size: px, the side of a tile
     mask_neighbours: set everything but the cell itself to zero before resizing
+    format: of the records, png or raw
     Returns the measured columns of the field's row, a row per cell in the order of ids, and the cells' records per
     colour in the same order.
     Raises ValueError if shapes or pixel types differ.
@@ -68,7 +70,7 @@ def tile_field(
             crop = image[box] * (cells[box] == cell["cell"]) if mask_neighbours else image[box]
             tile = resize(square(crop), size)
             record = TileRecord(field, cell["cell"], tile, row[f"{colour}_white"])
-            records[colour].append(frame(record.encode()))
+            records[colour].append(frame(record.encode(format)))
     return TiledField(row, rows, records)
 
 
@@ -78,6 +80,7 @@ def _tile_row(
     folder: Path,
     size: int,
     mask_neighbours: bool,
+    format: str,
     max_pixels: int,
 ) -> TiledField:
     """Read and tile the field of one manifest row; an error of the field becomes its reason for rejection."""
@@ -93,7 +96,7 @@ def _tile_row(
             warnings = check_field(images, manifest.paths)
         cells = read_mask(mask_path(folder, manifest.id, "cell"))
         nuclei = read_mask(mask_path(folder, manifest.id, "nucleus"))
-        tiled = tile_field(manifest.id, images, cells, nuclei, manifest.pixel_size, size, mask_neighbours)
+        tiled = tile_field(manifest.id, images, cells, nuclei, manifest.pixel_size, size, mask_neighbours, format)
     except (OSError, ValueError) as error:
         row["reason"] = " ".join(str(error).split()) or type(error).__name__
         return TiledField(row)
@@ -120,6 +123,7 @@ def tile_shard(
     mask_neighbours: bool = False,
     threads: int = 1,
     max_rejected_fraction: float = 0.05,
+    format: str = "png",
     memory_mb: int | None = None,
 ) -> None:
     """Measure and cut every cell of a shard's fields.
@@ -131,12 +135,14 @@ def tile_shard(
 
     segmentation_dir: the masks and fields.parquet of the rule ``segment``
     cells_path, fields_path, tile_paths: the files to write; tiles by colour
-    size, mask_neighbours: as in ``tile_field``
+    size, mask_neighbours, format: as in ``tile_field``
     threads: the fields processed at a time, fewer if memory is short
     memory_mb: MB, the memory of the job; None does not limit it
     Raises TooManyRejected, after writing the tables, if more than ``max_rejected_fraction`` of the fields (rounded up)
     are rejected, and ValueError if the segmentation has no row for a field.
     """
+    if format not in FORMATS:
+        raise ValueError(f"unknown tile format {format!r}, expected one of {', '.join(FORMATS)}")
     folder = Path(segmentation_dir)
     segmented = {row["field"]: row for row in pq.read_table(folder / "fields.parquet").to_pylist()}
     unknown = [row.id for row in rows if row.id not in segmented]
@@ -149,7 +155,7 @@ def tile_shard(
         fits = max(0, memory_mb - _LIBRARIES_MB) * 10**6 // _BYTES_PER_PIXEL
         largest = max((row["height"] * row["width"] for row in segmented.values() if row["status"] == "ok"), default=1)
         threads = max(1, min(threads, fits // max(largest, 1)))
-    jobs = iter([(row, segmented[row.id], folder, size, mask_neighbours, fits) for row in rows])
+    jobs = iter([(row, segmented[row.id], folder, size, mask_neighbours, format, fits) for row in rows])
     with ExitStack() as stack:
         files = {
             colour: stack.enter_context(open(stack.enter_context(atomic_path(path)), "wb"))

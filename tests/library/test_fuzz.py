@@ -336,7 +336,7 @@ def test_tables_of_masks(tmp_path, examples):
 @few_and_many
 def test_record_files(tmp_path, examples):
     path = tmp_path / "tiles.tfrecord"
-    payloads = [TileRecord("a", 1, np.eye(8, dtype=type), 255.0).encode() for type in (np.uint8, np.uint16)]
+    payloads = [TileRecord("a", 1, np.eye(8, dtype=np.uint8), 255.0).encode(format) for format in ("png", "raw")]
     whole = b"".join(map(frame, payloads))
 
     def body(content: bytes) -> None:

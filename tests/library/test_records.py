@@ -97,23 +97,24 @@ def test_an_example_that_is_none_is_an_error():
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    """Two shards of three fields, of 8 and 16 bit, tiled."""
+    """Two shards of three fields, of 8 and 16 bit, tiled as PNG and raw."""
     folder = tmp_path_factory.mktemp("shards")
-    result = {"cells": [], "tiles": []}
+    result = {"cells": [], "png": [], "raw": []}
     for shard in range(2):
         fields = {
             f"s{shard}f{seed}": make_field(10 * shard + seed, dtype=np.uint16 if seed == 1 else np.uint8)
             for seed in range(3)
         }
         rows, segmentation = write_shard(folder / f"in{shard}", fields)
-        cells, _, tiles = tile(rows, segmentation, folder / f"out{shard}")
-        result["tiles"].append(tiles)
+        for format in ("png", "raw"):
+            cells, _, tiles = tile(rows, segmentation, folder / f"{format}{shard}", format=format)
+            result[format].append(tiles)
         result["cells"].append(cells)
     return result
 
 
-def paths(shards):
-    return {colour: [str(tiles[colour]) for tiles in shards["tiles"]] for colour in COLOURS}
+def paths(shards, format="png"):
+    return {colour: [str(tiles[colour]) for tiles in shards[format]] for colour in COLOURS}
 
 
 def test_tiles_are_read_in_order_and_normalised(shards):
@@ -132,6 +133,14 @@ def test_tiles_are_read_in_order_and_normalised(shards):
             expected = np.clip(record.tile / record.white, 0, 1) * 255
             assert abs(element["image"][..., channel] - expected).max() <= 0.51
     assert elements[0]["image"].dtype == np.uint8
+
+
+def test_raw_and_png_tiles_read_alike(shards):
+    png = records.tile_dataset(paths(shards), ["green", "blue"], 32)
+    raw = records.tile_dataset(paths(shards, "raw"), ["green", "blue"], 32)
+    for a, b in zip(png.as_numpy_iterator(), raw.as_numpy_iterator(), strict=True):
+        np.testing.assert_array_equal(a["image"], b["image"])
+        assert a["field"] == b["field"]
 
 
 def test_any_subset_of_colours_is_read_from_its_own_files_only(shards):
@@ -337,6 +346,8 @@ def test_damaged_images_are_an_error():
     del fields["white"]
     with pytest.raises(ValueError, match="feature 'white'"):
         tfrecord.TileRecord.decode(tfrecord.encode_example(fields))
+    with pytest.raises(ValueError, match="unknown tile format"):
+        tfrecord.TileRecord("f", 1, np.zeros((8, 8), np.uint8), 1.0).encode("jpeg")
 
 
 def test_png_tiles_are_ordinary_pngs():

@@ -427,10 +427,11 @@ def test_a_shard_has_the_same_cells_in_the_same_order_everywhere(shard, tmp_path
         assert {record.field for record in found if record.tile.dtype == np.uint16} == {"f2"}
 
 
-def test_bytes_depend_on_neither_threads_nor_repetition(shard, tmp_path):
+@pytest.mark.parametrize("format", ["png", "raw"])
+def test_bytes_depend_on_neither_threads_nor_repetition(shard, tmp_path, format):
     rows, segmentation = shard
-    first = tile(rows, segmentation, tmp_path / "one", threads=1)
-    second = tile(rows, segmentation, tmp_path / "four", threads=4)
+    first = tile(rows, segmentation, tmp_path / "one", threads=1, format=format)
+    second = tile(rows, segmentation, tmp_path / "four", threads=4, format=format)
     for a, b in zip((*first[:2], *first[2].values()), (*second[:2], *second[2].values()), strict=True):
         assert a.read_bytes() == b.read_bytes()
 
