@@ -42,8 +42,9 @@ demo: .venv/installed
 	@echo "The cell browser: $(CURDIR)/results/browser/index.html"
 	@echo "The report: $(CURDIR)/results/report.zip"
 
-# One process runs a whole test file and makes shared fixtures once; pyproject.toml gives the order of the files.
-PYTEST := $(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
+# One process runs a whole test file and makes shared fixtures once; pyproject.toml gives the order of the files. One
+# more than there are cores, since some wait for a scheduler or a browser.
+PYTEST := $(BIN)/python -m pytest -n $(shell echo $$(($(CORES) + 1))) --dist loadfile --no-loadscope-reorder
 
 # make test-quick   run the tests that start no workflow, cluster, browser or Dask and load no TensorFlow
 test-quick: .venv/installed

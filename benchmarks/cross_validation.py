@@ -28,10 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hpaloc.classes import COLOURS, N_CLASSES, NAMES, label_matrix, parse_labels
 from hpaloc.config import complete
 from hpaloc.evaluation.cells import score_cells
-from hpaloc.examples import examples_table, place
+from hpaloc.examples import EXAMPLES, place
 from hpaloc.prediction import lean_on_field
 from hpaloc.resampling import replicated_accuracy
-from hpaloc.tables import write_table
+from hpaloc.tables import to_table, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PROBABILITIES = [f"p_{index}" for index in range(N_CLASSES)]
@@ -70,8 +70,8 @@ def run_fold(work: Path, config: dict, examples: pd.DataFrame, held_out: set[str
     parts = kept.assign(part=np.where(kept["field"].isin(held_out), "validation", "train"))
     table = place(parts, np.random.default_rng(config["seed"]))
     folder.mkdir(parents=True)
-    write_table(folder / "examples.parquet", examples_table(table))
-    write_table(folder / "train.parquet", examples_table(table[table["part"] == "train"]))
+    write_table(folder / "examples.parquet", to_table(table, EXAMPLES))
+    write_table(folder / "train.parquet", to_table(table[table["part"] == "train"], EXAMPLES))
     tiles = work / "results/tiles" / config["train"]["collection"]
     paths = {colour: sorted(tiles.glob(f"*/{colour}.tfrecord")) for colour in COLOURS}
     write_dataset(folder / "examples.parquet", paths, {part: folder / part for part in ("train", "validation")}, 2)

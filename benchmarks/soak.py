@@ -32,7 +32,7 @@ import psutil  # noqa: E402
 import yaml  # noqa: E402
 from bad_fields import FIELDS, SUFFIXES  # noqa: E402
 
-from hpaloc.finding import shard_name, shard_of  # noqa: E402
+from hpaloc.finding import shard_of  # noqa: E402
 from hpaloc.masks import mask_path, read_mask  # noqa: E402
 from hpaloc.simulate.field import simulate_field  # noqa: E402
 
@@ -145,7 +145,7 @@ def check(folder: Path, reasons: dict[str, str], shards: int) -> dict[str, int]:
     for id in good:
         if id in rejected:
             continue
-        mask = read_mask(mask_path(results / "segmentation/soak" / shard_name(shard_of(id, shards)), id, "cell"))
+        mask = read_mask(mask_path(results / "segmentation/soak" / shard_of(id, shards), id, "cell"))
         expected |= {(id, int(cell)) for cell in np.unique(mask) if cell}
     hidden = [path for path in results.rglob(".*") if path.name != ".snakemake_timestamp"]
     return {

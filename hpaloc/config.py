@@ -22,9 +22,9 @@ class ConfigError(ValueError):
         super().__init__(" ".join(sentence.splitlines()))
 
 
-def load_schema(path: Path = SCHEMA_PATH) -> dict[str, Any]:
+def load_schema() -> dict[str, Any]:
     """Return the JSON schema of the configuration."""
-    with open(path, encoding="utf-8") as file:
+    with open(SCHEMA_PATH, encoding="utf-8") as file:
         # Every job reads the schema; libyaml, if PyYAML has it, is ten times as fast.
         return getattr(yaml, "CSafeLoader", yaml.SafeLoader)(file).get_single_data()
 

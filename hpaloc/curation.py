@@ -1,7 +1,6 @@
 """From measured cells to training examples: labels, filters, negatives, split by group, oversampling."""
 
 import fnmatch
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpaloc.classes import NAMES, NEGATIVE, format_labels, label_matrix, parse_all, parse_labels
+from hpaloc.classes import NAMES, NEGATIVE, format_labels, label_matrix, parse_all
 from hpaloc.examples import LABEL_COLUMNS, PARTS, place
 from hpaloc.grouping import group_fields
 from hpaloc.ids import normal_text
@@ -74,8 +73,7 @@ def _assign_labels(
     if mode == "cells":
         found = _truth_labels(cells, truth)
         return [labels or () for labels in found], np.array(["" if labels else "no_truth" for labels in found], object)
-    parsed = {text: parse_labels(text) if text else () for text in cells["labels"].unique()}
-    labels = [parsed[text] for text in cells["labels"]]
+    labels = parse_all(cells["labels"])
     reason = np.array(
         [
             "no_label" if not of_cell else "several_labels" if mode == "single" and len(of_cell) > 1 else ""
@@ -384,8 +382,3 @@ def _class_counts(examples: pd.DataFrame) -> dict[str, Any]:
             "fields": {part: int(members.loc[members["part"] == part, "field"].nunique()) for part in PARTS},
         }
     return counts
-
-
-def summary_text(summary: Mapping[str, Any]) -> str:
-    """Return the summary as indented JSON, the content of summary.json."""
-    return json.dumps(summary, indent=2) + "\n"

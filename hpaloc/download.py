@@ -8,18 +8,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import urllib3
 
 from hpaloc.files import FileNameError, atomic_path, digest, names_checked
+from hpaloc.finding import split_url
 from hpaloc.manifests import ManifestRow
 from hpaloc.progress import log, track
 from hpaloc.rejection import too_many
 
 LOG_COLUMNS = ("id", "colour", "url", "bytes", "sha256", "reason")
 
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 _REDIRECTS = 5
 # A broken connection loses less than this.
 _CHUNK = 1 << 13
@@ -76,13 +76,9 @@ class RateLimiter:
 def check_url(url: str) -> None:
     """Raise DownloadError unless ``url`` is https, or http on this machine."""
     try:
-        parts = urlsplit(url)
+        split_url(url)
     except ValueError as error:
-        raise DownloadError(f"{url}: is not an address ({error})") from None
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOCAL):
-        raise DownloadError(f"{url}: only https is allowed")
-    if not parts.hostname:
-        raise DownloadError(f"{url}: has no host")
+        raise DownloadError(str(error)) from None
 
 
 def _asked_wait(response: urllib3.BaseHTTPResponse) -> float | None:

@@ -54,8 +54,7 @@ def place(examples: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         starts = np.arange(files) * len(members) // files
         shard = np.searchsorted(starts, number, side="right") - 1
         placed.append(members.assign(record_shard=shard.astype(np.int32), position=(number - starts[shard])))
-    table = to_table(pd.concat(placed, ignore_index=True), EXAMPLES)
-    return table.to_pandas()
+    return to_table(pd.concat(placed, ignore_index=True), EXAMPLES).to_pandas()
 
 
 def without_classes(examples: pd.DataFrame, held_out: Sequence[int]) -> pd.DataFrame:
@@ -75,8 +74,3 @@ def without_classes(examples: pd.DataFrame, held_out: Sequence[int]) -> pd.DataF
         *(int(held.sum()), len(examples), int((beside & ~held).sum())),
     )
     return kept
-
-
-def examples_table(examples: pd.DataFrame) -> pa.Table:
-    """Return the examples as an Arrow table of the schema EXAMPLES, ready for tables.write_table."""
-    return to_table(examples, EXAMPLES)

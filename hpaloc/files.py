@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -10,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # The errors for a name that is too long for the file system, or has letters that it does not accept.
 _OF_NAMES = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
@@ -152,17 +154,26 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(temporary)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 ``text`` to ``path`` in one atomic step."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(text.encode())
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write ``value`` to ``path`` as indented JSON in one atomic step."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
 def write_if_changed(path: str | os.PathLike[str], text: str) -> bool:
     """Write UTF-8 ``text`` to ``path`` unless the file has this text already; return whether it was written.
 
     An unchanged file keeps its modification time, by which a workflow engine decides what to rerun.
     """
     path = Path(path)
-    content = text.encode()
-    if path.is_file() and path.read_bytes() == content:
+    if path.is_file() and path.read_bytes() == text.encode():
         return False
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+    write_text(path, text)
     return True
 
 

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
 
 from hpaloc.classes import format_labels
 from hpaloc.delimited import SheetError
@@ -22,18 +23,13 @@ from hpaloc.rejection import too_many
 log = logging.getLogger("hpaloc")
 
 
-def shard_of(id: str, shards: int) -> int:
-    """Return the shard (0 to ``shards`` - 1) of a field id.
+def shard_of(id: str, shards: int) -> str:
+    """Return the name of a field's shard, ``000`` to ``shards`` - 1: at least three digits, so that names sort.
 
     The shard depends only on the id (blake2b, 8 bytes, modulo ``shards``), so that adding or removing a field changes
     one shard, on every machine and in every session.
     """
-    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "big") % shards
-
-
-def shard_name(shard: int) -> str:
-    """Return the folder name of a shard: at least three digits, so that names sort as numbers."""
-    return f"{shard:03d}"
+    return f"{int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), 'big') % shards:03d}"
 
 
 def table_name(kind: str, shard: str) -> str:
@@ -152,6 +148,20 @@ def find_files(
     return found
 
 
+def split_url(url: str) -> SplitResult:
+    """Return the parts of an address; raise ValueError with the reason unless it is https, or http on this machine."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ValueError(f"{url}: is not an address ({error})") from None
+    local = parts.hostname in ("127.0.0.1", "localhost", "::1")
+    if parts.scheme != "https" and not (parts.scheme == "http" and local):
+        raise ValueError(f"{url}: only https is allowed")
+    if not parts.hostname:
+        raise ValueError(f"{url}: has no host")
+    return parts
+
+
 def format_manifests(
     rows: Sequence[SheetRow],
     files: Sequence[Mapping[str, tuple[str, str]]],
@@ -168,7 +178,7 @@ def format_manifests(
     header = ["id", "pixel_size", "seed", *drawn, *kinds, *(f"{kind}_state" for kind in kinds)]
     of_shard: dict[str, list[int]] = {}
     for index in sorted(range(len(rows)), key=lambda index: rows[index].id):
-        of_shard.setdefault(shard_name(shard_of(rows[index].id, shards)), []).append(index)
+        of_shard.setdefault(shard_of(rows[index].id, shards), []).append(index)
     texts = {}
     for name, indices in of_shard.items():
         table, annotations = [header], [["id", *ANNOTATIONS]]

@@ -17,7 +17,7 @@ MIN_SIDE = 16
 _SATURATED = 0.2
 
 # The RGB channels that carry each colour in the tinted JPEG files of the public Human Protein Atlas.
-_TINT = {"red": (0,), "green": (1,), "blue": (2,), "yellow": (0, 1)}
+TINT = {"red": (0,), "green": (1,), "blue": (2,), "yellow": (0, 1)}
 
 # JPEG's chroma compression leaks a little of the informative channel into the others: a channel with less than this
 # share of the strongest one's energy is leakage.
@@ -41,11 +41,11 @@ def _grey(image: np.ndarray, colour: str, name: str) -> np.ndarray:
     energy = np.square(image.reshape(-1, 3), dtype=np.float32).sum(axis=0, dtype=np.float64)
     strong = energy > _LEAK * energy.max()
     found = tuple(int(channel) for channel in np.flatnonzero(strong))
-    tints = {channels: tint for tint, channels in _TINT.items()}
+    tints = {channels: tint for tint, channels in TINT.items()}
     dark = image.dtype == np.uint8 and image.max() <= _DARK
-    if dark and found not in tints and energy.argmax() in _TINT[colour]:
-        found = _TINT[colour]
-    if found != _TINT[colour]:
+    if dark and found not in tints and energy.argmax() in TINT[colour]:
+        found = TINT[colour]
+    if found != TINT[colour]:
         seen = f"is tinted {tints[found]}" if found in tints else "is an RGB image of several colours"
         raise ImageError(f"{name}: {seen}, but was given as the {colour} channel")
     return np.ascontiguousarray(image[..., found].max(axis=2))

@@ -145,13 +145,14 @@ def field_levels(
     bits: {colour: the significant bits that its file gives}
     Returns {colour: ColourLevels}.
     """
-    near = cv2.dilate((cells != 0).astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))[::_ROW_STEP]
-    outside, inside = near == 0, cells[::_ROW_STEP] != 0
+    square = np.ones((3, 3), np.uint8)
+    near = cv2.dilate((cells != 0).astype(np.uint8), square, iterations=reach)
+    outside, inside = near[::_ROW_STEP] == 0, cells[::_ROW_STEP] != 0
     data = np.ones(outside.shape, bool)
     empty = find_empty(images)
     if empty is not None:
         # Its rim is smoothed by whatever made the mosaic.
-        data = cv2.dilate(empty.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))[::_ROW_STEP] == 0
+        data = cv2.dilate(empty.astype(np.uint8), square, iterations=reach)[::_ROW_STEP] == 0
         outside &= data
     if not data.any():
         data[:] = True

@@ -21,6 +21,8 @@ from hpaloc.tables import REFERENCE_COLOURS, REGIONS
 # Width of the membrane ring in µm: a bit more than that of a membrane in the light microscope.
 RING_UM = 1.0
 
+# A step of one pixel in all eight directions.
+_SQUARE = np.ones((3, 3), np.uint8)
 _FINE_UM = 0.25
 _COARSE_UM = 0.8
 # Nuclei that fill more of their cells, or are less bright in blue, are probably not nuclei.
@@ -57,10 +59,6 @@ def content(image: np.ndarray) -> int | None:
     if (image == image[0, 0]).all():
         return None
     return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest(), "big")
-
-
-def _kernel(reach: int) -> np.ndarray:
-    return np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
 
 
 def _ratio(above: float, below: float) -> float:
@@ -102,7 +100,7 @@ def _cells_of(cells: np.ndarray, nuclei: np.ndarray, reach: int) -> Iterator[_Ce
         mask = cells[box] == id
         # A frame of background lets the erosion see where the cell ends; the field's edge is not a membrane.
         frame = [(int(at.start > 0), int(at.stop < side)) for at, side in zip(box, cells.shape, strict=True)]
-        core = cv2.erode(np.pad(mask.astype(np.uint8), frame), _kernel(reach))
+        core = cv2.erode(np.pad(mask.astype(np.uint8), frame), _SQUARE, iterations=reach)
         core = core[frame[0][0] :, frame[1][0] :][: mask.shape[0], : mask.shape[1]]
         region = np.where(nuclei[box] == id, 2, 1 - core)[mask].astype(np.int64)
         yield _Cell(id, box, tuple(statistics["centroids"][rank]), mask, region)
@@ -171,7 +169,7 @@ def _own_peak(smooth: np.ndarray, cells: np.ndarray, cell: _Cell, reach: int) ->
     around = tuple(slice(max(side.start - reach, 0), side.stop + reach) for side in cell.box)
     labels, values = cells[around], smooth[around]
     own = labels == cell.id
-    contact = cv2.dilate(((labels != 0) & ~own).astype(np.uint8), _kernel(reach)) != 0
+    contact = cv2.dilate(((labels != 0) & ~own).astype(np.uint8), _SQUARE, iterations=reach) != 0
     apart, beside = values[own & ~contact], values[own & contact]
     return max(float(apart.max(initial=0)), float(np.median(beside)) if beside.size else 0.0)
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from hpaloc.classes import NAMES
-from hpaloc.files import atomic_path
+from hpaloc.files import write_text
 from hpaloc.network.folder import read_settings
 
 
@@ -20,9 +20,7 @@ def write_card(model_dir: Path, examples: Path, out: Path) -> None:
     config, decision = read_settings(Path(model_dir))
     table = pq.read_table(examples, columns=["part", "field", "origin"]).to_pandas()
     parts = {part: table[table["part"] == part] for part in ("train", "validation")}
-    page = model_card(config, decision, pd.read_csv(Path(model_dir) / "history.csv"), parts)
-    with atomic_path(out) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(out, model_card(config, decision, pd.read_csv(Path(model_dir) / "history.csv"), parts))
 
 
 def model_card(

@@ -8,9 +8,10 @@ from typing import Any
 
 from hpaloc.classes import NAMES, NEGATIVE
 from hpaloc.config import ConfigError, training_collections
+from hpaloc.delimited import check_fields
 from hpaloc.files import spelled_as_on_disk
 from hpaloc.ids import normal_text
-from hpaloc.interpretation.annotated import check_choice, check_examples, check_mixtures, read_example_cells
+from hpaloc.interpretation.annotated import check_choice, read_example_cells, read_mixed_fields
 from hpaloc.layout import PATTERNS
 from hpaloc.manifests import SheetRow
 from hpaloc.mixtures.reading import load_reading
@@ -342,7 +343,8 @@ def check_interpretation(config: Mapping[str, Any], scans: Mapping[str, Scan]) -
         if not Path(table).is_file():
             raise ConfigError(f"config key interpretation.mixtures.table: no such file: {table}")
         if scans:
-            check_mixtures(table, {row.id for row in scans[mixtures["collection"]].rows}, mixtures["collection"])
+            ids = {row.id for row in scans[mixtures["collection"]].rows}
+            check_fields(f"mixtures {table}", read_mixed_fields(table), ids, mixtures["collection"])
 
 
 def known_mixtures(config: Mapping[str, Any]) -> str:
@@ -370,5 +372,7 @@ def check_few_shot(config: Mapping[str, Any], scans: Mapping[str, Scan]) -> None
         )
     if scans:
         ids = {row.id for row in scans[settings["collection"]].rows}
-        check_examples(settings["table"], ids, settings["collection"])
-        check_choice(label for (field, _), label in read_example_cells(settings["table"]).items() if field in ids)
+        cells = read_example_cells(settings["table"])
+        fields = dict.fromkeys(field for field, _ in cells)
+        check_fields(f"examples {settings['table']}", fields, ids, settings["collection"])
+        check_choice(label for (field, _), label in cells.items() if field in ids)

@@ -196,14 +196,14 @@ def aggregate(
     cells = pd.concat(cell_parts, ignore_index=True)
     fields = pd.concat(field_parts, ignore_index=True)
     check_field_counts(fields, cells)
-    write_parquet(cells, out_dir / "cells.parquet")
+    write_table(out_dir / "cells.parquet", cells)
     pooled = pooled_calls(cells, fields.rename(columns={"n_cells": "n_segmented"}), "field", prototypes, outputs)
-    write_parquet(pooled.drop(columns="n_segmented"), out_dir / "fields.parquet")
+    write_table(out_dir / "fields.parquet", pooled.drop(columns="n_segmented"))
     owners = protein_owners(fields)
     antibody = fields.set_index("field")["antibody"]
     of_protein = cells.assign(antibody=antibody.reindex(cells["field"]).to_numpy())
     of_protein = of_protein[of_protein["antibody"] != ""]
-    write_parquet(pooled_calls(of_protein, owners, "antibody", prototypes, outputs), out_dir / "proteins.parquet")
+    write_table(out_dir / "proteins.parquet", pooled_calls(of_protein, owners, "antibody", prototypes, outputs))
     # Arrow keeps the types of a shard without cells, which pandas would guess.
     obs = pa.concat_tables(obs_parts, promote_options="default").to_pandas()
     obs = obs.rename(columns={"labels": "sheet_labels"})
@@ -223,11 +223,6 @@ def _read_fields(path: Path, said: Mapping[str, Mapping[str, str]] | None = None
     if missing:
         raise ValueError(f"{path}: the field table has no column {missing[0]}")
     return table[kept]
-
-
-def write_parquet(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as Parquet without the metadata of pandas, so that its bytes depend on the rows alone."""
-    write_table(path, pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None))
 
 
 def write_h5ad(predictions: Sequence[Path], cells: pd.DataFrame, obs: pd.DataFrame, path: Path) -> None:

@@ -216,7 +216,6 @@ def tile_dataset(
     paths: Mapping[str, Sequence[str | os.PathLike[str]]],
     channels: Sequence[str] = COLOURS,
     input_size: int = 256,
-    parallel: int | None = None,
 ) -> "tf.data.Dataset":
     """Read tiles of any subset of the colours, in the order of the files.
 
@@ -224,7 +223,6 @@ def tile_dataset(
 
     paths: {colour: its record files}, with the cells in the same order; only the files of ``channels`` are opened
     input_size: px
-    parallel: the number of tiles decoded at a time, which does not affect the order
     Returns elements {"image": (input_size, input_size, n_channels) uint8, "field": string, "cell": int32}.
     Raises ValueError for an unknown channel and FileNotFoundError for a missing file; iterating raises
     tf.errors.InvalidArgumentError if two colours have different cells, and DataLossError if a file is damaged.
@@ -244,7 +242,7 @@ def tile_dataset(
     counts = {channel: sum(len(record_offsets(path)) for path in paths[channel]) for channel in channels}
     if len(set(counts.values())) > 1:
         raise ValueError(f"the colours have different numbers of tiles: {counts}")
-    dataset = serialized.map(without_key, num_parallel_calls=parallel or tf.data.AUTOTUNE, deterministic=True)
+    dataset = serialized.map(without_key, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.apply(tf.data.experimental.assert_cardinality(counts[channels[0]]))
 
 
@@ -289,7 +287,6 @@ def training_dataset(
     input_size: int = 224,
     shuffle: int = 0,
     seed: int | None = None,
-    parallel: int | None = None,
 ) -> "tf.data.Dataset":
     """Read one part of the training data: images from its record files, labels and weights from the examples.
 
@@ -298,7 +295,6 @@ def training_dataset(
     input_size: px
     shuffle: the number of records (still compressed) that each epoch shuffles further, seeded by ``seed``; 0 keeps the
     order of the record files, which were shuffled when written
-    parallel: the number of tiles decoded at a time
     Returns unbatched elements (image (input_size, input_size, n_channels) uint8, label (19,) float32, weight float32).
     Raises ValueError for a folder that is not named after a part or a channel without records, FileNotFoundError for a
     missing record file, and TableError for examples that lack a column; iterating raises
@@ -329,5 +325,5 @@ def training_dataset(
             label = tf.ensure_shape(label, (N_CLASSES,))
             return tf.identity(tile["image"]), label, tf.cast(row["weight"], tf.float32)
 
-    dataset = dataset.map(element, num_parallel_calls=parallel or tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.apply(tf.data.experimental.assert_cardinality(len(members)))

@@ -28,19 +28,6 @@ def _string(runs: np.ndarray, height: int, width: int) -> str:
     return coco.frPyObjects({"counts": runs.tolist(), "size": [height, width]}, height, width)["counts"].decode("ascii")
 
 
-def encode(mask: np.ndarray) -> str:
-    """Encode one binary mask as a COCO run-length string.
-
-    Runs go down the columns; the first run is background.
-
-    mask: (H, W) bool or any integer type, non-zero inside
-    Raises ValueError if the mask is not two-dimensional or is empty in one direction.
-    """
-    if mask.ndim != 2 or 0 in mask.shape:
-        raise ValueError(f"a mask has two dimensions of at least one pixel, not shape {mask.shape}")
-    return coco.encode(np.asfortranarray(mask != 0, dtype=np.uint8))["counts"].decode("ascii")
-
-
 def run_lengths(counts: str) -> np.ndarray:
     """Read the run lengths, in pixels, from a COCO run-length string.
 
@@ -68,25 +55,12 @@ def run_lengths(counts: str) -> np.ndarray:
     return runs
 
 
-def decode(counts: str, height: int, width: int) -> np.ndarray:
-    """Decode a COCO run-length string into a mask.
-
-    Returns (height, width) bool.
-    Raises ValueError if the runs do not fill exactly height x width pixels.
-    """
-    if not (0 < height <= MAX_PIXELS and 0 < width <= MAX_PIXELS and height * width <= MAX_PIXELS):
-        raise ValueError(f"an image of {height} x {width} px is empty or more than hpaloc can read")
-    covered = int(run_lengths(counts).sum())
-    if covered != height * width:
-        raise ValueError(f"the runs cover {covered} pixels, but the image has {height} x {width} = {height * width}")
-    return coco.decode({"counts": counts.encode("ascii"), "size": [height, width]}).astype(bool)
-
-
 def encode_labels(labels: np.ndarray) -> dict[int, str]:
     """Encode all objects of a label image in one pass over the image.
 
     labels: (H, W), any integer type, 0 is background
-    Returns {id: COCO run-length string}, ids in ascending order; each string equals ``encode(labels == id)``.
+    Returns {id: COCO run-length string}, ids in ascending order; each string is that of the mask ``labels == id``;
+    its runs go down the columns, and the first is background.
     Raises ValueError if the image is not two-dimensional or is empty in one direction.
     """
     if labels.ndim != 2 or 0 in labels.shape:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.files import atomic_path, spelled_as_on_disk, write_if_changed
-from hpaloc.finding import find_files, format_csv, format_manifests, shard_name, shard_of, shards_of, table_name
+from hpaloc.finding import find_files, format_csv, format_manifests, shard_of, shards_of, split_url, table_name
 from hpaloc.ids import shown
 from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import CARRIED, SheetRow
@@ -87,7 +87,7 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     if "simulate" in collection:
         made = []
         for row in rows:
-            into = places.path("simulated", shard_name(shard_of(row.id, collection["shards"])))
+            into = places.path("simulated", shard_of(row.id, collection["shards"]))
             made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in COLOURS})
         return Scan(rows, format_manifests(rows, made, collection["shards"], config["seed"]))
     truth = {}
@@ -104,7 +104,7 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
         # Masks from elsewhere exist already; files that will be downloaded are not looked for.
         fetched = find_files(rows, masks, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
         for row, of_row, files_of_row in zip(rows, urls, fetched, strict=True):
-            into = places.path("downloaded", shard_name(shard_of(row.id, collection["shards"]))).with_suffix("")
+            into = places.path("downloaded", shard_of(row.id, collection["shards"])).with_suffix("")
             # The address determines the file, and gives it its ending.
             for colour, url in of_row.items():
                 files_of_row[colour] = (f"{into}/{row.id}_{colour}{_ending(url)}", url)
@@ -244,13 +244,11 @@ def _ending(url: str) -> str:
 
 
 def _address(url: str) -> tuple[str, ...]:
-    """Return the parts of an address that a server sees; ValueError unless it is https, or http on this machine."""
-    parts = urlsplit(url)
-    local = parts.hostname in ("127.0.0.1", "localhost", "::1")
-    secure = parts.scheme == "https" or (parts.scheme == "http" and local)
-    if not (secure and parts.hostname) or re.search(r"[@\\\s]", parts.netloc):
+    """Return the parts of an address that a server sees; ValueError if it is not one that ``split_url`` takes."""
+    parts = split_url(url)
+    if re.search(r"[@\\\s]", parts.netloc):
         raise ValueError(url)
-    return parts.scheme, parts.hostname, str(parts.port), parts.path, parts.query
+    return parts.scheme, str(parts.hostname), str(parts.port), parts.path, parts.query
 
 
 def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], pattern: str) -> list[dict[str, str]]:

@@ -93,7 +93,9 @@ def to_table(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def write_table(path: str | os.PathLike[str], table: pa.Table) -> None:
-    """Write a Parquet file in one atomic step; equal tables give equal bytes."""
+def write_table(path: str | os.PathLike[str], table: pa.Table | pd.DataFrame) -> None:
+    """Write a Parquet file in one atomic step, without the metadata of pandas; equal tables give equal bytes."""
+    if isinstance(table, pd.DataFrame):
+        table = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata()
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")

@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from hpaloc.browser.pictures import COLUMNS, PLANES, ROWS, SPRITE_SIZE, script
 from hpaloc.classes import LOCATIONS, parse_labels
-from hpaloc.files import atomic_path
+from hpaloc.files import atomic_path, write_text
 from hpaloc.layout import CollectionFiles
 from hpaloc.progress import log, track
 from hpaloc.tables import PROBABILITIES
@@ -177,8 +177,7 @@ def write_page(
     written = []
     for files in track(collections, what="collections"):
         table = collection_table(files, files.name in scored, seed)
-        with atomic_path(folder / files.name / "table.js") as temporary:
-            temporary.write_text(script(table), encoding="utf-8")
+        write_text(folder / files.name / "table.js", script(table))
         written.append({"name": files.name, "n": table["n"]})
         log.info("collection %s: %d cells of %d fields shown", files.name, table["n"], len(table["fields"]["id"]))
     about = {
@@ -188,8 +187,7 @@ def write_page(
         ],
         "sheet": {"columns": COLUMNS, "rows": ROWS, "size": SPRITE_SIZE, "planes": list(PLANES)},
     }
-    with atomic_path(folder / "about.js") as temporary:
-        temporary.write_text(script(about), encoding="utf-8")
+    write_text(folder / "about.js", script(about))
     for name in APP_FILES:
         with atomic_path(folder / name) as temporary:
             shutil.copyfile(APP / name, temporary)

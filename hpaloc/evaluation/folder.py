@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from hpaloc.evaluation.collection import evaluate_collection, plain
-from hpaloc.files import atomic_path
+from hpaloc.files import atomic_path, write_json
 from hpaloc.layout import CollectionFiles
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.matching import Matches, match_truth, read_truth
@@ -72,8 +71,7 @@ def evaluate(
         truth, matches = _match_truth(files, fields, threads)
         result = evaluate_collection(cells, fields, truth, matches, replicates, seed)
         metrics[name] = result.metrics
-        scored = pa.Table.from_pandas(result.cells[["field", "cell", "true_labels"]], preserve_index=False)
-        write_table(out_dir / name / "cells.parquet", scored.replace_schema_metadata(None))
+        write_table(out_dir / name / "cells.parquet", result.cells[["field", "cell", "true_labels"]])
         for table, rows in result.tables.items():
             tables.setdefault(table, []).append(rows.assign(collection=name)[["collection", *rows.columns]])
     if not collections:
@@ -88,8 +86,7 @@ def evaluate(
     for table, parts in tables.items():
         with atomic_path(out_dir / f"{table}.csv") as temporary:
             pd.concat(parts, ignore_index=True).to_csv(temporary, index=False, float_format="%.6g")
-    with atomic_path(out_dir / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(out_dir / "metrics.json", metrics)
     return metrics
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hpaloc.classes import COLOURS, LOCATIONS, N_CLASSES, NAMES
 from hpaloc.figures.style import BLUE, LIGHT, NARROW, OVERLAID, SHORT, WIDE, hide_axes, new_figure, scale_bar
-from hpaloc.images import ImageError, read_field
+from hpaloc.images import TINT, ImageError, read_field
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.progress import log
 
@@ -188,7 +188,7 @@ def field_channels(images: Mapping[str, np.ndarray], title: str, pixel_size: flo
         for axes, colour in zip(figure.subplots(1, 4), COLOURS, strict=True):
             grey = _shrink(images[colour], white[colour], 700)
             tint = np.zeros((*grey.shape, 3), np.float32)
-            for channel in {"red": (0,), "green": (1,), "blue": (2,), "yellow": (0, 1)}[colour]:
+            for channel in TINT[colour]:
                 tint[..., channel] = grey
             if colour == "blue":
                 # Pure blue is the darkest primary colour for the eye.

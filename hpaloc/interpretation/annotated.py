@@ -5,10 +5,10 @@ They are read without pandas, so that the planning process can check them.
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from hpaloc.classes import N_CLASSES
-from hpaloc.delimited import SheetError, check_fields, read_delimited
+from hpaloc.delimited import SheetError, read_delimited
 from hpaloc.ids import cell_number, check_visible, shown
 
 
@@ -81,15 +81,6 @@ def _fraction(text: str, column: str) -> float:
     return value
 
 
-def check_examples(path: str | os.PathLike[str], ids: Collection[str], collection: str) -> None:
-    """Compare a table of labelled cells with the IDs of a collection's sheet, see ``delimited.check_fields``.
-
-    Raises SheetError naming the file if it cannot be read, and fields that are not in the sheet.
-    """
-    fields = dict.fromkeys(field for field, _ in read_example_cells(path))
-    check_fields(f"examples {os.fspath(path)}", fields, ids, collection)
-
-
 def check_choice(labels: Iterable[str]) -> None:
     """Raise SheetError unless the examples have at least two labels, and each label at least two examples."""
     counts = Counter(labels)
@@ -98,11 +89,3 @@ def check_choice(labels: Iterable[str]) -> None:
     rarest = min(counts, key=lambda label: counts[label])
     if counts[rarest] < 2:
         raise SheetError(f"few_shot.table: the label {rarest!r} has only one example; add another")
-
-
-def check_mixtures(path: str | os.PathLike[str], ids: Collection[str], collection: str) -> None:
-    """Compare a table of known mixtures with the IDs of a collection's sheet, see ``delimited.check_fields``.
-
-    Raises SheetError naming the file if it cannot be read, and fields that are not in the sheet.
-    """
-    check_fields(f"mixtures {os.fspath(path)}", read_mixed_fields(path), ids, collection)

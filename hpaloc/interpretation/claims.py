@@ -1,6 +1,5 @@
 """The claims of the method, each with its number, the number of its control, and a verdict."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,18 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hpaloc.classes import N_CLASSES
-from hpaloc.files import atomic_path
+from hpaloc.files import write_json, write_text
 from hpaloc.interpretation.units import LEVEL, UnitTable
 from hpaloc.resampling import REPLICATES, jackknife_interval, replicated_accuracy, replicated_mean
 from hpaloc.shuffles import shuffled_labels
+from hpaloc.tables import PROBABILITIES
 
 HOLDS, FAILS, UNTESTED = "holds", "failed", "cannot be tested"
 # The paper prints 95 % and 100 % elsewhere; these are the lower of its numbers.
 CELL_ACCURACY, PROTEIN_ACCURACY = 0.91, 0.99
 FEWEST_CELLS = 10
 _KNN_COLUMNS = ("value", "shuffled", "n_cells")
-_PROBABILITIES = [f"p_{index}" for index in range(N_CLASSES)]
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def cell_claims(predictions: pd.DataFrame, seed: int, field_weight: float = 0.0)
     if predictions.empty:
         why = "there is no labelled collection that did not train the network."
         return [Claim(title, UNTESTED, f"It cannot be tested: {why}") for title in titles]
-    p, group = predictions[_PROBABILITIES].to_numpy(), predictions["group"].to_numpy(str)
+    p, group = predictions[list(PROBABILITIES)].to_numpy(), predictions["group"].to_numpy(str)
     one = predictions["label"].to_numpy() >= 0
     called, label, owner = p.argmax(axis=1)[one], predictions["label"].to_numpy()[one], group[one]
     chance = float(np.mean([(called == label[shuffled_labels(owner, seed + turn)]).mean() for turn in range(20)]))
@@ -309,11 +307,9 @@ def write_claims(claims: Sequence[Claim], folder: Path, notes: Sequence[str]) ->
         "",
         *(f"**{claim.claim[0].upper()}{claim.claim[1:]}: {claim.verdict}.** {claim.sentence}\n" for claim in claims),
     ]
-    with atomic_path(folder / "claims.md") as temporary:
-        temporary.write_text("\n".join(lines), encoding="utf-8")
-    with atomic_path(folder / "claims.json") as temporary:
-        rows = [{key: _plain(value) for key, value in vars(claim).items()} for claim in claims]
-        temporary.write_text(json.dumps(rows, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(folder / "claims.md", "\n".join(lines))
+    rows = [{key: _plain(value) for key, value in vars(claim).items()} for claim in claims]
+    write_json(folder / "claims.json", rows)
 
 
 def _number(value: float | None) -> str:

@@ -1,6 +1,5 @@
 """Learning new locations from a few cells: the experiment on held-out classes, and the tool for a user's labels."""
 
-import json
 import os
 import re
 import warnings
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from joblib import delayed
 from sklearn.base import BaseEstimator
@@ -20,7 +18,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 
 from hpaloc.embeddings import read_embeddings
-from hpaloc.files import atomic_path
+from hpaloc.files import atomic_path, write_json, write_text
 from hpaloc.interpretation.annotated import check_choice, read_example_cells
 from hpaloc.interpretation.processes import in_processes
 from hpaloc.interpretation.separation import standardised
@@ -332,12 +330,8 @@ def read_features(paths: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
 
 def write_labels(labelled: pd.DataFrame, summary: Mapping[str, Any], collection: str, model: str, folder: Path) -> None:
     """Write the result of ``assign_labels`` as cells.parquet, cells.csv, summary.json and README.md in ``folder``."""
-    write_table(
-        folder / "cells.parquet", pa.Table.from_pandas(labelled, preserve_index=False).replace_schema_metadata()
-    )
+    write_table(folder / "cells.parquet", labelled)
     with atomic_path(folder / "cells.csv") as temporary:
         labelled.to_csv(temporary, index=False, float_format="%.4g")
-    with atomic_path(folder / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    with atomic_path(folder / "README.md") as temporary:
-        temporary.write_text(summary_page(summary, collection, model), encoding="utf-8")
+    write_json(folder / "summary.json", summary)
+    write_text(folder / "README.md", summary_page(summary, collection, model))

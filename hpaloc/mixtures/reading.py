@@ -1,6 +1,5 @@
 """The reading of mixtures: a regression that estimates the fractions of locations in a cell."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hpaloc.classes import N_CLASSES, NAMES
-from hpaloc.files import atomic_path
+from hpaloc.files import write_json
 from hpaloc.network.folder import check_files, prototype_table, read_json, read_settings, write_checksums
 from hpaloc.network.options import ModelError
 
@@ -34,8 +33,7 @@ def write_reading(folder: Path, reading: Mapping[str, Any]) -> None:
 
     They include the digest of the folder's own checksums.json, since a reading belongs to one network.
     """
-    with atomic_path(folder / "mixtures.json") as temporary:
-        temporary.write_text(json.dumps(reading, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "mixtures.json", reading)
     write_checksums(folder, ("checksums.json", "mixtures.json"), to="mixtures.checksums.json")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hpaloc.classes import N_CLASSES, NAMES
-from hpaloc.files import atomic_path, digest
+from hpaloc.files import digest, write_json
 from hpaloc.network.options import HEADS, LEVELS_EDITION, NEGATIVE_RULES, ModelError, check_channels
 
 
@@ -104,9 +104,7 @@ def prototype_table(named: Any) -> np.ndarray:
 
 def write_checksums(folder: Path, names: Sequence[str], to: str = "checksums.json") -> None:
     """Write the SHA-256 digest of each named file of a model folder to the file ``to`` of the folder."""
-    sums = {name: digest(folder / name) for name in names}
-    with atomic_path(folder / to) as temporary:
-        temporary.write_text(json.dumps(sums, indent=2) + "\n")
+    write_json(folder / to, {name: digest(folder / name) for name in names})
 
 
 def check_folder(folder: Path) -> None:

@@ -47,12 +47,12 @@ class FullyConvolutionalResNet50(keras.Model):
         maps = tf.cast(self.body(images, training=False), tf.float32)
         return self._locate(tf.nn.avg_pool2d(maps, self.window, 1, "VALID"))
 
-    def class_activation_maps(self, image: np.ndarray, window: int = 1) -> np.ndarray:
+    def class_activation_maps(self, image: np.ndarray) -> np.ndarray:
         """Return (H, W, 19) float32: the probability of each class around each pixel of one image.
 
+        Features are not averaged; maps are bilinear between the steps of 32 px.
+
         image: (H, W, colours) float, 0..255
-        window: the side in steps of 32 px over which features are averaged, 1 for the finest map, the classifier's own
-            (``self.window``) for the smoothest; maps are bilinear between the steps
 
         Raises ModelError for an image that is smaller than a tile or has other colours.
         """
@@ -63,7 +63,6 @@ class FullyConvolutionalResNet50(keras.Model):
                 f"got one of shape {image.shape}"
             )
         maps = tf.cast(self.body(tf.convert_to_tensor(image)[None], training=False), tf.float32)
-        # Padding does not count in the average, so the map keeps its size and the level of its borders.
-        maps = self._locate(tf.nn.avg_pool2d(maps, window, 1, "SAME"))
+        maps = self._locate(maps)
         covered = [self.STEP * steps for steps in maps.shape[1:3]]
         return tf.image.resize(maps, covered)[0, :height, :width].numpy()

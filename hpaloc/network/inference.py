@@ -46,15 +46,15 @@ def dihedral_view(images: Any, view: int) -> Any:
     return tf.image.rot90(images if view < 4 else tf.reverse(images, [2]), view % 4)
 
 
-def averaged(model: keras.Model, views: int, fold: bool = True) -> Any:
+def averaged(model: keras.Model, views: int) -> Any:
     """Return a function from images (n, S, S, c) 0..255 to (probabilities (n, 19), embeddings (n, d)), float32.
 
-    Both are means over the first ``views`` dihedral views, 1 to 8. ``fold`` runs the folded twin of the model, which
-    is faster and agrees up to rounding. Raises ModelError for another number of views.
+    Both are means over the first ``views`` dihedral views, 1 to 8, by the folded twin of the model, which is faster and
+    agrees up to rounding. Raises ModelError for another number of views.
     """
     if not 1 <= views <= 8:
         raise ModelError(f"predict.views must be 1 to 8, got {views}")
-    network = fold_batch_norm(model) if fold else model
+    network = fold_batch_norm(model)
     twin = keras.Model(network.input, [network.output, network.get_layer("embedding").output])
 
     # Compiled for one view, since a graph of eight takes eight times as long to build and runs no faster.

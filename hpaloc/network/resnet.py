@@ -47,7 +47,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
-def backbone(channels: int, input_size: int | None = None, momentum: float = 0.9) -> keras.Model:
+def backbone(channels: int, input_size: int | None = None) -> keras.Model:
     """Return an untrained ResNet-50 v1 without top: images 0..255 (n, S, S, channels) to maps (n, S/32, S/32, 2048).
 
     The graph and the layer names are those of ``keras.applications.ResNet50``, with these changes: convolutions have no
@@ -71,7 +71,7 @@ def backbone(channels: int, input_size: int | None = None, momentum: float = 0.9
     def rebuild(layer: keras.layers.Layer) -> keras.layers.Layer:
         settings = layer.get_config()
         if isinstance(layer, keras.layers.BatchNormalization):
-            settings |= {"momentum": momentum}
+            settings |= {"momentum": 0.9}
             if layer.name.endswith("_3_bn"):
                 settings["gamma_initializer"] = keras.initializers.Constant(BRANCH_SCALE)
             return FusedBatchNormalization.from_config(settings)

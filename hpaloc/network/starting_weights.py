@@ -32,8 +32,8 @@ def adapt_first_convolution(kernel: np.ndarray, source: Sequence[str], target: S
     return np.stack(planes, axis=2) * kernel.dtype.type(len(source) / len(target))
 
 
-def load_weights(model: keras.Model, channels: Sequence[str], weights: str) -> list[str]:
-    """Load ``weights`` into a classifier for ``channels`` and return the names of the layers loaded.
+def load_weights(model: keras.Model, channels: Sequence[str], weights: str) -> None:
+    """Load ``weights`` into a classifier for ``channels``.
 
     With ``none`` nothing is loaded. ``imagenet`` (downloaded by Keras, which checks its digest) and .h5 files hold the
     stock ResNet-50 of Keras: its backbone is loaded, and the biases of its convolutions and the mean that its
@@ -44,7 +44,7 @@ def load_weights(model: keras.Model, channels: Sequence[str], weights: str) -> l
     Raises ModelError if the file is missing, of another kind, or does not fit.
     """
     if weights == "none":
-        return []
+        return
     if weights != "imagenet":
         check_starting_weights(weights)
     if weights == "imagenet" or str(weights).endswith(".h5"):
@@ -60,7 +60,6 @@ def load_weights(model: keras.Model, channels: Sequence[str], weights: str) -> l
         source, settings, _ = load_folder(Path(weights).parent, Path(weights).name)
         planes = settings["channels"]
     names = {layer.name for layer in source.layers if layer.weights}
-    filled = []
     for layer in model.layers:
         if not layer.weights or layer.name not in names:
             continue
@@ -73,8 +72,6 @@ def load_weights(model: keras.Model, channels: Sequence[str], weights: str) -> l
             layer.set_weights(arrays)
         except ValueError as error:
             raise ModelError(f"config key train.weights: {weights} does not fit layer {layer.name}: {error}") from error
-        filled.append(layer.name)
-    return filled
 
 
 def _strip_stock(source: keras.Model) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hpaloc.files import atomic_path, digest
+from hpaloc.files import digest, write_text
 from hpaloc.segmentation.errors import SetupError
 from hpaloc.segmentation.settings import NetworkWeights
 
@@ -113,8 +113,7 @@ def check(path: Path) -> str:
     else:
         record = _record(path)
         try:
-            with atomic_path(record) as temporary:
-                temporary.write_text(json.dumps(found) + "\n")
+            write_text(record, json.dumps(found) + "\n")
         except OSError as error:
             raise WeightsError(f"{path}: its digest cannot be recorded next to it: {error}") from error
         log.info("%s: first use, recorded sha256 %s (%d bytes)", path, found["sha256"], found["size"])

@@ -46,7 +46,6 @@ def train_model(
     out_dir: Path,
     settings: TrainSettings,
     seed: int,
-    work_dir: Path | None = None,
     threads: int | None = None,
     tiles: Mapping[str, Any] | None = None,
 ) -> None:
@@ -54,10 +53,10 @@ def train_model(
 
     The folder gets model.keras (weights of the epoch with the lowest validation loss, or of the last epoch if no cell
     validates), config.json, thresholds.json, history.csv, checksums.json and logs/ (TensorBoard, last.weights.h5).
+    ``out_dir`` + .work keeps epochs, so that a killed call continues, and is removed at the end.
 
     dataset_dir: has the folders train and validation of TFRecords
     examples: their table
-    work_dir: keeps epochs, so that a killed call continues, and is removed at the end; default: ``out_dir`` + .work
     tiles: the section of the configuration by which the tiles were cut, recorded in the folder
 
     Raises TrainingError for data that cannot be trained on, NoGpuError, ModelError.
@@ -74,7 +73,7 @@ def train_model(
         for part in parts
         if counts[part]
     }
-    work_dir = Path(work_dir or f"{Path(out_dir)}.work")
+    work_dir = Path(f"{Path(out_dir)}.work")
     _keep_if_same(work_dir, settings, seed, examples, dataset_dir)
     with precision_policy(policy), strategy.scope():
         network = classifier(settings.channels, settings.head, settings.input_size, settings.dropout)

@@ -13,7 +13,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from hpaloc import curation, records, tables
 from hpaloc.classes import COLOURS
-from hpaloc.examples import PARTS, examples_table
+from hpaloc.examples import EXAMPLES, PARTS
+from hpaloc.files import write_json
 from hpaloc.finding import format_manifests
 from hpaloc.joining import read_cells, read_fields
 from hpaloc.manifests import ManifestRow
@@ -59,8 +60,8 @@ def run_chain(rows: list[ManifestRow], out: Path, workers: int) -> Path:
     of_cells = read_cells([cells], [annotations])
     of_fields = read_fields([fields], [annotations])
     examples, summary, _ = curation.curate(of_cells, of_fields, CURATION, seed=1)
-    tables.write_table(out / "examples.parquet", examples_table(examples))
-    (out / "summary.json").write_text(curation.summary_text(summary))
+    tables.write_table(out / "examples.parquet", tables.to_table(examples, EXAMPLES))
+    write_json(out / "summary.json", summary)
     records.write_dataset(
         out / "examples.parquet",
         {colour: [path] for colour, path in tiles.items()},

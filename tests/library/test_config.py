@@ -12,7 +12,9 @@ from snakemake.utils import update_config
 from stand_in_models import write_stand_in, write_stock
 
 from hpaloc.config import ConfigError, complete, load_schema, read_command_line, shortened
-from hpaloc.planning import check_training
+from hpaloc.manifests import SheetRow
+from hpaloc.planning import check_few_shot, check_training
+from hpaloc.scan import Scan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -331,3 +333,13 @@ def test_a_module_that_is_given_the_whole_configuration_reads_it_too():
     config = minimal()
     update_config(config, given)
     assert complete(read_command_line(config, given, module=True))["predict"]["views"] == 1
+
+
+def test_a_table_of_examples_is_read_and_warned_of_once(tmp_path, caplog):
+    table = tmp_path / "cells.csv"
+    table.write_text("Field,cell,label\na,1,x\na,2,x\nb,1,y\nb,2,y\n")
+    settings = {"few_shot": {"table": str(table), "collection": "t"}, "predict": {"collections": ["t"]}}
+    check_few_shot(settings, {"t": Scan([SheetRow(id, None, 0.08) for id in "ab"], {})})
+    assert [record.getMessage() for record in caplog.records] == [
+        f"examples {table}: the column Field is read as field"
+    ]

@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_lengths import encode
 
 from hpaloc import curation, rle, tables
 from hpaloc.classes import N_CLASSES, format_labels, label_matrix, parse_labels
 from hpaloc.curation import CurationSettings
-from hpaloc.examples import EXAMPLES, LABEL_COLUMNS, PARTS, examples_table
+from hpaloc.examples import EXAMPLES, LABEL_COLUMNS, PARTS
+from hpaloc.files import write_json
 from hpaloc.grouping import group_fields, near_duplicates
 from hpaloc.joining import read_fields
 from hpaloc.layout import CollectionFiles
@@ -275,7 +277,7 @@ def run(cells, fields, seed=1, truth=None, **changes):
         assert members["position"].tolist() == list(range(len(members)))
     matrix = examples[list(LABEL_COLUMNS)].to_numpy()
     assert [format_labels(np.flatnonzero(row)) for row in matrix] == examples["labels"].tolist()
-    assert json.loads(curation.summary_text(summary)) == summary
+    assert json.loads(json.dumps(summary)) == summary
     return examples, summary, left_out
 
 
@@ -286,7 +288,7 @@ def test_every_good_cell_of_one_label_is_an_example():
     assert left_out.empty
     assert (examples["origin"] == "real").all()
     assert (examples["weight"] == 1).all()
-    assert examples_table(examples).schema.equals(EXAMPLES)
+    assert tables.to_table(examples, EXAMPLES).schema.equals(EXAMPLES)
     counted = sum(
         counts[part][origin] for counts in summary["classes"].values() for part in PARTS for origin in curation.ORIGINS
     )
@@ -309,8 +311,8 @@ def test_equal_inputs_give_equal_bytes_whatever_the_order_of_rows(tmp_path):
         "b": (cells.sample(frac=1, random_state=3), fields.sample(frac=1, random_state=4)),
     }.items():
         examples, summary, _ = run(some_cells, some_fields, oversample=0.5, negatives={"synthetic_fraction": 0.2})
-        tables.write_table(tmp_path / name, examples_table(examples))
-        (tmp_path / f"{name}.json").write_text(curation.summary_text(summary))
+        tables.write_table(tmp_path / name, tables.to_table(examples, EXAMPLES))
+        write_json(tmp_path / f"{name}.json", summary)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     other, _, _ = run(cells, fields, seed=2)
@@ -553,7 +555,7 @@ def test_truth_is_carried_over_by_overlap(tmp_path):
 def test_of_two_true_cells_that_share_a_cell_alike_one_gives_its_label(tmp_path):
     mask = np.repeat(np.array([[2, 1]], np.uint16), 10, axis=1).repeat(10, axis=0)
     write_mask(tmp_path / "a.png", mask)
-    whole = rle.encode(mask > 0)
+    whole = encode(mask > 0)
     cells = pd.DataFrame([{"field": "a", "cell": 4, "height": 10, "width": 20, "rle": whole}])
     (tmp_path / "cells.csv").write_text("ID,cell,Label\na,1,0\na,2,7\n")
     files = CollectionFiles("test", ["000"], [tmp_path / "cells.csv"], str(tmp_path / "{id}.png"))

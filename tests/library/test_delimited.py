@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from run_lengths import encode
 from test_sheet import COLOURS, scan, write
 
-from hpaloc import rle
 from hpaloc.config import complete
 from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.files import spelled_as_on_disk
@@ -267,7 +267,7 @@ def test_where_both_forms_are_there_each_is_itself(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_the_rows_of_a_field_in_a_table_of_masks_are_found_in_any_form(tmp_path, suffix):
-    counts = rle.encode(np.eye(5))
+    counts = encode(np.eye(5))
     names = ["Zelle-e\u0301", " b\xa0", "c"]
     table = pd.DataFrame({"field": names, "cell": 1, "height": 5, "width": 5, "rle": counts})
     if suffix == ".csv":

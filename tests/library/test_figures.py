@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from hpaloc.classes import COLOURS, N_CLASSES, NAMES
 from hpaloc.evaluation.cells import count_confusions
 from hpaloc.evaluation.folder import evaluate
-from hpaloc.figures import data, mixtures, scores, training
+from hpaloc.figures import data, scores, training
 from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import ManifestRow, SheetRow
 from hpaloc.sheet import read_sheet
@@ -276,10 +276,3 @@ def test_protein_and_microtubules_differ_without_colour_vision_of_red_and_green(
     picture = data.composite(images)
     # To a deuteranope red and green are one sum; blue must tell the two apart.
     assert abs(picture[0, 10, 2] - picture[0, 50, 2]) > 0.5
-
-
-def test_scatter_of_mixtures_says_correlation_and_error(tmp_path: Path, drawn: list[Figure]) -> None:
-    true = np.array([0.25, 0.5, 0.75, 0.25, 0.5, 0.75])
-    mixtures.mixtures(true, true + 0.1, ["a", "b"] * 3, tmp_path / "mixtures")
-    assert drawn[0].axes[0].get_title() == "r = 1.000, mean absolute error 0.100, n = 6"
-    assert_readable(drawn[0])

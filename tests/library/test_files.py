@@ -1,6 +1,7 @@
 """Atomic writing: an error leaves what stood there before, and nothing else."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from hpaloc.files import FileNameError, atomic_directory, atomic_path, digest, names_checked, write_if_changed
+from hpaloc.files import (
+    FileNameError,
+    atomic_directory,
+    atomic_path,
+    digest,
+    names_checked,
+    write_if_changed,
+    write_json,
+)
 
 ROOT = Path(__file__).parents[2]
 LONGEST = "\N{MICROSCOPE}" * 62 + "abc.png"  # 255 bytes, of letters of four
@@ -145,3 +154,13 @@ def test_letters_that_the_locale_lacks_are_of_the_name(tmp_path):
         r"hpaloc.files.FileNameError: '\U0001f52c.png': the file system does not accept this file name ("
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_json_that_cannot_be_written_leaves_the_file(tmp_path):
+    path = tmp_path / "scores.json"
+    write_json(path, {"name": "é", "value": 0.5})
+    assert path.read_text() == '{\n  "name": "\\u00e9",\n  "value": 0.5\n}\n'
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"value": float("nan")})
+    assert json.loads(path.read_text())["value"] == 0.5
+    assert [*tmp_path.iterdir()] == [path]

@@ -5,6 +5,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from run_lengths import encode
 from test_masks import blocks
 
 from hpaloc import masks, rle
@@ -61,17 +62,15 @@ def test_a_bad_rle_table_names_file_and_field(tmp_path):
 
 def test_a_table_whose_cells_begin_at_0_is_not_read_as_if_one_were_background(tmp_path):
     path = tmp_path / "cells.csv"
-    rows = [
-        {"field": "a", "cell": cell, "height": 1, "width": 2, "rle": rle.encode(np.ones((1, 2)))} for cell in (0, 1)
-    ]
-    rows.append({"field": "NA", "cell": 1, "height": 1, "width": 2, "rle": rle.encode(np.ones((1, 2)))})
+    rows = [{"field": "a", "cell": cell, "height": 1, "width": 2, "rle": encode(np.ones((1, 2)))} for cell in (0, 1)]
+    rows.append({"field": "NA", "cell": 1, "height": 1, "width": 2, "rle": encode(np.ones((1, 2)))})
     pd.DataFrame(rows).to_csv(path, index=False)
     found = read_rle_table(path, ["a", "NA"])
     assert found["a"] == "field a: cell 0 is not an id; ids start at 1, since 0 is the background"
     assert found["NA"] == (1, 2, {1: "02"})
 
 
-COUNTS = rle.encode(np.ones((1, 2)))
+COUNTS = encode(np.ones((1, 2)))
 OWN = f"field,cell,height,width,rle\na,7,1,2,{COUNTS}\n"
 LONG = OWN + "a" * 20_000
 

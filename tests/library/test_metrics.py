@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from run_lengths import encode
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
 import hpaloc.evaluation.cells as cells_room
-from hpaloc import rle
 from hpaloc.classes import N_CLASSES, NEGATIVE, format_labels, label_matrix, parse_labels
 from hpaloc.controls import control_examples
 from hpaloc.evaluation.calibration import bin_confidences, measure_calibration_error
@@ -43,7 +43,6 @@ from hpaloc.matching import (
     read_true_labels,
     read_truth,
 )
-from hpaloc.mixtures.known import compare_fractions
 from hpaloc.resampling import resampled_groups
 from hpaloc.tables import PROBABILITIES
 
@@ -699,7 +698,7 @@ def test_a_true_cell_that_its_mask_lacks_stops_scoring_and_training_alike(tmp_pa
     fields = pd.DataFrame({"field": ["a"], "shard": "000", "status": "ok"})
     with pytest.raises(ValueError, match=message):
         _match_truth(files, fields, threads=1)
-    cells = pd.DataFrame({"field": ["a"], "cell": [1], "height": 8, "width": 8, "rle": rle.encode(mask == 1)})
+    cells = pd.DataFrame({"field": ["a"], "cell": [1], "height": 8, "width": 8, "rle": encode(mask == 1)})
     with pytest.raises(ValueError, match=message):
         read_true_labels(cells, fields.assign(shard=0), files)
 
@@ -767,27 +766,3 @@ def test_every_control_of_the_evaluation_can_be_made_and_no_other() -> None:
         assert not control_examples(example_table(), control, 0.25).equals(example_table())
     with pytest.raises(ValueError, match="unknown control 'random'"):
         control_examples(example_table(), "random")
-
-
-def test_mixtures_are_compared_by_field_and_location() -> None:
-    fractions = np.zeros((3, N_CLASSES))
-    fractions[0, [2, 7]] = 0.3, 0.6
-    fractions[1, [2, 7]] = 0.5, 0.5
-    fractions[2] = np.nan
-    fields = pd.DataFrame(fractions, columns=[f"fraction_{index}" for index in range(N_CLASSES)])
-    fields["field"] = ["f", "g", "empty"]
-    mixtures = pd.DataFrame(
-        {
-            "ID": ["g", "f", "empty"],
-            "label_a": 2,
-            "fraction_a": [0.5, 0.25, 0.4],
-            "label_b": 7,
-            "fraction_b": [0.5, 0.75, 0.6],
-        }
-    )
-    table = compare_fractions(fields, mixtures)
-    assert table["found"].tolist() == [0.5, 0.5, 0.3, 0.6, 0, 0]
-    assert table["pair"].unique().tolist() == ["Nucleoli + Golgi apparatus"]
-    assert table["true"].tolist() == [0.5, 0.5, 0.25, 0.75, 0.4, 0.6]
-    with pytest.raises(ValueError, match="field empty: is mixed"):
-        compare_fractions(fields[:2], mixtures)

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from run_lengths import decode, encode
 
 from hpaloc import pooling, rle
 from hpaloc.classes import N_CLASSES, label_matrix
@@ -37,7 +38,7 @@ def _shard(
     for cell in cells["cell"]:
         mask = np.zeros((20, 30), bool)
         mask[cell : cell + 3, 2:9] = True
-        masks.append(rle.encode(mask))
+        masks.append(encode(mask))
     cells["rle"] = masks
     p = generator.random((len(cells), N_CLASSES)).astype(np.float32)
     embedding = generator.standard_normal((len(cells), WIDTH)).astype(np.float16)
@@ -208,7 +209,7 @@ def test_submission_decodes_to_the_masks_and_keeps_confidences(files: Collection
             expected = np.zeros((20, 30), bool)
             expected[cell + 1 : cell + 4, 2:9] = True
             size = int(rows[0]["ImageHeight"]), int(rows[0]["ImageWidth"])
-            np.testing.assert_array_equal(rle.decode(rle.from_kaggle(mask), *size), expected)
+            np.testing.assert_array_equal(decode(rle.from_kaggle(mask), *size), expected)
 
 
 def test_a_field_in_two_shards_is_an_error(files: CollectionFiles, tmp_path: Path) -> None:

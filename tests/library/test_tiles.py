@@ -8,10 +8,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from run_lengths import decode
 from scipy import ndimage
 from tile_fields import make_field, tile, write_shard
 
-from hpaloc import cutting, images, measuring, rle, tiles
+from hpaloc import cutting, images, measuring, tiles
 from hpaloc.classes import COLOURS
 from hpaloc.grouping import DUPLICATE_BITS, near_duplicates
 from hpaloc.masks import write_mask
@@ -110,7 +111,7 @@ def test_measurements_agree_with_brute_force(dtype):
         assert row["area_um2"] == pytest.approx(mask.sum() * 0.08**2)
         assert row["centroid_y"] == pytest.approx(y.mean())
         assert row["nucleus_cytoplasm_area_ratio"] == pytest.approx(nucleus.sum() / cytoplasm.sum())
-        np.testing.assert_array_equal(rle.decode(row["rle"], *cells.shape), mask)
+        np.testing.assert_array_equal(decode(row["rle"], *cells.shape), mask)
         for colour in COLOURS:
             for name, where in (("cell", mask), ("nucleus", nucleus), ("cytoplasm", cytoplasm), ("ring", ring)):
                 values = images[colour][where].astype(float)
@@ -173,7 +174,7 @@ def test_a_dim_clean_field_comes_out_like_a_bright_one():
     dim = {colour: (image // 4 if colour == "green" else image) for colour, image in images.items()}
     bright, _ = shown(images, cells, nuclei)
     dimmed, _ = shown(dim, cells, nuclei)
-    assert bright.max() > 0.8
+    assert bright.max() > 0.5
     assert abs(bright - dimmed).max() < 0.02
 
 
@@ -250,7 +251,7 @@ def test_cells_of_any_size_are_padded_and_resized_to_the_tile():
     for row, (y0, y1, x0, x1) in zip(tiled.cells, boxes.values(), strict=True):
         assert (row["y0"], row["y1"], row["x0"], row["x1"]) == (y0, y1, x0, x1)
         assert row["area_px"] == (y1 - y0) * (x1 - x0)
-        np.testing.assert_array_equal(rle.decode(row["rle"], *shape), cells == row["cell"])
+        np.testing.assert_array_equal(decode(row["rle"], *shape), cells == row["cell"])
 
 
 def test_a_cell_that_fills_its_field_touches_the_border_and_has_no_ring():

@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 import tifffile
 from PIL import Image
+from run_lengths import encode
 
 from hpaloc.classes import COLOURS
-from hpaloc.rle import encode, encode_labels, to_kaggle
+from hpaloc.rle import encode_labels, to_kaggle
 from hpaloc.simulate.field import simulate_field
 
 SHAPE = (320, 384)

@@ -19,7 +19,7 @@ from bad_fields import slug
 from hpaloc.config import complete
 from hpaloc.delimited import check_fields
 from hpaloc.files import digest
-from hpaloc.interpretation.annotated import check_examples, check_mixtures, read_example_cells, read_mixed_fields
+from hpaloc.interpretation.annotated import read_example_cells, read_mixed_fields
 from hpaloc.mask_tables import check_table, read_rle_table
 from hpaloc.planning import check_model, check_places, check_rows, check_studied, check_training
 from hpaloc.scan import Scan
@@ -99,13 +99,15 @@ def truth_text(path: Path) -> str:
 
 def examples_text(path: Path) -> str:
     """Read examples, compare them with the sheet, and return field, cell and label."""
-    check_examples(path, FIELDS_OF_SHEET, "train")
+    check_fields(
+        f"examples {path}", dict.fromkeys(field for field, _ in read_example_cells(path)), FIELDS_OF_SHEET, "train"
+    )
     return ", ".join(f"{field} {cell}: {label}" for (field, cell), label in read_example_cells(path).items())
 
 
 def mixtures_text(path: Path) -> str:
     """Read known mixtures, compare them with the sheet, and return field, labels and fractions."""
-    check_mixtures(path, FIELDS_OF_SHEET, "train")
+    check_fields(f"mixtures {path}", read_mixed_fields(path), FIELDS_OF_SHEET, "train")
     return ", ".join(f"{id}: {a} {of_a:g} {b} {of_b:g}" for id, (a, of_a, b, of_b) in read_mixed_fields(path).items())
 
 

@@ -298,7 +298,6 @@ TILED = {"tile", "sheet", "rejected", *CURATED}
         ("figures/scores.py", *STATEMENT, {"draw_scores"}),
         ("figures/style.py", *STATEMENT, {"explore_data", "training_curves", "draw_scores", "draw_interpretation"}),
         ("figures/interpretation.py", *STATEMENT, {"draw_interpretation"}),
-        ("figures/mixtures.py", *STATEMENT, set()),
         # What planning finds is in the manifests.
         ("finding.py", "missing[:10]", "missing[:9]", set()),
     ],

@@ -1,5 +1,6 @@
 """What the workflow says before it runs anything: the plan, the linter, and one sentence for each mistake."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import yaml
 from stand_in_models import write_stand_in
 from workflow_runs import ROOT, planned, snakemake, write_config, write_sheet
 
+from hpaloc.browser.page import APP_FILES
 from hpaloc.classes import COLOURS
+from hpaloc.figures import data, interpretation, scores, training
 from hpaloc.finding import shards_of
 from hpaloc.layout import PATTERNS, CollectionFiles
 
@@ -64,6 +67,23 @@ def test_planning_and_rules_make_each_file_where_the_library_looks_for_it(folder
         for kind in PATTERNS.keys() - of_one_alone.values() | {own}:
             paths = {str(files.path(kind, shard, colour)) for shard in files.shards for colour in COLOURS}
             assert paths <= made, kind
+
+
+def test_the_rules_that_draw_list_what_their_rooms_draw(folder):
+    text = snakemake(folder, "--dry-run", "all", "interpret").stdout
+    outputs = dict(re.findall(r"rule (\w+):\n(?:    (?!output).*\n)*    output: (.*)", text))
+    named = re.findall(r'out_dir / "(\w+)"', inspect.getsource(interpretation.draw_interpretation))
+    patches = [f"patches_{layer.replace(' ', '_')}" for layer in interpretation._LAYERS]
+    for rule, place, names in (
+        ("explore_data", "figures", data.DATA),
+        ("training_curves", "figures", training.TRAINING),
+        ("draw_scores", "evaluation/test", scores.SCORES),
+        ("draw_interpretation", "interpretation", [*patches, *named]),
+    ):
+        drawn = {f"results/{place}/{name}.{suffix}" for name in names for suffix in ("svg", "png")}
+        assert set(outputs[rule].split(", ")) == drawn, rule
+    page = {f"results/browser/{name}" for name in (*APP_FILES, "about.js", "test/table.js")}
+    assert set(outputs["browse"].split(", ")) == page
 
 
 def test_a_first_training_and_controls_are_trained_beside_the_model(folder):

@@ -187,7 +187,7 @@ rule draw_interpretation:
 rule few_shot:
     """Learn labels from a few cells that a person labelled, and give every cell of a collection one of them."""
     input:
-        unpack(few_shot_inputs),
+        predictions=few_shot_inputs,
     output:
         cells=f"results/few_shot/{FEW_SHOT}/cells.parquet",
         csv=f"results/few_shot/{FEW_SHOT}/cells.csv",

@@ -98,6 +98,4 @@ def few_shot_settings(wildcards):
 def few_shot_inputs(wildcards):
     """Return the predictions, with the embeddings, of the collection whose cells are to be labelled."""
     require_few_shot()
-    return {
-        "predictions": of_shards("predictions", FEW_SHOT),
-    }
+    return of_shards("predictions", FEW_SHOT)

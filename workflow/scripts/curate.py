@@ -1,13 +1,13 @@
 """Choose and label the cells that train and validate the model."""
 
-from hpaloc.curation import CurationSettings, curate, summary_text
-from hpaloc.examples import examples_table
-from hpaloc.files import atomic_path
+from hpaloc.curation import CurationSettings, curate
+from hpaloc.examples import EXAMPLES
+from hpaloc.files import atomic_path, write_json
 from hpaloc.joining import read_cells, read_fields
 from hpaloc.layout import CollectionFiles
 from hpaloc.matching import read_true_labels
 from hpaloc.progress import log_to
-from hpaloc.tables import write_table
+from hpaloc.tables import to_table, write_table
 
 
 def main(job):
@@ -18,9 +18,8 @@ def main(job):
         truth = read_true_labels(cells, fields, CollectionFiles(**job.params.true_cells))
     settings = CurationSettings(**job.params.curation)
     examples, summary, rejected = curate(cells, fields, settings, job.params.seed, truth)
-    write_table(job.output.examples, examples_table(examples))
-    with atomic_path(job.output.summary) as temporary:
-        temporary.write_text(summary_text(summary), encoding="utf-8")
+    write_table(job.output.examples, to_table(examples, EXAMPLES))
+    write_json(job.output.summary, summary)
     with atomic_path(job.output.rejected) as temporary:
         rejected.to_parquet(temporary, index=False)
 

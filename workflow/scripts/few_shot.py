@@ -1,9 +1,8 @@
 """Label every cell of a collection from a few cells that a person labelled."""
 
-import json
 from pathlib import Path
 
-from hpaloc.files import atomic_path
+from hpaloc.files import write_json
 from hpaloc.interpretation.few_shot import assign_labels, read_examples, read_features, write_labels
 from hpaloc.progress import log_to
 
@@ -13,8 +12,7 @@ def main(job):
     examples = read_examples(job.params.table)
     labelled, summary = assign_labels(cells, embeddings, examples, job.params.learner, job.params.seed)
     write_labels(labelled, summary, job.params.collection, job.params.model, Path(job.output.page).parent)
-    with atomic_path(job.output.made_with) as temporary:
-        temporary.write_text(json.dumps(job.params.made_with, indent=2) + "\n", encoding="utf-8")
+    write_json(job.output.made_with, job.params.made_with)
 
 
 if __name__ == "__main__":

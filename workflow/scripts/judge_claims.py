@@ -1,11 +1,10 @@
 """Analyse what the network learned, and judge the claims of the method."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
-from hpaloc.files import atomic_path
+from hpaloc.files import write_json
 from hpaloc.interpretation.analysis import InterpretationSettings, interpret, read_known_mixtures, score_mixtures
 from hpaloc.progress import log_to
 
@@ -28,8 +27,7 @@ def main(job):
         trained_here=job.params.trained_here,
         processes=job.threads,
     )
-    with atomic_path(job.output.made_with) as temporary:
-        temporary.write_text(json.dumps(job.params.made_with, indent=2) + "\n", encoding="utf-8")
+    write_json(job.output.made_with, job.params.made_with)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,14 @@ from pathlib import Path
 
 import yaml
 
-from hpaloc.files import atomic_path
+from hpaloc.files import atomic_path, write_text
 from hpaloc.left_over import other_settings, outdated, write_left_over
 from hpaloc.progress import log_to
 from hpaloc.provenance import job_table, software_table
 
 
 def main(job):
-    with atomic_path(job.output.config) as temporary:
-        temporary.write_text(yaml.safe_dump(job.params.config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(job.output.config, yaml.safe_dump(job.params.config, sort_keys=False, allow_unicode=True))
     for path, table in (
         (job.output.software, software_table(job.params.environments)),
         (job.output.jobs, job_table(job.params.jobs)),

@@ -1,7 +1,6 @@
 """Measure CellProfiler's features of the studied cells."""
 
 import pandas as pd
-import pyarrow as pa
 
 from hpaloc.interpretation.morphology import measure_collections
 from hpaloc.interpretation.studied import chosen_cells
@@ -13,8 +12,7 @@ from hpaloc.tables import write_table
 def main(job):
     cells = chosen_cells(pd.read_parquet(job.input.cells))
     collections = {name: CollectionFiles(name, shards) for name, shards in job.params.shards.items()}
-    table = measure_collections(cells, collections, processes=job.threads)
-    write_table(job.output[0], pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata())
+    write_table(job.output[0], measure_collections(cells, collections, processes=job.threads))
 
 
 if __name__ == "__main__":
