@@ -1,12 +1,13 @@
 """What the header of an image file says about its pixels: their size, and the bits of the detector."""
 
 import gzip
+import io
 import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isnan
-from typing import IO, Any
+from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 import tifffile
@@ -35,6 +36,8 @@ _TIFF_UNITS = {
 _JPEG_UNITS = {1: 25400.0, 2: 1e4}
 _MAX_SAMPLE_VALUE = 281
 _PNG = b"\x89PNG\r\n\x1a\n"
+# Bytes that a gzip'd file unpacks in no time.
+_NEAR = 2**16
 # The size of a gzip'd file, for tifffile, which would unpack all of it to know; no offset is beyond.
 _ANY_SIZE = 2**62
 
@@ -125,7 +128,7 @@ def _tried(read: Callable[..., ImageMetadata], *arguments: Any) -> ImageMetadata
         return ImageMetadata()
 
 
-def _of_tiff(file: IO[bytes], name: str) -> ImageMetadata:
+def _of_tiff(file: BinaryIO, name: str) -> ImageMetadata:
     with tifffile.TiffFile(file, size=_ANY_SIZE if isinstance(file, gzip.GzipFile) else None) as tiff:
         depth = tiff.pages.first.bitspersample
         ome = _tried(_of_ome, tiff.ome_metadata, name, depth) if tiff.is_ome else ImageMetadata()
@@ -133,7 +136,7 @@ def _of_tiff(file: IO[bytes], name: str) -> ImageMetadata:
     return ImageMetadata(ome.pixel_size or tags.pixel_size, ome.significant_bits or tags.significant_bits)
 
 
-def _of_png(file: IO[bytes], name: str) -> ImageMetadata:
+def _of_png(file: BinaryIO, name: str) -> ImageMetadata:
     file.seek(len(_PNG))
     size = bits = None
     depth = colour = 0
@@ -152,7 +155,7 @@ def _of_png(file: IO[bytes], name: str) -> ImageMetadata:
     return ImageMetadata(size, bits)
 
 
-def _of_jpeg(file: IO[bytes], name: str) -> ImageMetadata:
+def _of_jpeg(file: BinaryIO, name: str) -> ImageMetadata:
     with Image.open(file, formats=("JPEG",)) as header:
         x, y = header.info["jfif_density"]
         return ImageMetadata(_per_unit(x, y, _JPEG_UNITS.get(header.info["jfif_unit"])))
@@ -161,14 +164,21 @@ def _of_jpeg(file: IO[bytes], name: str) -> ImageMetadata:
 _READERS = {b"II": _of_tiff, b"MM": _of_tiff, _PNG: _of_png, b"\xff\xd8\xff": _of_jpeg}
 
 
+def _unpacked(packed: BinaryIO) -> Any:
+    """Return a gzip'd file that unpacks as it is read; all unpacked if it is a TIFF whose tags are far from its start.
+
+    A step back in a file that unpacks as it is read starts from its beginning.
+    """
+    file = gzip.GzipFile(fileobj=packed)
+    start = file.read(8)
+    first_tag = int.from_bytes(start[4:], "little" if start.startswith(b"II") else "big")
+    file.seek(0)
+    return io.BytesIO(file.read()) if start.startswith((b"II", b"MM")) and first_tag > _NEAR else file
+
+
 def _read(path: str | os.PathLike[str]) -> ImageMetadata:
     with open(path, "rb") as packed:
-        file: IO[bytes] = packed
-        if packed.read(2) == b"\x1f\x8b":
-            packed.seek(0)
-            # Unpacked as far as the header reaches.
-            file = gzip.GzipFile(fileobj=packed)  # type: ignore[assignment]
-        file.seek(0)
+        file: BinaryIO = _unpacked(packed) if packed.peek(2).startswith(b"\x1f\x8b") else packed
         start = file.read(len(_PNG))
         file.seek(0)
         for first, reader in _READERS.items():

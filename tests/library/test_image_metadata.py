@@ -164,6 +164,16 @@ def test_the_resolution_of_plain_tiff(tmp_path, unit, resolution):
     assert size_of(path) == (0.16, 0.32)
 
 
+def test_a_gzipd_tiff_whose_tags_are_at_its_end(tmp_path):
+    data = np.random.default_rng(1).integers(0, 2**16, (256, 256)).astype(np.uint16)
+    path = tmp_path / "a.tif"
+    Image.fromarray(data).save(path, compression="tiff_lzw", dpi=(158750, 158750))
+    with tifffile.TiffFile(path) as file:
+        assert file.pages[0].offset > image_metadata._NEAR
+    (tmp_path / "a.tif.gz").write_bytes(gzip.compress(path.read_bytes()))
+    assert size_of(tmp_path / "a.tif.gz") == size_of(path) == (0.16, 0.16)
+
+
 def test_png_and_jpeg(tmp_path):
     metre = struct.pack(">IIB", 6250000, 3125000, 1)
     assert read_metadata(png(tmp_path / "a.png", (b"pHYs", metre), (b"sBIT", b"\x0c"))) == ImageMetadata(
