@@ -359,7 +359,7 @@ CONFIGS = [
     Setting("A list of pixel sizes", "pixel_size: [0.08, 0.08]", "rejected", "config key pixel_size: [0.08, 0.08] is neither a number of µm nor file"),
     Setting("No pixel size", "pixel_size:", "rejected", "config key pixel_size: None is neither a number of µm nor file"),
     Setting("The pixel size of the files", "pixel_size: file", "accepted"),
-    Setting("The pixel size of the files of one collection", "collections: {train: {sheet: s, images: x, pixel_size: file}}", "accepted"),
+    Setting("The pixel size of the files of one collection", "collections: {train: {sheet: s, images: x, labels: true, pixel_size: file}}", "accepted"),
     Setting("The pixel size of files that are simulated", "{pixel_size: file, collections: {train: {sheet: s, labels: true, simulate: {}}}}", "rejected", "config key collections.train: pixel_size 'file' cannot be combined with 'simulate', which makes the files; give a number of µm"),
     Setting("A sheet with a NUL in its path", 'collections: {train: {sheet: "s\\0.csv", images: x}}', "rejected", "config key collections.train.sheet: 's\\x00.csv' contains a NUL character, which no path or name can have"),
     Setting("A table of examples with a NUL in its path", 'few_shot: {table: "t\\0.csv"}', "rejected", "config key few_shot.table: 't\\x00.csv' contains a NUL character, which no path or name can have"),
