@@ -85,10 +85,14 @@ def ceiling(image: np.ndarray, bits: int | None = None) -> int:
 
 
 def largest_level(level: float, dtype: np.dtype, bits: int | None = None) -> int:
-    """Return the largest level of ``bits``, of 8-bit images, or else of 8, 12 or 16 bits if they hold ``level``."""
-    if bits is not None or dtype == np.uint8:
-        return 2 ** (bits or 8) - 1
-    return next(2**depth - 1 for depth in (8, 12, 16) if level < 2**depth or depth == 16)
+    """Return the largest level of ``bits``, of 8-bit images, or of the fewest of 8, 12 or 16 bits that hold ``level``.
+
+    A file whose light needs more bits than it says is wrong about them.
+    """
+    if dtype == np.uint8:
+        return 255
+    depths = (8, 12, 16) if bits is None else (bits, 8, 12, 16)
+    return next(2**depth - 1 for depth in depths if level < 2**depth or depth == 16)
 
 
 def find_empty(images: Mapping[str, np.ndarray]) -> np.ndarray | None:

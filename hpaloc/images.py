@@ -132,7 +132,7 @@ def check_field(images: Mapping[str, np.ndarray], paths: Mapping[str, str | os.P
         # Every fourth row and column; one grey level correlates with nothing.
         samples = [images[colour][::4, ::4].ravel().astype(np.float64) for colour in (first, second)]
         if min(sample.std() for sample in samples) > 0:
-            correlation = float(np.corrcoef(*samples)[0, 1])
+            correlation = float(np.corrcoef(samples[0], samples[1])[0, 1])
             if correlation > _REPEATS:
                 warnings.append(f"{second} repeats {first}: their correlation is {correlation:.3f}")
     return warnings

@@ -126,7 +126,7 @@ def field_levels(
     cells: np.ndarray,
     light: Mapping[str, CellLight],
     reach: int,
-    bits: Mapping[str, int | None] | None = None,
+    bits: Mapping[str, int | None],
 ) -> dict[str, ColourLevels]:
     """Measure background, noise and white level of every colour of a field, each from this colour alone.
 
@@ -159,7 +159,7 @@ def field_levels(
     levels = {}
     for colour, image in images.items():
         rows = np.ascontiguousarray(image[::_ROW_STEP])
-        levels[colour] = _colour_levels(rows, outside, inside, data, light[colour], (bits or {}).get(colour))
+        levels[colour] = _colour_levels(rows, outside, inside, data, light[colour], bits[colour])
     return levels
 
 

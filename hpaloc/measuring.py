@@ -186,18 +186,25 @@ def _field_row(images: Mapping[str, np.ndarray], n_cells: int, measured: Mapping
 
 
 def measure_field(
-    field: str, images: Mapping[str, np.ndarray], cells: np.ndarray, nuclei: np.ndarray, pixel_size: float
+    field: str,
+    images: Mapping[str, np.ndarray],
+    cells: np.ndarray,
+    nuclei: np.ndarray,
+    pixel_size: float,
+    bits: Mapping[str, int | None] | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Measure a field and each of its cells.
 
     images: {colour: (H, W) uint8 or uint16}, of one type
     cells, nuclei: (H, W) label images with shared ids
     pixel_size: µm
+    bits: {colour: the significant bits that its file gives}
     Returns the measured columns of the field's row of FIELDS, and a row of CELLS per cell in the order of ids.
     Raises ValueError if shapes or pixel types differ.
     """
     _check_alike(field, images, cells, nuclei)
-    full_scale = {colour: ceiling(image) for colour, image in images.items()}
+    bits = dict.fromkeys(images) | dict(bits or {})
+    full_scale = {colour: ceiling(image, bits[colour]) for colour, image in images.items()}
     n_levels = {colour: max(full_scale[colour], int(image.max(initial=0))) + 1 for colour, image in images.items()}
     reach = round(RING_UM / pixel_size)
     strings = rle.encode_labels(cells)
@@ -217,7 +224,7 @@ def measure_field(
         row["focus"] = math.nan if fine is None else float(fine[cell.box][cell.mask].std(dtype=np.float64))
         row["green_signal"] = _own_peak(peaks["green"], cells, cell, reach)
         rows.append(row)
-    measured = field_levels(images, cells, light, reach)
+    measured = field_levels(images, cells, light, reach, bits)
     green = measured["green"]
     for row in rows:
         row["focus"] = _ratio(row["focus"], row["red_cell_mean"] - measured["red"].background)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from hpaloc.cutting import resize, square
 from hpaloc.files import atomic_path
+from hpaloc.image_metadata import check_pixel_size, read_metadata
 from hpaloc.images import check_field, read_field
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import mask_path, read_mask
@@ -49,6 +50,7 @@ def tile_field(
     size: int = 256,
     mask_neighbours: bool = False,
     format: str = "png",
+    bits: Mapping[str, int | None] | None = None,
 ) -> TiledField:
     """Measure every cell of a field and cut its tiles, which hold the levels above the field's background.
 
@@ -58,11 +60,12 @@ def tile_field(
     size: px, the side of a tile
     mask_neighbours: set everything but the cell itself to zero before resizing
     format: of the records, png or raw
+    bits: {colour: the significant bits that its file gives}
     Returns the measured columns of the field's row, a row per cell in the order of ids, and the cells' records per
     colour in the same order.
     Raises ValueError if shapes or pixel types differ.
     """
-    row, rows = measure_field(field, images, cells, nuclei, pixel_size)
+    row, rows = measure_field(field, images, cells, nuclei, pixel_size, bits)
     records: dict[str, list[bytes]] = {colour: [] for colour in images}
     black = {colour: image.dtype.type(round(row[f"{colour}_background"])) for colour, image in images.items()}
     light = {colour: np.maximum(image, black[colour]) - black[colour] for colour, image in images.items()}
@@ -86,8 +89,8 @@ def _tile_row(
     max_pixels: int,
 ) -> TiledField:
     """Read and tile the field of one manifest row; an error of the field becomes its reason for rejection."""
-    row: dict[str, Any] = {"field": manifest.id, "pixel_size": manifest.pixel_size, "n_cells": 0}
-    row |= {name: segmented[name] for name in ("height", "width", "dtype", "stage", "reason")}
+    row: dict[str, Any] = {"field": manifest.id, "n_cells": 0}
+    row |= {name: segmented[name] for name in ("height", "width", "dtype", "pixel_size", "stage", "reason")}
     row |= {"status": "rejected", "warnings": ""}
     if segmented["status"] != "ok":
         return TiledField(row)
@@ -95,10 +98,11 @@ def _tile_row(
     try:
         with unchanged(manifest.paths, manifest.states):
             images = read_field(manifest.paths, max_pixels=max_pixels)
-            warnings = check_field(images, manifest.paths)
+            warnings = check_field(images, manifest.paths) + check_pixel_size(row["pixel_size"], manifest.paths)
+            bits = {colour: read_metadata(path).significant_bits for colour, path in manifest.paths.items()}
         cells = read_mask(mask_path(folder, manifest.id, "cell"))
         nuclei = read_mask(mask_path(folder, manifest.id, "nucleus"))
-        tiled = tile_field(manifest.id, images, cells, nuclei, manifest.pixel_size, size, mask_neighbours, format)
+        tiled = tile_field(manifest.id, images, cells, nuclei, row["pixel_size"], size, mask_neighbours, format, bits)
     except (OSError, ValueError) as error:
         row["reason"] = " ".join(str(error).split()) or type(error).__name__
         return TiledField(row)
