@@ -110,8 +110,8 @@ def _colour_levels(
     if light.cells:
         noise = max(noise, _noise(image, inside, light.middle()))
     bright = max(light.bright(), upper) - background
-    top, piled_up = brightest(image)
-    limit = top - background if piled_up else largest_level(top - background, image.dtype, bits)
+    # Above the background, since an offset takes nothing from the light.
+    limit = largest_level(brightest(image)[0] - background, image.dtype, bits)
     # Of a detector of unknown range, the light says how much of it is used.
     span = limit if bits or image.dtype == np.uint8 else 2 ** max(8, math.ceil(math.log2(bright + 1))) - 1
     white = min(max(WHITE_FACTOR * bright, WHITE_NOISE * noise, WHITE_FLOOR * span), limit)
