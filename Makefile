@@ -43,19 +43,20 @@ demo: .venv/installed
 	@echo "The report: $(CURDIR)/results/report.zip"
 
 # One process runs a whole test file and makes shared fixtures once; pyproject.toml gives the order of the files. One
-# more than there are cores, since some wait for a scheduler or a browser.
-PYTEST := $(BIN)/python -m pytest -n $(shell echo $$(($(CORES) + 1))) --dist loadfile --no-loadscope-reorder
+# more than there are cores for the whole suite, some of which waits for a scheduler or a browser.
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+MORE = -n $(shell echo $$(($(CORES) + 1)))
 
 # make test-quick   run the tests that start no workflow, cluster, browser or Dask and load no TensorFlow
 test-quick: .venv/installed
-	$(PYTEST) -m "not (slow or workflow or cluster or browser or network or workers)"
+	$(PYTEST) -n $(CORES) -m "not (slow or workflow or cluster or browser or network or workers)"
 
 # make test-full    run the slow tests too
 test: .venv/installed
-	$(PYTEST) -m "not slow"
+	$(PYTEST) $(MORE) -m "not slow"
 
 test-full: .venv/installed
-	$(PYTEST)
+	$(PYTEST) $(MORE)
 
 # make test-hpacellseg    run the tests that need torch, in an environment made from envs/hpacellseg.yaml
 .venv-hpacellseg/installed: envs/hpacellseg.yaml envs/hpacellseg.post-deploy.sh .venv/installed

@@ -1,4 +1,4 @@
-"""Write the sheets of the demo into config/demo."""
+"""Write the sheets of the demo into config/demo: `PYTHONPATH=. .venv/bin/python docs/make_demo_sheets.py`."""
 
 import csv
 import hashlib
@@ -15,7 +15,7 @@ DEMO_LINES = ("U-2 OS", "A-431", "BJ", "HEK 293", "U-251 MG", "Hep G2")
 DEMO_PAIRS = ((0, 16), (0, 2), (0, 13), (13, 16), (0, 7), (0, 12))  # the most frequent pairs of the 2021 train.csv
 
 
-def demo_sheet(part: str, seed: int = 1) -> str:
+def demo_sheet(part: str) -> str:
     """Return the text of the demo's sheet ``train`` or ``test``.
 
     In train each field has its own antibody, so that a split by antibody can be near any fraction; there are four
@@ -29,7 +29,7 @@ def demo_sheet(part: str, seed: int = 1) -> str:
         plan = [(labels, 1) for labels in 4 * single + 2 * [*extra, *DEMO_PAIRS, *DEMO_PAIRS[:2]]]
     else:
         plan = [(labels, 2) for labels in single] + [(labels, 1) for labels in DEMO_PAIRS]
-    digest = hashlib.blake2b(f"{seed}:{part}".encode(), digest_size=16).digest()
+    digest = hashlib.blake2b(f"1:{part}".encode(), digest_size=16).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "big"))
     rows = []
     for antibody, (labels, fields) in enumerate(plan, 1):

@@ -161,7 +161,10 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` to ``path`` as indented JSON in one atomic step."""
+    """Write ``value`` to ``path`` as indented JSON in one atomic step.
+
+    Raises ValueError for a number that is not finite.
+    """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 

@@ -247,7 +247,7 @@ def _ending(url: str) -> str:
 
 
 def _address(url: str) -> tuple[str, ...]:
-    """Return the parts of an address that a server sees; ValueError if it is not one that ``split_url`` takes."""
+    """Return the parts of an address that a server sees; ValueError if it is none, has a user name or a bad port."""
     parts = split_url(url)
     if re.search(r"[@\\\s]", parts.netloc):
         raise ValueError(url)

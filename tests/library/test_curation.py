@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from coco_masks import encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_lengths import encode
 
 from hpaloc import curation, rle, tables
 from hpaloc.classes import N_CLASSES, format_labels, label_matrix, parse_labels

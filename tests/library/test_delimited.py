@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from run_lengths import encode
+from coco_masks import encode
 from test_sheet import COLOURS, scan, write
 
 from hpaloc.config import complete

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from mixtures import draw_mixtures
 
 from hpaloc.classes import COLOURS, N_CLASSES, NAMES
 from hpaloc.evaluation.cells import count_confusions
@@ -276,3 +277,11 @@ def test_protein_and_microtubules_differ_without_colour_vision_of_red_and_green(
     picture = data.composite(images)
     # To a deuteranope red and green are one sum; blue must tell the two apart.
     assert abs(picture[0, 10, 2] - picture[0, 50, 2]) > 0.5
+
+
+def test_scatter_of_mixtures_says_correlation_and_error(tmp_path: Path, drawn: list[Figure]) -> None:
+    true = np.array([0.25, 0.5, 0.75, 0.25, 0.5, 0.75])
+    table = pd.DataFrame({"true": true, "found": true + 0.1, "pair": ["a", "b"] * 3})
+    draw_mixtures(table, tmp_path / "mixtures")
+    assert drawn[0].axes[0].get_title() == "r = 1.000, mean absolute error 0.100, n = 6"
+    assert_readable(drawn[0])

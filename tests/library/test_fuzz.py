@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from run_lengths import encode
+from coco_masks import encode
 
 from hpaloc import rle
 from hpaloc.classes import COLOURS, N_CLASSES

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from coco_masks import encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from run_lengths import encode
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
 import hpaloc.evaluation.cells as cells_room

@@ -1,5 +1,6 @@
 import json
 import shutil
+import tempfile
 import zipfile
 
 import keras
@@ -390,3 +391,12 @@ def test_the_effective_receptive_field_is_smaller_than_the_theoretical_one(model
     assert 0 < found["radius_50"] < found["radius_95"] < 483 / 2
     with pytest.raises(ModelError, match="no gradient"):
         effective_receptive_field(model, images[:0])
+
+
+def test_a_temporary_folder_that_cannot_be_written_is_named_and_not_the_model(tmp_path, monkeypatch):
+    folder = write_model_folder(tmp_path / "m", classifier(("green",), "sigmoid", 32), ("green",), "sigmoid", 32)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    with pytest.raises(
+        OSError, match=r"cannot be unpacked into the temporary folder .*; set TMPDIR to a writable folder"
+    ):
+        load_folder(folder)

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from run_lengths import decode, encode
+from coco_masks import decode, encode
 
 from hpaloc import pooling, rle
 from hpaloc.classes import N_CLASSES, label_matrix

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from coco_masks import decode, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from run_lengths import decode, encode
 
 from hpaloc import rle
 from hpaloc.masks import draw
@@ -67,6 +67,7 @@ def test_broken_kaggle_masks_are_refused(text):
         rle.from_kaggle(text)
 
 
-def test_a_label_image_has_two_dimensions():
+@pytest.mark.parametrize("shape", [(0, 3), (3, 3, 3)])
+def test_a_label_image_has_two_dimensions(shape):
     with pytest.raises(ValueError, match="two dimensions"):
-        rle.encode_labels(np.zeros((0, 3), int))
+        rle.encode_labels(np.zeros(shape, int))

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from coco_masks import decode
 from PIL import Image
-from run_lengths import decode
 from scipy import ndimage
 from tile_fields import make_field, tile, write_shard
 

@@ -49,13 +49,9 @@ def test_rooms_that_only_write_or_log_do_not_count(copy):
 
 
 @pytest.mark.parametrize(
-    ("part", "counts"),
-    [
-        *((part, True) for part in ("cell_lines", "layout", "scene", "drawing", "patterns", "protein", "camera")),
-        *(("field", True), ("shard", True), ("demo", False)),
-    ],
+    "part", ["cell_lines", "layout", "scene", "drawing", "patterns", "protein", "camera", "field", "shard"]
 )
-def test_a_shard_is_simulated_again_when_a_part_of_the_simulator_changes(copy, part, counts):
+def test_a_shard_is_simulated_again_when_a_part_of_the_simulator_changes(copy, part):
     before = version(copy, "simulate.shard")
     edit(copy, f"simulate/{part}.py", "\n\n\n", "\n\n\nCHANGED = True\n\n\n")
-    assert (version(copy, "simulate.shard") != before) == counts
+    assert version(copy, "simulate.shard") != before

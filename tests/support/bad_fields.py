@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tifffile
+from coco_masks import encode
 from PIL import Image
-from run_lengths import encode
 
 from hpaloc.classes import COLOURS
 from hpaloc.rle import encode_labels, to_kaggle

@@ -20,8 +20,16 @@ from hpaloc.config import complete
 from hpaloc.delimited import check_fields
 from hpaloc.files import digest
 from hpaloc.interpretation.annotated import read_example_cells, read_mixed_fields
+from hpaloc.manifests import SheetRow
 from hpaloc.mask_tables import check_table, read_rle_table
-from hpaloc.planning import check_model, check_places, check_rows, check_studied, check_training
+from hpaloc.planning import (
+    check_interpretation,
+    check_model,
+    check_places,
+    check_rows,
+    check_studied,
+    check_training,
+)
 from hpaloc.scan import Scan
 from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import WeightsError, ready
@@ -88,6 +96,7 @@ def sheet_text(path: Path) -> str:
 
 # The fields of the sheet that other tables are held against.
 FIELDS_OF_SHEET = ("a", "b", "Zelle-é")
+SCANS = {"train": Scan([SheetRow(id, None, 0.08) for id in FIELDS_OF_SHEET], {})}
 
 
 def truth_text(path: Path) -> str:
@@ -99,15 +108,20 @@ def truth_text(path: Path) -> str:
 
 def examples_text(path: Path) -> str:
     """Read examples, compare them with the sheet, and return field, cell and label."""
-    check_fields(
-        f"examples {path}", dict.fromkeys(field for field, _ in read_example_cells(path)), FIELDS_OF_SHEET, "train"
-    )
-    return ", ".join(f"{field} {cell}: {label}" for (field, cell), label in read_example_cells(path).items())
+    cells = read_example_cells(path)
+    check_fields(f"examples {path}", dict.fromkeys(field for field, _ in cells), FIELDS_OF_SHEET, "train")
+    return ", ".join(f"{field} {cell}: {label}" for (field, cell), label in cells.items())
 
 
 def mixtures_text(path: Path) -> str:
     """Read known mixtures, compare them with the sheet, and return field, labels and fractions."""
-    check_fields(f"mixtures {path}", read_mixed_fields(path), FIELDS_OF_SHEET, "train")
+    settings = {
+        "collections": {"train": {"labels": True, "root": "."}},
+        "interpretation": {"held_out": [], "mixtures": {"table": str(path), "collection": "train"}},
+        "model": {"path": "model"},
+        "predict": {"collections": ["train"]},
+    }
+    check_interpretation(settings, SCANS)
     return ", ".join(f"{id}: {a} {of_a:g} {b} {of_b:g}" for id, (a, of_a, b, of_b) in read_mixed_fields(path).items())
 
 
@@ -580,7 +594,7 @@ def of_weights(setting: Setting, folder: Path) -> tuple[str, str]:
         if content is not None:
             Path(name).write_bytes(content)
         if len(setting.given) == 2:
-            return tried(lambda: load_weights(classifier(("green",), "sigmoid", 32), ("green",), name) and "")
+            return tried(lambda: load_weights(classifier(("green",), "sigmoid", 32), ("green",), name))
         # Known once; then the file is another one.
         ready(NetworkWeights(name, name))
         Path(name).write_bytes(setting.given[2])

@@ -84,7 +84,7 @@ def test_a_run_whose_manifests_another_plan_rewrote_stops(finished):
     settings = yaml.safe_load((folder / "config.yaml").read_text())
     settings["collections"]["train"]["pixel_size"] = 0.1
     (folder / "other.yaml").write_text(yaml.safe_dump(settings))
-    # A run waits for a file after it has planned and before it locks. It looks every tenth of its longest wait (s).
+    # A run waits for a file after it has planned and before it locks. It looks every 6 s, a tenth of the wait.
     command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile, "--directory", folder, "--cores", "1"]
     command += ["--latency-wait", "60", "--wait-for-files", "go", "--configfile", folder / "config.yaml"]
     manifest = folder / "results/sheet/train/000.csv"

@@ -124,6 +124,7 @@ def survive(folder, target, wanted, moment, lasts, unbroken, volatile=()):
     survived = Counter()
     for _ in range(2 * len(wanted) + 2):
         code, killed = run_and_kill(folder, target, left, moment, lasts)
+        assert code == 0 or killed
         left = [script for script in left if script not in killed]
         survived.update(killed)
         # Whatever has its final name is whole.

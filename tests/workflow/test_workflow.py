@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
     write_config(
         folder / "config.yaml",
         collections={
-            "train": {"sheet": "train.csv", "labels": True, "shards": 1, "simulate": {"shape": [512, 512]}},
+            "train": {"sheet": "train.csv", "labels": True, "simulate": {"shape": [512, 512]}},
             "first": {
                 "sheet": "train.csv",
                 "labels": True,
