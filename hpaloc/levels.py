@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hpaloc.detector import brightest, ceiling, find_empty, largest_level
+from hpaloc.detector import ceiling, find_empty
 
 # A change of how levels are measured needs another LEVELS_EDITION (network/options.py).
 # Bright is the level that 0.5 % of a cell's pixels exceed in the mean over cells, in which no cell counts for more than
 # 1 %: neither a speck nor debris on one cell moves it.
 BRIGHT_SHARE, MOST_OF_A_CELL = 0.005, 0.01
-# White is so many times as far above the background, so that smaller spots stand out.
-WHITE_FACTOR = 2.0
+WHITE_FACTOR = 1.25
+# Tiles keep what is brighter than white, up to so many times as far above the background: spindles, centrosomes.
+HEADROOM = 3.0
 WHITE_NOISE = 24.0
 WHITE_FLOOR = 1 / 16
 GREEN_NOISE = 12.0
@@ -110,14 +111,13 @@ def _colour_levels(
     if light.cells:
         noise = max(noise, _noise(image, inside, light.middle()))
     bright = max(light.bright(), upper) - background
-    # Above the background, since an offset takes nothing from the light.
-    limit = largest_level(brightest(image)[0] - background, image.dtype, bits)
     # Of a detector of unknown range, the light says how much of it is used.
-    span = limit if bits or image.dtype == np.uint8 else 2 ** max(8, math.ceil(math.log2(bright + 1))) - 1
-    white = min(max(WHITE_FACTOR * bright, WHITE_NOISE * noise, WHITE_FLOOR * span), limit)
+    depth = 8 if image.dtype == np.uint8 else bits
+    span = 2**depth - 1 if depth else 2 ** max(8, math.ceil(math.log2(bright + 1))) - 1
+    full_scale = ceiling(image, bits)
+    white = max(WHITE_FACTOR * bright, min(WHITE_NOISE * noise, full_scale - background), WHITE_FLOOR * span)
     spread = (upper - background) / 2
     threshold = max(GREEN_NOISE * noise, GREEN_SPREAD * spread, GREEN_FLOOR * span)
-    full_scale = ceiling(image, bits)
     return ColourLevels(background, spread, noise, background + white, full_scale, background + threshold)
 
 
@@ -163,11 +163,11 @@ def field_levels(
     return levels
 
 
-def scaled(image: np.ndarray, background: float, white: float) -> np.ndarray:
-    """Return an image as the network sees it: 0 at the background, 1 at white, clipped.
+def scaled(image: np.ndarray, background: float, white: float, headroom: float = HEADROOM) -> np.ndarray:
+    """Return an image as the network sees it: 0 at the background, 1 at ``headroom`` times white, clipped.
 
     image: (H, W) of any number type
     Returns (H, W) float32.
     """
     black = round(background)
-    return np.clip((image.astype(np.float32) - black) / np.float32(max(white - black, 1e-6)), 0, 1)
+    return np.clip((image.astype(np.float32) - black) / np.float32(max(headroom * (white - black), 1e-6)), 0, 1)

@@ -17,6 +17,7 @@ from hpaloc.cutting import resize, square
 from hpaloc.files import atomic_path
 from hpaloc.image_metadata import check_pixel_size, read_metadata
 from hpaloc.images import check_field, read_field
+from hpaloc.levels import HEADROOM
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.measuring import measure_field, plausibility
@@ -74,7 +75,7 @@ def tile_field(
         for colour, image in light.items():
             crop = image[box] * (cells[box] == cell["cell"]) if mask_neighbours else image[box]
             tile = resize(square(crop), size)
-            record = TileRecord(field, cell["cell"], tile, row[f"{colour}_white"] - float(black[colour]))
+            record = TileRecord(field, cell["cell"], tile, HEADROOM * (row[f"{colour}_white"] - float(black[colour])))
             records[colour].append(frame(record.encode(format)))
     return TiledField(row, rows, records)
 

@@ -60,7 +60,9 @@ def shown_levels(images: Mapping[str, np.ndarray], levels: Mapping[str, float]) 
     levels: ``{colour}_background`` and ``{colour}_white`` as in the field table
     """
     return {
-        colour: cv2.convertScaleAbs(scaled(image, levels[f"{colour}_background"], levels[f"{colour}_white"]), alpha=255)
+        colour: cv2.convertScaleAbs(
+            scaled(image, levels[f"{colour}_background"], levels[f"{colour}_white"], 1.0), alpha=255
+        )
         for colour, image in images.items()
     }
 
