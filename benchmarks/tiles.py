@@ -51,8 +51,8 @@ def write_fields(folder, fields):
         write_mask(segmentation / f"{id}_nucleimask.png", nuclei)
         rows.append(ManifestRow(id=id, labels=(0,), pixel_size=pixel_size, paths=paths))
         state = {"status": "ok", "stage": "segment", "reason": "", "dtype": str(images["red"].dtype)}
-        size = {"height": cells.shape[0], "width": cells.shape[1], "n_cells": int(cells.max())}
-        table.append({"field": id, **size, **state})
+        size = {"height": cells.shape[0], "width": cells.shape[1], "pixel_size": pixel_size}
+        table.append({"field": id, **size, "n_cells": int(cells.max()), **state})
     pq.write_table(pa.Table.from_pylist(table), segmentation / "fields.parquet")
     return rows, segmentation
 

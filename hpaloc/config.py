@@ -146,8 +146,11 @@ def _sentence(error: ValidationError) -> str:
         return f"{where}: the key {lacking!r} is missing"
     if "propertyNames" in error.absolute_schema_path:
         return f"{where}: the name {error.instance!r} may have only letters, digits, - and _"
+    if error.validator == "enum" and error.parent:
+        error = error.parent
     if error.validator == "oneOf":
-        return f"{where}: {error.instance!r} is neither a file pattern nor a list of them"
+        kinds = "a file pattern nor a list of them" if where.endswith(".images") else "a number of µm nor file"
+        return f"{where}: {error.instance!r} is neither {kinds}"
     if error.validator == "type":
         wanted = error.validator_value
         wanted = " or ".join(wanted) if isinstance(wanted, list) else wanted
@@ -193,6 +196,11 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
                 f"config key collections.{name}: 'images' cannot be combined with 'download', which makes them"
             )
         if "simulate" in collection:
+            if collection["pixel_size"] == "file":
+                raise ConfigError(
+                    f"config key collections.{name}: pixel_size 'file' cannot be combined with 'simulate', "
+                    "which makes the files; give a number of µm"
+                )
             for key in ("images", "truth", "masks"):
                 if key in collection:
                     raise ConfigError(

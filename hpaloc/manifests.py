@@ -24,7 +24,11 @@ MISSING = "missing"
 
 @dataclass(frozen=True, slots=True)
 class SheetRow:
-    """One field of a sheet; ``labels`` is None if the collection has no labels."""
+    """One field of a sheet.
+
+    labels: None if the collection has no labels
+    pixel_size: µm; nan for the one that its files say, which the field's row in the table FIELDS has
+    """
 
     id: str
     labels: tuple[int, ...] | None

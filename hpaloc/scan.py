@@ -1,6 +1,7 @@
 """The scan: a collection's sheet and files become its manifests."""
 
 import json
+import math
 import os
 import re
 import string
@@ -76,7 +77,9 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     root = collection["root"]
     check_pattern(collection["sheet"], f"{key}.sheet", ["root"], [])
     labelled = collection["labels"]
-    rows = read_sheet(collection["sheet"].format(root=root), labelled, collection["pixel_size"])
+    # nan stands for the pixel size that the files say.
+    pixel_size = math.nan if collection["pixel_size"] == "file" else collection["pixel_size"]
+    rows = read_sheet(collection["sheet"].format(root=root), labelled, pixel_size)
     pretraining = config["train"]["pretraining"]
     if name in (config["train"]["collection"], pretraining and pretraining["collection"]):
         for row in rows:

@@ -37,7 +37,7 @@ def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0
     path: a table for ``read_delimited`` with the column ``ID``, possibly ``antibody``, ``cell_line``, ``split`` and
     ``pixel_size`` (µm), and others, which are ignored
     labels: whether it has the column ``Label`` (class indices joined by ``|``)
-    pixel_size: µm, of rows without one
+    pixel_size: µm, of rows without one; nan for the one that their files say
     Raises SheetError naming the file and the line of a missing or duplicate column, an empty, duplicate or unusable ID,
     an unknown label or a pixel size that is not a number from 0.001 to 10.
     """

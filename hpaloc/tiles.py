@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from hpaloc.cutting import resize, square
 from hpaloc.files import atomic_path
+from hpaloc.image_metadata import check_pixel_size
 from hpaloc.images import check_field, read_field
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import mask_path, read_mask
@@ -84,8 +85,8 @@ def _tile_row(
     max_pixels: int,
 ) -> TiledField:
     """Read and tile the field of one manifest row; an error of the field becomes its reason for rejection."""
-    row: dict[str, Any] = {"field": manifest.id, "pixel_size": manifest.pixel_size, "n_cells": 0}
-    row |= {name: segmented[name] for name in ("height", "width", "dtype", "stage", "reason")}
+    row: dict[str, Any] = {"field": manifest.id, "n_cells": 0}
+    row |= {name: segmented[name] for name in ("height", "width", "dtype", "pixel_size", "stage", "reason")}
     row |= {"status": "rejected", "warnings": ""}
     if segmented["status"] != "ok":
         return TiledField(row)
@@ -93,10 +94,10 @@ def _tile_row(
     try:
         with unchanged(manifest.paths, manifest.states):
             images = read_field(manifest.paths, max_pixels=max_pixels)
-            warnings = check_field(images, manifest.paths)
+            warnings = check_field(images, manifest.paths) + check_pixel_size(row["pixel_size"], manifest.paths)
         cells = read_mask(mask_path(folder, manifest.id, "cell"))
         nuclei = read_mask(mask_path(folder, manifest.id, "nucleus"))
-        tiled = tile_field(manifest.id, images, cells, nuclei, manifest.pixel_size, size, mask_neighbours, format)
+        tiled = tile_field(manifest.id, images, cells, nuclei, row["pixel_size"], size, mask_neighbours, format)
     except (OSError, ValueError) as error:
         row["reason"] = " ".join(str(error).split()) or type(error).__name__
         return TiledField(row)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hpaloc.classes import COLOURS, LOCATIONS, N_CLASSES, NAMES
 from hpaloc.figures.style import BLUE, LIGHT, NARROW, OVERLAID, SHORT, WIDE, hide_axes, new_figure, scale_bar
+from hpaloc.image_metadata import PixelSizeError, resolve_pixel_size
 from hpaloc.images import TINT, ImageError, read_field
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.progress import log
@@ -265,12 +267,13 @@ def _shortened(name: str, most: int = 20) -> str:
 
 
 def _readable(rows: Iterable[ManifestRow]) -> tuple[ManifestRow, dict[str, np.ndarray]] | None:
-    """Return the first row whose four files can be read, with its images."""
+    """Return the first row whose four files can be read, with its pixel size, and its images."""
     for row in rows:
         try:
             with unchanged(row.paths, row.states):
-                return row, read_field(row.paths)
-        except ImageError as error:
+                images = read_field(row.paths)
+                return replace(row, pixel_size=resolve_pixel_size(row.pixel_size, row.paths)), images
+        except (ImageError, PixelSizeError) as error:
             log.warning("field %s is not drawn: %s", row.id, error)
     return None
 

@@ -1,6 +1,7 @@
 """CellProfiler's features of single cells, by cp-measure: the descriptors that networks are compared with."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -147,11 +148,14 @@ def measure_collections(
     parts = []
     for name, own in cells.groupby("collection", sort=False):
         files = collections[str(name)]
+        fields = read_fields(files.of_shards("fields"))
+        sizes = dict(zip(fields["field"], map(float, fields["pixel_size"]), strict=True))
         rows, folders = {}, {}
         for shard in files.shards:
             for row in read_manifest(files.path("manifest", shard)):
-                rows[row.id], folders[row.id] = row, files.path("segmentation", shard)
-        levels = _whites_of_fields(read_fields(files.of_shards("fields")))
+                rows[row.id] = replace(row, pixel_size=sizes[row.id])
+                folders[row.id] = files.path("segmentation", shard)
+        levels = _whites_of_fields(fields)
         measured = measure_fields(rows, folders, levels, own, processes)
         parts.append(measured.set_index(own.index))
     table = pd.concat(parts).loc[cells.index].reset_index(drop=True)

@@ -1,6 +1,7 @@
 """The answers of the network and its controls to the studied cells, in one folder."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,8 @@ def study_networks(
         boxes = read_cells(files.of_shards("cells")).query("field == @field")
         box = float(np.median(np.maximum(boxes["y1"] - boxes["y0"], boxes["x1"] - boxes["x0"])))
         white = {colour: float(levels[f"{colour}_white"].iloc[0]) for colour in channels}
-        picture, maps, pixel_size = field_map(twin, manifest[field], white, channels, box)
+        row = replace(manifest[field], pixel_size=float(levels["pixel_size"].iloc[0]))
+        picture, maps, pixel_size = field_map(twin, row, white, channels, box)
         pictures |= {f"{number}/picture": picture, f"{number}/maps": maps}
         rows_of_maps.append((collection, field, label, pixel_size))
     with atomic_directory(out) as folder:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpaloc.files import FileNameError, atomic_path
+from hpaloc.image_metadata import resolve_pixel_size
 from hpaloc.images import ImageError, check_field, read_field
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import MaskError, write_masks
@@ -35,6 +36,7 @@ SEGMENTED = pa.schema(
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("dtype", pa.string()),
+        ("pixel_size", pa.float64()),
         ("n_cells", pa.int32()),
         ("status", pa.string()),
         ("stage", pa.string()),
@@ -60,9 +62,9 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _row(field: str) -> dict[str, Any]:
+def _row(task: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row of SEGMENTED of a field that is not segmented yet."""
-    row = {"field": field, "height": 0, "width": 0, "dtype": "", "n_cells": 0}
+    row = {"field": task["field"], "height": 0, "width": 0, "dtype": "", "pixel_size": task["pixel_size"], "n_cells": 0}
     return row | {"status": "ok", "stage": "segment", "reason": ""}
 
 
@@ -72,8 +74,8 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
     An error of the field, or an ID that cannot be a file name, becomes a row of status "rejected"; SetupError,
     ImportError and errors of writing (a full disk) are raised, since they concern every field.
 
-    task: field, paths, states, pixel_size, settings, out_dir, chunk_above, max_pixels, cell_mask, nucleus_mask, tables,
-    as plain values, so that a worker can receive it before it can import hpaloc
+    task: field, paths, states, pixel_size (nan for that of the files), settings, out_dir, chunk_above, max_pixels,
+    cell_mask, nucleus_mask, tables, as plain values, so that a worker can receive it before it can import hpaloc
     Returns one row of SEGMENTED and ``seconds``, the time spent reading, filtering (channels to signals, or networks to
     probabilities), labelling (the rest of the segmentation) and writing.
     """
@@ -81,7 +83,7 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
 
     # A worker has one thread for its field; OpenCV would use every core of the node.
     cv2.setNumThreads(1)
-    row = _row(task["field"])
+    row = _row(task)
     settings = SegmentationSettings(**task["settings"])
     try:
         started = time.perf_counter()
@@ -92,6 +94,7 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
         with unchanged(files, task["states"]):
             images = read_field(task["paths"], COLOURS_OF[settings.backend], task["max_pixels"])
             check_field(images, task["paths"])
+            row["pixel_size"] = resolve_pixel_size(task["pixel_size"], task["paths"])
             if task["cell_mask"]:
                 given = read_given(
                     task["field"], task["cell_mask"], task["nucleus_mask"], task["tables"], task["max_pixels"]
@@ -101,7 +104,7 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
         read = time.perf_counter()
         with clock() as spent:
             nuclei, cells = segment_field(
-                images, task["pixel_size"], settings, given=given, chunk_above=task["chunk_above"]
+                images, row["pixel_size"], settings, given=given, chunk_above=task["chunk_above"]
             )
         segmented = time.perf_counter()
     except (SetupError, ImportError):
@@ -253,7 +256,7 @@ def segment_shard(
                     if isinstance(result, Exception) and not isinstance(result, KilledWorker):
                         raise result
                     killed = {"status": "rejected", "reason": "its worker died each time it was tried (out of memory?)"}
-                    by_field[task["field"]] = result if isinstance(result, dict) else _row(task["field"]) | killed
+                    by_field[task["field"]] = result if isinstance(result, dict) else _row(task) | killed
     ordered = [by_field[row.id] for row in rows]
     _log_shares(ordered)
     table = pd.DataFrame(ordered, columns=SEGMENTED.names)

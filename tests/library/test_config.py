@@ -246,6 +246,8 @@ def test_blending_needs_the_protein_and_the_nucleus():
         ("curation={negatives: {external: ~, target_fraction: 0.2}}", ("curation", "negatives", "external"), None),
         ("interpretation={held_out: [4, 11]}", ("interpretation", "held_out"), [4, 11]),
         ("collections={train: {pixel_size: 0.16}}", ("collections", "train", "pixel_size"), 0.16),
+        ("collections={train: {pixel_size: file}}", ("collections", "train", "pixel_size"), "file"),
+        ("pixel_size=file", ("pixel_size",), "file"),
         ("interpretation={epochs: null}", ("interpretation", "epochs"), None),
         ("seed=7", ("seed",), 7),
         ("dask={jobqueue: {cores: 2, memory: 1GB, interface: ~}}", ("dask", "jobqueue", "cores"), 2),

@@ -1,5 +1,6 @@
 """Sheets, shards and manifests: what is read, what is refused by row, and what a change touches."""
 
+import math
 import os
 import re
 from collections import Counter
@@ -214,6 +215,15 @@ def test_what_a_manifest_holds_is_what_images_and_masks_depend_on(project, colum
     drawn = simulated and column in ("Label", "cell_line")
     expected = {manifest} if drawn or column == "pixel_size" else set()
     assert changed(before) == expected | ({annotations} if column != "pixel_size" else set())
+
+
+def test_the_manifest_leaves_the_pixel_size_to_the_files_of_rows_without_one(project):
+    Path("train.csv").write_text("ID,Label,pixel_size\nf01,1,0.2\nf02,2,\n")
+    project["collections"]["train"] |= {"pixel_size": "file", "shards": 1}
+    scan("train", project)
+    first, second = read_manifest("results/sheet/train/000.csv")
+    assert first.pixel_size == 0.2
+    assert math.isnan(second.pixel_size)
 
 
 def test_a_shard_without_fields_loses_its_manifest_and_its_annotations(project):

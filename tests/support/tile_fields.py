@@ -56,6 +56,7 @@ def write_shard(folder, fields):
                 "height": cells.shape[0],
                 "width": cells.shape[1],
                 "dtype": str(images["red"].dtype),
+                "pixel_size": 0.08,
                 "n_cells": int(cells.max()),
                 "status": "ok",
                 "stage": "segment",
