@@ -130,10 +130,10 @@ def field_levels(
 ) -> dict[str, ColourLevels]:
     """Measure background, noise and white level of every colour of a field, each from this colour alone.
 
-    White is twice as far above the background as the level that 0.5 % of a cell's pixels exceed in the mean over cells,
-    which follows exposure, gain and bit depth. But it is never less than 24 times the noise or 1/16 of the detector's
-    range above the background: a dim field with clean signal is stretched to full range, and one with nothing but noise
-    stays dark. It is never farther above it than the detector's range.
+    White is 1.25 times as far above the background as the level that 0.5 % of a cell's pixels exceed in the mean over
+    cells, which follows exposure, gain and bit depth. But it is never less than 24 times the noise, at most the
+    detector's range, or 1/16 of that range above the background: a dim field with clean signal is stretched to full
+    range, and one with nothing but noise stays dark.
 
     A cell whose brightest spot, smoothed over 3 x 3 px, is below the threshold shows only background, noise and
     autofluorescence. docs/data.md has the results in the demo.
