@@ -12,8 +12,8 @@ from hpaloc.detector import ceiling, find_empty
 # A change of how levels are measured needs another LEVELS_EDITION (network/options.py).
 # Bright is the level that 0.5 % of a cell's pixels exceed in the mean over cells, in which no cell counts for more than
 # 1 %: neither a speck nor debris on one cell moves it.
-BRIGHT_SHARE, MOST_OF_A_CELL = 0.005, 0.01
-WHITE_FACTOR = 1.25
+BRIGHT_SHARE, MOST_OF_A_CELL = 0.01, 0.04
+WHITE_FACTOR = 1.5
 # Tiles keep what is brighter than white, up to so many times as far above the background: spindles, centrosomes.
 HEADROOM = 3.0
 WHITE_NOISE = 24.0
