@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from hpaloc.detector import fill_empty
 from hpaloc.segmentation import ready_made, watershed
 from hpaloc.segmentation.settings import SegmentationSettings
 
@@ -43,6 +44,7 @@ def segment_field(
         raise ValueError(f"the channels of a field are grey images of one shape, not {shapes}")
     if not pixel_size > 0:
         raise ValueError(f"pixel_size: {pixel_size} is not a length in µm")
+    images = fill_empty(images)
     if backend == "masks":
         if given is None:
             raise ValueError("backend masks needs the masks: name them under collections.<name>.masks")

@@ -24,6 +24,12 @@ OPENING = 0.6  # spurs and bridges thinner than twice this are not part of a nuc
 MIN_AREA = 16.0  # 2,500 px of 0.08 µm, the smallest nucleus of hpacellseg
 # Condensed chromosomes are brighter than any interphase nucleus by this factor; a plate seen from its side is small.
 CONDENSED, MIN_PLATE_AREA = 1.3, 8.0
+# The largest nuclei that count for the field's usual level, and how many times brighter than it debris is.
+MAX_AREA, FOREIGN = 1500.0, 4.0
+# No nucleus is so many times brighter than the usual one.
+BRIGHTEST = 8.0
+# Fewer objects than this say nothing about the usual nucleus.
+FEW = 3
 # Two lobes joined by less than this share of the narrower one's width, seen in shape and brightness, are two nuclei.
 NECK = 0.65
 # Two nuclei that touch are darker than this share of the dimmer one's level along the line between them.
@@ -64,11 +70,31 @@ def otsu(values: np.ndarray) -> float:
     return float(threshold_otsu(clipped)) if clipped.max() > clipped.min() else float("inf")
 
 
-def nucleus_levels(signal: np.ndarray) -> NucleusLevels | None:
+def nucleus_levels(signal: np.ndarray, size: float) -> NucleusLevels | None:
     """Measure the levels of a field from blue above background; None if nothing stands out as nuclei.
 
     signal: (h, w) float32, the whole field or an even sample of it
+    size: µm per pixel
     """
+    levels = _levels(signal)
+    if levels is None:
+        return None
+    # Debris can be so bright that nuclei pass for background; objects count one by one, whatever their brightness.
+    found = _object_levels(signal, levels.floor, size)
+    if found.size < FEW or levels.usual <= FOREIGN * np.median(found):
+        return levels
+    return _levels(np.minimum(signal, np.float32(FOREIGN * np.median(found))))
+
+
+def _object_levels(signal: np.ndarray, floor: float, size: float) -> np.ndarray:
+    """Return the median level of each object above ``floor`` that has the size of a nucleus."""
+    objects = cc3d.connected_components((signal > floor).astype(np.uint8), connectivity=8)
+    area = np.bincount(objects.ravel())[1:] * size**2
+    of_nuclei = 1 + np.flatnonzero((area >= MIN_AREA) & (area <= MAX_AREA))
+    return np.asarray(ndimage.median(signal, objects, of_nuclei)) if of_nuclei.size else np.zeros(0)
+
+
+def _levels(signal: np.ndarray) -> NucleusLevels | None:
     half = otsu(signal)
     bright, dark = signal[signal > half], signal[signal <= half]
     if bright.size == 0:
@@ -178,6 +204,9 @@ def _without_debris(nuclei: np.ndarray, signal: np.ndarray, size: float, levels:
     dropped[0] = False
     for nucleus in np.flatnonzero(dropped & (area >= DIM_AREA)):
         dropped[nucleus] = not _stands_out(nuclei, int(nucleus), signal, size, float(level[nucleus]))
+    # Condensed chromosomes are a few times brighter than the usual nucleus.
+    dropped |= level > BRIGHTEST * levels.usual
+    dropped[0] = False
     kept = np.where(dropped[nuclei], 0, nuclei)
     return fastremap.renumber(kept.astype(np.int32))[0].astype(np.int32)
 

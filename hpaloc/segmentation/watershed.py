@@ -30,7 +30,7 @@ def find_nuclei(blue: np.ndarray, pixel_size: float, scale: float, *, chunk_abov
     side = _side(grid, chunk_above)
     with step("filter"):
         signal = _filtered(blue, grid, side)
-    levels = nuclei.nucleus_levels(signal)
+    levels = nuclei.nucleus_levels(signal, grid.size)
     if levels is None:
         return np.zeros(blue.shape, np.uint16)
     return grid.enlarge(_find(signal, grid, levels, side), NUCLEUS_SMOOTHING, side)
@@ -51,7 +51,7 @@ def segment(
     side = _side(grid, chunk_above)
     with step("filter"):
         blue = _filtered(images["blue"], grid, side)
-    nucleus_levels = nuclei.nucleus_levels(blue)
+    nucleus_levels = nuclei.nucleus_levels(blue, grid.size)
     if nucleus_levels is None:
         nothing = np.zeros(grid.shape, np.uint16)
         return nothing, nothing.copy()
