@@ -206,7 +206,6 @@ def _without_debris(nuclei: np.ndarray, signal: np.ndarray, size: float, levels:
         dropped[nucleus] = not _stands_out(nuclei, int(nucleus), signal, size, float(level[nucleus]))
     # Condensed chromosomes are a few times brighter than the usual nucleus.
     dropped |= level > BRIGHTEST * levels.usual
-    dropped[0] = False
     kept = np.where(dropped[nuclei], 0, nuclei)
     return fastremap.renumber(kept.astype(np.int32))[0].astype(np.int32)
 
