@@ -101,7 +101,9 @@ def tile(
         write_masks(folder, id, cells, nuclei)
         rows.append(ManifestRow(id=id, labels=None, pixel_size=pixel_size, paths=paths))
         shape = {"height": cells.shape[0], "width": cells.shape[1], "n_cells": int(cells.max()), "dtype": ""}
-        segmented.append({"field": id, **shape, "status": "ok", "stage": "segment", "reason": ""})
+        segmented.append(
+            {"field": id, **shape, "pixel_size": pixel_size, "status": "ok", "stage": "segment", "reason": ""}
+        )
     pq.write_table(pa.Table.from_pylist(segmented), folder / "fields.parquet")
     files = {colour: folder / f"{colour}.tfrecord" for colour in COLOURS}
     cells_path, fields_path = folder / "cells.parquet", folder / "tiled.parquet"
@@ -112,7 +114,7 @@ def tile(
     }
     tiles: dict[CellKey, np.ndarray] = {}
     if table:
-        dataset = tile_dataset({colour: [str(path)] for colour, path in files.items()}, COLOURS, size, parallel=1)
+        dataset = tile_dataset({colour: [str(path)] for colour, path in files.items()}, COLOURS, size)
         for batch in dataset.batch(512):
             keys = zip((name.decode() for name in batch["field"].numpy()), batch["cell"].numpy().tolist(), strict=True)
             tiles |= dict(zip(keys, batch["image"].numpy(), strict=True))
@@ -813,7 +815,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     sources = find_sources(arguments.data, arguments.simulated, arguments.large, arguments.small)
     if not sources:
-        parser.error("there are no fields: name a folder of them with --data, or simulate some")
+        parser.error("no fields found; give their folder with --data, or a number above 0 with --simulated")
     started, results = time.monotonic(), {}
     with open(arguments.csv or os.devnull, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -48,7 +48,11 @@ def levels_picture() -> Image.Image:
     bins = np.arange(257) - 0.5
     axes.hist(green[field.cells == 0], bins, histtype="step", color="0.6", label="outside the cells")
     axes.hist(green[field.cells > 0], bins, histtype="stepfilled", color="#2a7d2a", alpha=0.5, label="in cells")
-    for level, name in ((background, "background"), (background + (white - background) / WHITE_FACTOR, "bright"), (white, "white")):
+    for level, name in (
+        (background, "background"),
+        (background + (white - background) / WHITE_FACTOR, "bright"),
+        (white, "white"),
+    ):
         axes.axvline(level, color="black", linewidth=1)
         axes.annotate(
             name, (level, 0.97), xycoords=("data", "axes fraction"), xytext=(3, 0), va="top", textcoords="offset points"

@@ -1,23 +1,23 @@
-"""What a detector does to an image: hot pixels, a ceiling of its levels, and regions without data."""
+"""What detectors and stitchers do to images: hot pixels, a ceiling of their levels, and regions without data."""
 
 from collections.abc import Mapping
 
 import cv2
 import numpy as np
 
-# A pixel is hot if it is brighter than its neighbours by more than nearly all light of the image, while the neighbours
-# are not brighter than their own surroundings, by this share of its height: the image of a point is wider than a pixel,
-# and even at 0.32 µm its neighbours get 4 %.
+# A pixel is hot if it exceeds all its neighbours by more than this percentile exceeds the median of the image, and the
+# neighbours exceed their own surroundings by less than this share of its height: the image of a point is wider than a
+# pixel, and even at 0.32 µm its neighbours get 4 %.
 _BRIGHT_PERCENTILE = 99.8
 _HALO = 0.03
-# Hot pixels are rare: a larger share is how the image is.
+# Hot pixels are rare. A larger share belongs to the image.
 _MOST_HOT = 0.003
 # Where a detector cuts off what is brighter, a level has so many times the pixels of the one below, and so many more.
 _PILE_UP, _BY_CHANCE = 2.0, 50
 # No level depends on fewer pixels than this share.
 LEAST_SHARE = 0.001
-# A region without data fills at least this share of the field; along its rim, a colour falls to the region's level in
-# less than this share of the pixels, while a dark background fades into the dark.
+# A region without data fills at least this share of the field. In at least one colour, less than this share of the
+# pixels along its rim have the region's level; a dark background fades into that level.
 _LEAST_REGION, _FADES = 0.005, 0.1
 # The square of its edge over the area of the part with data: 16 of a square, about 110 of nine cells on black.
 _RAGGED = 40
@@ -104,8 +104,9 @@ def find_empty(images: Mapping[str, np.ndarray]) -> np.ndarray | None:
     Returns (H, W) bool, or None without such a region.
     """
     small = [image[::_STRIDE, ::_STRIDE] for image in images.values()]
-    flat = np.all([cv2.erode(image, np.ones((3, 3))) == cv2.dilate(image, np.ones((3, 3))) for image in small], axis=0)
-    flat &= cv2.erode(flat.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    around = np.ones((3, 3), np.uint8)
+    flat = np.all([cv2.erode(image, around) == cv2.dilate(image, around) for image in small], axis=0)
+    flat &= cv2.erode(flat.astype(np.uint8), around) > 0
     if np.count_nonzero(flat) < _LEAST_REGION * flat.size / 2:
         return None
     levels, counts = np.unique(np.stack([image[flat] for image in small], axis=1), axis=0, return_counts=True)

@@ -64,7 +64,7 @@ def _plausible(x: float, y: float) -> tuple[float, float] | None:
 
 
 def _per_unit(x: float, y: float, unit: float | None) -> tuple[float, float] | None:
-    """Return the pixel size from the pixels per unit; 1 is what programs write that know nothing."""
+    """Return the pixel size from the pixels per unit; a program that does not know it writes 1."""
     return None if unit is None or min(x, y) <= 0 or x == y == 1 else _plausible(unit / x, unit / y)
 
 
@@ -88,7 +88,7 @@ def _of_pixels(pixels: ElementTree.Element, depth: int) -> ImageMetadata:
 
 
 def _of_ome(text: str, name: str, depth: int) -> ImageMetadata:
-    """Read the OME-XML of a file; that of a data set of many files describes the images of all of them."""
+    """Read the OME-XML of a file; in a data set of many files, each describes the images of all."""
     # OME-XML has no document type, and the entities of one could fill the memory.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         return ImageMetadata()
@@ -109,7 +109,7 @@ def _of_tags(tiff: tifffile.TiffFile, depth: int) -> ImageMetadata:
     x, y = (across / per if per else 0.0 for across, per in (tags.valueof(name) for name in (282, 283)))
     size = _per_unit(x, y, _TIFF_UNITS.get(tags.valueof(296, default=tifffile.RESUNIT.INCH)))
     if size is None and (imagej := tiff.imagej_metadata):
-        # ImageJ's own unit counts if the one of the tag cannot be meant.
+        # ImageJ's own unit counts where the unit of the tag gives no plausible size.
         units = [_unit(str(imagej.get(key, imagej.get("unit", "")))) for key in ("unit", "yunit")]
         if x > 0 < y and not x == y == 1 and units[0] is not None and units[1] is not None:
             size = _plausible(units[0] / x, units[1] / y)
@@ -190,9 +190,9 @@ def _read(path: str | os.PathLike[str]) -> ImageMetadata:
 def read_metadata(path: str | os.PathLike[str]) -> ImageMetadata:
     """Return what the header of an image file says about its pixels, without unpacking them.
 
-    Read are OME-XML, ImageJ's description and the resolution of TIFF, in this order, the pHYs and sBIT of PNG, and the
-    density of JPEG. A file that is missing or broken says nothing. Neither does what programs write that do not know
-    it: 1 or 0 pixels per unit, and resolutions of printers and screens.
+    The sources are OME-XML, ImageJ's description and the resolution of TIFF, in this order, pHYs and sBIT of PNG, and
+    the density of JPEG. A missing or broken file gives nothing. The placeholders of programs that do not know the size
+    are ignored: 1 or 0 pixels per unit, and the resolutions of printers and screens.
 
     path: a PNG, TIFF or JPEG, each also gzip'd
     """

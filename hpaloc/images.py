@@ -108,7 +108,7 @@ def check_field(images: Mapping[str, np.ndarray], paths: Mapping[str, str | os.P
     images: {colour: (H, W) uint8 or uint16}, of one shape and type
     paths: their files
     Returns warnings of what is odd but possible: a protein channel of one grey level, yellow that repeats red (some
-    microscopes have no fourth channel), a colour that is nearly another one.
+    microscopes have no fourth channel), a colour that nearly repeats another.
     Raises ImageError naming the file if the field is smaller than a cell, a reference channel has one grey level
     throughout, or two channels are the same image.
     """

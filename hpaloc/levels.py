@@ -10,8 +10,8 @@ import numpy as np
 from hpaloc.detector import ceiling, find_empty
 
 # A change of how levels are measured needs another LEVELS_EDITION (network/options.py).
-# Bright is the level that 0.5 % of a cell's pixels exceed in the mean over cells, in which no cell counts for more than
-# 1 %: neither a speck nor debris on one cell moves it.
+# Bright is the level that 1 % of a cell's pixels exceed in the mean over cells, in which no cell counts for more than
+# 4 %: neither a speck nor debris on one cell moves it.
 BRIGHT_SHARE, MOST_OF_A_CELL = 0.01, 0.04
 WHITE_FACTOR = 1.5
 # Tiles keep what is brighter than white, up to so many times as far above the background: spindles, centrosomes.
@@ -130,7 +130,7 @@ def field_levels(
 ) -> dict[str, ColourLevels]:
     """Measure background, noise and white level of every colour of a field, each from this colour alone.
 
-    White is 1.25 times as far above the background as the level that 0.5 % of a cell's pixels exceed in the mean over
+    White is 1.5 times as far above the background as the level that 1 % of a cell's pixels exceed in the mean over
     cells, which follows exposure, gain and bit depth. But it is never less than 24 times the noise, at most the
     detector's range, or 1/16 of that range above the background: a dim field with clean signal is stretched to full
     range, and one with nothing but noise stays dark.

@@ -19,7 +19,7 @@ def load_folder(folder: Path, name: str = "model.keras") -> tuple[keras.Model, d
 
     The network is built from config.json by ``classifier``, and only the arrays of ``name`` are read, so that no code
     or class in the file ever runs. Raises ModelError naming a file that is missing or was changed, or a folder with
-    another list of classes.
+    another list of classes, and OSError naming the temporary folder if it cannot be written.
     """
     folder = Path(folder)
     check_folder(folder)

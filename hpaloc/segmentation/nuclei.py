@@ -28,7 +28,7 @@ CONDENSED, MIN_PLATE_AREA = 1.3, 8.0
 MAX_AREA, FOREIGN = 1500.0, 4.0
 # No nucleus is so many times brighter than the usual one.
 BRIGHTEST = 8.0
-# With fewer objects than this, nuclei are looked for among what is dimmer.
+# Fewer objects than this say nothing about the usual nucleus.
 FEW = 3
 # Two lobes joined by less than this share of the narrower one's width, seen in shape and brightness, are two nuclei.
 NECK = 0.65
@@ -81,12 +81,7 @@ def nucleus_levels(signal: np.ndarray, size: float) -> NucleusLevels | None:
         return None
     # Debris can be so bright that nuclei pass for background; objects count one by one, whatever their brightness.
     found = _object_levels(signal, levels.floor, size)
-    if found.size < FEW:
-        rest = np.where(blur(signal, CHROMATIN / size) > 0.5 * levels.floor, np.float32(0), signal)
-        of_rest = _levels(rest)
-        others = found if of_rest is None else _object_levels(rest, of_rest.floor, size)
-        found = others if others.size >= FEW else found
-    if found.size == 0 or levels.usual <= FOREIGN * np.median(found):
+    if found.size < FEW or levels.usual <= FOREIGN * np.median(found):
         return levels
     return _levels(np.minimum(signal, np.float32(FOREIGN * np.median(found))))
 
@@ -211,7 +206,6 @@ def _without_debris(nuclei: np.ndarray, signal: np.ndarray, size: float, levels:
         dropped[nucleus] = not _stands_out(nuclei, int(nucleus), signal, size, float(level[nucleus]))
     # Condensed chromosomes are a few times brighter than the usual nucleus.
     dropped |= level > BRIGHTEST * levels.usual
-    dropped[0] = False
     kept = np.where(dropped[nuclei], 0, nuclei)
     return fastremap.renumber(kept.astype(np.int32))[0].astype(np.int32)
 

@@ -8,8 +8,6 @@ from scipy import ndimage
 from hpaloc import detector
 from hpaloc.classes import COLOURS
 from hpaloc.measuring import measure_field, plausibility
-from hpaloc.segmentation.backends import segment_field
-from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.simulate.field import simulate_field
 from hpaloc.tfrecord import TileRecord
 from hpaloc.tiles import tile_field
@@ -91,7 +89,6 @@ def test_a_mosaic_has_the_levels_of_its_part_with_data(field, images):
     empty = np.zeros(field.cells.shape, bool)
     empty[:200], empty[:, 600:] = True, True
     kept = {colour: np.where(empty, 0, image).astype(np.uint16) for colour, image in images.items()}
-    np.testing.assert_array_equal(detector.find_empty(kept), empty)
     whole, part = (
         measure_field("f", own, np.where(empty, 0, field.cells), np.where(empty, 0, field.nuclei), PIXEL_SIZE)[0]
         for own in (images, kept)
@@ -99,25 +96,6 @@ def test_a_mosaic_has_the_levels_of_its_part_with_data(field, images):
     for colour in COLOURS:
         assert part[f"{colour}_background"] == pytest.approx(whole[f"{colour}_background"], abs=20)
         assert part[f"{colour}_white"] == pytest.approx(whole[f"{colour}_white"], rel=0.01)
-    # A dark background is not a region without data, and neither are gaps between cut-out cells.
-    assert (
-        detector.find_empty({colour: np.where(images[colour] < 540, 0, images[colour]) for colour in COLOURS}) is None
-    )
-    cut = {colour: np.where(field.cells > 0, images[colour], 0) for colour in COLOURS}
-    assert detector.find_empty(cut) is None
-
-
-def test_debris_in_blue_hides_no_nucleus(field, images):
-    images["blue"] //= 10
-    before = segment_field(images, PIXEL_SIZE, SegmentationSettings("watershed"))[1]
-    y, x = np.argwhere(cv2.erode((before == 0).astype(np.uint8), np.ones((51, 51))) > 0)[0]
-    for level in (4095, 65535):
-        images["blue"] = cv2.circle(images["blue"], (int(x), int(y)), 25, level, -1)
-        after = segment_field(images, PIXEL_SIZE, SegmentationSettings("watershed"))[1]
-        assert before.max() > 5
-        kept = [(before == cell)[after > 0].sum() / (before == cell).sum() for cell in range(1, before.max() + 1)]
-        assert min(kept) > 0.9
-        assert after[y, x] == 0
 
 
 def test_what_is_wrong_with_a_recording_is_named_by_its_cause(field, images):
@@ -131,23 +109,6 @@ def test_what_is_wrong_with_a_recording_is_named_by_its_cause(field, images):
     assert any("µm across: is a pixel really 0.02 µm?" in line for line in plausibility(row, cells))
     row, cells = measure_field("f", images, field.nuclei, field.nuclei, PIXEL_SIZE)
     assert any("no cytoplasm was found" in line for line in plausibility(row, cells))
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_hot_pixels_are_repaired_and_points_of_light_are_not(dtype):
-    rng = np.random.default_rng(0)
-    sharp = np.zeros((256, 256), np.float32)
-    points = rng.integers(5, 251, (40, 2))
-    sharp[points[:, 0], points[:, 1]] = 2000.0
-    # A point that optics of 0.25 µm FWHM show on pixels of 0.2 µm.
-    scene = np.clip(cv2.GaussianBlur(sharp, (0, 0), 0.55) + rng.normal(5, 1, sharp.shape), 0, 255).astype(dtype)
-    assert detector.repair_hot_pixels(scene) is scene
-    hot = scene.copy()
-    hot[::32, 3::32] = np.iinfo(dtype).max
-    repaired = detector.repair_hot_pixels(hot)
-    left = np.count_nonzero(repaired != scene) - np.count_nonzero(repaired[::32, 3::32] != scene[::32, 3::32])
-    assert left == 0
-    assert (repaired[::32, 3::32] < 250).mean() > 0.9
 
 
 @pytest.mark.parametrize(

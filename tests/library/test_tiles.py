@@ -174,7 +174,7 @@ def test_a_dim_clean_field_comes_out_like_a_bright_one():
     dim = {colour: (image // 4 if colour == "green" else image) for colour, image in images.items()}
     bright, _ = shown(images, cells, nuclei)
     dimmed, _ = shown(dim, cells, nuclei)
-    assert bright.max() > 0.5
+    assert bright.max() > 0.2
     assert abs(bright - dimmed).max() < 0.02
 
 

@@ -1,0 +1,97 @@
+"""Hot pixels, debris and mosaics: what detectors, slides and stitchers do to images."""
+
+import cv2
+import numpy as np
+import pytest
+
+from hpaloc import detector
+from hpaloc.classes import COLOURS
+from hpaloc.images import check_field
+from hpaloc.segmentation.backends import segment_field
+from hpaloc.segmentation.settings import SegmentationSettings
+from hpaloc.simulate.field import simulate_field
+
+PIXEL_SIZE = 0.16
+WATERSHED = SegmentationSettings("watershed")
+
+
+@pytest.fixture(scope="module")
+def field():
+    """A field of 12 bits in 16."""
+    return simulate_field("detector", (14,), 7, (768, 768), pixel_size=PIXEL_SIZE, density=1.5, dtype="uint16")
+
+
+@pytest.fixture
+def images(field):
+    return {colour: (field.images[colour] // 16).copy() for colour in COLOURS}
+
+
+def kept(before, after, where=True):
+    """Return the least share of a cell that is a cell again, of the cells that lie ``where``."""
+    inside = [before == cell for cell in range(1, int(before.max()) + 1)]
+    return min(float((after > 0)[own].mean()) for own in inside if np.all(own <= where))
+
+
+def test_debris_in_blue_hides_no_nucleus(field, images):
+    images["blue"] //= 10
+    before = segment_field(images, PIXEL_SIZE, WATERSHED)[1]
+    y, x = np.argwhere(cv2.erode((before == 0).astype(np.uint8), np.ones((51, 51))) > 0)[0]
+    for level in (2000, 4095):
+        images["blue"] = cv2.circle(images["blue"], (int(x), int(y)), 25, level, -1)
+        after = segment_field(images, PIXEL_SIZE, WATERSHED)[1]
+        assert before.max() > 5
+        assert kept(before, after) > 0.9
+        assert after[y, x] == 0
+
+
+@pytest.mark.parametrize("offset", [0, 100, 1000])
+def test_a_mosaic_is_segmented_where_it_has_data(field, images, offset):
+    whole = {colour: image + np.uint16(offset) for colour, image in images.items()}
+    before = segment_field(whole, PIXEL_SIZE, WATERSHED)[1]
+    empty = np.zeros(field.cells.shape, bool)
+    empty[:200], empty[:, 600:] = True, True
+    for level in (0, 65535):
+        part = {colour: np.where(empty, level, image).astype(np.uint16) for colour, image in whole.items()}
+        after = segment_field(part, PIXEL_SIZE, WATERSHED)[1]
+        # A cell at the seam lacks a part of itself.
+        inside = cv2.erode((~empty).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=20) > 0
+        assert kept(before, after, inside) > 0.9
+        assert not after[cv2.erode(empty.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=8) > 0].any()
+
+
+def test_a_region_without_data_is_one_level_in_every_colour_and_ends_at_once(field, images):
+    images = {colour: image + np.uint16(500) for colour, image in images.items()}
+    empty = np.zeros(field.cells.shape, bool)
+    empty[:200], empty[:, 600:] = True, True
+    mosaic = {colour: np.where(empty, 0, image).astype(np.uint16) for colour, image in images.items()}
+    np.testing.assert_array_equal(detector.find_empty(mosaic), empty)
+    # Neither a dark background nor gaps between cut-out cells are regions without data.
+    dark = {colour: np.where(images[colour] < 540, 0, images[colour]) for colour in COLOURS}
+    assert detector.find_empty(dark) is None
+    cut = {colour: np.where(field.cells > 0, images[colour], 0) for colour in COLOURS}
+    assert detector.find_empty(cut) is None
+
+
+def test_a_colour_that_nearly_repeats_another_is_a_warning(images):
+    paths = dict.fromkeys(COLOURS, "a.png")
+    assert check_field(images, paths) == []
+    noise = np.random.default_rng(0).integers(0, 5, images["red"].shape, dtype=np.uint16)
+    (warning,) = check_field({**images, "yellow": images["red"] // 2 + noise}, paths)
+    assert warning.startswith("yellow repeats red: their correlation is ")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_hot_pixels_are_repaired_and_points_of_light_are_not(dtype):
+    rng = np.random.default_rng(0)
+    sharp = np.zeros((256, 256), np.float32)
+    points = rng.integers(5, 251, (40, 2))
+    sharp[points[:, 0], points[:, 1]] = 2000.0
+    # A point that optics of 0.25 µm FWHM show on pixels of 0.2 µm.
+    scene = np.clip(cv2.GaussianBlur(sharp, (0, 0), 0.55) + rng.normal(5, 1, sharp.shape), 0, 255).astype(dtype)
+    assert detector.repair_hot_pixels(scene) is scene
+    hot = scene.copy()
+    hot[::32, 3::32] = np.iinfo(dtype).max
+    repaired = detector.repair_hot_pixels(hot)
+    left = np.count_nonzero(repaired != scene) - np.count_nonzero(repaired[::32, 3::32] != scene[::32, 3::32])
+    assert left == 0
+    assert (repaired[::32, 3::32] < 250).mean() > 0.9
