@@ -524,6 +524,7 @@ def whites() -> list[Change]:
             f"{colour} overexposed {factor} times, clipped at {top}, {base}",
             base,
             partial(rescaled, factor=factor, colours=(colour,), top=top),
+            warns=True,
         )
         for base, top in (("8 bit", 255), ("12 bit", 4095))
         for colour in ("green", "blue")

@@ -12,10 +12,14 @@ _BRIGHT_PERCENTILE = 99.8
 _HALO = 0.03
 # Hot pixels are rare. A larger share belongs to the image.
 _MOST_HOT = 0.003
+# Of unrelated pixels, a third is brighter than both neighbours. Many such lines are how the image was scanned.
+_NEARLY_EVERYWHERE, _MOST_LINES = 0.9, 0.01
 # Where a detector cuts off what is brighter, a level has so many times the pixels of the one below, and so many more.
 _PILE_UP, _BY_CHANCE = 2.0, 50
 # No level depends on fewer pixels than this share.
 LEAST_SHARE = 0.001
+# µm; what a microscope shows so bright is rarely so wide.
+_PLATEAU_UM = 1.5
 # A region without data fills at least this share of the field. In at least one colour, less than this share of the
 # pixels along its rim have the region's level; a dark background fades into that level.
 _LEAST_REGION, _FADES = 0.005, 0.1
@@ -53,6 +57,26 @@ def repair_hot_pixels(image: np.ndarray) -> np.ndarray:
         return image
     repaired = image.copy()
     repaired[rows[hot], columns[hot]] = np.median(near[hot], axis=1).astype(image.dtype)
+    return repaired
+
+
+def repair_lines(image: np.ndarray) -> np.ndarray:
+    """Replace rows and columns of a detector that are brighter, or darker, than both neighbours nearly everywhere.
+
+    image: (H, W) uint8 or uint16
+    Returns an image of the same shape and type; the same one if it has no such line.
+    """
+    repaired = image
+    for axis in range(2):
+        # Every fourth pixel of a line tells.
+        lines = np.moveaxis(image, axis, 0)[:, ::_STRIDE]
+        before, line, after = lines[:-2], lines[1:-1], lines[2:]
+        apart = (line > np.maximum(before, after)).mean(axis=1), (line < np.minimum(before, after)).mean(axis=1)
+        found = np.flatnonzero(np.maximum(*apart) > _NEARLY_EVERYWHERE) + 1
+        for at in found if len(found) <= _MOST_LINES * len(lines) else ():
+            repaired = image.copy() if repaired is image else repaired
+            whole = np.moveaxis(repaired, axis, 0)
+            whole[at] = ((whole[at - 1].astype(np.uint32) + whole[at + 1] + 1) // 2).astype(image.dtype)
     return repaired
 
 
@@ -95,6 +119,26 @@ def largest_level(level: float, dtype: np.dtype, bits: int | None = None) -> int
     return next(2**depth - 1 for depth in depths if level < 2**depth or depth == 16)
 
 
+def find_plateaus(image: np.ndarray, full_scale: int, pixel_size: float) -> np.ndarray | None:
+    """Find where an image is saturated over more than 1.5 µm in every direction, as in debris, which tells no level.
+
+    image: (H, W) uint8 or uint16
+    full_scale: the level at which the detector saturates
+    pixel_size: µm
+    Returns (H, W) bool, or None without such a region.
+    """
+    saturated = cv2.compare(image, float(full_scale), cv2.CMP_GE)
+    side = max(3, round(_PLATEAU_UM / pixel_size))
+    if cv2.countNonZero(saturated) < side**2:
+        return None
+    wide = cv2.morphologyEx(saturated, cv2.MORPH_OPEN, np.ones((side, side), np.uint8))
+    if not wide.any():
+        return None
+    # Its rim, which is saturated too, but less wide.
+    rim = cv2.dilate(wide, np.ones((side, side), np.uint8))
+    return np.asarray(cv2.bitwise_and(rim, saturated) > 0)
+
+
 def find_empty(images: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """Find where a field has no data: regions of one level in every colour, as around a mosaic or a rotated image.
 
@@ -125,15 +169,13 @@ def find_empty(images: Mapping[str, np.ndarray]) -> np.ndarray | None:
     return np.asarray(empty > 0)
 
 
-def fill_empty(images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def fill_empty(images: Mapping[str, np.ndarray], empty: np.ndarray) -> dict[str, np.ndarray]:
     """Fill the regions of a field without data with the dark level of each colour elsewhere, for segmentation.
 
     images: {colour: (H, W) uint8 or uint16}
+    empty: (H, W) bool
     Returns images of the same shapes and types.
     """
-    empty = find_empty(images)
-    if empty is None:
-        return dict(images)
     filled = {}
     for colour, image in images.items():
         filled[colour] = image.copy()

@@ -3,11 +3,12 @@
 import os
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from hpaloc.classes import COLOURS
-from hpaloc.detector import repair_hot_pixels
+from hpaloc.detector import find_empty, repair_hot_pixels, repair_lines
 from hpaloc.image_files import ImageError, read_image
 from hpaloc.rle import MAX_PIXELS
 
@@ -89,7 +90,7 @@ def read_field(
     """
     images: dict[str, np.ndarray] = {}
     for colour in colours:
-        images[colour] = repair_hot_pixels(read_channel(paths[colour], colour, max_pixels))
+        images[colour] = repair_hot_pixels(repair_lines(read_channel(paths[colour], colour, max_pixels)))
         first = colours[0]
         for what, of_first, of_this in (
             ("shape", images[first].shape, images[colour].shape),
@@ -123,6 +124,7 @@ def check_field(images: Mapping[str, np.ndarray], paths: Mapping[str, str | os.P
                 raise ImageError(f"{paths[colour]}: every pixel is {level}; the {colour} channel is empty or saturated")
             warnings.append(f"every pixel of green is {level}")
             continue
+    empty = find_empty(images)
     for first, second in combinations(images, 2):
         if np.array_equal(images[first], images[second]):
             if {first, second} != {"red", "yellow"}:
@@ -130,7 +132,8 @@ def check_field(images: Mapping[str, np.ndarray], paths: Mapping[str, str | os.P
             warnings.append("red and yellow are the same image")
             continue
         # Every fourth row and column; one grey level correlates with nothing.
-        samples = [images[colour][::4, ::4].ravel().astype(np.float64) for colour in (first, second)]
+        data: Any = np.s_[:] if empty is None else ~empty[::4, ::4]
+        samples = [images[colour][::4, ::4][data].ravel().astype(np.float64) for colour in (first, second)]
         if min(sample.std() for sample in samples) > 0:
             correlation = float(np.corrcoef(samples[0], samples[1])[0, 1])
             if correlation > _REPEATS:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hpaloc.detector import ceiling, find_empty
-
 # A change of how levels are measured needs another LEVELS_EDITION (network/options.py).
 # Bright is the level that 1 % of a cell's pixels exceed in the mean over cells, in which no cell counts for more than
 # 4 %: neither a speck nor debris on one cell moves it.
@@ -58,11 +56,13 @@ class CellLight:
     def add(self, counts: np.ndarray) -> None:
         """Add a cell.
 
-        counts: (n_levels,) int64, its pixels of each grey level
+        counts: (n_levels,) int64, its pixels of each grey level; a cell without any does not count
         """
-        self.counts += counts
-        self.exceeded += np.minimum(1 - np.cumsum(counts) / counts.sum(), MOST_OF_A_CELL)
-        self.cells += 1
+        total = counts.sum()
+        if total:
+            self.counts += counts
+            self.exceeded += np.minimum(1 - np.cumsum(counts) / total, MOST_OF_A_CELL)
+            self.cells += 1
 
     def bright(self) -> float:
         """Return the level that ``BRIGHT_SHARE`` of a cell's pixels exceed in the mean over cells, 0 without cells."""
@@ -95,12 +95,7 @@ def _noise(image: np.ndarray, where: np.ndarray, at_most: float) -> float:
 
 
 def _colour_levels(
-    image: np.ndarray,
-    outside: np.ndarray,
-    inside: np.ndarray,
-    data: np.ndarray,
-    light: CellLight,
-    bits: int | None,
+    image: np.ndarray, outside: np.ndarray, inside: np.ndarray, data: np.ndarray, light: CellLight, full_scale: int
 ) -> ColourLevels:
     """Measure one colour on some rows of a field; outside, inside, data: bool, far from cells, in cells, with data."""
     if np.count_nonzero(outside) < _ENOUGH_BACKGROUND * outside.size:
@@ -110,11 +105,9 @@ def _colour_levels(
     noise = _noise(image, outside, upper)
     if light.cells:
         noise = max(noise, _noise(image, inside, light.middle()))
-    bright = max(light.bright(), upper) - background
-    # Of a detector of unknown range, the light says how much of it is used.
-    depth = 8 if image.dtype == np.uint8 else bits
-    span = 2**depth - 1 if depth else 2 ** max(8, math.ceil(math.log2(bright + 1))) - 1
-    full_scale = ceiling(image, bits)
+    bright = (light.bright() if light.cells else upper) - background
+    # Of a detector of unknown range, the light says how much of it is used. A file often says 16 bits of 12-bit data.
+    span = 255 if image.dtype == np.uint8 else 2 ** max(8, math.ceil(math.log2(max(bright, 0) + 1))) - 1
     white = max(WHITE_FACTOR * bright, min(WHITE_NOISE * noise, full_scale - background), WHITE_FLOOR * span)
     spread = (upper - background) / 2
     threshold = max(GREEN_NOISE * noise, GREEN_SPREAD * spread, GREEN_FLOOR * span)
@@ -126,7 +119,8 @@ def field_levels(
     cells: np.ndarray,
     light: Mapping[str, CellLight],
     reach: int,
-    bits: Mapping[str, int | None],
+    full_scale: Mapping[str, int],
+    hidden: Mapping[str, np.ndarray | None],
 ) -> dict[str, ColourLevels]:
     """Measure background, noise and white level of every colour of a field, each from this colour alone.
 
@@ -142,24 +136,23 @@ def field_levels(
     cells: (H, W) label image
     light: {colour: the levels inside the cells}
     reach: px, the distance from a cell within which a pixel is not background
-    bits: {colour: the significant bits that its file gives}
+    full_scale: {colour: the level at which its detector saturates}
+    hidden: {colour: (H, W) bool, where there is no data or debris}
     Returns {colour: ColourLevels}.
     """
     square = np.ones((3, 3), np.uint8)
     near = cv2.dilate((cells != 0).astype(np.uint8), square, iterations=reach)
     outside, inside = near[::_ROW_STEP] == 0, cells[::_ROW_STEP] != 0
-    data = np.ones(outside.shape, bool)
-    empty = find_empty(images)
-    if empty is not None:
-        # Its rim is smoothed by whatever made the mosaic.
-        data = cv2.dilate(empty.astype(np.uint8), square, iterations=reach)[::_ROW_STEP] == 0
-        outside &= data
-    if not data.any():
-        data[:] = True
     levels = {}
     for colour, image in images.items():
+        data = np.ones(outside.shape, bool)
+        if (lost := hidden[colour]) is not None:
+            # Its rim is smoothed by whatever made a mosaic, and debris has a halo.
+            data = cv2.dilate(lost.astype(np.uint8), square, iterations=reach)[::_ROW_STEP] == 0
+            if not data.any():
+                data[:] = True
         rows = np.ascontiguousarray(image[::_ROW_STEP])
-        levels[colour] = _colour_levels(rows, outside, inside, data, light[colour], bits[colour])
+        levels[colour] = _colour_levels(rows, outside & data, inside & data, data, light[colour], full_scale[colour])
     return levels
 
 

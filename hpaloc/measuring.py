@@ -13,7 +13,7 @@ import numpy as np
 
 from hpaloc import rle
 from hpaloc.classes import COLOURS
-from hpaloc.detector import ceiling
+from hpaloc.detector import ceiling, find_empty, find_plateaus
 from hpaloc.levels import CellLight, ColourLevels, field_levels
 from hpaloc.masks import compact
 from hpaloc.tables import REFERENCE_COLOURS, REGIONS
@@ -23,8 +23,7 @@ RING_UM = 1.0
 
 # A step of one pixel in all eight directions.
 _SQUARE = np.ones((3, 3), np.uint8)
-_FINE_UM = 0.25
-_COARSE_UM = 0.8
+_FINE_UM, _COARSE_UM = 0.3, 0.9
 # Nuclei that fill more of their cells, or are less bright in blue, are probably not nuclei.
 _NUCLEUS_SHARE, _BLUE_CONTRAST = 0.45, 8.0
 # Where nuclei fill so much of their cells, only nuclei were found.
@@ -32,11 +31,11 @@ _NO_CYTOPLASM = 0.9
 # µm across; no median nucleus of cells on a slide is smaller or larger.
 _LEAST_ACROSS, _MOST_ACROSS = 4.0, 60.0
 # The `focus` of the median cell below which a field is not sharp.
-_SHARP = 0.05
+_SHARP = 0.12
 # A background above these shares of white and of full scale; the zero of signed numbers stored as unsigned.
 _OFFSET, _LEAST_OFFSET, _SIGNED = 0.05, 0.02, 32768
 # The share of the cells' pixels at the detector's highest level from which a colour is overexposed.
-_OVEREXPOSED = 0.05
+_OVEREXPOSED = 0.03
 
 
 def perceptual_hash(image: np.ndarray) -> int:
@@ -151,12 +150,13 @@ def _intensities(counts: np.ndarray, full_scale: int) -> dict[str, Any]:
 
 
 def _fine_structure(red: np.ndarray, pixel_size: float) -> np.ndarray | None:
-    """Return the structure of an image at the scale that defocus removes; None above 0.2 µm a pixel (equal filters)."""
-    fine, coarse = (max(3, 2 * round((um / pixel_size - 1) / 2) + 1) for um in (_FINE_UM, _COARSE_UM))
-    if fine == coarse:
+    """Return the structure of an image at the scale that defocus removes; None where pixels are too coarse for it."""
+    if pixel_size > _COARSE_UM / 2:
         return None
+    fine, coarse = (2 * round((um / pixel_size - 1) / 2) + 1 for um in (_FINE_UM, _COARSE_UM))
     red = red.astype(np.float32)
-    return cv2.blur(red, (fine, fine)) - cv2.blur(red, (coarse, coarse))
+    smooth = cv2.blur(red, (fine, fine)) if fine > 1 else red
+    return smooth - cv2.blur(red, (max(coarse, 3), max(coarse, 3)))
 
 
 def _own_peak(smooth: np.ndarray, cells: np.ndarray, cell: _Cell, reach: int) -> float:
@@ -204,7 +204,13 @@ def measure_field(
     """
     _check_alike(field, images, cells, nuclei)
     bits = dict.fromkeys(images) | dict(bits or {})
-    full_scale = {colour: ceiling(image, bits[colour]) for colour, image in images.items()}
+    empty = find_empty(images)
+    full_scale = {
+        colour: ceiling(image if empty is None else image[~empty], bits[colour]) for colour, image in images.items()
+    }
+    hidden = {colour: find_plateaus(image, full_scale[colour], pixel_size) for colour, image in images.items()}
+    if empty is not None:
+        hidden = {colour: empty if wide is None else empty | wide for colour, wide in hidden.items()}
     n_levels = {colour: max(full_scale[colour], int(image.max(initial=0))) + 1 for colour, image in images.items()}
     reach = round(RING_UM / pixel_size)
     strings = rle.encode_labels(cells)
@@ -216,15 +222,19 @@ def measure_field(
         row = {"field": field, "rle": strings[cell.id], **_geometry(cell, cells.shape, pixel_size)}
         for colour, image in images.items():
             n = n_levels[colour]
-            counts = np.bincount(cell.region * n + image[cell.box][cell.mask], minlength=3 * n).reshape(3, n)
-            light[colour].add(counts.sum(axis=0))
+            values = image[cell.box][cell.mask]
+            counts = np.bincount(cell.region * n + values, minlength=3 * n).reshape(3, n)
+            lost = hidden[colour]
+            light[colour].add(
+                counts.sum(axis=0) if lost is None else np.bincount(values[~lost[cell.box][cell.mask]], minlength=n)
+            )
             row |= {f"{colour}_{what}": value for what, value in _intensities(counts, full_scale[colour]).items()}
             row[f"{colour}_peak"] = int(peaks[colour][cell.box][cell.mask].max())
         row["saturation"] = max(row[f"{colour}_saturated"] for colour in images)
         row["focus"] = math.nan if fine is None else float(fine[cell.box][cell.mask].std(dtype=np.float64))
         row["green_signal"] = _own_peak(peaks["green"], cells, cell, reach)
         rows.append(row)
-    measured = field_levels(images, cells, light, reach, bits)
+    measured = field_levels(images, cells, light, reach, full_scale, hidden)
     green = measured["green"]
     for row in rows:
         row["focus"] = _ratio(row["focus"], row["red_cell_mean"] - measured["red"].background)
@@ -248,14 +258,10 @@ def plausibility(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> 
         size = cells[0]["pixel_size"]
         return [*warnings, f"the median nucleus is {across:.1f} µm across: is a pixel really {size:g} µm?"]
     share = float(np.median([cell["nucleus_fraction"] for cell in cells]))
-    if share > _NO_CYTOPLASM:
-        return [
-            *warnings,
-            f"no cytoplasm was found: nuclei fill {100 * share:.0f} % of the cells; look at red and yellow",
-        ]
+    # Saturated structures have no fine detail either.
     focus = float(np.median([cell["focus"] for cell in cells]))
-    if focus < _SHARP:
-        warnings.append(f"red is out of focus: {focus:.3f} in the median cell, in sharp ones 0.1 and more")
+    if focus < _SHARP and float(np.median([cell["red_saturated"] for cell in cells])) < _OVEREXPOSED:
+        warnings.append(f"red is out of focus: {focus:.3f} in the median cell, in sharp ones 0.3 and more")
     return warnings + _nuclei(row, cells, share)
 
 
@@ -266,7 +272,7 @@ def _recording(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> It
         background, white, full = (row[f"{colour}_{what}"] for what in ("background", "white", "full_scale"))
         if background >= _SIGNED:
             yield f"{colour} has no level below {_SIGNED}: signed numbers stored as unsigned ones; subtract {_SIGNED}"
-        elif background > max(_OFFSET * (white - background), _LEAST_OFFSET * full):
+        elif background > max(_OFFSET * (white - background), _LEAST_OFFSET * min(full, max(2 * white, 255))):
             part = 100 * background / (white - background)
             yield f"the background of {colour}, {background:.0f}, is {part:.0f} % of white: a camera's offset?"
         saturated = sum(cell[f"{colour}_saturated"] * cell["area_px"] for cell in cells) / max(pixels, 1)
@@ -275,7 +281,7 @@ def _recording(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> It
 
 
 def _nuclei(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], share: float) -> list[str]:
-    """Return a warning if the nuclei do not look like nuclei.
+    """Return a warning if the nuclei have no cytoplasm around them, or do not look like nuclei.
 
     Nuclei are found in blue, whatever it shows. If it was swapped with red or yellow, they fill half of the cells or
     more, or are brighter in that colour than in blue. In medians over cells, blue was 24 to 275 times as bright in
@@ -292,6 +298,9 @@ def _nuclei(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], share: f
         # The darkest cytoplasm is as dark as the background, which would make the ratio infinite.
         ratio = inside / np.maximum(outside, 0.1)
         contrast[colour] = float(np.median(ratio[np.isfinite(ratio)])) if np.isfinite(ratio).any() else math.nan
+    if share > _NO_CYTOPLASM:
+        filled = f"nuclei fill {100 * share:.0f} % of the cells"
+        return [f"no cytoplasm was found ({filled}): are red and yellow dark, or swapped with blue?"]
     if share > _NUCLEUS_SHARE or contrast["blue"] < max(_BLUE_CONTRAST, contrast["red"], contrast["yellow"]):
         found = f"in blue {contrast['blue']:.1f} times as bright as the cytoplasm, {100 * share:.0f} % of the cell"
         return [f"the nuclei do not look like nuclei ({found}): are channels swapped?"]

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES
 from hpaloc.figures.style import BLUE, GREEN, GREY, ORANGE, OVERLAID, SHORT, WIDE, hide_axes, new_figure, scale_bar
+from hpaloc.levels import HEADROOM
 
 _LAYERS = ("stem", "stage 1", "stage 2", "stage 3", "stage 4")
 _NETWORKS = {
@@ -25,12 +26,13 @@ _SPACES = {
 
 
 def to_rgb(planes: np.ndarray, channels: Sequence[str]) -> np.ndarray:
-    """Return the (…, 3) uint8 picture of planes (…, channels) uint8.
+    """Return the (…, 3) uint8 picture, up to white, of planes (…, channels) uint8 that the network sees.
 
     Colours are those of ``style.OVERLAID``, yellow is faint, and a single colour is grey.
     """
+    planes = np.minimum(planes * HEADROOM, 255)
     if len(channels) == 1:
-        return np.repeat(planes, 3, axis=-1)
+        return np.repeat(planes, 3, axis=-1).astype(np.uint8)
     picture = np.zeros((*planes.shape[:-1], 3), np.float32)
     for plane, colour in enumerate(channels):
         picture += planes[..., plane, None] * np.array(OVERLAID.get(colour, (0.4, 0.4, 0.0)), np.float32)

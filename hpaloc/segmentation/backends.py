@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
+import fastremap
 import numpy as np
 
-from hpaloc.detector import fill_empty
+from hpaloc.detector import fill_empty, find_empty
 from hpaloc.segmentation import ready_made, watershed
 from hpaloc.segmentation.settings import SegmentationSettings
 
@@ -44,7 +45,31 @@ def segment_field(
         raise ValueError(f"the channels of a field are grey images of one shape, not {shapes}")
     if not pixel_size > 0:
         raise ValueError(f"pixel_size: {pixel_size} is not a length in µm")
-    images = fill_empty(images)
+    empty = find_empty(images)
+    if empty is None:
+        return _segment(images, pixel_size, settings, given, chunk_above)
+    return _cut_off(*_segment(fill_empty(images, empty), pixel_size, settings, given, chunk_above), empty)
+
+
+def _cut_off(nuclei: np.ndarray, cells: np.ndarray, empty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return nuclei and cells without what lies in a region without data, numbered anew."""
+    nuclei, cells = (np.where(empty, 0, labels) for labels in (nuclei, cells))
+    left = np.intersect1d(fastremap.unique(nuclei), fastremap.unique(cells))
+    numbers = {int(id): number for number, id in enumerate(left[left != 0], 1)} | {0: 0}
+    return tuple(
+        fastremap.remap(fastremap.mask_except(labels, list(numbers)), numbers, preserve_missing_labels=False)
+        for labels in (nuclei, cells)
+    )
+
+
+def _segment(
+    images: Mapping[str, np.ndarray],
+    pixel_size: float,
+    settings: SegmentationSettings,
+    given: ready_made.Given | None,
+    chunk_above: int | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    backend = settings.backend
     if backend == "masks":
         if given is None:
             raise ValueError("backend masks needs the masks: name them under collections.<name>.masks")

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hpaloc.levels import HEADROOM
 from hpaloc.training.settings import TrainSettings
 
 
@@ -13,7 +14,7 @@ class Augmentation(keras.layers.Layer):
     """Change each tile of a batch (n, S, S, colours) 0..255 at random, when training.
 
     Each tile gets one of the 8 dihedral views; then, for each colour separately, contrast times 1 ± ``contrast`` around
-    the mean of the tile, and ± ``brightness`` of full scale; docs/model.md has the ranges of the method. For few cells
+    the mean of the tile, and ± ``brightness`` of white; docs/model.md has the ranges of the method. For few cells
     there are also: ``rotation`` by any angle, ``zoom`` z by e^-z to e^z, ``gain`` g of each colour by e^-g to e^g,
     uniform in the exponent. The outside of the tile is black, like the padding.
     """
@@ -48,7 +49,7 @@ class Augmentation(keras.layers.Layer):
         draws = tf.random.stateless_uniform([2, count, 1, 1, colours], tf.cast(self.seed_generator.next(), tf.int32))
         mean = tf.reduce_mean(images, [1, 2], keepdims=True)
         images = mean + (images - mean) * (1.0 + settings.contrast * (2.0 * draws[0] - 1.0))
-        images += 255.0 * settings.brightness * (2.0 * draws[1] - 1.0)
+        images += 255.0 / HEADROOM * settings.brightness * (2.0 * draws[1] - 1.0)
         return tf.clip_by_value(images, 0.0, 255.0)
 
 

@@ -18,7 +18,7 @@ from hpaloc.segmentation.shards import segment_shard
 from hpaloc.tables import FIELDS
 
 DASK = {"scheduler_address": None, "jobqueue": None, "chunk_above": 6144}
-WHITE = {f"{colour}_white": 255.0 for colour in COLOURS}
+LEVELS = {f"{colour}_{what}": level for colour in COLOURS for what, level in (("background", 0.0), ("white", 255.0))}
 
 
 def planned(row, **masks):
@@ -99,7 +99,7 @@ def pictures(row, folder, segmentation):
     from hpaloc.browser.pictures import write_pictures
     from hpaloc.tables import PROBABILITIES
 
-    fields = pd.DataFrame([{"field": row.id, "status": "ok"} | WHITE])
+    fields = pd.DataFrame([{"field": row.id, "status": "ok"} | LEVELS])
     cells = pd.DataFrame(columns=["field", "cell"])
     predictions = pd.DataFrame(columns=list(PROBABILITIES))
     write_pictures(

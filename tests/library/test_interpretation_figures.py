@@ -8,6 +8,7 @@ from test_figures import assert_readable, drawn, texts
 from hpaloc.classes import N_CLASSES
 from hpaloc.figures import interpretation as figures
 from hpaloc.figures.style import SHORT
+from hpaloc.levels import HEADROOM
 
 __all__ = ["drawn"]
 
@@ -51,11 +52,11 @@ def test_scores_that_are_not_there_are_no_text(tmp_path, drawn):
 
 def test_patches_stand_strongest_left_and_weakest_right(tmp_path, drawn):
     patches = np.zeros((2, 2, 3, 7, 7, 3), np.uint8)
-    patches[1, 0, 2] = 200
-    patches[0, 1, 0, ..., 1] = 90
+    patches[1, 0, 2] = 200 / HEADROOM
+    patches[0, 1, 0, ..., 1] = 90 / HEADROOM
     figures.patch_sheet(patches, CHANNELS, "stem: patches of 7 px", tmp_path / "patches")
     left, right = (axes.images[0].get_array() for axes in drawn[0].axes[:2])
-    assert left[8:15, 16:23].min() == 210
+    assert left[8:15, 16:23].min() == 207
     assert left[:7].max() in (0, 255)
     assert right[3, 3].tolist() == [9, 90, 9]
     assert_readable(drawn[0])

@@ -19,6 +19,7 @@ from hpaloc.interpretation.layers import (
     random_network,
     read_tiles,
 )
+from hpaloc.levels import HEADROOM
 from hpaloc.manifests import ManifestRow
 from hpaloc.network.fully_convolutional import FullyConvolutionalResNet50
 from hpaloc.network.inference import fold_batch_norm
@@ -146,7 +147,9 @@ def test_a_field_is_mapped_at_the_scale_of_the_tiles(tmp_path, network):
     paths = {colour: str(tmp_path / f"f_{colour}.png") for colour in COLOURS}
     row = ManifestRow("f", (0,), 0.16, paths=paths)
     twin = FullyConvolutionalResNet50(network)
-    picture, maps, pixel_size = field_map(twin, row, dict.fromkeys(COLOURS, 255.0), CHANNELS, box=128.0)
+    picture, maps, pixel_size = field_map(
+        twin, row, dict.fromkeys(COLOURS, (0.0, 255.0 / HEADROOM)), CHANNELS, box=128.0
+    )
     # A cell of 128 px becomes one of 64 px, as in the tiles.
     assert picture.shape == (96, 128, 2)
     assert maps.shape == (96, 128, N_CLASSES)
@@ -154,7 +157,7 @@ def test_a_field_is_mapped_at_the_scale_of_the_tiles(tmp_path, network):
     assert ((maps >= 0) & (maps <= 1)).all()
     np.testing.assert_allclose(picture[..., 1].mean(), field.images["green"].mean(), rtol=0.05)
     # A field smaller than a tile, once resized, is mapped too.
-    small, maps, _ = field_map(twin, row, dict.fromkeys(COLOURS, 255.0), CHANNELS, box=400.0)
+    small, maps, _ = field_map(twin, row, dict.fromkeys(COLOURS, (0.0, 255.0 / HEADROOM)), CHANNELS, box=400.0)
     assert small.shape[:2] == maps.shape[:2] == (31, 41)
 
 

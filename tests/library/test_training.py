@@ -14,6 +14,7 @@ from model_inputs import patterned_tiles, write_training_data
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, label_matrix
+from hpaloc.levels import HEADROOM
 from hpaloc.model_card import write_card
 from hpaloc.network.loading import load_folder
 from hpaloc.network.receptive_field import measure_receptive_fields
@@ -151,9 +152,10 @@ def test_augmentation_turns_and_relights_each_tile_on_its_own():
     relit = Augmentation(TrainSettings(brightness=0.1, contrast=0.15), seed=3)(batch, training=True).numpy()
     shift = relit.mean(axis=(1, 2)) - tile.mean(axis=(0, 1))
     ratio = relit.std(axis=(1, 2)) / tile.std(axis=(0, 1))
-    assert np.abs(shift).max() <= 25.5 + 1e-2
-    assert shift.max() > 20
-    assert shift.min() < -20
+    white = 255 / HEADROOM
+    assert np.abs(shift).max() <= 0.1 * white + 1e-2
+    assert shift.max() > 0.08 * white
+    assert shift.min() < -0.08 * white
     assert 0.85 - 1e-3 <= ratio.min() < 0.88
     assert 1.12 < ratio.max() <= 1.15 + 1e-3
     assert np.abs(np.corrcoef(shift.T)[0, 1]) < 0.3

@@ -38,7 +38,7 @@ export function Help({ onClose, table }) {
         among its true ones
         {table?.truth_is === 'fields' ? '; truth here is the labels of its field, which not every cell of it need carry' : ''}. A
         cell stands out where its likeliest location is not the one that most cells of its field have. Outlines are dashed
-        where a cell does not agree. Brightness 1 shows each colour as the network sees it.
+        where a cell does not agree. Brightness 1 shows each colour from the background to the white of its field.
       </p>
       <p>
         An activation map shows which places of the tile speak for the likeliest location. The map lays cells out by their
