@@ -8,6 +8,7 @@ from scipy import ndimage
 from hpaloc import detector
 from hpaloc.classes import COLOURS
 from hpaloc.measuring import measure_field, plausibility
+from hpaloc.network.options import LEVELS_EDITION
 from hpaloc.simulate.field import simulate_field
 from hpaloc.tfrecord import TileRecord
 from hpaloc.tiles import tile_field
@@ -124,3 +125,21 @@ def test_the_level_of_saturation_is_that_of_the_file_or_of_the_pixels(image, bit
     hot = image.astype(np.uint16)
     hot[0, 0] = 65535
     assert detector.ceiling(hot, bits) == expected
+
+
+def test_levels_that_change_need_another_edition():
+    """A model of the present edition reads tiles that are scaled like this."""
+    rng = np.random.default_rng(0)
+    yy, xx = np.indices((240, 240))
+    cells = np.zeros((240, 240), np.uint8)
+    for number, (y, x) in enumerate(((60, 60), (60, 170), (170, 60), (170, 170)), 1):
+        cells[np.hypot(yy - y, xx - x) < 40] = number
+    light = np.where(cells > 0, rng.gamma(2.0, 300.0, cells.shape), 0) + rng.normal(150, 6, cells.shape)
+    gains = dict(zip(COLOURS, (1, 2, 4, 0.1), strict=True))
+    images = {colour: np.clip(light * gain, 0, 4095).astype(np.uint16) for colour, gain in gains.items()}
+    row, _ = measure_field("f", images, cells, cells, PIXEL_SIZE)
+    found = {colour: [row[f"{colour}_{what}"] for what in ("background", "white")] for colour in COLOURS}
+    of_edition_2 = {"red": [149, 3220.1], "green": [299, 5991.9], "blue": [599, 5842.6], "yellow": [14, 322.2]}
+    assert LEVELS_EDITION == 2
+    for colour, levels in of_edition_2.items():
+        assert found[colour] == pytest.approx(levels, rel=1e-3)
