@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from collections.abc import Mapping
 
 from hpaloc.files import atomic_path
@@ -15,6 +16,7 @@ SUMMARY = (
     "cells",
     "cells_predicted",
 )
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def list_rejected(collections: Mapping[str, str | os.PathLike[str]], path: str | os.PathLike[str]) -> None:
@@ -32,6 +34,28 @@ def list_rejected(collections: Mapping[str, str | os.PathLike[str]], path: str |
             for row in pq.read_table(of_collection, columns=["field", "status", "stage", "reason"]).to_pylist():
                 if row["status"] != "ok":
                     writer.writerow([name, row["field"], row["stage"], row["reason"]])
+
+
+def list_warnings(collections: Mapping[str, str | os.PathLike[str]], path: str | os.PathLike[str]) -> None:
+    """Write a CSV with every kind of warning of each collection: collection, fields (their number), field, warning.
+
+    Warnings that differ only in their numbers are one kind, shown by the first field that has it. The most frequent
+    come first.
+
+    collections: {name: its table of ``join_fields``}
+    """
+    import pyarrow.parquet as pq
+
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["collection", "fields", "field", "warning"])
+        for name, of_collection in collections.items():
+            kinds: dict[str, list[tuple[str, str]]] = {}
+            for row in pq.read_table(of_collection, columns=["field", "warnings"]).to_pylist():
+                for warning in filter(None, (row["warnings"] or "").split("; ")):
+                    kinds.setdefault(_NUMBER.sub("#", warning), []).append((row["field"], warning))
+            for shown in sorted(kinds.values(), key=len, reverse=True):
+                writer.writerow([name, len(shown), *shown[0]])
 
 
 def summarise(
@@ -62,21 +86,46 @@ def summarise(
             writer.writerow([name, len(table), len(through), warned, len(table) - len(through), cells, predicted])
 
 
-def summary_lines(summary: str | os.PathLike[str], rejected: str | os.PathLike[str], at_most: int = 10) -> list[str]:
-    """Return the files of ``summarise`` and ``list_rejected`` as sentences, ``at_most`` reasons per collection."""
-    with open(rejected, newline="", encoding="utf-8") as file:
-        reasons = list(csv.DictReader(file))
+def summary_lines(
+    summary: str | os.PathLike[str],
+    rejected: str | os.PathLike[str],
+    warned: str | os.PathLike[str],
+    at_most: int = 10,
+) -> list[str]:
+    """Return the files of ``summarise``, ``list_rejected`` and ``list_warnings`` as sentences.
+
+    at_most: reasons and warnings per collection
+    """
     lines = []
+    reasons, warnings = _by_collection(rejected), _by_collection(warned)
     with open(summary, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
+            name = row["collection"]
             predicted = f", {row['cells_predicted']} predicted" if row["cells_predicted"] else ""
             lines.append(
-                f"{row['collection']}: {row['fields']} fields in, {row['fields_through']} through "
+                f"{name}: {row['fields']} fields in, {row['fields_through']} through "
                 f"({row['fields_warned']} with a warning), {row['fields_rejected']} rejected; "
                 f"{row['cells']} cells found{predicted}"
             )
-            own = [one for one in reasons if one["collection"] == row["collection"]]
-            lines += [f"  rejected {one['field']} ({one['stage']}): {one['reason']}" for one in own[:at_most]]
-            if len(own) > at_most:
-                lines.append(f"  and {len(own) - at_most} more, all in {os.fspath(rejected)}")
+            told = [f"  rejected {one['field']} ({one['stage']}): {one['reason']}" for one in reasons.get(name, ())]
+            lines += _shortened(told, at_most, rejected)
+            told = [f"  warning in {_counted(one)}: {one['warning']}" for one in warnings.get(name, ())]
+            lines += _shortened(told, at_most, warned)
     return lines
+
+
+def _by_collection(table: str | os.PathLike[str]) -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {}
+    with open(table, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["collection"], []).append(row)
+    return found
+
+
+def _shortened(lines: list[str], at_most: int, table: str | os.PathLike[str]) -> list[str]:
+    left = len(lines) - at_most
+    return lines[:at_most] + ([f"  and {left} more, all in {os.fspath(table)}"] if left > 0 else [])
+
+
+def _counted(warning: Mapping[str, str]) -> str:
+    return warning["field"] if warning["fields"] == "1" else f"{warning['fields']} fields, as in {warning['field']}"

@@ -55,7 +55,8 @@ def check_places(config: Mapping[str, Any]) -> None:
         f"results/{name}" for name in ("evaluation", "browser", "figures", "interpretation", "run", "report.zip")
     ]
     written += [f"results/sheet/{name}.parquet" for name in collections]
-    written += ["results/sheet/rejected.csv", "results/sheet/summary.csv", "results/few_shot", "logs", "benchmarks"]
+    written += [f"results/sheet/{name}.csv" for name in ("rejected", "warnings", "summary")]
+    written += ["results/few_shot", "logs", "benchmarks"]
     if not config["model"]["path"]:
         written += ["results/dataset", "results/model"]
         written += ["results/pretraining"] if config["train"]["pretraining"] else []

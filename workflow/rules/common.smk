@@ -39,6 +39,7 @@ from hpaloc.version import files_version, room_version
 
 STARTED = time.time()
 SUMMARY = "results/sheet/summary.csv"
+WARNED = "results/sheet/warnings.csv"
 METRICS = "results/evaluation/metrics.json"
 LEFT_OVER = "results/run/left_over.csv"
 # The scan of each collection; empty in a job.

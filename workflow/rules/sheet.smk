@@ -32,19 +32,26 @@ rule sheet:
 
 
 rule rejected:
-    """List every field that any stage rejected, of the collections to predict and to train on."""
+    """List every field that any stage rejected, and the warnings, of the collections to predict and to train on."""
     input:
         lambda wildcards: expand(
             "results/sheet/{collection}.parquet",
             collection=used_collections(wildcards),
         ),
     output:
-        report(
+        rejected=report(
             "results/sheet/rejected.csv",
             caption="../report/rejected.rst",
             category="Data",
             subcategory="Tables",
             labels={"table": "fields left out", "format": "csv"},
+        ),
+        warnings=report(
+            WARNED,
+            caption="../report/warnings.rst",
+            category="Data",
+            subcategory="Tables",
+            labels={"table": "warnings", "format": "csv"},
         ),
     log:
         "logs/sheet/rejected.log",
@@ -99,7 +106,7 @@ rule summary:
 
 
 onsuccess:
-    lines = summary_lines(SUMMARY, "results/sheet/rejected.csv") if is_new(SUMMARY) else []
+    lines = summary_lines(SUMMARY, "results/sheet/rejected.csv", WARNED) if is_new(SUMMARY) else []
     lines += [UNSCORED] if UNSCORED and (is_new(SUMMARY) or is_new(METRICS)) else []
     lines += left_over_lines(LEFT_OVER) if is_new(LEFT_OVER) else []
     if lines:

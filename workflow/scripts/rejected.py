@@ -1,11 +1,13 @@
-"""List every rejected field with its stage and reason."""
+"""List every rejected field with its stage and reason, and every kind of warning."""
 
-from hpaloc.accounting import list_rejected
+from hpaloc.accounting import list_rejected, list_warnings
 from hpaloc.progress import log_to
 
 
 def main(job):
-    list_rejected(dict(zip(job.params.collections, job.input, strict=True)), job.output[0])
+    collections = dict(zip(job.params.collections, job.input, strict=True))
+    list_rejected(collections, job.output.rejected)
+    list_warnings(collections, job.output.warnings)
 
 
 if __name__ == "__main__":
