@@ -113,6 +113,6 @@ docs: .venv/installed
 browser-assets:
 	cd hpaloc/browser/source && npm ci --no-audit --no-fund && npm run build
 
-# make clean    delete everything that a run made
+# make clean    delete everything that runs made, except for downloaded images
 clean:
 	rm -rf results resources/simulated logs benchmarks/*/ benchmarks/*.tsv .snakemake

@@ -29,6 +29,7 @@ from hpaloc.joining import read_cells, read_fields
 from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import ManifestRow
 from hpaloc.matching import read_true_labels
+from hpaloc.segmentation.cluster import DaskSettings
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.sheet import read_sheet
@@ -72,7 +73,7 @@ def measured(rows, work, config, threads):
         masks = work / "segmentation"
         if not (masks / "fields.parquet").exists():
             settings = SegmentationSettings(**config["segmentation"])
-            segment_shard(rows, masks, settings, config["dask"], threads, 2000 * threads, 1.0)
+            segment_shard(rows, masks, settings, DaskSettings(**config["dask"]), threads, 2000 * threads, 1.0)
         tiles = {colour: work / f"{colour}.tfrecord" for colour in COLOURS}
         tile_shard(rows, masks, cells, fields, tiles, threads=threads, max_rejected_fraction=1.0)
     annotations = work / "annotations.csv"

@@ -42,6 +42,7 @@ MEMORY_JOB = """
 import sys, threading, time
 sys.path.insert(0, {root!r})
 import psutil
+from hpaloc.segmentation.cluster import DaskSettings
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.manifests import ManifestRow
@@ -65,7 +66,7 @@ if __name__ == "__main__":
     threading.Thread(target=watch, daemon=True).start()
     paths = {{c: {folder!r} + f"/f_{{c}}.png" for c in ("red", "green", "blue", "yellow")}}
     rows = [ManifestRow(f"f{{n}}", None, 0.08, paths=paths) for n in range({fields})]
-    segment_shard(rows, {folder!r} + "/out{fields}", SegmentationSettings(), {{}}, 1, 3000, 0.0)
+    segment_shard(rows, {folder!r} + "/out{fields}", SegmentationSettings(), DaskSettings(), 1, 3000, 0.0)
     print(peak / 1e6)
 """
 

@@ -127,7 +127,7 @@ def find_plateaus(image: np.ndarray, full_scale: int, pixel_size: float) -> np.n
     pixel_size: µm
     Returns (H, W) bool, or None without such a region.
     """
-    saturated = cv2.compare(image, float(full_scale), cv2.CMP_GE)
+    saturated = (image >= full_scale).view(np.uint8)
     side = max(3, round(_PLATEAU_UM / pixel_size))
     if cv2.countNonZero(saturated) < side**2:
         return None

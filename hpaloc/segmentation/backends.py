@@ -56,10 +56,11 @@ def _cut_off(nuclei: np.ndarray, cells: np.ndarray, empty: np.ndarray) -> tuple[
     nuclei, cells = (np.where(empty, 0, labels) for labels in (nuclei, cells))
     left = np.intersect1d(fastremap.unique(nuclei), fastremap.unique(cells))
     numbers = {int(id): number for number, id in enumerate(left[left != 0], 1)} | {0: 0}
-    return tuple(
+    nuclei, cells = (
         fastremap.remap(fastremap.mask_except(labels, list(numbers)), numbers, preserve_missing_labels=False)
         for labels in (nuclei, cells)
     )
+    return nuclei, cells
 
 
 def _segment(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 from hpaloc.segmentation.errors import SetupError
@@ -10,16 +11,25 @@ from hpaloc.segmentation.local_workers import start_local_workers
 from hpaloc.segmentation.workers import Cluster
 
 
-def start_cluster(dask_settings: Mapping[str, Any], n_workers: int, worker_mb: int) -> AbstractContextManager[Cluster]:
-    """Return a context with the workers that the section ``dask`` of the configuration names; it ends those it started.
+@dataclass(frozen=True)
+class DaskSettings:
+    """The section ``dask`` of the configuration; its schema describes each key."""
 
-    n_workers: number of the job's own workers, if the section names no others
+    scheduler_address: str | None = None
+    jobqueue: Mapping[str, Any] | None = None
+    chunk_above: int | None = 6144
+
+
+def start_cluster(settings: DaskSettings, n_workers: int, worker_mb: int) -> AbstractContextManager[Cluster]:
+    """Return a context with the workers that the settings name; it ends those it started.
+
+    n_workers: number of the job's own workers, if the settings name no others
     worker_mb: MB, the memory of each
     Raises SetupError naming the key, the folder or the command, here or on entry, if there can be no workers.
     """
-    if dask_settings.get("scheduler_address"):
-        return join_workers(dask_settings["scheduler_address"])
-    if not dask_settings.get("jobqueue"):
+    if settings.scheduler_address:
+        return join_workers(settings.scheduler_address)
+    if not settings.jobqueue:
         return start_local_workers(n_workers, worker_mb)
     try:
         from hpaloc.segmentation.slurm_workers import start_slurm_workers
@@ -27,4 +37,4 @@ def start_cluster(dask_settings: Mapping[str, Any], n_workers: int, worker_mb: i
         raise SetupError(
             f"dask.jobqueue needs the package dask-jobqueue, which the environment of the job lacks ({error})"
         ) from error
-    return start_slurm_workers(dask_settings["jobqueue"])
+    return start_slurm_workers(settings.jobqueue)

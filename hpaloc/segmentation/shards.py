@@ -22,7 +22,7 @@ from hpaloc.rejection import check_rejected
 from hpaloc.rle import MAX_PIXELS, RunLengths, is_table
 from hpaloc.segmentation.backends import COLOURS_OF, segment_field
 from hpaloc.segmentation.clock import clock
-from hpaloc.segmentation.cluster import Cluster, start_cluster
+from hpaloc.segmentation.cluster import Cluster, DaskSettings, start_cluster
 from hpaloc.segmentation.errors import SetupError
 from hpaloc.segmentation.ready_made import Given, read_given
 from hpaloc.segmentation.settings import SegmentationSettings
@@ -183,7 +183,7 @@ def segment_shard(
     rows: Sequence[ManifestRow],
     out_dir: Path,
     settings: SegmentationSettings,
-    dask: Mapping[str, Any],
+    dask: DaskSettings,
     threads: int,
     memory_mb: int,
     max_rejected_fraction: float,
@@ -198,7 +198,6 @@ def segment_shard(
     rows: the shard's manifest
     out_dir: gets {id}_cellmask.png and {id}_nucleimask.png (see ``masks.write_mask``) and fields.parquet (schema
     SEGMENTED, in the order of ``rows``)
-    dask: the section of the configuration
     threads, memory_mb: of the job, memory in MB; it has a process per thread, fewer if memory is short
     tables: those of masks for the backend masks, as ``mask_tables.read_tables`` returns them
     Raises SetupError for missing weights or a missing GPU, and TooManyRejected (after writing everything) if more than
@@ -216,7 +215,7 @@ def segment_shard(
     n_workers = max(1, min(threads, memory_mb // WORKER_MB[backend], len(rows)))
     worker_mb = max(1, memory_mb // n_workers)
     # Only their scheduler knows the memory of workers elsewhere.
-    own = not (dask.get("scheduler_address") or dask.get("jobqueue"))
+    own = not (dask.scheduler_address or dask.jobqueue)
     fits = max(0, worker_mb - _LIBRARIES_MB) * 10**6 // _BYTES_PER_PIXEL
     tasks = []
     for row in rows:
@@ -230,7 +229,7 @@ def segment_shard(
                 "pixel_size": float(row.pixel_size),
                 "settings": asdict(settings),
                 "out_dir": str(out_dir.resolve()),
-                "chunk_above": dask.get("chunk_above"),
+                "chunk_above": dask.chunk_above,
                 "max_pixels": min(fits, MAX_PIXELS) if own else MAX_PIXELS,
                 "cell_mask": cell_mask,
                 "nucleus_mask": nucleus_mask,

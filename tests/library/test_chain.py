@@ -18,6 +18,7 @@ from hpaloc.files import write_json
 from hpaloc.finding import format_manifests
 from hpaloc.joining import read_cells, read_fields
 from hpaloc.manifests import ManifestRow
+from hpaloc.segmentation.cluster import DaskSettings
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import simulate_field
@@ -50,9 +51,8 @@ def rows(tmp_path_factory) -> list[ManifestRow]:
 
 def run_chain(rows: list[ManifestRow], out: Path, workers: int) -> Path:
     """Segment, tile, curate and write the training data, with that many Dask workers and threads."""
-    dask = {"scheduler_address": None, "jobqueue": None, "chunk_above": 6144}
     masks, cells, fields = out / "segmentation", out / "cells.parquet", out / "fields.parquet"
-    segment_shard(rows, masks, SegmentationSettings(), dask, workers, 16000, 0.0)
+    segment_shard(rows, masks, SegmentationSettings(), DaskSettings(), workers, 16000, 0.0)
     tiles = {colour: out / f"{colour}.tfrecord" for colour in COLOURS}
     tile_shard(rows, masks, cells, fields, tiles, size=64, threads=workers)
     annotations = out / "annotations.csv"

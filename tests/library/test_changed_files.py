@@ -13,11 +13,11 @@ from tile_fields import make_field, tile, write_shard
 from hpaloc import rle
 from hpaloc.classes import COLOURS
 from hpaloc.mask_tables import read_tables
+from hpaloc.segmentation.cluster import DaskSettings
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.tables import FIELDS
 
-DASK = {"scheduler_address": None, "jobqueue": None, "chunk_above": 6144}
 LEVELS = {f"{colour}_{what}": level for colour in COLOURS for what, level in (("background", 0.0), ("white", 255.0))}
 
 
@@ -57,7 +57,7 @@ def test_segmentation_rejects_a_field_whose_channel_changed(shard, tmp_path):
     touch(rows[1].paths["red"])
     # The error that a half-written file gives would not tell what to do.
     Path(rows[2].paths["blue"]).write_bytes(b"half")
-    segment_shard(rows, tmp_path / "out", SegmentationSettings(), DASK, 1, 2000, 1.0)
+    segment_shard(rows, tmp_path / "out", SegmentationSettings(), DaskSettings(), 1, 2000, 1.0)
     assert reasons(tmp_path / "out/fields.parquet") == {
         "f1": ("segment", sentence(rows[1].paths["red"])),
         "f2": ("segment", sentence(rows[2].paths["blue"])),
@@ -80,9 +80,9 @@ def test_segmentation_rejects_a_field_whose_given_mask_changed(shard, tmp_path, 
         masks = [segmentation / f"{row.id}_cellmask.png" for row in rows]
     rows = [planned(row, cell_mask=str(mask)) for row, mask in zip(rows, masks, strict=True)]
     settings = SegmentationSettings("masks")
-    segment_shard(rows, tmp_path / "before", settings, DASK, 1, 2000, 0.0, read_tables(rows))
+    segment_shard(rows, tmp_path / "before", settings, DaskSettings(), 1, 2000, 0.0, read_tables(rows))
     touch(masks[1])
-    segment_shard(rows, tmp_path / "after", settings, DASK, 1, 2000, 1.0, read_tables(rows))
+    segment_shard(rows, tmp_path / "after", settings, DaskSettings(), 1, 2000, 1.0, read_tables(rows))
     expected = {"f0", "f1", "f2"} if table else {"f1"}
     assert reasons(tmp_path / "after/fields.parquet") == dict.fromkeys(expected, ("segment", sentence(masks[1])))
 

@@ -24,6 +24,7 @@ from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import ManifestRow, read_manifest
 from hpaloc.masks import mask_path
 from hpaloc.scan import scan_collection, write_scan
+from hpaloc.segmentation.cluster import DaskSettings
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import simulate_field
@@ -286,9 +287,6 @@ def test_a_contradiction_between_configuration_and_files_is_a_warning(tmp_path):
     assert found.startswith(f"{red}: says that its pixels are not square (0.16 x 0.32 µm), and pixel_size is 0.16")
 
 
-DASK = {"scheduler_address": None, "jobqueue": None, "chunk_above": 6144}
-
-
 def write_images(folder, name, pixel_size, **said):
     """Simulate a field and write its channels as OME-TIFFs that say a pixel size; None says nothing."""
     side = round(60 / pixel_size)
@@ -307,7 +305,7 @@ def tables_of(collection, rows, pixel_size):
     files = CollectionFiles(collection, ("000",))
     manifest = read_manifest(files.path("manifest", "000"))
     masks = files.path("segmentation", "000")
-    segment_shard(manifest, masks, SegmentationSettings(), DASK, 1, 4000, 1.0)
+    segment_shard(manifest, masks, SegmentationSettings(), DaskSettings(), 1, 4000, 1.0)
     cells, fields = files.path("cells", "000"), files.path("fields", "000")
     cells.parent.mkdir(parents=True)
     tiles = {colour: Path(f"{collection}_{colour}.tfrecord") for colour in COLOURS}

@@ -7,7 +7,7 @@ import distributed
 import pytest
 
 from hpaloc.config import complete, load_schema
-from hpaloc.segmentation.cluster import start_cluster
+from hpaloc.segmentation.cluster import DaskSettings, start_cluster
 from hpaloc.segmentation.errors import SetupError
 from hpaloc.segmentation.workers import Cluster, Restarts
 
@@ -30,13 +30,13 @@ def sbatch(tmp_path, monkeypatch):
 
 
 def completed(jobqueue):
-    """Return the section dask of a configuration with these keys below dask.jobqueue, as a job reads it."""
+    """Return the settings of a configuration with these keys below dask.jobqueue, as a job reads them."""
     collections = {"train": {"sheet": "train.csv", "images": "{id}_{colour}.png", "labels": True}}
-    return complete({"collections": collections, "dask": {"jobqueue": jobqueue}})["dask"]
+    return DaskSettings(**complete({"collections": collections, "dask": {"jobqueue": jobqueue}})["dask"])
 
 
-def refusal(dask_settings):
-    with pytest.raises(SetupError) as error, start_cluster(dask_settings, 1, 500):
+def refusal(settings):
+    with pytest.raises(SetupError) as error, start_cluster(settings, 1, 500):
         pass
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -122,7 +122,7 @@ def test_a_prologue_goes_into_the_script_of_a_job(key):
 
 @pytest.mark.parametrize("address", ["inproc://x", "inproc://127.0.0.1/1/1"])
 def test_an_address_inside_a_process_is_no_scheduler_to_join(address):
-    said = refusal({"scheduler_address": address})
+    said = refusal(DaskSettings(address))
     assert said == f"dask.scheduler_address: {address} is inside one process; give one such as tcp://node:8786"
 
 

@@ -21,6 +21,7 @@ from segmented_fields import manifest_rows
 from hpaloc.mask_tables import read_tables
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.rejection import TooManyRejected
+from hpaloc.segmentation.cluster import DaskSettings
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard, segment_to_files
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.workers
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = SegmentationSettings(backend="watershed", scale=0.25)
-DASK = {"scheduler_address": None, "jobqueue": None, "chunk_above": 6144}
+DASK = DaskSettings()
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,7 @@ def test_one_field_can_be_run_without_dask(rows, tmp_path):
 SCRIPT = """
 import sys
 sys.path.insert(0, {root!r})
+from hpaloc.segmentation.cluster import DaskSettings
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.manifests import ManifestRow
@@ -154,7 +156,7 @@ def job_held_by(fifo: Path, rows, held: int, folder: Path, existing: bool) -> It
             cluster = stack.enter_context(
                 LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
             )
-            dask = dict(DASK, scheduler_address=cluster.scheduler_address)
+            dask = DaskSettings(cluster.scheduler_address)
         script.write_text(
             SCRIPT.format(root=str(ROOT), rows=str(folder / "rows.json"), out=str(folder / "out"), dask=dask)
         )
@@ -243,5 +245,5 @@ def test_an_existing_scheduler_is_joined(rows, tmp_path):
     with LocalCluster(
         n_workers=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0"
     ) as c:
-        table = run(rows[:1], tmp_path, dask=dict(DASK, scheduler_address=c.scheduler_address))
+        table = run(rows[:1], tmp_path, dask=DaskSettings(c.scheduler_address))
     assert list(table["status"]) == ["ok"]

@@ -10,6 +10,7 @@ import pytest
 from hpaloc.config import complete, load_schema
 from hpaloc.curation import CurationSettings, NegativeSettings
 from hpaloc.interpretation.analysis import InterpretationSettings
+from hpaloc.segmentation.cluster import DaskSettings
 from hpaloc.segmentation.settings import NetworkWeights, SegmentationSettings
 from hpaloc.training.settings import LearningRate, TrainSettings
 
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = {
     "segmentation": (SegmentationSettings, set()),
     "segmentation.weights": (NetworkWeights, set()),
+    "dask": (DaskSettings, set()),
     "curation": (CurationSettings, set()),
     "curation.negatives": (NegativeSettings, set()),
     # The first training has settings of its own, and blends teach what is no part of the network.

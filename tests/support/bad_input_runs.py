@@ -20,6 +20,7 @@ from hpaloc.manifests import ManifestRow, read_manifest
 from hpaloc.mask_tables import read_tables
 from hpaloc.masks import mask_path, read_mask, write_mask
 from hpaloc.scan import scan_collection, write_scan
+from hpaloc.segmentation.cluster import DaskSettings
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import simulate_field
@@ -27,7 +28,6 @@ from hpaloc.tiles import tile_shard
 
 ROOT = Path(__file__).resolve().parents[2]
 CHANNELS = ("green", "blue")
-DASK = {"scheduler_address": None, "jobqueue": None, "chunk_above": 6144}
 
 
 @dataclass
@@ -59,7 +59,7 @@ def run(rows: Sequence[ManifestRow], segmentation: SegmentationSettings, model: 
 
     masks, cells = Path("segmentation"), Path("cells.parquet")
     tiles = {colour: Path(f"{colour}.tfrecord") for colour in COLOURS}
-    segment_shard(rows, masks, segmentation, DASK, 1, 2000, 1.0, read_tables(rows))
+    segment_shard(rows, masks, segmentation, DaskSettings(), 1, 2000, 1.0, read_tables(rows))
     tile_shard(rows, masks, cells, "fields.parquet", tiles, size=32, threads=2, max_rejected_fraction=1.0)
     predict_shard(model, tiles, cells, Path("predictions.parquet"), views=1, gpu="none")
     Path("000.annotations.csv").write_text(format_manifests(rows, [{}] * len(rows), 1)["000.annotations.csv"])

@@ -348,7 +348,8 @@ def test_real_fields_are_explored_and_predicted(folder):
         predict={"collections": ["hpa"], "views": 1},
         model={"path": "results/model"},
     )
-    snakemake(folder, "explore", "predict_only", config="real.yaml")
+    outcomes = ("browser/index.html", "predictions/hpa/submission.csv", "evaluation/metrics.json")
+    snakemake(folder, "explore", *(f"results/{name}" for name in outcomes), config="real.yaml")
     # Labels of a field are not shown as the truth of its cells.
     assert '\\"truth_is\\":\\"fields\\"' in (folder / "results/browser/hpa/table.js").read_text()
     masks, tiled, predicted = cells_of(folder, "hpa")

@@ -4,6 +4,7 @@ from hpaloc.files import atomic_directory
 from hpaloc.manifests import read_manifest
 from hpaloc.mask_tables import read_tables
 from hpaloc.progress import log_to
+from hpaloc.segmentation.cluster import DaskSettings
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 
@@ -16,7 +17,7 @@ def main(job):
             rows,
             folder,
             SegmentationSettings(**job.params.segmentation, device=job.config["segmentation"]["device"]),
-            job.config["dask"],
+            DaskSettings(**job.config["dask"]),
             threads=job.threads,
             memory_mb=job.resources.mem_mb,
             max_rejected_fraction=job.config["max_rejected_fraction"],
