@@ -1,10 +1,10 @@
-"""The cell browser with many cells in a real Chromium: how long one waits.
+"""Measure how long a user waits in the cell browser with many cells, in a real Chromium.
 
     python benchmarks/browser.py [--cells 50000]
 
-Prints, for the cells asked for and for a hundredth of them: the size of the folder, the seconds until the first cells
-are seen, and in milliseconds the median and worst time of filtering, of sorting, of drawing the map, and of a frame
-while the gallery is scrolled from top to end. Needs playwright and a Chromium of the system.
+Prints, for that number of cells and for a hundredth of it: the size of the folder, the seconds until the first cells
+appear, and the median and worst milliseconds of filtering, of sorting, of drawing the map, and of one frame while the
+gallery scrolls from top to end. Needs playwright and an installed Chromium.
 """
 
 import argparse

@@ -3,9 +3,9 @@
 Usage: python benchmarks/cross_validation.py --work FOLDER --name ROW [--configfile FILE] [--root DATA] [--folds 5]
                                              [--set train.epochs=12 …] [--only 0 1 …]
 
-Runs the workflow in FOLDER as far as tiles, examples and (where configured) the first training, which is done once and
-knows no cell of the collection; then, per fold, trains on the fields of the other folds and predicts those left out,
-with the functions that the rules call. Folds are stratified by label. Every field is predicted once, by a network
+Runs the workflow in FOLDER as far as tiles, examples and the first training, if one is configured; it runs once and
+sees no cell of the collection. Then, for each fold, trains on the fields of the other folds and predicts those left
+out, with the functions that the rules call. Folds are stratified by label. Every field is predicted once, by a network
 that has not seen it. FOLDER/cross_validation.csv gets a row of scores per ROW, FOLDER/folds/ROW.parquet the cells.
 """
 

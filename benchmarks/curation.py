@@ -1,11 +1,11 @@
-"""What each filter and each source of negatives does: on the demo, against its truth, and on a folder of real fields.
+"""Measure the effect of each filter and source of negatives, on the demo with its truth and on a folder of real fields.
 
 usage: python benchmarks/curation.py WORK [--real FOLDER] [--synthetic 0.05] [--threads 1]
 
 Takes the training fields of config/config.yaml and those of FOLDER (train.csv, and images/{id}_{colour}.* of any kind),
 segments and tiles them into WORK, and curates the cells in the mode `single`: the demo by its own configuration and by
-the defaults, the real fields by the defaults. What WORK holds already is not made again. Prints the tables of
-docs/data.md, and ends with an error where a field, an antibody or a pair of near-duplicates is in both parts.
+the defaults, the real fields by the defaults. What is already in WORK is not made again. Prints the tables of
+docs/data.md, and ends with an error if a field, an antibody or a pair of near-duplicates is in both parts.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""What the workflow's own bookkeeping costs at the size of a whole atlas, with files and jobs that are empty.
+"""Measure the cost of the workflow's bookkeeping at the size of a whole atlas, with empty files and jobs.
 
 usage: python benchmarks/dag.py [--fields 82495] [--shards 144] [--cores 2]
 
-Writes sheets and four empty channel files a field for a training and a test collection (21,806 of 82,495 fields train)
-into a temporary folder, and a copy of the workflow whose scripts only touch their outputs. Then measures: the first
-plan, with the scan of the folders; a run of all jobs; the plan when nothing has changed; and what a changed file, an
-added row, a removed row and a changed training parameter would rerun. For each it prints wall time and processor time,
-which says what the wall time would be where nothing else runs, and the peak memory of the largest process. Ends with
-an error where the wrong shards are listed.
+Writes sheets and four empty channel files per field, for a training and a test collection (21,806 of 82,495 fields
+train), into a temporary folder, and a copy of the workflow whose scripts only touch their outputs. Then measures the
+first plan, with the scan of the folders; a run of all jobs; the plan if nothing has changed; and what a changed file,
+an added row, a removed row and a changed training parameter would rerun. For each it prints wall time, processor time
+(the wall time of an idle machine), and the peak memory of the largest process. Ends with an error if the wrong shards
+are listed.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""What changes of a field's files, as cameras, stitchers and converters make them, do to what hpaloc finds.
+"""Measure how what hpaloc finds depends on what cameras, stitchers and converters do to the files of a field.
 
 usage: python benchmarks/levels.py --model results/model [--data FOLDER] [--simulated 3] [--large 2] [--small 4]
                                    [--only WORD …] [--csv FILE] [--list]
 
 The fields are simulated ones of the demo's test kind and, where the folder of --data has them, real ones of hpa-2021/
-(2048 px and more, 0.08 µm) and hpa-512/ (512 px, 0.32 µm). The model is the folder of a `make demo`. Every change is
-made of an untouched field of the same bit depth: 8 bit; 10 or 12 bit in 16-bit files, with dither, so that levels are
-not multiples; or 12 bit with one colour ten times dimmer. Both fields are written as files (TIFF, if the change does
-not say otherwise), read, segmented, tiled and called. Values above a detector's range are clipped only where the change
-says so. Progress goes to standard error, a line per field and change to the file of --csv, and a
+(2048 px and more, 0.08 µm) and hpa-512/ (512 px, 0.32 µm). The model is the folder of a `make demo`. Each change starts
+from an untouched field of the same bit depth: 8 bit; 10 or 12 bit in 16-bit files, with dither, so that levels are not
+multiples; or 12 bit with one colour ten times dimmer. Both fields are written as files (TIFF, unless the change says
+otherwise), read, segmented, tiled and called. Values above a detector's range are clipped only if the change says so,
+or if the files are 8-bit. Progress goes to standard error, a line per field and change to the file of --csv, and a
 table to standard output, one row per change over all fields:
 
   cells kept    the untouched field's cells that the changed field has with an IoU of 0.6 or more. Cells of which the

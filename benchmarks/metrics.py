@@ -1,9 +1,10 @@
-"""Time the scoring of a whole set: hpaloc against pycocotools and against a loop over masks.
+"""Compare the time to score a whole set: hpaloc, pycocotools, and a loop over masks.
 
 Fields are drawn here (discs on a jittered grid, predicted ones moved) in the number and size of the competition's
-hand-labelled sets: 328 fields of 2048 x 2048 px, 18 cells each, 19 detections a cell. pycocotools scores a part of the
-fields and the loop over masks a smaller one; their times are scaled to the whole set, which is fair for steps that go
-field by field. All times are processor seconds. Run: python benchmarks/metrics.py [--fields 328] [--side 2048]
+hand-labelled sets: 328 fields of 2048 x 2048 px, 18 cells each, 19 detections per cell. pycocotools scores a part of
+the fields, and the loop over masks a smaller part; their times are scaled to the whole set, which is fair for steps
+that work field by field. All times are processor seconds. Run: python benchmarks/metrics.py [--fields 328] [--side
+2048]
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Infer the fractions of two mixed locations with a model folder, and hold them against the known ones.
+"""Infer the fractions of two mixed locations with a model folder, and compare them with the known ones.
 
 Usage: python benchmarks/mixtures.py --model results/model --work FOLDER [--root DATA]
 
 Runs the target `predict_only` on the fields of DATA (mixtures.csv: ID, label_a, fraction_a, label_b, fraction_b, and
 images/{id}_{colour}.jpg) in FOLDER, reads the fractions from its fields.parquet, prints the correlation and the mean
-absolute error over all and per pair of locations, and draws FOLDER/mixtures.svg and .png.
+absolute error, overall and for each pair of locations, and draws FOLDER/mixtures.svg and .png.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Time the prediction of a shard against the bare model, side by side in one run.
+"""Compare the time to predict a shard with that of the bare model, side by side in one run.
 
 `hpaloc.prediction.predict_shard` reads tiles from TFRecords, predicts, checks every row and writes its table; the bare
-model is the same folded network on one batch that lies in memory. Both start with a graph to build, both average the
-same views. Rounds take turns and the best of each counts. Run: python benchmarks/prediction.py [--cells 1024]
+model is the same folded network on one batch in memory. Both build their graph first, and both average the same views.
+They take turns, and the best round of each counts. Run: python benchmarks/prediction.py [--cells 1024]
 [--size 128] [--views 8] [--batch 64] [--rounds 3]
 """
 

@@ -1,12 +1,12 @@
-"""Soak: simulated fields, some of them bad, through `predict_only` while workers and jobs are killed at random.
+"""Predict many simulated fields, some of them bad, while workers and jobs are killed at random.
 
 Usage: python benchmarks/soak.py FOLDER [--fields 2000] [--bad 0.05] [--seed 1] [--shards 8]
 
 Writes the fields, the bad ones in the ways of tests/support/bad_fields.py, and the folder of a small untrained model
-into FOLDER, then runs the same command until it ends well. Meanwhile Dask workers and whole jobs are killed at random
-(SIGKILL). At the end every good field must be there, each of its cells predicted exactly once, and every bad one
-rejected with a reason. A second call takes up what the first left in FOLDER. Prints the figures and writes them to
-FOLDER/soak.json. Exits with 1 where a row is lost.
+into FOLDER. Then runs `predict_only` until it succeeds, while Dask workers and whole jobs are killed at random
+(SIGKILL). At the end every good field must be there, each of its cells predicted exactly once, and every bad field
+rejected with a reason. A second call continues with what the first left in FOLDER. Prints the figures and writes them
+to FOLDER/soak.json. Exits with 1 if a row is lost.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""How fast cells become tiles and tiles become examples, on one core, beside scPortrait's extraction.
+"""Measure how fast cells become tiles and tiles become examples on one core, compared with scPortrait's extraction.
 
 usage: python benchmarks/tiles.py [--fields 12] [--real FOLDER] [--scportrait PYTHON] [--profile]
 
 Simulated fields (1024 x 1024, 0.16 µm/px) unless --real names a folder of 2021 fields with `images` and `masks`.
 Tiling is measured from image files and masks to written tables and TFRecords; reading from those files to uint8
-images of 224 px. scPortrait extracts the same cells from the same masks, in memory already, at the same 256 px; it
-runs where it can be imported by this interpreter or by the one that --scportrait names. Everything runs on one core;
-rates are per second of CPU time, so that a busy machine does not matter much.
+images of 224 px. scPortrait extracts the same cells from the same masks, already in memory, at the same 256 px; it runs
+if this interpreter, or the one that --scportrait names, can import it. Everything runs on one core. Rates are per second
+of CPU time, so that a busy machine matters little.
 """
 
 import argparse

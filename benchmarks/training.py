@@ -1,10 +1,9 @@
-"""Time the training and inference steps of the classifier against a plain Keras step and PyTorch's ResNet-50.
+"""Compare the training and inference steps of the classifier with a plain Keras step and with PyTorch's ResNet-50.
 
-Every contender runs in a process of its own, with the same batch, size, precision and number of threads; the rounds
-of all contenders take turns, so that a change in the load of the machine meets all of them, and the best round of each
-counts. PyTorch (channels last, torch.optim.Adam; at inference under torch.inference_mode) is timed where torch is
-installed, else left out with the reason. The input pipeline is timed on tiles written for it; alone, with --precision
-and nothing after it.
+Each runs in its own process, with the same batch, size, precision and number of threads. Their rounds take turns, so
+that a change in the load of the machine affects all of them, and the best round of each counts. PyTorch (channels last,
+torch.optim.Adam; at inference under torch.inference_mode) is timed if torch is installed; otherwise the reason is
+printed. The input pipeline is timed on tiles written for it. To time it alone, give --precision and nothing after it.
 Run: python benchmarks/training.py [--size 224] [--batch 32] [--threads 2] [--precision float32 bfloat16]
 """
 
