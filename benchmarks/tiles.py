@@ -4,9 +4,9 @@ usage: python benchmarks/tiles.py [--fields 12] [--real FOLDER] [--scportrait PY
 
 Simulated fields (1024 x 1024, 0.16 µm/px) unless --real names a folder of 2021 fields with `images` and `masks`.
 Tiling is measured from image files and masks to written tables and TFRecords; reading from those files to uint8
-images of 224 px. scPortrait extracts the same cells from the same masks, already in memory, at the same 256 px; it runs
-if this interpreter, or the one that --scportrait names, can import it. Everything runs on one core. Rates are per second
-of CPU time, so that a busy machine matters little.
+images of 224 px. scPortrait extracts the same cells from the same masks, already in memory, at the same 256 px; it
+runs if this interpreter, or the one that --scportrait names, can import it. Everything runs on one core. Rates are per
+second of CPU time, so that a busy machine matters little.
 """
 
 import argparse
