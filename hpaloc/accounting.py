@@ -16,7 +16,8 @@ SUMMARY = (
     "cells",
     "cells_predicted",
 )
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+# What differs between the warnings of two fields: numbers, paths, the names of fields.
+_OWN = re.compile(r"\S*/\S*|\S+\.[A-Za-z]\w*|(?<=field )\S+|\d+(?:\.\d+)?")
 
 
 def list_rejected(collections: Mapping[str, str | os.PathLike[str]], path: str | os.PathLike[str]) -> None:
@@ -53,7 +54,7 @@ def list_warnings(collections: Mapping[str, str | os.PathLike[str]], path: str |
             kinds: dict[str, list[tuple[str, str]]] = {}
             for row in pq.read_table(of_collection, columns=["field", "warnings"]).to_pylist():
                 for warning in filter(None, (row["warnings"] or "").split("; ")):
-                    kinds.setdefault(_NUMBER.sub("#", warning), []).append((row["field"], warning))
+                    kinds.setdefault(_OWN.sub("#", warning), []).append((row["field"], warning))
             for shown in sorted(kinds.values(), key=len, reverse=True):
                 writer.writerow([name, len(shown), *shown[0]])
 

@@ -23,6 +23,8 @@ _PLATEAU_UM = 1.5
 # A region without data fills at least this share of the field. In at least one colour, less than this share of the
 # pixels along its rim have the region's level; a dark background fades into that level.
 _LEAST_REGION, _FADES = 0.005, 0.1
+# A smaller part with data would be a few cells on a black background.
+_LEAST_DATA = 0.2
 # The square of its edge over the area of the part with data: 16 of a square, about 110 of nine cells on black.
 _RAGGED = 40
 _STRIDE = 4
@@ -142,7 +144,8 @@ def find_plateaus(image: np.ndarray, full_scale: int, pixel_size: float) -> np.n
 def find_empty(images: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """Find where a field has no data: regions of one level in every colour, as around a mosaic or a rotated image.
 
-    A dark background that fades into the same level is not one, nor are gaps between cut-out cells.
+    A dark background that fades into the same level is not one, nor are gaps between cut-out cells. The region includes
+    its rim of 3 px, which a stitcher may have blurred.
 
     images: {colour: (H, W) uint8 or uint16}
     Returns (H, W) bool, or None without such a region.
@@ -159,14 +162,15 @@ def find_empty(images: Mapping[str, np.ndarray]) -> np.ndarray | None:
     empty = cv2.morphologyEx(empty.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
     if np.count_nonzero(empty) < _LEAST_REGION * empty.size:
         return None
-    rim = cv2.dilate(empty, np.ones((7, 7), np.uint8)) != empty
-    if not rim.any():
+    with_rim = cv2.dilate(empty, np.ones((7, 7), np.uint8))
+    rim = with_rim != empty
+    if not rim.any() or np.count_nonzero(empty == 0) < _LEAST_DATA * empty.size:
         return None
     fades = [np.mean(image[rim] == level) for image, level in zip(images.values(), constant, strict=True)]
     edge = np.count_nonzero(rim) / 3
     if min(fades) > _FADES or edge**2 > _RAGGED * np.count_nonzero(empty == 0):
         return None
-    return np.asarray(empty > 0)
+    return np.asarray(with_rim > 0)
 
 
 def fill_empty(images: Mapping[str, np.ndarray], empty: np.ndarray) -> dict[str, np.ndarray]:

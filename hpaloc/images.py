@@ -122,7 +122,7 @@ def check_field(images: Mapping[str, np.ndarray], paths: Mapping[str, str | os.P
         if level == image[-1, -1] and (image == level).all():
             if colour != "green":
                 raise ImageError(f"{paths[colour]}: every pixel is {level}; the {colour} channel is empty or saturated")
-            warnings.append(f"every pixel of green is {level}")
+            warnings.append(f"every pixel of green is {level}: was the protein recorded?")
             continue
     empty = find_empty(images)
     for first, second in combinations(images, 2):
@@ -137,5 +137,7 @@ def check_field(images: Mapping[str, np.ndarray], paths: Mapping[str, str | os.P
         if min(sample.std() for sample in samples) > 0:
             correlation = float(np.corrcoef(samples[0], samples[1])[0, 1])
             if correlation > _REPEATS:
-                warnings.append(f"{second} repeats {first}: their correlation is {correlation:.3f}")
+                warnings.append(
+                    f"{second} repeats {first}: their correlation is {correlation:.3f}. Is one of them a copy?"
+                )
     return warnings

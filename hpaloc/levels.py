@@ -9,7 +9,7 @@ import numpy as np
 
 # A change of how levels are measured needs another LEVELS_EDITION (network/options.py).
 # Bright is the level that 1 % of a cell's pixels exceed in the mean over cells, in which no cell counts for more than
-# 4 %: neither a speck nor debris on one cell moves it.
+# 4 %: neither a speck nor debris on one cell of five or more moves it much.
 BRIGHT_SHARE, MOST_OF_A_CELL = 0.01, 0.04
 WHITE_FACTOR = 1.5
 # Tiles keep what is brighter than white, up to so many times as far above the background: spindles, centrosomes.
@@ -125,9 +125,9 @@ def field_levels(
     """Measure background, noise and white level of every colour of a field, each from this colour alone.
 
     White is 1.5 times as far above the background as the level that 1 % of a cell's pixels exceed in the mean over
-    cells, which follows exposure, gain and bit depth. But it is never less than 24 times the noise, at most the
-    detector's range, or 1/16 of that range above the background: a dim field with clean signal is stretched to full
-    range, and one with nothing but noise stays dark.
+    cells, which follows exposure, gain and bit depth. But it is never less than 24 times the noise (at most the
+    detector's range) or 1/16 of the range that the light needs above the background: a dim field with clean signal is
+    stretched to full range, and one with nothing but noise stays dark.
 
     A cell whose brightest spot, smoothed over 3 x 3 px, is below the threshold shows only background, noise and
     autofluorescence. docs/data.md has the results in the demo.

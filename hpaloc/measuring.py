@@ -253,16 +253,20 @@ def plausibility(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> 
     warnings = [*_recording(row, cells)]
     if not cells:
         return [*warnings, "no cell was found"]
-    across = 2 * math.sqrt(float(np.median([cell["nucleus_area_um2"] for cell in cells])) / math.pi)
-    if not _LEAST_ACROSS <= across <= _MOST_ACROSS:
+    # Given masks may lack nuclei.
+    areas = [cell["nucleus_area_um2"] for cell in cells if cell["nucleus_area_px"]]
+    across = 2 * math.sqrt(float(np.median(areas)) / math.pi) if areas else math.nan
+    if across < _LEAST_ACROSS or across > _MOST_ACROSS:
         size = cells[0]["pixel_size"]
         return [*warnings, f"the median nucleus is {across:.1f} µm across: is a pixel really {size:g} µm?"]
-    share = float(np.median([cell["nucleus_fraction"] for cell in cells]))
+    focus = np.array([cell["focus"] for cell in cells])
+    sharpness = float(np.median(focus[np.isfinite(focus)])) if np.isfinite(focus).any() else math.nan
     # Saturated structures have no fine detail either.
-    focus = float(np.median([cell["focus"] for cell in cells]))
-    if focus < _SHARP and float(np.median([cell["red_saturated"] for cell in cells])) < _OVEREXPOSED:
-        warnings.append(f"red is out of focus: {focus:.3f} in the median cell, in sharp ones 0.3 and more")
-    return warnings + _nuclei(row, cells, share)
+    if sharpness < _SHARP and float(np.median([cell["red_saturated"] for cell in cells])) < _OVEREXPOSED:
+        found = f"{sharpness:.3f} in the median cell, in sharp ones 0.3 and more"
+        warnings.append(f"red is out of focus ({found}): leave the field out if others are sharp")
+    share = float(np.median([cell["nucleus_fraction"] for cell in cells]))
+    return warnings + _nuclei(row, cells, share) if areas else warnings
 
 
 def _recording(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -270,14 +274,20 @@ def _recording(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> It
     pixels = sum(cell["area_px"] for cell in cells)
     for colour in COLOURS:
         background, white, full = (row[f"{colour}_{what}"] for what in ("background", "white", "full_scale"))
-        if background >= _SIGNED:
-            yield f"{colour} has no level below {_SIGNED}: signed numbers stored as unsigned ones; subtract {_SIGNED}"
-        elif background > max(_OFFSET * (white - background), _LEAST_OFFSET * min(full, max(2 * white, 255))):
-            part = 100 * background / (white - background)
-            yield f"the background of {colour}, {background:.0f}, is {part:.0f} % of white: a camera's offset?"
         saturated = sum(cell[f"{colour}_saturated"] * cell["area_px"] for cell in cells) / max(pixels, 1)
+        if cells and not any(cell[f"{colour}_cell_std"] for cell in cells):
+            # One grey level is another warning.
+            continue
+        if abs(background - _SIGNED) < _SIGNED / 100:
+            yield f"the background of {colour} is {background:.0f}: signed numbers stored as unsigned ones?"
+        elif cells and background - np.median([cell[f"{colour}_cell_mean"] for cell in cells]) > _OFFSET * full:
+            yield f"the cells are darker in {colour} than their background, {background:.0f}: is the image inverted?"
+        elif background > max(_OFFSET * white, _LEAST_OFFSET * min(full, max(2 * white, 255))):
+            part = f"{background:.0f}, is {100 * background / white:.0f} % of white"
+            yield f"the background of {colour}, {part}: a camera's offset? It is subtracted"
         if saturated > _OVEREXPOSED:
-            yield f"{colour} is overexposed: {100 * saturated:.0f} % of the pixels in cells are at its limit, {full}"
+            found = f"{100 * saturated:.0f} % of the pixels in cells are at its limit, {full}"
+            yield f"{colour} is overexposed ({found}): expose less, or leave the field out"
 
 
 def _nuclei(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], share: float) -> list[str]:
@@ -296,7 +306,7 @@ def _nuclei(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], share: f
             for region in ("nucleus", "cytoplasm")
         )
         # The darkest cytoplasm is as dark as the background, which would make the ratio infinite.
-        ratio = inside / np.maximum(outside, 0.1)
+        ratio = np.maximum(inside, 0) / np.maximum(outside, 0.1)
         contrast[colour] = float(np.median(ratio[np.isfinite(ratio)])) if np.isfinite(ratio).any() else math.nan
     if share > _NO_CYTOPLASM:
         filled = f"nuclei fill {100 * share:.0f} % of the cells"

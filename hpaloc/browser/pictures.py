@@ -54,7 +54,7 @@ def _jpeg(image: np.ndarray) -> str:
 
 
 def shown_levels(images: Mapping[str, np.ndarray], levels: Mapping[str, float]) -> dict[str, np.ndarray]:
-    """Convert each colour of a field to (H, W) uint8: 0 at its background, 255 at white, as in the network's tiles.
+    """Convert each colour of a field to (H, W) uint8: 0 at its background, 255 at white.
 
     images: colour to (H, W) of any number type
     levels: ``{colour}_background`` and ``{colour}_white`` as in the field table

@@ -53,7 +53,7 @@ def measure_cells(
     images: {colour: (H, W)} of any number type
     cells: (H, W) label image
     ids: the cells to measure
-    levels: background and white level of each colour, which count as 0 and 1, as in the tiles
+    levels: background and white level of each colour, which count as 0 and 1
     pixel_size: µm
 
     Returns one row per cell in the order of ``ids``, one column per feature (float64, nan if not defined).
@@ -74,7 +74,7 @@ def measure_cells(
         raise ValueError(f"cell {ids[int(present.argmin())]} is not in the label image")
     planes = {}
     for colour, image in images.items():
-        plane = scaled(image, *levels[colour])
+        plane = scaled(image, *levels[colour], 1.0)
         planes[colour] = (cv2.resize(plane, size, interpolation=cv2.INTER_AREA) if scale < 1 else plane).astype(float)
     core = get_core_measurements(sanitize=False)
     correlation = get_correlation_measurements(sanitize=False)

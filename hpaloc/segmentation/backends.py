@@ -45,7 +45,8 @@ def segment_field(
         raise ValueError(f"the channels of a field are grey images of one shape, not {shapes}")
     if not pixel_size > 0:
         raise ValueError(f"pixel_size: {pixel_size} is not a length in µm")
-    empty = find_empty(images)
+    # Given cells are what somebody says they are.
+    empty = None if backend == "masks" else find_empty(images)
     if empty is None:
         return _segment(images, pixel_size, settings, given, chunk_above)
     return _cut_off(*_segment(fill_empty(images, empty), pixel_size, settings, given, chunk_above), empty)

@@ -169,7 +169,7 @@ def _network_settings(settings: TrainSettings, network: keras.Model, tiles: Mapp
             "tile": "bounding box of the cell, padded with zeros to a square",
             "tiles": dict(tiles or {}),
             "levels": LEVELS_EDITION,
-            "scale": "from background to white of the field and colour, clipped to 0..1, times 255, rounded",
+            "scale": "from background to three times white of field and colour, clipped to 0..1, times 255, rounded",
             "resize": "bilinear, antialiased, to input_size",
         },
     }

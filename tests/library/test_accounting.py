@@ -9,10 +9,11 @@ from hpaloc.accounting import list_rejected, list_warnings, summarise, summary_l
 
 
 def test_every_kind_of_warning_is_listed_once_and_said_at_the_end(tmp_path):
-    burnt = "green is overexposed: {} % of the pixels in cells are at its limit, 4095"
+    burnt = "green is overexposed ({} % of the pixels in cells are at its limit, 4095): expose less"
     rows = [
         ("a", "ok", "", "", burnt.format(12), 3),
-        ("b", "ok", "", "", f"{burnt.format(4.5)}; no cell was found", 0),
+        ("b", "ok", "", "", f"{burnt.format(4.5)}; /data/b_red.tif says 0.2 µm; the same images as field a", 0),
+        ("d", "ok", "", "", "/data/d_red.tif says 0.2 µm; the same images as field x", 1),
         ("c", "rejected", "tile", "c_red.tif: no such file", "", 0),
     ]
     names = ("field", "status", "stage", "reason", "warnings", "n_cells")
@@ -26,12 +27,14 @@ def test_every_kind_of_warning_is_listed_once_and_said_at_the_end(tmp_path):
         assert list(csv.reader(file)) == [
             ["collection", "fields", "field", "warning"],
             ["new", "2", "a", burnt.format(12)],
-            ["new", "1", "b", "no cell was found"],
+            ["new", "2", "b", "/data/b_red.tif says 0.2 µm"],
+            ["new", "2", "b", "the same images as field a"],
         ]
     assert summary_lines(*paths) == [
-        "new: 3 fields in, 2 through (2 with a warning), 1 rejected; 3 cells found",
+        "new: 4 fields in, 3 through (3 with a warning), 1 rejected; 4 cells found",
         "  rejected c (tile): c_red.tif: no such file",
         f"  warning in 2 fields, as in a: {burnt.format(12)}",
-        "  warning in b: no cell was found",
+        "  warning in 2 fields, as in b: /data/b_red.tif says 0.2 µm",
+        "  warning in 2 fields, as in b: the same images as field a",
     ]
-    assert summary_lines(*paths, at_most=1)[-1] == f"  and 1 more, all in {paths[2]}"
+    assert summary_lines(*paths, at_most=1)[-1] == f"  and 2 more, all in {paths[2]}"

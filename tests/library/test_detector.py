@@ -8,6 +8,7 @@ from hpaloc import detector
 from hpaloc.classes import COLOURS
 from hpaloc.images import check_field
 from hpaloc.segmentation.backends import segment_field
+from hpaloc.segmentation.ready_made import Given
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.simulate.field import simulate_field
 
@@ -66,12 +67,40 @@ def test_a_region_without_data_is_one_level_in_every_colour_and_ends_at_once(fie
     empty = np.zeros(field.cells.shape, bool)
     empty[:200], empty[:, 600:] = True, True
     mosaic = {colour: np.where(empty, 0, image).astype(np.uint16) for colour, image in images.items()}
-    np.testing.assert_array_equal(detector.find_empty(mosaic), empty)
+    # The rim belongs to it.
+    np.testing.assert_array_equal(detector.find_empty(mosaic), cv2.dilate(empty.astype(np.uint8), np.ones((7, 7))) > 0)
     # Neither a dark background nor gaps between cut-out cells are regions without data.
     dark = {colour: np.where(images[colour] < 540, 0, images[colour]) for colour in COLOURS}
     assert detector.find_empty(dark) is None
     cut = {colour: np.where(field.cells > 0, images[colour], 0) for colour in COLOURS}
     assert detector.find_empty(cut) is None
+
+
+def test_one_cell_on_black_is_not_a_region_with_data_in_a_mosaic(field, images):
+    number = int(np.argmax(np.bincount(field.cells.ravel())[1:])) + 1
+    alone = {colour: np.where(field.cells == number, image + np.uint16(100), 0) for colour, image in images.items()}
+    assert detector.find_empty(alone) is None
+
+
+@pytest.mark.parametrize("level", [0, 255, 4095, 65535])
+def test_a_blurred_edge_of_a_mosaic_takes_no_cell(field, images, level):
+    empty = np.zeros(field.cells.shape, bool)
+    empty[:200], empty[:, 600:] = True, True
+    before = segment_field(images, PIXEL_SIZE, WATERSHED)[1]
+    part = {colour: np.where(empty, level, image).astype(np.uint16) for colour, image in images.items()}
+    rim = cv2.dilate(empty.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    soft = {c: np.where(rim & ~empty, cv2.GaussianBlur(image, (0, 0), 0.8), image) for c, image in part.items()}
+    after = segment_field(soft, PIXEL_SIZE, WATERSHED)[1]
+    inside = cv2.erode((~empty).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=20) > 0
+    assert kept(before, after, inside) > 0.9
+
+
+def test_given_cells_are_kept_whole_whatever_is_around_them(field, images):
+    part = {colour: image.copy() for colour, image in images.items()}
+    for image in part.values():
+        image[:200] = 0
+    found = segment_field(part, PIXEL_SIZE, SegmentationSettings("masks"), given=Given(field.cells))[1]
+    assert np.array_equal(found > 0, field.cells > 0)
 
 
 def test_a_colour_that_nearly_repeats_another_is_a_warning(images):

@@ -17,7 +17,6 @@ from hpaloc.interpretation import claims, few_shot, separation, units
 from hpaloc.interpretation.analysis import _notes, labelled_predictions, read_known_mixtures, score_mixtures
 from hpaloc.interpretation.cells import Source, StudyError, choose_cells
 from hpaloc.interpretation.morphology import measure_cells
-from hpaloc.levels import HEADROOM
 from hpaloc.simulate.field import simulate_field
 from hpaloc.tables import CELLS, FIELDS
 
@@ -594,7 +593,7 @@ def field():
 
 def test_cellprofiler_features_are_those_of_the_cell_asked_for(field):
     ids = [int(cell) for cell in np.unique(field.cells)[1:]]
-    levels = dict.fromkeys(field.images, (0.0, 255.0 / HEADROOM))
+    levels = dict.fromkeys(field.images, (0.0, 255.0))
     every = measure_cells(field.images, field.cells, ids, levels, 0.32)
     assert len(every) == len(ids)
     np.testing.assert_allclose(every["Area"], [(field.cells == cell).sum() for cell in ids])
@@ -617,7 +616,7 @@ def test_fine_pixels_are_measured_at_the_common_size(field):
     wide = {colour: np.kron(image, np.ones((2, 2), np.uint8)) for colour, image in field.images.items()}
     cells = np.kron(field.cells, np.ones((2, 2), field.cells.dtype))
     ids = [int(cell) for cell in np.unique(cells)[1:4]]
-    levels = dict.fromkeys(field.images, (0.0, 255.0 / HEADROOM))
+    levels = dict.fromkeys(field.images, (0.0, 255.0))
     coarse = measure_cells(field.images, field.cells, ids, levels, 0.24)
     fine = measure_cells(wide, cells, ids, levels, 0.12)
     np.testing.assert_allclose(fine["Area"], coarse["Area"], rtol=0.01)

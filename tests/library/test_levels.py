@@ -110,6 +110,30 @@ def test_what_is_wrong_with_a_recording_is_named_by_its_cause(field, images):
     assert any("µm across: is a pixel really 0.02 µm?" in line for line in plausibility(row, cells))
     row, cells = measure_field("f", images, field.nuclei, field.nuclei, PIXEL_SIZE)
     assert any("no cytoplasm was found" in line for line in plausibility(row, cells))
+    inverted = {**images, "green": 4095 - images["green"]}
+    assert any("darker in green" in line and "inverted" in line for line in shown(inverted, field)[1])
+
+
+def test_a_cell_without_light_hides_no_warning(field, images):
+    soft = {**images, "red": cv2.GaussianBlur(images["red"], (0, 0), 8)}
+    soft["red"][field.cells == 2] = 0
+    assert any("red is out of focus" in line for line in shown(soft, field)[1])
+
+
+def test_cells_without_nuclei_have_no_wrong_pixel_size(field, images):
+    for nuclei in (np.zeros_like(field.nuclei), np.where(field.nuclei > 5, 0, field.nuclei)):
+        row, cells = measure_field("f", images, field.cells, nuclei, PIXEL_SIZE)
+        assert plausibility(row, cells) == []
+
+
+def test_a_list_of_warnings_can_be_told_apart(field, images):
+    odd = {
+        colour: np.minimum(image.astype(int) * 10 + 3000, 65535).astype(np.uint16) for colour, image in images.items()
+    }
+    odd["green"] = images["green"] + np.uint16(32768)
+    _, warnings = shown(odd, field)
+    assert len(warnings) >= 4
+    assert not [line for line in warnings if "; " in line]
 
 
 @pytest.mark.parametrize(

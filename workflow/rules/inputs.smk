@@ -166,7 +166,7 @@ def predict_outputs(wildcards):
     require_model()
     names = ["cells.parquet", "fields.parquet", "submission.csv", "cells.h5ad"]
     files = expand("results/predictions/{collection}/{name}", collection=PREDICTED, name=names)
-    files += ["results/sheet/rejected.csv", SUMMARY, "results/browser/index.html", METRICS]
+    files += ["results/sheet/rejected.csv", WARNED, SUMMARY, "results/browser/index.html", METRICS]
     return files + expand(
         "results/evaluation/{collection}/{name}.{suffix}",
         collection=SCORED,

@@ -79,6 +79,7 @@ rule summary:
         ),
         predictions=expand("results/predictions/{collection}/cells.parquet", collection=PREDICTED),
         rejected="results/sheet/rejected.csv",
+        warnings=WARNED,
     output:
         report(
             "results/sheet/summary.csv",
