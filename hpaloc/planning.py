@@ -345,7 +345,8 @@ def check_interpretation(config: Mapping[str, Any], scans: Mapping[str, Scan]) -
             raise ConfigError(f"config key interpretation.mixtures.table: no such file: {table}")
         if scans:
             ids = {row.id for row in scans[mixtures["collection"]].rows}
-            check_fields(f"mixtures {table}", read_mixed_fields(table), ids, mixtures["collection"])
+            of_2018 = config["collections"][mixtures["collection"]]["labels"] == "hpa2018"
+            check_fields(f"mixtures {table}", read_mixed_fields(table, of_2018), ids, mixtures["collection"])
 
 
 def known_mixtures(config: Mapping[str, Any]) -> str:

@@ -90,6 +90,8 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     if "simulate" in collection:
         made = []
         for row in rows:
+            if not row.labels:
+                raise SheetError(f"sheet {collection['sheet']} (ID {row.id}): its label cannot be simulated")
             into = places.path("simulated", shard_of(row.id, collection["shards"]))
             made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in COLOURS})
         return Scan(rows, format_manifests(rows, made, collection["shards"], config["seed"]))
@@ -98,7 +100,7 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     if "truth" in collection:
         check_pattern(collection["truth"]["masks"], f"{key}.truth.masks", ["root", "id"], ["id"])
         check_pattern(collection["truth"]["cells"], f"{key}.truth.cells", ["root"], [])
-        true_cells = read_true_cells(collection["truth"]["cells"].format(root=root))
+        true_cells = read_true_cells(collection["truth"]["cells"].format(root=root), labelled == "hpa2018")
         truth[places.path("true_states").name] = _truth_manifest(name, config, rows, true_cells)
         true_labels = {id: {parse_labels(labels) for labels in set(own.values())} for id, own in true_cells.items()}
     masks = _given_masks(name, config, rows) if config["segmentation"]["backend"] == "masks" else {}

@@ -3,11 +3,12 @@
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from hpaloc.classes import parse_labels
+from hpaloc.classes import N_CLASSES
 from hpaloc.delimited import SheetError, letters_of, read_delimited
 from hpaloc.ids import alike, check_id, shown
+from hpaloc.location_names import list_left_out, read_labels
 from hpaloc.manifests import CARRIED, SheetRow
 
 log = logging.getLogger("hpaloc")
@@ -29,33 +30,38 @@ _NUMBER = re.compile(r"\+?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORE
 _PIXEL_SIZES = (0.001, 10.0)
 
 
-def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0.08) -> list[SheetRow]:
+def read_sheet(path: str | os.PathLike[str], labels: bool | str, pixel_size: float = 0.08) -> list[SheetRow]:
     """Read a sheet of fields, and warn of IDs, antibodies and cell lines that differ only in their spelling.
 
-    Values such as NA and unknown in ``antibody`` and ``cell_line`` are read as empty, with a warning.
+    Values such as NA and unknown in ``antibody`` and ``cell_line`` are read as empty, and labels without a class are
+    left out, each with a warning.
 
     path: a table for ``read_delimited`` with the column ``ID``, possibly ``antibody``, ``cell_line``, ``split`` and
     ``pixel_size`` (µm), and others, which are ignored
-    labels: whether it has the column ``Label`` (class indices joined by ``|``)
+    labels: whether it has the column ``Label`` (see ``location_names.read_labels``), ``hpa2018`` if with the numbers of
+    2018
     pixel_size: µm, of rows without one; nan for the one that their files say
     Raises SheetError naming the file and the line of a missing or duplicate column, an empty, duplicate or unusable ID,
-    an unknown label or a pixel size that is not a number from 0.001 to 10.
+    an unknown label or a pixel size that is not a number from 0.001 to 10, and the file if it has no fields or
+    no labels with a class.
     """
     name = os.fspath(path)
     rows: list[SheetRow] = []
     line_of: dict[str, int] = {}
     unknown: dict[str, list[str]] = {}
+    left_out: list[str] = []
     for line, cells in read_delimited(path, "sheet", ("ID", "Label") if labels else ("ID",), OPTIONAL):
         id = cells["ID"]
         try:
             check_id(id)
             if id in line_of:
                 raise ValueError(f"ID {id} is a duplicate of line {line_of[id]}")
-            row_labels = parse_labels(cells["Label"]) if labels else None
+            row_labels, others = read_labels(cells["Label"], labels == "hpa2018") if labels else (None, ())
         except ValueError as error:
             of_id = f" (ID {shown(id)})" if id else ""
             raise SheetError(f"sheet {name}, line {line}{of_id}: {error}") from None
         line_of[id] = line
+        left_out += others
         size = cells.get("pixel_size", "")
         least, most = _PIXEL_SIZES
         if size and not (_NUMBER.fullmatch(size) and least <= float(size) <= most):
@@ -69,6 +75,7 @@ def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0
         rows.append(SheetRow(id, row_labels, float(size) if size else pixel_size, **carried))
     if not rows:
         raise SheetError(f"sheet {name}: lists no fields")
+    _warn_of_left_out(name, rows, left_out)
     _warn_of_alike(name, line_of)
     for column in NAMED:
         if values := unknown.get(column):
@@ -82,6 +89,19 @@ def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0
 def is_unknown(value: str) -> bool:
     """Return whether a value is what people and programs write for one that they do not know, such as NA."""
     return alike(value).replace(" ", "") in _UNKNOWN
+
+
+def _warn_of_left_out(name: str, rows: Sequence[SheetRow], left_out: Sequence[str]) -> None:
+    """Warn of labels that have no class, and of fields that have no other; raise SheetError if no field has another."""
+    if not left_out:
+        return
+    which, without = list_left_out(left_out), sum(row.labels == () for row in rows)
+    if without == len(rows):
+        raise SheetError(f"sheet {name}: no field has a label among the {N_CLASSES} locations: {which}")
+    log.warning(
+        "sheet %s: labels that are not among the %d locations are left out: %s; fields without another label: %d",
+        *(name, N_CLASSES, which, without),
+    )
 
 
 def _warn_of_alike(name: str, line_of: dict[str, int]) -> None:

@@ -1,5 +1,6 @@
 """Sheets, shards and manifests: what is read, what is refused by row, and what a change touches."""
 
+import csv
 import math
 import os
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpaloc import finding
+from hpaloc.classes import NAMES
 from hpaloc.config import complete
 from hpaloc.delimited import SheetError
 from hpaloc.finding import shard_of, shards_of
@@ -21,6 +23,7 @@ from hpaloc.manifests import (
 )
 from hpaloc.scan import download_urls, scan_collection, write_scan
 from hpaloc.sheet import read_sheet
+from hpaloc.truth import read_true_cells
 
 COLOURS = ("red", "green", "blue", "yellow")
 
@@ -40,6 +43,44 @@ def test_labels_and_optional_columns(tmp_path):
     first, second = read_sheet(sheet, labels=True, pixel_size=0.08)
     assert (first.id, first.labels, first.antibody, first.pixel_size) == ("007", (0, 5, 8), "HPA1", 0.1)
     assert (second.id, second.labels, second.antibody, second.pixel_size) == ("b c", (13,), None, 0.08)
+
+
+def test_names_and_the_numbers_of_2018_become_numbers_in_all_tables(project):
+    as_numbers = scan_collection("train", project)
+    sheet = Path(project["collections"]["train"]["sheet"])
+    with sheet.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    at = header.index("Label")
+    for row in rows:
+        row[at] = "|".join(NAMES[int(label)].lower() for label in row[at].split("|"))
+    with sheet.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    assert scan_collection("train", project) == as_numbers
+    project["collections"]["train"]["labels"] = "hpa2018"
+    assert scan_collection("train", project) == as_numbers
+    for row in rows:
+        row[at] = "27|11"
+    rows[0][at] = "27"
+    with sheet.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    first, *others = scan_collection("train", project).rows
+    assert first.labels == ()
+    assert {row.labels for row in others} == {(8,)}
+    annotations = "".join(text for name, text in scan_collection("train", project).tables.items() if "annot" in name)
+    assert f"{first.id},," in annotations
+
+
+def test_true_cells_have_the_numbers_of_their_collection(tmp_path):
+    path = write(tmp_path / "cells.csv", "ID,cell,Label\na,1,11|Cytosol\na,2,27\nb,1,27\n")
+    assert read_true_cells(path, of_2018=True) == {"a": {1: "8|16"}}
+
+
+def test_a_field_without_a_class_is_not_simulated(project):
+    sheet = Path(project["collections"]["train"]["sheet"])
+    project["collections"]["train"] |= {"simulate": {}}
+    sheet.write_text("ID,Label\na,1\nb,Rods & rings\n")
+    with pytest.raises(SheetError, match=r"\(ID b\): its label cannot be simulated"):
+        scan_collection("train", project)
 
 
 def test_a_sample_submission_is_a_sheet(tmp_path):

@@ -70,16 +70,23 @@ def simulated_shards(collection):
     return of_shards("simulated", collection) if "simulate" in COLLECTIONS[collection] else []
 
 
+def numbers_of(collection):
+    """Return, as a parameter, whether numbers in a collection's tables are those of 2018: empty if they are not."""
+    return {"of_2018": True} if COLLECTIONS[collection]["labels"] == "hpa2018" else {}
+
+
 def files_of(collection):
     """Return what CollectionFiles takes of a collection and its true cells, as a parameter that Snakemake compares."""
     files = {"name": collection, "shards": SHARDS[collection]}
     if "simulate" in COLLECTIONS[collection]:
+        # Their table of true cells is hpaloc's own.
         folder = PATTERNS["simulated"].replace("{collection}", collection)
         cells = [f"{of_shard}/cells.csv" for of_shard in simulated_shards(collection)]
         return files | {"true_cells": cells, "true_masks": f"{folder}/{{id}}_cellmask.png"}
     if found := COLLECTIONS[collection].get("truth"):
         cells, masks = (found[key].replace("{root}", COLLECTIONS[collection]["root"]) for key in ("cells", "masks"))
-        return files | {"true_cells": [cells], "true_masks": masks, "true_states": truth_files(collection)[0]}
+        files |= {"true_cells": [cells], "true_masks": masks, "true_states": truth_files(collection)[0]}
+        return files | numbers_of(collection)
     return files
 
 
