@@ -19,6 +19,7 @@ PATTERNS = {
     "predictions": "results/predictions/{collection}/shards/{shard}.parquet",
     "pictures": "results/browser/{collection}/{shard}",
     # Of a collection.
+    "columns": "results/sheet/{collection}/columns.csv",
     "true_states": "results/sheet/{collection}/truth.csv",
     "pooled_cells": "results/predictions/{collection}/cells.parquet",
     "pooled_fields": "results/predictions/{collection}/fields.parquet",

@@ -17,11 +17,11 @@ from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.files import atomic_path, spelled_as_on_disk, write_if_changed
 from hpaloc.finding import find_files, format_csv, format_manifests, shard_of, shards_of, split_url, table_name
 from hpaloc.ids import shown
-from hpaloc.layout import CollectionFiles
+from hpaloc.layout import PATTERNS, CollectionFiles
 from hpaloc.manifests import CARRIED, SheetRow
 from hpaloc.mask_tables import check_table
 from hpaloc.rle import is_table
-from hpaloc.sheet import NAMED, is_unknown, read_sheet
+from hpaloc.sheet import NAMED, is_unknown, read_carried, read_sheet
 from hpaloc.truth import read_true_cells
 
 
@@ -80,6 +80,8 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     # nan stands for the pixel size that the files say.
     pixel_size = math.nan if collection["pixel_size"] == "file" else collection["pixel_size"]
     rows = read_sheet(collection["sheet"].format(root=root), labelled, pixel_size)
+    carried = read_carried(collection["sheet"].format(root=root), labelled)
+    tables = {places.path("columns").name: format_csv(carried)} if carried else {}
     pretraining = config["train"]["pretraining"]
     if name in (config["train"]["collection"], pretraining and pretraining["collection"]):
         for row in rows:
@@ -94,14 +96,13 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
                 raise SheetError(f"sheet {collection['sheet']} (ID {row.id}): its label cannot be simulated")
             into = places.path("simulated", shard_of(row.id, collection["shards"]))
             made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in COLOURS})
-        return Scan(rows, format_manifests(rows, made, collection["shards"], config["seed"]))
-    truth = {}
+        return Scan(rows, format_manifests(rows, made, collection["shards"], config["seed"]) | tables)
     true_labels = None
     if "truth" in collection:
         check_pattern(collection["truth"]["masks"], f"{key}.truth.masks", ["root", "id"], ["id"])
         check_pattern(collection["truth"]["cells"], f"{key}.truth.cells", ["root"], [])
         true_cells = read_true_cells(collection["truth"]["cells"].format(root=root), labelled == "hpa2018")
-        truth[places.path("true_states").name] = _truth_manifest(name, config, rows, true_cells)
+        tables[places.path("true_states").name] = _truth_manifest(name, config, rows, true_cells)
         true_labels = {id: {parse_labels(labels) for labels in set(own.values())} for id, own in true_cells.items()}
     masks = _given_masks(name, config, rows) if config["segmentation"]["backend"] == "masks" else {}
     if "download" in collection:
@@ -113,12 +114,12 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
             # The address determines the file, and gives it its ending.
             for colour, url in of_row.items():
                 files_of_row[colour] = (f"{into}/{row.id}_{colour}{_ending(url)}", url)
-        return Scan(rows, format_manifests(rows, fetched, collection["shards"]) | truth, true_labels)
+        return Scan(rows, format_manifests(rows, fetched, collection["shards"]) | tables, true_labels)
     for pattern in collection["images"]:
         check_pattern(pattern, f"{key}.images", ["root", "id", "colour"], ["id", "colour"])
     patterns = dict.fromkeys(COLOURS, collection["images"]) | masks
     files = find_files(rows, patterns, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
-    return Scan(rows, format_manifests(rows, files, collection["shards"]) | truth, true_labels)
+    return Scan(rows, format_manifests(rows, files, collection["shards"]) | tables, true_labels)
 
 
 def _given_masks(name: str, config: Mapping[str, Any], rows: Sequence[SheetRow]) -> dict[str, Sequence[str]]:
@@ -171,13 +172,15 @@ _REPLACED: dict[Path, tuple[bytes, tuple[int, int]] | None] = {}
 def write_scan(scan: Scan, folder: str | os.PathLike[str]) -> list[str]:
     """Write the tables of a scan into ``folder``, each only if its content changed; see ``restore_tables``.
 
-    Manifests and annotations of shards that no longer have fields are removed.
+    Manifests and annotations of shards that no longer have fields are removed, and so are columns that the sheet no
+    longer has.
 
     Returns the names of the shards that have fields.
     """
     folder = Path(folder)
     shards = shards_of(folder)
-    gone = {table_name(kind, shard) for kind in ("manifest", "annotations") for shard in shards} - set(scan.tables)
+    gone = {table_name(kind, shard) for kind in ("manifest", "annotations") for shard in shards}
+    gone = (gone | {Path(PATTERNS["columns"]).name}) - set(scan.tables)
     for path in sorted(folder / name for name in {*scan.tables, *gone}):
         text = scan.tables.get(path.name)
         before = path.read_bytes() if path.is_file() else None

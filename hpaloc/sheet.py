@@ -3,10 +3,11 @@
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from hpaloc.classes import N_CLASSES
-from hpaloc.delimited import SheetError, letters_of, read_delimited
+from hpaloc.classes import COLOURS, N_CLASSES
+from hpaloc.delimited import SheetError, letters_of, read_delimited, read_header
 from hpaloc.ids import alike, check_id, shown
 from hpaloc.location_names import list_left_out, read_labels
 from hpaloc.manifests import CARRIED, SheetRow
@@ -15,6 +16,17 @@ log = logging.getLogger("hpaloc")
 
 # What a sheet may say about a field besides its ID and labels.
 OPTIONAL = (*CARRIED, "pixel_size")
+
+# The columns of the tables to which those of a sheet are carried (a test compares them with the tables).
+_COLOUR = f"({'|'.join(COLOURS)})"
+_OURS = re.compile(
+    r"id|field|cell|shard|row|_index|labels|antibody|cell_line|split|sheet_labels|called|called_labels|call_mean|call_vote"
+    r"|(p|share|fraction|mixture)_\d+|height|width|dtype|pixel_size|n_cells|status|stage|reason|warnings|[yx][01]"
+    r"|centroid_[yx](_um)?|(nucleus_)?area_(px|um2)|nucleus_fraction|nucleus_cytoplasm_area_ratio|border|focus|saturation"
+    rf"|rle|green_signal|green_threshold|(hash|digest)_{_COLOUR}|{_COLOUR}_(background|noise|white|full_scale|median|p99"
+    r"|peak|saturated|nucleus_cytoplasm_ratio|(cell|nucleus|cytoplasm|ring)_(mean|std))",
+    re.IGNORECASE,
+)
 
 # The columns that say of what a field is, and what people and programs write in them if they do not know.
 NAMED = ("antibody", "cell_line")
@@ -37,7 +49,7 @@ def read_sheet(path: str | os.PathLike[str], labels: bool | str, pixel_size: flo
     left out, each with a warning.
 
     path: a table for ``read_delimited`` with the column ``ID``, possibly ``antibody``, ``cell_line``, ``split`` and
-    ``pixel_size`` (µm), and others, which are ignored
+    ``pixel_size`` (µm), and others, for which see ``read_carried``
     labels: whether it has the column ``Label`` (see ``location_names.read_labels``), ``hpa2018`` if with the numbers of
     2018
     pixel_size: µm, of rows without one; nan for the one that their files say
@@ -84,6 +96,40 @@ def read_sheet(path: str | os.PathLike[str], labels: bool | str, pixel_size: flo
             log.warning("sheet %s: the %s of %s (%s) is read as empty", name, column, number, which)
         _warn_of_spellings(name, column, (value for row in rows if (value := getattr(row, column)) is not None))
     return rows
+
+
+def read_carried(path: str | os.PathLike[str], labels: bool | str) -> list[list[str]]:
+    """Read the columns of a sheet that hpaloc does not use and only carries to its tables.
+
+    A name that a table of hpaloc has gets ``sheet_`` in front; columns of one name are left out; each with a warning.
+
+    path, labels: as in ``read_sheet``, which has read the sheet
+    Returns a row of names, the first of them ``id``, and a row of texts for each field, sorted by id; nothing without
+    such columns.
+    """
+    kind, needed = "sheet", ("ID", "Label") if labels else ("ID",)
+    known = (*needed, *OPTIONAL)
+    letters = {letters_of(column) for column in known}
+    header = read_header(path, kind, known)
+    counts = Counter(column for column in header if column and letters_of(column) not in letters)
+    columns = [column for column, count in counts.items() if count == 1]
+    if twice := [column for column, count in counts.items() if count > 1]:
+        log.warning("sheet %s: several columns are named %s and are not carried", os.fspath(path), shown(twice[0]))
+    if not columns:
+        return []
+    names: dict[str, str] = {}
+    for column in columns:
+        # In HDF5 names are paths.
+        name = "".join(each if each.isprintable() and each != "/" else "_" for each in column)
+        while _OURS.fullmatch(name) or name in (".", "..", *names.values()):
+            name = f"sheet_{name}"
+        names[column] = name
+        if name != column:
+            log.warning("sheet %s: the column %s is carried as %s", os.fspath(path), shown(column), shown(name))
+    table = read_delimited(path, kind, needed, OPTIONAL, columns, told=(*known, *columns))
+    # HDF5 has no NUL in texts.
+    rows = sorted([cells["ID"], *(cells[column].replace("\0", "\ufffd") for column in columns)] for _, cells in table)
+    return [["id", *names.values()], *rows]
 
 
 def is_unknown(value: str) -> bool:

@@ -15,8 +15,11 @@ from coco_masks import decode, encode
 from hpaloc import pooling, rle
 from hpaloc.classes import N_CLASSES, label_matrix
 from hpaloc.layout import CollectionFiles
+from hpaloc.manifests import ANNOTATIONS
 from hpaloc.mixtures.fractions import mixture_fractions, reading_fractions
 from hpaloc.mixtures.reading import MIXTURES
+from hpaloc.sheet import _OURS
+from hpaloc.tables import CELLS, FIELDS
 
 WIDTH = 8
 
@@ -152,6 +155,33 @@ def test_anndata_holds_embeddings_probabilities_and_the_cell_table(files: Collec
     np.testing.assert_allclose(
         np.linalg.norm(scores[0] - scores[5]), np.linalg.norm(expected[0] - expected[5].astype(float)), rtol=1e-3
     )
+
+
+def test_columns_of_the_sheet_are_in_the_tables_of_fields_and_cells(files: CollectionFiles, tmp_path: Path) -> None:
+    columns = tmp_path / "columns.csv"
+    columns.write_text("id,patient,dose,count\na1,007,0.5,1\na2,,1,\nb1,008,,2\nc1,009,2,3\nd1,x,0,4\n")
+    pooling.aggregate(files, tmp_path / "without")
+    pooling.aggregate(files, tmp_path / "with", columns=columns)
+    without, fields = (pq.read_table(tmp_path / folder / "fields.parquet") for folder in ("without", "with"))
+    assert fields.select(without.column_names) == without
+    assert fields.column_names == [*without.column_names, "patient", "dose", "count"]
+    of_field = {row["field"]: (row["patient"], row["dose"], row["count"]) for row in fields.to_pylist()}
+    assert of_field["a1"] == ("007", 0.5, 1)
+    assert of_field["a2"] == (None, 1.0, None)
+    assert of_field["c1"] == ("009", 2.0, 3)
+    obs = anndata.read_h5ad(tmp_path / "with/cells.h5ad").obs
+    assert obs["patient"].astype(str).tolist() == ["007"] * 4 + ["008"] + [""] * 3
+    np.testing.assert_array_equal(obs["dose"], [0.5] * 4 + [np.nan] + [1.0] * 3)
+    for name in ("cells.parquet", "proteins.parquet"):
+        assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
+
+
+def test_no_column_of_a_sheet_takes_the_name_of_another(files: CollectionFiles, tmp_path: Path) -> None:
+    prototypes = np.eye(N_CLASSES)
+    pooling.aggregate(files, tmp_path, prototypes)
+    ours = {*CELLS.names, *FIELDS.names, *ANNOTATIONS, *MIXTURES}
+    ours |= {*pq.read_schema(tmp_path / "fields.parquet").names, *anndata.read_h5ad(tmp_path / "cells.h5ad").obs}
+    assert [name for name in sorted(ours) if not _OURS.fullmatch(name)] == []
 
 
 def test_aggregate_twice_gives_the_same_bytes(files: CollectionFiles, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from hpaloc.manifests import (
     unchanged,
 )
 from hpaloc.scan import download_urls, scan_collection, write_scan
-from hpaloc.sheet import read_sheet
+from hpaloc.sheet import read_carried, read_sheet
 from hpaloc.truth import read_true_cells
 
 COLOURS = ("red", "green", "blue", "yellow")
@@ -81,6 +81,45 @@ def test_a_field_without_a_class_is_not_simulated(project):
     sheet.write_text("ID,Label\na,1\nb,Rods & rings\n")
     with pytest.raises(SheetError, match=r"\(ID b\): its label cannot be simulated"):
         scan_collection("train", project)
+
+
+def test_other_columns_are_carried(tmp_path, caplog):
+    header = 'Patient,ID,Label,status,dose (mg/ml),gene,Antibody,gene,,Status,"a\nb"'
+    path = write(tmp_path / "s.csv", f'{header}\n007,b,1,x,1,,H1,,9,y,\n 8 ,a,1,,,,,,,,"\0é"\n')
+    assert read_sheet(path, labels=True)[0].antibody == "H1"
+    caplog.clear()
+    assert read_carried(path, labels=True) == [
+        ["id", "Patient", "sheet_status", "dose (mg_ml)", "sheet_Status", "a_b"],
+        ["a", "8", "", "", "", "\ufffdé"],
+        ["b", "007", "x", "1", "y", ""],
+    ]
+    assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
+        "several columns are named gene and are not carried",
+        "the column status is carried as sheet_status",
+        "the column dose (mg/ml) is carried as dose (mg_ml)",
+        "the column Status is carried as sheet_Status",
+        "the column 'a\\nb' is carried as a_b",
+    ]
+    assert read_carried(write(tmp_path / "s.csv", "ID;Label;;\na;1;x;\n"), labels=True) == []
+    # Without labels, the column Label is the user's.
+    path.write_text("ID;Label\na;round\n")
+    assert read_carried(path, labels=False) == [["id", "Label"], ["a", "round"]]
+
+
+def test_the_table_of_columns_comes_and_goes_with_them(project):
+    scan("train", project)
+    before = states()
+    assert "columns.csv" not in before
+    sheet = Path("train.csv")
+    text = sheet.read_text()
+    lines = text.splitlines()
+    sheet.write_text("\n".join([f"{lines[0]},well", *(f"{line},A{place}" for place, line in enumerate(lines[1:]))]))
+    scan("train", project)
+    assert changed(before) == {"columns.csv"}
+    assert Path("results/sheet/train/columns.csv").read_text().splitlines()[:2] == ["id,well", "f00,A0"]
+    sheet.write_text(text)
+    scan("train", project)
+    assert not changed(before)
 
 
 def test_a_sample_submission_is_a_sheet(tmp_path):

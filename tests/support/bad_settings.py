@@ -234,7 +234,7 @@ SHEETS = [
     Setting("A column of a joined table", "ID,Label,antibody_x\na,1,HPA1\n", "rejected", "sheet sheet.csv: the column antibody_x is nearly antibody, which is missing: rename it to antibody if that is meant, or to something else if not"),
     Setting("A column with a remark in brackets", "ID,Label,cell line (ATCC)\na,1,HeLa\n", "rejected", "sheet sheet.csv: the column cell line (ATCC) is nearly cell_line, which is missing: rename it to cell_line if that is meant, or to something else if not"),
     Setting("A known column by another name", "ID,Label,um_per_pixel\na,1,0.1\n", "rejected", "sheet sheet.csv: the column um_per_pixel is nearly pixel_size (µm), which is missing: rename it to pixel_size if that is meant, or to something else if not"),
-    Setting("A column that may be a known one", "ID,Label,fold\na,1,train\n", "warned", "sheet sheet.csv: the column fold is ignored; name it split if it is that"),
+    Setting("A column that may be a known one", "ID,Label,fold\na,1,train\n", "warned", "sheet sheet.csv: the column fold is not read as split; name it so if it is that"),
     Setting("A column with its words exchanged", "ID,Label,line cell\na,1,HeLa\n", "rejected", "sheet sheet.csv: the column line cell is nearly cell_line, which is missing: rename it to cell_line if that is meant, or to something else if not"),
     Setting("The column Labels", "ID,Labels\na,1\n", "rejected", "sheet sheet.csv: the column Labels is nearly Label, which is missing: rename it to Label if that is meant, or to something else if not"),
     Setting("A column that is nearly a known one that is there too", "ID,Label,antibody,antibody_id\na,1,HPA1,7\n", "accepted", "a: 1"),

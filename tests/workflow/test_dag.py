@@ -220,6 +220,22 @@ def test_a_corrected_annotation_reruns_what_depends_on_annotations(named, collec
         run(*named, "--dry-run")
 
 
+@pytest.mark.parametrize("collection", ["train", "test"])
+def test_a_column_that_is_carried_reruns_only_the_tables_that_carry_it(named, collection):
+    sheet = named[1] / f"{collection}.csv"
+    before = sheet.read_text()
+    lines = before.splitlines()
+    sheet.write_text("\n".join([f"{lines[0]},well", *(f"{line},{place}" for place, line in enumerate(lines[1:]))]))
+    try:
+        jobs = replanned(named)
+        assert jobs["sheet"] == 1
+        assert jobs["aggregate"] == (collection == "test")
+        assert not {"segment", "tile", "predict", "browse_shard", "submit", "curate", "records", "train"} & set(jobs)
+    finally:
+        sheet.write_text(before)
+        assert not replanned(named)
+
+
 def test_how_labels_are_written_reruns_nothing_and_their_numbering_no_prediction(named):
     sheet = named[1] / "test.csv"
     before = sheet.read_text()

@@ -13,6 +13,7 @@ rule aggregate:
         cells=lambda wildcards: of_shards("cells", wildcards.collection),
         fields=lambda wildcards: of_shards("fields", wildcards.collection),
         annotations=lambda wildcards: of_shards("annotations", wildcards.collection),
+        columns=carried_columns,
         model=model_files,
         reading=reading_files,
     output:

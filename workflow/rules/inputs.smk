@@ -45,6 +45,11 @@ def content_of(*paths):
     return [digest(path) if Path(path).is_file() else None for path in found]
 
 
+def carried_columns(wildcards):
+    """Return the table of the columns that a collection's sheet has for the user alone, if it has any."""
+    return [path for path in expand(PATTERNS["columns"], collection=wildcards.collection) if Path(path).is_file()]
+
+
 def made(collection, shard):
     """Return what must exist before a shard's files can be read: nothing if the files existed before the run."""
     if "simulate" in COLLECTIONS[collection]:
