@@ -20,6 +20,7 @@ PATTERNS = {
     "pictures": "results/browser/{collection}/{shard}",
     # Of a collection.
     "columns": "results/sheet/{collection}/columns.csv",
+    "groups": "results/sheet/{collection}/groups.csv",
     "true_states": "results/sheet/{collection}/truth.csv",
     "pooled_cells": "results/predictions/{collection}/cells.parquet",
     "pooled_fields": "results/predictions/{collection}/fields.parquet",

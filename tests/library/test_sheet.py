@@ -122,6 +122,21 @@ def test_the_table_of_columns_comes_and_goes_with_them(project):
     assert not changed(before)
 
 
+def test_groups_are_written_for_the_training(project):
+    project["curation"]["group_by"] = ["antibody", "patient", "well"]
+    lines = Path("train.csv").read_text().splitlines()
+    sheet = [f"{lines[0]},patient,note,well", *(f"{line},00{place // 3},x,NA" for place, line in enumerate(lines[1:]))]
+    Path("train.csv").write_text("\n".join(sheet))
+    found = scan_collection("train", project)
+    assert found.carried == ["patient", "note", "well"]
+    assert found.groups["patient"] == {f"f{place:02d}": f"00{place // 3}" for place in range(12)}
+    assert found.groups["well"] == {}
+    assert found.tables["groups.csv"].splitlines()[:2] == ["id,patient,well", "f00,000,"]
+    assert found.tables["columns.csv"].splitlines()[1] == "f00,000,x,NA"
+    project["curation"]["group_by"] = ["antibody"]
+    assert "groups.csv" not in scan_collection("train", project).tables
+
+
 def test_a_sample_submission_is_a_sheet(tmp_path):
     text = "ID,ImageWidth,ImageHeight,PredictionString\nabc,2048,2048,0 1 eNoLCAgIMAEABJkBdQ==\n"
     (row,) = read_sheet(write(tmp_path / "s.csv", text), labels=False)

@@ -30,7 +30,7 @@ from hpaloc.planning import (
     check_studied,
     check_training,
 )
-from hpaloc.scan import Scan
+from hpaloc.scan import Scan, with_columns
 from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import WeightsError, ready
 from hpaloc.sheet import read_sheet
@@ -434,7 +434,7 @@ def of_training(setting: Setting, folder: Path) -> tuple[str, str]:
             filled = complete({"collections": COLLECTIONS, **(yaml.safe_load(given) or {})})
             check_training(filled)
             of_sheet = read_sheet("train.csv", labels=True)
-            scan = Scan(of_sheet, {})
+            scan = with_columns("train", Scan(of_sheet, {}), filled)
             check_rows("train", scan, filled)
             if "interpretation" in given:
                 check_studied({"train": scan}, ["train"], filled)
@@ -459,6 +459,12 @@ TRAININGS = [
     Setting("Negative fields alone, named with a blank and in NFD", ("ID,Label\né1,18\né2,18\n", "curation: {negatives: {negative_fields: false, external: 'e\u0301* '}}"), "accepted"),
     Setting("Negative fields alone, which are left out", ("ID,Label\na,18\nb,18\n", "curation: {negatives: {negative_fields: false}}"), "rejected", "collection train: every field that could train is labelled 18 (Negative), and curation.negatives.negative_fields: false leaves them out"),
     Setting("A split that tears an antibody apart", ("ID,Label,antibody,split\na,1,A,train\nb,1,A,validation\nc,1,B,\n", ""), "rejected", "collection train: the column split puts a and b of the antibody A into different parts; give them the same part, or remove antibody from curation.group_by"),
+    Setting("One patient", ("ID,Label,patient\na,1,P1\nb,2,P1\n", "curation: {group_by: [antibody, patient]}"), "rejected", f"collection train: all 2 training fields have the patient P1, {NEEDS_TWO}fields of another patient, or set curation.validation_fraction: 0 (no validation) or remove patient from curation.group_by"),
+    Setting("Patients that are not known", ("ID,Label,patient\na,1,NA\nb,2,NA\n", "curation: {group_by: [patient]}"), "accepted"),
+    Setting("Fields that antibodies and patients connect", ("ID,Label,antibody,patient\na,1,A,P1\nb,2,B,P1\nc,1,B,P2\n", "curation: {group_by: [antibody, patient]}"), "rejected", f"collection train: all 3 training fields are in one group by antibody and patient, {NEEDS_TWO}fields of another group, or set curation.validation_fraction: 0 (no validation) or remove one of these from curation.group_by"),
+    Setting("A split that tears a patient apart", ("ID,Label,patient,split\na,1,P1,train\nb,1,P1,validation\nc,1,P2,\n", "curation: {group_by: [patient]}"), "rejected", "collection train: the column split puts a and b of the patient P1 into different parts; give them the same part, or remove patient from curation.group_by"),
+    Setting("A split that tears apart what antibodies and patients connect", ("ID,Label,antibody,patient,split\na,1,A,P1,train\nb,1,A,P2,\nc,1,B,P2,validation\nd,1,C,P3,\n", "curation: {group_by: [antibody, patient]}"), "rejected", "collection train: the column split puts a and c of one group by antibody and patient into different parts; give them the same part, or remove one of these from curation.group_by"),
+    Setting("Groups by a column that the sheet lacks", ("ID,Label,Patient\na,1,P1\nb,2,P2\n", "curation: {group_by: [patient]}"), "rejected", "config key curation.group_by: the sheet of collection train has no column 'patient' (known: antibody, duplicates, field, cell_line, Patient)"),
     Setting("A split without a validation part", ("ID,Label,split\na,1,train\nb,1,train\n", ""), "rejected", "collection train: the column split leaves the part validation without fields; name some, or leave cells of the column empty"),
     Setting("A split without a training part", ("ID,Label,split\na,1,validation\nb,1,validation\n", "curation: {validation_fraction: 0}"), "rejected", "collection train: the column split leaves the part train without fields; name some, or leave cells of the column empty"),
     Setting("A split in which every row trains, and no validation", ("ID,Label,split\na,1,train\nb,1,train\n", "curation: {validation_fraction: 0}"), "accepted"),

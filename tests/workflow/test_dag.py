@@ -236,6 +236,32 @@ def test_a_column_that_is_carried_reruns_only_the_tables_that_carry_it(named, co
         assert not replanned(named)
 
 
+def test_only_a_column_that_groups_is_curated_by(named):
+    sheet, settings = named[1] / "train.csv", named[1] / "config.yaml"
+    before = sheet.read_text()
+    config = yaml.safe_load(settings.read_text())
+    config["curation"] = {"group_by": ["antibody", "patient"]}
+    (named[1] / "other.yaml").write_text(yaml.safe_dump(config))
+    lines = before.splitlines()
+
+    def planned(patients, notes):
+        """Plan with the two columns, first as all jobs of the curation last read them."""
+        rows = (f"{line},{patient},{note}" for line, patient, note in zip(lines[1:], patients, notes, strict=True))
+        sheet.write_text("\n".join([f"{lines[0]},patient,note", *rows]))
+        return run(*named, "curate", "results/sheet/train.parquet", "--dry-run", config="other.yaml").text
+
+    number = len(lines) - 1
+    try:
+        planned(range(number), ["x"] * number)
+        run(*named, "curate", "results/sheet/train.parquet", "--cores", "2", config="other.yaml")
+        assert "Nothing to be done" in planned(range(number), ["x"] * number)
+        assert set(listed_jobs(planned(range(number), ["y"] * number))[0]) == {"sheet"}
+        assert set(listed_jobs(planned(range(1, number + 1), ["x"] * number))[0]) == {"sheet", "curate"}
+    finally:
+        sheet.write_text(before)
+        run(*named, "all", "few_shot", "interpret", "--cores", "2")
+
+
 def test_how_labels_are_written_reruns_nothing_and_their_numbering_no_prediction(named):
     sheet = named[1] / "test.csv"
     before = sheet.read_text()

@@ -47,7 +47,12 @@ def content_of(*paths):
 
 def carried_columns(wildcards):
     """Return the table of the columns that a collection's sheet has for the user alone, if it has any."""
-    return [path for path in expand(PATTERNS["columns"], collection=wildcards.collection) if Path(path).is_file()]
+    return table_of("columns", wildcards.collection)
+
+
+def table_of(kind, collection):
+    """Return a table that planning writes only for some collections, if it has written it for this one."""
+    return [path for path in expand(PATTERNS[kind], collection=collection) if Path(path).is_file()]
 
 
 def made(collection, shard):
@@ -129,6 +134,7 @@ def to_curate(collection):
         require_training()
         return {
             **{kind: of_shards(kind, collection) for kind in ("cells", "fields", "annotations")},
+            "groups": table_of("groups", collection),
             "truth": truth_files(collection) if TRUE_LABELS else [],
         }
 
