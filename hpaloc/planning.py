@@ -233,6 +233,21 @@ def _rows_that_train(collection: str, scan: Scan, curation: Mapping[str, Any]) -
     return positive
 
 
+def check_pooling(config: Mapping[str, Any], scans: Mapping[str, Scan]) -> None:
+    """Raise ConfigError if ``predict.pool_by`` names a column that the sheet of a predicted collection lacks.
+
+    ``scans`` are those of the collections by name, empty if they are not known.
+    """
+    for name in config["predict"]["collections"] if scans else ():
+        known = ("antibody", "cell_line", *scans[name].carried)
+        for column in config["predict"]["pool_by"]:
+            if column not in known:
+                raise ConfigError(
+                    f"config key predict.pool_by: the sheet of collection {name} has no column {column!r} (known: "
+                    f"{', '.join(known)})"
+                )
+
+
 def _columns(group_by: Sequence[str]) -> list[str]:
     return [column for column in group_by if column not in ("duplicates", "field")]
 

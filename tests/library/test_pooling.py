@@ -14,6 +14,7 @@ from coco_masks import decode, encode
 
 from hpaloc import pooling, rle
 from hpaloc.classes import N_CLASSES, label_matrix
+from hpaloc.column_pooling import pool_by_columns
 from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import ANNOTATIONS
 from hpaloc.mixtures.fractions import mixture_fractions, reading_fractions
@@ -174,6 +175,31 @@ def test_columns_of_the_sheet_are_in_the_tables_of_fields_and_cells(files: Colle
     np.testing.assert_array_equal(obs["dose"], [0.5] * 4 + [np.nan] + [1.0] * 3)
     for name in ("cells.parquet", "proteins.parquet"):
         assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
+
+
+def test_calls_are_pooled_by_columns_of_the_sheet(files: CollectionFiles, tmp_path: Path) -> None:
+    columns = tmp_path / "columns.csv"
+    columns.write_text("id,well,dose\na1,A1,1\na2,A1,1\nb1,A1,\nc1,B2,2\nd1,,2\n")
+    prototypes = np.eye(N_CLASSES)
+    pooling.aggregate(files, files.path("pooled_cells").parent, prototypes, columns=columns)
+    pool_by_columns(files, ["well", "dose"], tmp_path / "pooled.parquet", prototypes)
+    pooled = pd.read_parquet(tmp_path / "pooled.parquet")
+    cells = pd.read_parquet(files.path("pooled_cells"))
+    rows = pooled[["well", "dose", "n_fields", "n_cells", "sheet_labels"]].astype(object).where(pooled.notna(), None)
+    assert rows.to_numpy().tolist() == [
+        ["A1", 1.0, 2, 7, "0|16"],
+        ["A1", None, 1, 1, "0|16"],
+        ["B2", 2.0, 1, 0, "0|16"],
+        [None, 2.0, 1, 0, "0|16"],
+    ]
+    first = cells[cells["field"].isin(["a1", "a2"])]
+    names = [f"p_{index}" for index in range(N_CLASSES)]
+    np.testing.assert_allclose(pooled.loc[0, names].to_numpy(float), first[names].mean(), rtol=1e-6)
+    # By the antibody they are the calls of the proteins.
+    pool_by_columns(files, ["antibody"], tmp_path / "pooled.parquet", prototypes)
+    proteins = pd.read_parquet(files.path("pooled_cells").with_name("proteins.parquet"))
+    of_antibody = pd.read_parquet(tmp_path / "pooled.parquet").iloc[1:].reset_index(drop=True)
+    pd.testing.assert_frame_equal(of_antibody, proteins)
 
 
 def test_no_column_of_a_sheet_takes_the_name_of_another(files: CollectionFiles, tmp_path: Path) -> None:

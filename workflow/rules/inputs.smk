@@ -22,6 +22,12 @@ def require_model():
 
 
 @refusing
+def require_columns():
+    """Refuse the configuration unless the sheets have the columns by which calls are pooled."""
+    check_pooling(config, SCANS)
+
+
+@refusing
 def require_segmentation():
     """Refuse the configuration unless the weights that it names for the segmentation exist."""
     check_segmentation(config)
@@ -182,7 +188,8 @@ def used_collections(wildcards):
 def predict_outputs(wildcards):
     """Return the final files of the collections to predict, and their scores, or why there are none."""
     require_model()
-    names = ["cells.parquet", "fields.parquet", "submission.csv", "cells.h5ad"]
+    require_columns()
+    names = ["cells.parquet", "fields.parquet", "submission.csv", "cells.h5ad", *POOLED]
     files = expand("results/predictions/{collection}/{name}", collection=PREDICTED, name=names)
     files += ["results/sheet/rejected.csv", SUMMARY, "results/browser/index.html", METRICS]
     return files + expand(
