@@ -243,8 +243,8 @@ def find_columns(
     places: dict[str, int] = {}
     renamed: list[str] = []
     for known in (*needed, *optional, *loose):
-        exact = [place for place, column in enumerate(header) if column == known]
-        nearly = [place for place, own in enumerate(letters) if own == letters_of(known) and place not in exact]
+        exact, wanted = [place for place, column in enumerate(header) if column == known], letters_of(known)
+        nearly = [place for place, own in enumerate(letters) if own == wanted and place not in exact]
         found = exact or nearly
         if len(found) > 1:
             of = "" if exact else f" ({', '.join(shown(header[place]) for place in nearly)})"

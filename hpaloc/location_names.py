@@ -66,7 +66,7 @@ _SHORT = {location.short for location in LOCATIONS} - {location.name for locatio
 _WRITTEN = {name.casefold(): name for name, _ in _KNOWN.values() if name not in _SHORT}
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 12)
 def read_labels(text: str, of_2018: bool = False) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Read the labels that a person wrote, numbers or names joined by ``|``, such as ``8|Cytosol``.
 

@@ -113,8 +113,8 @@ def read_carried(path: str | os.PathLike[str], labels: bool | str) -> list[list[
     header = read_header(path, kind, known)
     counts = Counter(column for column in header if column and letters_of(column) not in letters)
     columns = [column for column, count in counts.items() if count == 1]
-    if twice := [column for column, count in counts.items() if count > 1]:
-        log.warning("sheet %s: several columns are named %s and are not carried", os.fspath(path), shown(twice[0]))
+    if twice := ", ".join(shown(column) for column, count in counts.items() if count > 1):
+        log.warning("sheet %s: several columns are named %s and are not carried", os.fspath(path), twice)
     if not columns:
         return []
     names: dict[str, str] = {}

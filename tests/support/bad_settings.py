@@ -33,7 +33,7 @@ from hpaloc.planning import (
 from hpaloc.scan import Scan, with_columns
 from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import WeightsError, ready
-from hpaloc.sheet import read_sheet
+from hpaloc.sheet import read_carried, read_sheet
 from hpaloc.truth import read_true_cells
 
 
@@ -91,7 +91,9 @@ def of_table(name: str, read: Callable[[Path], str]) -> Callable[[Setting, Path]
 
 def sheet_text(path: Path) -> str:
     """Read a sheet with labels and return the ids and labels."""
-    return ", ".join(f"{row.id}: {'|'.join(map(str, row.labels or ()))}" for row in read_sheet(path, labels=True))
+    rows = read_sheet(path, labels=True)
+    read_carried(path, labels=True)
+    return ", ".join(f"{row.id}: {'|'.join(map(str, row.labels or ()))}" for row in rows)
 
 
 # The fields of the sheet that other tables are held against.
@@ -220,7 +222,7 @@ SHEETS = [
     Setting("No-break spaces around columns and values", "\xa0ID\xa0,Label\u202f\n\xa0a\u2003,\xa01\n", "accepted", "a: 1"),
     Setting("Rows of blanks of any kind", "ID,Label\na,1\n\xa0,\u2003\n \t, \n", "accepted", "a: 1"),
     Setting("A byte-order mark in the middle", "ID,Label\n\ufeffa,1\n", "accepted", "a: 1"),
-    Setting("A name over two lines", 'ID,Label,"cell\ntype"\na,1,x\n', "accepted", "a: 1"),
+    Setting("A name over two lines", 'ID,Label,"cell\ntype"\na,1,x\n', "warned", "sheet sheet.csv: the column 'cell\\ntype' is carried as cell_type"),
     Setting("The column id", "id,Label\na,1\n", "warned", "sheet sheet.csv: the column id is read as ID"),
     Setting("Columns in capitals", "ID,LABEL,SPLIT\na,1,train\n", "warned", "sheet sheet.csv: the column LABEL is read as Label, the column SPLIT is read as split"),
     Setting("Columns with blanks and hyphens", "ID,Label,Pixel size,cell-line\na,1,0.1,HeLa\n", "warned", "sheet sheet.csv: the column cell-line is read as cell_line, the column Pixel size is read as pixel_size"),
@@ -234,6 +236,9 @@ SHEETS = [
     Setting("A column of a joined table", "ID,Label,antibody_x\na,1,HPA1\n", "rejected", "sheet sheet.csv: the column antibody_x is nearly antibody, which is missing: rename it to antibody if that is meant, or to something else if not"),
     Setting("A column with a remark in brackets", "ID,Label,cell line (ATCC)\na,1,HeLa\n", "rejected", "sheet sheet.csv: the column cell line (ATCC) is nearly cell_line, which is missing: rename it to cell_line if that is meant, or to something else if not"),
     Setting("A known column by another name", "ID,Label,um_per_pixel\na,1,0.1\n", "rejected", "sheet sheet.csv: the column um_per_pixel is nearly pixel_size (µm), which is missing: rename it to pixel_size if that is meant, or to something else if not"),
+    Setting("A column with the name of one of hpaloc's", "ID,Label,Status\na,1,treated\n", "warned", "sheet sheet.csv: the column Status is carried as sheet_Status"),
+    Setting("A column with a slash in its name", "ID,Label,dose (mg/ml)\na,1,0.5\n", "warned", "sheet sheet.csv: the column dose (mg/ml) is carried as dose (mg_ml)"),
+    Setting("Two other columns of one name", "ID,Label,gene,gene\na,1,x,y\n", "warned", "sheet sheet.csv: several columns are named gene and are not carried"),
     Setting("A column that may be a known one", "ID,Label,fold\na,1,train\n", "warned", "sheet sheet.csv: the column fold is not read as split; name it so if it is that"),
     Setting("A column with its words exchanged", "ID,Label,line cell\na,1,HeLa\n", "rejected", "sheet sheet.csv: the column line cell is nearly cell_line, which is missing: rename it to cell_line if that is meant, or to something else if not"),
     Setting("The column Labels", "ID,Labels\na,1\n", "rejected", "sheet sheet.csv: the column Labels is nearly Label, which is missing: rename it to Label if that is meant, or to something else if not"),
