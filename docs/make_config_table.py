@@ -14,7 +14,7 @@ END = "<!-- end of table -->\n"
 
 def _values(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
-        return ", ".join(f"`{value}`" for value in schema["enum"])
+        return ", ".join(f"`{value if isinstance(value, str) else json.dumps(value)}`" for value in schema["enum"])
     if "oneOf" in schema:
         return " or ".join(_values(part) for part in schema["oneOf"])
     kinds = schema.get("type", "any")

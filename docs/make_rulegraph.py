@@ -16,7 +16,7 @@ PICTURE = ROOT / "docs" / "rulegraph.svg"
 STAGES = {
     "data": ("#dcebf7", ("simulate", "download", "segment", "tile", "sheet", "rejected", "summary", "explore_data")),
     "model": ("#fbe3cf", ("curate", "records", "train", "model_card", "training_curves", "receptive_field")),
-    "calls": ("#d5efe6", ("predict", "aggregate", "submit", "evaluate", "draw_scores")),
+    "calls": ("#d5efe6", ("predict", "aggregate", "pool", "submit", "evaluate", "draw_scores")),
     "people": ("#efe3ee", ("browse_shard", "browse", "record_run", "report_zip")),
 }
 LEFT_OUT = {"all", "predict_only", "explore", "interpret"}

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -164,7 +165,8 @@ def _sentence(error: ValidationError) -> str:
     if error.validator == "pattern":
         return f"{where}: {error.instance!r} is not written like {error.schema['examples'][0]}"
     if error.validator == "enum":
-        return f"{where}: {error.instance!r} is not one of {', '.join(map(str, error.validator_value))}"
+        values = (value if isinstance(value, str) else json.dumps(value) for value in error.validator_value)
+        return f"{where}: {error.instance!r} is not one of {', '.join(values)}"
     if error.validator in ("minItems", "minProperties", "minLength"):
         has = f"has {len(error.instance)} of at least {error.validator_value} values"
         return f"{where}: {has if error.instance else 'is empty'}"

@@ -85,7 +85,7 @@ def read_delimited(
 
     The text is UTF-8, with or without a byte-order mark, with commas, semicolons or tabs and any line end. Blank lines,
     a first line ``sep=;`` and columns without a name are skipped; names and values are stripped of blanks, and values
-    are in Unicode form NFC. Known columns may differ in case, blanks, ``_`` and ``-``. Other columns are ignored.
+    are in Unicode form NFC. Known columns may differ in case, blanks, ``_`` and ``-``. Other columns are left out.
 
     kind: what the table is called in messages
     needed, optional: known columns; a column whose name is nearly that of an absent one is refused
@@ -243,8 +243,8 @@ def find_columns(
     places: dict[str, int] = {}
     renamed: list[str] = []
     for known in (*needed, *optional, *loose):
-        exact = [place for place, column in enumerate(header) if column == known]
-        nearly = [place for place, own in enumerate(letters) if own == letters_of(known) and place not in exact]
+        exact, wanted = [place for place, column in enumerate(header) if column == known], letters_of(known)
+        nearly = [place for place, own in enumerate(letters) if own == wanted and place not in exact]
         found = exact or nearly
         if len(found) > 1:
             of = "" if exact else f" ({', '.join(shown(header[place]) for place in nearly)})"
@@ -262,7 +262,7 @@ def find_columns(
     absent = {*optional} - places.keys()
     for column, own in zip(header, letters, strict=True):
         if (meant := _DOUBTFUL.get(own)) in absent:
-            log.warning("%s: the column %s is ignored; name it %s if it is that", name, shown(column), meant)
+            log.warning("%s: the column %s is not read as %s; name it so if it is that", name, shown(column), meant)
     free = [column for place, column in enumerate(header) if place not in places.values() and column]
     for known in (*needed, *optional):
         if known in places:

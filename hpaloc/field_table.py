@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hpaloc.classes import COLOURS
+from hpaloc.columns import add_columns, read_columns
 from hpaloc.joining import annotate
 from hpaloc.manifests import read_annotations
 from hpaloc.rejection import check_rejected
@@ -46,6 +47,7 @@ def join_fields(
     annotations: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     max_rejected_fraction: float = 1.0,
+    columns: str | os.PathLike[str] | None = None,
 ) -> None:
     """Join the field tables of a collection's shards into one Parquet file, sorted by field.
 
@@ -53,6 +55,7 @@ def join_fields(
 
     paths: {name of the shard: its table}
     annotations: the shards' tables of annotations
+    columns: the table of the other columns of the sheet, which come last, see ``columns.read_columns``
     Raises TableError naming a file that is not a table of fields, a field in two shards or a field without annotation,
     and TooManyRejected if more than ``max_rejected_fraction`` of the collection's fields (rounded up) are rejected:
     small shards may each lose one.
@@ -73,6 +76,6 @@ def join_fields(
     found = zip(joined["warnings"].to_pylist(), shared_channels(joined), strict=True)
     warnings = pa.array(["; ".join(filter(None, pair)) for pair in found], pa.string())
     joined = joined.set_column(joined.schema.get_field_index("warnings"), "warnings", warnings)
-    write_table(out, joined)
+    write_table(out, add_columns(joined, read_columns(columns)))
     rejected = joined.filter(pc.not_equal(joined["status"], "ok")).select(["field", "reason"]).to_pylist()
     check_rejected([(row["field"], row["reason"]) for row in rejected], len(joined), max_rejected_fraction)

@@ -43,9 +43,9 @@ def near_duplicates(hashes: np.ndarray, max_bits: int = DUPLICATE_BITS) -> np.nd
 def group_fields(fields: pd.DataFrame, group_by: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
     """Group the fields that must stay in one part of the split.
 
-    fields: columns field and, if known, antibody and the hashes of FIELDS
-    group_by: antibody, duplicates, field; fields that share any of these criteria, directly or through a third field,
-    are one group; a criterion without values in the table is ignored
+    fields: columns field and, if known, those that ``group_by`` names and the hashes of FIELDS
+    group_by: columns such as antibody, duplicates, field; fields that share any of these criteria, directly or through
+    a third field, are one group; a criterion without values in the table is ignored
     Returns the groups, (n,) str, each named after its first field, and a summary: the criteria used and the numbers of
     groups and of near-duplicate pairs.
     """
@@ -53,12 +53,14 @@ def group_fields(fields: pd.DataFrame, group_by: Sequence[str]) -> tuple[np.ndar
     n = len(names)
     links = []
     summary: dict[str, Any] = {"group_by": []}
-    if "antibody" in group_by and "antibody" in fields and fields["antibody"].notna().any():
-        antibody = pd.factorize(fields["antibody"])[0]
-        known = np.flatnonzero(antibody >= 0)
-        first = {code: row for row, code in reversed([*zip(known, antibody[known], strict=True)])}
-        links.append(np.array([(first[antibody[row]], row) for row in known]).reshape(-1, 2))
-        summary["group_by"].append("antibody")
+    for column in group_by:
+        if column in ("duplicates", "field") or column not in fields or not fields[column].notna().any():
+            continue
+        codes = pd.factorize(fields[column])[0]
+        known = np.flatnonzero(codes >= 0)
+        first = {code: row for row, code in reversed([*zip(known, codes[known], strict=True)])}
+        links.append(np.array([(first[codes[row]], row) for row in known]).reshape(-1, 2))
+        summary["group_by"].append(column)
     if "duplicates" in group_by and all(column in fields for column in _HASHES):
         hashed = np.flatnonzero(fields[list(_HASHES)].notna().all(axis=1))
         if len(hashed):

@@ -19,6 +19,8 @@ PATTERNS = {
     "predictions": "results/predictions/{collection}/shards/{shard}.parquet",
     "pictures": "results/browser/{collection}/{shard}",
     # Of a collection.
+    "columns": "results/sheet/{collection}/columns.csv",
+    "groups": "results/sheet/{collection}/groups.csv",
     "true_states": "results/sheet/{collection}/truth.csv",
     "pooled_cells": "results/predictions/{collection}/cells.parquet",
     "pooled_fields": "results/predictions/{collection}/fields.parquet",
@@ -36,6 +38,7 @@ class CollectionFiles:
     true_masks: pattern of the label images of true cells, with ``{id}`` (and ``{shard}`` if they are in shards)
     true_states: the table truth.csv of the states of the true masks at planning; None if the run makes them
     folder: the working folder of the workflow
+    of_2018: whether numbers in ``true_cells`` are those of the competition of 2018
     """
 
     name: str
@@ -44,6 +47,7 @@ class CollectionFiles:
     true_masks: str = ""
     true_states: str | os.PathLike[str] | None = None
     folder: str | os.PathLike[str] = ""
+    of_2018: bool = False
 
     def path(self, kind: str, shard: str = "", colour: str = "") -> Path:
         """Return the file of a kind (of PATTERNS) of the collection or of a shard; tiles need a colour."""

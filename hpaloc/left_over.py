@@ -22,6 +22,7 @@ PLACES = (
     *(f"{stage}/{level}" for stage in ("segmentation", "cells", "tiles") for level in ("*", "*/*")),
     "predictions/*/",
     "predictions/*/shards/*",
+    "predictions/*/pooled.parquet",
     "evaluation/*/",
     "browser/*/",
     "browser/*/*/",

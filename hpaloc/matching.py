@@ -143,7 +143,7 @@ def read_truth(files: CollectionFiles, fields: Iterable[str]) -> pd.DataFrame:
     rows = [
         (field, cell, labels)
         for path in files.true_cells
-        for field, of_field in read_true_cells(path).items()
+        for field, of_field in read_true_cells(path, files.of_2018).items()
         for cell, labels in of_field.items()
     ]
     truth = pd.DataFrame(rows, columns=["field", "cell", "labels"]).astype({"cell": np.int64})

@@ -132,7 +132,8 @@ def check_rows(name: str, scan: Scan, config: Mapping[str, Any]) -> None:
     """
     collection = f"collection {name}"
     used = _rows_that_train(collection, scan, config["curation"])
-    _check_groups(collection, used, config["curation"])
+    _check_columns(name, scan, config)
+    _check_groups(collection, used, scan, config["curation"])
     labels = [_labels_of(row, scan, config["curation"]) for row in used]
     if config["train"]["head"] == "softmax" and any(len(own) > 1 for sets in labels for own in sets):
         raise ConfigError(
@@ -146,33 +147,48 @@ def check_rows(name: str, scan: Scan, config: Mapping[str, Any]) -> None:
         )
 
 
-def _check_groups(collection: str, used: Sequence[SheetRow], curation: Mapping[str, Any]) -> None:
+def _check_columns(name: str, scan: Scan, config: Mapping[str, Any]) -> None:
+    """Raise ConfigError if ``curation.group_by`` names a column that the sheet of the training collection lacks."""
+    known = ("antibody", "duplicates", "field", "cell_line", *scan.carried)
+    for column in config["curation"]["group_by"] if name == config["train"]["collection"] else ():
+        if column not in known:
+            raise ConfigError(
+                f"config key curation.group_by: the sheet of collection {name} has no column {column!r} (known: "
+                f"{', '.join(known)})"
+            )
+
+
+def _check_groups(collection: str, used: Sequence[SheetRow], scan: Scan, curation: Mapping[str, Any]) -> None:
     """Raise ConfigError if the training fields cannot be split into a training and a validation part."""
-    groups = _groups(used, curation["group_by"])
+    groups = _groups(used, scan, curation["group_by"])
     fraction = curation["validation_fraction"]
     if len(groups) < 2 and fraction > 0:
-        antibody = next(iter(groups)) if len(used) > 1 else None
-        cause = (
-            f"all {len(used)} training fields have the antibody {antibody}"
-            if antibody
-            else "there is one training field"
-        )
-        others = "fields of another antibody" if antibody else "more fields"
-        instead = " or curation.group_by: [duplicates] (an antibody is then in both parts)" if antibody else ""
+        cause, others, instead = "there is one training field", "more fields", ""
+        if len(used) > 1:
+            column, value = _shared(used, scan, curation["group_by"])
+            cause = f"all {len(used)} training fields have the {column} {value}"
+            others, instead = f"fields of another {column}", f" or remove {column} from curation.group_by"
+            if column == "antibody" and len(_columns(curation["group_by"])) == 1:
+                instead = " or curation.group_by: [duplicates] (an antibody is then in both parts)"
+            if value is None:
+                cause = f"all {len(used)} training fields are in one group by {column}"
+                others, instead = "fields of another group", " or remove one of these from curation.group_by"
         raise ConfigError(
             f"{collection}: {cause}, and a split into training and validation needs two groups; add {others}, or set "
             f"curation.validation_fraction: 0 (no validation){instead}"
         )
-    for group, members in groups.items():
+    for members in groups:
         field_of = {row.split: row.id for row in members if row.split}
         if len(field_of) > 1:
+            column, value = _shared(members, scan, curation["group_by"])
+            which = f"the {column} {value}" if value is not None else f"one group by {column}"
             raise ConfigError(
-                f"{collection}: the column split puts {field_of['train']} and {field_of['validation']} of the "
-                f"antibody {group} into different parts; give them the same part, or remove antibody from "
+                f"{collection}: the column split puts {field_of['train']} and {field_of['validation']} of {which} into "
+                f"different parts; give them the same part, or remove {column if value else 'one of these'} from "
                 "curation.group_by"
             )
     # A field without a part goes with its group.
-    parts = {next((row.split for row in members if row.split), None) for members in groups.values()}
+    parts = {next((row.split for row in members if row.split), None) for members in groups}
     if None not in parts:
         for part in ("train", *(["validation"] if fraction > 0 else [])):
             if part not in parts:
@@ -217,14 +233,56 @@ def _rows_that_train(collection: str, scan: Scan, curation: Mapping[str, Any]) -
     return positive
 
 
-def _groups(rows: Sequence[SheetRow], group_by: Sequence[str]) -> dict[str, list[SheetRow]]:
-    """Return the rows by what must not be split: the antibody if it is known and grouped by, else the field."""
-    groups: dict[str, list[SheetRow]] = {}
+def check_pooling(config: Mapping[str, Any], scans: Mapping[str, Scan]) -> None:
+    """Raise ConfigError if ``predict.pool_by`` names a column that the sheet of a predicted collection lacks.
+
+    ``scans`` are those of the collections by name, empty if they are not known.
+    """
+    for name in config["predict"]["collections"] if scans else ():
+        known = ("antibody", "cell_line", *scans[name].carried)
+        for column in config["predict"]["pool_by"]:
+            if column not in known:
+                raise ConfigError(
+                    f"config key predict.pool_by: the sheet of collection {name} has no column {column!r} (known: "
+                    f"{', '.join(known)})"
+                )
+
+
+def _columns(group_by: Sequence[str]) -> list[str]:
+    return [column for column in group_by if column not in ("duplicates", "field")]
+
+
+def _value(row: SheetRow, scan: Scan, column: str) -> str | None:
+    own = {"antibody": row.antibody, "cell_line": row.cell_line}
+    return own[column] if column in own else scan.groups.get(column, {}).get(row.id)
+
+
+def _shared(members: Sequence[SheetRow], scan: Scan, group_by: Sequence[str]) -> tuple[str, str | None]:
+    """Return the column in which all rows have one value, and the value; else all columns, and None."""
+    for column in _columns(group_by):
+        values = {_value(row, scan, column) for row in members}
+        if len(values) == 1 and None not in values:
+            return column, values.pop()
+    return " and ".join(_columns(group_by)), None
+
+
+def _groups(rows: Sequence[SheetRow], scan: Scan, group_by: Sequence[str]) -> list[list[SheetRow]]:
+    """Return the rows by what must not be split: those that share a known value, directly or through a third row."""
+    above: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(key: tuple[str, str]) -> tuple[str, str]:
+        while above.setdefault(key, key) != key:
+            above[key] = key = above[above[key]]
+        return key
+
     for row in rows:
-        by_antibody = "antibody" in group_by and row.antibody is not None
-        # A field may have the name of an antibody.
-        groups.setdefault(str(row.antibody) if by_antibody else f"\0{row.id}", []).append(row)
-    return groups
+        for column in _columns(group_by):
+            if (value := _value(row, scan, column)) is not None:
+                above[root(("", row.id))] = root((column, value))
+    groups: dict[tuple[str, str], list[SheetRow]] = {}
+    for row in rows:
+        groups.setdefault(root(("", row.id)), []).append(row)
+    return list(groups.values())
 
 
 def check_studied(scans: Mapping[str, Scan], studied: Sequence[str], config: Mapping[str, Any]) -> None:
@@ -255,7 +313,7 @@ def check_studied(scans: Mapping[str, Scan], studied: Sequence[str], config: Map
     used = _rows_that_train(f"collection {source}", scans[source], curation)
     left = [
         members
-        for members in _groups(used, curation["group_by"]).values()
+        for members in _groups(used, scans[source], curation["group_by"])
         if not any(set(held_out) & set(own) for row in members for own in _labels_of(row, scans[source], curation))
     ]
     if all(any(row.split == "validation" for row in members) for members in left):
@@ -345,7 +403,8 @@ def check_interpretation(config: Mapping[str, Any], scans: Mapping[str, Scan]) -
             raise ConfigError(f"config key interpretation.mixtures.table: no such file: {table}")
         if scans:
             ids = {row.id for row in scans[mixtures["collection"]].rows}
-            check_fields(f"mixtures {table}", read_mixed_fields(table), ids, mixtures["collection"])
+            of_2018 = config["collections"][mixtures["collection"]]["labels"] == "hpa2018"
+            check_fields(f"mixtures {table}", read_mixed_fields(table, of_2018), ids, mixtures["collection"])
 
 
 def known_mixtures(config: Mapping[str, Any]) -> str:

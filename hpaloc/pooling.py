@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 
 from hpaloc import rle
 from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES, format_labels, label_matrix, parse_all, unite_labels
+from hpaloc.columns import add_columns, read_columns
 from hpaloc.embeddings import read_embeddings
 from hpaloc.files import atomic_path
 from hpaloc.joining import annotate
@@ -160,6 +161,7 @@ def aggregate(
     out_dir: Path,
     prototypes: np.ndarray | None = None,
     outputs: Sequence[str] = PROBABILITIES,
+    columns: Path | None = None,
 ) -> None:
     """Join the shards of a collection into cells.parquet, fields.parquet, proteins.parquet and cells.h5ad.
 
@@ -168,6 +170,8 @@ def aggregate(
     of cells.parquet say which row of which shard's predictions holds the embedding of a cell.
 
     prototypes: (19, 19) float64, mean ``outputs`` of cells of known class, see ``fractions.read_prototypes``
+    columns: the table of the other columns of the sheet (``columns.read_columns``), which come last in fields.parquet
+    and in obs of cells.h5ad
 
     Raises ConservationError, naming field and cell, if the tables do not hold the same cells, ValueError without any
     shard, and TableError if a shard has no annotation of a field.
@@ -181,8 +185,8 @@ def aggregate(
         table = cell_table.to_pandas()
         predicted = files.path("predictions", shard)
         readings = [name for name in MIXTURES if name in pq.read_schema(predicted).names]
-        columns = ["field", "cell", "labels", *PROBABILITIES, *readings]
-        predictions = pq.read_table(predicted, columns=columns).to_pandas()
+        names = ["field", "cell", "labels", *PROBABILITIES, *readings]
+        predictions = pq.read_table(predicted, columns=names).to_pandas()
         fields = _read_fields(files.path("fields", shard), said)
         check_conserved(table, predictions, str(predicted))
         check_field_counts(fields, table)
@@ -198,14 +202,16 @@ def aggregate(
     check_field_counts(fields, cells)
     write_table(out_dir / "cells.parquet", cells)
     pooled = pooled_calls(cells, fields.rename(columns={"n_cells": "n_segmented"}), "field", prototypes, outputs)
-    write_table(out_dir / "fields.parquet", pooled.drop(columns="n_segmented"))
+    pooled_fields = pa.Table.from_pandas(pooled.drop(columns="n_segmented"), preserve_index=False)
+    carried = read_columns(columns)
+    write_table(out_dir / "fields.parquet", add_columns(pooled_fields.replace_schema_metadata(), carried))
     owners = protein_owners(fields)
     antibody = fields.set_index("field")["antibody"]
     of_protein = cells.assign(antibody=antibody.reindex(cells["field"]).to_numpy())
     of_protein = of_protein[of_protein["antibody"] != ""]
     write_table(out_dir / "proteins.parquet", pooled_calls(of_protein, owners, "antibody", prototypes, outputs))
     # Arrow keeps the types of a shard without cells, which pandas would guess.
-    obs = pa.concat_tables(obs_parts, promote_options="default").to_pandas()
+    obs = add_columns(pa.concat_tables(obs_parts, promote_options="default"), carried).to_pandas()
     obs = obs.rename(columns={"labels": "sheet_labels"})
     write_h5ad(files.of_shards("predictions"), cells, obs, out_dir / "cells.h5ad")
     log.info("%d cells of %d fields, %d proteins", len(cells), len(fields), len(owners))
@@ -240,9 +246,8 @@ def write_h5ad(predictions: Sequence[Path], cells: pd.DataFrame, obs: pd.DataFra
     p = cells[list(PROBABILITIES)].to_numpy(np.float32)
     obs["called_labels"] = cells["labels"].to_numpy()
     obs["called"] = pd.Categorical(np.array(NAMES)[p.argmax(axis=1)] if len(p) else [], categories=list(NAMES))
-    for column in ("field", "sheet_labels", "called_labels"):
-        if column in obs:
-            obs[column] = obs[column].astype(str).astype("category")
+    for column in obs.select_dtypes("object").columns:
+        obs[column] = obs[column].fillna("").astype(str).astype("category")
     obsm = {"probabilities": p}
     if {"centroid_x", "centroid_y"} <= set(obs.columns):
         obsm["spatial"] = obs[["centroid_x", "centroid_y"]].to_numpy(np.float32)

@@ -6,22 +6,23 @@ import os
 import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from hpaloc.classes import COLOURS, parse_labels
+from hpaloc.config import training_collections
 from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.files import atomic_path, spelled_as_on_disk, write_if_changed
 from hpaloc.finding import find_files, format_csv, format_manifests, shard_of, shards_of, split_url, table_name
 from hpaloc.ids import shown
-from hpaloc.layout import CollectionFiles
+from hpaloc.layout import PATTERNS, CollectionFiles
 from hpaloc.manifests import CARRIED, SheetRow
 from hpaloc.mask_tables import check_table
 from hpaloc.rle import is_table
-from hpaloc.sheet import NAMED, is_unknown, read_sheet
+from hpaloc.sheet import NAMED, is_unknown, read_carried, read_sheet
 from hpaloc.truth import read_true_cells
 
 
@@ -58,11 +59,15 @@ class Scan:
     rows: its fields
     tables: {file name: text} of the tables that planning writes
     truth: {field: label sets of its true cells}, None without a table of true cells
+    carried: the names of the columns that the sheet has for the user alone
+    groups: {one of these that ``curation.group_by`` names: {field: its known value}}, of a collection that trains
     """
 
     rows: list[SheetRow]
     tables: dict[str, str]
     truth: dict[str, set[tuple[int, ...]]] | None = None
+    carried: Sequence[str] = ()
+    groups: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
@@ -71,6 +76,31 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     config: the completed configuration
     Raises SheetError naming the wrong row, key or files.
     """
+    return with_columns(name, _scan_files(name, config), config)
+
+
+def with_columns(name: str, scan: Scan, config: Mapping[str, Any]) -> Scan:
+    """Return the scan of a collection with the columns that its sheet has for the user alone.
+
+    Raises SheetError as ``read_delimited`` does.
+    """
+    collection, places = config["collections"][name], CollectionFiles(name)
+    sheet = collection["sheet"].format(root=collection["root"])
+    header, *values = read_carried(sheet, collection["labels"]) or [["id"]]
+    tables = dict(scan.tables)
+    if len(header) > 1:
+        tables[places.path("columns").name] = format_csv([header, *values])
+    groups: dict[str, dict[str, str]] = {}
+    if name in training_collections(config):
+        named = {at: column for at, column in enumerate(header) if at and column in config["curation"]["group_by"]}
+        known = [[row[0], *("" if is_unknown(row[at]) else row[at] for at in named)] for row in values]
+        groups = {column: {row[0]: row[at] for row in known if row[at]} for at, column in enumerate(named.values(), 1)}
+        if groups:
+            tables[places.path("groups").name] = format_csv([["id", *groups], *known])
+    return replace(scan, tables=tables, carried=header[1:], groups=groups)
+
+
+def _scan_files(name: str, config: Mapping[str, Any]) -> Scan:
     collection = config["collections"][name]
     places = CollectionFiles(name)
     key = f"config key collections.{name}"
@@ -80,8 +110,8 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     # nan stands for the pixel size that the files say.
     pixel_size = math.nan if collection["pixel_size"] == "file" else collection["pixel_size"]
     rows = read_sheet(collection["sheet"].format(root=root), labelled, pixel_size)
-    pretraining = config["train"]["pretraining"]
-    if name in (config["train"]["collection"], pretraining and pretraining["collection"]):
+    tables = {}
+    if name in training_collections(config):
         for row in rows:
             if row.split not in (None, "train", "validation"):
                 raise SheetError(
@@ -90,16 +120,17 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     if "simulate" in collection:
         made = []
         for row in rows:
+            if not row.labels:
+                raise SheetError(f"sheet {collection['sheet']} (ID {row.id}): its label cannot be simulated")
             into = places.path("simulated", shard_of(row.id, collection["shards"]))
             made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in COLOURS})
         return Scan(rows, format_manifests(rows, made, collection["shards"], config["seed"]))
-    truth = {}
     true_labels = None
     if "truth" in collection:
         check_pattern(collection["truth"]["masks"], f"{key}.truth.masks", ["root", "id"], ["id"])
         check_pattern(collection["truth"]["cells"], f"{key}.truth.cells", ["root"], [])
-        true_cells = read_true_cells(collection["truth"]["cells"].format(root=root))
-        truth[places.path("true_states").name] = _truth_manifest(name, config, rows, true_cells)
+        true_cells = read_true_cells(collection["truth"]["cells"].format(root=root), labelled == "hpa2018")
+        tables[places.path("true_states").name] = _truth_manifest(name, config, rows, true_cells)
         true_labels = {id: {parse_labels(labels) for labels in set(own.values())} for id, own in true_cells.items()}
     masks = _given_masks(name, config, rows) if config["segmentation"]["backend"] == "masks" else {}
     if "download" in collection:
@@ -111,12 +142,12 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
             # The address determines the file, and gives it its ending.
             for colour, url in of_row.items():
                 files_of_row[colour] = (f"{into}/{row.id}_{colour}{_ending(url)}", url)
-        return Scan(rows, format_manifests(rows, fetched, collection["shards"]) | truth, true_labels)
+        return Scan(rows, format_manifests(rows, fetched, collection["shards"]) | tables, true_labels)
     for pattern in collection["images"]:
         check_pattern(pattern, f"{key}.images", ["root", "id", "colour"], ["id", "colour"])
     patterns = dict.fromkeys(COLOURS, collection["images"]) | masks
     files = find_files(rows, patterns, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
-    return Scan(rows, format_manifests(rows, files, collection["shards"]) | truth, true_labels)
+    return Scan(rows, format_manifests(rows, files, collection["shards"]) | tables, true_labels)
 
 
 def _given_masks(name: str, config: Mapping[str, Any], rows: Sequence[SheetRow]) -> dict[str, Sequence[str]]:
@@ -169,13 +200,15 @@ _REPLACED: dict[Path, tuple[bytes, tuple[int, int]] | None] = {}
 def write_scan(scan: Scan, folder: str | os.PathLike[str]) -> list[str]:
     """Write the tables of a scan into ``folder``, each only if its content changed; see ``restore_tables``.
 
-    Manifests and annotations of shards that no longer have fields are removed.
+    Manifests and annotations of shards that no longer have fields are removed, and so are tables of columns that the
+    sheet no longer has.
 
     Returns the names of the shards that have fields.
     """
     folder = Path(folder)
     shards = shards_of(folder)
-    gone = {table_name(kind, shard) for kind in ("manifest", "annotations") for shard in shards} - set(scan.tables)
+    gone = {table_name(kind, shard) for kind in ("manifest", "annotations") for shard in shards}
+    gone = (gone | {Path(PATTERNS[kind]).name for kind in ("columns", "groups")}) - set(scan.tables)
     for path in sorted(folder / name for name in {*scan.tables, *gone}):
         text = scan.tables.get(path.name)
         before = path.read_bytes() if path.is_file() else None

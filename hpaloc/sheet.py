@@ -3,17 +3,30 @@
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
-from hpaloc.classes import parse_labels
-from hpaloc.delimited import SheetError, letters_of, read_delimited
+from hpaloc.classes import COLOURS, N_CLASSES
+from hpaloc.delimited import SheetError, letters_of, read_delimited, read_header
 from hpaloc.ids import alike, check_id, shown
+from hpaloc.location_names import list_left_out, read_labels
 from hpaloc.manifests import CARRIED, SheetRow
 
 log = logging.getLogger("hpaloc")
 
 # What a sheet may say about a field besides its ID and labels.
 OPTIONAL = (*CARRIED, "pixel_size")
+
+# The columns of the tables to which those of a sheet are carried (a test compares them with the tables).
+_COLOUR = f"({'|'.join(COLOURS)})"
+_OURS = re.compile(
+    r"id|field|cell|shard|row|_index|labels|antibody|cell_line|split|sheet_labels|called|called_labels|call_mean|call_vote"
+    r"|(p|share|fraction|mixture)_\d+|height|width|dtype|pixel_size|n_cells|status|stage|reason|warnings|[yx][01]"
+    r"|centroid_[yx](_um)?|(nucleus_)?area_(px|um2)|nucleus_fraction|nucleus_cytoplasm_area_ratio|border|focus|saturation"
+    rf"|rle|green_signal|green_threshold|(hash|digest)_{_COLOUR}|{_COLOUR}_(background|noise|white|full_scale|median|p99"
+    r"|peak|saturated|nucleus_cytoplasm_ratio|(cell|nucleus|cytoplasm|ring)_(mean|std))",
+    re.IGNORECASE,
+)
 
 # The columns that say of what a field is, and what people and programs write in them if they do not know.
 NAMED = ("antibody", "cell_line")
@@ -29,33 +42,38 @@ _NUMBER = re.compile(r"\+?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORE
 _PIXEL_SIZES = (0.001, 10.0)
 
 
-def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0.08) -> list[SheetRow]:
+def read_sheet(path: str | os.PathLike[str], labels: bool | str, pixel_size: float = 0.08) -> list[SheetRow]:
     """Read a sheet of fields, and warn of IDs, antibodies and cell lines that differ only in their spelling.
 
-    Values such as NA and unknown in ``antibody`` and ``cell_line`` are read as empty, with a warning.
+    Values such as NA and unknown in ``antibody`` and ``cell_line`` are read as empty, and labels without a class are
+    left out, each with a warning.
 
     path: a table for ``read_delimited`` with the column ``ID``, possibly ``antibody``, ``cell_line``, ``split`` and
-    ``pixel_size`` (µm), and others, which are ignored
-    labels: whether it has the column ``Label`` (class indices joined by ``|``)
+    ``pixel_size`` (µm), and others, for which see ``read_carried``
+    labels: whether it has the column ``Label`` (see ``location_names.read_labels``), ``hpa2018`` if with the numbers of
+    2018
     pixel_size: µm, of rows without one; nan for the one that their files say
     Raises SheetError naming the file and the line of a missing or duplicate column, an empty, duplicate or unusable ID,
-    an unknown label or a pixel size that is not a number from 0.001 to 10.
+    an unknown label or a pixel size that is not a number from 0.001 to 10, and the file if it has no fields or
+    no labels with a class.
     """
     name = os.fspath(path)
     rows: list[SheetRow] = []
     line_of: dict[str, int] = {}
     unknown: dict[str, list[str]] = {}
+    left_out: list[str] = []
     for line, cells in read_delimited(path, "sheet", ("ID", "Label") if labels else ("ID",), OPTIONAL):
         id = cells["ID"]
         try:
             check_id(id)
             if id in line_of:
                 raise ValueError(f"ID {id} is a duplicate of line {line_of[id]}")
-            row_labels = parse_labels(cells["Label"]) if labels else None
+            row_labels, others = read_labels(cells["Label"], labels == "hpa2018") if labels else (None, ())
         except ValueError as error:
             of_id = f" (ID {shown(id)})" if id else ""
             raise SheetError(f"sheet {name}, line {line}{of_id}: {error}") from None
         line_of[id] = line
+        left_out += others
         size = cells.get("pixel_size", "")
         least, most = _PIXEL_SIZES
         if size and not (_NUMBER.fullmatch(size) and least <= float(size) <= most):
@@ -69,6 +87,7 @@ def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0
         rows.append(SheetRow(id, row_labels, float(size) if size else pixel_size, **carried))
     if not rows:
         raise SheetError(f"sheet {name}: lists no fields")
+    _warn_of_left_out(name, rows, left_out)
     _warn_of_alike(name, line_of)
     for column in NAMED:
         if values := unknown.get(column):
@@ -79,9 +98,56 @@ def read_sheet(path: str | os.PathLike[str], labels: bool, pixel_size: float = 0
     return rows
 
 
+def read_carried(path: str | os.PathLike[str], labels: bool | str) -> list[list[str]]:
+    """Read the columns of a sheet that hpaloc does not use and only carries to its tables.
+
+    A name that a table of hpaloc has gets ``sheet_`` in front; columns of one name are left out; each with a warning.
+
+    path, labels: as in ``read_sheet``, which has read the sheet
+    Returns a row of names, the first of them ``id``, and a row of texts for each field, sorted by id; nothing without
+    such columns.
+    """
+    kind, needed = "sheet", ("ID", "Label") if labels else ("ID",)
+    known = (*needed, *OPTIONAL)
+    letters = {letters_of(column) for column in known}
+    header = read_header(path, kind, known)
+    counts = Counter(column for column in header if column and letters_of(column) not in letters)
+    columns = [column for column, count in counts.items() if count == 1]
+    if twice := ", ".join(shown(column) for column, count in counts.items() if count > 1):
+        log.warning("sheet %s: several columns are named %s and are not carried", os.fspath(path), twice)
+    if not columns:
+        return []
+    names: dict[str, str] = {}
+    for column in columns:
+        # In HDF5 names are paths.
+        name = "".join(each if each.isprintable() and each != "/" else "_" for each in column)
+        while _OURS.fullmatch(name) or name in (".", "..", *names.values()):
+            name = f"sheet_{name}"
+        names[column] = name
+        if name != column:
+            log.warning("sheet %s: the column %s is carried as %s", os.fspath(path), shown(column), shown(name))
+    table = read_delimited(path, kind, needed, OPTIONAL, columns, told=(*known, *columns))
+    # HDF5 has no NUL in texts.
+    rows = sorted([cells["ID"], *(cells[column].replace("\0", "\ufffd") for column in columns)] for _, cells in table)
+    return [["id", *names.values()], *rows]
+
+
 def is_unknown(value: str) -> bool:
     """Return whether a value is what people and programs write for one that they do not know, such as NA."""
     return alike(value).replace(" ", "") in _UNKNOWN
+
+
+def _warn_of_left_out(name: str, rows: Sequence[SheetRow], left_out: Sequence[str]) -> None:
+    """Warn of labels that have no class, and of fields that have no other; raise SheetError if no field has another."""
+    if not left_out:
+        return
+    which, without = list_left_out(left_out), sum(row.labels == () for row in rows)
+    if without == len(rows):
+        raise SheetError(f"sheet {name}: no field has a label among the {N_CLASSES} locations: {which}")
+    log.warning(
+        "sheet %s: labels that are not among the %d locations are left out: %s; fields without another label: %d",
+        *(name, N_CLASSES, which, without),
+    )
 
 
 def _warn_of_alike(name: str, line_of: dict[str, int]) -> None:

@@ -67,12 +67,12 @@ def labelled_predictions(cells: pd.DataFrame, predictions: Mapping[str, Path]) -
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def read_known_mixtures(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read a table of known mixtures, see ``annotated.read_mixed_fields``.
+def read_known_mixtures(path: str | os.PathLike[str], of_2018: bool = False) -> pd.DataFrame:
+    """Read a table of known mixtures; the arguments are those of ``annotated.read_mixed_fields``.
 
     Returns ID str, label_a int, fraction_a float, label_b int, fraction_b float, one row per field.
     """
-    rows = [(id, *mixed) for id, mixed in read_mixed_fields(path).items()]
+    rows = [(id, *mixed) for id, mixed in read_mixed_fields(path, of_2018).items()]
     return pd.DataFrame(rows, columns=["ID", "label_a", "fraction_a", "label_b", "fraction_b"])
 
 

@@ -7,9 +7,9 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 
-from hpaloc.classes import N_CLASSES
 from hpaloc.delimited import SheetError, read_delimited
 from hpaloc.ids import cell_number, check_visible, shown
+from hpaloc.location_names import read_label
 
 
 def read_example_cells(path: str | os.PathLike[str]) -> dict[tuple[str, int], str]:
@@ -38,12 +38,13 @@ def read_example_cells(path: str | os.PathLike[str]) -> dict[tuple[str, int], st
     return found
 
 
-def read_mixed_fields(path: str | os.PathLike[str]) -> dict[str, tuple[int, float, int, float]]:
+def read_mixed_fields(path: str | os.PathLike[str], of_2018: bool = False) -> dict[str, tuple[int, float, int, float]]:
     """Read a table of known mixtures with ID, label_a, fraction_a, label_b, fraction_b: return the four of each ID.
 
+    of_2018: as in ``location_names.read_labels``
     Raises SheetError naming file and line for a missing or duplicate column, a row with another length than the header,
-    an ID that is empty, has invisible characters or is a duplicate, a label that is not 0 to 18, and fractions that are
-    not numbers of at least 0, or are both 0; and naming the file if it has no rows.
+    an ID that is empty, has invisible characters or is a duplicate, an unknown label or one without a class, and
+    fractions that are not numbers of at least 0, or are both 0; and naming the file if it has no rows.
     """
     found: dict[str, tuple[int, float, int, float]] = {}
     for line, row in read_delimited(path, "mixtures", ("ID", "label_a", "fraction_a", "label_b", "fraction_b")):
@@ -52,7 +53,7 @@ def read_mixed_fields(path: str | os.PathLike[str]) -> dict[str, tuple[int, floa
             check_visible(id)
             if id in found:
                 raise ValueError("the field appears twice")
-            labels = [_label(row[column], column) for column in ("label_a", "label_b")]
+            labels = [_label(row[column], column, of_2018) for column in ("label_a", "label_b")]
             a, b = (_fraction(row[column], column) for column in ("fraction_a", "fraction_b"))
             if a + b == 0:
                 raise ValueError("its fractions are both 0")
@@ -65,10 +66,11 @@ def read_mixed_fields(path: str | os.PathLike[str]) -> dict[str, tuple[int, floa
     return found
 
 
-def _label(text: str, column: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < N_CLASSES):
-        raise ValueError(f"{column} {text[:40]!r} is not an integer from 0 to {N_CLASSES - 1}")
-    return int(text)
+def _label(text: str, column: str, of_2018: bool) -> int:
+    try:
+        return read_label(text, of_2018)
+    except ValueError as error:
+        raise ValueError(f"{column}: {error}") from None
 
 
 def _fraction(text: str, column: str) -> float:

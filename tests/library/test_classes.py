@@ -13,6 +13,7 @@ from hpaloc.classes import (
     label_matrix,
     parse_labels,
 )
+from hpaloc.location_names import _OF_2018, _OTHER_NAMES, _WITHOUT_CLASS, _letters, read_label, read_labels
 
 
 def test_the_nineteen_locations_in_the_competitions_order():
@@ -30,13 +31,101 @@ def test_the_nineteen_locations_in_the_competitions_order():
 @pytest.mark.parametrize(("text", "labels"), [("8|5|0", (0, 5, 8)), ("13|13", (13,)), (" 4 ", (4,)), ("18|0", (0, 18))])
 def test_label_strings_are_sets(text, labels):
     assert parse_labels(text) == labels
+    assert read_labels(text) == (labels, ())
     assert parse_labels(format_labels(labels)) == labels
 
 
 @pytest.mark.parametrize("text", ["", "19", "-1", "1.0", "1||2", "a", "nan", "1,2", "²"])
 def test_unknown_labels_are_refused(text):
-    with pytest.raises(ValueError, match="label"):
-        parse_labels(text)
+    for read in (parse_labels, read_labels):
+        with pytest.raises(ValueError, match="label"):
+            read(text)
+
+
+# The numbers of 2018 and what the same 21,806 fields have in 2021.
+FROM_2018 = [*range(8), 17, 17, 17, 8, 9, 9, 10, None, None, 11, 12, 12, 17, 13, 13, 14, 15, 16, 17, None]
+
+
+def test_the_numbers_of_2018():
+    read = [read_labels(str(number), of_2018=True) for number in range(28)]
+    assert [labels[0] if labels else None for labels, _ in read] == FROM_2018
+    assert [names for labels, names in read if not labels] == [
+        ("Microtubule ends",),
+        ("Cytokinetic bridge",),
+        ("Rods & rings",),
+    ]
+    assert read_labels("25|16 | 8|9", of_2018=True) == read_labels("25 16 8 9", of_2018=True)
+    assert read_labels("25 16 8 9", of_2018=True) == ((16, 17), ("Cytokinetic bridge",))
+    # Names mean the same with any numbers.
+    assert read_labels("Mitotic spindle|11", of_2018=True)[0] == (8, 11)
+    for text, of_2018 in (("28", True), ("19", False), ("1 2", False)):
+        with pytest.raises(ValueError, match=r"unknown label"):
+            read_labels(text, of_2018)
+
+
+@pytest.mark.parametrize("location", LOCATIONS, ids=lambda location: location.name)
+def test_a_location_has_its_names_in_any_spelling(location):
+    spellings = {location.name, location.short, location.name.upper(), location.name.replace(" ", "_")}
+    spellings |= {
+        "".join(word.capitalize() for word in location.name.split()),
+        location.index,
+    }
+    assert {read_labels(str(text)) for text in spellings} == {((location.index,), ())}
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("Nucleus but not nucleoli", 0),
+        ("Nucleoli (Fibrillar center)", 3),
+        ("nucleoli fibrillar centre", 3),
+        ("Cytoskeleton (Intermediate filaments)", 8),
+        ("Focal Adhesions", 9),
+        ("nuclear body", 5),
+        ("Microtubule organising centre", 12),
+        ("Centriolar satellites", 12),
+        ("Cell Junctions", 13),
+        ("Mitochondrion", 14),
+        ("Cytoplasm", 16),
+        *((name, 17) for name in ("Vesicles", "Peroxisomes", "Endosome", "Lysosomes", "Lipid droplets")),
+        ("Cytoplasmic bodies", 17),
+        ("No staining", 18),
+        *((name, None) for name in ("Rods & Rings", "rods and rings", "Cytoskeleton (Cytokinetic bridge)", "Midbody")),
+    ],
+)
+def test_names_of_other_releases(name, label):
+    assert read_labels(name)[0] == (() if label is None else (label,))
+    if label is None:
+        with pytest.raises(ValueError, match="is not among the 19 locations"):
+            read_label(name)
+    else:
+        assert read_label(name) == label
+
+
+def test_no_two_locations_have_one_name():
+    names = [*NAMES, *_OF_2018, *_WITHOUT_CLASS, *(name for others in _OTHER_NAMES.values() for name in others)]
+    of_letters = {}
+    for name in dict.fromkeys(names):
+        of_letters.setdefault(_letters(name), []).append(name)
+    assert [same for same in of_letters.values() if len(same) > 1] == []
+    assert set(_OTHER_NAMES) <= set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Golgy aparatus", "unknown label 'Golgy aparatus'; the nearest known is Golgi apparatus (labels are"),
+        ("0|Cytosole", "unknown label 'Cytosole'; the nearest known are Cytosol"),
+        ("19", "joined by |; labels: hpa2018 reads the numbers of 2018)"),
+        ("28", "unknown label '28' (labels are integers from 0 to 18 or names of locations, joined by |)"),
+        ("x" * 100_000, "unknown label"),
+        ("Nucleoli" + " " * 100 + "x", "unknown label"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(text, message):
+    with pytest.raises(ValueError, match="unknown label") as error:
+        read_labels(text)
+    assert message in str(error.value)
 
 
 def test_vectors():

@@ -202,6 +202,11 @@ def test_groups_join_antibodies_and_duplicates():
     assert summary == {"group_by": ["antibody", "duplicates"], "duplicate_pairs": 1, "groups": 3}
     assert group_fields(fields, ["duplicates"])[0].tolist() == ["b", "f", "e", "d", "c", "b", "a"]
     assert group_fields(fields, ["field"])[0].tolist() == list("gfedcba")
+    patients = fields.assign(patient=[None, 7.0, None, None, None, 7.0, 8.0])
+    assert group_fields(patients, ["patient"])[0].tolist() == ["g", "b", "e", "d", "c", "b", "a"]
+    groups, summary = group_fields(patients, ["antibody", "patient"])
+    assert groups.tolist() == ["b", "b", "d", "d", "b", "b", "a"]
+    assert summary == {"group_by": ["antibody", "patient"], "groups": 3}
     alone = fields.drop(columns="antibody")
     assert group_fields(alone, ["antibody"])[1]["group_by"] == ["field"]
 

@@ -118,7 +118,7 @@ def test_an_ordinary_column_is_left_alone(tmp_path, caplog, column):
 )
 def test_a_column_that_may_be_a_known_one_is_ignored_with_a_warning(tmp_path, caplog, column, known):
     assert read_sheet(write(tmp_path / "s.csv", f"ID,{column}\na,2\n"), labels=False) == [SheetRow("a", None, 0.08)]
-    assert f"the column {column} is ignored; name it {known} if it is that" in caplog.text
+    assert f"the column {column} is not read as {known}; name it so if it is that" in caplog.text
     caplog.clear()
     value = "0.1" if known == "pixel_size" else "train"
     read_sheet(write(tmp_path / "s.csv", f"ID,{column},{known}\na,2,{value}\n"), labels=False)

@@ -31,7 +31,7 @@ from hpaloc.images import ImageError, read_channel
 from hpaloc.mask_tables import read_rle_table
 from hpaloc.masks import MaskError, draw, read_mask
 from hpaloc.scan import check_pattern
-from hpaloc.sheet import read_sheet
+from hpaloc.sheet import read_carried, read_sheet
 from hpaloc.tfrecord import RecordError, TileRecord, frame, read_records, record_offsets
 
 # Seconds that one input may take; a reader that hangs is stopped here.
@@ -141,9 +141,19 @@ cells_of_sheet = st.text("aAbé7 .-_/\\=|<&;\t\"'\0\x1b", max_size=12) | st.samp
     ]
 )
 sheets = st.lists(st.lists(cells_of_sheet, min_size=1, max_size=4).map(",".join), max_size=6).map("\n".join)
-sheets = st.tuples(st.sampled_from(["", "ID,Label\n", "ID;Label\n", "\ufeffID,Label,pixel_size\r\n"]), sheets).map(
-    "".join
-)
+sheets = st.tuples(
+    st.sampled_from(
+        [
+            "",
+            "ID,Label\n",
+            "ID;Label\n",
+            "ID,Label,x/y,status\n",
+            "Well,ID,well,Label\n",
+            "\ufeffID,Label,pixel_size\r\n",
+        ]
+    ),
+    sheets,
+).map("".join)
 
 
 @few_and_many
@@ -158,7 +168,12 @@ def test_sheets(tmp_path, examples):
             except SheetError as error:
                 one_sentence(error, f"sheet {path}")
                 return
+            # A sheet that can be read has columns that can be carried.
+            header, *carried = read_carried(path, labels=True) or [["id"]]
         ids = [row.id for row in rows]
+        assert not carried or [row[0] for row in carried] == sorted(ids)
+        assert len(set(header)) == len(header)
+        assert all(name.isprintable() and "/" not in name and name for name in header)
         assert len(set(ids)) == len(ids) > 0
         for row in rows:
             # No id leads out of the folder that its files are to stand in.

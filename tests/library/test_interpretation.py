@@ -550,7 +550,7 @@ def test_known_mixtures_keep_the_names_of_their_fields(tmp_path):
         ("ID,label_a,fraction_a,label_b\n", "has no column fraction_b"),
         (
             "ID,label_a,fraction_a,label_b,fraction_b\nf,19,1,2,1\n",
-            r"line 2 \(ID f\): label_a '19' is not an integer from 0 to 18",
+            r"line 2 \(ID f\): label_a: unknown label '19'",
         ),
         (
             "ID,label_a,fraction_a,label_b,fraction_b\nf,1,x,2,1\n",

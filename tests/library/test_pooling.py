@@ -14,9 +14,13 @@ from coco_masks import decode, encode
 
 from hpaloc import pooling, rle
 from hpaloc.classes import N_CLASSES, label_matrix
+from hpaloc.column_pooling import pool_by_columns
 from hpaloc.layout import CollectionFiles
+from hpaloc.manifests import ANNOTATIONS
 from hpaloc.mixtures.fractions import mixture_fractions, reading_fractions
 from hpaloc.mixtures.reading import MIXTURES
+from hpaloc.sheet import _OURS
+from hpaloc.tables import CELLS, FIELDS
 
 WIDTH = 8
 
@@ -152,6 +156,58 @@ def test_anndata_holds_embeddings_probabilities_and_the_cell_table(files: Collec
     np.testing.assert_allclose(
         np.linalg.norm(scores[0] - scores[5]), np.linalg.norm(expected[0] - expected[5].astype(float)), rtol=1e-3
     )
+
+
+def test_columns_of_the_sheet_are_in_the_tables_of_fields_and_cells(files: CollectionFiles, tmp_path: Path) -> None:
+    columns = tmp_path / "columns.csv"
+    columns.write_text("id,patient,dose,count\na1,007,0.5,1\na2,,1,\nb1,008,,2\nc1,009,2,3\nd1,x,0,4\n")
+    pooling.aggregate(files, tmp_path / "without")
+    pooling.aggregate(files, tmp_path / "with", columns=columns)
+    without, fields = (pq.read_table(tmp_path / folder / "fields.parquet") for folder in ("without", "with"))
+    assert fields.select(without.column_names) == without
+    assert fields.column_names == [*without.column_names, "patient", "dose", "count"]
+    of_field = {row["field"]: (row["patient"], row["dose"], row["count"]) for row in fields.to_pylist()}
+    assert of_field["a1"] == ("007", 0.5, 1)
+    assert of_field["a2"] == (None, 1.0, None)
+    assert of_field["c1"] == ("009", 2.0, 3)
+    obs = anndata.read_h5ad(tmp_path / "with/cells.h5ad").obs
+    assert obs["patient"].astype(str).tolist() == ["007"] * 4 + ["008"] + [""] * 3
+    np.testing.assert_array_equal(obs["dose"], [0.5] * 4 + [np.nan] + [1.0] * 3)
+    for name in ("cells.parquet", "proteins.parquet"):
+        assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
+
+
+def test_calls_are_pooled_by_columns_of_the_sheet(files: CollectionFiles, tmp_path: Path) -> None:
+    columns = tmp_path / "columns.csv"
+    columns.write_text("id,well,dose\na1,A1,1\na2,A1,1\nb1,A1,\nc1,B2,2\nd1,,2\n")
+    prototypes = np.eye(N_CLASSES)
+    pooling.aggregate(files, files.path("pooled_cells").parent, prototypes, columns=columns)
+    pool_by_columns(files, ["well", "dose"], tmp_path / "pooled.parquet", prototypes)
+    pooled = pd.read_parquet(tmp_path / "pooled.parquet")
+    cells = pd.read_parquet(files.path("pooled_cells"))
+    rows = pooled[["well", "dose", "n_fields", "n_cells", "sheet_labels"]].astype(object).where(pooled.notna(), None)
+    assert rows.to_numpy().tolist() == [
+        ["A1", 1.0, 2, 7, "0|16"],
+        ["A1", None, 1, 1, "0|16"],
+        ["B2", 2.0, 1, 0, "0|16"],
+        [None, 2.0, 1, 0, "0|16"],
+    ]
+    first = cells[cells["field"].isin(["a1", "a2"])]
+    names = [f"p_{index}" for index in range(N_CLASSES)]
+    np.testing.assert_allclose(pooled.loc[0, names].to_numpy(float), first[names].mean(), rtol=1e-6)
+    # By the antibody they are the calls of the proteins.
+    pool_by_columns(files, ["antibody"], tmp_path / "pooled.parquet", prototypes)
+    proteins = pd.read_parquet(files.path("pooled_cells").with_name("proteins.parquet"))
+    of_antibody = pd.read_parquet(tmp_path / "pooled.parquet").iloc[1:].reset_index(drop=True)
+    pd.testing.assert_frame_equal(of_antibody, proteins)
+
+
+def test_no_column_of_a_sheet_takes_the_name_of_another(files: CollectionFiles, tmp_path: Path) -> None:
+    prototypes = np.eye(N_CLASSES)
+    pooling.aggregate(files, tmp_path, prototypes)
+    ours = {*CELLS.names, *FIELDS.names, *ANNOTATIONS, *MIXTURES}
+    ours |= {*pq.read_schema(tmp_path / "fields.parquet").names, *anndata.read_h5ad(tmp_path / "cells.h5ad").obs}
+    assert [name for name in sorted(ours) if not _OURS.fullmatch(name)] == []
 
 
 def test_aggregate_twice_gives_the_same_bytes(files: CollectionFiles, tmp_path: Path) -> None:

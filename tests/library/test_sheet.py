@@ -1,5 +1,6 @@
 """Sheets, shards and manifests: what is read, what is refused by row, and what a change touches."""
 
+import csv
 import math
 import os
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpaloc import finding
+from hpaloc.classes import NAMES
 from hpaloc.config import complete
 from hpaloc.delimited import SheetError
 from hpaloc.finding import shard_of, shards_of
@@ -20,7 +22,8 @@ from hpaloc.manifests import (
     unchanged,
 )
 from hpaloc.scan import download_urls, scan_collection, write_scan
-from hpaloc.sheet import read_sheet
+from hpaloc.sheet import read_carried, read_sheet
+from hpaloc.truth import read_true_cells
 
 COLOURS = ("red", "green", "blue", "yellow")
 
@@ -40,6 +43,98 @@ def test_labels_and_optional_columns(tmp_path):
     first, second = read_sheet(sheet, labels=True, pixel_size=0.08)
     assert (first.id, first.labels, first.antibody, first.pixel_size) == ("007", (0, 5, 8), "HPA1", 0.1)
     assert (second.id, second.labels, second.antibody, second.pixel_size) == ("b c", (13,), None, 0.08)
+
+
+def test_names_and_the_numbers_of_2018_become_numbers_in_all_tables(project):
+    as_numbers = scan_collection("train", project)
+    sheet = Path(project["collections"]["train"]["sheet"])
+    with sheet.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    at = header.index("Label")
+    for row in rows:
+        row[at] = "|".join(NAMES[int(label)].lower() for label in row[at].split("|"))
+    with sheet.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    assert scan_collection("train", project) == as_numbers
+    project["collections"]["train"]["labels"] = "hpa2018"
+    assert scan_collection("train", project) == as_numbers
+    for row in rows:
+        row[at] = "27|11"
+    rows[0][at] = "27"
+    with sheet.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    first, *others = scan_collection("train", project).rows
+    assert first.labels == ()
+    assert {row.labels for row in others} == {(8,)}
+    annotations = "".join(text for name, text in scan_collection("train", project).tables.items() if "annot" in name)
+    assert f"{first.id},," in annotations
+
+
+def test_true_cells_have_the_numbers_of_their_collection(tmp_path):
+    path = write(tmp_path / "cells.csv", "ID,cell,Label\na,1,11|Cytosol\na,2,27\nb,1,27\n")
+    assert read_true_cells(path, of_2018=True) == {"a": {1: "8|16"}}
+
+
+def test_a_field_without_a_class_is_not_simulated(project):
+    sheet = Path(project["collections"]["train"]["sheet"])
+    project["collections"]["train"] |= {"simulate": {}}
+    sheet.write_text("ID,Label\na,1\nb,Rods & rings\n")
+    with pytest.raises(SheetError, match=r"\(ID b\): its label cannot be simulated"):
+        scan_collection("train", project)
+
+
+def test_other_columns_are_carried(tmp_path, caplog):
+    header = 'Patient,ID,Label,status,dose (mg/ml),gene,Antibody,gene,,Status,"a\nb"'
+    path = write(tmp_path / "s.csv", f'{header}\n007,b,1,x,1,,H1,,9,y,\n 8 ,a,1,,,,,,,,"\0é"\n')
+    assert read_sheet(path, labels=True)[0].antibody == "H1"
+    caplog.clear()
+    assert read_carried(path, labels=True) == [
+        ["id", "Patient", "sheet_status", "dose (mg_ml)", "sheet_Status", "a_b"],
+        ["a", "8", "", "", "", "\ufffdé"],
+        ["b", "007", "x", "1", "y", ""],
+    ]
+    assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
+        "several columns are named gene and are not carried",
+        "the column status is carried as sheet_status",
+        "the column dose (mg/ml) is carried as dose (mg_ml)",
+        "the column Status is carried as sheet_Status",
+        "the column 'a\\nb' is carried as a_b",
+    ]
+    assert read_carried(write(tmp_path / "s.csv", "ID;Label;;\na;1;x;\n"), labels=True) == []
+    # Without labels, the column Label is the user's.
+    path.write_text("ID;Label\na;round\n")
+    assert read_carried(path, labels=False) == [["id", "Label"], ["a", "round"]]
+
+
+def test_the_table_of_columns_comes_and_goes_with_them(project):
+    scan("train", project)
+    before = states()
+    assert "columns.csv" not in before
+    sheet = Path("train.csv")
+    text = sheet.read_text()
+    lines = text.splitlines()
+    sheet.write_text("\n".join([f"{lines[0]},well", *(f"{line},A{place}" for place, line in enumerate(lines[1:]))]))
+    scan("train", project)
+    assert changed(before) == {"columns.csv"}
+    assert Path("results/sheet/train/columns.csv").read_text().splitlines()[:2] == ["id,well", "f00,A0"]
+    sheet.write_text(text)
+    scan("train", project)
+    assert not changed(before)
+
+
+def test_groups_are_written_for_the_training(project):
+    project["curation"]["group_by"] = ["antibody", "patient", "well"]
+    lines = Path("train.csv").read_text().splitlines()
+    sheet = [f"{lines[0]},patient,note,well", *(f"{line},00{place // 3},x,NA" for place, line in enumerate(lines[1:]))]
+    Path("train.csv").write_text("\n".join(sheet))
+    found = scan_collection("train", project)
+    assert found.carried == ["patient", "note", "well"]
+    assert found.groups["patient"] == {f"f{place:02d}": f"00{place // 3}" for place in range(12)}
+    assert found.groups["well"] == {}
+    assert found.tables["groups.csv"].splitlines()[:2] == ["id,patient,well", "f00,000,"]
+    assert found.tables["columns.csv"].splitlines()[1] == "f00,000,x,NA"
+    project["curation"]["group_by"] = ["antibody"]
+    assert "groups.csv" not in scan_collection("train", project).tables
 
 
 def test_a_sample_submission_is_a_sheet(tmp_path):

@@ -30,10 +30,10 @@ from hpaloc.planning import (
     check_studied,
     check_training,
 )
-from hpaloc.scan import Scan
+from hpaloc.scan import Scan, with_columns
 from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import WeightsError, ready
-from hpaloc.sheet import read_sheet
+from hpaloc.sheet import read_carried, read_sheet
 from hpaloc.truth import read_true_cells
 
 
@@ -91,7 +91,9 @@ def of_table(name: str, read: Callable[[Path], str]) -> Callable[[Setting, Path]
 
 def sheet_text(path: Path) -> str:
     """Read a sheet with labels and return the ids and labels."""
-    return ", ".join(f"{row.id}: {'|'.join(map(str, row.labels or ()))}" for row in read_sheet(path, labels=True))
+    rows = read_sheet(path, labels=True)
+    read_carried(path, labels=True)
+    return ", ".join(f"{row.id}: {'|'.join(map(str, row.labels or ()))}" for row in rows)
 
 
 # The fields of the sheet that other tables are held against.
@@ -166,11 +168,18 @@ SHEETS = [
     Setting("An id with a NUL", "ID,Label\na\0b,1\n", "rejected", "sheet sheet.csv, line 2 (ID 'a\\x00b'): the ID 'a\\x00b' cannot be a file name (slash, leading dot or control character)"),
     Setting("An id of 300 letters", f"ID,Label\n{'a' * 300},1\n", "rejected", f"sheet sheet.csv, line 2 (ID {'a' * 40}…): the ID '{'a' * 40}'… is longer than 200 bytes"),
     Setting("An empty id", "ID,Label\n,1\n", "rejected", "sheet sheet.csv, line 2: the ID is empty"),
-    Setting("Label 19", "ID,Label\na,19\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label '19' (labels are integers from 0 to 18, joined by |)"),
-    Setting("Label -1", "ID,Label\na,-1\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label '-1' (labels are integers from 0 to 18, joined by |)"),
-    Setting("Label 1.0", "ID,Label\na,1.0\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label '1.0' (labels are integers from 0 to 18, joined by |)"),
-    Setting("A label by name", "ID,Label\na,Nucleoli\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label 'Nucleoli' (labels are integers from 0 to 18, joined by |)"),
-    Setting("A superscript as label", "ID,Label\na,²\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label '²' (labels are integers from 0 to 18, joined by |)"),
+    Setting("Label 19", "ID,Label\na,19\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label '19' (labels are integers from 0 to 18 or names of locations, joined by |; labels: hpa2018 reads the numbers of 2018)"),
+    Setting("Label -1", "ID,Label\na,-1\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label '-1' (labels are integers from 0 to 18 or names of locations, joined by |)"),
+    Setting("Label 1.0", "ID,Label\na,1.0\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label '1.0' (labels are integers from 0 to 18 or names of locations, joined by |)"),
+    Setting("A label by name", "ID,Label\na,Nucleoli\n", "accepted", "a: 2"),
+    Setting("Labels by name and number", "ID,Label\na,cytosol|Nuclear membrane|5\n", "accepted", "a: 1|5|16"),
+    Setting("Names of earlier releases of the atlas", "ID,Label\na,Cytoskeleton (Actin filaments)|Nucleus but not nucleoli\nb,Peroxisomes|Lipid droplets\nc,Cell Junctions\n", "accepted", "a: 0|9, b: 17, c: 13"),
+    Setting("Names in other spellings", "ID,Label\na,NUCLEOLI FIBRILLAR CENTRE\nb,nuclear_bodies\nc,GolgiApparatus\nd,mitochondrion\n", "accepted", "a: 3, b: 5, c: 7, d: 14"),
+    Setting("A label by a wrong name", "ID,Label\na,0|Nuclear speckels\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label 'Nuclear speckels'; the nearest known are Nuclear speckles, Nuclear bodies, Nuclear membrane (labels are integers from 0 to 18 or names of locations, joined by |)"),
+    Setting("Labels joined by commas", "ID;Label\na;Nucleoli,Cytosol\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label 'Nucleoli,Cytosol'; the nearest known are Nucleoli, Nucleolus, Cytosol (labels are integers from 0 to 18 or names of locations, joined by |)"),
+    Setting("A location that has no class", "ID,Label\na,Rods & Rings|Cytosol\nb,Midbody\nc,1\n", "warned", "sheet sheet.csv: labels that are not among the 19 locations are left out: Rods & rings (1), Midbody (1); fields without another label: 1"),
+    Setting("Only locations that have no class", "ID,Label\na,Rods & Rings\n", "rejected", "sheet sheet.csv: no field has a label among the 19 locations: Rods & rings (1)"),
+    Setting("A superscript as label", "ID,Label\na,²\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label '²' (labels are integers from 0 to 18 or names of locations, joined by |)"),
     Setting("A blank label", "ID,Label\na,\n", "rejected", "sheet sheet.csv, line 2 (ID a): the label is empty"),
     Setting("A pixel size of 0", "ID,Label,pixel_size\na,1,0\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size '0' is not a number of µm from 0.001 to 10, such as 0.08"),
     Setting("A pixel size of nan", "ID,Label,pixel_size\na,1,nan\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size 'nan' is not a number of µm from 0.001 to 10, such as 0.08"),
@@ -182,7 +191,7 @@ SHEETS = [
     Setting("A pixel size with its unit", "ID,Label,pixel_size\na,1,0.08 µm\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size '0.08 µm' is not a number of µm from 0.001 to 10, such as 0.08"),
     Setting("A pixel size in digits of another script", "ID,Label,pixel_size\na,1,٠.١\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size '٠.١' is not a number of µm from 0.001 to 10, such as 0.08"),
     Setting("A pixel size as Excel writes it", "ID,Label,pixel_size\na,1,8.00E-02\n", "accepted", "a: 1"),
-    Setting("A label of 5,000 digits", f"ID,Label\na,{'1' * 5000}\n", "rejected", f"sheet sheet.csv, line 2 (ID a): unknown label '{'1' * 40}' (labels are integers from 0 to 18, joined by |)"),
+    Setting("A label of 5,000 digits", f"ID,Label\na,{'1' * 5000}\n", "rejected", f"sheet sheet.csv, line 2 (ID a): unknown label '{'1' * 40}' (labels are integers from 0 to 18 or names of locations, joined by |)"),
     Setting("Antibodies that differ only in case", "ID,Label,antibody\na,1,HPA1\nb,1,hpa1\n", "warned", "sheet sheet.csv: the antibody hpa1 differs from HPA1 only in case, blanks, _, - or leading zeros, and is read as a different one"),
     Setting("Antibodies that differ only in blanks", "ID,Label,antibody\na,1,HPA1\nb,1,HPA 1\nc,1,HPA\xa01\n", "warned", "sheet sheet.csv: the antibody HPA 1 differs from HPA1 only in case, blanks, _, - or leading zeros, and is read as a different one (and 1 more such values)"),
     Setting("Antibodies that differ only in leading zeros", "ID,Label,antibody\na,1,HPA000100\nb,1,HPA100\nc,1,HPA10\n", "warned", "sheet sheet.csv: the antibody HPA100 differs from HPA000100 only in case, blanks, _, - or leading zeros, and is read as a different one"),
@@ -213,7 +222,7 @@ SHEETS = [
     Setting("No-break spaces around columns and values", "\xa0ID\xa0,Label\u202f\n\xa0a\u2003,\xa01\n", "accepted", "a: 1"),
     Setting("Rows of blanks of any kind", "ID,Label\na,1\n\xa0,\u2003\n \t, \n", "accepted", "a: 1"),
     Setting("A byte-order mark in the middle", "ID,Label\n\ufeffa,1\n", "accepted", "a: 1"),
-    Setting("A name over two lines", 'ID,Label,"cell\ntype"\na,1,x\n', "accepted", "a: 1"),
+    Setting("A name over two lines", 'ID,Label,"cell\ntype"\na,1,x\n', "warned", "sheet sheet.csv: the column 'cell\\ntype' is carried as cell_type"),
     Setting("The column id", "id,Label\na,1\n", "warned", "sheet sheet.csv: the column id is read as ID"),
     Setting("Columns in capitals", "ID,LABEL,SPLIT\na,1,train\n", "warned", "sheet sheet.csv: the column LABEL is read as Label, the column SPLIT is read as split"),
     Setting("Columns with blanks and hyphens", "ID,Label,Pixel size,cell-line\na,1,0.1,HeLa\n", "warned", "sheet sheet.csv: the column cell-line is read as cell_line, the column Pixel size is read as pixel_size"),
@@ -227,7 +236,10 @@ SHEETS = [
     Setting("A column of a joined table", "ID,Label,antibody_x\na,1,HPA1\n", "rejected", "sheet sheet.csv: the column antibody_x is nearly antibody, which is missing: rename it to antibody if that is meant, or to something else if not"),
     Setting("A column with a remark in brackets", "ID,Label,cell line (ATCC)\na,1,HeLa\n", "rejected", "sheet sheet.csv: the column cell line (ATCC) is nearly cell_line, which is missing: rename it to cell_line if that is meant, or to something else if not"),
     Setting("A known column by another name", "ID,Label,um_per_pixel\na,1,0.1\n", "rejected", "sheet sheet.csv: the column um_per_pixel is nearly pixel_size (µm), which is missing: rename it to pixel_size if that is meant, or to something else if not"),
-    Setting("A column that may be a known one", "ID,Label,fold\na,1,train\n", "warned", "sheet sheet.csv: the column fold is ignored; name it split if it is that"),
+    Setting("A column with the name of one of hpaloc's", "ID,Label,Status\na,1,treated\n", "warned", "sheet sheet.csv: the column Status is carried as sheet_Status"),
+    Setting("A column with a slash in its name", "ID,Label,dose (mg/ml)\na,1,0.5\n", "warned", "sheet sheet.csv: the column dose (mg/ml) is carried as dose (mg_ml)"),
+    Setting("Two other columns of one name", "ID,Label,gene,gene\na,1,x,y\n", "warned", "sheet sheet.csv: several columns are named gene and are not carried"),
+    Setting("A column that may be a known one", "ID,Label,fold\na,1,train\n", "warned", "sheet sheet.csv: the column fold is not read as split; name it so if it is that"),
     Setting("A column with its words exchanged", "ID,Label,line cell\na,1,HeLa\n", "rejected", "sheet sheet.csv: the column line cell is nearly cell_line, which is missing: rename it to cell_line if that is meant, or to something else if not"),
     Setting("The column Labels", "ID,Labels\na,1\n", "rejected", "sheet sheet.csv: the column Labels is nearly Label, which is missing: rename it to Label if that is meant, or to something else if not"),
     Setting("A column that is nearly a known one that is there too", "ID,Label,antibody,antibody_id\na,1,HPA1,7\n", "accepted", "a: 1"),
@@ -261,7 +273,10 @@ TRUTH = [
     Setting("Cell 0", "ID,cell,Label\na,0,3\n", "rejected", "truth truth.csv, line 2 (ID a): cell '0' is not a positive integer of 32 bits"),
     Setting("Cell 1.0", "ID,cell,Label\na,1.0,3\n", "rejected", "truth truth.csv, line 2 (ID a): cell '1.0' is not a positive integer of 32 bits"),
     Setting("A cell twice", "ID,cell,Label\na,1,3\na,01,4\n", "rejected", "truth truth.csv, line 3 (ID a): cell 1 appears twice"),
-    Setting("Label 19", "ID,cell,Label\na,1,19\n", "rejected", "truth truth.csv, line 2 (ID a): unknown label '19' (labels are integers from 0 to 18, joined by |)"),
+    Setting("Label 19", "ID,cell,Label\na,1,19\n", "rejected", "truth truth.csv, line 2 (ID a): unknown label '19' (labels are integers from 0 to 18 or names of locations, joined by |; labels: hpa2018 reads the numbers of 2018)"),
+    Setting("Labels by name", "ID,cell,Label\na,1,Nucleoli|cytosol\n", "accepted", "a 1: 2|16"),
+    Setting("A cell whose location has no class", "ID,cell,Label\na,1,Midbody ring\na,2,3\n", "warned", "truth truth.csv: labels that are not among the 19 locations are left out: Midbody ring (1); cells without another label, which are left out too: 1"),
+    Setting("Only cells whose location has no class", "ID,cell,Label\na,1,Midbody ring\n", "rejected", "truth truth.csv: no cell has a label among the 19 locations: Midbody ring (1)"),
     Setting("An empty id", "ID,cell,Label\n,1,3\n", "rejected", "truth truth.csv, line 2: the ID is empty"),
     Setting("An id with a no-break space", "ID,cell,Label\na\xa0b,1,3\n", "rejected", "truth truth.csv, line 2 (ID 'a\\xa0b'): the ID 'a\\xa0b' contains a NO-BREAK SPACE (U+00A0)"),
     Setting("Fields that are not in the sheet", "ID,cell,Label\na,1,3\nc,1,3\nd,1,3\n", "warned", "truth truth.csv: 2 of its 3 fields are not in the sheet of collection train and are ignored: c, d"),
@@ -322,7 +337,10 @@ MIXTURES = [
     Setting("A row with too few values", "ID,label_a,fraction_a,label_b,fraction_b\na,2,1,14\n", "rejected", "mixtures mixtures.csv, line 2: does not have the 5 columns of the header"),
     Setting("A header and nothing else", "ID,label_a,fraction_a,label_b,fraction_b\n", "rejected", "mixtures mixtures.csv: has no rows"),
     Setting("A header and rows of blanks", "ID,label_a,fraction_a,label_b,fraction_b\n,,,,\n\n", "rejected", "mixtures mixtures.csv: has no rows"),
-    Setting("Label 19", "ID,label_a,fraction_a,label_b,fraction_b\na,2,1,19,3\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): label_b '19' is not an integer from 0 to 18"),
+    Setting("Label 19", "ID,label_a,fraction_a,label_b,fraction_b\na,2,1,19,3\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): label_b: unknown label '19' (labels are integers from 0 to 18 or names of locations, joined by |; labels: hpa2018 reads the numbers of 2018)"),
+    Setting("Locations by name", "ID,label_a,fraction_a,label_b,fraction_b\na,ER,1,golgi apparatus,3\n", "accepted", "a: 6 1 7 3"),
+    Setting("Two locations in one column", "ID,label_a,fraction_a,label_b,fraction_b\na,2|3,1,4,3\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): label_a: unknown label '2|3' (labels are integers from 0 to 18 or names of locations, joined by |)"),
+    Setting("A location without a class", "ID,label_a,fraction_a,label_b,fraction_b\na,2,1,Rods and rings,3\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): label_b: Rods & rings is not among the 19 locations"),
     Setting("A fraction with a decimal comma", "ID;label_a;fraction_a;label_b;fraction_b\na;2;0,25;14;0,75\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): fraction_a '0,25' is not a number of at least 0"),
     Setting("A fraction below 0", "ID,label_a,fraction_a,label_b,fraction_b\na,2,-1,14,3\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): fraction_a '-1' is not a number of at least 0"),
     Setting("Fractions that are both 0", "ID,label_a,fraction_a,label_b,fraction_b\na,2,0,14,0\n", "rejected", "mixtures mixtures.csv, line 2 (ID a): its fractions are both 0"),
@@ -421,7 +439,7 @@ def of_training(setting: Setting, folder: Path) -> tuple[str, str]:
             filled = complete({"collections": COLLECTIONS, **(yaml.safe_load(given) or {})})
             check_training(filled)
             of_sheet = read_sheet("train.csv", labels=True)
-            scan = Scan(of_sheet, {})
+            scan = with_columns("train", Scan(of_sheet, {}), filled)
             check_rows("train", scan, filled)
             if "interpretation" in given:
                 check_studied({"train": scan}, ["train"], filled)
@@ -446,6 +464,12 @@ TRAININGS = [
     Setting("Negative fields alone, named with a blank and in NFD", ("ID,Label\né1,18\né2,18\n", "curation: {negatives: {negative_fields: false, external: 'e\u0301* '}}"), "accepted"),
     Setting("Negative fields alone, which are left out", ("ID,Label\na,18\nb,18\n", "curation: {negatives: {negative_fields: false}}"), "rejected", "collection train: every field that could train is labelled 18 (Negative), and curation.negatives.negative_fields: false leaves them out"),
     Setting("A split that tears an antibody apart", ("ID,Label,antibody,split\na,1,A,train\nb,1,A,validation\nc,1,B,\n", ""), "rejected", "collection train: the column split puts a and b of the antibody A into different parts; give them the same part, or remove antibody from curation.group_by"),
+    Setting("One patient", ("ID,Label,patient\na,1,P1\nb,2,P1\n", "curation: {group_by: [antibody, patient]}"), "rejected", f"collection train: all 2 training fields have the patient P1, {NEEDS_TWO}fields of another patient, or set curation.validation_fraction: 0 (no validation) or remove patient from curation.group_by"),
+    Setting("Patients that are not known", ("ID,Label,patient\na,1,NA\nb,2,NA\n", "curation: {group_by: [patient]}"), "accepted"),
+    Setting("Fields that antibodies and patients connect", ("ID,Label,antibody,patient\na,1,A,P1\nb,2,B,P1\nc,1,B,P2\n", "curation: {group_by: [antibody, patient]}"), "rejected", f"collection train: all 3 training fields are in one group by antibody and patient, {NEEDS_TWO}fields of another group, or set curation.validation_fraction: 0 (no validation) or remove one of these from curation.group_by"),
+    Setting("A split that tears a patient apart", ("ID,Label,patient,split\na,1,P1,train\nb,1,P1,validation\nc,1,P2,\n", "curation: {group_by: [patient]}"), "rejected", "collection train: the column split puts a and b of the patient P1 into different parts; give them the same part, or remove patient from curation.group_by"),
+    Setting("A split that tears apart what antibodies and patients connect", ("ID,Label,antibody,patient,split\na,1,A,P1,train\nb,1,A,P2,\nc,1,B,P2,validation\nd,1,C,P3,\n", "curation: {group_by: [antibody, patient]}"), "rejected", "collection train: the column split puts a and c of one group by antibody and patient into different parts; give them the same part, or remove one of these from curation.group_by"),
+    Setting("Groups by a column that the sheet lacks", ("ID,Label,Patient\na,1,P1\nb,2,P2\n", "curation: {group_by: [patient]}"), "rejected", "config key curation.group_by: the sheet of collection train has no column 'patient' (known: antibody, duplicates, field, cell_line, Patient)"),
     Setting("A split without a validation part", ("ID,Label,split\na,1,train\nb,1,train\n", ""), "rejected", "collection train: the column split leaves the part validation without fields; name some, or leave cells of the column empty"),
     Setting("A split without a training part", ("ID,Label,split\na,1,validation\nb,1,validation\n", "curation: {validation_fraction: 0}"), "rejected", "collection train: the column split leaves the part train without fields; name some, or leave cells of the column empty"),
     Setting("A split in which every row trains, and no validation", ("ID,Label,split\na,1,train\nb,1,train\n", "curation: {validation_fraction: 0}"), "accepted"),

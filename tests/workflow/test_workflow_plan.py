@@ -50,13 +50,17 @@ def test_the_plan_lists_every_stage(folder):
 
 def test_planning_and_rules_make_each_file_where_the_library_looks_for_it(folder):
     (folder / "cells.csv").write_text("ID,cell,Label\ntest-0,1,0\n")
+    for name in ("train", "test"):
+        sheet = [{"ID": f"{name}-{i}", "Label": "0", "well": f"A{i}"} for i in range(3)]
+        write_sheet(folder / f"{name}.csv", sheet)
     collections = config()["collections"]
     collections["test"]["truth"] = {"cells": "cells.csv", "masks": "images/{id}_red.png"}
     collections["drawn"] = {"sheet": "test.csv", "labels": True, "simulate": {}}
     address = "https://localhost/{id}_{colour}.png"
     collections["fetched"] = {"sheet": "test.csv", "labels": True, "download": {"url": address}}
     predicted = {"collections": ["test", "drawn", "fetched"]}
-    write_config(folder / "config.yaml", collections=collections, shards=3, predict=predicted)
+    curation = {"group_by": ["well"]}
+    write_config(folder / "config.yaml", collections=collections, shards=3, predict=predicted, curation=curation)
     text = snakemake(folder, "--dry-run").stdout
     made = {path for outputs in re.findall(r"^    output: (.*)$", text, re.MULTILINE) for path in outputs.split(", ")}
     made |= {str(path.relative_to(folder)) for path in folder.glob("results/sheet/**/*.csv")}
@@ -64,9 +68,21 @@ def test_planning_and_rules_make_each_file_where_the_library_looks_for_it(folder
     for name, own in of_one_alone.items():
         files = CollectionFiles(name, shards_of(folder / "results/sheet" / name))
         assert len(files.shards) > 1
-        for kind in PATTERNS.keys() - of_one_alone.values() | {own}:
+        for kind in PATTERNS.keys() - {*of_one_alone.values(), "groups"} | {own}:
             paths = {str(files.path(kind, shard, colour)) for shard in files.shards for colour in COLOURS}
             assert paths <= made, kind
+    assert str(CollectionFiles("train").path("groups")) in made
+
+
+def test_calls_are_pooled_by_columns_that_the_sheets_have(folder):
+    write_sheet(folder / "test.csv", [{"ID": f"test-{i}", "Label": "0", "well": f"A{i}"} for i in range(3)])
+    write_config(folder / "config.yaml", **config(predict={"pool_by": ["well", "antibody"]}))
+    assert planned(folder)[0]["pool"] == 1
+    write_config(folder / "config.yaml", **config(predict={"pool_by": ["Well"]}))
+    refused = snakemake(folder, "--dry-run", check=False)
+    assert refused.returncode == 1
+    sentence = "the sheet of collection test has no column 'Well' (known: antibody, cell_line, well)"
+    assert f"config key predict.pool_by: {sentence}" in refused.stdout
 
 
 def test_the_rules_that_draw_list_what_their_rooms_draw(folder):

@@ -1,8 +1,9 @@
 """Pooling.
 
 Inputs: the predictions, cells, fields and annotations of a collection's shards, and the prototypes of the model.
-Outputs: one table of cells, one of fields, one of proteins if the antibody is known, and an AnnData file.
-Steps: join, check that every cell appears once, pool over field and antibody.
+Outputs: one table of cells, one of fields, one of proteins if the antibody is known, and an AnnData file; one by columns
+of the sheet if predict.pool_by names some.
+Steps: join, check that every cell appears once, pool over field, antibody and these columns.
 """
 
 
@@ -13,6 +14,7 @@ rule aggregate:
         cells=lambda wildcards: of_shards("cells", wildcards.collection),
         fields=lambda wildcards: of_shards("fields", wildcards.collection),
         annotations=lambda wildcards: of_shards("annotations", wildcards.collection),
+        columns=carried_columns,
         model=model_files,
         reading=reading_files,
     output:
@@ -37,3 +39,31 @@ rule aggregate:
         version=code_of("pooling", "mixtures.fractions"),
     script:
         "../scripts/aggregate.py"
+
+
+rule pool:
+    """Pool a collection's calls by columns of its sheet (predict.pool_by)."""
+    input:
+        cells="results/predictions/{collection}/cells.parquet",
+        fields="results/predictions/{collection}/fields.parquet",
+        model=model_files,
+        reading=reading_files,
+    output:
+        "results/predictions/{collection}/pooled.parquet",
+    log:
+        "logs/pool/{collection}.log",
+    benchmark:
+        "benchmarks/pool/{collection}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(60),
+    params:
+        model=MODEL,
+        model_version=model_version,
+        columns=config["predict"]["pool_by"],
+        version=code_of("column_pooling", "mixtures.fractions"),
+    script:
+        "../scripts/pool.py"

@@ -26,6 +26,7 @@ from hpaloc.planning import (
     check_interpretation,
     check_model,
     check_places,
+    check_pooling,
     check_rows,
     check_segmentation,
     check_studied,
@@ -139,6 +140,8 @@ if WEIGHTS and Path(WEIGHTS[0]).suffix == ".keras":
     WEIGHTS += [str(Path(WEIGHTS[0]).with_name(name)) for name in MODEL_FILES if name != "model.keras"]
 MODEL = config["model"]["path"] or "results/model"
 PREDICTED = config["predict"]["collections"]
+# The tables of each predicted collection that are not always made.
+POOLED = ["pooled.parquet"] if config["predict"]["pool_by"] else []
 # A model is not scored on the cells it was trained on; history.csv and the model card have its validation scores.
 SCORED = [
     name

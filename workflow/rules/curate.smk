@@ -35,6 +35,6 @@ rule curate:
         true_cells=lambda wildcards: files_of(TRAINING) if TRUE_LABELS else None,
         true_content=lambda wildcards: true_content(TRAINING) if TRUE_LABELS else None,
         seed=config["seed"],
-        version=code_of("curation", "joining", *(["matching"] if TRUE_LABELS else [])),
+        version=code_of("columns", "curation", "joining", *(["matching"] if TRUE_LABELS else [])),
     script:
         "../scripts/curate.py"

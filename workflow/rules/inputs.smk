@@ -22,6 +22,12 @@ def require_model():
 
 
 @refusing
+def require_columns():
+    """Refuse the configuration unless the sheets have the columns by which calls are pooled."""
+    check_pooling(config, SCANS)
+
+
+@refusing
 def require_segmentation():
     """Refuse the configuration unless the weights that it names for the segmentation exist."""
     check_segmentation(config)
@@ -43,6 +49,16 @@ def content_of(*paths):
     """
     found = [spelled_as_on_disk(str(path)) for path in paths]
     return [digest(path) if Path(path).is_file() else None for path in found]
+
+
+def carried_columns(wildcards):
+    """Return the table of the columns that a collection's sheet has for the user alone, if it has any."""
+    return table_of("columns", wildcards.collection)
+
+
+def table_of(kind, collection):
+    """Return a table that planning writes only for some collections, if it has written it for this one."""
+    return [path for path in expand(PATTERNS[kind], collection=collection) if Path(path).is_file()]
 
 
 def made(collection, shard):
@@ -70,16 +86,23 @@ def simulated_shards(collection):
     return of_shards("simulated", collection) if "simulate" in COLLECTIONS[collection] else []
 
 
+def numbers_of(collection):
+    """Return, as a parameter, whether numbers in a collection's tables are those of 2018: empty if they are not."""
+    return {"of_2018": True} if COLLECTIONS[collection]["labels"] == "hpa2018" else {}
+
+
 def files_of(collection):
     """Return what CollectionFiles takes of a collection and its true cells, as a parameter that Snakemake compares."""
     files = {"name": collection, "shards": SHARDS[collection]}
     if "simulate" in COLLECTIONS[collection]:
+        # Their table of true cells is hpaloc's own.
         folder = PATTERNS["simulated"].replace("{collection}", collection)
         cells = [f"{of_shard}/cells.csv" for of_shard in simulated_shards(collection)]
         return files | {"true_cells": cells, "true_masks": f"{folder}/{{id}}_cellmask.png"}
     if found := COLLECTIONS[collection].get("truth"):
         cells, masks = (found[key].replace("{root}", COLLECTIONS[collection]["root"]) for key in ("cells", "masks"))
-        return files | {"true_cells": [cells], "true_masks": masks, "true_states": truth_files(collection)[0]}
+        files |= {"true_cells": [cells], "true_masks": masks, "true_states": truth_files(collection)[0]}
+        return files | numbers_of(collection)
     return files
 
 
@@ -117,6 +140,7 @@ def to_curate(collection):
         require_training()
         return {
             **{kind: of_shards(kind, collection) for kind in ("cells", "fields", "annotations")},
+            "groups": table_of("groups", collection),
             "truth": truth_files(collection) if TRUE_LABELS else [],
         }
 
@@ -164,7 +188,8 @@ def used_collections(wildcards):
 def predict_outputs(wildcards):
     """Return the final files of the collections to predict, and their scores, or why there are none."""
     require_model()
-    names = ["cells.parquet", "fields.parquet", "submission.csv", "cells.h5ad"]
+    require_columns()
+    names = ["cells.parquet", "fields.parquet", "submission.csv", "cells.h5ad", *POOLED]
     files = expand("results/predictions/{collection}/{name}", collection=PREDICTED, name=names)
     files += ["results/sheet/rejected.csv", WARNED, SUMMARY, "results/browser/index.html", METRICS]
     return files + expand(

@@ -22,7 +22,7 @@ use rule curate as curate_pretraining with:
         true_cells=lambda wildcards: files_of(PRETRAINING["collection"]) if TRUE_LABELS else None,
         true_content=lambda wildcards: true_content(PRETRAINING["collection"]) if TRUE_LABELS else None,
         seed=config["seed"],
-        version=code_of("curation", "joining", *(["matching"] if TRUE_LABELS else [])),
+        version=code_of("columns", "curation", "joining", *(["matching"] if TRUE_LABELS else [])),
 
 
 use rule records as records_pretraining with:

@@ -62,7 +62,7 @@ def mixture_table(wildcards):
     if not mixtures:
         return None
     table = known_mixtures(config)
-    return {"table": table, "content": content_of(table)}
+    return {"table": table, "content": content_of(table)} | numbers_of(mixtures["collection"])
 
 
 def content_if_readable(table):

@@ -46,6 +46,7 @@ def kept_paths():
     for name in PREDICTED:
         kept += expand("results/{stage}/{name}", stage=["predictions", "browser"], name=name)
         kept += of_shards("predictions", name) + of_shards("pictures", name)
+        kept += expand("results/predictions/{name}/{table}", name=name, table=POOLED)
     kept += expand("results/evaluation/{collection}", collection=SCORED)
     kept += expand("results/controls/{control}", control=CONTROLS)
     kept += [f"results/few_shot/{FEW_SHOT}"] if config["few_shot"]["table"] else []

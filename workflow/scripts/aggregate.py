@@ -6,13 +6,16 @@ from hpaloc.layout import CollectionFiles
 from hpaloc.mixtures.fractions import read_prototypes
 from hpaloc.pooling import aggregate
 from hpaloc.progress import log_to
+from hpaloc.tables import PROBABILITIES
 
 
 def main(job):
     files = CollectionFiles(job.wildcards.collection, job.params.shards)
     # A folder of model.path decides itself what it reads; results/model may have a reading of an earlier run.
     mixtures = bool(job.config["model"]["path"] or job.input.reading)
-    aggregate(files, Path(job.output.cells).parent, *(read_prototypes(Path(job.params.model), mixtures) or ()))
+    prototypes, outputs = read_prototypes(Path(job.params.model), mixtures) or (None, PROBABILITIES)
+    columns = files.path("columns") if job.input.columns else None
+    aggregate(files, Path(job.output.cells).parent, prototypes, outputs, columns)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Choose and label the cells that train and validate the model."""
 
+from hpaloc.columns import columns_of, read_columns
 from hpaloc.curation import CurationSettings, curate
 from hpaloc.examples import EXAMPLES
 from hpaloc.files import atomic_path, write_json
@@ -13,6 +14,8 @@ from hpaloc.tables import to_table, write_table
 def main(job):
     cells = read_cells(job.input.cells, job.input.annotations)
     fields = read_fields(job.input.fields, job.input.annotations)
+    if job.input.groups:
+        fields = fields.join(columns_of(fields["field"], read_columns(job.input.groups[0])).to_pandas())
     truth = None
     if job.params.true_cells:
         truth = read_true_labels(cells, fields, CollectionFiles(**job.params.true_cells))

@@ -12,7 +12,7 @@ from hpaloc.progress import log_to
 def main(job):
     mixtures = None
     if job.input.mixtures:
-        known = read_known_mixtures(job.params.mixtures["table"])
+        known = read_known_mixtures(job.params.mixtures["table"], job.params.mixtures.get("of_2018", False))
         mixtures = score_mixtures(pd.read_parquet(job.input.mixtures[0]), known, job.params.seed)
     interpret(
         pd.read_parquet(job.input.cells),

@@ -6,7 +6,8 @@ from hpaloc.progress import log_to
 
 def main(job):
     shards = dict(zip(job.params.shards, job.input.fields, strict=True))
-    join_fields(shards, job.input.annotations, job.output[0], job.config["max_rejected_fraction"])
+    columns = job.input.columns[0] if job.input.columns else None
+    join_fields(shards, job.input.annotations, job.output[0], job.config["max_rejected_fraction"], columns)
 
 
 if __name__ == "__main__":
