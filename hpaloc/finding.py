@@ -167,15 +167,19 @@ def format_manifests(
     files: Sequence[Mapping[str, tuple[str, str]]],
     shards: int,
     seed: int | None = None,
+    planes: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Return the text of the manifest and of the annotations of each shard that has fields, by file name.
 
     files: the result of ``find_files``; the state of a file that a rule makes is empty
     seed: that of simulated fields; labels and cell line, which determine them too, are then in the manifest as well
+    planes: by colour, as text, what to read of each file; without it, files hold one image
     """
+    planes = planes or {}
     kinds = [kind for kind in FILES if files and kind in files[0]]
     drawn = () if seed is None else ("labels", "cell_line")
     header = ["id", "pixel_size", "seed", *drawn, *kinds, *(f"{kind}_state" for kind in kinds)]
+    header += [f"{colour}_plane" for colour in planes]
     of_shard: dict[str, list[int]] = {}
     for index in sorted(range(len(rows)), key=lambda index: rows[index].id):
         of_shard.setdefault(shard_of(rows[index].id, shards), []).append(index)
@@ -194,6 +198,7 @@ def format_manifests(
                     *(said[column] for column in drawn),
                     *(of_row[kind][0] for kind in kinds),
                     *(of_row[kind][1] for kind in kinds),
+                    *planes.values(),
                 ]
             )
         texts[table_name("manifest", name)] = format_csv(table)

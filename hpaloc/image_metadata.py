@@ -13,6 +13,8 @@ from xml.etree import ElementTree
 import tifffile
 from PIL import Image
 
+from hpaloc.planes import Plane
+
 # µm, as in the configuration and in sheets. A resolution for printers or screens, such as 72 or 300 dpi, is outside.
 PIXEL_SIZES = (0.001, 10.0)
 # Sizes that differ by more are different: programs round them to two digits or more.
@@ -87,13 +89,15 @@ def _of_pixels(pixels: ElementTree.Element, depth: int) -> ImageMetadata:
     return ImageMetadata(size, _bits(float(pixels.get("SignificantBits", "nan")), depth))
 
 
-def _of_ome(text: str, name: str, depth: int) -> ImageMetadata:
+def _of_ome(text: str, name: str, depth: int, series: int | None) -> ImageMetadata:
     """Read the OME-XML of a file; in a data set of many files, each describes the images of all."""
     # OME-XML has no document type, and the entities of one could fill the memory.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         return ImageMetadata()
     root = ElementTree.fromstring(text)
     every = root.findall("{*}Image/{*}Pixels")
+    if series is not None:
+        return _of_pixels(every[series], depth)
     own = {root.get("UUID"), name}
     of_file = [
         pixels
@@ -104,8 +108,8 @@ def _of_ome(text: str, name: str, depth: int) -> ImageMetadata:
     return said.pop() if len(said) == 1 else ImageMetadata()
 
 
-def _of_tags(tiff: tifffile.TiffFile, depth: int) -> ImageMetadata:
-    tags = tiff.pages.first.tags
+def _of_tags(tiff: tifffile.TiffFile, depth: int, series: int | None) -> ImageMetadata:
+    tags = (tiff.series[series].keyframe if series else tiff.pages.first).tags
     x, y = (across / per if per else 0.0 for across, per in (tags.valueof(name) for name in (282, 283)))
     size = _per_unit(x, y, _TIFF_UNITS.get(tags.valueof(296, default=tifffile.RESUNIT.INCH)))
     if size is None and (imagej := tiff.imagej_metadata):
@@ -128,15 +132,15 @@ def _tried(read: Callable[..., ImageMetadata], *arguments: Any) -> ImageMetadata
         return ImageMetadata()
 
 
-def _of_tiff(file: BinaryIO, name: str) -> ImageMetadata:
+def _of_tiff(file: BinaryIO, name: str, series: int | None) -> ImageMetadata:
     with tifffile.TiffFile(file, size=_ANY_SIZE if isinstance(file, gzip.GzipFile) else None) as tiff:
         depth = tiff.pages.first.bitspersample
-        ome = _tried(_of_ome, tiff.ome_metadata, name, depth) if tiff.is_ome else ImageMetadata()
-        tags = _tried(_of_tags, tiff, depth)
+        ome = _tried(_of_ome, tiff.ome_metadata, name, depth, series) if tiff.is_ome else ImageMetadata()
+        tags = _tried(_of_tags, tiff, depth, series)
     return ImageMetadata(ome.pixel_size or tags.pixel_size, ome.significant_bits or tags.significant_bits)
 
 
-def _of_png(file: BinaryIO, name: str) -> ImageMetadata:
+def _of_png(file: BinaryIO, name: str, series: int | None) -> ImageMetadata:
     file.seek(len(_PNG))
     size = bits = None
     depth = colour = 0
@@ -155,7 +159,7 @@ def _of_png(file: BinaryIO, name: str) -> ImageMetadata:
     return ImageMetadata(size, bits)
 
 
-def _of_jpeg(file: BinaryIO, name: str) -> ImageMetadata:
+def _of_jpeg(file: BinaryIO, name: str, series: int | None) -> ImageMetadata:
     with Image.open(file, formats=("JPEG",)) as header:
         x, y = header.info["jfif_density"]
         return ImageMetadata(_per_unit(x, y, _JPEG_UNITS.get(header.info["jfif_unit"])))
@@ -183,7 +187,7 @@ def _read(path: str | os.PathLike[str]) -> ImageMetadata:
         file.seek(0)
         for first, reader in _READERS.items():
             if start.startswith(first):
-                return reader(file, os.path.basename(path))
+                return reader(file, os.path.basename(path), path.series if isinstance(path, Plane) else None)
     return ImageMetadata()
 
 
@@ -199,13 +203,20 @@ def read_metadata(path: str | os.PathLike[str]) -> ImageMetadata:
     return _tried(_read, path)
 
 
+def read_each(paths: Mapping[str, str | os.PathLike[str]]) -> dict[str, ImageMetadata]:
+    """Return what the headers of the files of a field say, by colour; a file of several colours is read once."""
+    read = {name: read_metadata(path) for name, path in {os.fspath(path): path for path in paths.values()}.items()}
+    return {colour: read[os.fspath(path)] for colour, path in paths.items()}
+
+
 def _differ(one: float, other: float) -> bool:
     return max(one, other) > _TOLERANCE * min(one, other)
 
 
 def _said(paths: Mapping[str, str | os.PathLike[str]]) -> dict[str, tuple[float, float]]:
     """Return the pixel size of the files that say one."""
-    sizes = {os.fspath(path): read_metadata(path).pixel_size for path in paths.values()}
+    said = read_each(paths)
+    sizes = {os.fspath(path): said[kind].pixel_size for kind, path in paths.items()}
     return {path: size for path, size in sizes.items() if size is not None}
 
 
@@ -234,7 +245,7 @@ def resolve_pixel_size(pixel_size: float, paths: Mapping[str, str | os.PathLike[
     sizes = _said(paths)
     reason = _contradiction(sizes)
     if not sizes:
-        others = ", and neither do the other channels" if len(paths) > 1 else ""
+        others = ", and neither do the other channels" if len({os.fspath(path) for path in paths.values()}) > 1 else ""
         reason = f"{os.fspath(next(iter(paths.values())))}: does not say its pixel size{others}"
     if reason:
         raise PixelSizeError(f"{reason}; give `pixel_size` in µm")

@@ -1,6 +1,7 @@
 """Manifests: the fields of a shard with their files, as the stages read them, and their annotations from the sheet."""
 
 import csv
+import json
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.files import digest
+from hpaloc.planes import Plane
 
 # The kinds of files in a manifest.
 FILES = (*COLOURS, "cell_mask", "nucleus_mask")
@@ -42,7 +44,7 @@ class SheetRow:
 class ManifestRow(SheetRow):
     """One field of a shard with its files.
 
-    paths: by colour
+    paths: by colour; a plane if its file holds others too
     cell_mask, nucleus_mask: given masks, for the backend ``masks``
     seed: of a simulated field
     urls: by colour, of files that are downloaded
@@ -50,7 +52,7 @@ class ManifestRow(SheetRow):
     have none
     """
 
-    paths: dict[str, str] = field(default_factory=dict)
+    paths: dict[str, str | Plane] = field(default_factory=dict)
     cell_mask: str | None = None
     nucleus_mask: str | None = None
     seed: int | None = None
@@ -72,7 +74,8 @@ def check_unchanged(paths: Mapping[str, str | os.PathLike[str]], states: Mapping
     paths: {kind: file}
     states: {kind: state at planning, as in a manifest}; a file without a state is not checked
     """
-    for path, state in [(os.fspath(path), states[kind]) for kind, path in paths.items() if kind in states]:
+    # A file with several colours is checked once.
+    for path, state in dict.fromkeys((os.fspath(path), states[kind]) for kind, path in paths.items() if kind in states):
         try:
             found = os.stat(path)
         except OSError:
@@ -130,6 +133,11 @@ def _annotated(row: ManifestRow, said: Mapping[str, str]) -> ManifestRow:
     return replace(row, labels=labels, **carried)
 
 
+def _place(cells: Mapping[str, str], colour: str) -> str | Plane:
+    plane = cells.get(f"{colour}_plane")
+    return Plane(cells[colour], **json.loads(plane)) if plane else cells[colour]
+
+
 def read_manifest(path: str | os.PathLike[str]) -> list[ManifestRow]:
     """Read a shard's manifest, with rows sorted by id.
 
@@ -148,7 +156,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[ManifestRow]:
                 id=cells["id"],
                 labels=None,
                 pixel_size=float(cells["pixel_size"]),
-                paths={colour: cells[colour] for colour in COLOURS if colour in cells},
+                paths={colour: _place(cells, colour) for colour in COLOURS if colour in cells},
                 cell_mask=cells.get("cell_mask") or None,
                 nucleus_mask=cells.get("nucleus_mask") or None,
                 seed=int(cells["seed"]) if cells["seed"] else None,

@@ -1,0 +1,493 @@
+"""Files that hold many planes: layouts, selections, stacks, refusals, and equality with four files."""
+
+import gzip
+import math
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tifffile
+from tile_fields import make_field, tile, write_shard
+
+from hpaloc.classes import COLOURS
+from hpaloc.config import ConfigError, complete
+from hpaloc.delimited import SheetError
+from hpaloc.image_metadata import check_pixel_size, read_each, resolve_pixel_size
+from hpaloc.images import ImageError, read_channel, read_field
+from hpaloc.manifests import ChangedError, check_unchanged, read_manifest
+from hpaloc.planes import Plane
+from hpaloc.scan import scan_collection, write_scan
+from hpaloc.segmentation.settings import SegmentationSettings
+from hpaloc.segmentation.shards import segment_shard
+
+DASK = {"scheduler_address": None, "jobqueue": None, "chunk_above": 6144}
+
+NAMES = ("Nuclei", "ER", "Tubulin", "GFP")
+BY_NUMBER = {"red": 2, "green": 3, "blue": 0, "yellow": 1}
+BY_NAME = {"red": "Tubulin", "green": "GFP", "blue": "Nuclei", "yellow": "ER"}
+# What a stack of the tests has: time points, planes along z, channels.
+T, Z, C = 2, 5, 4
+
+
+def stack(*outer, dtype=np.uint16, side=(24, 40)):
+    """Return planes of which no two are equal, without hot pixels."""
+    shape = (*outer, *side)
+    smooth = np.random.default_rng(1).random(shape)
+    flat = smooth.reshape(-1, *side)
+    for index, plane in enumerate(flat):
+        flat[index] = cv2.GaussianBlur(plane, (0, 0), 3)
+    flat -= flat.min()
+    return (flat.reshape(shape) / flat.max() * np.iinfo(dtype).max).astype(dtype)
+
+
+def field(path, channels, **options):
+    return read_field({colour: Plane(str(path), channel=channels[colour], **options) for colour in COLOURS})
+
+
+def write(path, data, **options):
+    options = {"photometric": "minisblack", **options}
+    tifffile.imwrite(path, data, **options)
+    return path
+
+
+def ome(axes, **metadata):
+    return {"ome": True, "metadata": {"axes": axes, "Channel": {"Name": list(NAMES)}, **metadata}}
+
+
+def imagej(axes, planes):
+    return {"imagej": True, "metadata": {"axes": axes, "Labels": [*NAMES] * planes}, "photometric": None}
+
+
+# Name of a layout, its outer axes as in `stack`, the axes of the array to write, options of tifffile, and whether the
+# channels have names.
+LAYOUTS = [
+    ("ImageJ hyperstack TZCYX", "TZC", "TZCYX", imagej("TZCYX", T * Z), True),
+    ("ImageJ CYX", "C", "CYX", imagej("CYX", 1), True),
+    ("OME-TIFF TZCYX", "TZC", "TZCYX", ome("TZCYX"), True),
+    ("OME-TIFF CZYX", "CZ", "CZYX", ome("CZYX"), True),
+    ("OME-TIFF, Deflate", "ZC", "ZCYX", {**ome("ZCYX"), "compression": "zlib"}, True),
+    ("OME-TIFF, tiled", "C", "CYX", {**ome("CYX"), "tile": (16, 16), "compression": "lzw"}, True),
+    ("OME-TIFF, big-endian", "C", "CYX", {**ome("CYX"), "byteorder": ">"}, True),
+    ("OME-TIFF of samples", "C", "YXC", {"ome": True, "metadata": {"axes": "YXS"}, "planarconfig": "contig"}, False),
+    ("named pages CYX", "C", "CYX", {"metadata": {"axes": "CYX"}}, False),
+    ("pages without names", "C", "CYX", {"metadata": None}, False),
+    ("pages of tifffile without axes", "C", "CYX", {}, False),
+    ("interleaved YXC", "C", "YXC", {"metadata": {"axes": "YXC"}, "planarconfig": "contig"}, False),
+    ("interleaved YXC, rows as pages", "C", "YXC", {"metadata": {"axes": "YXC"}}, False),
+    ("interleaved YXS", "C", "YXC", {"metadata": None, "planarconfig": "contig"}, False),
+    ("interleaved, Zstandard", "C", "YXC", {"metadata": None, "planarconfig": "contig", "compression": "zstd"}, False),
+    ("RGB and a fourth sample", "C", "YXC", {"photometric": "rgb", "extrasamples": ["unspecified"]}, False),
+    ("planar SYX", "C", "CYX", {"metadata": None, "planarconfig": "separate"}, False),
+    ("planar, Deflate", "C", "CYX", {"metadata": None, "planarconfig": "separate", "compression": "zlib"}, False),
+    ("stack of interleaved images", "ZC", "ZYXC", {"metadata": {"axes": "ZYXS"}, "planarconfig": "contig"}, False),
+]
+
+
+@pytest.mark.parametrize("gz", [False, True])
+@pytest.mark.parametrize(
+    ("outer", "axes", "options", "named"), [row[1:] for row in LAYOUTS], ids=[r[0] for r in LAYOUTS]
+)
+def test_every_layout_gives_the_planes_that_were_written(tmp_path, outer, axes, options, named, gz):
+    data = stack(*({"T": T, "Z": Z, "C": C}[axis] for axis in outer))
+    path = write(
+        tmp_path / "a.tif", np.moveaxis(data, [*range(data.ndim)], [axes.index(a) for a in f"{outer}YX"]), **options
+    )
+    if gz:
+        path = tmp_path / "a.tif.gz"
+        path.write_bytes(gzip.compress((tmp_path / "a.tif").read_bytes(), 1))
+    for z in (0, 3) if "Z" in outer else (None,):
+        chosen = {"time": 1} if "T" in outer else {}
+        chosen |= {} if z is None else {"project": z}
+        expected = data[tuple({"T": 1, "Z": z}.get(axis, slice(None)) for axis in outer)]
+        for channels in (BY_NUMBER, BY_NAME) if named else (BY_NUMBER,):
+            read = field(path, channels, **chosen)
+            for colour, number in BY_NUMBER.items():
+                np.testing.assert_array_equal(read[colour], expected[number])
+                assert read[colour].dtype == np.uint16
+                assert read[colour].dtype.isnative
+
+
+def test_8_bit_png_of_four_samples(tmp_path):
+    data = stack(4, dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), np.moveaxis(data, 0, 2)[..., [2, 1, 0, 3]])
+    read = field(tmp_path / "a.png", BY_NUMBER)
+    np.testing.assert_array_equal(read["green"], data[3])
+    np.testing.assert_array_equal(read["red"], data[2])
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_only_the_pages_of_the_planes_are_read(tmp_path, compression):
+    data = stack(Z, C)
+    path = write(tmp_path / "a.ome.tif", data, compression=compression, **ome("ZCYX"))
+    with tifffile.TiffFile(path) as file:
+        pages = [(page.dataoffsets[0], sum(page.databytecounts)) for page in file.pages]
+    raw = bytearray(path.read_bytes())
+    for number, (start, length) in enumerate(pages):
+        if number not in {2 * C + BY_NUMBER[colour] for colour in ("red", "blue")}:
+            raw[start : start + length] = b"\xff" * length
+    path.write_bytes(raw)
+    planes = {colour: Plane(str(path), channel, project=2) for colour, channel in BY_NUMBER.items()}
+    read = read_field(planes, ["red", "blue"])
+    np.testing.assert_array_equal(read["red"], data[2, 2])
+    if compression:
+        with pytest.raises(ImageError, match=re.escape(str(path))):
+            read_field(planes)
+
+
+def two_series(path):
+    """Write an OME-TIFF of two images whose channels have other names."""
+    data = stack(2, C)
+    with tifffile.TiffWriter(path, ome=True) as file:
+        for number, names in enumerate((NAMES[::-1], NAMES)):
+            file.write(
+                data[number], metadata={"axes": "CYX", "Channel": {"Name": list(names)}}, photometric="minisblack"
+            )
+    return data
+
+
+def test_a_series_is_chosen_with_its_own_names(tmp_path):
+    data = two_series(tmp_path / "a.ome.tif")
+    for series, number in ((0, 0), (1, 3)):
+        read = field(tmp_path / "a.ome.tif", BY_NAME, series=series)
+        np.testing.assert_array_equal(read["green"], data[series, number])
+    np.testing.assert_array_equal(field(tmp_path / "a.ome.tif", BY_NUMBER, series=1)["red"], data[1, 2])
+
+
+def test_a_pyramid_is_read_at_its_finest_level(tmp_path):
+    data = stack(C, side=(64, 96))
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as file:
+        options = {"tile": (32, 32), "photometric": "minisblack"}
+        file.write(data, subifds=1, metadata={"axes": "CYX"}, **options)
+        file.write(data[:, ::2, ::2], subfiletype=1, **options)
+    np.testing.assert_array_equal(field(tmp_path / "a.ome.tif", BY_NUMBER)["blue"], data[0])
+
+
+@pytest.mark.parametrize("axes", ["ZCYX", "ZYX"])
+def test_stacks_are_projected(tmp_path, axes):
+    data = stack(Z, C)
+    if axes == "ZCYX":
+        path = write(tmp_path / "a.tif", data, **ome(axes))
+        planes = {colour: Plane(str(path), channel) for colour, channel in BY_NUMBER.items()}
+    else:
+        planes = {}
+        for colour, channel in BY_NUMBER.items():
+            path = write(tmp_path / f"a_{colour}.tif", data[:, channel], metadata={"axes": axes})
+            planes[colour] = Plane(str(path))
+
+    def read(project):
+        return read_field({colour: replace(plane, project=project) for colour, plane in planes.items()})
+
+    for colour, channel in BY_NUMBER.items():
+        np.testing.assert_array_equal(read("max")[colour], data[:, channel].max(axis=0))
+        np.testing.assert_array_equal(read("mean")[colour], np.floor(data[:, channel].mean(axis=0) + 0.5))
+        np.testing.assert_array_equal(read(4)[colour], data[4, channel])
+
+
+def test_the_sharpest_plane_is_that_of_red_for_every_colour(tmp_path):
+    fine = np.random.default_rng(2).random((Z, C, 64, 64)).astype(np.float32)
+    blurred = np.empty_like(fine)
+    for z in range(Z):
+        for channel in range(C):
+            # Red is sharp in plane 3, the others in plane 1.
+            away = abs(z - (3 if channel == BY_NUMBER["red"] else 1))
+            blurred[z, channel] = cv2.GaussianBlur(fine[z, channel], (0, 0), 1.5 + 2 * away)
+    data = (blurred / blurred.max() * 60000).astype(np.uint16)
+    together = write(tmp_path / "a.tif", data, **ome("ZCYX"))
+    planes = {colour: Plane(str(together), channel, project="sharpest") for colour, channel in BY_NUMBER.items()}
+    apart = {}
+    for colour, channel in BY_NUMBER.items():
+        path = write(tmp_path / f"a_{colour}.tif", data[:, channel], metadata={"axes": "ZYX"})
+        apart[colour] = Plane(str(path), project="sharpest")
+    for of_field in (planes, apart):
+        for colours in (COLOURS, ("blue",)):
+            for colour, image in read_field(of_field, colours).items():
+                np.testing.assert_array_equal(image, data[3, BY_NUMBER[colour]])
+
+
+def refused(tmp_path, channels=BY_NUMBER, data=None, options=None, **chosen):
+    data = stack(C) if data is None else data
+    path = write(tmp_path / "a.tif", data, **(ome("CYX") if options is None else options))
+    with pytest.raises(ImageError) as error:
+        field(path, channels, **chosen)
+    assert str(error.value).startswith(f"{path}: ")
+    return str(error.value).removeprefix(f"{path}: ")
+
+
+def test_a_choice_that_the_file_does_not_have_is_one_sentence_that_names_file_and_key(tmp_path):
+    names = ", ".join(NAMES)
+    assert (
+        refused(tmp_path, BY_NAME | {"green": "gfp"})
+        == f"has no channel 'gfp' (channels.green); its channels are {names}"
+    )
+    assert (
+        refused(tmp_path, BY_NAME, options={"metadata": {"axes": "CYX"}})
+        == "has no channel 'Tubulin' (channels.red); it names none of its 4 channels"
+    )
+    assert (
+        refused(tmp_path, BY_NUMBER | {"yellow": 4})
+        == "channels.yellow 4 is out of range; the file has 4 channels, numbered from 0"
+    )
+    # At planning nothing tells that a name and a number are one channel.
+    assert (
+        refused(tmp_path, BY_NUMBER | {"green": "Tubulin"})
+        == "channels.green and channels.red are the same channel; give each colour its own"
+    )
+    twice = ome("CYX") | {"metadata": {"axes": "CYX", "Channel": {"Name": ["a", "a", "b", "c"]}}}
+    assert refused(tmp_path, BY_NUMBER | {"red": "a"}, options=twice) == (
+        "2 of its channels are called 'a'; give channels.red a number"
+    )
+    assert refused(tmp_path, series=2) == "series 2 is out of range; the file has 1 image series, numbered from 0"
+    assert refused(tmp_path, time=1) == "time 1 is out of range; the file has 1 time point, numbered from 0"
+    assert refused(tmp_path, project=3) == "project 3 is out of range; the file has 1 plane along z, numbered from 0"
+    deep = {"data": stack(Z, C), "options": ome("ZCYX")}
+    assert (
+        refused(tmp_path, project=5, **deep)
+        == "project 5 is out of range; the file has 5 planes along z, numbered from 0"
+    )
+    assert refused(tmp_path, **deep) == "has 5 planes along z; choose one, or how they are joined, by the key project"
+    timed = {"data": stack(T, C), "options": ome("TCYX")}
+    assert refused(tmp_path, **timed) == "has 2 time points; choose one by the key time"
+
+
+def test_numbers_of_the_command_line_are_text(tmp_path):
+    path = write(tmp_path / "a.tif", stack(C), metadata={"axes": "CYX"})
+    numbers = {colour: str(channel) for colour, channel in BY_NUMBER.items()}
+    np.testing.assert_array_equal(field(path, numbers)["green"], stack(C)[3])
+
+
+def test_several_series_need_the_key(tmp_path):
+    two_series(tmp_path / "a.ome.tif")
+    with pytest.raises(ImageError, match=r"a\.ome\.tif: contains 2 image series; choose one by the key series"):
+        field(tmp_path / "a.ome.tif", BY_NUMBER)
+
+
+@pytest.mark.parametrize(
+    ("outer", "axes", "sentence"),
+    [
+        ((5,), "ZYX", "contains 5 planes (axes ZYX); expected one image (the key project chooses one)"),
+        ((2,), "TYX", "contains 2 planes (axes TYX); expected one image (the key time chooses one)"),
+        ((4,), "CYX", "contains 4 planes (axes CYX); expected one image (the key channels chooses one)"),
+        ((2, 5), "TZYX", "contains 10 planes (axes TZYX); expected one image (the keys project and time choose one)"),
+    ],
+)
+def test_a_stack_without_a_key_is_refused_with_the_key(tmp_path, outer, axes, sentence):
+    path = write(tmp_path / "a.tif", stack(*outer), metadata={"axes": axes})
+    with pytest.raises(ImageError, match=re.escape(f"{path}: {sentence}")):
+        read_channel(path, "red")
+
+
+def test_a_file_of_one_colour_with_channels_is_refused(tmp_path):
+    path = write(tmp_path / "a.tif", stack(Z, C), **ome("ZCYX"))
+    with pytest.raises(ImageError, match=r"a\.tif: has 4 channels; choose by the key channels, with images without"):
+        read_channel(Plane(str(path), project="max"), "red")
+
+
+@pytest.mark.parametrize("damage", [b"", b"II*\0", b"II*\0" + b"\1" * 100, b"\x1f\x8b", b"GIF89a"])
+def test_damaged_files_are_named(tmp_path, damage):
+    (tmp_path / "a.tif").write_bytes(damage)
+    with pytest.raises(ImageError, match=re.escape(str(tmp_path / "a.tif"))):
+        field(tmp_path / "a.tif", BY_NUMBER)
+    with pytest.raises(ImageError, match=r"absent\.tif: no such file"):
+        field(tmp_path / "absent.tif", BY_NUMBER)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A working directory with three fields of one file each."""
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    for number in range(3):
+        write(f"images/f{number}.ome.tif", stack(C) + number, **ome("CYX"))
+    Path("s.csv").write_text("ID,Label\nf0,0\nf1,1\nf2,2\n")
+    return {"sheet": "s.csv", "images": "images/{id}.ome.tif", "labels": True, "shards": 1, "channels": dict(BY_NAME)}
+
+
+def scanned(collection, **config):
+    return scan_collection("train", complete({"collections": {"train": collection}, **config}))
+
+
+def planned(collection, **config):
+    """Return the rows of the manifest of a collection."""
+    write_scan(scanned(collection, **config), "results/sheet/train")
+    return read_manifest("results/sheet/train/000.csv")
+
+
+@pytest.mark.parametrize("verify", ["time", "content"])
+def test_a_plan_finds_one_file_for_four_colours(project, verify):
+    rows = planned(project | {"series": 0, "project": "max"}, verify=verify)
+    assert [row.id for row in rows] == ["f0", "f1", "f2"]
+    assert rows[1].paths == {
+        colour: Plane("images/f1.ome.tif", channel=name, series=0, project="max") for colour, name in BY_NAME.items()
+    }
+    assert len(set(rows[1].states.values())) == 1
+    np.testing.assert_array_equal(read_field(rows[1].paths)["green"], stack(C)[3] + 1)
+    check_unchanged(rows[1].paths, rows[1].states)
+    write("images/f1.ome.tif", stack(C)[::-1], **ome("CYX"))
+    sentence = r"^images/f1\.ome\.tif: changed after the run was planned; start the run again$"
+    with pytest.raises(ChangedError, match=sentence):
+        check_unchanged(rows[1].paths, rows[1].states)
+
+
+def test_a_file_of_four_colours_is_digested_once(project, monkeypatch):
+    from hpaloc import finding, manifests
+
+    digested = []
+    for module in (finding, manifests):
+        real = module.digest
+        monkeypatch.setattr(module, "digest", lambda path, real=real: digested.append(str(path)) or real(path))
+    row = planned(project, verify="content")[0]
+    assert digested == [f"images/f{number}.ome.tif" for number in range(3)]
+    check_unchanged(row.paths, row.states)
+    assert digested[3:] == ["images/f0.ome.tif"]
+
+
+def test_missing_files_of_four_colours_count_once(project):
+    Path("images/f1.ome.tif").unlink()
+    with pytest.raises(SheetError, match=r"^collection train: 1 of 3 files is missing: images/f1\.ome\.tif$"):
+        scanned(project, max_rejected_fraction=0)
+    row = planned(project, max_rejected_fraction=0.5)[1]
+    assert set(row.states.values()) == {"missing"}
+    with pytest.raises(ImageError, match=r"images/f1\.ome\.tif: no such file"):
+        read_field(row.paths)
+
+
+def test_planning_opens_no_image(project):
+    for path in Path("images").iterdir():
+        path.write_bytes(b"no image")
+    assert len(planned(project)) == 3
+
+
+def test_a_stack_of_each_colour_is_chosen_by_the_keys(project):
+    data = stack(Z, C)
+    for colour, channel in BY_NUMBER.items():
+        write(f"images/f0_{colour}.tif", data[:, channel], metadata={"axes": "ZYX"})
+    Path("s.csv").write_text("ID,Label\nf0,0\n")
+    del project["channels"]
+    (row,) = planned(project | {"images": "images/{id}_{colour}.tif", "project": "mean"})
+    assert row.paths["red"] == Plane("images/f0_red.tif", project="mean")
+    np.testing.assert_array_equal(read_field(row.paths)["red"], np.floor(data[:, 2].mean(axis=0) + 0.5))
+
+
+def test_another_channel_changes_the_manifest(project):
+    before = scanned(project).tables["000.csv"]
+    project["channels"] |= {"green": "ER", "yellow": "GFP"}
+    assert scanned(project).tables["000.csv"] != before
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"images": "i/{id}_{colour}.tif"},
+            "channels: only applies to files that hold all colours; leave it out, or {",
+        ),
+        ({"images": ["{id}.tif", "{id}_{colour}.tif"]}, "channels: only applies to files that hold all colours"),
+        ({"channels": {"red": 0, "green": 1, "blue": 2}}, "channels: the key 'yellow' is missing"),
+        (
+            {"channels": BY_NUMBER | {"yellow": None}},
+            "channels.yellow: null is not possible yet; name the channel of every colour",
+        ),
+        ({"channels": BY_NUMBER | {"cyan": 1}}, "channels: unknown key 'cyan' (known here: red, green, blue, yellow)"),
+        ({"channels": BY_NUMBER | {"red": -1}}, "channels.red: -1 is less than the minimum of 0"),
+        ({"channels": BY_NUMBER | {"red": ""}}, "channels.red: is empty"),
+        (
+            {"channels": BY_NUMBER | {"yellow": 3}},
+            "channels.yellow: 3 is also the channel of green; give each colour its own",
+        ),
+        (
+            {"channels": BY_NAME | {"blue": "GFP"}},
+            "channels.blue: 'GFP' is also the channel of green; give each colour its own",
+        ),
+        ({"series": -1}, "series: -1 is less than the minimum of 0"),
+        ({"time": "first"}, "time: 'first' is not of type integer"),
+        ({"project": "median"}, "project: 'median' is neither max, mean, sharpest nor the number of a plane"),
+        ({"project": -1}, "project: -1 is less than the minimum of 0"),
+        ({"images": "x.tif"}, "images: 'x.tif' lacks the placeholder {id}"),
+    ],
+)
+def test_a_mistake_in_the_keys_is_one_sentence_at_planning(project, change, sentence):
+    with pytest.raises((ConfigError, SheetError)) as error:
+        scanned(project | change)
+    assert str(error.value).startswith(f"config key collections.train.{sentence}")
+
+
+def test_without_channels_a_pattern_without_colour_names_the_key(project):
+    del project["channels"]
+    with pytest.raises(SheetError, match=r"lacks the placeholder \{colour\}, or the collection the key channels"):
+        scanned(project)
+
+
+@pytest.mark.parametrize("key", ["channels", "series", "time", "project"])
+@pytest.mark.parametrize("source", ["simulate", "download"])
+def test_the_keys_need_images(project, key, source):
+    value = {"channels": BY_NUMBER, "project": "max"}.get(key, 0)
+    with pytest.raises(ConfigError, match=rf"^config key collections\.train\.{key}: only applies with 'images'$"):
+        scanned({"sheet": "s.csv", "labels": True, source: {}, key: value})
+
+
+def test_the_pixel_size_and_the_bits_are_those_of_the_series(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as file:
+        for size in (0.1, 0.2):
+            metadata = {"axes": "CYX", "PhysicalSizeX": size, "PhysicalSizeY": size, "SignificantBits": int(size * 60)}
+            file.write(stack(C), metadata=metadata, photometric="minisblack")
+    planes = {colour: Plane(str(tmp_path / "a.ome.tif"), number, series=1) for colour, number in BY_NUMBER.items()}
+    assert resolve_pixel_size(math.nan, planes) == 0.2
+    assert check_pixel_size(0.2, planes) == []
+    (warning,) = check_pixel_size(0.1, planes)
+    assert f"{tmp_path}/a.ome.tif says 0.2 µm" in warning
+    assert {said.significant_bits for said in read_each(planes).values()} == {12}
+
+
+def in_one_file(rows, folder, **options):
+    """Write the four files of each row into one; return rows of the same pixels."""
+    joined = []
+    for row in rows:
+        data = np.stack([cv2.imread(row.paths[colour], cv2.IMREAD_UNCHANGED) for colour in BY_NUMBER])
+        path = write(folder / f"{row.id}.ome.tif", data, **options)
+        stat = os.stat(path)
+        joined.append(
+            replace(
+                row,
+                paths={colour: Plane(str(path), number) for number, colour in enumerate(BY_NUMBER)},
+                states=dict.fromkeys(COLOURS, f"{stat.st_size}:{stat.st_mtime_ns}"),
+            )
+        )
+    return joined
+
+
+@pytest.mark.workers
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_shard_has_the_bytes_of_four_files(tmp_path, dtype):
+    fields = {f"f{seed}": make_field(seed, dtype=dtype) for seed in range(2)}
+    apart, _ = write_shard(tmp_path / "in", fields)
+    together = in_one_file(apart, tmp_path, ome=True, metadata={"axes": "CYX"}, compression="zlib")
+    made = {}
+    for name, rows in (("apart", apart), ("together", together)):
+        masks = tmp_path / name / "masks"
+        segment_shard(rows, masks, SegmentationSettings(), DASK, 1, 2000, 0.0)
+        tile(rows, masks, tmp_path / name)
+        files = [path for path in (tmp_path / name).rglob("*") if path.is_file()]
+        made[name] = {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files}
+    assert len(made["apart"]) == 2 * 2 + 1 + 2 + 4
+    assert made["apart"] == made["together"]
+
+
+@pytest.mark.workers
+def test_a_shard_rejects_the_fields_whose_file_changed_or_lacks_a_channel(tmp_path):
+    apart, segmentation = write_shard(tmp_path / "in", {f"f{seed}": make_field(seed) for seed in range(3)})
+    rows = in_one_file(apart, tmp_path, ome=True, metadata={"axes": "CYX", "Channel": {"Name": list(NAMES)}})
+    os.utime(rows[1].paths["red"], (1, 1))
+    # Segmentation does not read green.
+    rows[2] = replace(rows[2], paths=rows[2].paths | {"green": Plane(rows[2].paths["green"].path, "GPF")})
+    segment_shard(rows, tmp_path / "masks", SegmentationSettings(), DASK, 1, 2000, 1.0)
+    wanted = {
+        "f1": f"{tmp_path}/f1.ome.tif: changed after the run was planned; start the run again",
+        "f2": f"{tmp_path}/f2.ome.tif: has no channel 'GPF' (channels.green); its channels are {', '.join(NAMES)}",
+    }
+    for table in (tmp_path / "masks/fields.parquet", tile(rows, segmentation, tmp_path, max_rejected_fraction=1.0)[1]):
+        assert {row["field"]: row["reason"] for row in pq.read_table(table).to_pylist() if row["reason"]} == wanted
