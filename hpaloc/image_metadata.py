@@ -2,18 +2,20 @@
 
 import gzip
 import io
+import json
 import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isnan
+from pathlib import Path
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 import tifffile
 from PIL import Image
 
-from hpaloc.planes import Plane
+from hpaloc.planes import Plane, is_zarr
 
 # µm, as in the configuration and in sheets. A resolution for printers or screens, such as 72 or 300 dpi, is outside.
 PIXEL_SIZES = (0.001, 10.0)
@@ -180,14 +182,46 @@ def _unpacked(packed: BinaryIO) -> Any:
     return io.BytesIO(file.read()) if start.startswith((b"II", b"MM")) and first_tag > _NEAR else file
 
 
+def _of_zarr(path: str | os.PathLike[str], series: int | None) -> ImageMetadata:
+    """Read the attributes of an OME-Zarr folder; its images are itself, or in it by number."""
+    for folder in (Path(path), Path(path, str(series or 0))):
+        for name in ("zarr.json", ".zattrs"):
+            if not (folder / name).is_file():
+                continue
+            said = json.loads((folder / name).read_text(encoding="utf-8"))
+            ome = said.get("attributes", {}).get("ome", {}) if name == "zarr.json" else said
+            if "multiscales" in ome:
+                return _of_multiscale(ome["multiscales"][0])
+    return ImageMetadata()
+
+
+def _of_multiscale(multiscale: Mapping[str, Any]) -> ImageMetadata:
+    size = dict.fromkeys("yx", 1.0)
+    given = False
+    for level in (multiscale, multiscale["datasets"][0]):
+        for transformation in level.get("coordinateTransformations", ()):
+            if transformation["type"] == "scale":
+                given = True
+                for axis, factor in zip(multiscale["axes"], transformation["scale"], strict=True):
+                    if axis["name"] in size:
+                        size[axis["name"]] *= factor
+    units = {axis["name"]: _unit(axis.get("unit", "")) for axis in multiscale["axes"]}
+    if not given or units["x"] is None or units["y"] is None or size["x"] == size["y"] == 1:
+        return ImageMetadata()
+    return ImageMetadata(_plausible(size["x"] * units["x"], size["y"] * units["y"]))
+
+
 def _read(path: str | os.PathLike[str]) -> ImageMetadata:
+    series = path.series if isinstance(path, Plane) else None
+    if is_zarr(path):
+        return _of_zarr(path, series)
     with open(path, "rb") as packed:
         file: BinaryIO = _unpacked(packed) if packed.peek(2).startswith(b"\x1f\x8b") else packed
         start = file.read(len(_PNG))
         file.seek(0)
         for first, reader in _READERS.items():
             if start.startswith(first):
-                return reader(file, os.path.basename(path), path.series if isinstance(path, Plane) else None)
+                return reader(file, os.path.basename(path), series)
     return ImageMetadata()
 
 
@@ -245,7 +279,7 @@ def resolve_pixel_size(pixel_size: float, paths: Mapping[str, str | os.PathLike[
     sizes = _said(paths)
     reason = _contradiction(sizes)
     if not sizes:
-        others = ", and neither do the other channels" if len({os.fspath(path) for path in paths.values()}) > 1 else ""
+        others = ", and neither do the other channels" if len(paths) > 1 else ""
         reason = f"{os.fspath(next(iter(paths.values())))}: does not say its pixel size{others}"
     if reason:
         raise PixelSizeError(f"{reason}; give `pixel_size` in µm")

@@ -1,6 +1,7 @@
 """Manifests: the fields of a shard with their files, as the stages read them, and their annotations from the sheet."""
 
 import csv
+import hashlib
 import json
 import os
 import stat
@@ -11,7 +12,7 @@ from typing import Any
 
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.files import digest
-from hpaloc.planes import Plane
+from hpaloc.planes import Plane, is_zarr
 
 # The kinds of files in a manifest.
 FILES = (*COLOURS, "cell_mask", "nucleus_mask")
@@ -68,6 +69,23 @@ class ChangedError(ValueError):
     """A file has changed since the run was planned; the message names it."""
 
 
+def file_state(path: str, stats: os.stat_result, content: bool) -> str:
+    """Return the state of a file or of an OME-Zarr folder: ``size:time``, or a digest of its ``content``.
+
+    Any other folder in the place of a file counts as missing.
+    """
+    if stat.S_ISREG(stats.st_mode):
+        return digest(path) if content else f"{stats.st_size}:{stats.st_mtime_ns}"
+    if not is_zarr(path):
+        return MISSING
+    files = sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    if content:
+        lines = (f"{os.path.relpath(file, path)}\0{digest(file)}\n" for file in files)
+        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+    found = [os.stat(file) for file in files]
+    return f"{sum(one.st_size for one in found)}:{max(one.st_mtime_ns for one in found)}"
+
+
 def check_unchanged(paths: Mapping[str, str | os.PathLike[str]], states: Mapping[str, str]) -> None:
     """Raise ChangedError naming the first file that has changed since planning.
 
@@ -81,10 +99,7 @@ def check_unchanged(paths: Mapping[str, str | os.PathLike[str]], states: Mapping
         except OSError:
             now = MISSING
         else:
-            # For planning too, a folder in the place of a file counts as missing.
-            regular = stat.S_ISREG(found.st_mode)
-            by_time = f"{found.st_size}:{found.st_mtime_ns}"
-            now = (by_time if ":" in state or state == MISSING else digest(path)) if regular else MISSING
+            now = file_state(path, found, content=":" not in state and state != MISSING)
         if now != state:
             what = "was removed" if now == MISSING else "changed"
             raise ChangedError(f"{path}: {what} after the run was planned; start the run again")

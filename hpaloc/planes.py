@@ -28,6 +28,11 @@ class Plane(os.PathLike[str]):
         return self.path if self.channel is None else f"{self.path} (channel {self.channel})"
 
 
+def is_zarr(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a folder of OME-Zarr, which counts as one file."""
+    return os.path.isdir(path) and any(os.path.isfile(os.path.join(path, name)) for name in ("zarr.json", ".zattrs"))
+
+
 def as_plain(path: str | os.PathLike[str]) -> str | dict[str, Any]:
     """Return a path as text, or a plane as a dictionary, which a process can receive before it can import hpaloc."""
     return asdict(path) if isinstance(path, Plane) else os.fspath(path)

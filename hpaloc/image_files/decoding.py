@@ -126,10 +126,9 @@ def _check_ids(data: bytes, series: tifffile.TiffPageSeries, name: str) -> None:
 
 
 def _choice(axes: str) -> str:
-    """Return which keys of a collection choose one image of a file of these axes."""
+    """Return by which keys of a collection one image of a file of these axes is chosen."""
     keys = [key for axis, key in (("Z", "project"), ("T", "time"), ("C", "channels")) if axis in axes]
-    keys = keys or ["project", "channels"]
-    return f"the key{'s' * (len(keys) > 1)} {' and '.join(keys)} choose{'s' * (len(keys) == 1)} one"
+    return f"choose it by the key{'s' * (len(keys) > 1)} {' and '.join(keys) or 'project or channels'}"
 
 
 def _read_tiff(data: bytes, name: str, limit: int, ids: bool) -> np.ndarray:
@@ -138,7 +137,7 @@ def _read_tiff(data: bytes, name: str, limit: int, ids: bool) -> np.ndarray:
         if not tiff.series:
             raise ImageError(f"{name}: the TIFF contains no image")
         if len(tiff.series) > 1:
-            hint = "" if ids else " (the key series chooses one)"
+            hint = "" if ids else " (choose it by the key series)"
             raise ImageError(f"{name}: the TIFF contains {len(tiff.series)} image series; expected one{hint}")
         series = tiff.series[0]
         planes = math.prod(length for axis, length in zip(series.axes, series.shape, strict=True) if axis not in "YXS")

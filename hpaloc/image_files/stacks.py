@@ -1,13 +1,12 @@
-"""Single planes of files that hold many: TIFFs of every layout whose axes have names, also OME-TIFF, ImageJ's and
-gzip'd."""
+"""Single planes of files that hold many: OME-Zarr, and TIFFs of every layout whose axes have names."""
 
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
-from typing import Any, BinaryIO
+from typing import Any
 from xml.etree import ElementTree
 
 import cv2
@@ -23,7 +22,8 @@ from hpaloc.image_files.decoding import (
     errors_named,
     gunzip,
 )
-from hpaloc.planes import Plane
+from hpaloc.image_files.ome_zarr import describe_zarr, zarr_images
+from hpaloc.planes import Plane, is_zarr
 from hpaloc.rle import MAX_PIXELS
 
 # Axes to which a TIFF gives no name: pages one after the other.
@@ -120,36 +120,43 @@ def _tiff_reader(
     return math.prod(shape if paged else series.shape), read
 
 
-@contextmanager
-def _open_tiff(file: BinaryIO, plane: Plane) -> Iterator[_Stack]:
-    # An OME-TIFF may name other files with its planes; files that nobody asked for are not opened.
-    with tifffile.TiffFile(file, _multifile=False) as tiff:
-        if not tiff.series:
-            raise ImageError(f"{plane.path}: the TIFF contains no image")
-        series = _only(tiff.series, plane.series, plane.path)
-        check_intensities(series, plane.path)
-        check_mode(series, plane.path)
-        pixels, read = _tiff_reader(tiff, series, plane.path)
-        check_size((pixels,), MAX_PIXELS, plane.path)
-        yield _Stack(plane.path, series.axes, series.shape, lambda: _tiff_names(tiff, series), read)
+def _of_tiff(tiff: tifffile.TiffFile, plane: Plane) -> _Stack:
+    if not tiff.series:
+        raise ImageError(f"{plane.path}: the TIFF contains no image")
+    series = _only(tiff.series, plane.series, plane.path)
+    check_intensities(series, plane.path)
+    check_mode(series, plane.path)
+    pixels, read = _tiff_reader(tiff, series, plane.path)
+    check_size((pixels,), MAX_PIXELS, plane.path)
+    return _Stack(plane.path, series.axes, series.shape, lambda: _tiff_names(tiff, series), read)
+
+
+def _of_zarr(plane: Plane) -> _Stack:
+    return _Stack(plane.path, *describe_zarr(_only(zarr_images(plane.path), plane.series, plane.path), plane.path))
 
 
 @contextmanager
 def _opened(plane: Plane, limit: int) -> Iterator[_Stack]:
-    """Open the file of a plane; one that is not a TIFF has one image."""
-    with errors_named(plane.path), open(plane.path, "rb") as packed:
-        file: BinaryIO = packed
-        if packed.peek(2).startswith(b"\x1f\x8b"):
-            file = io.BytesIO(gunzip(packed.read(), plane.path))
-        start = file.read(2)
-        file.seek(0)
-        if start in (b"II", b"MM"):
-            with _open_tiff(file, plane) as stack:
-                check_size([stack.length(axis) for axis in "YX"], limit, plane.path)
-                yield stack
+    """Open the file of a plane; one that is neither a TIFF nor an OME-Zarr has one image."""
+    with errors_named(plane.path), ExitStack() as files:
+        if is_zarr(plane.path):
+            stack = _of_zarr(plane)
         else:
-            image = _only([decode(file.read(), plane.path, limit, ids=False)], plane.series, plane.path)
-            yield _Stack(plane.path, "YXS"[: image.ndim], image.shape, list, image.__getitem__)
+            packed = files.enter_context(open(plane.path, "rb"))
+            zipped = packed.peek(2).startswith(b"\x1f\x8b")
+            file: Any = io.BytesIO(gunzip(packed.read(), plane.path)) if zipped else packed
+            start = file.read(2)
+            file.seek(0)
+            if start in (b"II", b"MM"):
+                # An OME-TIFF may name other files with its planes; files that nobody asked for are not opened.
+                stack = _of_tiff(files.enter_context(tifffile.TiffFile(file, _multifile=False)), plane)
+            elif start == b"PK":
+                stack = _of_zarr(plane)
+            else:
+                image = _only([decode(file.read(), plane.path, limit, ids=False)], plane.series, plane.path)
+                stack = _Stack(plane.path, "YXS"[: image.ndim], image.shape, list, image.__getitem__)
+        check_size([stack.length(axis) for axis in "YX"], limit, plane.path)
+        yield stack
 
 
 def _with_named_axes(stack: _Stack, plane: Plane) -> _Stack:
@@ -159,8 +166,8 @@ def _with_named_axes(stack: _Stack, plane: Plane) -> _Stack:
     """
     unnamed = [axis for axis in _UNNAMED if stack.length(axis) > 1]
     axes = stack.axes
-    if len(unnamed) == 1 and plane.channel is not None and stack.length("CS") == 1:
-        axes = axes.replace("C", "").replace(unnamed[0], "C") if "C" not in axes else axes
+    if len(unnamed) == 1 and plane.channel is not None and "C" not in axes and stack.length("S") == 1:
+        axes = axes.replace(unnamed[0], "C")
     elif len(unnamed) == 1 and "Z" not in axes:
         axes = axes.replace(unnamed[0], "Z")
     named = replace(stack, axes=axes)

@@ -1,9 +1,12 @@
 """Files that hold many planes: layouts, selections, stacks, refusals, and equality with four files."""
 
 import gzip
+import json
 import math
 import os
+import pickle
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 import tifffile
 from tile_fields import make_field, tile, write_shard
 
+from hpaloc import manifests
 from hpaloc.classes import COLOURS
 from hpaloc.config import ConfigError, complete
 from hpaloc.delimited import SheetError
@@ -269,10 +273,10 @@ def test_several_series_need_the_key(tmp_path):
 @pytest.mark.parametrize(
     ("outer", "axes", "sentence"),
     [
-        ((5,), "ZYX", "contains 5 planes (axes ZYX); expected one image (the key project chooses one)"),
-        ((2,), "TYX", "contains 2 planes (axes TYX); expected one image (the key time chooses one)"),
-        ((4,), "CYX", "contains 4 planes (axes CYX); expected one image (the key channels chooses one)"),
-        ((2, 5), "TZYX", "contains 10 planes (axes TZYX); expected one image (the keys project and time choose one)"),
+        ((5,), "ZYX", "contains 5 planes (axes ZYX); expected one image (choose it by the key project)"),
+        ((2,), "TYX", "contains 2 planes (axes TYX); expected one image (choose it by the key time)"),
+        ((4,), "CYX", "contains 4 planes (axes CYX); expected one image (choose it by the key channels)"),
+        ((2, 5), "TZYX", "contains 10 planes (axes TZYX); expected one image (choose it by the keys project and time)"),
     ],
 )
 def test_a_stack_without_a_key_is_refused_with_the_key(tmp_path, outer, axes, sentence):
@@ -334,12 +338,9 @@ def test_a_plan_finds_one_file_for_four_colours(project, verify):
 
 
 def test_a_file_of_four_colours_is_digested_once(project, monkeypatch):
-    from hpaloc import finding, manifests
-
     digested = []
-    for module in (finding, manifests):
-        real = module.digest
-        monkeypatch.setattr(module, "digest", lambda path, real=real: digested.append(str(path)) or real(path))
+    real = manifests.digest
+    monkeypatch.setattr(manifests, "digest", lambda path: digested.append(str(path)) or real(path))
     row = planned(project, verify="content")[0]
     assert digested == [f"images/f{number}.ome.tif" for number in range(3)]
     check_unchanged(row.paths, row.states)
@@ -491,3 +492,133 @@ def test_a_shard_rejects_the_fields_whose_file_changed_or_lacks_a_channel(tmp_pa
     }
     for table in (tmp_path / "masks/fields.parquet", tile(rows, segmentation, tmp_path, max_rejected_fraction=1.0)[1]):
         assert {row["field"]: row["reason"] for row in pq.read_table(table).to_pylist() if row["reason"]} == wanted
+
+
+def zarr_attributes(axes, names):
+    """Return the metadata of an OME-Zarr with a second, coarser level."""
+    units = {"T": "time", "C": "channel"}
+    levels = []
+    for level in range(2):
+        factors = [(0.1 * 2**level if axis in "YX" else 1.0) for axis in axes]
+        transformation = {"type": "scale", "scale": factors}
+        levels.append({"path": str(level), "coordinateTransformations": [transformation]})
+    named = [
+        {"name": axis.lower(), "type": units.get(axis, "space")} | ({"unit": "micrometer"} if axis in "ZYX" else {})
+        for axis in axes
+    ]
+    return {
+        "multiscales": [{"axes": named, "datasets": levels}],
+        "omero": {"channels": [{"label": name} for name in names]},
+    }
+
+
+def write_zarr(path, data, axes, version="0.5", names=NAMES, **options):
+    """Write an OME-Zarr folder of two levels with small chunks."""
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(path, mode="w", zarr_format=3 if version == "0.5" else 2)
+    chunks = tuple(16 if axis in "YX" else 1 for axis in axes)
+    for level, pixels in enumerate((data, data[..., ::2, ::2])):
+        array = group.create_array(str(level), shape=pixels.shape, chunks=chunks, dtype=pixels.dtype, **options)
+        array[:] = pixels
+    attributes = zarr_attributes(axes, names)
+    group.attrs.update({"ome": {"version": version, **attributes}} if version == "0.5" else attributes)
+    return path
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_ome_zarr_is_read_at_its_finest_level(tmp_path, version, zipped):
+    data = stack(T, C, Z)
+    path = write_zarr(tmp_path / "a.ome.zarr", data, "TCZYX", version)
+    if zipped:
+        path = Path(shutil.make_archive(tmp_path / "a.ome.zarr", "zip", path))
+    for channels in (BY_NUMBER, BY_NAME):
+        read = field(path, channels, time=1, project="max")
+        for colour, number in BY_NUMBER.items():
+            np.testing.assert_array_equal(read[colour], data[1, number].max(axis=0))
+    with pytest.raises(ImageError, match=r"has 2 time points; choose one by the key time"):
+        field(path, BY_NUMBER)
+    with pytest.raises(ImageError, match=r"has no channel 'DAPI' \(channels\.blue\); its channels are Nuclei, ER, Tub"):
+        field(path, BY_NAME | {"blue": "DAPI"}, time=0, project=0)
+
+
+def test_only_the_chunks_of_the_planes_are_read(tmp_path):
+    path = write_zarr(tmp_path / "a.ome.zarr", stack(C), "CYX")
+    for number in range(C):
+        if number != 2:
+            for chunk in Path(path, "0/c", str(number)).rglob("*"):
+                if chunk.is_file():
+                    chunk.write_bytes(b"broken")
+    np.testing.assert_array_equal(read_channel(Plane(str(path), 2), "red"), stack(C)[2])
+    with pytest.raises(ImageError, match=re.escape(str(path))):
+        read_channel(Plane(str(path), 1), "red")
+
+
+def test_images_that_bioformats2raw_numbers_are_series(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(tmp_path / "a.ome.zarr", mode="w", zarr_format=2)
+    group.attrs["bioformats2raw.layout"] = 3
+    for number in range(2):
+        write_zarr(tmp_path / "a.ome.zarr" / str(number), stack(C) + number, "CYX", "0.4")
+    np.testing.assert_array_equal(field(tmp_path / "a.ome.zarr", BY_NAME, series=1)["green"], stack(C)[3] + 1)
+    with pytest.raises(ImageError, match=r"contains 2 image series; choose one by the key series"):
+        field(tmp_path / "a.ome.zarr", BY_NAME)
+
+
+class MakesAFolder:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "|O"])
+@pytest.mark.parametrize("place", ["compressor", "filters"])
+def test_a_zarr_executes_nothing(tmp_path, dtype, place):
+    path = write_zarr(tmp_path / "a.ome.zarr", stack(C), "CYX", "0.4", compressors=None)
+    said = json.loads((path / "0/.zarray").read_text())
+    codec = {"id": "pickle", "protocol": 5}
+    said |= {"dtype": dtype, "compressor": codec} if place == "compressor" else {"dtype": dtype, "filters": [codec]}
+    (path / "0/.zarray").write_text(json.dumps(said))
+    for chunk in (path / "0").glob("[0-9]*"):
+        chunk.write_bytes(pickle.dumps(MakesAFolder(tmp_path / "executed")))
+    with pytest.raises(ImageError, match=re.escape(str(path))):
+        field(path, BY_NUMBER)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("verify", ["time", "content"])
+def test_a_folder_of_ome_zarr_is_planned_as_a_file(project, verify):
+    for number in range(3):
+        write_zarr(f"images/f{number}.ome.zarr", stack(C) + number, "CYX")
+    rows = planned(project | {"images": "images/{id}.ome.zarr"}, verify=verify)
+    np.testing.assert_array_equal(read_field(rows[2].paths)["green"], stack(C)[3] + 2)
+    check_unchanged(rows[0].paths, rows[0].states)
+    chunk = Path("images/f0.ome.zarr/0/c/3/0/1")
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"!")
+    with pytest.raises(ChangedError, match=r"^images/f0\.ome\.zarr: changed after the run was planned"):
+        check_unchanged(rows[0].paths, rows[0].states)
+    shutil.rmtree("images/f1.ome.zarr")
+    Path("images/f1.ome.zarr").mkdir()
+    with pytest.raises(ChangedError, match=r"^images/f1\.ome\.zarr: was removed after the run was planned"):
+        check_unchanged(rows[1].paths, rows[1].states)
+    with pytest.raises(SheetError, match=r"1 of 3 files is missing: images/f1\.ome\.zarr"):
+        scanned(project | {"images": "images/{id}.ome.zarr"}, max_rejected_fraction=0)
+
+
+def test_a_folder_of_ome_zarr_of_each_colour_needs_no_key(project):
+    for number in range(3):
+        for colour, channel in BY_NUMBER.items():
+            write_zarr(f"images/f{number}_{colour}.zarr", stack(C)[channel] + number, "YX", names=["x"])
+    del project["channels"]
+    row = planned(project | {"images": "images/{id}_{colour}.zarr"})[1]
+    assert row.paths["red"] == "images/f1_red.zarr"
+    np.testing.assert_array_equal(read_field(row.paths)["red"], stack(C)[2] + 1)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_the_pixel_size_of_ome_zarr(tmp_path, version):
+    path = write_zarr(tmp_path / "a.ome.zarr", stack(C), "CYX", version)
+    planes = {colour: Plane(str(path), number) for colour, number in BY_NUMBER.items()}
+    assert resolve_pixel_size(math.nan, planes) == 0.1
