@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import tifffile
 
+from hpaloc.ids import normal_text
 from hpaloc.image_files.decoding import (
     ImageError,
     check_intensities,
@@ -186,9 +187,9 @@ def _channel_number(stack: _Stack, colour: str, channel: int | str) -> int:
     count = stack.length("CS")
     key = f"channels.{colour}"
     if isinstance(channel, str):
-        names = [name.strip() for name in stack.names()]
+        names = [normal_text(name) for name in stack.names()]
         names = names if len(names) == count else []
-        numbers = [number for number, name in enumerate(names) if name == channel.strip()]
+        numbers = [number for number, name in enumerate(names) if name == normal_text(channel)]
         if len(numbers) > 1:
             raise ImageError(
                 f"{stack.name}: {len(numbers)} of its channels are called {channel!r}; give {key} a number"
