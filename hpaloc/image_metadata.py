@@ -98,15 +98,14 @@ def _of_ome(text: str, name: str, depth: int, series: int | None) -> ImageMetada
         return ImageMetadata()
     root = ElementTree.fromstring(text)
     every = root.findall("{*}Image/{*}Pixels")
-    if series is not None:
-        return _of_pixels(every[series], depth)
     own = {root.get("UUID"), name}
     of_file = [
         pixels
         for pixels in every
         if own & {part for uuid in pixels.iterfind("{*}TiffData/{*}UUID") for part in (uuid.text, uuid.get("FileName"))}
     ]
-    said = {_of_pixels(pixels, depth) for pixels in of_file or every}
+    images = of_file or every
+    said = {_of_pixels(pixels, depth) for pixels in (images if series is None else [images[series]])}
     return said.pop() if len(said) == 1 else ImageMetadata()
 
 

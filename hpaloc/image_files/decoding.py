@@ -20,7 +20,8 @@ from hpaloc.rle import MAX_PIXELS
 # MAX_PIXELS is the limit for all formats; Pillow's own, lower limit would refuse in JPEG what is read in TIFF.
 Image.MAX_IMAGE_PIXELS = None
 
-# The most bytes that a gzip'd file may unpack to: a constant plus this multiple of its size. Noise images reach 10.
+# The most bytes that a gzip'd file, or a file in a zip file, may unpack to: a constant plus this multiple of its size.
+# Noise images reach 10.
 _UNPACKED, _UNPACKED_TIMES = 2**26, 300
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -57,13 +58,18 @@ def check_size(shape: Sequence[int], limit: int, name: str) -> None:
         )
 
 
+def check_unpacked(unpacked: int, packed: int, name: str) -> None:
+    """Raise ImageError if so many bytes unpack to far more than images do."""
+    most = _UNPACKED + _UNPACKED_TIMES * packed
+    if unpacked > most:
+        raise ImageError(f"{name}: unpacks to more than {most // 2**20} MB, {_UNPACKED_TIMES} times its size")
+
+
 def gunzip(data: bytes, name: str) -> bytes:
     """Return unpacked data; raise ImageError if they unpack to far more than images do."""
-    most = _UNPACKED + _UNPACKED_TIMES * len(data)
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-        unpacked = file.read(most + 1)
-    if len(unpacked) > most:
-        raise ImageError(f"{name}: unpacks to more than {most // 2**20} MB, {_UNPACKED_TIMES} times its size")
+        unpacked = file.read(_UNPACKED + _UNPACKED_TIMES * len(data) + 1)
+    check_unpacked(len(unpacked), len(data), name)
     return unpacked
 
 

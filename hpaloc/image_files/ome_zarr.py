@@ -1,12 +1,13 @@
 """The images of OME-Zarr, versions 0.1 to 0.5: folders, and zip files of one."""
 
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from hpaloc.image_files.decoding import ImageError, check_size
+from hpaloc.image_files.decoding import ImageError, check_size, check_unpacked
 from hpaloc.rle import MAX_PIXELS
 
 
@@ -20,15 +21,20 @@ def _ome(group: Any) -> Mapping[str, Any]:
 def zarr_images(path: str) -> list[Any]:
     """Return the groups of the images of an OME-Zarr: itself, or those that bioformats2raw numbers in it.
 
-    Raises ImageError if it has none.
+    Raises ImageError if it has none, or a file in it unpacks to far more than images do.
     """
     try:
         import zarr
     except ImportError:
         raise ImageError(f"{path}: OME-Zarr needs the package zarr in the environment of the job") from None
 
-    folder = os.path.isdir(path)
-    store = zarr.storage.LocalStore(path, read_only=True) if folder else zarr.storage.ZipStore(path, mode="r")
+    if os.path.isdir(path):
+        store: Any = zarr.storage.LocalStore(path, read_only=True)
+    else:
+        with zipfile.ZipFile(path) as packed:
+            for member in packed.infolist():
+                check_unpacked(member.file_size, member.compress_size, path)
+        store = zarr.storage.ZipStore(path, mode="r")
     group = zarr.open_group(store, mode="r")
     if "multiscales" in _ome(group):
         return [group]

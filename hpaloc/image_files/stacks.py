@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +30,10 @@ from hpaloc.rle import MAX_PIXELS
 
 # Axes to which a TIFF gives no name: pages one after the other.
 _UNNAMED = "IQ"
+# How tifffile reads pages that nothing describes, such as those of an OME-TIFF whose planes are in several files.
+_NO_AXES = ("generic", "uniform")
+# A header may claim any number of planes, and an OME-Zarr need not hold those that are empty.
+_MOST_PLANES = 10_000
 _Index = tuple[int | slice, ...]
 
 
@@ -69,16 +74,34 @@ def _number(number: int, length: int, key: str, what: str, name: str) -> int:
     return number
 
 
-def _ome_names(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> list[str]:
+def _ome_xml(tiff: tifffile.TiffFile) -> ElementTree.Element:
     text = tiff.ome_metadata or ""
     # OME-XML has no document type, and the entities of one could fill the memory.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        return []
-    images = ElementTree.fromstring(text).findall("{*}Image")
-    if len(images) != len(tiff.series):
-        return []
-    channels = images[tiff.series.index(series)].findall("{*}Pixels/{*}Channel")
-    return [channel.get("Name", "") for channel in channels for _ in range(int(channel.get("SamplesPerPixel", "1")))]
+        raise ImageError(f"{tiff.filename}: its OME-XML has a document type")
+    return ElementTree.fromstring(text)
+
+
+def _without_other_files(tiff: tifffile.TiffFile, name: str) -> str:
+    """Return the OME-XML of a file of a data set of many files without the planes of the others."""
+    root = _ome_xml(tiff)
+    for pixels in root.iterfind("{*}Image/{*}Pixels"):
+        for data in pixels.findall("{*}TiffData"):
+            if (uuid := data.find("{*}UUID")) is not None:
+                own = uuid.text == root.get("UUID") or uuid.get("FileName") == os.path.basename(name)
+                (data.remove(uuid) if own else pixels.remove(data))
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _ome_names(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> list[str]:
+    of_images = [
+        [channel.get("Name", "") for channel in channels for _ in range(int(channel.get("SamplesPerPixel", "1")))]
+        for channels in (image.findall("{*}Pixels/{*}Channel") for image in _ome_xml(tiff).iterfind("{*}Image"))
+    ]
+    if len(of_images) == len(tiff.series):
+        return of_images[tiff.series.index(series)]
+    # Images in other files of a data set mostly have the same channels.
+    return of_images[0] if all(names == of_images[0] for names in of_images) else []
 
 
 def _tiff_names(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> list[str]:
@@ -125,6 +148,8 @@ def _of_tiff(tiff: tifffile.TiffFile, plane: Plane) -> _Stack:
     if not tiff.series:
         raise ImageError(f"{plane.path}: the TIFF contains no image")
     series = _only(tiff.series, plane.series, plane.path)
+    if tiff.is_ome and series.kind in _NO_AXES and len(series) > 1:
+        raise ImageError(f"{plane.path}: its OME-XML does not describe its {len(series)} pages; save it again")
     check_intensities(series, plane.path)
     check_mode(series, plane.path)
     pixels, read = _tiff_reader(tiff, series, plane.path)
@@ -150,12 +175,19 @@ def _opened(plane: Plane, limit: int) -> Iterator[_Stack]:
             file.seek(0)
             if start in (b"II", b"MM"):
                 # An OME-TIFF may name other files with its planes; files that nobody asked for are not opened.
-                stack = _of_tiff(files.enter_context(tifffile.TiffFile(file, _multifile=False)), plane)
+                tiff = files.enter_context(tifffile.TiffFile(file, _multifile=False))
+                if tiff.is_ome and tiff.series[0].kind in _NO_AXES:
+                    xml = _without_other_files(tiff, plane.path)
+                    file.seek(0)
+                    tiff = files.enter_context(tifffile.TiffFile(file, _multifile=False, omexml=xml))
+                stack = _of_tiff(tiff, plane)
             elif start == b"PK":
                 stack = _of_zarr(plane)
             else:
                 image = _only([decode(file.read(), plane.path, limit, ids=False)], plane.series, plane.path)
                 stack = _Stack(plane.path, "YXS"[: image.ndim], image.shape, list, image.__getitem__)
+        if 0 in stack.shape:
+            raise ImageError(f"{plane.path}: has shape {stack.shape}; expected images")
         check_size([stack.length(axis) for axis in "YX"], limit, plane.path)
         yield stack
 
@@ -198,9 +230,10 @@ def _channel_number(stack: _Stack, colour: str, channel: int | str) -> int:
             return numbers[0]
         # Snakemake reads the numbers of --config as text.
         if not (channel.isascii() and channel.isdigit()):
-            known = f"its channels are {', '.join(names)}" if any(names) else f"it names none of its {count} channels"
+            known = f"its channels are {', '.join(names)}" if any(names) else "it names none of its channels"
             raise ImageError(f"{stack.name}: has no channel {channel!r} ({key}); {known}")
-    return _number(int(channel), count, key, f"channel{'s' * (count != 1)}", stack.name)
+    deep = f" ({stack.length('Z')} planes along z)" if stack.length("Z") > 1 else ""
+    return _number(int(channel), count, key, f"channel{'s' * (count != 1)}{deep}", stack.name)
 
 
 def _place(stack: _Stack, colour: str, plane: Plane) -> dict[str, int]:
@@ -236,6 +269,8 @@ def _read(stack: _Stack, place: Mapping[str, int], plane: Plane) -> np.ndarray:
         raise ImageError(
             f"{stack.name}: has {depth} planes along z; choose one, or how they are joined, by the key project"
         )
+    if depth > _MOST_PLANES:
+        raise ImageError(f"{stack.name}: has {depth} planes along z; hpaloc reads at most {_MOST_PLANES}")
     if plane.project is None or isinstance(plane.project, int):
         return at(_number(plane.project or 0, depth, "project", f"plane{'s' * (depth != 1)} along z", stack.name))
     if plane.project == "max":

@@ -86,6 +86,8 @@ LAYOUTS = [
     ("interleaved YXS", "C", "YXC", {"metadata": None, "planarconfig": "contig"}, False),
     ("interleaved, Zstandard", "C", "YXC", {"metadata": None, "planarconfig": "contig", "compression": "zstd"}, False),
     ("RGB and a fourth sample", "C", "YXC", {"photometric": "rgb", "extrasamples": ["unspecified"]}, False),
+    ("one header for all pages", "ZC", "ZCYX", {"metadata": {"axes": "ZCYX"}, "truncate": True}, False),
+    ("BigTIFF", "C", "CYX", {**ome("CYX"), "bigtiff": True}, True),
     ("planar SYX", "C", "CYX", {"metadata": None, "planarconfig": "separate"}, False),
     ("planar, Deflate", "C", "CYX", {"metadata": None, "planarconfig": "separate", "compression": "zlib"}, False),
     ("stack of interleaved images", "ZC", "ZYXC", {"metadata": {"axes": "ZYXS"}, "planarconfig": "contig"}, False),
@@ -230,7 +232,7 @@ def test_a_choice_that_the_file_does_not_have_is_one_sentence_that_names_file_an
     )
     assert (
         refused(tmp_path, BY_NAME, options={"metadata": {"axes": "CYX"}})
-        == "has no channel 'Tubulin' (channels.red); it names none of its 4 channels"
+        == "has no channel 'Tubulin' (channels.red); it names none of its channels"
     )
     assert (
         refused(tmp_path, BY_NUMBER | {"yellow": 4})
@@ -254,6 +256,12 @@ def test_a_choice_that_the_file_does_not_have_is_one_sentence_that_names_file_an
         == "project 5 is out of range; the file has 5 planes along z, numbered from 0"
     )
     assert refused(tmp_path, **deep) == "has 5 planes along z; choose one, or how they are joined, by the key project"
+    # As the command Images to Stack of ImageJ saves the colours of a field.
+    along_z = {"data": stack(C), "options": {"imagej": True, "metadata": {"axes": "ZYX"}, "photometric": None}}
+    assert (
+        refused(tmp_path, BY_NUMBER | {"red": 1, "yellow": 2}, **along_z)
+        == "channels.red 1 is out of range; the file has 1 channel (4 planes along z), numbered from 0"
+    )
     timed = {"data": stack(T, C), "options": ome("TCYX")}
     assert refused(tmp_path, **timed) == "has 2 time points; choose one by the key time"
 
@@ -262,6 +270,96 @@ def test_numbers_of_the_command_line_are_text(tmp_path):
     path = write(tmp_path / "a.tif", stack(C), metadata={"axes": "CYX"})
     numbers = {colour: str(channel) for colour, channel in BY_NUMBER.items()}
     np.testing.assert_array_equal(field(path, numbers)["green"], stack(C)[3])
+
+
+def data_set(places, planes):
+    """Return the OME-XML of a data set of files: {(image, z, channel): (file, page)}."""
+    images = ""
+    for image in sorted({image for image, _, _ in places}):
+        of_image = {place: at for place, at in places.items() if place[0] == image}
+        channels = "".join(
+            f'<Channel ID="Channel:{image}:{c}" SamplesPerPixel="1" Name="{NAMES[c]}"/>' for c in range(C)
+        )
+        found = "".join(
+            f'<TiffData FirstZ="{z}" FirstC="{c}" IFD="{page}" PlaneCount="1"><UUID FileName="{file}.ome.tif">urn:uuid:'
+            f"{file}</UUID></TiffData>"
+            for (_, z, c), (file, page) in of_image.items()
+        )
+        images += (
+            f'<Image ID="Image:{image}" Name="{image}"><Pixels ID="Pixels:{image}" DimensionOrder="XYZCT" '
+            f'Type="uint16" SizeX="40" SizeY="24" SizeC="{C}" SizeZ="{planes}" SizeT="1">{channels}{found}'
+            "</Pixels></Image>"
+        )
+    return images
+
+
+def write_data_set(folder, data, places):
+    """Write the files of a data set; ``data``: (images, z, channels, height, width)."""
+    images = data_set(places, data.shape[1])
+    for file in {file for file, _ in places.values()}:
+        pages = {page: data[place] for place, (other, page) in places.items() if other == file}
+        xml = f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{file}">{images}</OME>'
+        stacked = np.stack([pages[page] for page in sorted(pages)])
+        write(folder / f"{file}.ome.tif", stacked, description=xml, metadata=None)
+
+
+def test_a_file_of_a_data_set_holds_its_own_image(tmp_path):
+    data = stack(2, Z, C)
+    # An image a file; its pages are not in the order that tifffile gives to pages without a description.
+    write_data_set(
+        tmp_path, data, {(i, z, c): ("ab"[i], c * Z + z) for i in range(2) for z in range(Z) for c in range(C)}
+    )
+    (tmp_path / "b.ome.tif").rename(tmp_path / "renamed.ome.tif")
+    for name, image in (("a", 0), ("renamed", 1)):
+        for channels in (BY_NUMBER, BY_NAME):
+            read = field(tmp_path / f"{name}.ome.tif", channels, project=3)
+            for colour, number in BY_NUMBER.items():
+                np.testing.assert_array_equal(read[colour], data[image, 3, number])
+
+
+def test_a_plane_in_another_file_of_its_data_set_is_named(tmp_path):
+    data = stack(1, 1, C)
+    write_data_set(tmp_path, data, {(0, 0, c): ("ab"[c // 2], c % 2) for c in range(C)})
+    plane = Plane(str(tmp_path / "b.ome.tif"), "GFP")
+    np.testing.assert_array_equal(read_channel(plane, "green"), data[0, 0, 3])
+    with pytest.raises(ImageError, match=r"b\.ome\.tif: plane 1 is in another file of its data set"):
+        read_channel(replace(plane, channel="ER"), "yellow")
+
+
+def test_pages_that_the_ome_xml_does_not_describe_are_not_guessed(tmp_path):
+    write_data_set(tmp_path, stack(1, 1, C), {(0, 0, c): ("a", c) for c in range(C)})
+    path = tmp_path / "a.ome.tif"
+    path.write_bytes(path.read_bytes().replace(b'SizeC="4"', b'SizeC="x"'))
+    with pytest.raises(ImageError, match=re.escape(str(path))):
+        field(path, BY_NUMBER)
+
+
+def test_a_file_that_claims_endless_planes_is_refused(tmp_path):
+    path = write_zarr(tmp_path / "a.ome.zarr", stack(2, C), "ZCYX", "0.4")
+    said = json.loads((path / "0/.zarray").read_text())
+    (path / "0/.zarray").write_text(json.dumps(said | {"shape": [10**9, *said["shape"][1:]]}))
+    for project in ("max", "sharpest"):
+        with pytest.raises(ImageError, match=r"has 1000000000 planes along z; hpaloc reads at most 10000"):
+            field(path, BY_NUMBER, project=project)
+
+
+def test_a_zip_file_that_unpacks_to_too_much_is_refused(tmp_path):
+    path = write_zarr(tmp_path / "a.ome.zarr", stack(C), "CYX")
+    (path / "0/c/0/0/0").write_bytes(bytes(2**27))
+    packed = Path(shutil.make_archive(tmp_path / "a.ome.zarr", "zip", path))
+    with pytest.raises(ImageError, match=r"a\.ome\.zarr\.zip: unpacks to more than 1\d\d MB"):
+        field(packed, BY_NUMBER)
+
+
+@pytest.mark.parametrize("max_pixels", [24 * 40, 24 * 40 - 1])
+def test_the_size_of_a_plane_counts_and_not_that_of_the_file(tmp_path, max_pixels):
+    path = write(tmp_path / "a.tif", stack(Z, C), **ome("ZCYX"))
+    planes = {colour: Plane(str(path), number, project="max") for colour, number in BY_NUMBER.items()}
+    if max_pixels == 24 * 40:
+        assert read_field(planes, max_pixels=max_pixels)["red"].shape == (24, 40)
+    else:
+        with pytest.raises(ImageError, match=r"24 x 40 px does not fit in the memory of the job"):
+            read_field(planes, max_pixels=max_pixels)
 
 
 def test_several_series_need_the_key(tmp_path):
