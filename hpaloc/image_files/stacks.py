@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import tifffile
 
-from hpaloc.ids import normal_text
+from hpaloc.ids import normal_text, shown
 from hpaloc.image_files.decoding import (
     ImageError,
     check_intensities,
@@ -34,6 +34,8 @@ _UNNAMED = "IQ"
 _NO_AXES = ("generic", "uniform")
 # A header may claim any number of planes, and an OME-Zarr need not hold those that are empty.
 _MOST_PLANES = 10_000
+# Names of channels in a message.
+_LISTED = 12
 _Index = tuple[int | slice, ...]
 
 
@@ -230,7 +232,8 @@ def _channel_number(stack: _Stack, colour: str, channel: int | str) -> int:
             return numbers[0]
         # Snakemake reads the numbers of --config as text.
         if not (channel.isascii() and channel.isdigit()):
-            known = f"its channels are {', '.join(names)}" if any(names) else "it names none of its channels"
+            listed = ", ".join(shown(name) for name in names[:_LISTED]) + ", …" * (len(names) > _LISTED)
+            known = f"its channels are {listed}" if any(names) else "it names none of its channels"
             raise ImageError(f"{stack.name}: has no channel {channel!r} ({key}); {known}")
     deep = f" ({stack.length('Z')} planes along z)" if stack.length("Z") > 1 else ""
     return _number(int(channel), count, key, f"channel{'s' * (count != 1)}{deep}", stack.name)
