@@ -80,7 +80,7 @@ def _ome_xml(tiff: tifffile.TiffFile) -> ElementTree.Element:
     text = tiff.ome_metadata or ""
     # OME-XML has no document type, and the entities of one could fill the memory.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ImageError(f"{tiff.filename}: its OME-XML has a document type")
+        raise ValueError("its OME-XML has a document type")
     return ElementTree.fromstring(text)
 
 

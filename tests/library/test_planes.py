@@ -389,6 +389,19 @@ def test_a_file_of_one_colour_with_channels_is_refused(tmp_path):
         read_channel(Plane(str(path), project="max"), "red")
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_file_of_one_plane_needs_no_projection(tmp_path, suffix):
+    """As in a collection with stacks of some fields, and the tinted files of the Human Protein Atlas."""
+    tinted = np.zeros((24, 40, 3), np.uint8)
+    tinted[..., 2] = stack(1, dtype=np.uint8)[0]
+    path = str(tmp_path / f"a{suffix}")
+    cv2.imwrite(path, tinted)
+    for project in ("max", "mean", "sharpest", 0):
+        np.testing.assert_array_equal(read_channel(Plane(path, project=project), "red"), read_channel(path, "red"))
+        with pytest.raises(ImageError, match="is tinted red, but was given as the blue channel"):
+            read_channel(Plane(path, project=project), "blue")
+
+
 @pytest.mark.parametrize("damage", [b"", b"II*\0", b"II*\0" + b"\1" * 100, b"\x1f\x8b", b"GIF89a"])
 def test_damaged_files_are_named(tmp_path, damage):
     (tmp_path / "a.tif").write_bytes(damage)
