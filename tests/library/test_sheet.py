@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpaloc import finding
+from hpaloc import manifests
 from hpaloc.config import complete
 from hpaloc.delimited import SheetError
 from hpaloc.finding import shard_of, shards_of
@@ -479,7 +479,7 @@ def test_a_downloaded_collection_has_its_truth_and_its_masks(project):
 
 def test_a_table_of_masks_is_read_once_for_all_fields(project, monkeypatch):
     read = []
-    monkeypatch.setattr(finding, "digest", lambda path: read.append(path) or "digest")
+    monkeypatch.setattr(manifests, "digest", lambda path: read.append(path) or "digest")
     project["verify"] = "content"
     project["segmentation"]["backend"] = "masks"
     project["collections"]["train"]["masks"] = {"cells": "masks.csv", "nuclei": None}
