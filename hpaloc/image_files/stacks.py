@@ -76,17 +76,17 @@ def _number(number: int, length: int, key: str, what: str, name: str) -> int:
     return number
 
 
-def _ome_xml(tiff: tifffile.TiffFile) -> ElementTree.Element:
+def _ome_xml(tiff: tifffile.TiffFile, name: str) -> ElementTree.Element:
     text = tiff.ome_metadata or ""
     # OME-XML has no document type, and the entities of one could fill the memory.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ValueError("its OME-XML has a document type")
+        raise ImageError(f"{name}: its OME-XML has a document type")
     return ElementTree.fromstring(text)
 
 
 def _without_other_files(tiff: tifffile.TiffFile, name: str) -> str:
     """Return the OME-XML of a file of a data set of many files without the planes of the others."""
-    root = _ome_xml(tiff)
+    root = _ome_xml(tiff, name)
     for pixels in root.iterfind("{*}Image/{*}Pixels"):
         for data in pixels.findall("{*}TiffData"):
             if (uuid := data.find("{*}UUID")) is not None:
@@ -95,10 +95,10 @@ def _without_other_files(tiff: tifffile.TiffFile, name: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _ome_names(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> list[str]:
+def _ome_names(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, name: str) -> list[str]:
     of_images = [
         [channel.get("Name", "") for channel in channels for _ in range(int(channel.get("SamplesPerPixel", "1")))]
-        for channels in (image.findall("{*}Pixels/{*}Channel") for image in _ome_xml(tiff).iterfind("{*}Image"))
+        for channels in (image.findall("{*}Pixels/{*}Channel") for image in _ome_xml(tiff, name).iterfind("{*}Image"))
     ]
     if len(of_images) == len(tiff.series):
         return of_images[tiff.series.index(series)]
@@ -106,9 +106,9 @@ def _ome_names(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> list
     return of_images[0] if all(names == of_images[0] for names in of_images) else []
 
 
-def _tiff_names(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> list[str]:
+def _tiff_names(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, name: str) -> list[str]:
     if tiff.is_ome:
-        return _ome_names(tiff, series)
+        return _ome_names(tiff, series, name)
     labels = (tiff.imagej_metadata or {}).get("Labels", [])
     # There is a label for each plane, and channels change first.
     count = math.prod(n for axis, n in zip(series.axes, series.shape, strict=True) if axis in f"C{_UNNAMED}")
@@ -156,7 +156,7 @@ def _of_tiff(tiff: tifffile.TiffFile, plane: Plane) -> _Stack:
     check_mode(series, plane.path)
     pixels, read = _tiff_reader(tiff, series, plane.path)
     check_size((pixels,), MAX_PIXELS, plane.path)
-    return _Stack(plane.path, series.axes, series.shape, lambda: _tiff_names(tiff, series), read)
+    return _Stack(plane.path, series.axes, series.shape, lambda: _tiff_names(tiff, series, plane.path), read)
 
 
 def _of_zarr(plane: Plane) -> _Stack:

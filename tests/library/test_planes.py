@@ -733,3 +733,10 @@ def test_the_pixel_size_of_ome_zarr(tmp_path, version):
     path = write_zarr(tmp_path / "a.ome.zarr", stack(C), "CYX", version)
     planes = {colour: Plane(str(path), number) for colour, number in BY_NUMBER.items()}
     assert resolve_pixel_size(math.nan, planes) == 0.1
+
+
+def test_a_document_type_in_ome_xml_is_refused(tmp_path):
+    xml = '<?xml version="1.0"?><!DOCTYPE OME [<!ENTITY a "a">]><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
+    path = write(tmp_path / "a.ome.tif", stack(C), description=f"{xml}></OME>", metadata=None)
+    with pytest.raises(ImageError, match=r"a\.ome\.tif: its OME-XML has a document type"):
+        field(path, BY_NAME)
