@@ -150,8 +150,13 @@ def _sentence(error: ValidationError) -> str:
     if error.validator == "enum" and error.parent:
         error = error.parent
     if error.validator == "oneOf":
-        kinds = "a file pattern nor a list of them" if where.endswith(".images") else "a number of µm nor file"
-        return f"{where}: {error.instance!r} is neither {kinds}"
+        kinds = {
+            "images": "a file pattern nor a list of them",
+            "project": "max, mean, sharpest nor the number of a plane",
+        }
+        return f"{where}: {error.instance!r} is neither {kinds.get(key.split('.')[-1], 'a number of µm nor file')}"
+    if error.validator == "type" and error.instance is None and list(error.absolute_path)[-2:-1] == ["channels"]:
+        return f"{where}: null is not possible yet; name the channel of every colour"
     if error.validator == "type":
         wanted = error.validator_value
         wanted = " or ".join(wanted) if isinstance(wanted, list) else wanted
@@ -217,6 +222,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         elif "images" in collection:
             images = collection["images"]
             collection["images"] = [images] if isinstance(images, str) else images
+        _check_planes(name, collection)
         if "truth" in collection and not collection["labels"]:
             raise ConfigError(f"config key collections.{name}: 'truth' only applies with labels: true")
         if filled["segmentation"]["backend"] == "masks" and "masks" not in collection:
@@ -242,6 +248,26 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     if filled["few_shot"]["collection"] is None:
         filled["few_shot"]["collection"] = filled["predict"]["collections"][0]
     return filled
+
+
+def _check_planes(name: str, collection: Mapping[str, Any]) -> None:
+    """Raise ConfigError if the keys that choose the planes of files do not fit to the files of a collection."""
+    for key in ("channels", "series", "time", "project"):
+        if key in collection and "images" not in collection:
+            raise ConfigError(f"config key collections.{name}.{key}: only applies with 'images'")
+    channels = collection.get("channels", {})
+    if any("{colour}" in pattern for pattern in collection.get("images", ()) if channels):
+        raise ConfigError(
+            f"config key collections.{name}.channels: only applies to files that hold all colours; leave it out, or "
+            "{colour} out of images"
+        )
+    owners: dict[int | str, str] = {}
+    for colour, channel in channels.items():
+        if (other := owners.setdefault(channel, colour)) != colour:
+            raise ConfigError(
+                f"config key collections.{name}.channels.{colour}: {channel!r} is also the channel of {other}; give "
+                "each colour its own"
+            )
 
 
 def training_collections(config: Mapping[str, Any]) -> list[str]:

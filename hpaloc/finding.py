@@ -15,9 +15,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from hpaloc.classes import format_labels
 from hpaloc.delimited import SheetError
-from hpaloc.files import digest, spelled_as_on_disk
+from hpaloc.files import spelled_as_on_disk
 from hpaloc.layout import PATTERNS
-from hpaloc.manifests import ANNOTATIONS, CARRIED, FILES, MISSING, SheetRow
+from hpaloc.manifests import ANNOTATIONS, CARRIED, FILES, MISSING, SheetRow, file_state
+from hpaloc.planes import is_zarr
 from hpaloc.rejection import too_many
 
 log = logging.getLogger("hpaloc")
@@ -64,13 +65,13 @@ class Folders:
         return self._listed[folder]
 
     def find(self, path: str) -> tuple[str, os.stat_result] | None:
-        """Return the path of a regular file as spelled on disk, and its stat; None if there is no such file.
+        """Return the path of a file or an OME-Zarr folder as spelled on disk, and its stat; None if there is none.
 
         Names that differ only in their Unicode form are the same.
 
         Raises SheetError for a folder that cannot be listed.
         """
-        folder, slash, name = path.rpartition("/")
+        folder, slash, name = path.rstrip("/").rpartition("/")
         real, names, forms = self._list(folder or slash or ".")
         own = name if name in names or name.isascii() else forms.get(unicodedata.normalize("NFC", name), name)
         if own not in names:
@@ -84,7 +85,7 @@ class Folders:
         except OSError:
             # Removed meanwhile, or a circular link.
             return None
-        return (path, found) if stat.S_ISREG(found.st_mode) else None
+        return (path, found) if stat.S_ISREG(found.st_mode) or is_zarr(path) else None
 
 
 def _state(path: str, folders: Folders, verify: str) -> tuple[str, str] | None:
@@ -93,7 +94,7 @@ def _state(path: str, folders: Folders, verify: str) -> tuple[str, str] | None:
     if found is None:
         return None
     path, stats = found
-    return path, digest(path) if verify == "content" else f"{stats.st_size}:{stats.st_mtime_ns}"
+    return path, file_state(path, stats, content=verify == "content")
 
 
 def find_files(
@@ -167,15 +168,19 @@ def format_manifests(
     files: Sequence[Mapping[str, tuple[str, str]]],
     shards: int,
     seed: int | None = None,
+    planes: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Return the text of the manifest and of the annotations of each shard that has fields, by file name.
 
     files: the result of ``find_files``; the state of a file that a rule makes is empty
     seed: that of simulated fields; labels and cell line, which determine them too, are then in the manifest as well
+    planes: by colour, as text, what to read of each file; without it, files hold one image
     """
+    planes = planes or {}
     kinds = [kind for kind in FILES if files and kind in files[0]]
     drawn = () if seed is None else ("labels", "cell_line")
     header = ["id", "pixel_size", "seed", *drawn, *kinds, *(f"{kind}_state" for kind in kinds)]
+    header += [f"{colour}_plane" for colour in planes]
     of_shard: dict[str, list[int]] = {}
     for index in sorted(range(len(rows)), key=lambda index: rows[index].id):
         of_shard.setdefault(shard_of(rows[index].id, shards), []).append(index)
@@ -194,6 +199,7 @@ def format_manifests(
                     *(said[column] for column in drawn),
                     *(of_row[kind][0] for kind in kinds),
                     *(of_row[kind][1] for kind in kinds),
+                    *planes.values(),
                 ]
             )
         texts[table_name("manifest", name)] = format_csv(table)

@@ -2,16 +2,20 @@
 
 import gzip
 import io
+import json
 import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isnan
+from pathlib import Path
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 import tifffile
 from PIL import Image
+
+from hpaloc.planes import Plane, is_zarr
 
 # µm, as in the configuration and in sheets. A resolution for printers or screens, such as 72 or 300 dpi, is outside.
 PIXEL_SIZES = (0.001, 10.0)
@@ -87,7 +91,7 @@ def _of_pixels(pixels: ElementTree.Element, depth: int) -> ImageMetadata:
     return ImageMetadata(size, _bits(float(pixels.get("SignificantBits", "nan")), depth))
 
 
-def _of_ome(text: str, name: str, depth: int) -> ImageMetadata:
+def _of_ome(text: str, name: str, depth: int, series: int | None) -> ImageMetadata:
     """Read the OME-XML of a file; in a data set of many files, each describes the images of all."""
     # OME-XML has no document type, and the entities of one could fill the memory.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
@@ -100,12 +104,13 @@ def _of_ome(text: str, name: str, depth: int) -> ImageMetadata:
         for pixels in every
         if own & {part for uuid in pixels.iterfind("{*}TiffData/{*}UUID") for part in (uuid.text, uuid.get("FileName"))}
     ]
-    said = {_of_pixels(pixels, depth) for pixels in of_file or every}
+    images = of_file or every
+    said = {_of_pixels(pixels, depth) for pixels in (images if series is None else [images[series]])}
     return said.pop() if len(said) == 1 else ImageMetadata()
 
 
-def _of_tags(tiff: tifffile.TiffFile, depth: int) -> ImageMetadata:
-    tags = tiff.pages.first.tags
+def _of_tags(tiff: tifffile.TiffFile, depth: int, series: int | None) -> ImageMetadata:
+    tags = (tiff.series[series].keyframe if series else tiff.pages.first).tags
     x, y = (across / per if per else 0.0 for across, per in (tags.valueof(name) for name in (282, 283)))
     size = _per_unit(x, y, _TIFF_UNITS.get(tags.valueof(296, default=tifffile.RESUNIT.INCH)))
     if size is None and (imagej := tiff.imagej_metadata):
@@ -128,15 +133,15 @@ def _tried(read: Callable[..., ImageMetadata], *arguments: Any) -> ImageMetadata
         return ImageMetadata()
 
 
-def _of_tiff(file: BinaryIO, name: str) -> ImageMetadata:
+def _of_tiff(file: BinaryIO, name: str, series: int | None) -> ImageMetadata:
     with tifffile.TiffFile(file, size=_ANY_SIZE if isinstance(file, gzip.GzipFile) else None) as tiff:
         depth = tiff.pages.first.bitspersample
-        ome = _tried(_of_ome, tiff.ome_metadata, name, depth) if tiff.is_ome else ImageMetadata()
-        tags = _tried(_of_tags, tiff, depth)
+        ome = _tried(_of_ome, tiff.ome_metadata, name, depth, series) if tiff.is_ome else ImageMetadata()
+        tags = _tried(_of_tags, tiff, depth, series)
     return ImageMetadata(ome.pixel_size or tags.pixel_size, ome.significant_bits or tags.significant_bits)
 
 
-def _of_png(file: BinaryIO, name: str) -> ImageMetadata:
+def _of_png(file: BinaryIO, name: str, series: int | None) -> ImageMetadata:
     file.seek(len(_PNG))
     size = bits = None
     depth = colour = 0
@@ -155,7 +160,7 @@ def _of_png(file: BinaryIO, name: str) -> ImageMetadata:
     return ImageMetadata(size, bits)
 
 
-def _of_jpeg(file: BinaryIO, name: str) -> ImageMetadata:
+def _of_jpeg(file: BinaryIO, name: str, series: int | None) -> ImageMetadata:
     with Image.open(file, formats=("JPEG",)) as header:
         x, y = header.info["jfif_density"]
         return ImageMetadata(_per_unit(x, y, _JPEG_UNITS.get(header.info["jfif_unit"])))
@@ -176,14 +181,46 @@ def _unpacked(packed: BinaryIO) -> Any:
     return io.BytesIO(file.read()) if start.startswith((b"II", b"MM")) and first_tag > _NEAR else file
 
 
+def _of_zarr(path: str | os.PathLike[str], series: int | None) -> ImageMetadata:
+    """Read the attributes of an OME-Zarr folder; its images are itself, or in it by number."""
+    for folder in (Path(path), Path(path, str(series or 0))):
+        for name in ("zarr.json", ".zattrs"):
+            if not (folder / name).is_file():
+                continue
+            said = json.loads((folder / name).read_text(encoding="utf-8"))
+            ome = said.get("attributes", {}).get("ome", {}) if name == "zarr.json" else said
+            if "multiscales" in ome:
+                return _of_multiscale(ome["multiscales"][0])
+    return ImageMetadata()
+
+
+def _of_multiscale(multiscale: Mapping[str, Any]) -> ImageMetadata:
+    size = dict.fromkeys("yx", 1.0)
+    given = False
+    for level in (multiscale, multiscale["datasets"][0]):
+        for transformation in level.get("coordinateTransformations", ()):
+            if transformation["type"] == "scale":
+                given = True
+                for axis, factor in zip(multiscale["axes"], transformation["scale"], strict=True):
+                    if axis["name"] in size:
+                        size[axis["name"]] *= factor
+    units = {axis["name"]: _unit(axis.get("unit", "")) for axis in multiscale["axes"]}
+    if not given or units["x"] is None or units["y"] is None or size["x"] == size["y"] == 1:
+        return ImageMetadata()
+    return ImageMetadata(_plausible(size["x"] * units["x"], size["y"] * units["y"]))
+
+
 def _read(path: str | os.PathLike[str]) -> ImageMetadata:
+    series = path.series if isinstance(path, Plane) else None
+    if is_zarr(path):
+        return _of_zarr(path, series)
     with open(path, "rb") as packed:
         file: BinaryIO = _unpacked(packed) if packed.peek(2).startswith(b"\x1f\x8b") else packed
         start = file.read(len(_PNG))
         file.seek(0)
         for first, reader in _READERS.items():
             if start.startswith(first):
-                return reader(file, os.path.basename(path))
+                return reader(file, os.path.basename(path), series)
     return ImageMetadata()
 
 
@@ -199,13 +236,20 @@ def read_metadata(path: str | os.PathLike[str]) -> ImageMetadata:
     return _tried(_read, path)
 
 
+def read_each(paths: Mapping[str, str | os.PathLike[str]]) -> dict[str, ImageMetadata]:
+    """Return what the headers of the files of a field say, by colour; a file of several colours is read once."""
+    read = {name: read_metadata(path) for name, path in {os.fspath(path): path for path in paths.values()}.items()}
+    return {colour: read[os.fspath(path)] for colour, path in paths.items()}
+
+
 def _differ(one: float, other: float) -> bool:
     return max(one, other) > _TOLERANCE * min(one, other)
 
 
 def _said(paths: Mapping[str, str | os.PathLike[str]]) -> dict[str, tuple[float, float]]:
     """Return the pixel size of the files that say one."""
-    sizes = {os.fspath(path): read_metadata(path).pixel_size for path in paths.values()}
+    said = read_each(paths)
+    sizes = {os.fspath(path): said[kind].pixel_size for kind, path in paths.items()}
     return {path: size for path, size in sizes.items() if size is not None}
 
 

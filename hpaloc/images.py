@@ -1,7 +1,7 @@
-"""Reading any channel file of a field as one grey image: PNG, TIFF, OME-TIFF, gzip'd TIFF, JPEG."""
+"""Reading the channels of a field as grey images, whatever files they are in."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -9,7 +9,9 @@ import numpy as np
 
 from hpaloc.classes import COLOURS
 from hpaloc.detector import find_empty, repair_hot_pixels, repair_lines
-from hpaloc.image_files import ImageError, read_image
+from hpaloc.image_files.decoding import ImageError, read_image
+from hpaloc.image_files.stacks import read_planes
+from hpaloc.planes import Plane, is_zarr
 from hpaloc.rle import MAX_PIXELS
 
 # px; no cell fits into less at any pixel size.
@@ -53,20 +55,25 @@ def _grey(image: np.ndarray, colour: str, name: str) -> np.ndarray:
 
 
 def read_channel(path: str | os.PathLike[str], colour: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read one channel file as a grey image.
+    """Read one channel file, or one plane of a file, as a grey image.
 
     path: a PNG, JPEG or TIFF (any compression that tifffile reads, OME-TIFF, gzip'd ``.tif.gz``), 8 or 16 bit; an RGB
-    file if its three channels are equal, or if it is tinted with ``colour`` like the public Human Protein Atlas files
+    file if its three channels are equal, or if it is tinted with ``colour`` like the public Human Protein Atlas files;
+    an OME-Zarr; or a ``Plane`` of such a file
     max_pixels: a file whose header claims more is not unpacked
     Returns (H, W) uint8 or uint16, as stored.
     Raises ImageError naming the file if it is missing, broken, of another kind, too large, or tinted with another
     colour, and ValueError for a ``colour`` that is not one of the four.
     """
-    name = os.fspath(path)
     if colour not in COLOURS:
         raise ValueError(f"unknown colour {colour!r}, expected one of {', '.join(COLOURS)}")
-    image = read_image(path, max_pixels)
+    if isinstance(path, Plane) or is_zarr(path):
+        plane = path if isinstance(path, Plane) else Plane(os.fspath(path))
+        return _as_grey(read_planes({colour: plane}, [colour], max_pixels)[colour], colour, str(path))
+    return _as_grey(read_image(path, max_pixels), colour, os.fspath(path))
 
+
+def _as_grey(image: np.ndarray, colour: str, name: str) -> np.ndarray:
     if image.ndim == 3:
         if image.shape[0] in (3, 4) and image.shape[2] not in (3, 4):
             image = np.moveaxis(image, 0, 2)
@@ -78,19 +85,32 @@ def read_channel(path: str | os.PathLike[str], colour: str, max_pixels: int = MA
     return image
 
 
+def _read_each(
+    paths: Mapping[str, str | os.PathLike[str]], colours: Sequence[str], max_pixels: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each colour and its image; files that hold several planes are opened once."""
+    planes = {colour: path for colour, path in paths.items() if isinstance(path, Plane)}
+    read = read_planes(planes, [colour for colour in colours if colour in planes], max_pixels) if planes else {}
+    for colour in colours:
+        if colour in planes:
+            yield colour, _as_grey(read.pop(colour), colour, str(planes[colour]))
+        else:
+            yield colour, read_channel(paths[colour], colour, max_pixels)
+
+
 def read_field(
     paths: Mapping[str, str | os.PathLike[str]], colours: Sequence[str] = COLOURS, max_pixels: int = MAX_PIXELS
 ) -> dict[str, np.ndarray]:
-    """Read the channel files of one field, without their hot pixels.
+    """Read the channels of one field, without their hot pixels.
 
-    paths: the file of each colour
+    paths: the file, or the ``Plane`` of a file, of each colour
     max_pixels: a file whose header claims more is not unpacked
     Returns ``{colour: (H, W) uint8 or uint16}`` for ``colours``.
     Raises ImageError naming the file that cannot be read, or both files if two channels differ in size or bit depth.
     """
     images: dict[str, np.ndarray] = {}
-    for colour in colours:
-        images[colour] = repair_hot_pixels(repair_lines(read_channel(paths[colour], colour, max_pixels)))
+    for colour, image in _read_each(paths, colours, max_pixels):
+        images[colour] = repair_hot_pixels(repair_lines(image))
         first = colours[0]
         for what, of_first, of_this in (
             ("shape", images[first].shape, images[colour].shape),

@@ -1,6 +1,8 @@
 """Manifests: the fields of a shard with their files, as the stages read them, and their annotations from the sheet."""
 
 import csv
+import hashlib
+import json
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +12,7 @@ from typing import Any
 
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.files import digest
+from hpaloc.planes import Plane, is_zarr
 
 # The kinds of files in a manifest.
 FILES = (*COLOURS, "cell_mask", "nucleus_mask")
@@ -42,7 +45,7 @@ class SheetRow:
 class ManifestRow(SheetRow):
     """One field of a shard with its files.
 
-    paths: by colour
+    paths: by colour; a plane if its file holds others too
     cell_mask, nucleus_mask: given masks, for the backend ``masks``
     seed: of a simulated field
     urls: by colour, of files that are downloaded
@@ -50,7 +53,7 @@ class ManifestRow(SheetRow):
     have none
     """
 
-    paths: dict[str, str] = field(default_factory=dict)
+    paths: dict[str, str | Plane] = field(default_factory=dict)
     cell_mask: str | None = None
     nucleus_mask: str | None = None
     seed: int | None = None
@@ -66,22 +69,37 @@ class ChangedError(ValueError):
     """A file has changed since the run was planned; the message names it."""
 
 
+def file_state(path: str, stats: os.stat_result, content: bool) -> str:
+    """Return the state of a file or of an OME-Zarr folder: ``size:time``, or a digest of its ``content``.
+
+    Any other folder in the place of a file counts as missing.
+    """
+    if stat.S_ISREG(stats.st_mode):
+        return digest(path) if content else f"{stats.st_size}:{stats.st_mtime_ns}"
+    if not is_zarr(path):
+        return MISSING
+    files = sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    if content:
+        lines = (f"{os.path.relpath(file, path)}\0{digest(file)}\n" for file in files)
+        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+    found = [os.stat(file) for file in files]
+    return f"{sum(one.st_size for one in found)}:{max(one.st_mtime_ns for one in found)}"
+
+
 def check_unchanged(paths: Mapping[str, str | os.PathLike[str]], states: Mapping[str, str]) -> None:
     """Raise ChangedError naming the first file that has changed since planning.
 
     paths: {kind: file}
     states: {kind: state at planning, as in a manifest}; a file without a state is not checked
     """
-    for path, state in [(os.fspath(path), states[kind]) for kind, path in paths.items() if kind in states]:
+    # A file with several colours is checked once.
+    for path, state in dict.fromkeys((os.fspath(path), states[kind]) for kind, path in paths.items() if kind in states):
         try:
             found = os.stat(path)
         except OSError:
             now = MISSING
         else:
-            # For planning too, a folder in the place of a file counts as missing.
-            regular = stat.S_ISREG(found.st_mode)
-            by_time = f"{found.st_size}:{found.st_mtime_ns}"
-            now = (by_time if ":" in state or state == MISSING else digest(path)) if regular else MISSING
+            now = file_state(path, found, content=":" not in state and state != MISSING)
         if now != state:
             what = "was removed" if now == MISSING else "changed"
             raise ChangedError(f"{path}: {what} after the run was planned; start the run again")
@@ -130,6 +148,11 @@ def _annotated(row: ManifestRow, said: Mapping[str, str]) -> ManifestRow:
     return replace(row, labels=labels, **carried)
 
 
+def _place(cells: Mapping[str, str], colour: str) -> str | Plane:
+    plane = cells.get(f"{colour}_plane")
+    return Plane(cells[colour], **json.loads(plane)) if plane else cells[colour]
+
+
 def read_manifest(path: str | os.PathLike[str]) -> list[ManifestRow]:
     """Read a shard's manifest, with rows sorted by id.
 
@@ -148,7 +171,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[ManifestRow]:
                 id=cells["id"],
                 labels=None,
                 pixel_size=float(cells["pixel_size"]),
-                paths={colour: cells[colour] for colour in COLOURS if colour in cells},
+                paths={colour: _place(cells, colour) for colour in COLOURS if colour in cells},
                 cell_mask=cells.get("cell_mask") or None,
                 nucleus_mask=cells.get("nucleus_mask") or None,
                 seed=int(cells["seed"]) if cells["seed"] else None,

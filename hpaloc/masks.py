@@ -11,7 +11,7 @@ import tifffile
 
 from hpaloc import rle
 from hpaloc.files import all_or_none, atomic_path
-from hpaloc.image_files import ImageError, read_image
+from hpaloc.image_files.decoding import ImageError, read_image
 
 SUFFIX = {"cell": "_cellmask", "nucleus": "_nucleimask"}
 LARGEST_PNG_ID = 65_535

@@ -49,7 +49,8 @@ def check_pattern(pattern: str, key: str, allowed: Sequence[str], needed: Sequen
         raise SheetError(f"{key}: {pattern!r} has the unknown placeholder {{{name}}} (known: {known})")
     for name in needed:
         if name not in found:
-            raise SheetError(f"{key}: {pattern!r} lacks the placeholder {{{name}}}")
+            hint = ", or the collection the key channels, if each file holds all colours" if name == "colour" else ""
+            raise SheetError(f"{key}: {pattern!r} lacks the placeholder {{{name}}}{hint}")
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,25 @@ def _scan_files(name: str, config: Mapping[str, Any]) -> Scan:
             for colour, url in of_row.items():
                 files_of_row[colour] = (f"{into}/{row.id}_{colour}{_ending(url)}", url)
         return Scan(rows, format_manifests(rows, fetched, collection["shards"]) | tables, true_labels)
+    channels = collection.get("channels")
+    by_colour = [] if channels else ["colour"]
     for pattern in collection["images"]:
-        check_pattern(pattern, f"{key}.images", ["root", "id", "colour"], ["id", "colour"])
-    patterns = dict.fromkeys(COLOURS, collection["images"]) | masks
+        check_pattern(pattern, f"{key}.images", ["root", "id", *by_colour], ["id", *by_colour])
+    # A file with all colours is looked for once.
+    patterns = dict.fromkeys(["image"] if channels else COLOURS, collection["images"]) | masks
     files = find_files(rows, patterns, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
-    return Scan(rows, format_manifests(rows, files, collection["shards"]) | tables, true_labels)
+    if channels:
+        files = [dict.fromkeys(COLOURS, of_row.pop("image")) | of_row for of_row in files]
+    texts = format_manifests(rows, files, collection["shards"], planes=_planes(collection))
+    return Scan(rows, texts | tables, true_labels)
+
+
+def _planes(collection: Mapping[str, Any]) -> dict[str, str]:
+    """Return, by colour, what to read of each file of a collection, as a manifest has it; {} for files of one image."""
+    chosen = {key: collection[key] for key in ("series", "time", "project") if key in collection}
+    channels = collection.get("channels", {})
+    own = {colour: ({"channel": channels[colour]} if channels else {}) | chosen for colour in COLOURS}
+    return {colour: json.dumps(plane) for colour, plane in own.items() if plane}
 
 
 def _given_masks(name: str, config: Mapping[str, Any], rows: Sequence[SheetRow]) -> dict[str, Sequence[str]]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from hpaloc.cutting import resize, square
 from hpaloc.files import atomic_path
-from hpaloc.image_metadata import check_pixel_size, read_metadata
+from hpaloc.image_metadata import check_pixel_size, read_each
 from hpaloc.images import check_field, read_field
 from hpaloc.levels import HEADROOM
 from hpaloc.manifests import ManifestRow, unchanged
@@ -100,7 +100,7 @@ def _tile_row(
         with unchanged(manifest.paths, manifest.states):
             images = read_field(manifest.paths, max_pixels=max_pixels)
             warnings = check_field(images, manifest.paths) + check_pixel_size(row["pixel_size"], manifest.paths)
-            bits = {colour: read_metadata(path).significant_bits for colour, path in manifest.paths.items()}
+            bits = {colour: said.significant_bits for colour, said in read_each(manifest.paths).items()}
         cells = read_mask(mask_path(folder, manifest.id, "cell"))
         nuclei = read_mask(mask_path(folder, manifest.id, "nucleus"))
         tiled = tile_field(manifest.id, images, cells, nuclei, row["pixel_size"], size, mask_neighbours, format, bits)

@@ -17,6 +17,7 @@ from hpaloc.image_metadata import resolve_pixel_size
 from hpaloc.images import ImageError, check_field, read_field
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import MaskError, write_masks
+from hpaloc.planes import as_plain, from_plain
 from hpaloc.progress import track
 from hpaloc.rejection import check_rejected
 from hpaloc.rle import MAX_PIXELS, RunLengths, is_table
@@ -90,11 +91,12 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
         masks = {kind: task[kind] for kind in ("cell_mask", "nucleus_mask") if task[kind]}
         given: Given | None = None
         # Tables of masks were read and checked before.
-        files = task["paths"] | {kind: path for kind, path in masks.items() if not is_table(path)}
+        paths = {colour: from_plain(path) for colour, path in task["paths"].items()}
+        files = paths | {kind: path for kind, path in masks.items() if not is_table(path)}
         with unchanged(files, task["states"]):
-            images = read_field(task["paths"], COLOURS_OF[settings.backend], task["max_pixels"])
-            check_field(images, task["paths"])
-            row["pixel_size"] = resolve_pixel_size(task["pixel_size"], task["paths"])
+            images = read_field(paths, COLOURS_OF[settings.backend], task["max_pixels"])
+            check_field(images, paths)
+            row["pixel_size"] = resolve_pixel_size(task["pixel_size"], paths)
             if task["cell_mask"]:
                 given = read_given(
                     task["field"], task["cell_mask"], task["nucleus_mask"], task["tables"], task["max_pixels"]
@@ -224,7 +226,7 @@ def segment_shard(
         tasks.append(
             {
                 "field": row.id,
-                "paths": {colour: str(path) for colour, path in row.paths.items()},
+                "paths": {colour: as_plain(path) for colour, path in row.paths.items()},
                 "states": row.states,
                 "pixel_size": float(row.pixel_size),
                 "settings": asdict(settings),

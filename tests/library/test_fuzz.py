@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,9 +28,10 @@ from hpaloc import rle
 from hpaloc.classes import COLOURS, N_CLASSES
 from hpaloc.config import ConfigError, complete, load_schema
 from hpaloc.delimited import SheetError
-from hpaloc.images import ImageError, read_channel
+from hpaloc.images import ImageError, read_channel, read_field
 from hpaloc.mask_tables import read_rle_table
 from hpaloc.masks import MaskError, draw, read_mask
+from hpaloc.planes import Plane
 from hpaloc.scan import check_pattern
 from hpaloc.sheet import read_carried, read_sheet
 from hpaloc.tfrecord import RecordError, TileRecord, frame, read_records, record_offsets
@@ -287,6 +289,43 @@ def test_image_files(tmp_path, examples):
     changed = mutated(image_seeds())
     files = changed | changed.map(with_checksums) | st.binary(max_size=60).map(lambda tail: b"II*\0" + tail)
     fuzz(examples * 3, st.tuples(files, st.sampled_from(COLOURS)), body)
+
+
+@few_and_many
+def test_files_of_many_planes(tmp_path, examples):
+    path = tmp_path / "stack.tif"
+    planes = np.linspace(0, 60000, 2 * 3 * 4 * 20 * 24).reshape(2, 3, 4, 20, 24).astype(np.uint16)
+    names = {"Channel": {"Name": ["a", "b", "c", "d"]}}
+    seeds = [
+        tiff(planes, imagej=True, metadata={"axes": "TZCYX", "Labels": ["a", "b", "c", "d"] * 6}),
+        tiff(planes, ome=True, metadata={"axes": "TZCYX", **names}, photometric="minisblack"),
+        tiff(planes[0], ome=True, metadata={"axes": "ZCYX", **names}, photometric="minisblack", compression="deflate"),
+        tiff(planes[0, 0], photometric="minisblack", planarconfig="separate", compression="zstd"),
+        tiff(np.moveaxis(planes[0, 0], 0, 2), photometric="minisblack", planarconfig="contig", metadata=None),
+        tiff(planes[0, 0], photometric="minisblack", metadata=None),
+        *image_seeds(),
+    ]
+
+    def body(case: tuple[bytes, dict[str, Any], tuple[int | str, ...]]) -> None:
+        data, chosen, channels = case
+        path.write_bytes(data)
+        places = {
+            colour: Plane(str(path), channel, **chosen) for colour, channel in zip(COLOURS, channels, strict=True)
+        }
+        with watched():
+            try:
+                images = read_field(places, max_pixels=10**6)
+            except ImageError as error:
+                one_sentence(error, f"{path}")
+                return
+        assert len({(image.shape, str(image.dtype)) for image in images.values()}) == 1
+        assert images["red"].ndim == 2
+        assert 0 < images["red"].size <= 10**6
+
+    project = st.sampled_from([None, 0, 2, "max", "mean", "sharpest"])
+    number = st.sampled_from([None, 0, 1])
+    keys = st.fixed_dictionaries({"project": project, "time": number, "series": number})
+    fuzz(examples, st.tuples(mutated(seeds), keys, st.permutations([0, 1, 2, 3]) | st.permutations("abcd")), body)
 
 
 @few_and_many

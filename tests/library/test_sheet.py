@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpaloc import finding
+from hpaloc import manifests
 from hpaloc.classes import NAMES
 from hpaloc.config import complete
 from hpaloc.delimited import SheetError
@@ -574,7 +574,7 @@ def test_a_downloaded_collection_has_its_truth_and_its_masks(project):
 
 def test_a_table_of_masks_is_read_once_for_all_fields(project, monkeypatch):
     read = []
-    monkeypatch.setattr(finding, "digest", lambda path: read.append(path) or "digest")
+    monkeypatch.setattr(manifests, "digest", lambda path: read.append(path) or "digest")
     project["verify"] = "content"
     project["segmentation"]["backend"] = "masks"
     project["collections"]["train"]["masks"] = {"cells": "masks.csv", "nuclei": None}

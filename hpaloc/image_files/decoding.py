@@ -6,7 +6,8 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import imagecodecs
@@ -19,7 +20,8 @@ from hpaloc.rle import MAX_PIXELS
 # MAX_PIXELS is the limit for all formats; Pillow's own, lower limit would refuse in JPEG what is read in TIFF.
 Image.MAX_IMAGE_PIXELS = None
 
-# The most bytes that a gzip'd file may unpack to: a constant plus this multiple of its size. Noise images reach 10.
+# The most bytes that a gzip'd file, or a file in a zip file, may unpack to: a constant plus this multiple of its size.
+# Noise images reach 10.
 _UNPACKED, _UNPACKED_TIMES = 2**26, 300
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -45,8 +47,8 @@ class ImageError(ValueError):
     """An image file that cannot be used; the message names the file."""
 
 
-def _check_size(shape: Sequence[int], limit: int, name: str) -> None:
-    """Refuse an image before its pixels are unpacked."""
+def check_size(shape: Sequence[int], limit: int, name: str) -> None:
+    """Raise ImageError, before the pixels of an image are unpacked, if it has more than ``limit`` of them."""
     if math.prod(shape) > limit:
         size = " x ".join(map(str, shape))
         if math.prod(shape) > MAX_PIXELS:
@@ -56,16 +58,23 @@ def _check_size(shape: Sequence[int], limit: int, name: str) -> None:
         )
 
 
-def _gunzip(data: bytes, name: str) -> bytes:
-    most = _UNPACKED + _UNPACKED_TIMES * len(data)
-    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-        unpacked = file.read(most + 1)
-    if len(unpacked) > most:
+def check_unpacked(unpacked: int, packed: int, name: str) -> None:
+    """Raise ImageError if so many bytes unpack to far more than images do."""
+    most = _UNPACKED + _UNPACKED_TIMES * packed
+    if unpacked > most:
         raise ImageError(f"{name}: unpacks to more than {most // 2**20} MB, {_UNPACKED_TIMES} times its size")
+
+
+def gunzip(data: bytes, name: str) -> bytes:
+    """Return unpacked data; raise ImageError if they unpack to far more than images do."""
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        unpacked = file.read(_UNPACKED + _UNPACKED_TIMES * len(data) + 1)
+    check_unpacked(len(unpacked), len(data), name)
     return unpacked
 
 
-def _check_intensities(series: tifffile.TiffPageSeries, name: str) -> None:
+def check_intensities(series: tifffile.TiffPageSeries, name: str) -> None:
+    """Raise ImageError unless the pixels of a TIFF are measured intensities, of 8 or 16 bit."""
     if series.dtype not in (np.uint8, np.uint16):
         kind = "1 bit" if series.dtype == bool else series.dtype
         raise ImageError(f"{name}: pixels are {kind}, not 8- or 16-bit unsigned integers")
@@ -75,6 +84,16 @@ def _check_intensities(series: tifffile.TiffPageSeries, name: str) -> None:
         page.colormap is None or (np.diff(page.colormap.astype(np.int64), axis=1) < 0).any()
     ):
         raise ImageError(f"{name}: its colour table is not a scale of one hue; pixels are not intensities")
+
+
+def check_mode(series: tifffile.TiffPageSeries, name: str) -> None:
+    """Raise ImageError unless a TIFF is grey or RGB."""
+    photometric = series.keyframe.photometric
+    if photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        raise ImageError(f"{name}: the TIFF is inverted (white is zero)")
+    if photometric not in _PHOTOMETRIC:
+        mode = getattr(photometric, "name", photometric)
+        raise ImageError(f"{name}: colour mode {mode} is neither grey nor RGB")
 
 
 def _lerc_tolerance(data: bytes, page: tifffile.TiffPage) -> float:
@@ -112,29 +131,32 @@ def _check_ids(data: bytes, series: tifffile.TiffPageSeries, name: str) -> None:
         raise ImageError(f"{name}: its compression, {compression}, may change ids; {_SAVE}")
 
 
+def _choice(axes: str) -> str:
+    """Return by which keys of a collection one image of a file of these axes is chosen."""
+    keys = [key for axis, key in (("Z", "project"), ("T", "time"), ("C", "channels")) if axis in axes]
+    return f"choose it by the key{'s' * (len(keys) > 1)} {' and '.join(keys) or 'project or channels'}"
+
+
 def _read_tiff(data: bytes, name: str, limit: int, ids: bool) -> np.ndarray:
     # An OME-TIFF may name other files with its planes; files that nobody asked for are not opened.
     with tifffile.TiffFile(io.BytesIO(data), _multifile=False) as tiff:
         if not tiff.series:
             raise ImageError(f"{name}: the TIFF contains no image")
         if len(tiff.series) > 1:
-            raise ImageError(f"{name}: the TIFF contains {len(tiff.series)} image series; expected one")
+            hint = "" if ids else " (choose it by the key series)"
+            raise ImageError(f"{name}: the TIFF contains {len(tiff.series)} image series; expected one{hint}")
         series = tiff.series[0]
         planes = math.prod(length for axis, length in zip(series.axes, series.shape, strict=True) if axis not in "YXS")
         # A writer that was given an extra axis of length one may have labelled rows as planes: it is one image still.
         if planes != 1 and sum(length != 1 for length in series.shape) > 2:
-            raise ImageError(f"{name}: contains {planes} planes (axes {series.axes}); expected one image")
-        _check_size(series.shape, limit, name)
+            hint = "" if ids else f" ({_choice(series.axes)})"
+            raise ImageError(f"{name}: contains {planes} planes (axes {series.axes}); expected one image{hint}")
+        check_size(series.shape, limit, name)
         if ids:
             _check_ids(data, series, name)
         else:
-            _check_intensities(series, name)
-        photometric = series.keyframe.photometric
-        if photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-            raise ImageError(f"{name}: the TIFF is inverted (white is zero)")
-        if photometric not in _PHOTOMETRIC:
-            mode = getattr(photometric, "name", photometric)
-            raise ImageError(f"{name}: colour mode {mode} is neither grey nor RGB")
+            check_intensities(series, name)
+        check_mode(series, name)
         return series.asarray()
 
 
@@ -160,7 +182,7 @@ def _read_png(data: bytes, name: str, limit: int, ids: bool) -> np.ndarray:
     chunks = _png_chunks(data, name)
     kinds = [kind for kind, _, _ in chunks]
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
-    _check_size((height, width), limit, name)
+    check_size((height, width), limit, name)
     if not ids and (colour == 3 or depth == 1):
         raise ImageError(f"{name}: colour mode {'P' if colour == 3 else 1} is neither grey nor RGB")
     if b"acTL" in kinds:
@@ -183,7 +205,7 @@ def _read_jpeg(data: bytes, name: str, limit: int, ids: bool) -> np.ndarray:
     if ids:
         raise ImageError(f"{name}: is a JPEG, whose compression changes ids; {_SAVE}")
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as header:
-        _check_size(header.size[::-1], limit, name)
+        check_size(header.size[::-1], limit, name)
         if header.mode not in ("L", "RGB"):
             raise ImageError(f"{name}: colour mode {header.mode} is neither grey nor RGB")
         return np.asarray(header)
@@ -199,14 +221,41 @@ _DECODERS = {
 }
 
 
-def _decode(data: bytes, name: str, limit: int, ids: bool) -> np.ndarray:
+def decode(data: bytes, name: str, limit: int, ids: bool) -> np.ndarray:
+    """Decode the one image of a file's bytes.
+
+    name: of the file, for messages
+    limit: the most pixels
+    ids: as in ``read_image``
+    Returns (H, W) or (H, W, channels) of uint8, uint16 or, with ``ids``, any type, also with axes of length one.
+    Raises ImageError naming the file if it is of another kind or too large, or has several images.
+    """
     if data[:2] == b"\x1f\x8b":
-        data = _gunzip(data, name)
+        data = gunzip(data, name)
     for start, decoder in _DECODERS.items():
         if data.startswith(start):
             return decoder(data, name, limit, ids)
     known = "PNG or TIFF" if ids else "PNG, TIFF or JPEG"
     raise ImageError(f"{name}: is not a {known} file" if data else f"{name}: the file is empty")
+
+
+@contextmanager
+def errors_named(name: str) -> Iterator[None]:
+    """Raise ImageError naming the file for any error of the block, which reads it."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file") from None
+    except MemoryError as error:
+        # From a large image, or a small file that claims to be one.
+        raise ImageError(f"{name}: does not fit in memory when unpacked") from error
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:
+        # The decoders raise errors of many kinds on broken files; each becomes one that names the file.
+        raise ImageError(f"{name}: cannot be read ({type(error).__name__}: {error})") from error
 
 
 def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, *, ids: bool = False) -> np.ndarray:
@@ -220,20 +269,8 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, *, id
     Raises ImageError naming the file if it is missing, broken, of another kind or too large, or has several images.
     """
     name = os.fspath(path)
-    try:
-        image = _decode(Path(path).read_bytes(), name, min(max_pixels, MAX_PIXELS), ids)
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
-    except MemoryError as error:
-        # From a large image, or a small file that claims to be one.
-        raise ImageError(f"{name}: does not fit in memory when unpacked") from error
-    except OSError as error:
-        raise ImageError(f"{name}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:
-        # The decoders raise errors of many kinds on broken files; each becomes one that names the file.
-        raise ImageError(f"{name}: cannot be read ({type(error).__name__}: {error})") from error
+    with errors_named(name):
+        image = decode(Path(path).read_bytes(), name, min(max_pixels, MAX_PIXELS), ids)
     while image.ndim > 2 and 1 in image.shape:
         image = image.squeeze(image.shape.index(1))
     if image.ndim < 2 or 0 in image.shape:

@@ -1,0 +1,43 @@
+"""Where the image of a colour is: a file and, if the file holds other planes too, which of them."""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Plane(os.PathLike[str]):
+    """The image of one colour in a file of channels, series or stacks; as a path, it is that of its file.
+
+    path: the file
+    channel: number from 0, or the name that the file gives it; None if the file has one channel
+    series, time: number from 0; None if the file has one
+    project: along z, ``max``, ``mean``, ``sharpest`` or the number of a plane from 0; None if the file has one plane
+    """
+
+    path: str
+    channel: int | str | None = None
+    series: int | None = None
+    time: int | None = None
+    project: int | str | None = None
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    def __str__(self) -> str:
+        return self.path if self.channel is None else f"{self.path} (channel {self.channel})"
+
+
+def is_zarr(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a folder of OME-Zarr, which counts as one file."""
+    return os.path.isdir(path) and any(os.path.isfile(os.path.join(path, name)) for name in ("zarr.json", ".zattrs"))
+
+
+def as_plain(path: str | os.PathLike[str]) -> str | dict[str, Any]:
+    """Return a path as text, or a plane as a dictionary, which a process can receive before it can import hpaloc."""
+    return asdict(path) if isinstance(path, Plane) else os.fspath(path)
+
+
+def from_plain(plain: str | dict[str, Any]) -> str | Plane:
+    """Return the path or the plane of which ``as_plain`` returned ``plain``."""
+    return plain if isinstance(plain, str) else Plane(**plain)
