@@ -26,10 +26,11 @@ from hpaloc.images import ImageError, read_channel, read_field
 from hpaloc.manifests import ChangedError, check_unchanged, read_manifest
 from hpaloc.planes import Plane
 from hpaloc.scan import scan_collection, write_scan
+from hpaloc.segmentation.cluster import DaskSettings
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 
-DASK = {"scheduler_address": None, "jobqueue": None, "chunk_above": 6144}
+DASK = DaskSettings()
 
 NAMES = ("Nuclei", "ER", "Tubulin", "GFP")
 BY_NUMBER = {"red": 2, "green": 3, "blue": 0, "yellow": 1}
