@@ -12,6 +12,8 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from hpaloc.ids import normal_text
+
 SCHEMA_PATH = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 
 
@@ -261,9 +263,11 @@ def _check_planes(name: str, collection: Mapping[str, Any]) -> None:
             f"config key collections.{name}.channels: only applies to files that hold all colours; leave it out, or "
             "{colour} out of images"
         )
-    owners: dict[int | str, str] = {}
+    owners: dict[str, str] = {}
     for colour, channel in channels.items():
-        if (other := owners.setdefault(channel, colour)) != colour:
+        other = owners.setdefault(normal_text(str(channel)), colour)
+        # Microscopes with three channels have one image for red and yellow.
+        if other != colour and {colour, other} != {"red", "yellow"}:
             raise ConfigError(
                 f"config key collections.{name}.channels.{colour}: {channel!r} is also the channel of {other}; give "
                 "each colour its own"

@@ -2,20 +2,20 @@
 
 import gzip
 import io
-import json
 import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isnan
-from pathlib import Path
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 import tifffile
 from PIL import Image
 
-from hpaloc.planes import Plane, is_zarr
+from hpaloc.image_files.decoding import open_tiff
+from hpaloc.image_files.ome_zarr import read_multiscale, zarr_images
+from hpaloc.planes import Plane, is_zarr_file
 
 # µm, as in the configuration and in sheets. A resolution for printers or screens, such as 72 or 300 dpi, is outside.
 PIXEL_SIZES = (0.001, 10.0)
@@ -134,7 +134,8 @@ def _tried(read: Callable[..., ImageMetadata], *arguments: Any) -> ImageMetadata
 
 
 def _of_tiff(file: BinaryIO, name: str, series: int | None) -> ImageMetadata:
-    with tifffile.TiffFile(file, size=_ANY_SIZE if isinstance(file, gzip.GzipFile) else None) as tiff:
+    size = _ANY_SIZE if isinstance(file, gzip.GzipFile) else None
+    with open_tiff(file, size=size) as tiff:
         depth = tiff.pages.first.bitspersample
         ome = _tried(_of_ome, tiff.ome_metadata, name, depth, series) if tiff.is_ome else ImageMetadata()
         tags = _tried(_of_tags, tiff, depth, series)
@@ -181,19 +182,6 @@ def _unpacked(packed: BinaryIO) -> Any:
     return io.BytesIO(file.read()) if start.startswith((b"II", b"MM")) and first_tag > _NEAR else file
 
 
-def _of_zarr(path: str | os.PathLike[str], series: int | None) -> ImageMetadata:
-    """Read the attributes of an OME-Zarr folder; its images are itself, or in it by number."""
-    for folder in (Path(path), Path(path, str(series or 0))):
-        for name in ("zarr.json", ".zattrs"):
-            if not (folder / name).is_file():
-                continue
-            said = json.loads((folder / name).read_text(encoding="utf-8"))
-            ome = said.get("attributes", {}).get("ome", {}) if name == "zarr.json" else said
-            if "multiscales" in ome:
-                return _of_multiscale(ome["multiscales"][0])
-    return ImageMetadata()
-
-
 def _of_multiscale(multiscale: Mapping[str, Any]) -> ImageMetadata:
     size = dict.fromkeys("yx", 1.0)
     given = False
@@ -212,8 +200,8 @@ def _of_multiscale(multiscale: Mapping[str, Any]) -> ImageMetadata:
 
 def _read(path: str | os.PathLike[str]) -> ImageMetadata:
     series = path.series if isinstance(path, Plane) else None
-    if is_zarr(path):
-        return _of_zarr(path, series)
+    if is_zarr_file(path):
+        return _of_multiscale(read_multiscale(zarr_images(os.fspath(path))[series or 0]))
     with open(path, "rb") as packed:
         file: BinaryIO = _unpacked(packed) if packed.peek(2).startswith(b"\x1f\x8b") else packed
         start = file.read(len(_PNG))
@@ -227,11 +215,11 @@ def _read(path: str | os.PathLike[str]) -> ImageMetadata:
 def read_metadata(path: str | os.PathLike[str]) -> ImageMetadata:
     """Return what the header of an image file says about its pixels, without unpacking them.
 
-    The sources are OME-XML, ImageJ's description and the resolution of TIFF, in this order, pHYs and sBIT of PNG, and
-    the density of JPEG. A missing or broken file gives nothing. The placeholders of programs that do not know the size
-    are ignored: 1 or 0 pixels per unit, and the resolutions of printers and screens.
+    The sources are OME-XML, ImageJ's description and the resolution of TIFF, in this order, pHYs and sBIT of PNG, the
+    density of JPEG, and the scale of OME-Zarr. A missing or broken file gives nothing. The placeholders of programs
+    that do not know the size are ignored: 1 or 0 pixels per unit, and the resolutions of printers and screens.
 
-    path: a PNG, TIFF or JPEG, each also gzip'd
+    path: a PNG, TIFF or JPEG, each also gzip'd; an OME-Zarr, a folder or a zip file
     """
     return _tried(_read, path)
 

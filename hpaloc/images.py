@@ -11,7 +11,7 @@ from hpaloc.classes import COLOURS
 from hpaloc.detector import find_empty, repair_hot_pixels, repair_lines
 from hpaloc.image_files.decoding import ImageError, read_image
 from hpaloc.image_files.stacks import read_planes
-from hpaloc.planes import Plane, is_zarr
+from hpaloc.planes import Plane, is_zarr_file
 from hpaloc.rle import MAX_PIXELS
 
 # px; no cell fits into less at any pixel size.
@@ -59,7 +59,7 @@ def read_channel(path: str | os.PathLike[str], colour: str, max_pixels: int = MA
 
     path: a PNG, JPEG or TIFF (any compression that tifffile reads, OME-TIFF, gzip'd ``.tif.gz``), 8 or 16 bit; an RGB
     file if its three channels are equal, or if it is tinted with ``colour`` like the public Human Protein Atlas files;
-    an OME-Zarr; or a ``Plane`` of such a file
+    an OME-Zarr, also a zip file of one; or a ``Plane`` of such a file
     max_pixels: a file whose header claims more is not unpacked
     Returns (H, W) uint8 or uint16, as stored.
     Raises ImageError naming the file if it is missing, broken, of another kind, too large, or tinted with another
@@ -67,7 +67,7 @@ def read_channel(path: str | os.PathLike[str], colour: str, max_pixels: int = MA
     """
     if colour not in COLOURS:
         raise ValueError(f"unknown colour {colour!r}, expected one of {', '.join(COLOURS)}")
-    if isinstance(path, Plane) or is_zarr(path):
+    if isinstance(path, Plane) or is_zarr_file(path):
         plane = path if isinstance(path, Plane) else Plane(os.fspath(path))
         return _as_grey(read_planes({colour: plane}, [colour], max_pixels)[colour], colour, str(path))
     return _as_grey(read_image(path, max_pixels), colour, os.fspath(path))

@@ -12,7 +12,7 @@ from typing import Any
 
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.files import digest
-from hpaloc.planes import Plane, is_zarr
+from hpaloc.planes import Plane, is_zarr, list_zarr
 
 # The kinds of files in a manifest.
 FILES = (*COLOURS, "cell_mask", "nucleus_mask")
@@ -69,21 +69,35 @@ class ChangedError(ValueError):
     """A file has changed since the run was planned; the message names it."""
 
 
+def _entry_state(entry: os.DirEntry[str], content: bool) -> str:
+    try:
+        found = entry.stat()
+        return digest(entry.path) if content else f"{found.st_size}:{found.st_mtime_ns}"
+    except OSError:
+        # A link to nothing; reading raises an error, which rejects the field.
+        return MISSING
+
+
 def file_state(path: str, stats: os.stat_result, content: bool) -> str:
     """Return the state of a file or of an OME-Zarr folder: ``size:time``, or a digest of its ``content``.
 
-    Any other folder in the place of a file counts as missing.
+    The time of a folder is a digest of the paths, sizes and times of its files. Any other folder in the place of a file
+    counts as missing.
     """
     if stat.S_ISREG(stats.st_mode):
         return digest(path) if content else f"{stats.st_size}:{stats.st_mtime_ns}"
     if not is_zarr(path):
         return MISSING
-    files = sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    try:
+        states = [(inside, _entry_state(entry, content)) for inside, entry in list_zarr(path)]
+    except OSError:
+        # A folder in it cannot be listed.
+        return MISSING
+    lines = "".join(f"{inside}\0{state}\n" for inside, state in states)
+    of_all = hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
     if content:
-        lines = (f"{os.path.relpath(file, path)}\0{digest(file)}\n" for file in files)
-        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
-    found = [os.stat(file) for file in files]
-    return f"{sum(one.st_size for one in found)}:{max(one.st_mtime_ns for one in found)}"
+        return of_all
+    return f"{sum(int(state.split(':')[0]) for _, state in states if state != MISSING)}:{of_all[:16]}"
 
 
 def check_unchanged(paths: Mapping[str, str | os.PathLike[str]], states: Mapping[str, str]) -> None:

@@ -1,8 +1,12 @@
 """Where the image of a colour is: a file and, if the file holds other planes too, which of them."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
+
+# One of these files is in every group and array of Zarr.
+_ZARR = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,39 @@ class Plane(os.PathLike[str]):
 
 
 def is_zarr(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a folder of OME-Zarr, which counts as one file."""
-    return os.path.isdir(path) and any(os.path.isfile(os.path.join(path, name)) for name in ("zarr.json", ".zattrs"))
+    """Return whether a path is a folder of Zarr, which counts as one file."""
+    return os.path.isdir(path) and any(os.path.isfile(os.path.join(path, name)) for name in _ZARR)
+
+
+def list_zarr(path: str | os.PathLike[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield path and entry of each file of a Zarr folder, in the same order each time, also in folders it links to."""
+    pending, seen = [""], set()
+    while pending:
+        inside = pending.pop()
+        folder = os.path.join(path, inside)
+        found = os.stat(folder)
+        # A link may lead to a folder above it.
+        if (found.st_dev, found.st_ino) in seen:
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                # A link may also lead to itself, which is an error for ``entry.is_dir``.
+                if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():
+                    pending.append(f"{inside}{entry.name}/")
+                else:
+                    yield f"{inside}{entry.name}", entry
+
+
+def is_zarr_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a folder of Zarr or a zip file, which holds one."""
+    if os.path.isdir(path):
+        return is_zarr(path)
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"PK"
+    except OSError:
+        return False
 
 
 def as_plain(path: str | os.PathLike[str]) -> str | dict[str, Any]:

@@ -6,9 +6,10 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -41,6 +42,11 @@ _EXACT = {
 }  # fmt: skip
 _SAVE = "save it as PNG, or as TIFF without compression or with LZW, Deflate or Zstandard"
 _LERC_PARAMETERS = 50674
+_DESCRIPTION = 270
+_CUT_SHORT = "the TIFF is cut short; copy it again"
+
+# How tifffile reads pages that nothing describes, such as those of an OME-TIFF whose planes are in several files.
+NO_AXES = ("generic", "uniform")
 
 
 class ImageError(ValueError):
@@ -71,6 +77,43 @@ def gunzip(data: bytes, name: str) -> bytes:
         unpacked = file.read(_UNPACKED + _UNPACKED_TIMES * len(data) + 1)
     check_unpacked(len(unpacked), len(data), name)
     return unpacked
+
+
+def open_tiff(file: Any, **options: Any) -> tifffile.TiffFile:
+    """Open a TIFF; ``options`` are those of tifffile."""
+    # An OME-TIFF may name other files with its planes; files that nobody asked for are not opened. Where the pages of
+    # ScanImage are, tifffile would guess, and leave out the last one.
+    return tifffile.TiffFile(file, _multifile=False, is_scanimage=False, **options)
+
+
+def _has_description(tiff: tifffile.TiffFile) -> bool:
+    """Return whether the description of the first page, which Bio-Formats writes at the end, is in the file."""
+    file, form, start = tiff.filehandle, tiff.tiff, tiff.pages.first.offset
+    file.seek(start)
+    (count,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    for at in range(start + form.tagnosize, start + form.tagnosize + count * form.tagsize, form.tagsize):
+        tag = tifffile.TiffTag.fromfile(tiff, offset=at, validate=False)
+        if tag.code == _DESCRIPTION and tag.valueoffset + tag.count > file.size:
+            return False
+    return True
+
+
+def check_complete(tiff: tifffile.TiffFile, name: str) -> None:
+    """Raise ImageError if a TIFF ends before its last page, its description, or a plane that ImageJ counts."""
+    tiff.filehandle.seek(tiff.pages.next_page_offset or 0)
+    last = tiff.filehandle.read(tiff.tiff.offsetsize) == bytes(tiff.tiff.offsetsize)
+    if not (last and _has_description(tiff)) or (tiff.is_imagej and tiff.series[0].kind in NO_AXES):
+        raise ImageError(f"{name}: {_CUT_SHORT}")
+
+
+def check_segments(pages: Iterable[tifffile.TiffPage | tifffile.TiffFrame | None], name: str) -> None:
+    """Raise ImageError if the compressed pixels of a page end after the file, which not every decoder notices."""
+    for page in pages:
+        if page is None or page.keyframe is None or page.keyframe.compression == tifffile.COMPRESSION.NONE:
+            continue
+        segments = zip(page.dataoffsets, page.databytecounts, strict=True)
+        if any(start + length > page.parent.filehandle.size for start, length in segments):
+            raise ImageError(f"{name}: {_CUT_SHORT}")
 
 
 def check_intensities(series: tifffile.TiffPageSeries, name: str) -> None:
@@ -138,10 +181,10 @@ def _choice(axes: str) -> str:
 
 
 def _read_tiff(data: bytes, name: str, limit: int, ids: bool) -> np.ndarray:
-    # An OME-TIFF may name other files with its planes; files that nobody asked for are not opened.
-    with tifffile.TiffFile(io.BytesIO(data), _multifile=False) as tiff:
+    with open_tiff(io.BytesIO(data)) as tiff:
         if not tiff.series:
             raise ImageError(f"{name}: the TIFF contains no image")
+        check_complete(tiff, name)
         if len(tiff.series) > 1:
             hint = "" if ids else " (choose it by the key series)"
             raise ImageError(f"{name}: the TIFF contains {len(tiff.series)} image series; expected one{hint}")
@@ -157,6 +200,7 @@ def _read_tiff(data: bytes, name: str, limit: int, ids: bool) -> np.ndarray:
         else:
             check_intensities(series, name)
         check_mode(series, name)
+        check_segments(series, name)
         return series.asarray()
 
 

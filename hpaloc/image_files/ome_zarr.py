@@ -2,12 +2,14 @@
 
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from hpaloc.image_files.decoding import ImageError, check_size, check_unpacked
+from hpaloc.image_files.stack import Stack
+from hpaloc.planes import list_zarr
 from hpaloc.rle import MAX_PIXELS
 
 
@@ -18,25 +20,39 @@ def _ome(group: Any) -> Mapping[str, Any]:
     return ome
 
 
-def zarr_images(path: str) -> list[Any]:
-    """Return the groups of the images of an OME-Zarr: itself, or those that bioformats2raw numbers in it.
-
-    Raises ImageError if it has none, or a file in it unpacks to far more than images do.
-    """
+def _open_group(path: str) -> Any:
+    """Open the group at the top of a folder, or of a zip file whose files are images of no more than they should be."""
     try:
         import zarr
     except ImportError:
         raise ImageError(f"{path}: OME-Zarr needs the package zarr in the environment of the job") from None
 
     if os.path.isdir(path):
+        for inside, entry in list_zarr(path):
+            # Zarr reads chunks that it does not find as empty.
+            if entry.is_symlink() and not os.path.exists(entry):
+                raise ImageError(f"{path}: {inside} is a link to nothing; copy the folder again, with what it links to")
         store: Any = zarr.storage.LocalStore(path, read_only=True)
     else:
         with zipfile.ZipFile(path) as packed:
             for member in packed.infolist():
                 check_unpacked(member.file_size, member.compress_size, path)
         store = zarr.storage.ZipStore(path, mode="r")
-    group = zarr.open_group(store, mode="r")
-    if "multiscales" in _ome(group):
+    try:
+        return zarr.open_group(store, mode="r")
+    except (FileNotFoundError, ValueError):
+        raise ImageError(
+            f"{path}: is not an OME-Zarr (no group at its top; zip the content of the folder, not the folder)"
+        ) from None
+
+
+def zarr_images(path: str) -> list[Any]:
+    """Return the groups of the images of an OME-Zarr: itself, or those that bioformats2raw numbers in it.
+
+    Raises ImageError if it has none, a link in it leads to nothing, or a file in it unpacks to far more than images do.
+    """
+    group = _open_group(path)
+    if _ome(group).get("multiscales"):
         return [group]
     numbered = sorted((name for name in group.group_keys() if name.isdigit()), key=int)
     if not numbered:
@@ -44,21 +60,25 @@ def zarr_images(path: str) -> list[Any]:
     return [group[name] for name in numbered]
 
 
-def describe_zarr(
-    group: Any, name: str
-) -> tuple[str, tuple[int, ...], Callable[[], list[str]], Callable[[tuple[int | slice, ...]], np.ndarray]]:
-    """Describe the image of a group at its finest level.
+def read_multiscale(group: Any) -> Mapping[str, Any]:
+    """Return what the group of an image says of its levels and their axes."""
+    multiscale: Mapping[str, Any] = _ome(group)["multiscales"][0]
+    return multiscale
+
+
+def open_zarr(group: Any, name: str) -> Stack:
+    """Return the image of a group at its finest level.
 
     name: of the file, for messages
-    Returns a letter per axis, its shape, what returns the names of its channels, and what reads an index along each
-    axis as uint8 or uint16 (h, w) or of more axes.
     Raises ImageError unless it has intensities of 8 or 16 bit.
     """
-    ome = _ome(group)
-    finest = ome["multiscales"][0]
-    array = group[finest["datasets"][0]["path"]]
+    finest = read_multiscale(group)
+    try:
+        array = group[finest["datasets"][0]["path"]]
+    except (IndexError, KeyError):
+        raise ImageError(f"{name}: lacks the array that its metadata name; copy it again") from None
     # Codecs that execute what a chunk says belong to arrays of objects.
-    if array.dtype not in (np.uint8, np.uint16):
+    if array.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         raise ImageError(f"{name}: pixels are {array.dtype}, not 8- or 16-bit unsigned integers")
     check_size(array.chunks, MAX_PIXELS, name)
     axes = finest.get("axes", "tczyx"[-array.ndim :])
@@ -67,6 +87,6 @@ def describe_zarr(
         raise ImageError(f"{name}: names {len(letters)} axes of {array.ndim}")
 
     def names() -> list[str]:
-        return [str(channel.get("label", "")) for channel in ome.get("omero", {}).get("channels", [])]
+        return [str(channel.get("label", "")) for channel in _ome(group).get("omero", {}).get("channels", [])]
 
-    return letters, array.shape, names, lambda index: np.asarray(array[index])
+    return Stack(name, letters, array.shape, names, lambda index: np.asarray(array[index]))

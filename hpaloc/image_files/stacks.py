@@ -5,8 +5,8 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,53 +14,33 @@ import cv2
 import numpy as np
 import tifffile
 
+from hpaloc.detector import repair_hot_pixels
 from hpaloc.ids import normal_text, shown
 from hpaloc.image_files.decoding import (
+    NO_AXES,
     ImageError,
+    check_complete,
     check_intensities,
     check_mode,
+    check_segments,
     check_size,
     decode,
     errors_named,
     gunzip,
+    open_tiff,
 )
-from hpaloc.image_files.ome_zarr import describe_zarr, zarr_images
+from hpaloc.image_files.ome_zarr import open_zarr, zarr_images
+from hpaloc.image_files.stack import Index, Stack
 from hpaloc.planes import Plane, is_zarr
 from hpaloc.rle import MAX_PIXELS
 
 # Axes to which a TIFF gives no name: pages one after the other.
 _UNNAMED = "IQ"
-# How tifffile reads pages that nothing describes, such as those of an OME-TIFF whose planes are in several files.
-_NO_AXES = ("generic", "uniform")
 # A header may claim any number of planes, and an OME-Zarr need not hold those that are empty.
 _MOST_PLANES = 10_000
+_REORDER = "if these are its colours, make them channels in Fiji: Image › Hyperstacks › Re-order Hyperstack"
 # Names of channels in a message.
 _LISTED = 12
-_Index = tuple[int | slice, ...]
-
-
-@dataclass(frozen=True)
-class _Stack:
-    """One image of many planes, of an open file.
-
-    name: of the file
-    axes: a letter per axis, as tifffile has them
-    names: returns the names of the channels; fewer than there are if the file does not name them
-    read: returns the pixels at an index along each axis
-    """
-
-    name: str
-    axes: str
-    shape: tuple[int, ...]
-    names: Callable[[], list[str]]
-    read: Callable[[_Index], np.ndarray]
-
-    @property
-    def lengths(self) -> dict[str, int]:
-        return dict(zip(self.axes, self.shape, strict=True))
-
-    def length(self, axes: str) -> int:
-        return math.prod(self.lengths.get(axis, 1) for axis in axes)
 
 
 def _only(images: Sequence[Any], series: int | None, name: str) -> Any:
@@ -70,9 +50,9 @@ def _only(images: Sequence[Any], series: int | None, name: str) -> Any:
     return images[_number(series or 0, len(images), "series", "image series", name)]
 
 
-def _number(number: int, length: int, key: str, what: str, name: str) -> int:
+def _number(number: int, length: int, key: str, what: str, name: str, hint: str = "") -> int:
     if number >= length:
-        raise ImageError(f"{name}: {key} {number} is out of range; the file has {length} {what}, numbered from 0")
+        raise ImageError(f"{name}: {key} {number} is out of range; the file has {length} {what}, numbered from 0{hint}")
     return number
 
 
@@ -80,7 +60,7 @@ def _ome_xml(tiff: tifffile.TiffFile, name: str) -> ElementTree.Element:
     text = tiff.ome_metadata or ""
     # OME-XML has no document type, and the entities of one could fill the memory.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ImageError(f"{name}: its OME-XML has a document type")
+        raise ImageError(f"{name}: its OME-XML has a document type; save it again")
     return ElementTree.fromstring(text)
 
 
@@ -90,7 +70,7 @@ def _without_other_files(tiff: tifffile.TiffFile, name: str) -> str:
     for pixels in root.iterfind("{*}Image/{*}Pixels"):
         for data in pixels.findall("{*}TiffData"):
             if (uuid := data.find("{*}UUID")) is not None:
-                own = uuid.text == root.get("UUID") or uuid.get("FileName") == os.path.basename(name)
+                own = (uuid.text or "") == root.get("UUID") or uuid.get("FileName") == os.path.basename(name)
                 (data.remove(uuid) if own else pixels.remove(data))
     return ElementTree.tostring(root, encoding="unicode")
 
@@ -117,28 +97,32 @@ def _tiff_names(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, name: 
 
 def _tiff_reader(
     tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, name: str
-) -> tuple[int, Callable[[_Index], np.ndarray]]:
+) -> tuple[int, Callable[[Index], np.ndarray]]:
     """Return the pixels of a page, and a function that reads only the page of an index."""
     shape, start = series.keyframe.shape, series.dataoffset
     dtype = series.dtype.newbyteorder(tiff.byteorder)
     outer = series.shape[: -len(shape)]
     # Some writers store each row of an interleaved image as a page.
-    paged = series.shape[-len(shape) :] == shape and math.prod(outer) == len(series)
+    paged = series.shape[-len(shape) :] == shape and (start is not None or math.prod(outer) == len(series))
     paged = paged and not set("YX") & set(series.axes[: len(outer)])
 
     @lru_cache(maxsize=1)
     def page(number: int) -> np.ndarray:
         if not paged:
+            check_segments(series, name)
             return series.asarray()
         if start is not None:
             count = math.prod(shape)
             at = start + number * count * dtype.itemsize
             return tiff.filehandle.read_array(dtype, count, at).reshape(shape)
         if (found := series[number]) is None:
-            raise ImageError(f"{name}: plane {number} is in another file of its data set")
+            raise ImageError(
+                f"{name}: plane {number} is not in the file: the recording stopped early, or it is in another file"
+            )
+        check_segments([found], name)
         return found.asarray()
 
-    def read(index: _Index) -> np.ndarray:
+    def read(index: Index) -> np.ndarray:
         depth = len(outer) if paged else 0
         lead: Any = index[:depth]
         return page(int(np.ravel_multi_index(lead, outer)) if depth else 0)[index[depth:]]
@@ -146,25 +130,41 @@ def _tiff_reader(
     return math.prod(shape if paged else series.shape), read
 
 
-def _of_tiff(tiff: tifffile.TiffFile, plane: Plane) -> _Stack:
+def _own_channels(series: tifffile.TiffPageSeries) -> tuple[int, ...] | None:
+    """Return the channels of which a file of a data set has planes; None if it has some of all."""
+    outer = series.shape[: -len(series.keyframe.shape)]
+    if None not in list(series) or "C" not in series.axes[: len(outer)] or math.prod(outer) != len(series):
+        return None
+    found = np.reshape([page is not None for page in series], outer).nonzero()[series.axes.index("C")]
+    return tuple(np.unique(found).tolist())
+
+
+def _of_tiff(tiff: tifffile.TiffFile, plane: Plane) -> Stack:
     if not tiff.series:
         raise ImageError(f"{plane.path}: the TIFF contains no image")
+    check_complete(tiff, plane.path)
     series = _only(tiff.series, plane.series, plane.path)
-    if tiff.is_ome and series.kind in _NO_AXES and len(series) > 1:
+    # A description that lacks its end is not OME-XML for tifffile.
+    if series.kind in NO_AXES and len(series) > 1 and "<OME" in tiff.pages.first.description:
+        companion = _ome_xml(tiff, plane.path).find("{*}BinaryOnly") if tiff.is_ome else None
+        if companion is not None:
+            other = shown(companion.get("MetadataFile", "another file"))
+            raise ImageError(f"{plane.path}: its OME-XML is in {other}; save it as an OME-TIFF that holds its own")
         raise ImageError(f"{plane.path}: its OME-XML does not describe its {len(series)} pages; save it again")
     check_intensities(series, plane.path)
     check_mode(series, plane.path)
     pixels, read = _tiff_reader(tiff, series, plane.path)
     check_size((pixels,), MAX_PIXELS, plane.path)
-    return _Stack(plane.path, series.axes, series.shape, lambda: _tiff_names(tiff, series, plane.path), read)
+    names = partial(_tiff_names, tiff, series, plane.path)
+    return Stack(plane.path, series.axes, series.shape, names, read, _own_channels(series))
 
 
-def _of_zarr(plane: Plane) -> _Stack:
-    return _Stack(plane.path, *describe_zarr(_only(zarr_images(plane.path), plane.series, plane.path), plane.path))
+def _of_zarr(plane: Plane) -> Stack:
+    return open_zarr(_only(zarr_images(plane.path), plane.series, plane.path), plane.path)
 
 
 @contextmanager
-def _opened(plane: Plane, limit: int) -> Iterator[_Stack]:
+def _opened(plane: Plane, limit: int) -> Iterator[Stack]:
     """Open the file of a plane; one that is neither a TIFF nor an OME-Zarr has one image."""
     with errors_named(plane.path), ExitStack() as files:
         if is_zarr(plane.path):
@@ -176,32 +176,32 @@ def _opened(plane: Plane, limit: int) -> Iterator[_Stack]:
             start = file.read(2)
             file.seek(0)
             if start in (b"II", b"MM"):
-                # An OME-TIFF may name other files with its planes; files that nobody asked for are not opened.
-                tiff = files.enter_context(tifffile.TiffFile(file, _multifile=False))
-                if tiff.is_ome and tiff.series[0].kind in _NO_AXES:
+                tiff = files.enter_context(open_tiff(file))
+                if tiff.is_ome and tiff.series[0].kind in NO_AXES:
                     xml = _without_other_files(tiff, plane.path)
                     file.seek(0)
-                    tiff = files.enter_context(tifffile.TiffFile(file, _multifile=False, omexml=xml))
+                    tiff = files.enter_context(open_tiff(file, omexml=xml))
                 stack = _of_tiff(tiff, plane)
             elif start == b"PK":
                 stack = _of_zarr(plane)
             else:
                 image = _only([decode(file.read(), plane.path, limit, ids=False)], plane.series, plane.path)
-                stack = _Stack(plane.path, "YXS"[: image.ndim], image.shape, list, image.__getitem__)
+                stack = Stack(plane.path, "YXS"[: image.ndim], image.shape, list, image.__getitem__)
         if 0 in stack.shape:
             raise ImageError(f"{plane.path}: has shape {stack.shape}; expected images")
         check_size([stack.length(axis) for axis in "YX"], limit, plane.path)
         yield stack
 
 
-def _with_named_axes(stack: _Stack, plane: Plane) -> _Stack:
+def _with_named_axes(stack: Stack, plane: Plane) -> Stack:
     """Return a stack whose unnamed axis is that of channels if they are asked for and there is none, else that along z.
 
     Raises ImageError if an axis is left from which no key chooses.
     """
     unnamed = [axis for axis in _UNNAMED if stack.length(axis) > 1]
     axes = stack.axes
-    if len(unnamed) == 1 and plane.channel is not None and "C" not in axes and stack.length("S") == 1:
+    only_channels = plane.channel is not None and plane.project is None and plane.time is None
+    if len(unnamed) == 1 and only_channels and "C" not in axes and stack.length("S") == 1:
         axes = axes.replace(unnamed[0], "C")
     elif len(unnamed) == 1 and "Z" not in axes:
         axes = axes.replace(unnamed[0], "Z")
@@ -217,11 +217,12 @@ def _with_named_axes(stack: _Stack, plane: Plane) -> _Stack:
     return named
 
 
-def _channel_number(stack: _Stack, colour: str, channel: int | str) -> int:
+def _channel_number(stack: Stack, colour: str, channel: int | str) -> int:
     count = stack.length("CS")
     key = f"channels.{colour}"
     if isinstance(channel, str):
         names = [normal_text(name) for name in stack.names()]
+        known = f"it names {len(names)} of its {count} channels; give {key} a number" if any(names) else ""
         names = names if len(names) == count else []
         numbers = [number for number, name in enumerate(names) if name == normal_text(channel)]
         if len(numbers) > 1:
@@ -233,32 +234,38 @@ def _channel_number(stack: _Stack, colour: str, channel: int | str) -> int:
         # Snakemake reads the numbers of --config as text.
         if not (channel.isascii() and channel.isdigit()):
             listed = ", ".join(shown(name) for name in names[:_LISTED]) + ", …" * (len(names) > _LISTED)
-            known = f"its channels are {listed}" if any(names) else "it names none of its channels"
+            known = f"its channels are {listed}" if any(names) else known or "it names none of its channels"
             raise ImageError(f"{stack.name}: has no channel {channel!r} ({key}); {known}")
-    deep = f" ({stack.length('Z')} planes along z)" if stack.length("Z") > 1 else ""
-    return _number(int(channel), count, key, f"channel{'s' * (count != 1)}{deep}", stack.name)
+    along = [(axis, what) for axis, what in (("Z", "planes along z"), ("T", "time points")) if stack.length(axis) > 1]
+    others = f" ({', '.join(f'{stack.length(axis)} {what}' for axis, what in along)})" if along else ""
+    what = f"channel{'s' * (count != 1)}{others}"
+    hint = f"; {_REORDER}" if along and count == 1 else ""
+    if int(channel) >= count and str(channel) in stack.names():
+        hint = "; put it in quotes to name the channel"
+    return _number(int(channel), count, key, what, stack.name, hint)
 
 
-def _place(stack: _Stack, colour: str, plane: Plane) -> dict[str, int]:
+def _place(stack: Stack, colour: str, plane: Plane) -> dict[str, int]:
     """Return the index of a colour along each axis but Y, X and Z; not along the samples of an RGB image either."""
     place = dict.fromkeys(set(stack.axes) - set("ZYX"), 0)
     times = stack.length("T")
     if plane.time is None and times > 1:
-        raise ImageError(f"{stack.name}: has {times} time points; choose one by the key time")
+        hint = f", or {_REORDER}" if plane.channel is not None and stack.length("CS") == 1 else ""
+        raise ImageError(f"{stack.name}: has {times} time points; choose one by the key time{hint}")
     place["T"] = _number(plane.time or 0, times, "time", f"time point{'s' * (times != 1)}", stack.name)
     if plane.channel is None:
-        if stack.length("C") > 1:
+        own = range(stack.length("C")) if stack.channels is None else stack.channels
+        if len(own) > 1:
             raise ImageError(
-                f"{stack.name}: has {stack.length('C')} channels; choose by the key channels, with images without "
-                "{colour}"
+                f"{stack.name}: has {len(own)} channels; choose by the key channels, with images without {{colour}}"
             )
         place.pop("S", None)
-        return place
+        return place | {"C": own[0]}
     number = _channel_number(stack, colour, plane.channel)
     return place | dict(zip("CS", divmod(number, stack.length("S")), strict=True))
 
 
-def _read(stack: _Stack, place: Mapping[str, int], plane: Plane) -> np.ndarray:
+def _read(stack: Stack, place: Mapping[str, int], plane: Plane) -> np.ndarray:
     """Read one plane of a stack, or project its planes."""
 
     def at(z: int) -> np.ndarray:
@@ -276,13 +283,16 @@ def _read(stack: _Stack, place: Mapping[str, int], plane: Plane) -> np.ndarray:
         raise ImageError(f"{stack.name}: has {depth} planes along z; hpaloc reads at most {_MOST_PLANES}")
     if plane.project is None or isinstance(plane.project, int):
         return at(_number(plane.project or 0, depth, "project", f"plane{'s' * (depth != 1)} along z", stack.name))
-    if plane.project == "max":
-        return reduce(np.maximum, map(at, range(depth)))
-    first = at(0)
-    total = first.astype(np.uint64)
+    brightest, first = plane.project == "max", at(0)
+    # The sum of the most planes of 16 bit has 30 bits.
+    joined = first.copy() if brightest else first.astype(np.uint32)
+    join = np.maximum if brightest else np.add
     for z in range(1, depth):
-        total += at(z)
-    return ((total + depth // 2) // depth).astype(first.dtype)
+        join(joined, at(z), out=joined)
+    if not brightest:
+        joined += depth // 2
+        joined //= depth
+    return joined.astype(first.dtype, copy=False)
 
 
 def _sharpest(colour: str, plane: Plane, limit: int) -> int:
@@ -292,7 +302,8 @@ def _sharpest(colour: str, plane: Plane, limit: int) -> int:
         place = _place(stack, colour, plane)
         structure = []
         for z in range(stack.length("Z")):
-            image = _read(stack, place, replace(plane, project=z)).astype(np.float32)
+            image = _read(stack, place, replace(plane, project=z))
+            image = (repair_hot_pixels(image) if image.ndim == 2 else image).astype(np.float32)
             structure.append((cv2.GaussianBlur(image, (0, 0), 1) - cv2.GaussianBlur(image, (0, 0), 2)).var())
     return int(np.argmax(structure))
 
@@ -308,9 +319,9 @@ def read_planes(
     Raises ImageError naming the file, and the key if what is chosen is not in the file or is not unique.
     """
     limit = min(max_pixels, MAX_PIXELS)
+    # Focus is measured in red. The plane is the same for all colours, whichever are read.
+    reference, sharpest = "red" if "red" in planes else next(iter(planes)), None
     if any(plane.project == "sharpest" for plane in planes.values()):
-        # Focus is measured in red. The plane is the same for all colours, whichever are read.
-        reference = "red" if "red" in planes else next(iter(planes))
         sharpest = _sharpest(reference, planes[reference], limit)
         planes = {colour: replace(plane, project=sharpest) for colour, plane in planes.items()}
     found: dict[str, np.ndarray] = {}
@@ -321,11 +332,17 @@ def read_planes(
             places = {colour: _place(stacks[colour], colour, plane) for colour, plane in own.items()}
             for colour, place in places.items():
                 first = next(other for other in places if places[other] == place)
-                if first != colour:
+                # Microscopes with three channels have one image for red and yellow.
+                if first != colour and {first, colour} != {"red", "yellow"}:
                     raise ImageError(
                         f"{path}: channels.{colour} and channels.{first} are the same channel; give each colour its own"
                     )
             for colour in colours:
                 if colour in own:
+                    if sharpest is not None and sharpest >= (depth := stacks[colour].length("Z")):
+                        raise ImageError(
+                            f"{path}: has {depth} plane{'s' * (depth != 1)} along z, but {reference} is sharpest in "
+                            f"plane {sharpest} (from 0); give every colour the same planes"
+                        )
                     found[colour] = _read(stacks[colour], places[colour], own[colour])
     return found

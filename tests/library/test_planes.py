@@ -1,12 +1,10 @@
 """Files that hold many planes: layouts, selections, stacks, refusals, and equality with four files."""
 
 import gzip
-import json
 import math
 import os
-import pickle
 import re
-import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,58 +13,23 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tifffile
+from plane_files import BY_NAME, BY_NUMBER, NAMES, C, T, Z, field, imagej, ome, planned, scanned, stack, write
 from tile_fields import make_field, tile, write_shard
 
 from hpaloc import manifests
 from hpaloc.classes import COLOURS
-from hpaloc.config import ConfigError, complete
+from hpaloc.config import ConfigError
 from hpaloc.delimited import SheetError
+from hpaloc.image_files.decoding import read_image
 from hpaloc.image_metadata import check_pixel_size, read_each, resolve_pixel_size
-from hpaloc.images import ImageError, read_channel, read_field
-from hpaloc.manifests import ChangedError, check_unchanged, read_manifest
+from hpaloc.images import ImageError, check_field, read_channel, read_field
+from hpaloc.manifests import ChangedError, check_unchanged
 from hpaloc.planes import Plane
-from hpaloc.scan import scan_collection, write_scan
 from hpaloc.segmentation.cluster import DaskSettings
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 
 DASK = DaskSettings()
-
-NAMES = ("Nuclei", "ER", "Tubulin", "GFP")
-BY_NUMBER = {"red": 2, "green": 3, "blue": 0, "yellow": 1}
-BY_NAME = {"red": "Tubulin", "green": "GFP", "blue": "Nuclei", "yellow": "ER"}
-# What a stack of the tests has: time points, planes along z, channels.
-T, Z, C = 2, 5, 4
-
-
-def stack(*outer, dtype=np.uint16, side=(24, 40)):
-    """Return planes of which no two are equal, without hot pixels."""
-    shape = (*outer, *side)
-    smooth = np.random.default_rng(1).random(shape)
-    flat = smooth.reshape(-1, *side)
-    for index, plane in enumerate(flat):
-        flat[index] = cv2.GaussianBlur(plane, (0, 0), 3)
-    flat -= flat.min()
-    return (flat.reshape(shape) / flat.max() * np.iinfo(dtype).max).astype(dtype)
-
-
-def field(path, channels, **options):
-    return read_field({colour: Plane(str(path), channel=channels[colour], **options) for colour in COLOURS})
-
-
-def write(path, data, **options):
-    options = {"photometric": "minisblack", **options}
-    tifffile.imwrite(path, data, **options)
-    return path
-
-
-def ome(axes, **metadata):
-    return {"ome": True, "metadata": {"axes": axes, "Channel": {"Name": list(NAMES)}, **metadata}}
-
-
-def imagej(axes, planes):
-    return {"imagej": True, "metadata": {"axes": axes, "Labels": [*NAMES] * planes}, "photometric": None}
-
 
 # Name of a layout, its outer axes as in `stack`, the axes of the array to write, options of tifffile, and whether the
 # channels have names.
@@ -216,6 +179,59 @@ def test_the_sharpest_plane_is_that_of_red_for_every_colour(tmp_path):
                 np.testing.assert_array_equal(image, data[3, BY_NUMBER[colour]])
 
 
+def test_hot_pixels_are_not_sharp(tmp_path):
+    fine = np.random.default_rng(2).random((64, 64)).astype(np.float32)
+    data = np.stack([cv2.GaussianBlur(fine, (0, 0), 1.5 + 2 * abs(z - 3)) for z in range(Z)]) * 1000
+    data = data.astype(np.uint16)
+    data[0, 20, 30] = 65535
+    path = write(tmp_path / "a.tif", data, metadata={"axes": "ZYX"})
+    np.testing.assert_array_equal(read_channel(Plane(str(path), project="sharpest"), "red"), data[3])
+
+
+def test_a_mean_needs_little_memory(tmp_path):
+    side = 1024
+    path = write(tmp_path / "a.tif", np.full((Z, side, side), 65535, np.uint16), metadata={"axes": "ZYX"})
+    tracemalloc.start()
+    assert (read_channel(Plane(str(path), project="mean"), "red") == 65535).all()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * side**2
+
+
+@pytest.mark.parametrize("project", ["max", "mean"])
+def test_a_projection_of_one_page_leaves_the_others_of_the_page_as_they_are(tmp_path, project):
+    """Interleaved pages and planar ones are read whole, and read for each colour."""
+    data = stack(Z, C)
+    path = write(tmp_path / "a.tif", np.moveaxis(data, 1, -1), metadata={"axes": "ZYXS"}, planarconfig="contig")
+    read = field(path, BY_NUMBER, project=project)
+    for colour, number in BY_NUMBER.items():
+        joined = data[:, number].max(axis=0) if project == "max" else np.floor(data[:, number].mean(axis=0) + 0.5)
+        np.testing.assert_array_equal(read[colour], joined)
+
+
+def test_the_other_colours_have_the_sharpest_plane_of_red(tmp_path):
+    data = stack(Z, side=(64, 64))
+    for z in range(Z - 1):
+        data[z] = cv2.GaussianBlur(data[z], (0, 0), 9)
+    planes = {}
+    for colour in COLOURS:
+        path = write(tmp_path / f"{colour}.tif", data if colour == "red" else data[:3], metadata={"axes": "ZYX"})
+        planes[colour] = Plane(str(path), project="sharpest")
+    sentence = "has 3 planes along z, but red is sharpest in plane 4 (from 0); give every colour the same planes"
+    with pytest.raises(ImageError, match=re.escape(f"{tmp_path}/green.tif: {sentence}")):
+        read_field(planes)
+
+
+def test_a_microscope_of_three_channels(tmp_path):
+    path = write(tmp_path / "a.tif", stack(3), metadata={"axes": "CYX"})
+    channels = {"red": 2, "green": 1, "blue": 0, "yellow": 2}
+    read = field(path, channels)
+    np.testing.assert_array_equal(read["yellow"], stack(3)[2])
+    assert check_field(read, dict.fromkeys(COLOURS, str(path)))[0] == "red and yellow are the same image"
+    with pytest.raises(ImageError, match=r"channels\.blue and channels\.green are the same channel"):
+        field(path, channels | {"blue": 1})
+
+
 def refused(tmp_path, channels=BY_NUMBER, data=None, options=None, **chosen):
     data = stack(C) if data is None else data
     path = write(tmp_path / "a.tif", data, **(ome("CYX") if options is None else options))
@@ -261,7 +277,23 @@ def test_a_choice_that_the_file_does_not_have_is_one_sentence_that_names_file_an
     along_z = {"data": stack(C), "options": {"imagej": True, "metadata": {"axes": "ZYX"}, "photometric": None}}
     assert (
         refused(tmp_path, BY_NUMBER | {"red": 1, "yellow": 2}, **along_z)
-        == "channels.red 1 is out of range; the file has 1 channel (4 planes along z), numbered from 0"
+        == "channels.red 1 is out of range; the file has 1 channel (4 planes along z), numbered from 0; if these are "
+        "its colours, make them channels in Fiji: Image › Hyperstacks › Re-order Hyperstack"
+    )
+    along_time = {"data": stack(C), "options": {"imagej": True, "metadata": {"axes": "TYX"}, "photometric": None}}
+    assert (
+        refused(tmp_path, **along_time)
+        == "has 4 time points; choose one by the key time, or if these are its colours, make them channels in Fiji: "
+        "Image › Hyperstacks › Re-order Hyperstack"
+    )
+    assert refused(tmp_path, data=stack(T * C), options={"metadata": None}, project="max").startswith(
+        "channels.red 2 is out of range; the file has 1 channel (8 planes along z), numbered from 0; if these are"
+    )
+    wavelengths = {"axes": "CYX", "Channel": {"Name": ["405", "488", "561", "640"]}}
+    assert (
+        refused(tmp_path, BY_NUMBER | {"red": 561}, options={"ome": True, "metadata": wavelengths})
+        == "channels.red 561 is out of range; the file has 4 channels, numbered from 0; put it in quotes to name the "
+        "channel"
     )
     timed = {"data": stack(T, C), "options": ome("TCYX")}
     assert refused(tmp_path, **timed) == "has 2 time points; choose one by the key time"
@@ -323,8 +355,77 @@ def test_a_plane_in_another_file_of_its_data_set_is_named(tmp_path):
     write_data_set(tmp_path, data, {(0, 0, c): ("ab"[c // 2], c % 2) for c in range(C)})
     plane = Plane(str(tmp_path / "b.ome.tif"), "GFP")
     np.testing.assert_array_equal(read_channel(plane, "green"), data[0, 0, 3])
-    with pytest.raises(ImageError, match=r"b\.ome\.tif: plane 1 is in another file of its data set"):
+    with pytest.raises(ImageError, match=r"b\.ome\.tif: plane 1 is not in the file: the recording stop"):
         read_channel(replace(plane, channel="ER"), "yellow")
+
+
+def test_a_file_of_each_channel_of_a_data_set_is_that_of_its_colour(tmp_path):
+    data = stack(1, Z, C)
+    write_data_set(tmp_path, data, {(0, z, c): ("abcd"[c], z) for z in range(Z) for c in range(C)})
+    for channel, name in enumerate("abcd"):
+        path = str(tmp_path / f"{name}.ome.tif")
+        np.testing.assert_array_equal(read_channel(Plane(path, project=3), "red"), data[0, 3, channel])
+    write_data_set(tmp_path, data, {(0, z, c): ("ef"[c // 2], z + Z * (c % 2)) for z in range(Z) for c in range(C)})
+    with pytest.raises(ImageError, match=r"e\.ome\.tif: has 2 channels; choose by the key channels"):
+        read_channel(Plane(str(tmp_path / "e.ome.tif"), project=3), "red")
+
+
+def described(path, data, inside):
+    """Write a TIFF whose OME-XML has something inside."""
+    xml = f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">{inside}</OME>'
+    return write(path, data, description=xml, metadata=None)
+
+
+def test_the_planes_of_a_recording_that_stopped_early_are_read(tmp_path):
+    channels = "".join(f'<Channel ID="Channel:0:{c}" SamplesPerPixel="1"/>' for c in range(C))
+    size = f'SizeX="40" SizeY="24" SizeC="{C}" SizeZ="3" SizeT="1"'
+    pixels = f'<Pixels ID="P:0" DimensionOrder="XYCZT" Type="uint16" {size}>{channels}<TiffData/></Pixels>'
+    path = described(tmp_path / "a.ome.tif", stack(10), f'<Image ID="Image:0">{pixels}</Image>')
+    np.testing.assert_array_equal(field(path, BY_NUMBER, project=1)["green"], stack(10)[7])
+    sentence = "plane 10 is not in the file: the recording stopped early, or it is in another file"
+    with pytest.raises(ImageError, match=re.escape(f"{path}: {sentence}")):
+        field(path, BY_NUMBER, project="max")
+
+
+def test_ome_xml_in_another_file_is_named(tmp_path):
+    path = described(tmp_path / "a.ome.tif", stack(C), '<BinaryOnly MetadataFile="x.companion.ome" UUID="urn:uuid:2"/>')
+    with pytest.raises(ImageError, match=r"its OME-XML is in x\.companion\.ome; save it as an OME-TIFF that holds"):
+        field(path, BY_NUMBER)
+
+
+def test_planes_in_a_file_without_an_id_are_not_those_of_another(tmp_path):
+    data = stack(1, 1, C)
+    write_data_set(tmp_path, data, {(0, 0, c): ("aabc"[c], c % 2) for c in range(C)})
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffFile(path, _multifile=False) as file:
+        xml = file.ome_metadata.replace(' UUID="urn:uuid:a"', "").replace("urn:uuid:c", "")
+    write(path, data[0, 0, :2], description=xml, metadata=None)
+    np.testing.assert_array_equal(read_channel(Plane(str(path), 1), "red"), data[0, 0, 1])
+    for channel in (2, 3):
+        with pytest.raises(ImageError, match=rf"a\.ome\.tif: plane {channel} is not in the file"):
+            read_channel(Plane(str(path), channel), "red")
+
+
+def test_the_pixel_size_opens_no_other_file(tmp_path, monkeypatch):
+    write_data_set(tmp_path, stack(1, 1, C), {(0, 0, c): ("ab"[c // 2], c % 2) for c in range(C)})
+    opened = []
+    real = tifffile.TiffFile.__init__
+
+    def record(self, file, *arguments, **options):
+        opened.append(getattr(file, "name", file))
+        real(self, file, *arguments, **options)
+
+    monkeypatch.setattr(tifffile.TiffFile, "__init__", record)
+    path = str(tmp_path / "a.ome.tif")
+    read_each({"red": Plane(path, 0, series=1)})
+    assert opened == [path]
+
+
+def test_broken_ome_xml_is_refused(tmp_path):
+    path = write(tmp_path / "a.ome.tif", stack(C), **ome("CYX"))
+    path.write_bytes(path.read_bytes().replace(b"</OME>", b"</OMX>"))
+    with pytest.raises(ImageError, match=r"a\.ome\.tif: its OME-XML does not describe its 4 pages; save it again"):
+        field(path, BY_NUMBER)
 
 
 def test_pages_that_the_ome_xml_does_not_describe_are_not_guessed(tmp_path):
@@ -333,23 +434,6 @@ def test_pages_that_the_ome_xml_does_not_describe_are_not_guessed(tmp_path):
     path.write_bytes(path.read_bytes().replace(b'SizeC="4"', b'SizeC="x"'))
     with pytest.raises(ImageError, match=re.escape(str(path))):
         field(path, BY_NUMBER)
-
-
-def test_a_file_that_claims_endless_planes_is_refused(tmp_path):
-    path = write_zarr(tmp_path / "a.ome.zarr", stack(2, C), "ZCYX", "0.4")
-    said = json.loads((path / "0/.zarray").read_text())
-    (path / "0/.zarray").write_text(json.dumps(said | {"shape": [10**9, *said["shape"][1:]]}))
-    for project in ("max", "sharpest"):
-        with pytest.raises(ImageError, match=r"has 1000000000 planes along z; hpaloc reads at most 10000"):
-            field(path, BY_NUMBER, project=project)
-
-
-def test_a_zip_file_that_unpacks_to_too_much_is_refused(tmp_path):
-    path = write_zarr(tmp_path / "a.ome.zarr", stack(C), "CYX")
-    (path / "0/c/0/0/0").write_bytes(bytes(2**27))
-    packed = Path(shutil.make_archive(tmp_path / "a.ome.zarr", "zip", path))
-    with pytest.raises(ImageError, match=r"a\.ome\.zarr\.zip: unpacks to more than 1\d\d MB"):
-        field(packed, BY_NUMBER)
 
 
 @pytest.mark.parametrize("max_pixels", [24 * 40, 24 * 40 - 1])
@@ -361,6 +445,68 @@ def test_the_size_of_a_plane_counts_and_not_that_of_the_file(tmp_path, max_pixel
     else:
         with pytest.raises(ImageError, match=r"24 x 40 px does not fit in the memory of the job"):
             read_field(planes, max_pixels=max_pixels)
+
+
+@pytest.mark.parametrize(("outer", "axes", "options"), [row[1:4] for row in LAYOUTS], ids=[r[0] for r in LAYOUTS])
+@pytest.mark.parametrize("compression", [None, "lzw"])
+def test_a_file_cut_anywhere_is_refused_or_has_the_planes_that_are_asked_for(
+    tmp_path, outer, axes, options, compression
+):
+    if compression and ("imagej" in options or "truncate" in options):
+        pytest.skip("tifffile does not write it")
+    data = stack(*({"T": T, "Z": Z, "C": C}[axis] for axis in outer))
+    data = np.moveaxis(data, [*range(data.ndim)], [axes.index(a) for a in f"{outer}YX"])
+    chosen = {"T": {"time": 1}, "Z": {"project": "max"}, "C": {}}
+    chosen = {key: value for axis in outer for key, value in chosen[axis].items()}
+    path = write(tmp_path / "a.tif", data, **{"compression": compression, **options})
+    expected, whole = field(path, BY_NUMBER, **chosen), path.read_bytes()
+    for length in (*(len(whole) * part // 12 for part in range(12)), len(whole) - 1):
+        path.write_bytes(whole[:length])
+        try:
+            read = field(path, BY_NUMBER, **chosen)
+        except ImageError as error:
+            assert str(path) in str(error)  # noqa: PT017 - some lengths are complete enough
+            continue
+        for colour in COLOURS:
+            np.testing.assert_array_equal(read[colour], expected[colour])
+
+
+@pytest.mark.parametrize("options", [{"compression": "zlib"}, {"imagej": True, "photometric": None}])
+@pytest.mark.parametrize("ids", [False, True])
+def test_what_is_left_of_a_stack_is_not_one_image(tmp_path, options, ids):
+    path = write(tmp_path / "a.tif", stack(Z), **options)
+    path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 3])
+    with pytest.raises(ImageError, match=r"a\.tif: the TIFF is cut short; copy it again"):
+        read_image(path, ids=ids)
+
+
+def test_the_pages_of_scanimage_are_read(tmp_path):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        for plane in stack(8):
+            file.write(plane, description="state.configName='a'", metadata=None, software="SI.", contiguous=False)
+    with tifffile.TiffFile(path) as file:
+        assert file.is_scanimage
+    np.testing.assert_array_equal(read_channel(Plane(str(path), project=7), "red"), stack(8)[7])
+
+
+def test_a_hyperstack_with_one_header_is_read_plane_by_plane(tmp_path):
+    """As ImageJ writes files of more than 4 GB; this one has more pixels than one image may have."""
+    side, planes = 1024, 1040
+    description = f"ImageJ=1.54f\nimages={planes}\nchannels=4\nslices={planes // 4}\nhyperstack=true\n"
+    path = tmp_path / "a.tif"
+    write(path, np.zeros((side, side), np.uint8), description=description, metadata=None)
+    start = path.stat().st_size - side**2
+    last = stack(1, dtype=np.uint8, side=(side, side))[0]
+    with open(path, "r+b") as file:
+        file.seek(start + (planes - 2) * side**2)
+        file.write(last.tobytes() + bytes(side**2))
+    np.testing.assert_array_equal(read_channel(Plane(str(path), 2, project=planes // 4 - 1), "red"), last)
+
+
+def test_pages_count_as_planes_along_z_where_they_are_joined(tmp_path):
+    path = write(tmp_path / "a.tif", stack(Z), metadata=None)
+    np.testing.assert_array_equal(read_channel(Plane(str(path), 0, project="max"), "red"), stack(Z).max(axis=0))
 
 
 def test_several_series_need_the_key(tmp_path):
@@ -421,16 +567,6 @@ def project(tmp_path, monkeypatch):
         write(f"images/f{number}.ome.tif", stack(C) + number, **ome("CYX"))
     Path("s.csv").write_text("ID,Label\nf0,0\nf1,1\nf2,2\n")
     return {"sheet": "s.csv", "images": "images/{id}.ome.tif", "labels": True, "shards": 1, "channels": dict(BY_NAME)}
-
-
-def scanned(collection, **config):
-    return scan_collection("train", complete({"collections": {"train": collection}, **config}))
-
-
-def planned(collection, **config):
-    """Return the rows of the manifest of a collection."""
-    write_scan(scanned(collection, **config), "results/sheet/train")
-    return read_manifest("results/sheet/train/000.csv")
 
 
 @pytest.mark.parametrize("verify", ["time", "content"])
@@ -513,6 +649,14 @@ def test_another_channel_changes_the_manifest(project):
             "channels.yellow: 3 is also the channel of green; give each colour its own",
         ),
         (
+            {"channels": BY_NUMBER | {"blue": "3"}},
+            "channels.blue: '3' is also the channel of green; give each colour its own",
+        ),
+        (
+            {"channels": BY_NAME | {"blue": "GFP "}},
+            "channels.blue: 'GFP ' is also the channel of green; give each colour its own",
+        ),
+        (
             {"channels": BY_NAME | {"blue": "GFP"}},
             "channels.blue: 'GFP' is also the channel of green; give each colour its own",
         ),
@@ -527,6 +671,11 @@ def test_a_mistake_in_the_keys_is_one_sentence_at_planning(project, change, sent
     with pytest.raises((ConfigError, SheetError)) as error:
         scanned(project | change)
     assert str(error.value).startswith(f"config key collections.train.{sentence}")
+
+
+def test_red_and_yellow_may_be_one_channel(project):
+    row = planned(project | {"channels": BY_NUMBER | {"yellow": 2}})[0]
+    assert row.paths["red"] == row.paths["yellow"]
 
 
 def test_without_channels_a_pattern_without_colour_names_the_key(project):
@@ -604,136 +753,6 @@ def test_a_shard_rejects_the_fields_whose_file_changed_or_lacks_a_channel(tmp_pa
     }
     for table in (tmp_path / "masks/fields.parquet", tile(rows, segmentation, tmp_path, max_rejected_fraction=1.0)[1]):
         assert {row["field"]: row["reason"] for row in pq.read_table(table).to_pylist() if row["reason"]} == wanted
-
-
-def zarr_attributes(axes, names):
-    """Return the metadata of an OME-Zarr with a second, coarser level."""
-    units = {"T": "time", "C": "channel"}
-    levels = []
-    for level in range(2):
-        factors = [(0.1 * 2**level if axis in "YX" else 1.0) for axis in axes]
-        transformation = {"type": "scale", "scale": factors}
-        levels.append({"path": str(level), "coordinateTransformations": [transformation]})
-    named = [
-        {"name": axis.lower(), "type": units.get(axis, "space")} | ({"unit": "micrometer"} if axis in "ZYX" else {})
-        for axis in axes
-    ]
-    return {
-        "multiscales": [{"axes": named, "datasets": levels}],
-        "omero": {"channels": [{"label": name} for name in names]},
-    }
-
-
-def write_zarr(path, data, axes, version="0.5", names=NAMES, **options):
-    """Write an OME-Zarr folder of two levels with small chunks."""
-    zarr = pytest.importorskip("zarr")
-    group = zarr.open_group(path, mode="w", zarr_format=3 if version == "0.5" else 2)
-    chunks = tuple(16 if axis in "YX" else 1 for axis in axes)
-    for level, pixels in enumerate((data, data[..., ::2, ::2])):
-        array = group.create_array(str(level), shape=pixels.shape, chunks=chunks, dtype=pixels.dtype, **options)
-        array[:] = pixels
-    attributes = zarr_attributes(axes, names)
-    group.attrs.update({"ome": {"version": version, **attributes}} if version == "0.5" else attributes)
-    return path
-
-
-@pytest.mark.parametrize("version", ["0.4", "0.5"])
-@pytest.mark.parametrize("zipped", [False, True])
-def test_ome_zarr_is_read_at_its_finest_level(tmp_path, version, zipped):
-    data = stack(T, C, Z)
-    path = write_zarr(tmp_path / "a.ome.zarr", data, "TCZYX", version)
-    if zipped:
-        path = Path(shutil.make_archive(tmp_path / "a.ome.zarr", "zip", path))
-    for channels in (BY_NUMBER, BY_NAME):
-        read = field(path, channels, time=1, project="max")
-        for colour, number in BY_NUMBER.items():
-            np.testing.assert_array_equal(read[colour], data[1, number].max(axis=0))
-    with pytest.raises(ImageError, match=r"has 2 time points; choose one by the key time"):
-        field(path, BY_NUMBER)
-    with pytest.raises(ImageError, match=r"has no channel 'DAPI' \(channels\.blue\); its channels are Nuclei, ER, Tub"):
-        field(path, BY_NAME | {"blue": "DAPI"}, time=0, project=0)
-
-
-def test_only_the_chunks_of_the_planes_are_read(tmp_path):
-    path = write_zarr(tmp_path / "a.ome.zarr", stack(C), "CYX")
-    for number in range(C):
-        if number != 2:
-            for chunk in Path(path, "0/c", str(number)).rglob("*"):
-                if chunk.is_file():
-                    chunk.write_bytes(b"broken")
-    np.testing.assert_array_equal(read_channel(Plane(str(path), 2), "red"), stack(C)[2])
-    with pytest.raises(ImageError, match=re.escape(str(path))):
-        read_channel(Plane(str(path), 1), "red")
-
-
-def test_images_that_bioformats2raw_numbers_are_series(tmp_path):
-    zarr = pytest.importorskip("zarr")
-    group = zarr.open_group(tmp_path / "a.ome.zarr", mode="w", zarr_format=2)
-    group.attrs["bioformats2raw.layout"] = 3
-    for number in range(2):
-        write_zarr(tmp_path / "a.ome.zarr" / str(number), stack(C) + number, "CYX", "0.4")
-    np.testing.assert_array_equal(field(tmp_path / "a.ome.zarr", BY_NAME, series=1)["green"], stack(C)[3] + 1)
-    with pytest.raises(ImageError, match=r"contains 2 image series; choose one by the key series"):
-        field(tmp_path / "a.ome.zarr", BY_NAME)
-
-
-class MakesAFolder:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-@pytest.mark.parametrize("dtype", ["<u2", "|O"])
-@pytest.mark.parametrize("place", ["compressor", "filters"])
-def test_a_zarr_executes_nothing(tmp_path, dtype, place):
-    path = write_zarr(tmp_path / "a.ome.zarr", stack(C), "CYX", "0.4", compressors=None)
-    said = json.loads((path / "0/.zarray").read_text())
-    codec = {"id": "pickle", "protocol": 5}
-    said |= {"dtype": dtype, "compressor": codec} if place == "compressor" else {"dtype": dtype, "filters": [codec]}
-    (path / "0/.zarray").write_text(json.dumps(said))
-    for chunk in (path / "0").glob("[0-9]*"):
-        chunk.write_bytes(pickle.dumps(MakesAFolder(tmp_path / "executed")))
-    with pytest.raises(ImageError, match=re.escape(str(path))):
-        field(path, BY_NUMBER)
-    assert not (tmp_path / "executed").exists()
-
-
-@pytest.mark.parametrize("verify", ["time", "content"])
-def test_a_folder_of_ome_zarr_is_planned_as_a_file(project, verify):
-    for number in range(3):
-        write_zarr(f"images/f{number}.ome.zarr", stack(C) + number, "CYX")
-    rows = planned(project | {"images": "images/{id}.ome.zarr"}, verify=verify)
-    np.testing.assert_array_equal(read_field(rows[2].paths)["green"], stack(C)[3] + 2)
-    check_unchanged(rows[0].paths, rows[0].states)
-    chunk = Path("images/f0.ome.zarr/0/c/3/0/1")
-    chunk.write_bytes(chunk.read_bytes()[:-1] + b"!")
-    with pytest.raises(ChangedError, match=r"^images/f0\.ome\.zarr: changed after the run was planned"):
-        check_unchanged(rows[0].paths, rows[0].states)
-    shutil.rmtree("images/f1.ome.zarr")
-    Path("images/f1.ome.zarr").mkdir()
-    with pytest.raises(ChangedError, match=r"^images/f1\.ome\.zarr: was removed after the run was planned"):
-        check_unchanged(rows[1].paths, rows[1].states)
-    with pytest.raises(SheetError, match=r"1 of 3 files is missing: images/f1\.ome\.zarr"):
-        scanned(project | {"images": "images/{id}.ome.zarr"}, max_rejected_fraction=0)
-
-
-def test_a_folder_of_ome_zarr_of_each_colour_needs_no_key(project):
-    for number in range(3):
-        for colour, channel in BY_NUMBER.items():
-            write_zarr(f"images/f{number}_{colour}.zarr", stack(C)[channel] + number, "YX", names=["x"])
-    del project["channels"]
-    row = planned(project | {"images": "images/{id}_{colour}.zarr"})[1]
-    assert row.paths["red"] == "images/f1_red.zarr"
-    np.testing.assert_array_equal(read_field(row.paths)["red"], stack(C)[2] + 1)
-
-
-@pytest.mark.parametrize("version", ["0.4", "0.5"])
-def test_the_pixel_size_of_ome_zarr(tmp_path, version):
-    path = write_zarr(tmp_path / "a.ome.zarr", stack(C), "CYX", version)
-    planes = {colour: Plane(str(path), number) for colour, number in BY_NUMBER.items()}
-    assert resolve_pixel_size(math.nan, planes) == 0.1
 
 
 def test_a_document_type_in_ome_xml_is_refused(tmp_path):
