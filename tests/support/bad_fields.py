@@ -95,6 +95,10 @@ def flipped(data: bytes, at: int | None = None) -> bytes:
     return bytes(changed)
 
 
+def halved(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
 def red(suffix: str, content: Callable[[np.ndarray], bytes]) -> Callable[[Path, str, Images], None]:
     """Return a maker that writes the red channel in another form."""
 
@@ -504,4 +508,9 @@ FIELDS = [
     Bad("Folder in place of a file", a_folder, "rejected", "images/{id}_red.png: cannot be read (Is a directory)"),
     Bad("Link to nowhere", a_link("nowhere.png"), "rejected", "images/{id}_red.png: no such file"),
     Bad("Link to itself", a_link("{id}_red.png"), "rejected", "images/{id}_red.png: cannot be read (Too many levels of symbolic links)"),
+    # Files that are cut short and still have whole pages. They are last: a field differs from the others by its place here.
+    Bad("Compressed stack of 7 planes cut in half", red(".tif", lambda i: halved(tiff(np.stack([i] * 7), photometric="minisblack", compression="zlib"))), "rejected", "images/{id}_red.tif: the TIFF is cut short; copy it again"),
+    Bad("Stack of ImageJ cut in half", red(".tif", lambda i: halved(tiff(np.stack([i] * 7), imagej=True))), "rejected", "images/{id}_red.tif: the TIFF is cut short; copy it again"),
+    Bad("OME-TIFF of four channels cut in half", red(".ome.tif", lambda i: halved(tiff(np.stack([i] * 4), photometric="minisblack", ome=True, metadata={"axes": "CYX"}, compression="lzw"))), "rejected", "images/{id}_red.ome.tif: the TIFF is cut short; copy it again"),
+    Bad("OME-TIFF that lacks its last 5 bytes", red(".ome.tif", lambda i: tiff(i, ome=True)[:-5]), "rejected", "images/{id}_red.ome.tif: the TIFF is cut short; copy it again"),
 ]  # fmt: skip
