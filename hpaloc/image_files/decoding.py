@@ -111,7 +111,7 @@ def check_segments(pages: Iterable[tifffile.TiffPage | tifffile.TiffFrame | None
     for page in pages:
         if page is None or page.keyframe is None or page.keyframe.compression == tifffile.COMPRESSION.NONE:
             continue
-        segments = zip(page.dataoffsets, page.databytecounts, strict=True)
+        segments = zip(page.dataoffsets, page.databytecounts, strict=False)
         if any(start + length > page.parent.filehandle.size for start, length in segments):
             raise ImageError(f"{name}: {_CUT_SHORT}")
 
