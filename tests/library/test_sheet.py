@@ -22,7 +22,7 @@ from hpaloc.manifests import (
     unchanged,
 )
 from hpaloc.scan import download_urls, scan_collection, write_scan
-from hpaloc.sheet import read_carried, read_sheet
+from hpaloc.sheet import read_other_columns, read_sheet
 from hpaloc.truth import read_true_cells
 
 COLOURS = ("red", "green", "blue", "yellow")
@@ -88,22 +88,22 @@ def test_other_columns_are_carried(tmp_path, caplog):
     path = write(tmp_path / "s.csv", f'{header}\n007,b,1,x,1,,H1,,9,y,\n 8 ,a,1,,,,,,,,"\0é"\n')
     assert read_sheet(path, labels=True)[0].antibody == "H1"
     caplog.clear()
-    assert read_carried(path, labels=True) == [
+    assert read_other_columns(path, labels=True) == [
         ["id", "Patient", "sheet_status", "dose (mg_ml)", "sheet_Status", "a_b"],
         ["a", "8", "", "", "", "\ufffdé"],
         ["b", "007", "x", "1", "y", ""],
     ]
     assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
-        "several columns are named gene and are not carried",
-        "the column status is carried as sheet_status",
-        "the column dose (mg/ml) is carried as dose (mg_ml)",
-        "the column Status is carried as sheet_Status",
-        "the column 'a\\nb' is carried as a_b",
+        "several columns are named gene and are not copied",
+        "the column status is copied as sheet_status",
+        "the column dose (mg/ml) is copied as dose (mg_ml)",
+        "the column Status is copied as sheet_Status",
+        "the column 'a\\nb' is copied as a_b",
     ]
-    assert read_carried(write(tmp_path / "s.csv", "ID;Label;;\na;1;x;\n"), labels=True) == []
+    assert read_other_columns(write(tmp_path / "s.csv", "ID;Label;;\na;1;x;\n"), labels=True) == []
     # Without labels, the column Label is the user's.
     path.write_text("ID;Label\na;round\n")
-    assert read_carried(path, labels=False) == [["id", "Label"], ["a", "round"]]
+    assert read_other_columns(path, labels=False) == [["id", "Label"], ["a", "round"]]
 
 
 def test_the_table_of_columns_comes_and_goes_with_them(project):
@@ -128,7 +128,7 @@ def test_groups_are_written_for_the_training(project):
     sheet = [f"{lines[0]},patient,note,well", *(f"{line},00{place // 3},x,NA" for place, line in enumerate(lines[1:]))]
     Path("train.csv").write_text("\n".join(sheet))
     found = scan_collection("train", project)
-    assert found.carried == ["patient", "note", "well"]
+    assert found.other_columns == ["patient", "note", "well"]
     assert found.groups["patient"] == {f"f{place:02d}": f"00{place // 3}" for place in range(12)}
     assert found.groups["well"] == {}
     assert found.tables["groups.csv"].splitlines()[:2] == ["id,patient,well", "f00,000,"]
