@@ -35,7 +35,8 @@ def pool_by_columns(
     # The groups are no column, whose name a column of the sheet might have.
     group = fields.groupby(list(columns), dropna=False).ngroup().to_numpy()
     of_group = fields.groupby(group)
-    owners = fields[list(columns)].iloc[np.unique(group, return_index=True)[1]].reset_index(drop=True)
+    first = pd.Series(group).drop_duplicates().sort_values().index
+    owners = fields.loc[first, list(columns)].reset_index(drop=True)
     owners["sheet_labels"] = of_group["sheet_labels"].agg(unite_labels)
     owners["n_fields"] = of_group.size()
     of_cells = group[pd.Index(fields["field"]).get_indexer(pd.Index(cells["field"]))]

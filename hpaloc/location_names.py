@@ -78,8 +78,7 @@ def read_labels(text: str, of_2018: bool = False) -> tuple[tuple[int, ...], tupl
     Returns the distinct class indices in ascending order, and the names of the labels that have no class.
     Raises ValueError if the text is empty, or naming the part that is not a label and the names nearest to it.
     """
-    text = text.strip()
-    _refuse_empty(text)
+    text = _strip(text)
     parts = text.split() if of_2018 and re.fullmatch(r"[0-9]+( +[0-9]+)+", text) else text.split("|")
     labels, others = set(), []
     for part in map(str.strip, parts):
@@ -96,16 +95,18 @@ def read_label(text: str, of_2018: bool = False) -> int:
 
     Raises ValueError if the text is not one label, or if that has no class.
     """
-    _refuse_empty(text)
-    name, label = _find(text, of_2018)
+    name, label = _find(_strip(text), of_2018)
     if label is None:
         raise ValueError(f"{name} is not among the {N_CLASSES} locations")
     return label
 
 
-def _refuse_empty(text: str) -> None:
+def _strip(text: str) -> str:
+    """Return a label without blanks at its ends; ValueError if it is empty or what programs write for that."""
+    text = text.strip()
     if text.casefold() in _EMPTY:
         raise ValueError(f"the label is {text or 'empty'}; write a location, or remove the row")
+    return text
 
 
 def _known(part: str, of_2018: bool) -> tuple[str, int | None] | None:
