@@ -170,10 +170,10 @@ def test_sheets(tmp_path, examples):
             except SheetError as error:
                 one_sentence(error, f"sheet {path}")
                 return
-            # A sheet that can be read has columns that can be carried.
-            header, *carried = read_other_columns(path, labels=True) or [["id"]]
+            # A sheet that can be read has columns that can be copied.
+            header, *copied = read_other_columns(path, labels=True) or [["id"]]
         ids = [row.id for row in rows]
-        assert not carried or [row[0] for row in carried] == sorted(ids)
+        assert not copied or [row[0] for row in copied] == sorted(ids)
         assert len(set(header)) == len(header)
         assert all(name.isprintable() and "/" not in name and name for name in header)
         assert len(set(ids)) == len(ids) > 0

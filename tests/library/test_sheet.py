@@ -11,6 +11,7 @@ import pytest
 
 from hpaloc import manifests
 from hpaloc.classes import NAMES
+from hpaloc.columns import read_columns
 from hpaloc.config import ConfigError, complete
 from hpaloc.delimited import SheetError
 from hpaloc.finding import shard_of, shards_of
@@ -84,7 +85,7 @@ def test_a_field_without_a_class_is_not_simulated(project):
         scan_collection("train", project)
 
 
-def test_other_columns_are_carried(tmp_path, caplog):
+def test_other_columns_are_copied(tmp_path, caplog):
     header = 'Patient,ID,Label,status,dose (mg/ml),gene,Antibody,gene,,Status,"a\nb"'
     path = write(tmp_path / "s.csv", f'{header}\n007,b,1,x,1,,H1,,9,y,\n 8 ,a,1,,,,,,,,"\0é"\n')
     assert read_sheet(path, labels=True)[0].antibody == "H1"
@@ -136,6 +137,16 @@ def test_groups_are_written_for_the_training(project):
     assert found.tables["columns.csv"].splitlines()[1] == "f00,000,x,NA"
     project["curation"]["group_by"] = ["antibody"]
     assert "groups.csv" not in scan_collection("train", project).tables
+    # Curation reads the text that planning compares.
+    sheet = [
+        f"{lines[0]},patient",
+        *(f"{line},{place // 3}.{'0' * (place % 2)}0" for place, line in enumerate(lines[1:])),
+    ]
+    Path("train.csv").write_text("\n".join(sheet))
+    planned = scan_collection("train", project)
+    write(Path("groups.csv"), planned.tables["groups.csv"])
+    read = read_columns("groups.csv", as_text=True).to_pydict()
+    assert dict(zip(read["id"], read["patient"], strict=True)) == planned.groups["patient"]
 
 
 def warned(caplog):
