@@ -138,6 +138,7 @@ def test_groups_are_written_for_the_training(project):
     project["curation"]["group_by"] = ["antibody"]
     assert "groups.csv" not in scan_collection("train", project).tables
     # Curation reads the text that planning compares.
+    project["curation"]["group_by"] = ["antibody", "patient"]
     sheet = [
         f"{lines[0]},patient",
         *(f"{line},{place // 3}.{'0' * (place % 2)}0" for place, line in enumerate(lines[1:])),
