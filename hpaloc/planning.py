@@ -184,8 +184,7 @@ def _check_criteria(name: str, used: Sequence[SheetRow], scan: Scan, config: Map
     for column in _columns(group_by) if group_by != ["antibody", "duplicates"] else ():
         if lacking := sum(_value(row, scan, column) is None for row in used):
             log.warning(
-                "collection %s: %d of %d training fields have no %s, and curation.group_by groups them by its other "
-                "criteria alone",
+                "collection %s: %d of %d training fields have no %s; in curation.group_by each has one of its own",
                 *(name, lacking, len(used), column),
             )
 

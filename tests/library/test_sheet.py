@@ -191,7 +191,7 @@ def test_fields_without_a_value_of_a_criterion_are_counted(project, caplog):
         project["curation"]["group_by"] = group_by
         caplog.clear()
         check_rows("train", scan_collection("train", project), project)
-        assert [text.split(", and")[0] for text in warned(caplog)] == said
+        assert [text.split(";")[0] for text in warned(caplog)] == said
 
 
 @pytest.mark.parametrize("column", ["antibody", "cell_line"])
