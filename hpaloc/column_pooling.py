@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from hpaloc.classes import unite_labels
+from hpaloc.columns import to_frame
 from hpaloc.layout import CollectionFiles
-from hpaloc.pooling import pooled_calls
+from hpaloc.pooling import call_groups
 from hpaloc.progress import log
 from hpaloc.tables import PROBABILITIES, write_table
 
@@ -23,18 +25,20 @@ def pool_by_columns(
     """Pool the cells of a collection over the fields that have the same values in all of some columns.
 
     Writes a table with a row for each combination of values, an unknown value being one: the columns, sheet_labels (all
-    labels of the fields), n_fields, and the columns of ``pooling.pooled_calls``.
+    labels of the fields), n_fields, and the columns of ``pooling.call_groups``.
 
     columns: names of columns of fields.parquet
-    prototypes: (19, 19) float64, of the columns ``outputs``, as in ``pooling.pooled_calls``
+    prototypes: (19, 19) float64, of the columns ``outputs``, as in ``pooling.call_groups``
     """
-    cells, fields = (pd.read_parquet(files.path(kind)) for kind in ("pooled_cells", "pooled_fields"))
-    fields = fields.assign(group=fields.groupby(list(columns), dropna=False).ngroup())
-    of_group = fields.groupby("group")
-    owners = of_group[list(columns)].head(1).set_index(fields.drop_duplicates("group")["group"]).sort_index()
+    cells = pd.read_parquet(files.path("pooled_cells"))
+    fields = to_frame(pq.read_table(files.path("pooled_fields"), columns=["field", "sheet_labels", *columns]))
+    # The groups are no column, whose name a column of the sheet might have.
+    group = fields.groupby(list(columns), dropna=False).ngroup().to_numpy()
+    of_group = fields.groupby(group)
+    first = pd.Series(group).drop_duplicates().sort_values().index
+    owners = fields.loc[first, list(columns)].reset_index(drop=True)
     owners["sheet_labels"] = of_group["sheet_labels"].agg(unite_labels)
     owners["n_fields"] = of_group.size()
-    of_cells = cells.assign(group=cells["field"].map(fields.set_index("field")["group"]))
-    pooled = pooled_calls(of_cells, owners.reset_index(), "group", prototypes, outputs)
-    write_table(out, pooled.drop(columns="group"))
+    of_cells = group[pd.Index(fields["field"]).get_indexer(pd.Index(cells["field"]))]
+    write_table(out, pd.concat([owners, call_groups(cells, of_cells, len(owners), prototypes, outputs)], axis=1))
     log.info("%d cells of %d fields in %d groups by %s", len(cells), len(fields), len(owners), ", ".join(columns))

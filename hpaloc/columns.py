@@ -1,39 +1,46 @@
-"""The columns of a sheet that hpaloc only carries to its tables."""
+"""The columns of a sheet that hpaloc does not use and only copies to its tables."""
 
 import csv
 import os
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# With leading zeros or letters (007, 1E5) they are names, such as those of plates and wells.
-_INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})", re.ASCII)
-_NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+)?", re.ASCII)
+# With leading zeros or letters (007, 1E5) they are names, such as those of plates and wells; so are longer integers,
+# whose last digits many programs change.
+_INTEGER = re.compile(r"-?(0|[1-9]\d{0,14})", re.ASCII)
+_NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d+)?", re.ASCII)
 
 
-def read_columns(path: str | os.PathLike[str] | None) -> pa.Table:
-    """Read the table columns.csv that planning writes: ``id`` and the columns that a sheet has for the user alone.
+def read_columns(path: str | os.PathLike[str] | None, as_text: bool = False) -> pa.Table:
+    """Read the table columns.csv or groups.csv that planning writes: ``id`` and other columns of a sheet.
 
     path: None for a collection without such columns
-    Returns a table with one row per field; columns of integers are int64, of numbers float64, of anything else text;
-    empty values are null.
+    as_text: whether numbers stay text as it is written
+    Returns a table with one row per field; columns of integers of at most 15 digits are int64, of numbers that float64
+    holds to their last digit float64, of anything else text; empty values are null.
     """
     if path is None:
         return pa.table({"id": pa.array([], pa.string())})
     with open(path, newline="", encoding="utf-8") as file:
         names, *rows = csv.reader(file)
     columns = zip(*rows, strict=True)
-    return pa.table({name: _typed(values, name == "id") for name, values in zip(names, columns, strict=True)})
+    return pa.table(
+        {name: _typed(values, as_text or name == "id") for name, values in zip(names, columns, strict=True)}
+    )
 
 
 def _typed(texts: Sequence[str], as_text: bool) -> pa.Array:
     known = [text for text in texts if text]
     if known and not as_text:
-        for numbers, read, kind in ((_INTEGER, int, pa.int64()), (_NUMBER, float, pa.float64())):
-            if all(map(numbers.fullmatch, known)):
-                return pa.array([read(text) if text else None for text in texts], kind)
+        if all(map(_INTEGER.fullmatch, known)):
+            return pa.array([int(text) if text else None for text in texts], pa.int64())
+        if all(_NUMBER.fullmatch(text) and Decimal(repr(float(text))) == Decimal(text) for text in known):
+            return pa.array([float(text) if text else None for text in texts], pa.float64())
     return pa.array([text or None for text in texts], pa.string())
 
 
@@ -41,6 +48,15 @@ def columns_of(fields: Sequence[str], columns: pa.Table) -> pa.Table:
     """Return the columns of ``read_columns`` without ``id``, with one row for each of ``fields`` in their order."""
     place = pc.index_in(pa.array(fields, pa.string()), value_set=columns["id"].combine_chunks())
     return columns.drop_columns(["id"]).take(place)
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Convert a table to a data frame in which integers stay integers, also if some are unknown."""
+    frame = table.to_pandas()
+    for name in table.column_names:
+        if pa.types.is_int64(table[name].type) and table[name].null_count:
+            frame[name] = table[name].to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    return frame
 
 
 def add_columns(table: pa.Table, columns: pa.Table) -> pa.Table:

@@ -3,12 +3,13 @@
 import fnmatch
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from hpaloc.classes import NAMES, NEGATIVE
 from hpaloc.config import ConfigError, training_collections
-from hpaloc.delimited import check_fields
+from hpaloc.delimited import check_fields, letters_of
 from hpaloc.files import spelled_as_on_disk
 from hpaloc.ids import normal_text
 from hpaloc.interpretation.annotated import check_choice, read_example_cells, read_mixed_fields
@@ -17,9 +18,11 @@ from hpaloc.manifests import SheetRow
 from hpaloc.mixtures.reading import load_reading
 from hpaloc.network.folder import check_folder, check_network, check_starting_weights, read_settings
 from hpaloc.network.options import ModelError
+from hpaloc.progress import log
 from hpaloc.scan import Scan
 from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import WeightsError, named_files
+from hpaloc.sheet import NAMED, OPTIONAL
 
 # The files that a model folder needs to predict.
 MODEL_FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json")
@@ -132,7 +135,7 @@ def check_rows(name: str, scan: Scan, config: Mapping[str, Any]) -> None:
     """
     collection = f"collection {name}"
     used = _rows_that_train(collection, scan, config["curation"])
-    _check_columns(name, scan, config)
+    _check_criteria(name, used, scan, config)
     _check_groups(collection, used, scan, config["curation"])
     labels = [_labels_of(row, scan, config["curation"]) for row in used]
     if config["train"]["head"] == "softmax" and any(len(own) > 1 for sets in labels for own in sets):
@@ -147,14 +150,42 @@ def check_rows(name: str, scan: Scan, config: Mapping[str, Any]) -> None:
         )
 
 
-def _check_columns(name: str, scan: Scan, config: Mapping[str, Any]) -> None:
-    """Raise ConfigError if ``curation.group_by`` names a column that the sheet of the training collection lacks."""
-    known = ("antibody", "duplicates", "field", "cell_line", *scan.carried)
-    for column in config["curation"]["group_by"] if name == config["train"]["collection"] else ():
-        if column not in known:
-            raise ConfigError(
-                f"config key curation.group_by: the sheet of collection {name} has no column {column!r} (known: "
-                f"{', '.join(known)})"
+def _check_columns(key: str, name: str, scan: Scan, asked: Sequence[str], more: Sequence[str] = ()) -> None:
+    """Raise ConfigError naming ``key`` if the sheet of a collection has no values of one of the columns asked for.
+
+    more: what else the key may name
+    """
+    columns = [column for column in (*NAMED, *scan.other_columns) if column not in scan.without_values]
+    known = [*columns, *more]
+    here = f"config key {key}: the sheet of collection {name}"
+    for column in asked:
+        if column in known:
+            continue
+        if column in scan.without_values:
+            raise ConfigError(f"{here} has no values of {column}; add them, or remove {column} from {key}")
+        if letters_of(column) in map(letters_of, ("ID", "Label", *OPTIONAL)) and column not in NAMED:
+            raise ConfigError(f"{here}: {column!r} cannot be used to group fields (known: {', '.join(known)})")
+        letters = {letters_of(each): each for each in known}
+        near = get_close_matches(letters_of(column), letters, 1)
+        hint = f"; did you mean {letters[near[0]]}?" if near else ""
+        raise ConfigError(f"{here} has no column {column!r}{hint} (known: {', '.join(known)})")
+
+
+def _check_criteria(name: str, used: Sequence[SheetRow], scan: Scan, config: Mapping[str, Any]) -> None:
+    """Check that a sheet has the columns that ``curation.group_by`` names, and warn of fields without a value.
+
+    An antibody may be absent, and in the collection of the pretraining any of them.
+    """
+    group_by = config["curation"]["group_by"]
+    if name == config["train"]["collection"]:
+        asked = [column for column in _columns(group_by) if column != "antibody"]
+        _check_columns("curation.group_by", name, scan, asked, ("duplicates", "field"))
+    # By default, sheets without antibodies are usual.
+    for column in _columns(group_by) if group_by != ["antibody", "duplicates"] else ():
+        if lacking := sum(_value(row, scan, column) is None for row in used):
+            log.warning(
+                "collection %s: %d of %d training fields have no %s; in curation.group_by each has one of its own",
+                *(name, lacking, len(used), column),
             )
 
 
@@ -234,18 +265,12 @@ def _rows_that_train(collection: str, scan: Scan, curation: Mapping[str, Any]) -
 
 
 def check_pooling(config: Mapping[str, Any], scans: Mapping[str, Scan]) -> None:
-    """Raise ConfigError if ``predict.pool_by`` names a column that the sheet of a predicted collection lacks.
+    """Raise ConfigError if ``predict.pool_by`` names a column of which a predicted collection's sheet has no values.
 
     ``scans`` are those of the collections by name, empty if they are not known.
     """
     for name in config["predict"]["collections"] if scans else ():
-        known = ("antibody", "cell_line", *scans[name].carried)
-        for column in config["predict"]["pool_by"]:
-            if column not in known:
-                raise ConfigError(
-                    f"config key predict.pool_by: the sheet of collection {name} has no column {column!r} (known: "
-                    f"{', '.join(known)})"
-                )
+        _check_columns("predict.pool_by", name, scans[name], config["predict"]["pool_by"])
 
 
 def _columns(group_by: Sequence[str]) -> list[str]:

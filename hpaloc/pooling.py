@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 
 from hpaloc import rle
 from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES, format_labels, label_matrix, parse_all, unite_labels
-from hpaloc.columns import add_columns, read_columns
+from hpaloc.columns import add_columns, read_columns, to_frame
 from hpaloc.embeddings import read_embeddings
 from hpaloc.files import atomic_path
 from hpaloc.joining import annotate
@@ -125,21 +125,40 @@ def pooled_calls(
     owners: ``key`` (each value once) and columns to carry
     prototypes: (19, 19) float64, of the columns ``outputs``
 
-    Returns owners with the columns of ``pool_cells`` and, with prototypes, fraction_0..fraction_18 of the mean of the
-    columns ``outputs``: see ``mixture_fractions``, or ``reading_fractions`` for readings.
+    Returns owners with the columns of ``call_groups``.
     Raises ValueError naming an owner that has cells but no row.
     """
     group = pd.Index(owners[key]).get_indexer(pd.Index(cells[key]))
     if (group < 0).any():
         raise ValueError(f"{key} {cells[key].iloc[int(np.argmax(group < 0))]}: has cells but no row of its own")
+    called = call_groups(cells, group, len(owners), prototypes, outputs)
+    return pd.concat([owners.reset_index(drop=True), called], axis=1)
+
+
+def call_groups(
+    cells: pd.DataFrame,
+    group: np.ndarray,
+    n_groups: int,
+    prototypes: np.ndarray | None = None,
+    outputs: Sequence[str] = PROBABILITIES,
+) -> pd.DataFrame:
+    """Pool cells into one row for each group.
+
+    cells: p_0..p_18, labels (the called label set)
+    group: (n,) int, 0 … n_groups - 1
+    prototypes: (19, 19) float64, of the columns ``outputs``
+
+    Returns the columns of ``pool_cells`` and, with prototypes, fraction_0..fraction_18 of the mean of the columns
+    ``outputs``: see ``mixture_fractions``, or ``reading_fractions`` for readings.
+    """
     p = cells[list(PROBABILITIES)].to_numpy(np.float64)
-    pooled = pool_cells(p, label_matrix(parse_all(cells["labels"])), group, len(owners))
+    pooled = pool_cells(p, label_matrix(parse_all(cells["labels"])), group, n_groups)
     if prototypes is not None:
-        means = cells[list(outputs)].astype(np.float64).groupby(group).mean().reindex(range(len(owners)))
+        means = cells[list(outputs)].astype(np.float64).groupby(group).mean().reindex(range(n_groups))
         infer = reading_fractions if tuple(outputs) == MIXTURES else mixture_fractions
         fractions = infer(means.to_numpy(np.float64), prototypes)
         pooled = pd.concat([pooled, pd.DataFrame(fractions.astype(np.float32), columns=list(FRACTIONS))], axis=1)
-    return pd.concat([owners.reset_index(drop=True), pooled], axis=1)
+    return pooled
 
 
 def protein_owners(fields: pd.DataFrame) -> pd.DataFrame:
@@ -203,15 +222,15 @@ def aggregate(
     write_table(out_dir / "cells.parquet", cells)
     pooled = pooled_calls(cells, fields.rename(columns={"n_cells": "n_segmented"}), "field", prototypes, outputs)
     pooled_fields = pa.Table.from_pandas(pooled.drop(columns="n_segmented"), preserve_index=False)
-    carried = read_columns(columns)
-    write_table(out_dir / "fields.parquet", add_columns(pooled_fields.replace_schema_metadata(), carried))
+    of_sheet = read_columns(columns)
+    write_table(out_dir / "fields.parquet", add_columns(pooled_fields.replace_schema_metadata(), of_sheet))
     owners = protein_owners(fields)
     antibody = fields.set_index("field")["antibody"]
     of_protein = cells.assign(antibody=antibody.reindex(cells["field"]).to_numpy())
     of_protein = of_protein[of_protein["antibody"] != ""]
     write_table(out_dir / "proteins.parquet", pooled_calls(of_protein, owners, "antibody", prototypes, outputs))
     # Arrow keeps the types of a shard without cells, which pandas would guess.
-    obs = add_columns(pa.concat_tables(obs_parts, promote_options="default"), carried).to_pandas()
+    obs = to_frame(add_columns(pa.concat_tables(obs_parts, promote_options="default"), of_sheet))
     obs = obs.rename(columns={"labels": "sheet_labels"})
     write_h5ad(files.of_shards("predictions"), cells, obs, out_dir / "cells.h5ad")
     log.info("%d cells of %d fields, %d proteins", len(cells), len(fields), len(owners))

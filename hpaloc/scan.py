@@ -5,7 +5,7 @@ import math
 import os
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from hpaloc.layout import PATTERNS, CollectionFiles
 from hpaloc.manifests import CARRIED, SheetRow
 from hpaloc.mask_tables import check_table
 from hpaloc.rle import is_table
-from hpaloc.sheet import NAMED, is_unknown, read_carried, read_sheet
+from hpaloc.sheet import NAMED, is_unknown, read_other_columns, read_sheet, warn_of_spellings
 from hpaloc.truth import read_true_cells
 
 
@@ -60,14 +60,16 @@ class Scan:
     rows: its fields
     tables: {file name: text} of the tables that planning writes
     truth: {field: label sets of its true cells}, None without a table of true cells
-    carried: the names of the columns that the sheet has for the user alone
-    groups: {one of these that ``curation.group_by`` names: {field: its known value}}, of a collection that trains
+    other_columns: the names of the columns that only the user uses
+    without_values: those of them, and of antibody and cell_line, in which no field has a known value
+    groups: {one of them that ``curation.group_by`` names: {field: its known value}}, of a collection that trains
     """
 
     rows: list[SheetRow]
     tables: dict[str, str]
     truth: dict[str, set[tuple[int, ...]]] | None = None
-    carried: Sequence[str] = ()
+    other_columns: Sequence[str] = ()
+    without_values: Collection[str] = ()
     groups: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -81,24 +83,31 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
 
 
 def with_columns(name: str, scan: Scan, config: Mapping[str, Any]) -> Scan:
-    """Return the scan of a collection with the columns that its sheet has for the user alone.
+    """Return the scan of a collection with the columns of its sheet that only the user uses.
 
     Raises SheetError as ``read_delimited`` does.
     """
     collection, places = config["collections"][name], CollectionFiles(name)
     sheet = collection["sheet"].format(root=collection["root"])
-    header, *values = read_carried(sheet, collection["labels"]) or [["id"]]
-    tables = dict(scan.tables)
-    if len(header) > 1:
-        tables[places.path("columns").name] = format_csv([header, *values])
-    groups: dict[str, dict[str, str]] = {}
+    header, *rows = read_other_columns(sheet, collection["labels"]) or [["id"]]
+    known = {
+        column: {row[0]: row[at] for row in rows if row[at] and not is_unknown(row[at])}
+        for at, column in enumerate(header)
+        if at
+    }
+    tables, groups = dict(scan.tables), {}
+    if known:
+        tables[places.path("columns").name] = format_csv([header, *rows])
     if name in training_collections(config):
-        named = {at: column for at, column in enumerate(header) if at and column in config["curation"]["group_by"]}
-        known = [[row[0], *("" if is_unknown(row[at]) else row[at] for at in named)] for row in values]
-        groups = {column: {row[0]: row[at] for row in known if row[at]} for at, column in enumerate(named.values(), 1)}
-        if groups:
-            tables[places.path("groups").name] = format_csv([["id", *groups], *known])
-    return replace(scan, tables=tables, carried=header[1:], groups=groups)
+        groups = {column: values for column, values in known.items() if column in config["curation"]["group_by"]}
+    for column, values in groups.items():
+        warn_of_spellings(sheet, column, values.values())
+    if groups:
+        of_rows = ([row[0], *(values.get(row[0], "") for values in groups.values())] for row in rows)
+        tables[places.path("groups").name] = format_csv([["id", *groups], *of_rows])
+    without = {column for column in NAMED if all(getattr(row, column) is None for row in scan.rows)}
+    without |= {column for column, values in known.items() if not values}
+    return replace(scan, tables=tables, other_columns=header[1:], without_values=without, groups=groups)
 
 
 def _scan_files(name: str, config: Mapping[str, Any]) -> Scan:

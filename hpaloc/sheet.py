@@ -17,11 +17,12 @@ log = logging.getLogger("hpaloc")
 # What a sheet may say about a field besides its ID and labels.
 OPTIONAL = (*CARRIED, "pixel_size")
 
-# The columns of the tables to which those of a sheet are carried (a test compares them with the tables).
+# The columns of the tables to which those of a sheet are copied (a test compares them with the tables), and the
+# criterion of groups that is not a column.
 _COLOUR = f"({'|'.join(COLOURS)})"
 _OURS = re.compile(
     r"id|field|cell|shard|row|_index|labels|antibody|cell_line|split|sheet_labels|called|called_labels|call_mean|call_vote"
-    r"|(p|share|fraction|mixture)_\d+|height|width|dtype|pixel_size|n_cells|status|stage|reason|warnings|[yx][01]"
+    r"|(p|share|fraction|mixture)_\d+|height|width|dtype|pixel_size|n_cells|n_fields|duplicates|status|stage|reason|warnings|[yx][01]"
     r"|centroid_[yx](_um)?|(nucleus_)?area_(px|um2)|nucleus_fraction|nucleus_cytoplasm_area_ratio|border|focus|saturation"
     rf"|rle|green_signal|green_threshold|(hash|digest)_{_COLOUR}|{_COLOUR}_(background|noise|white|full_scale|median|p99"
     r"|peak|saturated|nucleus_cytoplasm_ratio|(cell|nucleus|cytoplasm|ring)_(mean|std))",
@@ -36,7 +37,7 @@ _UNKNOWN = frozenset(
         *("notapplicable", "n.d.", "undefined", "unspecified", "missing", "?", "-", "--", "–", "—"),
     )
 )
-_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
+_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)|(?<=\d)\.0+$")
 _NUMBER = re.compile(r"\+?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 # µm. Those of light microscopes are from 0.01 to 7; that of an image in nm, or in m, is not among them.
 _PIXEL_SIZES = (0.001, 10.0)
@@ -49,7 +50,7 @@ def read_sheet(path: str | os.PathLike[str], labels: bool | str, pixel_size: flo
     left out, each with a warning.
 
     path: a table for ``read_delimited`` with the column ``ID``, possibly ``antibody``, ``cell_line``, ``split`` and
-    ``pixel_size`` (µm), and others, for which see ``read_carried``
+    ``pixel_size`` (µm), and others, for which see ``read_other_columns``
     labels: whether it has the column ``Label`` (see ``location_names.read_labels``), ``hpa2018`` if with the numbers of
     2018
     pixel_size: µm, of rows without one; nan for the one that their files say
@@ -61,7 +62,7 @@ def read_sheet(path: str | os.PathLike[str], labels: bool | str, pixel_size: flo
     rows: list[SheetRow] = []
     line_of: dict[str, int] = {}
     unknown: dict[str, list[str]] = {}
-    left_out: list[str] = []
+    left_out: list[tuple[str, ...]] = []
     for line, cells in read_delimited(path, "sheet", ("ID", "Label") if labels else ("ID",), OPTIONAL):
         id = cells["ID"]
         try:
@@ -73,7 +74,7 @@ def read_sheet(path: str | os.PathLike[str], labels: bool | str, pixel_size: flo
             of_id = f" (ID {shown(id)})" if id else ""
             raise SheetError(f"sheet {name}, line {line}{of_id}: {error}") from None
         line_of[id] = line
-        left_out += others
+        left_out.append(others)
         size = cells.get("pixel_size", "")
         least, most = _PIXEL_SIZES
         if size and not (_NUMBER.fullmatch(size) and least <= float(size) <= most):
@@ -94,12 +95,12 @@ def read_sheet(path: str | os.PathLike[str], labels: bool | str, pixel_size: flo
             which = ", ".join(map(shown, dict.fromkeys(values)))
             number = f"{len(values)} field{'s' if len(values) > 1 else ''}"
             log.warning("sheet %s: the %s of %s (%s) is read as empty", name, column, number, which)
-        _warn_of_spellings(name, column, (value for row in rows if (value := getattr(row, column)) is not None))
+        warn_of_spellings(name, column, (value for row in rows if (value := getattr(row, column)) is not None))
     return rows
 
 
-def read_carried(path: str | os.PathLike[str], labels: bool | str) -> list[list[str]]:
-    """Read the columns of a sheet that hpaloc does not use and only carries to its tables.
+def read_other_columns(path: str | os.PathLike[str], labels: bool | str) -> list[list[str]]:
+    """Read the columns of a sheet that hpaloc does not use and only copies to its tables.
 
     A name that a table of hpaloc has gets ``sheet_`` in front; columns of one name are left out; each with a warning.
 
@@ -114,7 +115,7 @@ def read_carried(path: str | os.PathLike[str], labels: bool | str) -> list[list[
     counts = Counter(column for column in header if column and letters_of(column) not in letters)
     columns = [column for column, count in counts.items() if count == 1]
     if twice := ", ".join(shown(column) for column, count in counts.items() if count > 1):
-        log.warning("sheet %s: several columns are named %s and are not carried", os.fspath(path), twice)
+        log.warning("sheet %s: several columns are named %s and are not copied", os.fspath(path), twice)
     if not columns:
         return []
     names: dict[str, str] = {}
@@ -125,7 +126,7 @@ def read_carried(path: str | os.PathLike[str], labels: bool | str) -> list[list[
             name = f"sheet_{name}"
         names[column] = name
         if name != column:
-            log.warning("sheet %s: the column %s is carried as %s", os.fspath(path), shown(column), shown(name))
+            log.warning("sheet %s: the column %s is copied as %s", os.fspath(path), shown(column), shown(name))
     table = read_delimited(path, kind, needed, OPTIONAL, columns, told=(*known, *columns))
     # HDF5 has no NUL in texts.
     rows = sorted([cells["ID"], *(cells[column].replace("\0", "\ufffd") for column in columns)] for _, cells in table)
@@ -137,16 +138,21 @@ def is_unknown(value: str) -> bool:
     return alike(value).replace(" ", "") in _UNKNOWN
 
 
-def _warn_of_left_out(name: str, rows: Sequence[SheetRow], left_out: Sequence[str]) -> None:
-    """Warn of labels that have no class, and of fields that have no other; raise SheetError if no field has another."""
-    if not left_out:
+def _warn_of_left_out(name: str, rows: Sequence[SheetRow], left_out: Sequence[Sequence[str]]) -> None:
+    """Warn of labels that have no class, and of fields that have no other, or one; SheetError if no field has another.
+
+    left_out: the labels without a class of each row
+    """
+    if not any(left_out):
         return
     which, without = list_left_out(left_out), sum(row.labels == () for row in rows)
+    one = sum(len(row.labels or ()) == 1 for row, others in zip(rows, left_out, strict=True) if others)
     if without == len(rows):
         raise SheetError(f"sheet {name}: no field has a label among the {N_CLASSES} locations: {which}")
     log.warning(
-        "sheet %s: labels that are not among the %d locations are left out: %s; fields without another label: %d",
-        *(name, N_CLASSES, which, without),
+        "sheet %s: labels that are not among the %d locations are left out: %s; fields without another label: %d; "
+        "fields that now have one label: %d",
+        *(name, N_CLASSES, which, without, one),
     )
 
 
@@ -164,8 +170,8 @@ def _warn_of_alike(name: str, line_of: dict[str, int]) -> None:
         )
 
 
-def _warn_of_spellings(name: str, column: str, values: Iterable[str]) -> None:
-    """Warn of values of a column that a person may take for the same."""
+def warn_of_spellings(name: str, column: str, values: Iterable[str]) -> None:
+    """Warn of values of a column of the sheet ``name`` that a person may take for the same."""
     first: dict[str, str] = {}
     pairs = [
         (other, value)
@@ -175,7 +181,7 @@ def _warn_of_spellings(name: str, column: str, values: Iterable[str]) -> None:
     if pairs:
         more = f" (and {len(pairs) - 1} more such values)" if len(pairs) > 1 else ""
         log.warning(
-            "sheet %s: the %s %s differs from %s only in case, blanks, _, - or leading zeros, "
+            "sheet %s: the %s %s differs from %s only in case, blanks, _, -, leading zeros or .0, "
             "and is read as a different one%s",
             *(name, column, shown(pairs[0][1]), shown(pairs[0][0]), more),
         )

@@ -23,7 +23,7 @@ def read_true_cells(path: str | os.PathLike[str], of_2018: bool = False) -> dict
     is not a positive integer of 32 bits or appears twice.
     """
     found: dict[str, dict[int, str]] = {}
-    left_out: list[str] = []
+    left_out: dict[tuple[str, int], tuple[str, ...]] = {}
     for line, row in read_delimited(path, "truth", ("ID", "cell", "Label")):
         id, label = row["ID"], row["Label"]
         try:
@@ -37,19 +37,21 @@ def read_true_cells(path: str | os.PathLike[str], of_2018: bool = False) -> dict
             of_id = f" (ID {shown(id)})" if id else ""
             raise SheetError(f"truth {os.fspath(path)}, line {line}{of_id}: {error}") from None
         of_field[cell] = format_labels(labels)
-        left_out += others
+        if others:
+            left_out[id, cell] = others
     if not found:
         raise SheetError(f"truth {os.fspath(path)}: has no rows")
     if not left_out:
         return found
-    which = list_left_out(left_out)
+    which = list_left_out(left_out.values())
     kept = {id: own for id, cells in found.items() if (own := {cell: text for cell, text in cells.items() if text})}
     if not kept:
         raise SheetError(f"truth {os.fspath(path)}: no cell has a label among the {N_CLASSES} locations: {which}")
     without = sum(map(len, found.values())) - sum(map(len, kept.values()))
+    one = sum(found[id][cell].isdigit() for id, cell in left_out)
     log.warning(
         "truth %s: labels that are not among the %d locations are left out: %s; cells without another label, which are "
-        "left out too: %d",
-        *(os.fspath(path), N_CLASSES, which, without),
+        "left out too: %d; cells that now have one label: %d",
+        *(os.fspath(path), N_CLASSES, which, without, one),
     )
     return kept

@@ -14,7 +14,6 @@ from sklearn.neighbors import NearestNeighbors
 
 from hpaloc.browser.pictures import COLUMNS, PLANES, ROWS, SPRITE_SIZE, script
 from hpaloc.classes import LOCATIONS, parse_labels
-from hpaloc.columns import columns_of, read_columns
 from hpaloc.files import atomic_path, write_text
 from hpaloc.layout import CollectionFiles
 from hpaloc.progress import log, track
@@ -85,7 +84,7 @@ def collection_table(files: CollectionFiles, scored: bool = False, seed: int = 0
 
     Cells are columns (see ``column``) in the order of their sheets. Labels are indices into ``label_sets``. The truth
     is that of the cell if the cells are ``scored`` by it (``truth_is`` "cells"), else the labels of its field
-    ("fields"), -1 without either. Fields have the other columns of the sheet, if it has any, under ``columns``.
+    ("fields"), -1 without either.
 
     Raises ValueError if the tables do not match.
     """
@@ -114,8 +113,6 @@ def collection_table(files: CollectionFiles, scored: bool = False, seed: int = 0
     numbers = {field: number for number, field in enumerate(dict.fromkeys(shown["field"]))}
     picture_of = dict(zip(shown["field"], pictured["picture"], strict=True))
     shown_of_fields = fields.set_index("field").loc[list(numbers)]
-    carried = files.path("columns")
-    of_sheet = columns_of(list(numbers), read_columns(carried if carried.is_file() else None)).to_pydict()
     p = shown[list(PROBABILITIES)].to_numpy(np.float64)
     columns = {
         "field": column(shown["field"].map(numbers), "uint32"),
@@ -147,7 +144,6 @@ def collection_table(files: CollectionFiles, scored: bool = False, seed: int = 0
             "width": shown_of_fields["width"].astype(int).tolist(),
             "pixel_size": shown.groupby("field")["pixel_size"].first().loc[list(numbers)].tolist(),
             "picture": [int(picture_of[field]) for field in numbers],
-            **({"columns": of_sheet} if of_sheet else {}),
         },
         "left_out": {
             "cells": len(cells) - len(shown),

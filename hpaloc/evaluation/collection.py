@@ -17,7 +17,7 @@ from hpaloc.evaluation.cells import (
     score_cells,
     score_rankings,
 )
-from hpaloc.evaluation.detection import Convention, list_detections, score_detections, score_masks
+from hpaloc.evaluation.detection import DETECTION_IOU, Convention, list_detections, score_detections, score_masks
 from hpaloc.evaluation.pooled import POOLED_COLUMNS, Owners, measure_owners, score_owners
 from hpaloc.matching import Matches, carry_labels, check_present
 from hpaloc.progress import log
@@ -72,7 +72,7 @@ def evaluate_collection(
         scored = annotated.merge(partners, on=["field", "cell"], validate="one_to_one")
         united = truth.groupby("field")["labels"].agg(unite_labels)
         labels_of |= {name: labels_of.get(name) or labels for name, labels in united.items()}
-        detected = score_detections(list_detections(annotated), truth, matches.pairs)
+        detected = score_detections(list_detections(_of_labelled(annotated, truth, matches)), truth, matches.pairs)
     else:
         inherited = cells["field"].map(lambda name: labels_of.get(name, ""))
         scored = cells.assign(true_labels=inherited)[(inherited != "") & ~inherited.str.contains("|", regex=False)]
@@ -127,7 +127,17 @@ def _check_truth(cells: pd.DataFrame, truth: pd.DataFrame, matches: Matches) -> 
     check_present(matches.predicted, cells, "predicted mask without a prediction")
     unlabelled = len(matches.truth) - len(truth)
     if unlabelled:
-        log.warning("%d cells of the true masks have no label; their detections count as wrong", unlabelled)
+        log.warning("%d cells of the true masks have no label; their detections are not scored", unlabelled)
+
+
+def _of_labelled(cells: pd.DataFrame, truth: pd.DataFrame, matches: Matches) -> pd.DataFrame:
+    """Return the predicted cells that are not a true cell without a label."""
+    labelled = pd.MultiIndex.from_frame(truth[["field", "cell"]])
+    near = matches.pairs[matches.pairs["iou"] >= DETECTION_IOU]
+    without = near[~pd.MultiIndex.from_frame(near[["field", "truth_cell"]]).isin(labelled)]
+    return cells[
+        ~pd.MultiIndex.from_frame(cells[["field", "cell"]]).isin(pd.MultiIndex.from_frame(without[["field", "cell"]]))
+    ]
 
 
 def _per_class(

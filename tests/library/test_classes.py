@@ -117,6 +117,14 @@ def test_no_two_locations_have_one_name():
         ("Golgy aparatus", "unknown label 'Golgy aparatus'; the nearest known is Golgi apparatus (labels are"),
         ("0|Cytosole", "unknown label 'Cytosole'; the nearest known are Cytosol"),
         ("19", "joined by |; labels: hpa2018 reads the numbers of 2018)"),
+        ("16 0", "joined by |; labels: hpa2018 reads the numbers of 2018, which blanks may join)"),
+        ("0;Cytosol", "joined by |, not by ;)"),
+        ("Nuclear membrane, Cytosol", "joined by |, not by ,)"),
+        ("Vesicels", "unknown label 'Vesicels'; the nearest known is Vesicles (labels"),
+        ("Golgy", "; the nearest known is Golgi (labels"),
+        ("Actinn", "; the nearest known is Actin (labels"),
+        ("ERR", "; the nearest known is ER (labels"),
+        ("Cytoskeleton", "unknown label 'Cytoskeleton' (labels"),
         ("28", "unknown label '28' (labels are integers from 0 to 18 or names of locations, joined by |)"),
         ("x" * 100_000, "unknown label"),
         ("Nucleoli" + " " * 100 + "x", "unknown label"),
@@ -126,6 +134,29 @@ def test_an_unknown_name_is_refused_with_the_nearest(text, message):
     with pytest.raises(ValueError, match="unknown label") as error:
         read_labels(text)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("sign", ["?", "!", "~", "*", "+", "-", "\u2013", " -", " (-)", "(?)", "\uff1f"])
+@pytest.mark.parametrize("name", ["Cytosol", "ER", "Midbody"])
+def test_a_sign_of_doubt_is_not_part_of_a_name(name, sign):
+    for text in (name + sign, f"0|{name}{sign}", sign.strip() + name):
+        for read in (read_labels, read_label):
+            with pytest.raises(ValueError, match=r"has the sign|unknown label"):
+                read(text)
+    assert read_labels("Plasma-membrane")[0] == (13,)
+
+
+@pytest.mark.parametrize("text", ["", " ", "NaN", "NA", "<NA>", "None"])
+def test_an_empty_label_says_what_to_do(text):
+    for read in (read_labels, read_label):
+        with pytest.raises(ValueError, match=rf"the label is ({text.strip() or 'empty'}); write a location, or remove"):
+            read(text)
+
+
+@pytest.mark.parametrize("text", ["0|", "|0", "0||5", "|"])
+def test_an_empty_label_beside_others_is_named(text):
+    with pytest.raises(ValueError, match=r"there is an empty label next to a \|; remove the \|"):
+        read_labels(text)
 
 
 def test_vectors():

@@ -33,7 +33,7 @@ from hpaloc.mask_tables import read_rle_table
 from hpaloc.masks import MaskError, draw, read_mask
 from hpaloc.planes import Plane
 from hpaloc.scan import check_pattern
-from hpaloc.sheet import read_carried, read_sheet
+from hpaloc.sheet import read_other_columns, read_sheet
 from hpaloc.tfrecord import RecordError, TileRecord, frame, read_records, record_offsets
 
 # Seconds that one input may take; a reader that hangs is stopped here.
@@ -170,10 +170,10 @@ def test_sheets(tmp_path, examples):
             except SheetError as error:
                 one_sentence(error, f"sheet {path}")
                 return
-            # A sheet that can be read has columns that can be carried.
-            header, *carried = read_carried(path, labels=True) or [["id"]]
+            # A sheet that can be read has columns that can be copied.
+            header, *copied = read_other_columns(path, labels=True) or [["id"]]
         ids = [row.id for row in rows]
-        assert not carried or [row[0] for row in carried] == sorted(ids)
+        assert not copied or [row[0] for row in copied] == sorted(ids)
         assert len(set(header)) == len(header)
         assert all(name.isprintable() and "/" not in name and name for name in header)
         assert len(set(ids)) == len(ids) > 0

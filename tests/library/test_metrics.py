@@ -576,6 +576,22 @@ def test_evaluation_with_truth_per_cell() -> None:
     assert n["protein", "macro_ap"] == 3
 
 
+def test_detections_of_true_cells_without_a_label_are_not_scored(caplog: pytest.LogCaptureFixture) -> None:
+    cells, fields, truth, matches = collection()
+    kept = truth[truth.groupby("field").cumcount() % 3 > 0]
+    with_label = set(kept[["field", "cell"]].itertuples(index=False, name=None))
+    near = matches.pairs[matches.pairs["iou"] >= 0.6]
+    without = [(row.field, row.cell) for row in near.itertuples() if (row.field, row.truth_cell) not in with_label]
+    scored = cells[[pair not in without for pair in zip(cells["field"], cells["cell"], strict=True)]]
+    assert 0 < len(scored) < len(cells)
+    found = evaluate_collection(cells, fields, kept, matches)
+    assert "have no label; their detections are not scored" in caplog.text
+    assert found.metrics["map60"] == map60(list_detections(scored), kept, matches.pairs)
+    assert found.metrics["map60"] != map60(list_detections(cells), kept, matches.pairs)
+    # Their masks are still true masks.
+    assert found.metrics["segmentation"] == evaluate_collection(cells, fields, truth, matches).metrics["segmentation"]
+
+
 def test_evaluation_with_inherited_labels() -> None:
     cells, fields, _, _ = collection()
     result = evaluate_collection(cells, fields)

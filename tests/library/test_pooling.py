@@ -15,6 +15,7 @@ from coco_masks import decode, encode
 from hpaloc import pooling, rle
 from hpaloc.classes import N_CLASSES, label_matrix
 from hpaloc.column_pooling import pool_by_columns
+from hpaloc.columns import read_columns
 from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import ANNOTATIONS
 from hpaloc.mixtures.fractions import mixture_fractions, reading_fractions
@@ -202,11 +203,62 @@ def test_calls_are_pooled_by_columns_of_the_sheet(files: CollectionFiles, tmp_pa
     pd.testing.assert_frame_equal(of_antibody, proteins)
 
 
+@pytest.mark.parametrize("name", ["group", "index", "level_0", "key", "cell_line"])
+def test_calls_are_pooled_by_a_column_of_any_name(files: CollectionFiles, tmp_path: Path, name: str) -> None:
+    (tmp_path / "columns.csv").write_text(f"id,{name}_,well\na1,x,1\na2,y,\nb1,x,2\nc1,,3\nd1,y,900719925474099\n")
+    pooling.aggregate(files, files.path("pooled_cells").parent, columns=tmp_path / "columns.csv")
+    table = pd.read_parquet(files.path("pooled_fields")).drop(columns=[name], errors="ignore")
+    table.rename(columns={f"{name}_": name}).to_parquet(files.path("pooled_fields"))
+    pool_by_columns(files, [name], tmp_path / "pooled.parquet")
+    pooled = pd.read_parquet(tmp_path / "pooled.parquet")[[name, "n_fields", "n_cells"]]
+    assert pooled.fillna("").to_numpy().tolist() == [["x", 2, 5], ["y", 2, 3], ["", 1, 0]]
+
+
+def test_integers_with_gaps_stay_integers(files: CollectionFiles, tmp_path: Path) -> None:
+    columns = tmp_path / "columns.csv"
+    columns.write_text("id,plate\na1,123456789012345\na2,\nb1,123456789012346\nc1,3\nd1,\n")
+    pooling.aggregate(files, files.path("pooled_cells").parent, columns=columns)
+    pool_by_columns(files, ["plate"], tmp_path / "pooled.parquet")
+    pooled = pq.read_table(tmp_path / "pooled.parquet")
+    assert pooled.schema.field("plate").type == pa.int64()
+    assert pooled["plate"].to_pylist() == [3, 123456789012345, 123456789012346, None]
+    obs = anndata.read_h5ad(files.path("pooled_cells").with_name("cells.h5ad")).obs
+    assert obs["plate"].astype(object).where(obs["plate"].notna(), None).unique().tolist() == [
+        123456789012345,
+        123456789012346,
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "kind"),
+    [
+        (("-3", "0", ""), pa.int64()),
+        (("123456789012345", "1"), pa.int64()),
+        (("1234567890123456", "1"), pa.string()),
+        (("0.30000000000000004", "1.50", "-2"), pa.float64()),
+        (("12345678901234567.1", "3"), pa.string()),
+        (("1.00000000000000001", "3"), pa.string()),
+        *(((text, "1"), pa.string()) for text in ("007", "1E5", "NA", "1,5", "TRUE", "+1", ".5")),
+    ],
+)
+def test_numbers_of_a_column_keep_all_their_digits(tmp_path: Path, texts: tuple[str, ...], kind: pa.DataType) -> None:
+    path = tmp_path / "columns.csv"
+    path.write_text("\n".join(["id,x", *(f'{place},"{text}"' for place, text in enumerate(texts))]) + "\n")
+    assert read_columns(path)["x"].type == kind
+    assert read_columns(path, as_text=True)["x"].to_pylist() == [text or None for text in texts]
+
+
 def test_no_column_of_a_sheet_takes_the_name_of_another(files: CollectionFiles, tmp_path: Path) -> None:
     prototypes = np.eye(N_CLASSES)
-    pooling.aggregate(files, tmp_path, prototypes)
-    ours = {*CELLS.names, *FIELDS.names, *ANNOTATIONS, *MIXTURES}
-    ours |= {*pq.read_schema(tmp_path / "fields.parquet").names, *anndata.read_h5ad(tmp_path / "cells.h5ad").obs}
+    folder = files.path("pooled_cells").parent
+    pooling.aggregate(files, folder, prototypes)
+    pool_by_columns(files, ["antibody"], folder / "pooled.parquet", prototypes)
+    ours = {*CELLS.names, *FIELDS.names, *ANNOTATIONS, *MIXTURES, *anndata.read_h5ad(folder / "cells.h5ad").obs}
+    for name in ("fields", "proteins", "pooled"):
+        ours |= set(pq.read_schema(folder / f"{name}.parquet").names)
+    # In curation.group_by they are not columns.
+    ours |= {"duplicates", "field"}
     assert [name for name in sorted(ours) if not _OURS.fullmatch(name)] == []
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from hpaloc import manifests
 from hpaloc.classes import NAMES
-from hpaloc.config import complete
+from hpaloc.columns import read_columns
+from hpaloc.config import ConfigError, complete
 from hpaloc.delimited import SheetError
 from hpaloc.finding import shard_of, shards_of
 from hpaloc.manifests import (
@@ -21,8 +22,9 @@ from hpaloc.manifests import (
     read_manifests,
     unchanged,
 )
+from hpaloc.planning import check_pooling, check_rows
 from hpaloc.scan import download_urls, scan_collection, write_scan
-from hpaloc.sheet import read_carried, read_sheet
+from hpaloc.sheet import read_other_columns, read_sheet
 from hpaloc.truth import read_true_cells
 
 COLOURS = ("red", "green", "blue", "yellow")
@@ -83,27 +85,27 @@ def test_a_field_without_a_class_is_not_simulated(project):
         scan_collection("train", project)
 
 
-def test_other_columns_are_carried(tmp_path, caplog):
+def test_other_columns_are_copied(tmp_path, caplog):
     header = 'Patient,ID,Label,status,dose (mg/ml),gene,Antibody,gene,,Status,"a\nb"'
     path = write(tmp_path / "s.csv", f'{header}\n007,b,1,x,1,,H1,,9,y,\n 8 ,a,1,,,,,,,,"\0é"\n')
     assert read_sheet(path, labels=True)[0].antibody == "H1"
     caplog.clear()
-    assert read_carried(path, labels=True) == [
+    assert read_other_columns(path, labels=True) == [
         ["id", "Patient", "sheet_status", "dose (mg_ml)", "sheet_Status", "a_b"],
         ["a", "8", "", "", "", "\ufffdé"],
         ["b", "007", "x", "1", "y", ""],
     ]
-    assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
-        "several columns are named gene and are not carried",
-        "the column status is carried as sheet_status",
-        "the column dose (mg/ml) is carried as dose (mg_ml)",
-        "the column Status is carried as sheet_Status",
-        "the column 'a\\nb' is carried as a_b",
+    assert warned(caplog) == [
+        "several columns are named gene and are not copied",
+        "the column status is copied as sheet_status",
+        "the column dose (mg/ml) is copied as dose (mg_ml)",
+        "the column Status is copied as sheet_Status",
+        "the column 'a\\nb' is copied as a_b",
     ]
-    assert read_carried(write(tmp_path / "s.csv", "ID;Label;;\na;1;x;\n"), labels=True) == []
+    assert read_other_columns(write(tmp_path / "s.csv", "ID;Label;;\na;1;x;\n"), labels=True) == []
     # Without labels, the column Label is the user's.
     path.write_text("ID;Label\na;round\n")
-    assert read_carried(path, labels=False) == [["id", "Label"], ["a", "round"]]
+    assert read_other_columns(path, labels=False) == [["id", "Label"], ["a", "round"]]
 
 
 def test_the_table_of_columns_comes_and_goes_with_them(project):
@@ -128,13 +130,97 @@ def test_groups_are_written_for_the_training(project):
     sheet = [f"{lines[0]},patient,note,well", *(f"{line},00{place // 3},x,NA" for place, line in enumerate(lines[1:]))]
     Path("train.csv").write_text("\n".join(sheet))
     found = scan_collection("train", project)
-    assert found.carried == ["patient", "note", "well"]
+    assert found.other_columns == ["patient", "note", "well"]
     assert found.groups["patient"] == {f"f{place:02d}": f"00{place // 3}" for place in range(12)}
     assert found.groups["well"] == {}
     assert found.tables["groups.csv"].splitlines()[:2] == ["id,patient,well", "f00,000,"]
     assert found.tables["columns.csv"].splitlines()[1] == "f00,000,x,NA"
     project["curation"]["group_by"] = ["antibody"]
     assert "groups.csv" not in scan_collection("train", project).tables
+    # Curation reads the text that planning compares.
+    project["curation"]["group_by"] = ["antibody", "patient"]
+    sheet = [
+        f"{lines[0]},patient",
+        *(f"{line},{place // 3}.{'0' * (place % 2)}0" for place, line in enumerate(lines[1:])),
+    ]
+    Path("train.csv").write_text("\n".join(sheet))
+    planned = scan_collection("train", project)
+    write(Path("groups.csv"), planned.tables["groups.csv"])
+    read = read_columns("groups.csv", as_text=True).to_pydict()
+    assert dict(zip(read["id"], read["patient"], strict=True)) == planned.groups["patient"]
+
+
+def warned(caplog):
+    return [record.getMessage().split(": ", 1)[1] for record in caplog.records]
+
+
+@pytest.mark.parametrize(
+    ("values", "one", "two"),
+    [
+        (("P1", "p1", "P2"), "p1", "P1"),
+        (("P1", "P2", "P01"), "P01", "P1"),
+        (("P 1", "P-1", "x"), "P-1", "P 1"),
+        (("007", "7", "8"), "7", "007"),
+        (("7", "7.0", "8"), "7.0", "7"),
+        (("TRUE", "True", "no"), "True", "TRUE"),
+        (("1.5", "1.05", "10"), None, None),
+        (("0.10", "0.1", "0.01"), None, None),
+    ],
+)
+def test_spellings_of_one_group_are_warned_of(project, caplog, values, one, two):
+    lines = Path("train.csv").read_text().splitlines()
+    sheet = [f"{lines[0]},patient,well", *(f"{line},{values[i % 3]},a{i % 3}" for i, line in enumerate(lines[1:]))]
+    Path("train.csv").write_text("\n".join(sheet).replace(",a1", ",A0"))
+    scan_collection("train", project)
+    assert not [text for text in warned(caplog) if "patient" in text]
+    project["curation"]["group_by"] = ["antibody", "patient"]
+    scan_collection("train", project)
+    shown = [text for text in warned(caplog) if "patient" in text or "well" in text]
+    assert [text.split(" only in ")[0] for text in shown] == ([f"the patient {one} differs from {two}"] if one else [])
+
+
+def test_fields_without_a_value_of_a_criterion_are_counted(project, caplog):
+    lines = Path("train.csv").read_text().splitlines()
+    patients = ["P1", "NA", "", *(f"P{i}" for i in range(3, len(lines) - 1))]
+    sheet = [f"{lines[0]},patient", *(f"{line},{patient}" for line, patient in zip(lines[1:], patients, strict=True))]
+    Path("train.csv").write_text("\n".join(sheet))
+    for group_by, said in (
+        (["antibody", "duplicates"], []),
+        (["duplicates", "patient"], ["2 of 12 training fields have no patient"]),
+    ):
+        project["curation"]["group_by"] = group_by
+        caplog.clear()
+        check_rows("train", scan_collection("train", project), project)
+        assert [text.split(";")[0] for text in warned(caplog)] == said
+
+
+@pytest.mark.parametrize("column", ["antibody", "cell_line"])
+def test_calls_are_not_pooled_by_a_column_without_values(project, column):
+    project["predict"] |= {"collections": ["train"], "pool_by": [column]}
+    path = Path("train.csv")
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    kept = [at for at, name in enumerate(lines[0]) if name not in ("antibody", "cell_line")]
+    bare = [[line[at] for at in kept] for line in lines]
+    for values, refused in (([], True), ([column, *[""] * 11, "NA"], True), ([column, *[""] * 11, "x"], False)):
+        rows = [[*line, value] for line, value in zip(bare, values, strict=True)] if values else bare
+        path.write_text("\n".join(map(",".join, rows)))
+        scans = {"train": scan_collection("train", project)}
+        if refused:
+            with pytest.raises(ConfigError, match=rf"sheet of collection train has no values of {column}; add them"):
+                check_pooling(project, scans)
+        else:
+            check_pooling(project, scans)
+
+
+def test_fields_that_lose_all_labels_but_one_are_counted(tmp_path, caplog):
+    text = "ID,Label\na,Rods & rings|Cytosol\nb,Midbody\nc,0|5|Midbody\nd,1\n"
+    read_sheet(write(tmp_path / "s.csv", text), labels=True)
+    assert warned(caplog)[0].endswith("fields without another label: 1; fields that now have one label: 1")
+    caplog.clear()
+    read_true_cells(
+        write(tmp_path / "c.csv", "ID,cell,Label\na,1,Midbody|3\na,2,27|Midbody\na,3,0|5|27\n"), of_2018=True
+    )
+    assert warned(caplog)[0].endswith("which are left out too: 1; cells that now have one label: 1")
 
 
 def test_a_sample_submission_is_a_sheet(tmp_path):

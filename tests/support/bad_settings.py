@@ -33,7 +33,7 @@ from hpaloc.planning import (
 from hpaloc.scan import Scan, with_columns
 from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import WeightsError, ready
-from hpaloc.sheet import read_carried, read_sheet
+from hpaloc.sheet import read_other_columns, read_sheet
 from hpaloc.truth import read_true_cells
 
 
@@ -92,7 +92,7 @@ def of_table(name: str, read: Callable[[Path], str]) -> Callable[[Setting, Path]
 def sheet_text(path: Path) -> str:
     """Read a sheet with labels and return the ids and labels."""
     rows = read_sheet(path, labels=True)
-    read_carried(path, labels=True)
+    read_other_columns(path, labels=True)
     return ", ".join(f"{row.id}: {'|'.join(map(str, row.labels or ()))}" for row in rows)
 
 
@@ -168,6 +168,12 @@ SHEETS = [
     Setting("An id with a NUL", "ID,Label\na\0b,1\n", "rejected", "sheet sheet.csv, line 2 (ID 'a\\x00b'): the ID 'a\\x00b' cannot be a file name (slash, leading dot or control character)"),
     Setting("An id of 300 letters", f"ID,Label\n{'a' * 300},1\n", "rejected", f"sheet sheet.csv, line 2 (ID {'a' * 40}…): the ID '{'a' * 40}'… is longer than 200 bytes"),
     Setting("An empty id", "ID,Label\n,1\n", "rejected", "sheet sheet.csv, line 2: the ID is empty"),
+    Setting("A label with a sign of doubt", "ID,Label\na,Mitochondria?\n", "rejected", "sheet sheet.csv, line 2 (ID a): label 'Mitochondria?' has the sign ?, which is not part of a name; write the name alone"),
+    Setting("A label with a sign of absence", "ID,Label\na,Cytosol (-)\n", "rejected", "sheet sheet.csv, line 2 (ID a): label 'Cytosol (-)' has the sign -, which is not part of a name; write the name alone"),
+    Setting("A label that ends in |", "ID,Label\na,0|\n", "rejected", "sheet sheet.csv, line 2 (ID a): there is an empty label next to a |; remove the |"),
+    Setting("Labels joined by blanks", "ID,Label\na,16 0\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label '16 0' (labels are integers from 0 to 18 or names of locations, joined by |; labels: hpa2018 reads the numbers of 2018, which blanks may join)"),
+    Setting("A label that a program wrote for none", "ID,Label\na,NaN\n", "rejected", "sheet sheet.csv, line 2 (ID a): the label is NaN; write a location, or remove the row"),
+    Setting("A column with the name of a criterion of groups", "ID,Label,duplicates\na,1,x\n", "warned", "sheet sheet.csv: the column duplicates is copied as sheet_duplicates"),
     Setting("Label 19", "ID,Label\na,19\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label '19' (labels are integers from 0 to 18 or names of locations, joined by |; labels: hpa2018 reads the numbers of 2018)"),
     Setting("Label -1", "ID,Label\na,-1\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label '-1' (labels are integers from 0 to 18 or names of locations, joined by |)"),
     Setting("Label 1.0", "ID,Label\na,1.0\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label '1.0' (labels are integers from 0 to 18 or names of locations, joined by |)"),
@@ -176,11 +182,11 @@ SHEETS = [
     Setting("Names of earlier releases of the atlas", "ID,Label\na,Cytoskeleton (Actin filaments)|Nucleus but not nucleoli\nb,Peroxisomes|Lipid droplets\nc,Cell Junctions\n", "accepted", "a: 0|9, b: 17, c: 13"),
     Setting("Names in other spellings", "ID,Label\na,NUCLEOLI FIBRILLAR CENTRE\nb,nuclear_bodies\nc,GolgiApparatus\nd,mitochondrion\n", "accepted", "a: 3, b: 5, c: 7, d: 14"),
     Setting("A label by a wrong name", "ID,Label\na,0|Nuclear speckels\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label 'Nuclear speckels'; the nearest known are Nuclear speckles, Nuclear bodies, Nuclear membrane (labels are integers from 0 to 18 or names of locations, joined by |)"),
-    Setting("Labels joined by commas", "ID;Label\na;Nucleoli,Cytosol\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label 'Nucleoli,Cytosol'; the nearest known are Nucleoli, Nucleolus, Cytosol (labels are integers from 0 to 18 or names of locations, joined by |)"),
-    Setting("A location that has no class", "ID,Label\na,Rods & Rings|Cytosol\nb,Midbody\nc,1\n", "warned", "sheet sheet.csv: labels that are not among the 19 locations are left out: Rods & rings (1), Midbody (1); fields without another label: 1"),
+    Setting("Labels joined by commas", "ID;Label\na;Nucleoli,Cytosol\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label 'Nucleoli,Cytosol'; the nearest known are Nucleoli, Nucleolus, Cytosol (labels are integers from 0 to 18 or names of locations, joined by |, not by ,)"),
+    Setting("A location that has no class", "ID,Label\na,Rods & Rings|Cytosol\nb,Midbody\nc,1\n", "warned", "sheet sheet.csv: labels that are not among the 19 locations are left out: Rods & rings (1), Midbody (1); fields without another label: 1; fields that now have one label: 1"),
     Setting("Only locations that have no class", "ID,Label\na,Rods & Rings\n", "rejected", "sheet sheet.csv: no field has a label among the 19 locations: Rods & rings (1)"),
     Setting("A superscript as label", "ID,Label\na,²\n", "rejected", "sheet sheet.csv, line 2 (ID a): unknown label '²' (labels are integers from 0 to 18 or names of locations, joined by |)"),
-    Setting("A blank label", "ID,Label\na,\n", "rejected", "sheet sheet.csv, line 2 (ID a): the label is empty"),
+    Setting("A blank label", "ID,Label\na,\n", "rejected", "sheet sheet.csv, line 2 (ID a): the label is empty; write a location, or remove the row"),
     Setting("A pixel size of 0", "ID,Label,pixel_size\na,1,0\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size '0' is not a number of µm from 0.001 to 10, such as 0.08"),
     Setting("A pixel size of nan", "ID,Label,pixel_size\na,1,nan\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size 'nan' is not a number of µm from 0.001 to 10, such as 0.08"),
     Setting("A pixel size with a decimal comma", "ID;Label;pixel_size\na;1;0,08\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size '0,08' is not a number of µm from 0.001 to 10, such as 0.08"),
@@ -192,10 +198,10 @@ SHEETS = [
     Setting("A pixel size in digits of another script", "ID,Label,pixel_size\na,1,٠.١\n", "rejected", "sheet sheet.csv, line 2 (ID a): pixel_size '٠.١' is not a number of µm from 0.001 to 10, such as 0.08"),
     Setting("A pixel size as Excel writes it", "ID,Label,pixel_size\na,1,8.00E-02\n", "accepted", "a: 1"),
     Setting("A label of 5,000 digits", f"ID,Label\na,{'1' * 5000}\n", "rejected", f"sheet sheet.csv, line 2 (ID a): unknown label '{'1' * 40}' (labels are integers from 0 to 18 or names of locations, joined by |)"),
-    Setting("Antibodies that differ only in case", "ID,Label,antibody\na,1,HPA1\nb,1,hpa1\n", "warned", "sheet sheet.csv: the antibody hpa1 differs from HPA1 only in case, blanks, _, - or leading zeros, and is read as a different one"),
-    Setting("Antibodies that differ only in blanks", "ID,Label,antibody\na,1,HPA1\nb,1,HPA 1\nc,1,HPA\xa01\n", "warned", "sheet sheet.csv: the antibody HPA 1 differs from HPA1 only in case, blanks, _, - or leading zeros, and is read as a different one (and 1 more such values)"),
-    Setting("Antibodies that differ only in leading zeros", "ID,Label,antibody\na,1,HPA000100\nb,1,HPA100\nc,1,HPA10\n", "warned", "sheet sheet.csv: the antibody HPA100 differs from HPA000100 only in case, blanks, _, - or leading zeros, and is read as a different one"),
-    Setting("Cell lines that differ only in a hyphen", "ID,Label,cell_line\na,1,U-2 OS\nb,1,U2OS\nc,1,HeLa\n", "warned", "sheet sheet.csv: the cell_line U2OS differs from U-2 OS only in case, blanks, _, - or leading zeros, and is read as a different one"),
+    Setting("Antibodies that differ only in case", "ID,Label,antibody\na,1,HPA1\nb,1,hpa1\n", "warned", "sheet sheet.csv: the antibody hpa1 differs from HPA1 only in case, blanks, _, -, leading zeros or .0, and is read as a different one"),
+    Setting("Antibodies that differ only in blanks", "ID,Label,antibody\na,1,HPA1\nb,1,HPA 1\nc,1,HPA\xa01\n", "warned", "sheet sheet.csv: the antibody HPA 1 differs from HPA1 only in case, blanks, _, -, leading zeros or .0, and is read as a different one (and 1 more such values)"),
+    Setting("Antibodies that differ only in leading zeros", "ID,Label,antibody\na,1,HPA000100\nb,1,HPA100\nc,1,HPA10\n", "warned", "sheet sheet.csv: the antibody HPA100 differs from HPA000100 only in case, blanks, _, -, leading zeros or .0, and is read as a different one"),
+    Setting("Cell lines that differ only in a hyphen", "ID,Label,cell_line\na,1,U-2 OS\nb,1,U2OS\nc,1,HeLa\n", "warned", "sheet sheet.csv: the cell_line U2OS differs from U-2 OS only in case, blanks, _, -, leading zeros or .0, and is read as a different one"),
     Setting("Antibodies that are not known", "ID,Label,antibody\na,1,NA\nb,1,n / a\nc,1,NA\nd,1,HPA1\n", "warned", "sheet sheet.csv: the antibody of 3 fields (NA, n / a) is read as empty"),
     Setting("A cell line that is not known", "ID,Label,cell_line\na,1,-\n", "warned", "sheet sheet.csv: the cell_line of 1 field (-) is read as empty"),
     Setting("No column ID", "name,Label\na,1\n", "rejected", "sheet sheet.csv: has no column ID (its header has name, Label)"),
@@ -222,7 +228,7 @@ SHEETS = [
     Setting("No-break spaces around columns and values", "\xa0ID\xa0,Label\u202f\n\xa0a\u2003,\xa01\n", "accepted", "a: 1"),
     Setting("Rows of blanks of any kind", "ID,Label\na,1\n\xa0,\u2003\n \t, \n", "accepted", "a: 1"),
     Setting("A byte-order mark in the middle", "ID,Label\n\ufeffa,1\n", "accepted", "a: 1"),
-    Setting("A name over two lines", 'ID,Label,"cell\ntype"\na,1,x\n', "warned", "sheet sheet.csv: the column 'cell\\ntype' is carried as cell_type"),
+    Setting("A name over two lines", 'ID,Label,"cell\ntype"\na,1,x\n', "warned", "sheet sheet.csv: the column 'cell\\ntype' is copied as cell_type"),
     Setting("The column id", "id,Label\na,1\n", "warned", "sheet sheet.csv: the column id is read as ID"),
     Setting("Columns in capitals", "ID,LABEL,SPLIT\na,1,train\n", "warned", "sheet sheet.csv: the column LABEL is read as Label, the column SPLIT is read as split"),
     Setting("Columns with blanks and hyphens", "ID,Label,Pixel size,cell-line\na,1,0.1,HeLa\n", "warned", "sheet sheet.csv: the column cell-line is read as cell_line, the column Pixel size is read as pixel_size"),
@@ -236,9 +242,9 @@ SHEETS = [
     Setting("A column of a joined table", "ID,Label,antibody_x\na,1,HPA1\n", "rejected", "sheet sheet.csv: the column antibody_x is nearly antibody, which is missing: rename it to antibody if that is meant, or to something else if not"),
     Setting("A column with a remark in brackets", "ID,Label,cell line (ATCC)\na,1,HeLa\n", "rejected", "sheet sheet.csv: the column cell line (ATCC) is nearly cell_line, which is missing: rename it to cell_line if that is meant, or to something else if not"),
     Setting("A known column by another name", "ID,Label,um_per_pixel\na,1,0.1\n", "rejected", "sheet sheet.csv: the column um_per_pixel is nearly pixel_size (µm), which is missing: rename it to pixel_size if that is meant, or to something else if not"),
-    Setting("A column with the name of one of hpaloc's", "ID,Label,Status\na,1,treated\n", "warned", "sheet sheet.csv: the column Status is carried as sheet_Status"),
-    Setting("A column with a slash in its name", "ID,Label,dose (mg/ml)\na,1,0.5\n", "warned", "sheet sheet.csv: the column dose (mg/ml) is carried as dose (mg_ml)"),
-    Setting("Two other columns of one name", "ID,Label,gene,gene\na,1,x,y\n", "warned", "sheet sheet.csv: several columns are named gene and are not carried"),
+    Setting("A column with the name of one of hpaloc's", "ID,Label,Status\na,1,treated\n", "warned", "sheet sheet.csv: the column Status is copied as sheet_Status"),
+    Setting("A column with a slash in its name", "ID,Label,dose (mg/ml)\na,1,0.5\n", "warned", "sheet sheet.csv: the column dose (mg/ml) is copied as dose (mg_ml)"),
+    Setting("Two other columns of one name", "ID,Label,gene,gene\na,1,x,y\n", "warned", "sheet sheet.csv: several columns are named gene and are not copied"),
     Setting("A column that may be a known one", "ID,Label,fold\na,1,train\n", "warned", "sheet sheet.csv: the column fold is not read as split; name it so if it is that"),
     Setting("A column with its words exchanged", "ID,Label,line cell\na,1,HeLa\n", "rejected", "sheet sheet.csv: the column line cell is nearly cell_line, which is missing: rename it to cell_line if that is meant, or to something else if not"),
     Setting("The column Labels", "ID,Labels\na,1\n", "rejected", "sheet sheet.csv: the column Labels is nearly Label, which is missing: rename it to Label if that is meant, or to something else if not"),
@@ -275,7 +281,7 @@ TRUTH = [
     Setting("A cell twice", "ID,cell,Label\na,1,3\na,01,4\n", "rejected", "truth truth.csv, line 3 (ID a): cell 1 appears twice"),
     Setting("Label 19", "ID,cell,Label\na,1,19\n", "rejected", "truth truth.csv, line 2 (ID a): unknown label '19' (labels are integers from 0 to 18 or names of locations, joined by |; labels: hpa2018 reads the numbers of 2018)"),
     Setting("Labels by name", "ID,cell,Label\na,1,Nucleoli|cytosol\n", "accepted", "a 1: 2|16"),
-    Setting("A cell whose location has no class", "ID,cell,Label\na,1,Midbody ring\na,2,3\n", "warned", "truth truth.csv: labels that are not among the 19 locations are left out: Midbody ring (1); cells without another label, which are left out too: 1"),
+    Setting("A cell whose location has no class", "ID,cell,Label\na,1,Midbody ring\na,2,3\n", "warned", "truth truth.csv: labels that are not among the 19 locations are left out: Midbody ring (1); cells without another label, which are left out too: 1; cells that now have one label: 0"),
     Setting("Only cells whose location has no class", "ID,cell,Label\na,1,Midbody ring\n", "rejected", "truth truth.csv: no cell has a label among the 19 locations: Midbody ring (1)"),
     Setting("An empty id", "ID,cell,Label\n,1,3\n", "rejected", "truth truth.csv, line 2: the ID is empty"),
     Setting("An id with a no-break space", "ID,cell,Label\na\xa0b,1,3\n", "rejected", "truth truth.csv, line 2 (ID 'a\\xa0b'): the ID 'a\\xa0b' contains a NO-BREAK SPACE (U+00A0)"),
@@ -470,11 +476,16 @@ TRAININGS = [
     Setting("Negative fields alone, which are left out", ("ID,Label\na,18\nb,18\n", "curation: {negatives: {negative_fields: false}}"), "rejected", "collection train: every field that could train is labelled 18 (Negative), and curation.negatives.negative_fields: false leaves them out"),
     Setting("A split that tears an antibody apart", ("ID,Label,antibody,split\na,1,A,train\nb,1,A,validation\nc,1,B,\n", ""), "rejected", "collection train: the column split puts a and b of the antibody A into different parts; give them the same part, or remove antibody from curation.group_by"),
     Setting("One patient", ("ID,Label,patient\na,1,P1\nb,2,P1\n", "curation: {group_by: [antibody, patient]}"), "rejected", f"collection train: all 2 training fields have the patient P1, {NEEDS_TWO}fields of another patient, or set curation.validation_fraction: 0 (no validation) or remove patient from curation.group_by"),
-    Setting("Patients that are not known", ("ID,Label,patient\na,1,NA\nb,2,NA\n", "curation: {group_by: [patient]}"), "accepted"),
+    Setting("Patients that are not known", ("ID,Label,patient\na,1,NA\nb,2,NA\n", "curation: {group_by: [patient]}"), "rejected", "config key curation.group_by: the sheet of collection train has no values of patient; add them, or remove patient from curation.group_by"),
+    Setting("Groups by cell lines that no field has", ("ID,Label,cell_line\na,1,\nb,2,NA\n", "curation: {group_by: [antibody, cell_line]}"), "rejected", "config key curation.group_by: the sheet of collection train has no values of cell_line; add them, or remove cell_line from curation.group_by"),
+    Setting("Groups by cell lines of a sheet without the column", ("ID,Label\na,1\nb,2\n", "curation: {group_by: [cell_line]}"), "rejected", "config key curation.group_by: the sheet of collection train has no values of cell_line; add them, or remove cell_line from curation.group_by"),
+    Setting("Groups by the column split", ("ID,Label,split\na,1,train\nb,2,validation\n", "curation: {group_by: [split]}"), "rejected", "config key curation.group_by: the sheet of collection train: 'split' cannot be used to group fields (known: duplicates, field)"),
+    Setting("Groups by a column that is nearly one of the sheet", ("ID,Label,patient\na,1,P1\nb,2,P2\n", "curation: {group_by: [patent]}"), "rejected", "config key curation.group_by: the sheet of collection train has no column 'patent'; did you mean patient? (known: patient, duplicates, field)"),
+    Setting("Groups by a column of the name of a criterion", ("ID,Label,duplicates\na,1,x\nb,2,x\n", "curation: {group_by: [duplicates, sheet_duplicates]}"), "rejected", f"collection train: all 2 training fields have the sheet_duplicates x, {NEEDS_TWO}fields of another sheet_duplicates, or set curation.validation_fraction: 0 (no validation) or remove sheet_duplicates from curation.group_by"),
     Setting("Fields that antibodies and patients connect", ("ID,Label,antibody,patient\na,1,A,P1\nb,2,B,P1\nc,1,B,P2\n", "curation: {group_by: [antibody, patient]}"), "rejected", f"collection train: all 3 training fields are in one group by antibody and patient, {NEEDS_TWO}fields of another group, or set curation.validation_fraction: 0 (no validation) or remove one of these from curation.group_by"),
     Setting("A split that tears a patient apart", ("ID,Label,patient,split\na,1,P1,train\nb,1,P1,validation\nc,1,P2,\n", "curation: {group_by: [patient]}"), "rejected", "collection train: the column split puts a and b of the patient P1 into different parts; give them the same part, or remove patient from curation.group_by"),
     Setting("A split that tears apart what antibodies and patients connect", ("ID,Label,antibody,patient,split\na,1,A,P1,train\nb,1,A,P2,\nc,1,B,P2,validation\nd,1,C,P3,\n", "curation: {group_by: [antibody, patient]}"), "rejected", "collection train: the column split puts a and c of one group by antibody and patient into different parts; give them the same part, or remove one of these from curation.group_by"),
-    Setting("Groups by a column that the sheet lacks", ("ID,Label,Patient\na,1,P1\nb,2,P2\n", "curation: {group_by: [patient]}"), "rejected", "config key curation.group_by: the sheet of collection train has no column 'patient' (known: antibody, duplicates, field, cell_line, Patient)"),
+    Setting("Groups by a column that the sheet lacks", ("ID,Label,Patient\na,1,P1\nb,2,P2\n", "curation: {group_by: [patient]}"), "rejected", "config key curation.group_by: the sheet of collection train has no column 'patient'; did you mean Patient? (known: Patient, duplicates, field)"),
     Setting("A split without a validation part", ("ID,Label,split\na,1,train\nb,1,train\n", ""), "rejected", "collection train: the column split leaves the part validation without fields; name some, or leave cells of the column empty"),
     Setting("A split without a training part", ("ID,Label,split\na,1,validation\nb,1,validation\n", "curation: {validation_fraction: 0}"), "rejected", "collection train: the column split leaves the part train without fields; name some, or leave cells of the column empty"),
     Setting("A split in which every row trains, and no validation", ("ID,Label,split\na,1,train\nb,1,train\n", "curation: {validation_fraction: 0}"), "accepted"),

@@ -221,7 +221,7 @@ def test_a_corrected_annotation_reruns_what_depends_on_annotations(named, collec
 
 
 @pytest.mark.parametrize("collection", ["train", "test"])
-def test_a_column_that_is_carried_reruns_only_the_tables_that_carry_it(named, collection):
+def test_another_column_reruns_only_the_tables_that_have_it(named, collection):
     sheet = named[1] / f"{collection}.csv"
     before = sheet.read_text()
     lines = before.splitlines()

@@ -75,14 +75,16 @@ def test_planning_and_rules_make_each_file_where_the_library_looks_for_it(folder
 
 
 def test_calls_are_pooled_by_columns_that_the_sheets_have(folder):
-    write_sheet(folder / "test.csv", [{"ID": f"test-{i}", "Label": "0", "well": f"A{i}"} for i in range(3)])
+    sheet = [{"ID": f"test-{i}", "Label": "0", "antibody": "A", "well": f"A{i}"} for i in range(3)]
+    write_sheet(folder / "test.csv", sheet)
     write_config(folder / "config.yaml", **config(predict={"pool_by": ["well", "antibody"]}))
     assert planned(folder)[0]["pool"] == 1
     write_config(folder / "config.yaml", **config(predict={"pool_by": ["Well"]}))
-    refused = snakemake(folder, "--dry-run", check=False)
-    assert refused.returncode == 1
-    sentence = "the sheet of collection test has no column 'Well' (known: antibody, cell_line, well)"
-    assert f"config key predict.pool_by: {sentence}" in refused.stdout
+    for target in ("all", "results/predictions/test/pooled.parquet"):
+        refused = snakemake(folder, target, "--dry-run", check=False)
+        assert refused.returncode == 1
+        sentence = "the sheet of collection test has no column 'Well'; did you mean well? (known: antibody, well)"
+        assert f"config key predict.pool_by: {sentence}" in refused.stdout
 
 
 def test_the_rules_that_draw_list_what_their_rooms_draw(folder):

@@ -14,7 +14,7 @@ rule aggregate:
         cells=lambda wildcards: of_shards("cells", wildcards.collection),
         fields=lambda wildcards: of_shards("fields", wildcards.collection),
         annotations=lambda wildcards: of_shards("annotations", wildcards.collection),
-        columns=carried_columns,
+        columns=other_columns,
         model=model_files,
         reading=reading_files,
     output:
@@ -45,7 +45,7 @@ rule pool:
     """Pool a collection's calls by columns of its sheet (predict.pool_by)."""
     input:
         cells="results/predictions/{collection}/cells.parquet",
-        fields="results/predictions/{collection}/fields.parquet",
+        fields=fields_to_pool,
         model=model_files,
         reading=reading_files,
     output:

@@ -51,9 +51,15 @@ def content_of(*paths):
     return [digest(path) if Path(path).is_file() else None for path in found]
 
 
-def carried_columns(wildcards):
-    """Return the table of the columns that a collection's sheet has for the user alone, if it has any."""
+def other_columns(wildcards):
+    """Return the table of the columns of a collection's sheet that hpaloc does not use, if it has any."""
     return table_of("columns", wildcards.collection)
+
+
+def fields_to_pool(wildcards):
+    """Return the table of fields, after the check that it has the columns by which calls are pooled."""
+    require_columns()
+    return f"results/predictions/{wildcards.collection}/fields.parquet"
 
 
 def table_of(kind, collection):

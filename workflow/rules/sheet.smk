@@ -12,7 +12,7 @@ rule sheet:
     input:
         fields=lambda wildcards: of_shards("fields", wildcards.collection),
         annotations=lambda wildcards: of_shards("annotations", wildcards.collection),
-        columns=carried_columns,
+        columns=other_columns,
     output:
         "results/sheet/{collection}.parquet",
     log:

@@ -15,7 +15,7 @@ def main(job):
     cells = read_cells(job.input.cells, job.input.annotations)
     fields = read_fields(job.input.fields, job.input.annotations)
     if job.input.groups:
-        fields = fields.join(columns_of(fields["field"], read_columns(job.input.groups[0])).to_pandas())
+        fields = fields.join(columns_of(fields["field"], read_columns(job.input.groups[0], as_text=True)).to_pandas())
     truth = None
     if job.params.true_cells:
         truth = read_true_labels(cells, fields, CollectionFiles(**job.params.true_cells))
