@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -68,14 +69,14 @@ def tile_field(
     """
     row, rows = measure_field(field, images, cells, nuclei, pixel_size, bits)
     records: dict[str, list[bytes]] = {colour: [] for colour in images}
-    black = {colour: image.dtype.type(round(row[f"{colour}_background"])) for colour, image in images.items()}
-    light = {colour: np.maximum(image, black[colour]) - black[colour] for colour, image in images.items()}
+    black = {colour: round(row[f"{colour}_background"]) for colour in images}
+    light = {colour: cv2.subtract(image, np.array([float(black[colour])])) for colour, image in images.items()}
     for cell in rows:
         box = np.s_[cell["y0"] : cell["y1"], cell["x0"] : cell["x1"]]
         for colour, image in light.items():
             crop = image[box] * (cells[box] == cell["cell"]) if mask_neighbours else image[box]
             tile = resize(square(crop), size)
-            record = TileRecord(field, cell["cell"], tile, HEADROOM * (row[f"{colour}_white"] - float(black[colour])))
+            record = TileRecord(field, cell["cell"], tile, HEADROOM * (row[f"{colour}_white"] - black[colour]))
             records[colour].append(frame(record.encode(format)))
     return TiledField(row, rows, records)
 
