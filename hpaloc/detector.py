@@ -17,7 +17,7 @@ _NEARLY_EVERYWHERE, _MOST_LINES, _LINE_STRIDE = 0.9, 0.01, 8
 # Where a detector cuts off what is brighter, a level has so many times the pixels of the one below, and so many more.
 _PILE_UP, _BY_CHANCE = 2.0, 50
 # No level depends on fewer pixels than this share.
-LEAST_SHARE = 0.001
+_LEAST_SHARE = 0.001
 # µm; what a microscope shows so bright is rarely so wide.
 _PLATEAU_UM = 1.5
 # A region without data fills at least this share of the field. In at least one colour, less than this share of the
@@ -83,7 +83,7 @@ def repair_lines(image: np.ndarray) -> np.ndarray:
     return repaired
 
 
-def brightest(image: np.ndarray) -> tuple[int, bool]:
+def _brightest(image: np.ndarray) -> tuple[int, bool]:
     """Return the highest level that a thousandth of the pixels reach, and whether pixels pile up there.
 
     image: (H, W) uint8 or uint16
@@ -93,9 +93,9 @@ def brightest(image: np.ndarray) -> tuple[int, bool]:
     levels = np.flatnonzero(counts)
     counts = counts[levels]
     above = np.append(counts[::-1].cumsum()[::-1], 0)
-    top = int(np.flatnonzero(above[:-1] >= LEAST_SHARE * sample.size)[-1])
+    top = int(np.flatnonzero(above[:-1] >= _LEAST_SHARE * sample.size)[-1])
     below = _PILE_UP * counts[top - 1] + _BY_CHANCE
-    return int(levels[top]), bool(top > 0 and counts[top] > max(below, above[top + 1], LEAST_SHARE * sample.size))
+    return int(levels[top]), bool(top > 0 and counts[top] > max(below, above[top + 1], _LEAST_SHARE * sample.size))
 
 
 def ceiling(image: np.ndarray, bits: int | None = None) -> int:
@@ -107,11 +107,11 @@ def ceiling(image: np.ndarray, bits: int | None = None) -> int:
     image: (H, W) uint8 or uint16
     bits: the file's significant bits
     """
-    level, piled_up = brightest(image)
-    return level if piled_up else largest_level(level, image.dtype, bits)
+    level, piled_up = _brightest(image)
+    return level if piled_up else _largest_level(level, image.dtype, bits)
 
 
-def largest_level(level: float, dtype: np.dtype, bits: int | None = None) -> int:
+def _largest_level(level: float, dtype: np.dtype, bits: int | None = None) -> int:
     """Return the largest level of ``bits``, of 8-bit images, or of the fewest of 8, 12 or 16 bits that hold ``level``.
 
     A file whose light needs more bits than it says is wrong about them.

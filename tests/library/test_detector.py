@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from segmented_fields import twelve_bit_field
 
 from hpaloc import detector
 from hpaloc.classes import COLOURS
@@ -10,7 +11,6 @@ from hpaloc.images import check_field
 from hpaloc.segmentation.backends import segment_field
 from hpaloc.segmentation.ready_made import Given
 from hpaloc.segmentation.settings import SegmentationSettings
-from hpaloc.simulate.field import simulate_field
 
 PIXEL_SIZE = 0.16
 WATERSHED = SegmentationSettings("watershed")
@@ -18,13 +18,12 @@ WATERSHED = SegmentationSettings("watershed")
 
 @pytest.fixture(scope="module")
 def field():
-    """A field of 12 bits in 16."""
-    return simulate_field("detector", (14,), 7, (768, 768), pixel_size=PIXEL_SIZE, density=1.5, dtype="uint16")
+    return twelve_bit_field()
 
 
 @pytest.fixture
 def images(field):
-    return {colour: (field.images[colour] // 16).copy() for colour in COLOURS}
+    return {colour: image.copy() for colour, image in field.images.items()}
 
 
 def kept(before, after, where=True):

@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pytest
 from scipy import ndimage
+from segmented_fields import twelve_bit_field
 
 from hpaloc import detector
 from hpaloc.classes import COLOURS
 from hpaloc.measuring import measure_field, plausibility
 from hpaloc.network.options import LEVELS_EDITION
-from hpaloc.simulate.field import simulate_field
 from hpaloc.tfrecord import TileRecord
 from hpaloc.tiles import tile_field
 
@@ -18,13 +18,12 @@ PIXEL_SIZE = 0.16
 
 @pytest.fixture(scope="module")
 def field():
-    """A field of 12 bits in 16, with the masks of its simulation."""
-    return simulate_field("levels", (14,), 7, (768, 768), pixel_size=PIXEL_SIZE, density=1.5, dtype="uint16")
+    return twelve_bit_field()
 
 
 @pytest.fixture
 def images(field):
-    return {colour: (field.images[colour] // 16).copy() for colour in COLOURS}
+    return {colour: image.copy() for colour, image in field.images.items()}
 
 
 def shown(images, field):
@@ -40,7 +39,7 @@ def shown(images, field):
 
 def change(images, field, but=()):
     """Return the largest mean change of a cell's tile in its own mean, of cells other than those in ``but``."""
-    before, _ = shown({colour: field.images[colour] // 16 for colour in COLOURS}, field)
+    before, _ = shown(field.images, field)
     after, _ = shown(images, field)
     return max(
         float(np.abs(after[key] - tile).mean() / tile.mean()) for key, tile in before.items() if key[1] not in but

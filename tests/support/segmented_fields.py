@@ -1,12 +1,13 @@
 """Small simulated fields on disk, and the agreement of two label images, for the tests of the segmentation."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from hpaloc.manifests import ManifestRow
-from hpaloc.simulate.field import simulate_field
+from hpaloc.simulate.field import SimulatedField, simulate_field
 
 
 def ious(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -35,3 +36,9 @@ def manifest_rows(folder: Path) -> list[ManifestRow]:
         cv2.imwrite(mask, field.cells)
         made.append(ManifestRow(f"f{n}", None, 0.16, paths=paths, cell_mask=mask))
     return made
+
+
+def twelve_bit_field() -> SimulatedField:
+    """Return a simulated field of one location, 768 px of 0.16 µm, with images of 12 bits in 16."""
+    field = simulate_field("f", (14,), 7, (768, 768), pixel_size=0.16, density=1.5, dtype="uint16")
+    return replace(field, images={colour: image // 16 for colour, image in field.images.items()})
