@@ -114,7 +114,7 @@ def test_no_two_locations_have_one_name():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Golgy aparatus", "unknown label 'Golgy aparatus'; the nearest known is Golgi apparatus (labels are"),
+        ("Golgy apparratus", "unknown label 'Golgy apparratus'; the nearest known is Golgi apparatus (labels are"),
         ("0|Cytosole", "unknown label 'Cytosole'; the nearest known are Cytosol"),
         ("19", "joined by |; labels: hpa2018 reads the numbers of 2018)"),
         ("16 0", "joined by |; labels: hpa2018 reads the numbers of 2018, which blanks may join)"),
