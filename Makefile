@@ -106,6 +106,7 @@ docs: .venv/installed
 	PYTHONPATH=. $(BIN)/python docs/make_config_table.py
 	$(BIN)/python docs/make_rulegraph.py
 	PYTHONPATH=. $(BIN)/python docs/make_bad_input.py
+	PYTHONPATH=. $(BIN)/python docs/make_layouts.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "The site: $(CURDIR)/site/index.html"
 

@@ -1,0 +1,57 @@
+"""Layouts of files: masks, tables, tiles and predictions are those of the same pixels as a PNG a colour."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from bad_input_runs import model_folder
+from layouts import IDS, LAYOUTS, Layout, field_images, run_layout
+
+ROOT = Path(__file__).resolve().parents[2]
+_PNG = LAYOUTS[0]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return model_folder(tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.fixture(scope="module")
+def of_pngs(tmp_path_factory, model):
+    """What PNGs of the same pixels give, by pixel type and colours; each made once."""
+    made = {}
+
+    def run(dtype, colours):
+        if (dtype, tuple(colours)) not in made:
+            layout = Layout("", "", _PNG.write, _PNG.collection, dtype, colours)
+            made[dtype, tuple(colours)] = run_layout(layout, tmp_path_factory.mktemp("png") / "run", model)
+        return made[dtype, tuple(colours)]
+
+    return run
+
+
+@pytest.mark.workers
+@pytest.mark.parametrize("layout", LAYOUTS, ids=[layout.what for layout in LAYOUTS])
+def test_a_layout_gives_what_four_png_files_give(tmp_path, layout, model, of_pngs):
+    for module in layout.needs:
+        pytest.importorskip(module)
+    found, expected = run_layout(layout, tmp_path / "run", model), of_pngs(layout.dtype, layout.colours)
+    assert found == expected
+    table = pq.read_table(tmp_path / "run/made/cells.parquet", columns=["field"]).column("field").to_pylist()
+    assert set(table) == set(IDS)
+
+
+def test_the_pixels_of_the_layouts_are_not_all_alike():
+    for images in field_images("uint16").values():
+        assert len({image.tobytes() for image in images.values()}) == 4
+        assert all(np.ptp(image) > 1000 for image in images.values())
+
+
+def test_the_page_of_layouts_says_what_the_tests_hold():
+    place = importlib.util.spec_from_file_location("make_layouts", ROOT / "docs" / "make_layouts.py")
+    table = importlib.util.module_from_spec(place)
+    place.loader.exec_module(table)
+    page = table.PAGE.read_text()
+    assert table.with_table(page) == page, "run `make docs`"
