@@ -12,6 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from hpaloc.classes import COLOURS
 from hpaloc.ids import normal_text
 
 SCHEMA_PATH = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
@@ -153,7 +154,8 @@ def _sentence(error: ValidationError) -> str:
         error = error.parent
     if error.validator == "oneOf":
         kinds = {
-            "images": "a file pattern nor a list of them",
+            "images": "a file pattern, a list of them nor one for each colour",
+            **dict.fromkeys(COLOURS, "a file pattern nor a list of them"),
             "project": "max, mean, sharpest nor the number of a plane",
         }
         return f"{where}: {error.instance!r} is neither {kinds.get(key.split('.')[-1], 'a number of µm nor file')}"
@@ -183,8 +185,8 @@ def _sentence(error: ValidationError) -> str:
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """Check a configuration and fill in every default.
 
-    Returns a new dictionary with all keys of the schema; collections have ``images`` as a list, and ``root``,
-    ``shards`` and ``pixel_size`` of their own.
+    Returns a new dictionary with all keys of the schema; collections have ``images`` as a list, or as lists by colour,
+    and ``root``, ``shards`` and ``pixel_size`` of their own.
     Raises ConfigError with one sentence that names the key.
     """
     schema = load_schema()
@@ -223,7 +225,13 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
             )
         elif "images" in collection:
             images = collection["images"]
-            collection["images"] = [images] if isinstance(images, str) else images
+            of_colours = (
+                {colour: _as_list(of_colour) for colour, of_colour in images.items()}
+                if isinstance(images, dict)
+                else {}
+            )
+            collection["images"] = of_colours or _as_list(images)
+        _check_sheet(name, collection)
         _check_planes(name, collection)
         if "truth" in collection and not collection["labels"]:
             raise ConfigError(f"config key collections.{name}: 'truth' only applies with labels: true")
@@ -252,19 +260,35 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
+def _as_list(patterns: str | list[str]) -> list[str]:
+    return [patterns] if isinstance(patterns, str) else patterns
+
+
+def _check_sheet(name: str, collection: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a collection without a sheet needs one."""
+    needs = {
+        "labels": "labels: true needs the key 'sheet', whose column Label has them",
+        **dict.fromkeys(("simulate", "download"), "the key 'sheet' is missing, which lists the fields to make"),
+    }
+    for key, sentence in needs.items():
+        if collection.get(key, False) is not False and "sheet" not in collection:
+            raise ConfigError(f"config key collections.{name}: {sentence}")
+
+
 def _check_planes(name: str, collection: Mapping[str, Any]) -> None:
     """Raise ConfigError if the keys that choose the planes of files do not fit to the files of a collection."""
     for key in ("channels", "series", "time", "project"):
         if key in collection and "images" not in collection:
             raise ConfigError(f"config key collections.{name}.{key}: only applies with 'images'")
-    channels = collection.get("channels", {})
-    if any("{colour}" in pattern for pattern in collection.get("images", ()) if channels):
+    channels, images = collection.get("channels", {}), collection.get("images", ())
+    if channels and not isinstance(images, dict) and any("{colour}" in pattern for pattern in images):
         raise ConfigError(
             f"config key collections.{name}.channels: only applies to files that hold all colours; leave it out, or "
             "{colour} out of images"
         )
     owners: dict[str, str] = {}
-    for colour, channel in channels.items():
+    # Colours with patterns of their own may be the same channel of different files.
+    for colour, channel in channels.items() if not isinstance(images, dict) else ():
         other = owners.setdefault(normal_text(str(channel)), colour)
         # Microscopes with three channels have one image for red and yellow.
         if other != colour and {colour, other} != {"red", "yellow"}:

@@ -6,19 +6,16 @@ import hashlib
 import io
 import logging
 import os
-import stat
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from hpaloc.classes import format_labels
 from hpaloc.delimited import SheetError
-from hpaloc.files import spelled_as_on_disk
 from hpaloc.layout import PATTERNS
 from hpaloc.manifests import ANNOTATIONS, CARRIED, FILES, MISSING, SheetRow, file_state
-from hpaloc.planes import is_zarr
+from hpaloc.patterns import FilePattern, Folders, as_written
 from hpaloc.rejection import too_many
 
 log = logging.getLogger("hpaloc")
@@ -44,109 +41,160 @@ def shards_of(folder: str | os.PathLike[str]) -> list[str]:
     return sorted((name for name in names if name.isdigit()), key=int)
 
 
-class Folders:
-    """Sizes and times of files; each folder is listed once, so that looking for an absent file costs nothing."""
-
-    def __init__(self) -> None:
-        # Per folder: its path as spelled on disk, its names, and the non-ASCII names by their form NFC.
-        self._listed: dict[str, tuple[str, frozenset[str], dict[str, str]]] = {}
-
-    def _list(self, folder: str) -> tuple[str, frozenset[str], dict[str, str]]:
-        if folder not in self._listed:
-            real = spelled_as_on_disk(folder)
-            try:
-                names = frozenset(os.listdir(real))
-            except (FileNotFoundError, NotADirectoryError):
-                names = frozenset()
-            except OSError as error:
-                raise SheetError(f"{folder}: the folder cannot be listed ({error.strerror})") from None
-            forms = {unicodedata.normalize("NFC", name): name for name in names if not name.isascii()}
-            self._listed[folder] = real, names, forms
-        return self._listed[folder]
-
-    def find(self, path: str) -> tuple[str, os.stat_result] | None:
-        """Return the path of a file or an OME-Zarr folder as spelled on disk, and its stat; None if there is none.
-
-        Names that differ only in their Unicode form are the same.
-
-        Raises SheetError for a folder that cannot be listed.
-        """
-        folder, slash, name = path.rstrip("/").rpartition("/")
-        real, names, forms = self._list(folder or slash or ".")
-        own = name if name in names or name.isascii() else forms.get(unicodedata.normalize("NFC", name), name)
-        if own not in names:
-            return None
-        if folder and real != folder:
-            path = f"{real}/{own}"
-        elif own != name:
-            path = f"{folder}{slash}{own}"
-        try:
-            found = os.stat(path)
-        except OSError:
-            # Removed meanwhile, or a circular link.
-            return None
-        return (path, found) if stat.S_ISREG(found.st_mode) or is_zarr(path) else None
+# The files of a field: {kind (a colour, ``image``, ``cell_mask``, ``nucleus_mask``): (path, state)}.
+Files = dict[str, tuple[str, str]]
 
 
-def _state(path: str, folders: Folders, verify: str) -> tuple[str, str] | None:
-    """Return the path of a file as spelled on disk, and its state (``size:time`` or a digest); None if it is absent."""
-    found = folders.find(path)
-    if found is None:
-        return None
-    path, stats = found
-    return path, file_state(path, stats, content=verify == "content")
+@dataclass(frozen=True)
+class Wanted:
+    """The files of one kind that each field of a collection has.
+
+    patterns: to try in turn
+    choices: what the parts ``colour``, ``channel``, ``time`` and ``z`` of the patterns are for this kind
+    """
+
+    patterns: Sequence[FilePattern]
+    choices: Mapping[str, str | int] = field(default_factory=dict)
 
 
 def find_files(
-    rows: Sequence[SheetRow],
-    patterns: Mapping[str, Sequence[str]],
-    values: Mapping[str, str],
-    collection: str,
+    ids: Sequence[str],
+    wanted: Mapping[str, Wanted],
+    parts: Sequence[Mapping[str, str]],
     verify: str = "time",
-    max_missing_fraction: float = 0.0,
-) -> list[dict[str, tuple[str, str]]]:
-    """Find the files of each field, and warn of missing ones, whose fields will be rejected when they are read.
+) -> list[Files]:
+    """Find the files of each field.
 
-    patterns: {kind (a colour, ``cell_mask``, ``nucleus_mask``): patterns to try in turn, with ``{id}``, ``{colour}``}
-    values: the other placeholders of the patterns
+    wanted: {kind: its patterns}
+    parts: what the other parts of the patterns are for each of the fields ``ids``
     verify: ``time`` or ``content``, what makes a file's state
-    Returns, per row, ``{kind: (path, state)}``; a missing file has the first pattern's path and the state ``MISSING``.
+    Returns the files of each field; a missing one has the first pattern's path and the state ``MISSING``.
+    Raises SheetError naming two files that one pattern finds for one field and kind.
+    """
+    folders = Folders()
+    found: list[Files] = []
+    # A table of masks is one file for all fields; its state is kept, since a digest reads the whole file.
+    last: Files = {}
+    for id, of_field in zip(ids, parts, strict=True):
+        files: Files = {}
+        for kind, of_kind in wanted.items():
+            values = {**of_field, "id": id, **of_kind.choices}
+            for pattern in of_kind.patterns:
+                if (there := pattern.find(values, folders)) is not None:
+                    path, stats = there
+                    if kind not in last or last[kind][0] != path:
+                        last[kind] = path, file_state(path, stats, content=verify == "content")
+                    files[kind] = last[kind]
+                    break
+            else:
+                files[kind] = of_kind.patterns[0].path(values), MISSING
+        found.append(files)
+    return found
+
+
+def find_fields(wanted: Mapping[str, Wanted], collection: str, verify: str = "time") -> dict[tuple[str, ...], Files]:
+    """Find the fields of a collection without a sheet: what the patterns of its images find.
+
+    wanted: {kind: its patterns}, all with the same parts of a field
+    verify: as in ``find_files``
+    Returns {values of the parts of a field, in the order of the first pattern: files as those of ``find_files``}.
+    Raises SheetError naming the pattern and the nearest folder if nothing is found, two files of one field and kind,
+    and a file whose name is not UTF-8.
+    """
+    folders = Folders()
+    rounds: dict[tuple[int, FilePattern], list[str]] = {}
+    for kind, of_kind in wanted.items():
+        for rank, pattern in enumerate(of_kind.patterns):
+            rounds.setdefault((rank, pattern), []).append(kind)
+    patterns = list(dict.fromkeys(pattern for _, pattern in rounds))
+    names = patterns[0].of_field
+    found: dict[tuple[str, ...], Files] = {}
+    # The patterns that are tried first come first.
+    for (_, pattern), kinds in sorted(rounds.items(), key=lambda item: item[0][0]):
+        order = [pattern.of_field.index(name) for name in names]
+        for values, files in _find_by(pattern, {kind: wanted[kind] for kind in kinds}, verify, folders).items():
+            own = found.setdefault(tuple([values[place] for place in order]), files)
+            for kind in files.keys() - own.keys():
+                own[kind] = files[kind]
+    if not found:
+        where = "; ".join(f"{pattern.text!r}: {pattern.nearest(folders)}" for pattern in patterns)
+        raise SheetError(f"collection {collection}: no file is found by {where}")
+    for values, files in found.items():
+        for kind, of_kind in wanted.items():
+            if kind not in files:
+                parts = {**dict(zip(names, values, strict=True)), **of_kind.choices}
+                files[kind] = of_kind.patterns[0].path(parts), MISSING
+    return found
+
+
+def _find_by(
+    pattern: FilePattern, wanted: Mapping[str, Wanted], verify: str, folders: Folders
+) -> dict[tuple[str, ...], Files]:
+    """Find the files of one pattern for each field and the kinds ``wanted``, as ``find_fields`` does."""
+    choices = {name: [of_kind.choices[name] for of_kind in wanted.values()] for name in pattern.chosen}
+    kinds_of: dict[str | None, list[str]] = {}
+    for kind, of_kind in wanted.items():
+        said = of_kind.choices.get(pattern.selector) if pattern.selector else None
+        kinds_of.setdefault(as_written(said), []).append(kind)
+    found: dict[tuple[str, ...], Files] = {}
+    for values, said, path in pattern.walk(choices, folders):
+        _check_utf8(path)
+        there = folders.find(path)
+        if there is None:
+            # A link to nothing is a missing file, and another folder is none.
+            if os.path.islink(path):
+                found.setdefault(values, {})
+            continue
+        state = file_state(*there, content=verify == "content")
+        files = found.setdefault(values, {})
+        for kind in kinds_of[as_written(said)]:
+            if kind in files and pattern.is_spelled(files[kind][0]) == pattern.is_spelled(path):
+                raise pattern.two_files(files[kind][0], path, f"{'' if kind == 'image' else f'{kind} of '}one field")
+            if kind not in files or pattern.is_spelled(path):
+                files[kind] = there[0], state
+    return found
+
+
+def _check_utf8(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise SheetError(f"{os.fsencode(path)!r}: the name of this file is not UTF-8 text; rename it") from None
+
+
+def check_missing(
+    found: Sequence[Files], collection: str, max_missing_fraction: float = 0.0, listed: bool = True
+) -> None:
+    """Warn of the missing files of a collection, whose fields will be rejected when they are read.
+
+    found: the result of ``find_files`` or ``find_fields``
+    listed: whether a sheet lists the fields
     Raises SheetError with the number of missing files and the first ten of them if more than ``max_missing_fraction``
     of the fields (rounded up), or all of them, lack one.
     """
-    folders = Folders()
-    # A table of masks is one file for all fields; its state is cached, since a digest reads the whole file.
-    state_of = lru_cache(maxsize=64)(partial(_state, folders=folders, verify=verify))
-    found: list[dict[str, tuple[str, str]]] = []
-    for row in rows:
-        files: dict[str, tuple[str, str]] = {}
-        for kind, candidates in patterns.items():
-            for candidate in candidates:
-                path = candidate.format(id=row.id, colour=kind, **values)
-                if (there := state_of(path)) is not None:
-                    files[kind] = there
-                    break
-            else:
-                files[kind] = (candidates[0].format(id=row.id, colour=kind, **values), MISSING)
-        found.append(files)
-    if missing := [path for files in found for path, state in files.values() if state == MISSING]:
-        lacking = sum(any(state == MISSING for _, state in files.values()) for files in found)
-        everywhere = any(all(files[kind][1] == MISSING for files in found) for kind in patterns)
-        total = len(rows) * len(patterns)
-        first = ", ".join(missing[:10])
-        which = "" if len(missing) == 1 else " the first ten:" if len(missing) > 10 else " these:"
-        files_are = f"{'file' if total == 1 else 'files'} {'is' if len(missing) == 1 else 'are'}"
-        text = f"collection {collection}: {len(missing)} of {total} {files_are} missing:{which} {first}"
-        if lacking == len(rows) or too_many(lacking, len(rows), max_missing_fraction):
-            count = f"; {lacking} of {len(rows)} {'field lacks' if len(rows) == 1 else 'fields lack'} one"
-            # For a single field, one missing file does not mean that the pattern is wrong.
-            if len(missing) == total or (len(rows) > 1 and everywhere):
-                text += f"{count}: is the pattern right?"
-            elif len(missing) > 10:
-                text += f"{count}: the sheet may list only fields whose files exist"
-            raise SheetError(text)
-        log.warning("%s; %d of %d fields will be rejected", text, lacking, len(rows))
-    return found
+    missing = [path for files in found for path, state in files.values() if state == MISSING]
+    if not missing:
+        return
+    lacking = sum(any(state == MISSING for _, state in files.values()) for files in found)
+    everywhere = any(all(files[kind][1] == MISSING for files in found) for kind in found[0])
+    total = len(found) * len(found[0])
+    first = ", ".join(missing[:10])
+    which = "" if len(missing) == 1 else " the first ten:" if len(missing) > 10 else " these:"
+    files_are = f"{'file' if total == 1 else 'files'} {'is' if len(missing) == 1 else 'are'}"
+    text = f"collection {collection}: {len(missing)} of {total} {files_are} missing:{which} {first}"
+    if lacking == len(found) or too_many(lacking, len(found), max_missing_fraction):
+        count = f"; {lacking} of {len(found)} {'field lacks' if len(found) == 1 else 'fields lack'} one"
+        # For a single field, one missing file does not mean that the pattern is wrong.
+        if len(missing) == total or (len(found) > 1 and everywhere):
+            text += f"{count}: is the pattern right?"
+        elif not listed and lacking == len(found) > 1:
+            text += f"{count}: write * in place of a part of the pattern that is not the same for all files of a field"
+        elif not listed:
+            text += f"{count}: add the files, or narrow the pattern to complete fields"
+        elif len(missing) > 10:
+            text += f"{count}: the sheet may list only fields whose files exist"
+        raise SheetError(text)
+    log.warning("%s; %d of %d fields will be rejected", text, lacking, len(found))
 
 
 def split_url(url: str) -> SplitResult:

@@ -86,7 +86,11 @@ def _named_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if mixtures and mixtures["collection"] in config["collections"]:
         yield "interpretation.mixtures.table", known_mixtures(config)
     for name, collection in config["collections"].items():
-        patterns = {"sheet": [collection["sheet"]], "images": collection.get("images", [])}
+        images = collection.get("images", [])
+        of_colours = (
+            {f"images.{colour}": patterns for colour, patterns in images.items()} if isinstance(images, dict) else {}
+        )
+        patterns = {"sheet": [collection.get("sheet", "")], **(of_colours or {"images": images})}
         for section in ("masks", "truth"):
             patterns |= {f"{section}.{key}": [pattern] for key, pattern in collection.get(section, {}).items()}
         for key, of_key in patterns.items():
@@ -150,14 +154,17 @@ def check_rows(name: str, scan: Scan, config: Mapping[str, Any]) -> None:
         )
 
 
-def _check_columns(key: str, name: str, scan: Scan, asked: Sequence[str], more: Sequence[str] = ()) -> None:
+def _check_columns(
+    key: str, name: str, scan: Scan, asked: Sequence[str], more: Sequence[str] = (), table: str = "sheet"
+) -> None:
     """Raise ConfigError naming ``key`` if the sheet of a collection has no values of one of the columns asked for.
 
     more: what else the key may name
+    table: what has the columns
     """
     columns = [column for column in (*NAMED, *scan.other_columns) if column not in scan.without_values]
     known = [*columns, *more]
-    here = f"config key {key}: the sheet of collection {name}"
+    here = f"config key {key}: the {table} of collection {name}"
     for column in asked:
         if column in known:
             continue
@@ -270,7 +277,8 @@ def check_pooling(config: Mapping[str, Any], scans: Mapping[str, Scan]) -> None:
     ``scans`` are those of the collections by name, empty if they are not known.
     """
     for name in config["predict"]["collections"] if scans else ():
-        _check_columns("predict.pool_by", name, scans[name], config["predict"]["pool_by"])
+        table = "sheet" if "sheet" in config["collections"][name] else "pattern"
+        _check_columns("predict.pool_by", name, scans[name], config["predict"]["pool_by"], table=table)
 
 
 def _columns(group_by: Sequence[str]) -> list[str]:

@@ -1,10 +1,8 @@
 """The scan: a collection's sheet and files become its manifests."""
 
 import json
-import math
 import os
 import re
-import string
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -15,42 +13,37 @@ from urllib.parse import quote
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.config import training_collections
 from hpaloc.delimited import SheetError, check_fields, read_delimited
-from hpaloc.files import atomic_path, spelled_as_on_disk, write_if_changed
-from hpaloc.finding import find_files, format_csv, format_manifests, shard_of, shards_of, split_url, table_name
+from hpaloc.files import atomic_path, write_if_changed
+from hpaloc.finding import (
+    Wanted,
+    check_missing,
+    find_files,
+    format_csv,
+    format_manifests,
+    shard_of,
+    shards_of,
+    split_url,
+    table_name,
+)
 from hpaloc.ids import shown
 from hpaloc.layout import PATTERNS, CollectionFiles
+from hpaloc.listing import (
+    ALL,
+    Fields,
+    check_own_files,
+    check_placeholders,
+    found_fields,
+    given_masks,
+    listed_fields,
+    pattern_of_labels,
+    table_of,
+    wanted_images,
+)
 from hpaloc.manifests import CARRIED, SheetRow
 from hpaloc.mask_tables import check_table
-from hpaloc.rle import is_table
-from hpaloc.sheet import NAMED, is_unknown, read_other_columns, read_sheet, warn_of_spellings
+from hpaloc.patterns import CHANNEL, CHOSEN, Folders, names_between_braces
+from hpaloc.sheet import NAMED, is_unknown, read_other_columns, warn_of_spellings
 from hpaloc.truth import read_true_cells
-
-
-def _placeholders(pattern: str, key: str, nested: str = "") -> list[str]:
-    """Return the names between the braces of a pattern; SheetError naming ``key`` if there is more than a name.
-
-    nested: the letters that no name has, since format() would take a part of the value there
-    """
-    try:
-        parts = [part for part in string.Formatter().parse(pattern) if part[1] is not None]
-    except ValueError as error:
-        raise SheetError(f"{key}: {pattern!r} is not a pattern ({error})") from None
-    for _, name, layout, conversion in parts:
-        if layout or conversion or set(nested) & set(name or ""):
-            raise SheetError(f"{key}: {pattern!r} has more than a name between the braces of {{{name}}}")
-    return [name for _, name, _, _ in parts if name is not None]
-
-
-def check_pattern(pattern: str, key: str, allowed: Sequence[str], needed: Sequence[str]) -> None:
-    """Raise SheetError naming ``key`` if a file pattern has an unknown placeholder or lacks a needed one."""
-    found = _placeholders(pattern, key)
-    for name in sorted(set(found) - set(allowed)):
-        known = ", ".join(f"{{{a}}}" for a in allowed)
-        raise SheetError(f"{key}: {pattern!r} has the unknown placeholder {{{name}}} (known: {known})")
-    for name in needed:
-        if name not in found:
-            hint = ", or the collection the key channels, if each file holds all colours" if name == "colour" else ""
-            raise SheetError(f"{key}: {pattern!r} lacks the placeholder {{{name}}}{hint}")
 
 
 @dataclass(frozen=True)
@@ -74,22 +67,36 @@ class Scan:
 
 
 def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
-    """Read a collection's sheet and find its files, without writing anything.
+    """Read a collection's sheet and find its files, or find the fields that its files have, without writing anything.
 
     config: the completed configuration
     Raises SheetError naming the wrong row, key or files.
     """
-    return with_columns(name, _scan_files(name, config), config)
+    collection = config["collections"][name]
+    images = wanted_images(name, collection) if "images" in collection else {}
+    masks = given_masks(name, collection) if config["segmentation"]["backend"] == "masks" else {}
+    truth = {"truth": Wanted([pattern_of_labels(name, collection, "truth", "masks")])} if "truth" in collection else {}
+    others = [pattern for of_kind in (*masks.values(), *truth.values()) for pattern in of_kind.patterns]
+    if "sheet" in collection:
+        of_images = [pattern for of_kind in images.values() for pattern in of_kind.patterns]
+        fields = listed_fields(name, collection, [*of_images, *others])
+    else:
+        fields = found_fields(name, config, images, others)
+    return with_columns(name, _scan_files(name, config, fields, images, masks, truth), config, fields.columns)
 
 
-def with_columns(name: str, scan: Scan, config: Mapping[str, Any]) -> Scan:
+def with_columns(
+    name: str, scan: Scan, config: Mapping[str, Any], columns: Sequence[Sequence[str]] | None = None
+) -> Scan:
     """Return the scan of a collection with the columns of its sheet that only the user uses.
 
+    columns: those of a collection without a sheet, in the form of ``sheet.read_other_columns``
     Raises SheetError as ``read_delimited`` does.
     """
     collection, places = config["collections"][name], CollectionFiles(name)
-    sheet = collection["sheet"].format(root=collection["root"])
-    header, *rows = read_other_columns(sheet, collection["labels"]) or [["id"]]
+    if columns is None:
+        columns = read_other_columns(collection["sheet"].format(root=collection["root"]), collection["labels"])
+    header, *rows = columns or [["id"]]
     known = {
         column: {row[0]: row[at] for row in rows if row[at] and not is_unknown(row[at])}
         for at, column in enumerate(header)
@@ -101,7 +108,7 @@ def with_columns(name: str, scan: Scan, config: Mapping[str, Any]) -> Scan:
     if name in training_collections(config):
         groups = {column: values for column, values in known.items() if column in config["curation"]["group_by"]}
     for column, values in groups.items():
-        warn_of_spellings(sheet, column, values.values())
+        warn_of_spellings(table_of(name, collection), column, values.values())
     if groups:
         of_rows = ([row[0], *(values.get(row[0], "") for values in groups.values())] for row in rows)
         tables[places.path("groups").name] = format_csv([["id", *groups], *of_rows])
@@ -110,22 +117,23 @@ def with_columns(name: str, scan: Scan, config: Mapping[str, Any]) -> Scan:
     return replace(scan, tables=tables, other_columns=header[1:], without_values=without, groups=groups)
 
 
-def _scan_files(name: str, config: Mapping[str, Any]) -> Scan:
+def _scan_files(
+    name: str,
+    config: Mapping[str, Any],
+    fields: Fields,
+    images: dict[str, Wanted],
+    masks: dict[str, Wanted],
+    truth: dict[str, Wanted],
+) -> Scan:
     collection = config["collections"][name]
     places = CollectionFiles(name)
-    key = f"config key collections.{name}"
-    root = collection["root"]
-    check_pattern(collection["sheet"], f"{key}.sheet", ["root"], [])
-    labelled = collection["labels"]
-    # nan stands for the pixel size that the files say.
-    pixel_size = math.nan if collection["pixel_size"] == "file" else collection["pixel_size"]
-    rows = read_sheet(collection["sheet"].format(root=root), labelled, pixel_size)
+    root, rows = collection["root"], fields.rows
     tables = {}
     if name in training_collections(config):
         for row in rows:
             if row.split not in (None, "train", "validation"):
                 raise SheetError(
-                    f"sheet {collection['sheet']} (ID {row.id}): split {row.split!r} is not train or validation"
+                    f"{table_of(name, collection)} (ID {row.id}): split {row.split!r} is not train or validation"
                 )
     if "simulate" in collection:
         made = []
@@ -136,63 +144,53 @@ def _scan_files(name: str, config: Mapping[str, Any]) -> Scan:
             made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in COLOURS})
         return Scan(rows, format_manifests(rows, made, collection["shards"], config["seed"]))
     true_labels = None
-    if "truth" in collection:
-        check_pattern(collection["truth"]["masks"], f"{key}.truth.masks", ["root", "id"], ["id"])
-        check_pattern(collection["truth"]["cells"], f"{key}.truth.cells", ["root"], [])
-        true_cells = read_true_cells(collection["truth"]["cells"].format(root=root), labelled == "hpa2018")
-        tables[places.path("true_states").name] = _truth_manifest(name, config, rows, true_cells)
+    if truth:
+        check_placeholders(collection["truth"]["cells"], f"config key collections.{name}.truth.cells", ["root"])
+        true_cells = read_true_cells(collection["truth"]["cells"].format(root=root), collection["labels"] == "hpa2018")
+        tables[places.path("true_states").name] = _truth_manifest(name, config, fields, truth, true_cells)
         true_labels = {id: {parse_labels(labels) for labels in set(own.values())} for id, own in true_cells.items()}
-    masks = _given_masks(name, config, rows) if config["segmentation"]["backend"] == "masks" else {}
+    ids = [row.id for row in rows]
+    for pattern in (pattern for of_kind in masks.values() for pattern in of_kind.patterns):
+        # A missing table is a missing file of each field.
+        if not pattern.names and (table := pattern.find({}, Folders())) is not None:
+            check_table(table[0], set(ids), name)
+    # Masks from elsewhere exist already. Images that will be downloaded are not looked for, and some are found already.
+    known = fields.files or [{}] * len(ids)
+    wanted = masks if fields.files or "download" in collection else images | masks
+    found = find_files(ids, wanted, fields.parts, config["verify"])
+    files = [{**of_images, **others} for of_images, others in zip(known, found, strict=True)]
+    check_missing(files, name, config["max_rejected_fraction"], "sheet" in collection)
     if "download" in collection:
         urls = download_urls(collection["sheet"].format(root=root), rows, collection["download"]["url"])
-        # Masks from elsewhere exist already; files that will be downloaded are not looked for.
-        fetched = find_files(rows, masks, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
-        for row, of_row, files_of_row in zip(rows, urls, fetched, strict=True):
+        for row, of_row, files_of_row in zip(rows, urls, files, strict=True):
             into = places.path("downloaded", shard_of(row.id, collection["shards"])).with_suffix("")
             # The address determines the file, and gives it its ending.
             for colour, url in of_row.items():
                 files_of_row[colour] = (f"{into}/{row.id}_{colour}{_ending(url)}", url)
-        return Scan(rows, format_manifests(rows, fetched, collection["shards"]) | tables, true_labels)
-    channels = collection.get("channels")
-    by_colour = [] if channels else ["colour"]
-    for pattern in collection["images"]:
-        check_pattern(pattern, f"{key}.images", ["root", "id", *by_colour], ["id", *by_colour])
-    # A file with all colours is looked for once.
-    patterns = dict.fromkeys(["image"] if channels else COLOURS, collection["images"]) | masks
-    files = find_files(rows, patterns, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
-    if channels:
-        files = [dict.fromkeys(COLOURS, of_row.pop("image")) | of_row for of_row in files]
-    texts = format_manifests(rows, files, collection["shards"], planes=_planes(collection))
+        return Scan(rows, format_manifests(rows, files, collection["shards"]) | tables, true_labels)
+    check_own_files(name, ids, images, files)
+    if ALL in images:
+        # A file with all colours is looked for once.
+        files = [dict.fromkeys(COLOURS, of_row.pop(ALL)) | of_row for of_row in files]
+    texts = format_manifests(rows, files, collection["shards"], planes=_planes(collection, images))
     return Scan(rows, texts | tables, true_labels)
 
 
-def _planes(collection: Mapping[str, Any]) -> dict[str, str]:
+def _planes(collection: Mapping[str, Any], images: Mapping[str, Wanted]) -> dict[str, str]:
     """Return, by colour, what to read of each file of a collection, as a manifest has it; {} for files of one image."""
-    chosen = {key: collection[key] for key in ("series", "time", "project") if key in collection}
-    channels = collection.get("channels", {})
-    own = {colour: ({"channel": channels[colour]} if channels else {}) | chosen for colour in COLOURS}
-    return {colour: json.dumps(plane) for colour, plane in own.items() if plane}
-
-
-def _given_masks(name: str, config: Mapping[str, Any], rows: Sequence[SheetRow]) -> dict[str, Sequence[str]]:
-    """Check the patterns, and the tables, of the masks that a collection gives; return them by their kind."""
-    collection = config["collections"][name]
-    masks: dict[str, Sequence[str]] = {}
-    for kind, of_kind in (("cell_mask", "cells"), ("nucleus_mask", "nuclei")):
-        pattern = collection["masks"][of_kind]
-        if pattern is None:
-            continue
-        masks[kind] = [pattern]
-        # A table of run-length masks has many fields in one file.
-        table = is_table(pattern)
-        key = f"config key collections.{name}.masks.{of_kind}"
-        check_pattern(pattern, key, ["root", "id"], [] if table else ["id"])
-        if table and "{id}" not in pattern:
-            path = spelled_as_on_disk(pattern.format(root=collection["root"]))
-            # A missing table is a missing file of each field.
-            if os.path.isfile(path):
-                check_table(path, {row.id for row in rows}, name)
-    return masks
+    planes = {}
+    for colour in COLOURS:
+        pattern = images[ALL if ALL in images else colour].patterns[0]
+        # What the name of a file says is not in the file.
+        in_name = {CHOSEN[part] for part in pattern.names if part in CHOSEN}
+        plane = {
+            key: collection[key] for key in ("series", "time", "project") if key in collection and key not in in_name
+        }
+        if "channels" in collection and pattern.selector != CHANNEL:
+            plane = {"channel": collection["channels"][colour]} | plane
+        if plane:
+            planes[colour] = json.dumps(plane)
+    return planes
 
 
 def plan_collections(config: Mapping[str, Any]) -> dict[str, Scan]:
@@ -283,16 +281,21 @@ def _restore(path: Path, before: tuple[bytes, tuple[int, int]] | None) -> None:
 
 
 def _truth_manifest(
-    name: str, config: Mapping[str, Any], rows: Sequence[SheetRow], known: Mapping[str, Mapping[int, str]]
+    name: str,
+    config: Mapping[str, Any],
+    fields: Fields,
+    truth: Mapping[str, Wanted],
+    known: Mapping[str, Mapping[int, str]],
 ) -> str:
     """Check the true cells (``known``) of a collection and return the text of truth.csv: true masks and states."""
     collection = config["collections"][name]
     path = collection["truth"]["cells"].format(root=collection["root"])
-    check_fields(f"truth {path}", known, {row.id for row in rows}, name)
-    true_rows = [row for row in rows if row.id in known]
-    pattern = {"truth": [collection["truth"]["masks"]]}
-    found = find_files(true_rows, pattern, {"root": collection["root"]}, name, config["verify"])
-    masks = sorted((row.id, *files["truth"]) for row, files in zip(true_rows, found, strict=True))
+    check_fields(f"truth {path}", known, {row.id for row in fields.rows}, name)
+    true_fields = [(row.id, parts) for row, parts in zip(fields.rows, fields.parts, strict=True) if row.id in known]
+    ids, parts = [id for id, _ in true_fields], [parts for _, parts in true_fields]
+    found = find_files(ids, truth, parts, config["verify"])
+    check_missing(found, name)
+    masks = sorted((id, *files["truth"]) for id, files in zip(ids, found, strict=True))
     return format_csv([("id", "mask", "state"), *masks])
 
 
@@ -322,7 +325,7 @@ def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], patter
     address, or is the address of another channel or field.
     """
     name = os.fspath(path)
-    lacking = [key for key in _placeholders(pattern, "download.url", nested=".[") if key != "colour"]
+    lacking = [key for key in names_between_braces(pattern, "download.url", nested=".[") if key != "colour"]
     for key in lacking:
         if not key or key.isdigit():
             raise SheetError(f"download.url: {pattern!r} has {{{key}}}, which does not name a column")

@@ -84,7 +84,30 @@ def test_every_key_of_the_schema_says_what_it_is_and_its_default():
     [
         ({}, "config: the key 'collections' is missing"),
         ({"collections": {}}, "config key collections: is empty"),
-        ({"collections": {"t": {"images": "x"}}}, "config key collections.t: the key 'sheet' is missing"),
+        (
+            {"collections": {"t": {"images": "x", "labels": True}}},
+            "config key collections.t: labels: true needs the key 'sheet', whose column Label has them",
+        ),
+        (
+            {"collections": {"t": {"download": {}}}},
+            "config key collections.t: the key 'sheet' is missing, which lists the fields to make",
+        ),
+        (
+            {"collections": {"t": {"images": dict.fromkeys(["red", "green", "blue", "yellow", "violet"], "x")}}},
+            "config key collections.t.images: unknown key 'violet' (known here: red, green, blue, yellow)",
+        ),
+        (
+            {"collections": {"t": {"images": {"red": "x", "green": 3, "blue": "x", "yellow": "x"}}}},
+            "config key collections.t.images.green: 3 is neither a file pattern nor a list of them",
+        ),
+        (
+            {"collections": {"t": {"images": 3}}},
+            "config key collections.t.images: 3 is neither a file pattern, a list of them nor one for each colour",
+        ),
+        (
+            {"collections": {"t": {"images": {"red": "x", "green": "x", "blue": "x"}}}},
+            "config key collections.t.images: the key 'yellow' is missing",
+        ),
         (
             {"collections": {"t": {"sheet": "x"}}},
             "collections.t: the key 'images' (or 'simulate' or 'download') is missing",

@@ -530,9 +530,11 @@ def test_a_tolerated_field_without_a_file_stays_in_its_manifest_until_the_file_c
     ("pattern", "message"),
     [
         ("images/{id}.png", "lacks the placeholder {colour}"),
-        ("images/{name}_{colour}.png", "has the unknown placeholder {name}"),
+        ("images/{name}_{colour}.png", "has {name}, but the sheet train.csv has no column name"),
         ("images/{id_{colour}.png", "is not a pattern"),
-        ("images/{id.__class__}_{colour}", "has the unknown placeholder"),
+        ("images/{id.__class__}_{colour}", "has {id.__class__}, which is not a name"),
+        ("images/{ID}_{colour}.png", "has {ID}; write {id}"),
+        ("images/{id}_{color}.png", "has {color}; write {colour}"),
     ],
 )
 def test_bad_patterns_are_named(project, pattern, message):

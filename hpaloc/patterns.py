@@ -1,0 +1,510 @@
+"""File patterns: named parts and the shell's wildcards, and the files in folders that match them."""
+
+import fnmatch
+import os
+import re
+import stat
+import string
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
+
+from hpaloc.delimited import SheetError, letters_of
+from hpaloc.files import spelled_as_on_disk
+from hpaloc.ids import normal_text, shown
+from hpaloc.planes import is_zarr
+
+# The parts of a pattern that are not of a field: the folder, and what the configuration says of each colour.
+ROOT, COLOUR, CHANNEL = "root", "colour", "channel"
+# The parts whose values the configuration gives, by its keys.
+CHOSEN = {"time": "time", "z": "project"}
+# Parts with a meaning, and other spellings of them that are refused.
+_MEANING = (ROOT, "id", COLOUR, CHANNEL, *CHOSEN, "antibody", "cell_line", "split", "pixel_size")
+_SPELLINGS = {letters_of(name): name for name in _MEANING} | {"color": COLOUR}
+
+_WILDCARD = re.compile(r"\*+|\?|\[!?\]?[^\]/]*\]")
+# What tells the format of a file, whose letters may be of either case.
+_ENDING = re.compile(r"(\.ome)?\.[^./\s]+(\.(gz|zip))?\Z", re.IGNORECASE)
+# Programs such as MetaXpress write it directly behind a number.
+_GUID = r"(?=[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-)"
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a pattern: ``kind`` is text, wildcard or part; ``value`` is its text, or the name of the part."""
+
+    kind: str
+    value: str
+
+
+def names_between_braces(pattern: str, key: str, nested: str = "") -> list[str]:
+    """Return the names between the braces of a pattern.
+
+    key: of the configuration, for messages
+    nested: the letters that no name has, since format() would take a part of the value there
+    Raises SheetError naming ``key`` if the text is not a pattern, or if there is more than a name.
+    """
+    return [name for _, name in _parsed(pattern, key, nested) if name is not None]
+
+
+def _parsed(pattern: str, key: str, nested: str = "") -> list[tuple[str, str | None]]:
+    try:
+        parts = list(string.Formatter().parse(pattern))
+    except ValueError as error:
+        raise SheetError(f"{key}: {pattern!r} is not a pattern ({error})") from None
+    for _, name, layout, conversion in parts:
+        if layout or conversion or set(nested) & set(name or ""):
+            raise SheetError(f"{key}: {pattern!r} has more than a name between the braces of {{{name}}}")
+    return [(text, name) for text, name, _, _ in parts]
+
+
+def _ending_in_lower_case(name: str) -> str:
+    found = _ENDING.search(name)
+    return name[: found.start()] + found[0].lower() if found else name
+
+
+class FilePattern:
+    """A pattern of the paths of files.
+
+    text: as in the configuration
+    key: of the configuration, for messages
+    names: of its parts except ``root``, each once, in their order
+    """
+
+    def __init__(self, text: str, key: str, root: str) -> None:
+        """Read a pattern in which ``{root}`` stands for ``root``.
+
+        Raises SheetError naming the key if the text is not a pattern, or a part has a name that cannot be used.
+        """
+        self.text, self.key = text, key
+        pieces: list[Piece] = []
+        for before, name in _parsed(text, key):
+            pieces += _pieces(before)
+            if name == ROOT:
+                pieces.append(Piece("text", root))
+            elif name is not None:
+                self._check_name(name)
+                pieces.append(Piece("part", name))
+        self._pieces = pieces
+        self.names = tuple(dict.fromkeys(piece.value for piece in self._pieces if piece.kind == "part"))
+        # Without wildcards, and with parts that are each one text, a pattern gives one path.
+        self._template = None
+        if not any(piece.kind == "wildcard" for piece in self._pieces) and not {CHANNEL, *CHOSEN} & set(self.names):
+            doubled = (piece.value.replace("{", "{{").replace("}", "}}") for piece in self._pieces)
+            self._template = "".join(
+                f"{{{piece.value}}}" if piece.kind == "part" else text
+                for piece, text in zip(self._pieces, doubled, strict=True)
+            )
+
+    def _check_name(self, name: str) -> None:
+        known = ", ".join(f"{{{each}}}" for each in (*_MEANING[:4], *CHOSEN))
+        if not name or name.isdigit() or re.search(r"[.\[\]]", name):
+            raise SheetError(
+                f"{self.key}: {self.text!r} has {{{name}}}, which is not a name; write such as {{plate}} or {known}"
+            )
+        meant = _SPELLINGS.get(letters_of(name), name)
+        if meant != name:
+            raise SheetError(f"{self.key}: {self.text!r} has {{{name}}}; write {{{meant}}}")
+
+    @property
+    def of_field(self) -> tuple[str, ...]:
+        """The names of the parts that tell fields apart."""
+        return tuple(name for name in self.names if name not in (COLOUR, CHANNEL, *CHOSEN))
+
+    @property
+    def selector(self) -> str | None:
+        """The part that tells the colour of a file, if the pattern has one."""
+        return next((name for name in (COLOUR, CHANNEL) if name in self.names), None)
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The names of the parts whose values the configuration gives."""
+        return tuple(name for name in self.names if name in (COLOUR, CHANNEL, *CHOSEN))
+
+    def is_spelled(self, path: str) -> bool:
+        """Return whether the letters of the ending of a path that matches are of the same case as in the pattern."""
+        ending = _ENDING.search(self.text)
+        return ending is None or path.endswith(ending[0])
+
+    @cached_property
+    def _components(self) -> list[list[Piece]]:
+        components: list[list[Piece]] = [[]]
+        for piece in self._pieces:
+            first, *others = piece.value.split("/") if piece.kind == "text" else [piece.value]
+            for place, text in enumerate([first, *others]):
+                if place:
+                    components.append([])
+                if text:
+                    components[-1].append(Piece(piece.kind, text))
+        # A folder of OME-Zarr may have a slash at its end.
+        while len(components) > 1 and not components[-1]:
+            components.pop()
+        return components
+
+    def check_separated(self) -> None:
+        """Raise SheetError naming the key if nothing says where one part of a field ends and the next begins."""
+        known = (COLOUR, CHANNEL, *CHOSEN)
+        for component in self._components:
+            for one, other in pairwise(component):
+                loose = [piece.kind == "part" and piece.value not in known for piece in (one, other)]
+                stars = [piece.kind == "wildcard" and piece.value.startswith("*") for piece in (one, other)]
+                if all(loose) or (any(loose) and any(stars)):
+                    both = "".join(f"{{{each.value}}}" if each.kind == "part" else each.value for each in (one, other))
+                    part = next(piece.value for piece, of in zip((one, other), loose, strict=True) if of)
+                    side = "ends" if part == one.value else "begins"
+                    raise SheetError(
+                        f"{self.key}: in {self.text!r}, nothing says where {{{part}}} {side} in {both}; write the text "
+                        "that stands between them, or list the fields in a sheet"
+                    )
+
+    def path(self, values: Mapping[str, str | int]) -> str:
+        """Return the path of the file of ``values``, with the wildcards as they are."""
+        if self._template is not None:
+            return self._template.format_map(values)
+        return "".join(str(values[piece.value]) if piece.kind == "part" else piece.value for piece in self._pieces)
+
+    def find(self, values: Mapping[str, str | int], folders: "Folders") -> tuple[str, os.stat_result] | None:
+        """Return the path of the file of ``values`` as spelled on disk, and its stat; None if there is none.
+
+        Raises SheetError naming two files if there are several, or a folder that cannot be listed.
+        """
+        if self._template is not None:
+            return folders.find(self._template.format_map(values))
+        *outer, last = (_matcher(component, values) for component in self._components)
+        inside = folders.matching(tuple(outer))
+        paths = (f"{folder}{name}" for folder in inside for name in folders.names_of(folder, *last))
+        files = [found for path in paths if (found := folders.find(path)) is not None]
+        if len(files) > 1:
+            raise self.two_files(files[0][0], files[1][0], "one field")
+        return files[0] if files else None
+
+    def two_files(self, one: str, other: str, of: str) -> SheetError:
+        """Return the error that names two files that are both ``of`` one thing."""
+        first, second = sorted((one, other))
+        return SheetError(
+            f"{self.key}: {self.text!r} finds two files for {of}, {shown(first, 300)} and {shown(second, 300)}; make "
+            "the pattern narrower, such as by [!_]* or [0-9A-F]* in place of *, or move one of the files"
+        )
+
+    def walk(self, choices: Mapping[str, Sequence[str | int]], folders: "Folders") -> "Iterator[Match]":
+        """Yield the files and folders whose paths match, with the values of the parts.
+
+        choices: the values that the parts ``colour``, ``channel``, ``time`` and ``z`` may have
+        Raises SheetError for a folder that cannot be listed, and a name that is not UTF-8.
+        """
+        groups = {name: f"p{place}" for place, name in enumerate(self.names)}
+        told: set[str] = set()
+        # The Unicode form NFC of each path so far, and the path as on disk.
+        reached, regex = [("", "")], ""
+        *outer, last = self._components
+        for component in outer:
+            regex += _regex(component, groups, told, choices)
+            reached = list(_below(component, regex, reached, folders))
+            regex += "/"
+        regex += _regex(last, groups, told, choices, at_end=True)
+        matches = re.compile(regex, re.DOTALL).fullmatch
+        selector = groups[self.selector] if self.selector else None
+        of_field = [groups[name] for name in self.of_field]
+        for seen, path in reached:
+            names = [(_text(last),) * 2] if _is_text(last) else folders.entries(path)
+            for name, own in names:
+                if hit := matches(f"{seen}{_nfc(name)}"):
+                    values = tuple([normal_text(hit[group]) for group in of_field])
+                    yield values, hit[selector] if selector else None, f"{path}{own}"
+
+    def nearest(self, folders: "Folders") -> str:
+        """Return what exists of the paths that the pattern asks for, as a sentence about the last such folder."""
+        reached = [""]
+        *outer, last = self._components
+        for component in outer:
+            below = [
+                path for _, path in _below(component, _loose(component), [("", path) for path in reached], folders)
+            ]
+            if not below:
+                return _told(min(reached), component, folders)
+            reached = below
+        return _told(min(reached), last, folders)
+
+
+# The values of the parts that tell fields apart, that of ``colour`` or ``channel``, and the path.
+Match = tuple[tuple[str, ...], str | None, str]
+
+
+def _below(
+    component: Sequence[Piece], regex: str, reached: Sequence[tuple[str, str]], folders: "Folders"
+) -> Iterator[tuple[str, str]]:
+    """Yield the folders in those ``reached`` whose paths match, with a slash at their end; see ``FilePattern.walk``."""
+    matches = re.compile(regex, re.DOTALL).fullmatch
+    fixed = _text(component) if _is_text(component) else None
+    for seen, path in reached:
+        names = folders.entries(path) if fixed is None else [(_nfc(fixed), fixed)]
+        for name, own in names:
+            if matches(f"{seen}{name}") and (not own or folders.is_folder(f"{path}{own}")):
+                yield f"{seen}{name}/", f"{path}{own}/"
+
+
+def _told(folder: str, component: Sequence[Piece], folders: "Folders") -> str:
+    wanted = "".join(f"{{{piece.value}}}" if piece.kind == "part" else piece.value for piece in component)
+    names = sorted(own for _, own in folders.entries(folder) if not own.startswith("."))
+    listed = ", ".join(map(shown, names[:_LISTED])) + (f" and {len(names) - _LISTED} more" if names[_LISTED:] else "")
+    place = folder.rstrip("/") or ("/" if folder else "the working folder")
+    return f"in {shown(place, 300)} nothing matches {wanted}; it has {listed or 'no files'}"
+
+
+def _nfc(text: str) -> str:
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _is_text(component: Sequence[Piece]) -> bool:
+    return all(piece.kind == "text" for piece in component)
+
+
+def _text(component: Sequence[Piece]) -> str:
+    return "".join(piece.value for piece in component)
+
+
+def _pieces(text: str) -> list[Piece]:
+    """Return the text of a pattern between its parts as pieces: wildcards, and what stands between them."""
+    pieces, at = [], 0
+    for hit in _WILDCARD.finditer(text):
+        pieces += [Piece("text", text[at : hit.start()]), Piece("wildcard", hit[0])]
+        at = hit.end()
+    return [piece for piece in (*pieces, Piece("text", text[at:])) if piece.value]
+
+
+def _wildcard(text: str) -> str:
+    """Return the regular expression of a wildcard; a set of letters also stands for itself, as in a folder ``a[1]``."""
+    if text[0] == "?":
+        return "[^/]"
+    if text[0] == "*":
+        return "[^/]*"
+    inside = fnmatch.translate(text).removesuffix(r"\Z")
+    return f"(?:(?!/){inside}|{re.escape(text)})"
+
+
+def _number(value: str | int, before: Piece | None, after: Piece | None) -> str:
+    """Return the regular expression of what stands for a colour: a number may have leading zeros."""
+    text = str(value)
+    if not (text.isascii() and text.isdigit()):
+        return re.escape(_nfc(text))
+    start = "" if before is None or before.kind == "text" else "(?<![0-9])"
+    digits = after is not None and after.kind == "text" and after.value[0].isdigit()
+    return f"{start}0*{int(text)}" + ("" if digits else f"(?:(?![0-9])|{_GUID})")
+
+
+def as_written(said: str | int | None) -> str | None:
+    """Return what stands for a colour in a form that is the same for a number with and without leading zeros."""
+    text = None if said is None else normal_text(str(said))
+    return str(int(text)) if text is not None and text.isascii() and text.isdigit() else text
+
+
+def _neighbours(component: Sequence[Piece]) -> Iterator[tuple[Piece | None, Piece, Piece | None]]:
+    yield from zip([None, *component], component, [*component[1:], None], strict=False)
+
+
+def _text_regex(text: str, at_end: bool) -> str:
+    """Return the regular expression of a text; at the end of a path, the case of the ending does not count."""
+    text = _nfc(text)
+    ending = _ENDING.search(text) if at_end else None
+    start = ending.start() if ending else len(text)
+    return re.escape(text[:start]) + (f"(?i:{re.escape(text[start:])})" if ending else "")
+
+
+def _regex(
+    component: Sequence[Piece],
+    groups: Mapping[str, str],
+    told: set[str],
+    choices: Mapping[str, Sequence[str | int]],
+    at_end: bool = False,
+) -> str:
+    """Return the regular expression of a component of a path, with a group for each part; see ``FilePattern.walk``.
+
+    told: the parts that already have a group, to which those of this component are added
+    at_end: whether it is the last one
+    """
+    found = "(?![.])" if component and component[0].kind != "text" else ""
+    for before, piece, after in _neighbours(component):
+        if piece.kind == "text":
+            found += _text_regex(piece.value, at_end and after is None)
+        elif piece.kind == "wildcard":
+            found += _wildcard(piece.value)
+        elif piece.value in told:
+            found += f"(?P={groups[piece.value]})"
+        else:
+            told.add(piece.value)
+            inside = "[^/]+"
+            if piece.value in choices:
+                # Of GFP and GFP2, the longer is tried first.
+                of_part = sorted(map(str, choices[piece.value]), key=len, reverse=True)
+                inside = "|".join(_number(each, before, after) for each in of_part)
+            found += f"(?P<{groups[piece.value]}>{inside})"
+    return found
+
+
+def _loose(component: Sequence[Piece]) -> str:
+    start = "(?![.])" if component and component[0].kind != "text" else ""
+    return start + "".join(
+        "[^/]+"
+        if piece.kind == "part"
+        else _wildcard(piece.value)
+        if piece.kind == "wildcard"
+        else re.escape(_nfc(piece.value))
+        for piece in component
+    )
+
+
+def _matcher(component: Sequence[Piece], values: Mapping[str, str | int]) -> tuple[str, str | None]:
+    """Return the text with which a name of ``values`` begins, and the regular expression of the rest, if it has any."""
+    start, rest, fixed = "", "", True
+    for before, piece, after in _neighbours(component):
+        if piece.kind == "wildcard":
+            fixed, regex = False, _wildcard(piece.value)
+        elif piece.kind == "part" and piece.value in (CHANNEL, *CHOSEN):
+            number = str(values[piece.value])
+            fixed, regex = fixed and not number.isdigit(), _number(number, before, after)
+        else:
+            text = _nfc(piece.value if piece.kind == "text" else str(values[piece.value]))
+            regex = _text_regex(text, after is None)
+        if fixed:
+            start += _nfc(str(values[piece.value]) if piece.kind == "part" else piece.value)
+        else:
+            rest += regex
+    return start, None if fixed else rest
+
+
+@lru_cache(maxsize=4096)
+def _compiled(regex: str) -> Callable[[str], re.Match[str] | None]:
+    return re.compile(regex, re.DOTALL).fullmatch
+
+
+class Folders:
+    """Names, sizes and times of files; each folder is listed once, so that looking for an absent file costs nothing."""
+
+    def __init__(self) -> None:
+        # Per folder: its path as spelled on disk, its names, and the non-ASCII names by their form NFC.
+        self._listed: dict[str, tuple[str, frozenset[str], dict[str, str]]] = {}
+        # Per folder, if asked for: its names in form NFC in order, and its names by their form with a small ending.
+        self._sorted: dict[str, list[str]] = {}
+        self._by_ending: dict[str, dict[str, list[str]]] = {}
+        self._matching: dict[tuple[tuple[str, str | None], ...], list[str]] = {}
+
+    def _list(self, folder: str) -> tuple[str, frozenset[str], dict[str, str]]:
+        if folder not in self._listed:
+            real = spelled_as_on_disk(folder)
+            try:
+                names = frozenset(os.listdir(real))
+            except (FileNotFoundError, NotADirectoryError):
+                names = frozenset()
+            except OSError as error:
+                raise SheetError(f"{folder}: the folder cannot be listed ({error.strerror})") from None
+            forms = {unicodedata.normalize("NFC", name): name for name in names if not name.isascii()}
+            self._listed[folder] = real, names, forms
+        return self._listed[folder]
+
+    def entries(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Yield the names in a folder, in Unicode form NFC and as spelled on disk.
+
+        folder: with a slash at its end; "" for the working folder
+        Raises SheetError for a folder that cannot be listed.
+        """
+        _, names, _ = self._list(folder[:-1] or folder or ".")
+        return ((_nfc(name), name) for name in names)
+
+    def is_folder(self, path: str) -> bool:
+        """Return whether a path is a folder, in any Unicode form."""
+        return os.path.isdir(spelled_as_on_disk(path))
+
+    def spelled(self, folder: str, name: str) -> list[str]:
+        """Return the name of a file as spelled on disk, or all that differ from it in the case of the ending alone.
+
+        folder: with a slash at its end; "" for the working folder
+        Raises SheetError for a folder that cannot be listed.
+        """
+        folder = folder[:-1] or folder or "."
+        _, names, forms = self._list(folder)
+        if name in names:
+            return [name]
+        name = _nfc(name)
+        if name in names or name in forms:
+            return [forms.get(name, name)]
+        if folder not in self._by_ending:
+            by_ending: dict[str, list[str]] = {}
+            for own in names:
+                by_ending.setdefault(_ending_in_lower_case(_nfc(own)), []).append(own)
+            self._by_ending[folder] = by_ending
+        return self._by_ending[folder].get(_ending_in_lower_case(name), [])
+
+    def names_of(self, folder: str, start: str, rest: str | None) -> list[str]:
+        """Return the names in a folder, as spelled on disk, that begin with a text and go on as a regular expression.
+
+        folder: with a slash at its end; "" for the working folder
+        start: in Unicode form NFC
+        rest: None for names that end there
+        Raises SheetError for a folder that cannot be listed.
+        """
+        if rest is None:
+            return self.spelled(folder, start)
+        folder = folder[:-1] or folder or "."
+        _, names, forms = self._list(folder)
+        if folder not in self._sorted:
+            self._sorted[folder] = sorted(map(_nfc, names))
+        ordered, matches = self._sorted[folder], _compiled(rest)
+        found = []
+        for place in range(bisect_left(ordered, start), len(ordered)):
+            name = ordered[place]
+            if not name.startswith(start):
+                break
+            # Hidden files match no wildcard.
+            if matches(name[len(start) :]) and (start or not name.startswith(".")):
+                found.append(forms.get(name, name))
+        return found
+
+    def matching(self, components: tuple[tuple[str, str | None], ...]) -> list[str]:
+        """Return the folders, with a slash at their end, whose components are those of ``_matcher``; [""] for none.
+
+        Raises SheetError for a folder that cannot be listed.
+        """
+        if components not in self._matching:
+            found = [""]
+            for start, rest in components:
+                if rest is None:
+                    found = [f"{folder}{start}/" for folder in found]
+                else:
+                    names = ((folder, name) for folder in found for name in self.names_of(folder, start, rest))
+                    found = [f"{folder}{name}/" for folder, name in names if self.is_folder(f"{folder}{name}")]
+            self._matching[components] = found
+        return self._matching[components]
+
+    def find(self, path: str) -> tuple[str, os.stat_result] | None:
+        """Return the path of a file or an OME-Zarr folder as spelled on disk, and its stat; None if there is none.
+
+        Names that differ only in their Unicode form are the same, and so are, if there is no other, names that differ
+        in the case of their ending.
+
+        Raises SheetError for a folder that cannot be listed, and naming two files that the path may mean.
+        """
+        folder, slash, name = path.rstrip("/").rpartition("/")
+        real, names, _ = self._list(folder or slash or ".")
+        own = name
+        if name not in names:
+            spelled = self.spelled(f"{folder}{slash}", name)
+            if len(spelled) > 1:
+                one, other = (f"{folder}{slash}{each}" for each in sorted(spelled)[:2])
+                raise SheetError(f"{path}: this may be {one} or {other}; remove one of them")
+            if not spelled:
+                return None
+            own = spelled[0]
+        if folder and real != folder:
+            path = f"{real}/{own}"
+        elif own != name:
+            path = f"{folder}{slash}{own}"
+        try:
+            found = os.stat(path)
+        except OSError:
+            # Removed meanwhile, or a circular link.
+            return None
+        return (path, found) if stat.S_ISREG(found.st_mode) or is_zarr(path) else None
