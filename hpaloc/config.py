@@ -12,6 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from hpaloc.classes import COLOURS
 from hpaloc.ids import normal_text
 
 SCHEMA_PATH = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
@@ -158,7 +159,7 @@ def _sentence(error: ValidationError) -> str:
         }
         return f"{where}: {error.instance!r} is neither {kinds.get(key.split('.')[-1], 'a number of µm nor file')}"
     if error.validator == "type" and error.instance is None and list(error.absolute_path)[-2:-1] == ["channels"]:
-        return f"{where}: null is not possible yet; name the channel of every colour"
+        return f"{where}: is null, but every collection needs green (protein) and blue (nuclei); name its channel"
     if error.validator == "type":
         wanted = error.validator_value
         wanted = " or ".join(wanted) if isinstance(wanted, list) else wanted
@@ -254,14 +255,21 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_planes(name: str, collection: Mapping[str, Any]) -> None:
     """Raise ConfigError if the keys that choose the planes of files do not fit to the files of a collection."""
-    for key in ("channels", "series", "time", "project"):
+    channels = named_channels(collection)
+    for key in (*(["channels"] if channels else []), "series", "time", "project"):
         if key in collection and "images" not in collection:
             raise ConfigError(f"config key collections.{name}.{key}: only applies with 'images'")
-    channels = collection.get("channels", {})
-    if any("{colour}" in pattern for pattern in collection.get("images", ()) if channels):
+    by_colour = any("{colour}" in pattern for pattern in collection.get("images", ["{colour}"]))
+    if channels and by_colour:
         raise ConfigError(
             f"config key collections.{name}.channels: only applies to files that hold all colours; leave it out, or "
-            "{colour} out of images"
+            "{colour} out of images (null, for a colour that the collection lacks, applies to all files)"
+        )
+    unnamed = [colour for colour in COLOURS if "channels" in collection and colour not in collection["channels"]]
+    if unnamed and not by_colour:
+        raise ConfigError(
+            f"config key collections.{name}.channels: the key {unnamed[0]!r} is missing; name the channel, or write "
+            "null if the collection lacks red or yellow"
         )
     owners: dict[str, str] = {}
     for colour, channel in channels.items():
@@ -272,6 +280,16 @@ def _check_planes(name: str, collection: Mapping[str, Any]) -> None:
                 f"config key collections.{name}.channels.{colour}: {channel!r} is also the channel of {other}; give "
                 "each colour its own"
             )
+
+
+def named_channels(collection: Mapping[str, Any]) -> dict[str, int | str]:
+    """Return, by colour, the channels of files that hold all colours; {} if a collection has a file for each colour."""
+    return {colour: channel for colour, channel in collection.get("channels", {}).items() if channel is not None}
+
+
+def colours_of(collection: Mapping[str, Any]) -> list[str]:
+    """Return the colours that a collection has, in the order of COLOURS: all but those whose channel is null."""
+    return [colour for colour in COLOURS if collection.get("channels", {}).get(colour, colour) is not None]
 
 
 def training_collections(config: Mapping[str, Any]) -> list[str]:

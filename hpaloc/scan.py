@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hpaloc.classes import COLOURS, parse_labels
-from hpaloc.config import training_collections
+from hpaloc.config import colours_of, named_channels, training_collections
 from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.files import atomic_path, spelled_as_on_disk, write_if_changed
 from hpaloc.finding import find_files, format_csv, format_manifests, shard_of, shards_of, split_url, table_name
@@ -133,7 +133,7 @@ def _scan_files(name: str, config: Mapping[str, Any]) -> Scan:
             if not row.labels:
                 raise SheetError(f"sheet {collection['sheet']} (ID {row.id}): its label cannot be simulated")
             into = places.path("simulated", shard_of(row.id, collection["shards"]))
-            made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in COLOURS})
+            made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in colours_of(collection)})
         return Scan(rows, format_manifests(rows, made, collection["shards"], config["seed"]))
     true_labels = None
     if "truth" in collection:
@@ -144,7 +144,8 @@ def _scan_files(name: str, config: Mapping[str, Any]) -> Scan:
         true_labels = {id: {parse_labels(labels) for labels in set(own.values())} for id, own in true_cells.items()}
     masks = _given_masks(name, config, rows) if config["segmentation"]["backend"] == "masks" else {}
     if "download" in collection:
-        urls = download_urls(collection["sheet"].format(root=root), rows, collection["download"]["url"])
+        url = collection["download"]["url"]
+        urls = download_urls(collection["sheet"].format(root=root), rows, url, colours_of(collection))
         # Masks from elsewhere exist already; files that will be downloaded are not looked for.
         fetched = find_files(rows, masks, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
         for row, of_row, files_of_row in zip(rows, urls, fetched, strict=True):
@@ -153,15 +154,15 @@ def _scan_files(name: str, config: Mapping[str, Any]) -> Scan:
             for colour, url in of_row.items():
                 files_of_row[colour] = (f"{into}/{row.id}_{colour}{_ending(url)}", url)
         return Scan(rows, format_manifests(rows, fetched, collection["shards"]) | tables, true_labels)
-    channels = collection.get("channels")
+    channels, colours = named_channels(collection), colours_of(collection)
     by_colour = [] if channels else ["colour"]
     for pattern in collection["images"]:
         check_pattern(pattern, f"{key}.images", ["root", "id", *by_colour], ["id", *by_colour])
     # A file with all colours is looked for once.
-    patterns = dict.fromkeys(["image"] if channels else COLOURS, collection["images"]) | masks
+    patterns = dict.fromkeys(["image"] if channels else colours, collection["images"]) | masks
     files = find_files(rows, patterns, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
     if channels:
-        files = [dict.fromkeys(COLOURS, of_row.pop("image")) | of_row for of_row in files]
+        files = [dict.fromkeys(colours, of_row.pop("image")) | of_row for of_row in files]
     texts = format_manifests(rows, files, collection["shards"], planes=_planes(collection))
     return Scan(rows, texts | tables, true_labels)
 
@@ -169,8 +170,8 @@ def _scan_files(name: str, config: Mapping[str, Any]) -> Scan:
 def _planes(collection: Mapping[str, Any]) -> dict[str, str]:
     """Return, by colour, what to read of each file of a collection, as a manifest has it; {} for files of one image."""
     chosen = {key: collection[key] for key in ("series", "time", "project") if key in collection}
-    channels = collection.get("channels", {})
-    own = {colour: ({"channel": channels[colour]} if channels else {}) | chosen for colour in COLOURS}
+    channels = named_channels(collection)
+    own = {colour: ({"channel": channels[colour]} if channels else {}) | chosen for colour in colours_of(collection)}
     return {colour: json.dumps(plane) for colour, plane in own.items() if plane}
 
 
@@ -311,13 +312,16 @@ def _address(url: str) -> tuple[str, ...]:
     return parts.scheme, str(parts.hostname), str(parts.port), parts.path, parts.query
 
 
-def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], pattern: str) -> list[dict[str, str]]:
+def download_urls(
+    path: str | os.PathLike[str], rows: Sequence[SheetRow], pattern: str, colours: Sequence[str] = COLOURS
+) -> list[dict[str, str]]:
     """Return the address of each channel file of each field: {colour: URL}, in the order of ``rows``.
 
     path: the sheet; a column ``url_red`` (and so on) gives the address, otherwise ``pattern`` does
     pattern: address with ``{colour}``, ``{id}``, columns of the sheet such as ``{antibody}`` and ``{image}``, and
     ``{antibody_number}``, the antibody's number without letters and leading zeros (89 for HPA000089), as in the folder
     names of the public images; values are quoted
+    colours: those that the fields have
     Raises SheetError naming the pattern if it is not one, or the sheet, the ID and what is missing, is not an https
     address, or is the address of another channel or field.
     """
@@ -341,7 +345,7 @@ def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], patter
         values = {column: quote(value, safe="") for column, value in cells.items() if column not in given}
         values |= {"id": quote(row.id, safe=""), "antibody_number": (number[0].lstrip("0") or "0") if number else ""}
         of_row = {}
-        for colour in COLOURS:
+        for colour in colours:
             url = cells.get(f"url_{colour}")
             if not url:
                 for key in lacking:
