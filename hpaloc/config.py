@@ -160,7 +160,7 @@ def _sentence(error: ValidationError) -> str:
         }
         return f"{where}: {error.instance!r} is neither {kinds.get(key.split('.')[-1], 'a number of µm nor file')}"
     if error.validator == "type" and error.instance is None and list(error.absolute_path)[-2:-1] == ["channels"]:
-        return f"{where}: null is not possible yet; name the channel of every colour"
+        return f"{where}: is null, but every collection needs green (protein) and blue (nuclei); name its channel"
     if error.validator == "type":
         wanted = error.validator_value
         wanted = " or ".join(wanted) if isinstance(wanted, list) else wanted
@@ -225,11 +225,11 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
             )
         elif "images" in collection:
             images = collection["images"]
-            of_colours = (
-                {colour: _as_list(of_colour) for colour, of_colour in images.items()}
-                if isinstance(images, dict)
-                else {}
-            )
+            if isinstance(images, dict):
+                _settle_lacking(name, collection, images)
+                of_colours = {colour: _as_list(images[colour]) for colour in colours_of(collection)}
+            else:
+                of_colours = {}
             collection["images"] = of_colours or _as_list(images)
         _check_sheet(name, collection)
         _check_planes(name, collection)
@@ -264,6 +264,19 @@ def _as_list(patterns: str | list[str]) -> list[str]:
     return [patterns] if isinstance(patterns, str) else patterns
 
 
+def _settle_lacking(name: str, collection: dict[str, Any], images: Mapping[str, str | list[str] | None]) -> None:
+    """Write null as the channel of each colour of which a mapping ``images`` has no pattern."""
+    lacking = [colour for colour in COLOURS if images.get(colour) is None]
+    for colour in lacking:
+        if colour in named_channels(collection):
+            raise ConfigError(
+                f"config key collections.{name}.channels.{colour}: images has no pattern of {colour}; add it, or write "
+                "null"
+            )
+    if lacking:
+        collection["channels"] = {**collection.get("channels", {}), **dict.fromkeys(lacking)}
+
+
 def _check_sheet(name: str, collection: Mapping[str, Any]) -> None:
     """Raise ConfigError if a collection without a sheet needs one."""
     needs = {
@@ -277,18 +290,27 @@ def _check_sheet(name: str, collection: Mapping[str, Any]) -> None:
 
 def _check_planes(name: str, collection: Mapping[str, Any]) -> None:
     """Raise ConfigError if the keys that choose the planes of files do not fit to the files of a collection."""
-    for key in ("channels", "series", "time", "project"):
+    channels = named_channels(collection)
+    for key in (*(["channels"] if channels else []), "series", "time", "project"):
         if key in collection and "images" not in collection:
             raise ConfigError(f"config key collections.{name}.{key}: only applies with 'images'")
-    channels, images = collection.get("channels", {}), collection.get("images", ())
-    if channels and not isinstance(images, dict) and any("{colour}" in pattern for pattern in images):
+    images = collection.get("images", ["{colour}"])
+    own = isinstance(images, dict)
+    by_colour = not own and any("{colour}" in pattern for pattern in images)
+    if channels and by_colour:
         raise ConfigError(
             f"config key collections.{name}.channels: only applies to files that hold all colours; leave it out, or "
-            "{colour} out of images"
+            "{colour} out of images (null, for a colour that the collection lacks, applies to all files)"
+        )
+    unnamed = [colour for colour in COLOURS if "channels" in collection and colour not in collection["channels"]]
+    if unnamed and not by_colour and not own:
+        raise ConfigError(
+            f"config key collections.{name}.channels: the key {unnamed[0]!r} is missing; name the channel, or write "
+            "null if the collection lacks red or yellow"
         )
     owners: dict[str, str] = {}
     # Colours with patterns of their own may be the same channel of different files.
-    for colour, channel in channels.items() if not isinstance(images, dict) else ():
+    for colour, channel in channels.items() if not own else ():
         other = owners.setdefault(normal_text(str(channel)), colour)
         # Microscopes with three channels have one image for red and yellow.
         if other != colour and {colour, other} != {"red", "yellow"}:
@@ -296,6 +318,16 @@ def _check_planes(name: str, collection: Mapping[str, Any]) -> None:
                 f"config key collections.{name}.channels.{colour}: {channel!r} is also the channel of {other}; give "
                 "each colour its own"
             )
+
+
+def named_channels(collection: Mapping[str, Any]) -> dict[str, int | str]:
+    """Return, by colour, the channels of files that hold all colours; {} if a collection has a file for each colour."""
+    return {colour: channel for colour, channel in collection.get("channels", {}).items() if channel is not None}
+
+
+def colours_of(collection: Mapping[str, Any]) -> list[str]:
+    """Return the colours that a collection has, in the order of COLOURS: all but those whose channel is null."""
+    return [colour for colour in COLOURS if collection.get("channels", {}).get(colour, colour) is not None]
 
 
 def training_collections(config: Mapping[str, Any]) -> list[str]:

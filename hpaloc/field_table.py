@@ -22,7 +22,8 @@ def shared_channels(fields: pa.Table) -> list[str]:
     """
     of_row: list[dict[int, list[str]]] = [{} for _ in range(len(fields))]
     names = fields["field"].to_pylist()
-    for colour in COLOURS:
+    recorded = [colour for colour in COLOURS if fields[f"{colour}_white"].null_count < len(fields)]
+    for colour in recorded:
         holders: dict[int, list[int]] = {}
         for row, content in enumerate(fields[f"digest_{colour}"].to_pylist()):
             if content is not None:
@@ -34,7 +35,7 @@ def shared_channels(fields: pa.Table) -> list[str]:
     return [
         "; ".join(
             f"the same images as field {names[other]}"
-            if len(colours) == len(COLOURS)
+            if len(colours) == len(recorded)
             else f"the same {' and '.join(colours)} image as field {names[other]}"
             for other, colours in shared.items()
         )

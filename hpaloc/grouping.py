@@ -10,22 +10,25 @@ from scipy.sparse.csgraph import connected_components
 
 from hpaloc.tables import REFERENCE_COLOURS
 
-# Out of 189 bits (three hashes of 63). Two images of one field differ in far fewer, two fields of one slide in about
-# half; docs/data.md has the two distributions.
+# Out of 189 bits (three hashes of 63), and in proportion where a colour is lacking. Two images of one field differ in
+# far fewer, two fields of one slide in about half; docs/data.md has the two distributions.
 DUPLICATE_BITS = 20
 
 _HASHES = tuple(f"hash_{colour}" for colour in REFERENCE_COLOURS)
 
 
-def near_duplicates(hashes: np.ndarray, max_bits: int = DUPLICATE_BITS) -> np.ndarray:
+def near_duplicates(hashes: np.ndarray, max_bits: int | None = None) -> np.ndarray:
     """Find the pairs of fields whose perceptual hashes are nearly the same.
 
     Every pair is compared, as a matrix product of ±1 bits in blocks.
 
-    hashes: (n, 3) uint64, one column per reference colour
-    Returns (k, 2) int64 row numbers, i < j, of the pairs that differ in at most ``max_bits`` of all bits.
+    hashes: (n, 1 to 3) uint64, one column per reference colour
+    max_bits: of all bits; None for DUPLICATE_BITS, or its share if there are fewer than three colours
+    Returns (k, 2) int64 row numbers, i < j, of the pairs that differ in at most ``max_bits``.
     """
     n = len(hashes)
+    if max_bits is None:
+        max_bits = DUPLICATE_BITS * hashes.shape[1] // len(REFERENCE_COLOURS)
     octets = np.ascontiguousarray(hashes.astype(">u8")).view(np.uint8).reshape(n, -1)
     bits = np.unpackbits(octets, axis=1).astype(np.float32) * 2 - 1
     block = 4096
@@ -61,10 +64,12 @@ def group_fields(fields: pd.DataFrame, group_by: Sequence[str]) -> tuple[np.ndar
         first = {code: row for row, code in reversed([*zip(known, codes[known], strict=True)])}
         links.append(np.array([(first[codes[row]], row) for row in known]).reshape(-1, 2))
         summary["group_by"].append(column)
-    if "duplicates" in group_by and all(column in fields for column in _HASHES):
-        hashed = np.flatnonzero(fields[list(_HASHES)].notna().all(axis=1))
+    # The hash of a colour that the collection lacks is empty in every field, that of blue in rejected fields only.
+    hashes = [column for column in _HASHES if column in fields and fields[column].notna().any()]
+    if "duplicates" in group_by and hashes:
+        hashed = np.flatnonzero(fields[hashes].notna().all(axis=1))
         if len(hashed):
-            pairs = near_duplicates(fields[list(_HASHES)].iloc[hashed].to_numpy(np.uint64))
+            pairs = near_duplicates(fields[hashes].iloc[hashed].to_numpy(np.uint64))
             links.append(hashed[pairs])
             summary["group_by"].append("duplicates")
             summary["duplicate_pairs"] = len(pairs)

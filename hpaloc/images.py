@@ -99,15 +99,17 @@ def _read_each(
 
 
 def read_field(
-    paths: Mapping[str, str | os.PathLike[str]], colours: Sequence[str] = COLOURS, max_pixels: int = MAX_PIXELS
+    paths: Mapping[str, str | os.PathLike[str]], colours: Sequence[str] | None = None, max_pixels: int = MAX_PIXELS
 ) -> dict[str, np.ndarray]:
     """Read the channels of one field, without their hot pixels.
 
     paths: the file, or the ``Plane`` of a file, of each colour
+    colours: those to read; None reads all that there are
     max_pixels: a file whose header claims more is not unpacked
-    Returns ``{colour: (H, W) uint8 or uint16}`` for ``colours``.
+    Returns ``{colour: (H, W) uint8 or uint16}`` in the order of ``colours``, or of COLOURS.
     Raises ImageError naming the file that cannot be read, or both files if two channels differ in size or bit depth.
     """
+    colours = colours or [colour for colour in COLOURS if colour in paths]
     images: dict[str, np.ndarray] = {}
     for colour, image in _read_each(paths, colours, max_pixels):
         images[colour] = repair_hot_pixels(repair_lines(image))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpaloc.classes import COLOURS
+from hpaloc.config import colours_of, named_channels
 from hpaloc.delimited import SheetError, read_delimited
 from hpaloc.finding import Files, Wanted, find_fields
 from hpaloc.ids import shown
@@ -56,7 +56,7 @@ def wanted_images(name: str, collection: Mapping[str, Any]) -> dict[str, Wanted]
     collection: its section of the completed configuration, with ``images``
     Raises SheetError naming the key if a pattern has not the parts that it needs.
     """
-    images, channels = collection["images"], collection.get("channels", {})
+    images, channels, colours = collection["images"], named_channels(collection), colours_of(collection)
     key = f"config key collections.{name}.images"
     made: dict[str, FilePattern] = {}
     wanted: dict[str, Wanted] = {}
@@ -66,7 +66,7 @@ def wanted_images(name: str, collection: Mapping[str, Any]) -> dict[str, Wanted]
         for pattern in patterns:
             _check_parts(pattern, patterns[0], collection, kind == ALL)
         chosen = {part: collection[CHOSEN[part]] for part in CHOSEN if part in patterns[0].names}
-        for colour in COLOURS if kind == ALL and patterns[0].selector else [kind]:
+        for colour in colours if kind == ALL and patterns[0].selector else [kind]:
             of_colour = {CHANNEL: channels[colour]} if colour in channels else {}
             wanted[colour] = Wanted(patterns, {COLOUR: colour, **of_colour, **chosen})
     return wanted
@@ -81,9 +81,9 @@ def _check_parts(pattern: FilePattern, first: FilePattern, collection: Mapping[s
     has = f"{pattern.key}: {pattern.text!r} has"
     if {COLOUR, CHANNEL} <= set(pattern.names):
         raise SheetError(f"{has} both {{colour}} and {{channel}}; leave one of them out")
-    if CHANNEL in pattern.names and "channels" not in collection:
+    if CHANNEL in pattern.names and not named_channels(collection):
         raise SheetError(f"{has} {{channel}}, but the collection has no key channels, which says what stands there")
-    if for_all and pattern.selector is None and "channels" not in collection:
+    if for_all and pattern.selector is None and not named_channels(collection):
         raise SheetError(
             f"{pattern.key}: {pattern.text!r} lacks the placeholder {{colour}}, or the collection the key channels, if "
             "each file holds all colours"

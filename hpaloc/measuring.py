@@ -181,7 +181,7 @@ def _field_row(images: Mapping[str, np.ndarray], n_cells: int, measured: Mapping
     row["green_threshold"] = measured["green"].threshold
     for colour, level in measured.items():
         row |= {f"{colour}_{what}": getattr(level, what) for what in ("background", "noise", "white", "full_scale")}
-    row |= {f"hash_{colour}": perceptual_hash(images[colour]) for colour in REFERENCE_COLOURS}
+    row |= {f"hash_{colour}": perceptual_hash(images[colour]) for colour in REFERENCE_COLOURS if colour in images}
     return row | {f"digest_{colour}": content(image) for colour, image in images.items()}
 
 
@@ -195,11 +195,12 @@ def measure_field(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Measure a field and each of its cells.
 
-    images: {colour: (H, W) uint8 or uint16}, of one type
+    images: {colour: (H, W) uint8 or uint16}, of one type; red, yellow or both may be absent
     cells, nuclei: (H, W) label images with shared ids
     pixel_size: µm
     bits: {colour: the significant bits that its file gives}
-    Returns the measured columns of the field's row of FIELDS, and a row of CELLS per cell in the order of ids.
+    Returns the measured columns of the field's row of FIELDS, and a row of CELLS per cell in the order of ids, without
+    the columns of absent colours; ``focus``, which is that of red, is nan without red.
     Raises ValueError if shapes or pixel types differ.
     """
     _check_alike(field, images, cells, nuclei)
@@ -215,7 +216,7 @@ def measure_field(
     reach = round(RING_UM / pixel_size)
     strings = rle.encode_labels(cells)
     peaks = {colour: cv2.blur(image, (3, 3)) for colour, image in images.items()}
-    fine = _fine_structure(images["red"], pixel_size)
+    fine = _fine_structure(images["red"], pixel_size) if "red" in images else None
     rows: list[dict[str, Any]] = []
     light = {colour: CellLight(n_levels[colour]) for colour in images}
     for cell in _cells_of(cells, nuclei, reach):
@@ -237,7 +238,8 @@ def measure_field(
     measured = field_levels(images, cells, light, reach, full_scale, hidden)
     green = measured["green"]
     for row in rows:
-        row["focus"] = _ratio(row["focus"], row["red_cell_mean"] - measured["red"].background)
+        if fine is not None:
+            row["focus"] = _ratio(row["focus"], row["red_cell_mean"] - measured["red"].background)
         row["green_signal"] = (row["green_signal"] - green.background) / (green.threshold - green.background)
         for colour, level in measured.items():
             nucleus, cytoplasm = (row[f"{colour}_{region}_mean"] for region in ("nucleus", "cytoplasm"))
@@ -261,7 +263,7 @@ def plausibility(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> 
         return [*warnings, f"the median nucleus is {across:.1f} µm across: is a pixel really {size:g} µm?"]
     focus = np.array([cell["focus"] for cell in cells])
     sharpness = float(np.median(focus[np.isfinite(focus)])) if np.isfinite(focus).any() else math.nan
-    # Saturated structures have no fine detail either.
+    # Saturated structures have no fine detail either. Without red, there is no sharpness.
     if sharpness < _SHARP and float(np.median([cell["red_saturated"] for cell in cells])) < _OVEREXPOSED:
         found = f"{sharpness:.3f} in the median cell, in sharp ones 0.3 and more"
         warnings.append(f"red is out of focus ({found}): leave the field out if others are sharp")
@@ -272,7 +274,7 @@ def plausibility(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> 
 def _recording(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield what the levels of the colours say about how they were recorded and stored."""
     pixels = sum(cell["area_px"] for cell in cells)
-    for colour in COLOURS:
+    for colour in (colour for colour in COLOURS if f"{colour}_white" in row):
         background, white, full = (row[f"{colour}_{what}"] for what in ("background", "white", "full_scale"))
         saturated = sum(cell[f"{colour}_saturated"] * cell["area_px"] for cell in cells) / max(pixels, 1)
         if cells and not any(cell[f"{colour}_cell_std"] for cell in cells):
@@ -299,7 +301,7 @@ def _nuclei(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], share: f
     swapped it was 3 to 16 times as bright.
     """
     contrast = {}
-    for colour in REFERENCE_COLOURS:
+    for colour in (colour for colour in REFERENCE_COLOURS if f"{colour}_white" in row):
         background = row[f"{colour}_background"]
         inside, outside = (
             np.array([cell[f"{colour}_{region}_mean"] for cell in cells]) - background
@@ -310,8 +312,12 @@ def _nuclei(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], share: f
         contrast[colour] = float(np.median(ratio[np.isfinite(ratio)])) if np.isfinite(ratio).any() else math.nan
     if share > _NO_CYTOPLASM:
         filled = f"nuclei fill {100 * share:.0f} % of the cells"
-        return [f"no cytoplasm was found ({filled}): are red and yellow dark, or swapped with blue?"]
-    if share > _NUCLEUS_SHARE or contrast["blue"] < max(_BLUE_CONTRAST, contrast["red"], contrast["yellow"]):
+        stains = [colour for colour in ("red", "yellow") if colour in contrast]
+        asked = f"{'are' if len(stains) > 1 else 'is'} {' and '.join(stains)} dark, or swapped with blue?"
+        return [f"no cytoplasm was found ({filled}): {asked if stains else 'are the given cells nuclei?'}"]
+    # Without red and yellow, cells are what is near their nuclei, and the share says nothing.
+    too_much = share > _NUCLEUS_SHARE and len(contrast) > 1
+    if too_much or contrast["blue"] < max(_BLUE_CONTRAST, *contrast.values()):
         found = f"in blue {contrast['blue']:.1f} times as bright as the cytoplasm, {100 * share:.0f} % of the cell"
         return [f"the nuclei do not look like nuclei ({found}): are channels swapped?"]
     return []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpaloc.classes import NAMES, NEGATIVE
-from hpaloc.config import ConfigError, training_collections
+from hpaloc.config import ConfigError, colours_of, training_collections
 from hpaloc.delimited import check_fields, letters_of
 from hpaloc.files import spelled_as_on_disk
 from hpaloc.ids import normal_text
@@ -116,6 +116,7 @@ def check_training(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"config key curation.labels: cells needs the truth of the collection {name!r}")
     if config["train"]["blends"] and not {"green", "blue"} <= set(config["train"]["channels"]):
         raise ConfigError("config key train.blends: blending needs green and blue; add them to train.channels")
+    _check_colours(config, [*names, *config["predict"]["collections"]], config["train"]["channels"], "train.channels")
     weights = config["train"]["weights"]
     if weights not in ("none", "imagenet"):
         try:
@@ -129,6 +130,19 @@ def check_training(config: Mapping[str, Any]) -> None:
             )
         if not any(collections[name]["labels"] and name not in names for name in config["predict"]["collections"]):
             raise ConfigError("config key evaluation.controls: there is no labelled collection to predict and score")
+
+
+def _check_colours(config: Mapping[str, Any], names: Sequence[str], channels: Sequence[str], key: str) -> None:
+    """Raise ConfigError naming ``key`` if one of the collections ``names`` lacks a colour that a network sees."""
+    for name in names:
+        lacking = [colour for colour in channels if colour not in colours_of(config["collections"][name])]
+        if lacking:
+            others = ", ".join(colour for colour in channels if colour not in lacking)
+            way_out = f"train a network without it, train.channels: [{others or 'green, blue'}]"
+            raise ConfigError(
+                f"config key {key}: the network sees {' and '.join(lacking)}, which the collection {name} lacks "
+                f"(collections.{name}.channels); {way_out}"
+            )
 
 
 def check_rows(name: str, scan: Scan, config: Mapping[str, Any]) -> None:
@@ -382,6 +396,7 @@ def check_model(config: Mapping[str, Any]) -> None:
         load_reading(Path(path))
     except ModelError as error:
         raise ConfigError(str(error)) from None
+    _check_colours(config, config["predict"]["collections"], made["channels"], "model.path")
     try:
         masked = made["preprocessing"]["tiles"]["mask_neighbours"]
     except (KeyError, TypeError):
@@ -395,9 +410,17 @@ def check_model(config: Mapping[str, Any]) -> None:
         )
 
 
-def check_segmentation(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError if files of weights that a completed configuration names are missing or were changed."""
+def check_segmentation(config: Mapping[str, Any], name: str) -> None:
+    """Raise ConfigError if a completed configuration does not allow the segmentation of the collection ``name``.
+
+    hpacellseg needs red, and the files of weights that are named must exist, as they were at their first use.
+    """
     if config["segmentation"]["backend"] == "hpacellseg":
+        if "red" not in colours_of(config["collections"][name]):
+            raise ConfigError(
+                f"config key segmentation.backend: hpacellseg finds cells in red, which the collection {name} lacks "
+                f"(collections.{name}.channels); use watershed, or masks from elsewhere"
+            )
         try:
             named_files(NetworkWeights(**config["segmentation"]["weights"]))
         except WeightsError as error:

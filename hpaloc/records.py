@@ -102,7 +102,8 @@ def write_dataset(
     The green of synthetic negatives is scaled here. Each thread has one record file in memory.
 
     examples: a table EXAMPLES or its file
-    tiles: {colour: the shards' tile files, in the order of the cell tables that curation read}
+    tiles: {colour: the shards' tile files, in the order of the cell tables that curation read}; a colour whose files
+    are all empty, which the collection lacks, gets no files
     out: {part (train, validation): its folder, which is replaced}; files are named ``colour-NNNNN-of-NNNNN.tfrecord``
     Raises TableError if a tile is not the cell that its example names.
     """
@@ -120,12 +121,14 @@ def write_dataset(
             colour: dict(zip(used, pool.map(record_offsets, (of_colour[shard] for shard in used)), strict=True))
             for colour, of_colour in paths.items()
         }
+        # The tile files of a colour that the collection lacks are empty.
+        written = [colour for colour, of_shards in offsets.items() if any(of_shards.values())]
         for part, target in out.items():
             members = table[table["part"] == part]
             with atomic_directory(target) as folder:
                 jobs = [
-                    pool.submit(_write_colour, colour, members, of_colour, offsets[colour], folder)
-                    for colour, of_colour in paths.items()
+                    pool.submit(_write_colour, colour, members, paths[colour], offsets[colour], folder)
+                    for colour in written
                 ]
                 for job in jobs:
                     job.result()

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hpaloc.classes import COLOURS, parse_labels
-from hpaloc.config import training_collections
+from hpaloc.config import colours_of, named_channels, training_collections
 from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.files import atomic_path, write_if_changed
 from hpaloc.finding import (
@@ -127,7 +127,7 @@ def _scan_files(
 ) -> Scan:
     collection = config["collections"][name]
     places = CollectionFiles(name)
-    root, rows = collection["root"], fields.rows
+    root, rows, colours = collection["root"], fields.rows, colours_of(collection)
     tables = {}
     if name in training_collections(config):
         for row in rows:
@@ -141,7 +141,7 @@ def _scan_files(
             if not row.labels:
                 raise SheetError(f"sheet {collection['sheet']} (ID {row.id}): its label cannot be simulated")
             into = places.path("simulated", shard_of(row.id, collection["shards"]))
-            made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in COLOURS})
+            made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in colours})
         return Scan(rows, format_manifests(rows, made, collection["shards"], config["seed"]))
     true_labels = None
     if truth:
@@ -161,7 +161,8 @@ def _scan_files(
     files = [{**of_images, **others} for of_images, others in zip(known, found, strict=True)]
     check_missing(files, name, config["max_rejected_fraction"], "sheet" in collection)
     if "download" in collection:
-        urls = download_urls(collection["sheet"].format(root=root), rows, collection["download"]["url"])
+        url = collection["download"]["url"]
+        urls = download_urls(collection["sheet"].format(root=root), rows, url, colours)
         for row, of_row, files_of_row in zip(rows, urls, files, strict=True):
             into = places.path("downloaded", shard_of(row.id, collection["shards"])).with_suffix("")
             # The address determines the file, and gives it its ending.
@@ -171,23 +172,23 @@ def _scan_files(
     check_own_files(name, ids, images, files)
     if ALL in images:
         # A file with all colours is looked for once.
-        files = [dict.fromkeys(COLOURS, of_row.pop(ALL)) | of_row for of_row in files]
+        files = [dict.fromkeys(colours, of_row.pop(ALL)) | of_row for of_row in files]
     texts = format_manifests(rows, files, collection["shards"], planes=_planes(collection, images))
     return Scan(rows, texts | tables, true_labels)
 
 
 def _planes(collection: Mapping[str, Any], images: Mapping[str, Wanted]) -> dict[str, str]:
     """Return, by colour, what to read of each file of a collection, as a manifest has it; {} for files of one image."""
-    planes = {}
-    for colour in COLOURS:
+    planes, channels = {}, named_channels(collection)
+    for colour in colours_of(collection):
         pattern = images[ALL if ALL in images else colour].patterns[0]
         # What the name of a file says is not in the file.
         in_name = {CHOSEN[part] for part in pattern.names if part in CHOSEN}
         plane = {
             key: collection[key] for key in ("series", "time", "project") if key in collection and key not in in_name
         }
-        if "channels" in collection and pattern.selector != CHANNEL:
-            plane = {"channel": collection["channels"][colour]} | plane
+        if colour in channels and pattern.selector != CHANNEL:
+            plane = {"channel": channels[colour]} | plane
         if plane:
             planes[colour] = json.dumps(plane)
     return planes
@@ -314,13 +315,16 @@ def _address(url: str) -> tuple[str, ...]:
     return parts.scheme, str(parts.hostname), str(parts.port), parts.path, parts.query
 
 
-def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], pattern: str) -> list[dict[str, str]]:
+def download_urls(
+    path: str | os.PathLike[str], rows: Sequence[SheetRow], pattern: str, colours: Sequence[str] = COLOURS
+) -> list[dict[str, str]]:
     """Return the address of each channel file of each field: {colour: URL}, in the order of ``rows``.
 
     path: the sheet; a column ``url_red`` (and so on) gives the address, otherwise ``pattern`` does
     pattern: address with ``{colour}``, ``{id}``, columns of the sheet such as ``{antibody}`` and ``{image}``, and
     ``{antibody_number}``, the antibody's number without letters and leading zeros (89 for HPA000089), as in the folder
     names of the public images; values are quoted
+    colours: those that the fields have
     Raises SheetError naming the pattern if it is not one, or the sheet, the ID and what is missing, is not an https
     address, or is the address of another channel or field.
     """
@@ -344,7 +348,7 @@ def download_urls(path: str | os.PathLike[str], rows: Sequence[SheetRow], patter
         values = {column: quote(value, safe="") for column, value in cells.items() if column not in given}
         values |= {"id": quote(row.id, safe=""), "antibody_number": (number[0].lstrip("0") or "0") if number else ""}
         of_row = {}
-        for colour in COLOURS:
+        for colour in colours:
             url = cells.get(f"url_{colour}")
             if not url:
                 for key in lacking:

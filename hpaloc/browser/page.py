@@ -13,7 +13,7 @@ from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 
 from hpaloc.browser.pictures import COLUMNS, PLANES, ROWS, SPRITE_SIZE, script
-from hpaloc.classes import LOCATIONS, parse_labels
+from hpaloc.classes import COLOURS, LOCATIONS, parse_labels
 from hpaloc.files import atomic_path, write_text
 from hpaloc.layout import CollectionFiles
 from hpaloc.progress import log, track
@@ -84,7 +84,7 @@ def collection_table(files: CollectionFiles, scored: bool = False, seed: int = 0
 
     Cells are columns (see ``column``) in the order of their sheets. Labels are indices into ``label_sets``. The truth
     is that of the cell if the cells are ``scored`` by it (``truth_is`` "cells"), else the labels of its field
-    ("fields"), -1 without either.
+    ("fields"), -1 without either. ``lacks`` names the colours that the collection lacks, if it lacks any.
 
     Raises ValueError if the tables do not match.
     """
@@ -113,6 +113,7 @@ def collection_table(files: CollectionFiles, scored: bool = False, seed: int = 0
     numbers = {field: number for number, field in enumerate(dict.fromkeys(shown["field"]))}
     picture_of = dict(zip(shown["field"], pictured["picture"], strict=True))
     shown_of_fields = fields.set_index("field").loc[list(numbers)]
+    lacks = [colour for colour in COLOURS if len(table) and table.obs[f"{colour}_cell_mean"].isna().all()]
     p = shown[list(PROBABILITIES)].to_numpy(np.float64)
     columns = {
         "field": column(shown["field"].map(numbers), "uint32"),
@@ -135,6 +136,7 @@ def collection_table(files: CollectionFiles, scored: bool = False, seed: int = 0
         "label_sets": [list(parse_labels(text)) if text else [] for text in sets],
         "truth_is": truth_is,
         "map_is": map_is,
+        **({"lacks": lacks} if lacks else {}),
         "shards": shards,
         "fields": {
             "id": list(numbers),

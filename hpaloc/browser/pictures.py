@@ -167,7 +167,9 @@ def write_pictures(
         try:
             with unchanged(row.paths, row.states):
                 images = read_field(row.paths)
-            shown = shown_levels(images, levels[row.id])
+            # A colour that the collection lacks is black, so that every sheet has the same planes.
+            black = np.zeros(labels.shape, np.uint8)
+            shown = dict.fromkeys(COLOURS, black) | shown_levels(images, levels[row.id])
         except ImageError as error:
             raise ImageError(f"field {row.id} can no longer be read: {error}") from error
         boxes = {}

@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from hpaloc.classes import COLOURS, LOCATIONS, N_CLASSES, NAMES
+from hpaloc.classes import LOCATIONS, N_CLASSES, NAMES
 from hpaloc.figures.style import BLUE, LIGHT, NARROW, OVERLAID, SHORT, WIDE, hide_axes, new_figure, scale_bar
 from hpaloc.image_metadata import PixelSizeError, resolve_pixel_size
 from hpaloc.images import TINT, ImageError, read_field
@@ -178,7 +178,7 @@ def _shrink(image: np.ndarray, white: float, side: int) -> np.ndarray:
 
 
 def field_channels(images: Mapping[str, np.ndarray], title: str, pixel_size: float, stem: Path) -> None:
-    """Draw the four colours of a field side by side (figure 3).
+    """Draw the colours of a field side by side (figure 3).
 
     images: colour to (H, W) of any number type
     title: field and labels
@@ -186,8 +186,9 @@ def field_channels(images: Mapping[str, np.ndarray], title: str, pixel_size: flo
     """
     white = white_levels(images)
     height, width = next(iter(images.values())).shape
-    with new_figure(stem, WIDE, 0.35 + WIDE / 4 * height / width + 0.2) as figure:
-        for axes, colour in zip(figure.subplots(1, 4), COLOURS, strict=True):
+    with new_figure(stem, WIDE / 4 * len(images), 0.35 + WIDE / 4 * height / width + 0.2) as figure:
+        shown = [colour for colour in _STAINED if colour in images]
+        for axes, colour in zip(figure.subplots(1, len(shown)), shown, strict=True):
             grey = _shrink(images[colour], white[colour], 700)
             tint = np.zeros((*grey.shape, 3), np.float32)
             for channel in TINT[colour]:
@@ -209,11 +210,11 @@ def _picture(axes: Axes, image: np.ndarray, title: str) -> None:
 def composite(images: Mapping[str, np.ndarray], side: int = 420) -> np.ndarray:
     """Return the (h, w, 3) float64 RGB picture of a field: microtubules magenta, protein green, nucleus blue.
 
-    images: the channels red, green and blue, (H, W) of any depth
+    images: the channels red (may be absent), green and blue, (H, W) of any depth
     side: px, the most for the longer side
     """
-    white = white_levels({colour: images[colour] for colour in OVERLAID})
-    planes = [_shrink(images[colour], white[colour], side)[..., None] * tint for colour, tint in OVERLAID.items()]
+    white = white_levels({colour: images[colour] for colour in OVERLAID if colour in images})
+    planes = [_shrink(images[colour], white[colour], side)[..., None] * OVERLAID[colour] for colour in white]
     return np.minimum(sum(planes), 1.0)
 
 
@@ -249,9 +250,9 @@ def location_panels(panels: Mapping[int, tuple[str, Mapping[str, np.ndarray], fl
                 )
         key = grid[N_CLASSES]
         key.axis("off")
-        for row, (colour, text) in enumerate(
-            (("#C800C8", "Microtubules"), ("#008000", "Protein"), ("#2040FF", "Nucleus"))
-        ):
+        stains = [("#C800C8", "Microtubules"), ("#008000", "Protein"), ("#2040FF", "Nucleus")]
+        without_red = bool(panels) and not any("red" in images for _, images, _ in panels.values())
+        for row, (colour, text) in enumerate(stains[without_red:]):
             key.text(0.08, 0.7 - 0.17 * row, text, color=colour, fontsize=8, weight="bold", transform=key.transAxes)
 
 
@@ -267,7 +268,7 @@ def _shortened(name: str, most: int = 20) -> str:
 
 
 def _readable(rows: Iterable[ManifestRow]) -> tuple[ManifestRow, dict[str, np.ndarray]] | None:
-    """Return the first row whose four files can be read, with its pixel size, and its images."""
+    """Return the first row whose files can be read, with its pixel size, and its images."""
     for row in rows:
         try:
             with unchanged(row.paths, row.states):

@@ -319,8 +319,9 @@ def read_planes(
     Raises ImageError naming the file, and the key if what is chosen is not in the file or is not unique.
     """
     limit = min(max_pixels, MAX_PIXELS)
-    # Focus is measured in red. The plane is the same for all colours, whichever are read.
-    reference, sharpest = "red" if "red" in planes else next(iter(planes)), None
+    # Focus is measured in red if there is red. The plane is the same for all colours, whichever are read.
+    reference = next((colour for colour in ("red", "yellow", "blue") if colour in planes), next(iter(planes)))
+    sharpest = None
     if any(plane.project == "sharpest" for plane in planes.values()):
         sharpest = _sharpest(reference, planes[reference], limit)
         planes = {colour: replace(plane, project=sharpest) for colour, plane in planes.items()}

@@ -9,12 +9,14 @@ from hpaloc.detector import fill_empty, find_empty
 from hpaloc.segmentation import ready_made, watershed
 from hpaloc.segmentation.settings import SegmentationSettings
 
-# The channels that a backend uses. The protein of interest is never one of them: its location would shape its own cell.
+# The channels that a backend uses if a collection has them, and those that it needs. The protein of interest is never
+# one of them: its location would shape its own cell.
 COLOURS_OF = {
     "watershed": ("red", "yellow", "blue"),
     "hpacellseg": ("red", "yellow", "blue"),
     "masks": ("blue",),
 }
+NEEDED = {"watershed": ("blue",), "hpacellseg": ("red", "blue"), "masks": ("blue",)}
 
 
 def segment_field(
@@ -27,7 +29,7 @@ def segment_field(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the nuclei and the cells of one field; a field without cells is not an error.
 
-    images: {colour: (H, W) uint8 or uint16}, at least the colours of ``COLOURS_OF[backend]``
+    images: {colour: (H, W) uint8 or uint16}, at least the colours of ``NEEDED[backend]``
     pixel_size: µm
     given: the masks from elsewhere, for the backend ``masks``
     chunk_above: px, the longer side above which a field is segmented in blocks; None never does
@@ -35,11 +37,9 @@ def segment_field(
     Raises ValueError for unusable images.
     """
     backend = settings.backend
-    missing = [colour for colour in COLOURS_OF[backend] if colour not in images]
+    missing = [colour for colour in NEEDED[backend] if colour not in images]
     if missing:
-        raise ValueError(
-            f"backend {backend} needs the channels {', '.join(COLOURS_OF[backend])}; missing: {missing[0]}"
-        )
+        raise ValueError(f"backend {backend} needs the channels {', '.join(NEEDED[backend])}; missing: {missing[0]}")
     shapes = sorted({image.shape for image in images.values()})
     if len(shapes) != 1 or len(shapes[0]) != 2:
         raise ValueError(f"the channels of a field are grey images of one shape, not {shapes}")

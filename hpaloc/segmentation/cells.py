@@ -1,5 +1,6 @@
 """Cells grown from their nuclei over microtubules and endoplasmic reticulum."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cc3d
@@ -9,6 +10,7 @@ import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse.csgraph import dijkstra
 from skimage.feature import structure_tensor
+from skimage.segmentation import expand_labels
 
 from hpaloc.segmentation.grid import blur, disk, whole
 from hpaloc.segmentation.nuclei import NucleusLevels, otsu
@@ -38,6 +40,8 @@ ACROSS_FIBRES = 3.0
 # Nuclei closer than this touch; they belong to one cell if the border between their halves is brighter by this factor
 # than the cytoplasm of the fainter half (a true border is fainter).
 TOUCHING, BRIGHT_BORDER = 1.0, 1.25
+# Without red and yellow, a cell is what is nearer than this to its nucleus.
+REACH = 8.0
 MIN_AREA = 35.0  # 5,500 px of 0.08 µm, the smallest cell of hpacellseg
 
 # Steps to 16 neighbours, one of each pair of opposite ones: path lengths are then right within 3 % in any direction.
@@ -46,35 +50,33 @@ _STEPS = ((0, 1), (1, 0), (1, 1), (1, -1), (1, 2), (2, 1), (2, -1), (1, -2))
 
 @dataclass(frozen=True)
 class CellLevels:
-    """Levels of a field: the weights of ``red`` and ``yellow``, and ``faintest``, the least weighted sum in a cell."""
+    """Levels of a field: the weights of red and yellow, or of one of them, and the least weighted sum in a cell."""
 
-    red: float
-    yellow: float
+    weights: tuple[float, ...]
     faintest: float
 
-    def body(self, red: np.ndarray, yellow: np.ndarray) -> np.ndarray:
+    def body(self, stains: Sequence[np.ndarray]) -> np.ndarray:
         """Return the weighted sum of red and yellow above background, all (h, w) float32; 1 = usual cytoplasm."""
-        return red * np.float32(self.red) + yellow * np.float32(self.yellow)
+        first, *others = (stain * np.float32(weight) for stain, weight in zip(stains, self.weights, strict=True))
+        return np.asarray(sum(others, start=first))
 
 
-def cell_levels(
-    red: np.ndarray, yellow: np.ndarray, blue: np.ndarray, nuclei: NucleusLevels, size: float
-) -> CellLevels:
+def cell_levels(stains: Sequence[np.ndarray], blue: np.ndarray, nuclei: NucleusLevels, size: float) -> CellLevels:
     """Measure the levels of a field; red and yellow get equal weight, however exposed, and pure noise gets none.
 
-    red, yellow, blue: (h, w) float32, above background, on the working grid
+    stains: red and yellow, or the one that there is, (h, w) float32, above background, on the working grid
+    blue: (h, w) float32, as the stains
     size: µm per pixel
     """
     # Half of the usual nucleus, not the floor: a blue haze over whole cells would be above the floor and leave no ring.
     nucleus = (blue > 0.5 * nuclei.usual).astype(np.uint8)
     ring = (cv2.dilate(nucleus, disk(RING / size)) > 0) & (nucleus == 0)
-    usual = [_usual(channel, ring, size) for channel in (red, yellow)]
+    usual = [_usual(channel, ring, size) for channel in stains]
     counted = max(1, np.count_nonzero(usual))
-    gains = [1 / (counted * level) if level > 0 else 0.0 for level in usual]
-    levels = CellLevels(gains[0], gains[1], FAINTEST)
+    levels = CellLevels(tuple(1 / (counted * level) if level > 0 else 0.0 for level in usual), FAINTEST)
     # A threshold between cells and gaps, on a scale where a cell's faint edge counts as much as its bright middle. In a
     # field without gaps it would cut the cells themselves; FAINTEST is its limit.
-    relative = blur(levels.body(red, yellow), EDGE_BLUR / size)
+    relative = blur(levels.body(stains), EDGE_BLUR / size)
     between = float(np.expm1(otsu(np.log1p(50 * relative)))) / 50
     return replace(levels, faintest=min(between, FAINTEST))
 
@@ -104,7 +106,20 @@ def grow(body: np.ndarray, nuclei: np.ndarray, size: float, levels: CellLevels) 
     foreground = _foreground(body, nuclei, size, levels)
     cells = _nearest(foreground, nuclei, _price(body, size), _fibres(body, nuclei, size))
     cells = _share_between_touching(cells, nuclei, body, size)
-    cells = whole(cells)
+    return _without_small(whole(cells), size)
+
+
+def surround(nuclei: np.ndarray, size: float) -> np.ndarray:
+    """Grow the cells of a field without red and yellow: REACH around each nucleus, half way to a nearer one.
+
+    nuclei: (h, w) int32, 1 … n
+    size: µm per pixel
+    Returns the cells, (h, w) int32, 1 … m, without those below MIN_AREA.
+    """
+    return _without_small(expand_labels(nuclei, REACH / size), size)
+
+
+def _without_small(cells: np.ndarray, size: float) -> np.ndarray:
     area = np.bincount(cells.ravel()) * size**2
     small = area < MIN_AREA
     small[0] = False

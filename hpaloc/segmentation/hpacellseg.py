@@ -50,21 +50,22 @@ def choose_device(wanted: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def load(settings: SegmentationSettings) -> Any:
+def load(settings: SegmentationSettings, yellow: bool = True) -> Any:
     """Return hpacellseg's CellSegmentator with both networks, in evaluation mode, on the device of the settings.
 
     They are checked and loaded once per process, not for every field.
 
+    yellow: whether the cell network is the one for fields that have yellow
     Raises WeightsError, DeviceError.
     """
     import torch
     from hpacellseg.cellsegmentator import CellSegmentator
 
-    files = weights.ready(settings.weights)
+    files = weights.ready(settings.weights, yellow)
     device = choose_device(settings.device)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     networks = []
-    for path in (files["nuclei"], files["cells"]):
+    for path in files:
         log.info("unpickling %s (digest checked)", path)
         # These files are pickles of whole modules; weights.ready has checked their digests.
         network = torch.load(path, map_location="cpu", weights_only=False)
@@ -75,7 +76,7 @@ def load(settings: SegmentationSettings) -> Any:
         networks.append(network.eval())
     log.info("hpacellseg on %s, torch %s", device, torch.__version__)
     scale = settings.scale
-    return CellSegmentator(*networks, scale_factor=scale, device=device, padding=True, multi_channel_model=True)
+    return CellSegmentator(*networks, scale_factor=scale, device=device, padding=True, multi_channel_model=yellow)
 
 
 def _prepared(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -84,13 +85,19 @@ def _prepared(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.pad(small, padding, mode="symmetric").astype(np.float32)
 
 
+def _plane(field: Mapping[str, np.ndarray], colour: str) -> np.ndarray:
+    """Return a channel; zeros for yellow if the field lacks it, as in hpacellseg's own input of two channels."""
+    return field[colour] if colour in field else np.zeros_like(field["blue"])
+
+
 def probability_maps(
     segmentator: Any, fields: Sequence[Mapping[str, np.ndarray]], pixel_size: float, scale: float
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Run both networks over several fields; fields of the same size form a batch.
 
     segmentator: from ``load``
-    fields: {red, yellow, blue: (H, W) uint8 or uint16}, each field of any size
+    fields: {red, yellow, blue: (H, W) uint8 or uint16}, each field of any size; yellow is absent from all if the cell
+    network is the one of two channels
     pixel_size: µm
     scale: as in ``grid_of``
     Returns for each field (nuclei_map, cell_map), (H, W, 3) uint8: nothing, border, body.
@@ -101,7 +108,7 @@ def probability_maps(
     maps: list[Any] = [None] * len(fields)
     for shape in dict.fromkeys(shapes):
         chosen = [k for k, other in enumerate(shapes) if other == shape]
-        small = [{c: _prepared(fields[k][c], shape) for c in ("red", "yellow", "blue")} for k in chosen]
+        small = [{c: _prepared(_plane(fields[k], c), shape) for c in ("red", "yellow", "blue")} for k in chosen]
         inputs = {
             "nuclei": np.stack([np.stack([field["blue"]] * 3) for field in small]),
             "cells": np.stack([np.stack([field[c] for c in ("red", "yellow", "blue")]) for field in small]),
@@ -132,13 +139,13 @@ def segment(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the nuclei and the cells of a field with hpacellseg's networks.
 
-    images: {red, yellow, blue: (H, W) uint8 or uint16}, of any size
+    images: {red, yellow (may be absent), blue: (H, W) uint8 or uint16}, of any size
     pixel_size: µm
     chunk_above: px, the longer side above which networks and labelling run on overlapping blocks of about that size
     Returns (nuclei, cells) as ``segment_field`` does.
     Raises WeightsError, DeviceError.
     """
-    segmentator = load(settings)
+    segmentator = load(settings, "yellow" in images)
     shape = images["blue"].shape
     # The maps have no detail finer than the networks' own raster.
     ratio = max(1, round(1 / grid_of(shape, pixel_size, settings.scale).factor))

@@ -9,6 +9,7 @@ class NetworkWeights:
 
     nuclei: str | None = None
     cells: str | None = None
+    cells_without_yellow: str | None = None
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,8 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
         paths = {colour: from_plain(path) for colour, path in task["paths"].items()}
         files = paths | {kind: path for kind, path in masks.items() if not is_table(path)}
         with unchanged(files, task["states"]):
-            images = read_field(paths, COLOURS_OF[settings.backend], task["max_pixels"])
+            used = [colour for colour in COLOURS_OF[settings.backend] if colour in paths]
+            images = read_field(paths, used, task["max_pixels"])
             check_field(images, paths)
             row["pixel_size"] = resolve_pixel_size(task["pixel_size"], paths)
             if task["cell_mask"]:
@@ -213,7 +214,7 @@ def segment_shard(
     tables = tables or {}
     if backend == "hpacellseg":
         # Weights are fetched, or refused, once before any worker starts.
-        ready(settings.weights)
+        ready(settings.weights, yellow=any("yellow" in row.paths for row in rows))
     n_workers = max(1, min(threads, memory_mb // WORKER_MB[backend], len(rows)))
     worker_mb = max(1, memory_mb // n_workers)
     # Only their scheduler knows the memory of workers elsewhere.

@@ -1,5 +1,7 @@
 """The built-in backend: nuclei from the blue channel, cells grown from them over microtubules and reticulum.
 
+A field may lack one of the two, or both; without both, cells are what is near the nuclei.
+
 A field above ``dask.chunk_above`` is filtered block by block, its levels are measured once on the whole working grid,
 and nuclei and cells are found in overlapping blocks with these levels.
 """
@@ -41,7 +43,7 @@ def segment(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the nuclei and the cells of a field without any network.
 
-    images: {red, yellow, blue: (H, W) uint8 or uint16}
+    images: {red, yellow (either or both may be absent), blue: (H, W) uint8 or uint16}
     pixel_size: µm
     scale: the field is segmented at 0.08 / scale µm per pixel, or at its own pixel size if that is coarser
     chunk_above: px, the longer side above which the field is segmented in overlapping blocks of about that size
@@ -56,14 +58,15 @@ def segment(
         nothing = np.zeros(grid.shape, np.uint16)
         return nothing, nothing.copy()
     with step("filter"):
-        red, yellow = (_filtered(images[colour], grid, side) for colour in ("red", "yellow"))
-        levels = cells.cell_levels(red, yellow, blue, nucleus_levels, grid.size)
-        body = levels.body(red, yellow)
-        del red, yellow
+        stains = [_filtered(images[colour], grid, side) for colour in ("red", "yellow") if colour in images]
+        levels = cells.cell_levels(stains, blue, nucleus_levels, grid.size) if stains else None
+        body = levels.body(stains) if levels else blue
+        del stains
     seeds = _find(blue, grid, nucleus_levels, side)
 
     def grow(window: tuple[slice, slice]) -> np.ndarray:
-        return cells.grow(body[window], np.ascontiguousarray(seeds[window]), grid.size, levels)
+        own = np.ascontiguousarray(seeds[window])
+        return cells.grow(body[window], own, grid.size, levels) if levels else cells.surround(own, grid.size)
 
     grown = _in_blocks(grow, grid, side)
     return share_ids(grid.enlarge(seeds, NUCLEUS_SMOOTHING, side), grid.enlarge(grown, CELL_SMOOTHING, side))

@@ -18,7 +18,11 @@ log = logging.getLogger("hpaloc")
 
 # The authors' deposit of the networks of hpacellseg.
 SOURCE = "https://zenodo.org/records/4665863/files/"
-NETWORK_FILES = {"nuclei": "dpn_unet_nuclei_v1.pth", "cells": "dpn_unet_cell_3ch_v1.pth"}
+NETWORK_FILES = {
+    "nuclei": "dpn_unet_nuclei_v1.pth",
+    "cells": "dpn_unet_cell_3ch_v1.pth",
+    "cells_without_yellow": "dpn_unet_cell_v2.pth",
+}
 _BLOCK = 1 << 20
 
 
@@ -31,18 +35,21 @@ def weights_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpaloc"
 
 
-def ready(weights: NetworkWeights) -> dict[str, Path]:
+def ready(weights: NetworkWeights, yellow: bool = True) -> tuple[Path, Path]:
     """Return the checked files of the nucleus and the cell network; those that the settings do not name are fetched.
 
+    yellow: whether the fields have yellow; there is a cell network for either
     Raises WeightsError if a file is missing, cannot be fetched or is not the recorded one.
     """
-    files = named_files(weights)
-    for network, name in NETWORK_FILES.items():
-        path = files.setdefault(network, weights_folder() / name)
+    named = named_files(weights)
+    files = []
+    for network in ("nuclei", "cells" if yellow else "cells_without_yellow"):
+        name = NETWORK_FILES[network]
+        files.append(path := named.get(network, weights_folder() / name))
         if not path.is_file():
             fetch(SOURCE + name, path)
         check(path)
-    return files
+    return files[0], files[1]
 
 
 def named_files(weights: NetworkWeights) -> dict[str, Path]:

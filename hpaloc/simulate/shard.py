@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -25,8 +26,8 @@ def simulate_shard(
 ) -> None:
     """Simulate the fields of a manifest's rows into ``out_dir``, ``threads`` at a time.
 
-    Writes the files of ``write_field`` for each, and one ``cells.csv`` (ID, cell, Label: the truth). A field whose ID
-    cannot be a file name gets a warning, no files and no truth.
+    Writes the files of ``write_field`` for each, of the colours that its row names, and one ``cells.csv`` (ID, cell,
+    Label: the truth). A field whose ID cannot be a file name gets a warning, no files and no truth.
 
     shape, dtype, density: as in ``simulate_field``
     Raises ValueError naming a row without labels or seed, OSError naming a file that cannot be written.
@@ -40,8 +41,10 @@ def simulate_shard(
         field = simulate_field(
             row.id, row.labels, row.seed, shape, row.pixel_size, row.cell_line, dtype, density=density
         )
+        # A collection may lack a colour; it is drawn nevertheless, so that the others do not depend on it.
+        images = {colour: field.images[colour] for colour in row.paths or field.images}
         try:
-            write_field(field, row.id, out)
+            write_field(replace(field, images=images), row.id, out)
         except FileNameError as error:
             # Without files it is rejected when they are read, like any other field that lacks one.
             log.warning("field %s: %s", row.id, error)

@@ -638,8 +638,8 @@ def test_another_channel_changes_the_manifest(project):
         ({"images": ["{id}.tif", "{id}_{colour}.tif"]}, "channels: only applies to files that hold all colours"),
         ({"channels": {"red": 0, "green": 1, "blue": 2}}, "channels: the key 'yellow' is missing"),
         (
-            {"channels": BY_NUMBER | {"yellow": None}},
-            "channels.yellow: null is not possible yet; name the channel of every colour",
+            {"channels": BY_NUMBER | {"blue": None}},
+            "channels.blue: is null, but every collection needs green (protein) and blue (nuclei); name its channel",
         ),
         ({"channels": BY_NUMBER | {"cyan": 1}}, "channels: unknown key 'cyan' (known here: red, green, blue, yellow)"),
         ({"channels": BY_NUMBER | {"red": -1}}, "channels.red: -1 is less than the minimum of 0"),

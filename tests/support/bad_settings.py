@@ -428,8 +428,15 @@ CONFIGS = [
     Setting("A collection called ../x", "collections: {../x: {sheet: s, images: x}}", "rejected", "config key collections: the name '../x' may have only letters, digits, - and _"),
     Setting("A collection called 1 or no", "collections: {no: {sheet: s, images: x}}", "rejected", "config key collections: the key False is not text; quote it"),
     Setting("A list of patterns that is empty", "collections: {train: {sheet: s, images: []}}", "rejected", "config key collections.train.images: is empty"),
-    Setting("Channels of files of one colour", "collections: {train: {sheet: s, images: '{id}_{colour}.tif', labels: true, channels: {red: 0, green: 1, blue: 2, yellow: 3}}}", "rejected", "config key collections.train.channels: only applies to files that hold all colours; leave it out, or {colour} out of images"),
-    Setting("A colour without a channel", "collections: {train: {sheet: s, images: '{id}.tif', labels: true, channels: {red: 0, green: 1, blue: 2, yellow: null}}}", "rejected", "config key collections.train.channels.yellow: null is not possible yet; name the channel of every colour"),
+    Setting("Channels of files of one colour", "collections: {train: {sheet: s, images: '{id}_{colour}.tif', labels: true, channels: {red: 0, green: 1, blue: 2, yellow: 3}}}", "rejected", "config key collections.train.channels: only applies to files that hold all colours; leave it out, or {colour} out of images (null, for a colour that the collection lacks, applies to all files)"),
+    Setting("Channels without that of a colour", "collections: {train: {sheet: s, images: '{id}.tif', labels: true, channels: {red: 0, green: 1, blue: 2}}}", "rejected", "config key collections.train.channels: the key 'yellow' is missing; name the channel, or write null if the collection lacks red or yellow"),
+    Setting("A colour that the collection lacks", "collections: {train: {sheet: s, images: '{id}.tif', labels: true, channels: {red: 0, green: 1, blue: 2, yellow: null}}}", "accepted"),
+    Setting("A colour that files of one colour lack", "collections: {train: {sheet: s, images: '{id}_{colour}.tif', labels: true, channels: {yellow: null}}}", "accepted"),
+    Setting("No nuclei", "collections: {train: {sheet: s, images: '{id}_{colour}.tif', labels: true, channels: {blue: null}}}", "rejected", "config key collections.train.channels.blue: is null, but every collection needs green (protein) and blue (nuclei); name its channel"),
+    Setting("No protein", "collections: {train: {sheet: s, images: '{id}.tif', labels: true, channels: {red: null, green: null, blue: 0, yellow: null}}}", "rejected", "config key collections.train.channels.green: is null, but every collection needs green (protein) and blue (nuclei); name its channel"),
+    Setting("A network that sees a colour that the training lacks", "train: {channels: [red, green, blue, yellow]}\ncollections: {train: {sheet: s, images: '{id}_{colour}.tif', labels: true, channels: {yellow: null}}}", "rejected", "config key train.channels: the network sees yellow, which the collection train lacks (collections.train.channels); train a network without it, train.channels: [red, green, blue]"),
+    Setting("A network that sees a colour that a predicted collection lacks", "collections: {train: {sheet: s, simulate: {}, labels: true}, test: {sheet: s, images: '{id}_{colour}.tif', channels: {red: null, yellow: null}}}", "rejected", "config key train.channels: the network sees red, which the collection test lacks (collections.test.channels); train a network without it, train.channels: [green, blue]"),
+    Setting("Simulated fields without red and yellow", "train: {channels: [green, blue]}\ncollections: {train: {sheet: s, simulate: {}, labels: true, channels: {red: null, yellow: null}}}", "accepted"),
     Setting("One channel for two colours", "collections: {train: {sheet: s, images: '{id}.tif', labels: true, channels: {red: 0, green: GFP, blue: 2, yellow: GFP}}}", "rejected", "config key collections.train.channels.yellow: 'GFP' is also the channel of green; give each colour its own"),
     Setting("A projection that there is not", "collections: {train: {sheet: s, images: '{id}_{colour}.tif', labels: true, project: median}}", "rejected", "config key collections.train.project: 'median' is neither max, mean, sharpest nor the number of a plane"),
     Setting("The plane of a stack of simulated fields", "collections: {train: {sheet: s, simulate: {}, labels: true, project: 2}}", "rejected", "config key collections.train.project: only applies with 'images'"),
@@ -586,7 +593,7 @@ def of_model(setting: Setting, folder: Path) -> tuple[str, str]:
         setting.given(Path("model"))
 
         def load() -> object:
-            check_model({"model": {"path": "model"}})
+            check_model({"model": {"path": "model"}, "predict": {"collections": []}})
             load_folder(Path("model"))
             load_reading(Path("model"))
             return "the weights, and nothing else of the file"

@@ -12,7 +12,7 @@ from tile_fields import make_field, tile, write_shard
 
 from hpaloc.browser.page import write_page
 from hpaloc.browser.pictures import write_pictures
-from hpaloc.classes import N_CLASSES
+from hpaloc.classes import COLOURS, N_CLASSES
 from hpaloc.layout import CollectionFiles
 from hpaloc.pooling import aggregate
 from hpaloc.tables import PROBABILITIES
@@ -139,6 +139,7 @@ def large_browser(folder, n, cells_a_field=20):
         }
     ).to_parquet(files.path("pooled_fields"))
     boxes = pd.DataFrame({"y0": 10, "x0": 10, "y1": 50, "x1": 50, "pixel_size": 0.08, "area_um2": 100.0}, np.arange(n))
+    boxes = boxes.assign(**{f"{colour}_cell_mean": 1.0 for colour in COLOURS})
     boxes.index = boxes.index.astype(str)
     placed = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
     anndata.AnnData(obs=boxes, obsm={"X_pca": placed, "X_umap": np.tanh(placed)}).write_h5ad(files.path("anndata"))

@@ -28,9 +28,9 @@ def require_columns():
 
 
 @refusing
-def require_segmentation():
-    """Refuse the configuration unless the weights that it names for the segmentation exist."""
-    check_segmentation(config)
+def require_segmentation(collection):
+    """Refuse the configuration unless it allows the segmentation of a collection."""
+    check_segmentation(config, collection)
 
 
 def of_shards(kind, *collections):
@@ -83,7 +83,7 @@ def made_images(wildcards):
 
 def to_segment(wildcards):
     """Return what must exist before a shard can be segmented."""
-    require_segmentation()
+    require_segmentation(wildcards.collection)
     return made_images(wildcards)
 
 

@@ -1,5 +1,5 @@
 import { Sprite } from './sprite.jsx'
-import { CHANNELS } from './pictures.js'
+import { channelsOf } from './pictures.js'
 import { describe } from './gallery.jsx'
 
 const names = (about, set) => set.map((label) => about.locations[label].short).join(', ') || 'none'
@@ -28,7 +28,7 @@ export function CellPanel({ about, table, cell, look, picked, onOpen, onToggle, 
       <div class="pictures">
         <Sprite about={about} table={table} cell={cell} look={look} side={128} activation={false} />
         <div class="colours">
-          {CHANNELS.map((channel, i) => (
+          {channelsOf(table).map(({ i, ...channel }) => (
             <figure key={channel.key}>
               <Sprite about={about} table={table} cell={cell} look={look} side={62} only={i} />
               <figcaption>{channel.name === 'Endoplasmic reticulum' ? 'ER' : channel.name}</figcaption>

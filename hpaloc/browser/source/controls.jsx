@@ -1,5 +1,5 @@
 import { AGREEMENTS, NO_FILTER } from './table.js'
-import { CHANNELS, PALETTES } from './pictures.js'
+import { channelsOf, PALETTES } from './pictures.js'
 import { useMemo } from 'preact/hooks'
 
 const percent = (value) => `${Math.round(100 * value)} %`
@@ -79,7 +79,7 @@ export function Controls({ about, table, filter, setFilter, look, changeLook }) 
     <nav aria-label="Filters and colours">
       <fieldset class="channels">
         <legend>Colours</legend>
-        {CHANNELS.map((channel, i) => (
+        {channelsOf(table).map(({ i, ...channel }) => (
           <div key={channel.key} class="channel">
             <label>
               <input

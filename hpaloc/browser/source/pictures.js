@@ -6,12 +6,16 @@ import { bytes, load } from './deliver.js'
 const KEPT_SHEETS = 120
 const KEPT_FIELDS = 4
 
-export const CHANNELS = [
+const CHANNELS = [
   { key: 'red', name: 'Microtubules' },
   { key: 'green', name: 'Protein' },
   { key: 'blue', name: 'Nucleus' },
   { key: 'yellow', name: 'Endoplasmic reticulum' },
 ]
+
+/** The channels that a collection has, with their number `i` among all. */
+export const channelsOf = (table) =>
+  CHANNELS.map((channel, i) => ({ ...channel, i })).filter(({ key }) => !table.lacks?.includes(key))
 
 // Magenta and green are told apart with any colour vision; red and green are not.
 export const PALETTES = {
