@@ -67,12 +67,20 @@ def table_of(kind, collection):
     return [path for path in expand(PATTERNS[kind], collection=collection) if Path(path).is_file()]
 
 
+@cache
+def imports(collection):
+    """Return whether files of a collection are imported; its manifests say so, since a pattern may not."""
+    return any("_source" in Path(path).open().readline() for path in of_shards("manifest", collection)[:1])
+
+
 def made(collection, shard):
     """Return what must exist before a shard's files can be read: nothing if the files existed before the run."""
     if "simulate" in COLLECTIONS[collection]:
         return expand(PATTERNS["simulated"], collection=collection, shard=shard)
     if "download" in COLLECTIONS[collection]:
         return expand(PATTERNS["downloaded"], collection=collection, shard=shard)
+    if imports(collection):
+        return expand(PATTERNS["imported"], collection=collection, shard=shard)
     return []
 
 
