@@ -69,8 +69,11 @@ def table_of(kind, collection):
 
 @cache
 def imports(collection):
-    """Return whether files of a collection are imported; its manifests say so, since a pattern may not."""
-    return any("_source" in Path(path).open().readline() for path in of_shards("manifest", collection)[:1])
+    """Return whether files of a collection are imported, as the head of each of its manifests says."""
+    for path in of_shards("manifest", collection)[:1]:
+        with open(path) as manifest:
+            return "_source" in manifest.readline()
+    return False
 
 
 def made(collection, shard):
