@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from hpaloc.classes import format_labels
+from hpaloc.classes import COLOURS, format_labels
 from hpaloc.delimited import SheetError
 from hpaloc.layout import PATTERNS
 from hpaloc.manifests import ANNOTATIONS, CARRIED, FILES, MISSING, SheetRow, file_state
@@ -217,25 +217,30 @@ def format_manifests(
     shards: int,
     seed: int | None = None,
     planes: Mapping[str, str] | None = None,
+    sources: Sequence[Mapping[str, tuple[str, str]]] = (),
 ) -> dict[str, str]:
     """Return the text of the manifest and of the annotations of each shard that has fields, by file name.
 
     files: the result of ``find_files``; the state of a file that a rule makes is empty
     seed: that of simulated fields; labels and cell line, which determine them too, are then in the manifest as well
     planes: by colour, as text, what to read of each file; without it, files hold one image
+    sources: per row, by colour, the file that is imported into the one in ``files``, and its state
     """
     planes = planes or {}
     kinds = [kind for kind in FILES if files and kind in files[0]]
     drawn = () if seed is None else ("labels", "cell_line")
     header = ["id", "pixel_size", "seed", *drawn, *kinds, *(f"{kind}_state" for kind in kinds)]
     header += [f"{colour}_plane" for colour in planes]
+    imported = [colour for colour in COLOURS if any(colour in of_row for of_row in sources)]
+    header += [f"{colour}_source{what}" for colour in imported for what in ("", "_state", "_plane")]
     of_shard: dict[str, list[int]] = {}
     for index in sorted(range(len(rows)), key=lambda index: rows[index].id):
         of_shard.setdefault(shard_of(rows[index].id, shards), []).append(index)
     texts = {}
     for name, indices in of_shard.items():
         table, annotations = [header], [["id", *ANNOTATIONS]]
-        for row, of_row in ((rows[index], files[index]) for index in indices):
+        for index in indices:
+            row, of_row, of_source = rows[index], files[index], sources[index] if sources else {}
             said = {"labels": "" if row.labels is None else format_labels(row.labels)}
             said |= {column: getattr(row, column) or "" for column in CARRIED}
             annotations.append([row.id, *said.values()])
@@ -247,12 +252,17 @@ def format_manifests(
                     *(said[column] for column in drawn),
                     *(of_row[kind][0] for kind in kinds),
                     *(of_row[kind][1] for kind in kinds),
-                    *planes.values(),
+                    *("" if colour in of_source else plane for colour, plane in planes.items()),
+                    *(text for colour in imported for text in _source(of_source.get(colour), planes.get(colour, ""))),
                 ]
             )
         texts[table_name("manifest", name)] = format_csv(table)
         texts[table_name("annotations", name)] = format_csv(annotations)
     return texts
+
+
+def _source(found: tuple[str, str] | None, plane: str) -> tuple[str, str, str]:
+    return ("", "", "") if found is None else (*found, plane)
 
 
 def format_csv(rows: Iterable[Iterable[str]]) -> str:

@@ -199,7 +199,7 @@ def _of_multiscale(multiscale: Mapping[str, Any]) -> ImageMetadata:
 
 
 def _read(path: str | os.PathLike[str]) -> ImageMetadata:
-    series = path.series if isinstance(path, Plane) else None
+    series = int(path.series) if isinstance(path, Plane) and path.series is not None else None
     if is_zarr_file(path):
         return _of_multiscale(read_multiscale(zarr_images(os.fspath(path))[series or 0]))
     with open(path, "rb") as packed:

@@ -12,6 +12,7 @@ PATTERNS = {
     "annotations": "results/sheet/{collection}/{shard}.annotations.csv",
     "simulated": "resources/simulated/{collection}/{shard}",
     "downloaded": "resources/downloaded/{collection}/{shard}.csv",
+    "imported": "results/imported/{collection}/{shard}",
     "segmentation": "results/segmentation/{collection}/{shard}",
     "cells": "results/cells/{collection}/{shard}.parquet",
     "fields": "results/cells/{collection}/{shard}.fields.parquet",

@@ -15,13 +15,14 @@ class Plane(os.PathLike[str]):
 
     path: the file
     channel: number from 0, or the name that the file gives it; None if the file has one channel
-    series, time: number from 0; None if the file has one
+    series: number from 0, or, of a file that is imported, the name that it gives a scene; None if the file has one
+    time: number from 0; None if the file has one
     project: along z, ``max``, ``mean``, ``sharpest`` or the number of a plane from 0; None if the file has one plane
     """
 
     path: str
     channel: int | str | None = None
-    series: int | None = None
+    series: int | str | None = None
     time: int | None = None
     project: int | str | None = None
 

@@ -26,6 +26,8 @@ Image.MAX_IMAGE_PIXELS = None
 _UNPACKED, _UNPACKED_TIMES = 2**26, 300
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+# The start of a file in the place of an image that could not be made; the reason follows.
+NOT_MADE = b"hpaloc has no image: "
 
 # tifffile converts YCbCr, which TIFFs use with JPEG, to RGB, and leaves a palette's indices as they are.
 _PHOTOMETRIC = (
@@ -255,6 +257,10 @@ def _read_jpeg(data: bytes, name: str, limit: int, ids: bool) -> np.ndarray:
         return np.asarray(header)
 
 
+def _read_reason(data: bytes, name: str, limit: int, ids: bool) -> np.ndarray:
+    raise ImageError(data[len(NOT_MADE) :].decode())
+
+
 # Decoders by the first bytes of a file, whatever its name. Pillow's other decoders are not used: one of them passes the
 # file to a PostScript interpreter.
 _DECODERS = {
@@ -262,6 +268,7 @@ _DECODERS = {
     b"MM": _read_tiff,
     _PNG: _read_png,
     b"\xff\xd8\xff": _read_jpeg,
+    NOT_MADE: _read_reason,
 }
 
 

@@ -4,7 +4,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
@@ -43,11 +43,15 @@ _REORDER = "if these are its colours, make them channels in Fiji: Image › Hype
 _LISTED = 12
 
 
-def _only(images: Sequence[Any], series: int | None, name: str) -> Any:
-    """Return the one image of a file, or that of the number ``series``."""
+def only_image(images: Sequence[Any], series: int | str | None, name: str) -> Any:
+    """Return the one image of a file, or that of the number ``series``.
+
+    name: of the file, for messages
+    Raises ImageError if there are several and none is chosen, or not so many.
+    """
     if series is None and len(images) > 1:
         raise ImageError(f"{name}: contains {len(images)} image series; choose one by the key series")
-    return images[_number(series or 0, len(images), "series", "image series", name)]
+    return images[_number(int(series or 0), len(images), "series", "image series", name)]
 
 
 def _number(number: int, length: int, key: str, what: str, name: str, hint: str = "") -> int:
@@ -143,7 +147,7 @@ def _of_tiff(tiff: tifffile.TiffFile, plane: Plane) -> Stack:
     if not tiff.series:
         raise ImageError(f"{plane.path}: the TIFF contains no image")
     check_complete(tiff, plane.path)
-    series = _only(tiff.series, plane.series, plane.path)
+    series = only_image(tiff.series, plane.series, plane.path)
     # A description that lacks its end is not OME-XML for tifffile.
     if series.kind in NO_AXES and len(series) > 1 and "<OME" in tiff.pages.first.description:
         companion = _ome_xml(tiff, plane.path).find("{*}BinaryOnly") if tiff.is_ome else None
@@ -160,7 +164,10 @@ def _of_tiff(tiff: tifffile.TiffFile, plane: Plane) -> Stack:
 
 
 def _of_zarr(plane: Plane) -> Stack:
-    return open_zarr(_only(zarr_images(plane.path), plane.series, plane.path), plane.path)
+    return open_zarr(only_image(zarr_images(plane.path), plane.series, plane.path), plane.path)
+
+
+Opener = Callable[[Plane, int], AbstractContextManager[Stack]]
 
 
 @contextmanager
@@ -185,7 +192,7 @@ def _opened(plane: Plane, limit: int) -> Iterator[Stack]:
             elif start == b"PK":
                 stack = _of_zarr(plane)
             else:
-                image = _only([decode(file.read(), plane.path, limit, ids=False)], plane.series, plane.path)
+                image = only_image([decode(file.read(), plane.path, limit, ids=False)], plane.series, plane.path)
                 stack = Stack(plane.path, "YXS"[: image.ndim], image.shape, list, image.__getitem__)
         if 0 in stack.shape:
             raise ImageError(f"{plane.path}: has shape {stack.shape}; expected images")
@@ -295,9 +302,9 @@ def _read(stack: Stack, place: Mapping[str, int], plane: Plane) -> np.ndarray:
     return joined.astype(first.dtype, copy=False)
 
 
-def _sharpest(colour: str, plane: Plane, limit: int) -> int:
+def _sharpest(colour: str, plane: Plane, limit: int, opened: Opener) -> int:
     """Return the number of the plane along z with the most structure of the size that defocus removes first."""
-    with _opened(plane, limit) as stack:
+    with opened(plane, limit) as stack:
         stack = _with_named_axes(stack, plane)
         place = _place(stack, colour, plane)
         structure = []
@@ -309,12 +316,13 @@ def _sharpest(colour: str, plane: Plane, limit: int) -> int:
 
 
 def read_planes(
-    planes: Mapping[str, Plane], colours: Sequence[str], max_pixels: int = MAX_PIXELS
+    planes: Mapping[str, Plane], colours: Sequence[str], max_pixels: int = MAX_PIXELS, opened: Opener = _opened
 ) -> dict[str, np.ndarray]:
     """Read colours of a field from files that hold many planes; each file is opened once, and no other plane is read.
 
     planes: by colour, also of colours that are not read
     max_pixels: a file whose header claims more for a plane is not unpacked
+    opened: opens the image of a plane's file that its series names, unless it has more pixels than a limit
     Returns {colour: (H, W) uint8 or uint16, or of an RGB file, without ``channel``, with an axis of samples}.
     Raises ImageError naming the file, and the key if what is chosen is not in the file or is not unique.
     """
@@ -323,13 +331,13 @@ def read_planes(
     reference = next((colour for colour in ("red", "yellow", "blue") if colour in planes), next(iter(planes)))
     sharpest = None
     if any(plane.project == "sharpest" for plane in planes.values()):
-        sharpest = _sharpest(reference, planes[reference], limit)
+        sharpest = _sharpest(reference, planes[reference], limit, opened)
         planes = {colour: replace(plane, project=sharpest) for colour, plane in planes.items()}
     found: dict[str, np.ndarray] = {}
     for path in dict.fromkeys(planes[colour].path for colour in colours):
         own = {colour: plane for colour, plane in planes.items() if plane.path == path}
-        with _opened(next(iter(own.values())), limit) as opened:
-            stacks = {colour: _with_named_axes(opened, plane) for colour, plane in own.items()}
+        with opened(next(iter(own.values())), limit) as stack:
+            stacks = {colour: _with_named_axes(stack, plane) for colour, plane in own.items()}
             places = {colour: _place(stacks[colour], colour, plane) for colour, plane in own.items()}
             for colour, place in places.items():
                 first = next(other for other in places if places[other] == place)

@@ -67,12 +67,23 @@ def table_of(kind, collection):
     return [path for path in expand(PATTERNS[kind], collection=collection) if Path(path).is_file()]
 
 
+@cache
+def imports(collection):
+    """Return whether files of a collection are imported, as the head of each of its manifests says."""
+    for path in of_shards("manifest", collection)[:1]:
+        with open(path) as manifest:
+            return "_source" in manifest.readline()
+    return False
+
+
 def made(collection, shard):
     """Return what must exist before a shard's files can be read: nothing if the files existed before the run."""
     if "simulate" in COLLECTIONS[collection]:
         return expand(PATTERNS["simulated"], collection=collection, shard=shard)
     if "download" in COLLECTIONS[collection]:
         return expand(PATTERNS["downloaded"], collection=collection, shard=shard)
+    if imports(collection):
+        return expand(PATTERNS["imported"], collection=collection, shard=shard)
     return []
 
 

@@ -57,6 +57,7 @@ rule record_run:
                 "analysis",
                 "tensorflow",
                 "segmentation" if config["segmentation"]["backend"] != "hpacellseg" else "hpacellseg",
+                *(["import"] if any(imports(name) for name in COLLECTIONS) else []),
             )
         ),
         jobs=listed_jobs,

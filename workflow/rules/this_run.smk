@@ -17,6 +17,7 @@ def listed_jobs(wildcards):
     of_stage = {
         **dict.fromkeys(("predict", "aggregate", "submit", "browse_shard"), PREDICTED),
         **{stage: [name for name in explored if stage in COLLECTIONS[name]] for stage in ("simulate", "download")},
+        "import_images": [name for name in explored if imports(name)],
     }
     found = []
     for made_by in workflow.rules:
@@ -39,6 +40,8 @@ def kept_paths():
     kept = [f"results/sheet/{name}" for name in COLLECTIONS]
     kept += expand(PATTERNS["true_states"], collection=[name for name in COLLECTIONS if "truth" in COLLECTIONS[name]])
     kept += expand("results/sheet/{collection}.parquet", collection=used)
+    for name in {*used, EXPLORED}:
+        kept += [f"results/imported/{name}", *of_shards("imported", name)] if imports(name) else []
     for name in used:
         kept += expand("results/{stage}/{name}", stage=["segmentation", "cells", "tiles"], name=name)
         kept += of_shards("segmentation", name) + of_shards("cells", name) + of_shards("fields", name)
