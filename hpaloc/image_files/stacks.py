@@ -35,7 +35,7 @@ from hpaloc.planes import Plane, is_zarr
 from hpaloc.rle import MAX_PIXELS
 
 # Axes to which a TIFF gives no name: pages one after the other.
-_UNNAMED = "IQ"
+UNNAMED = "IQ"
 # A header may claim any number of planes, and an OME-Zarr need not hold those that are empty.
 _MOST_PLANES = 10_000
 _REORDER = "if these are its colours, make them channels in Fiji: Image › Hyperstacks › Re-order Hyperstack"
@@ -91,7 +91,7 @@ def _tiff_names(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, name: 
         return _ome_names(tiff, series, name)
     labels = (tiff.imagej_metadata or {}).get("Labels", [])
     # There is a label for each plane, and channels change first.
-    count = math.prod(n for axis, n in zip(series.axes, series.shape, strict=True) if axis in f"C{_UNNAMED}")
+    count = math.prod(n for axis, n in zip(series.axes, series.shape, strict=True) if axis in f"C{UNNAMED}")
     return [str(label) for label in ([labels] if isinstance(labels, str) else labels)[:count]]
 
 
@@ -156,16 +156,21 @@ def _of_tiff(tiff: tifffile.TiffFile, plane: Plane) -> Stack:
     pixels, read = _tiff_reader(tiff, series, plane.path)
     check_size((pixels,), MAX_PIXELS, plane.path)
     names = partial(_tiff_names, tiff, series, plane.path)
-    return Stack(plane.path, series.axes, series.shape, names, read, _own_channels(series))
+    return Stack(plane.path, series.axes, series.shape, names, read, _own_channels(series), len(tiff.series))
 
 
 def _of_zarr(plane: Plane) -> Stack:
-    return open_zarr(_only(zarr_images(plane.path), plane.series, plane.path), plane.path)
+    images = zarr_images(plane.path)
+    return replace(open_zarr(_only(images, plane.series, plane.path), plane.path), series=len(images))
 
 
 @contextmanager
-def _opened(plane: Plane, limit: int) -> Iterator[Stack]:
-    """Open the file of a plane; one that is neither a TIFF nor an OME-Zarr has one image."""
+def open_stack(plane: Plane, limit: int) -> Iterator[Stack]:
+    """Open the file of a plane, at the series that the plane has; a file that is no TIFF or OME-Zarr has one image.
+
+    limit: the most pixels of a plane
+    Raises ImageError naming the file if it cannot be read, or has several series and the plane has none.
+    """
     with errors_named(plane.path), ExitStack() as files:
         if is_zarr(plane.path):
             stack = _of_zarr(plane)
@@ -198,7 +203,7 @@ def _with_named_axes(stack: Stack, plane: Plane) -> Stack:
 
     Raises ImageError if an axis is left from which no key chooses.
     """
-    unnamed = [axis for axis in _UNNAMED if stack.length(axis) > 1]
+    unnamed = [axis for axis in UNNAMED if stack.length(axis) > 1]
     axes = stack.axes
     only_channels = plane.channel is not None and plane.project is None and plane.time is None
     if len(unnamed) == 1 and only_channels and "C" not in axes and stack.length("S") == 1:
@@ -297,7 +302,7 @@ def _read(stack: Stack, place: Mapping[str, int], plane: Plane) -> np.ndarray:
 
 def _sharpest(colour: str, plane: Plane, limit: int) -> int:
     """Return the number of the plane along z with the most structure of the size that defocus removes first."""
-    with _opened(plane, limit) as stack:
+    with open_stack(plane, limit) as stack:
         stack = _with_named_axes(stack, plane)
         place = _place(stack, colour, plane)
         structure = []
@@ -327,7 +332,7 @@ def read_planes(
     found: dict[str, np.ndarray] = {}
     for path in dict.fromkeys(planes[colour].path for colour in colours):
         own = {colour: plane for colour, plane in planes.items() if plane.path == path}
-        with _opened(next(iter(own.values())), limit) as opened:
+        with open_stack(next(iter(own.values())), limit) as opened:
             stacks = {colour: _with_named_axes(opened, plane) for colour, plane in own.items()}
             places = {colour: _place(stacks[colour], colour, plane) for colour, plane in own.items()}
             for colour, place in places.items():
