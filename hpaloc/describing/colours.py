@@ -173,7 +173,8 @@ def _guess_others(found: dict[str, Guess], open_ones: list[Channel], meanings: d
             open_ones.remove(fits[0])
     if "green" not in found:
         for colour in ("red", "yellow"):
-            if colour in found and _strength(meanings[id(found[colour].channel)]) >= COLOUR:
+            # Files that are named by the four colours keep them.
+            if colour in found and _strength(meanings[id(found[colour].channel)]) >= LIGHT:
                 moved = found.pop(colour)
                 reason = f"a guess: {moved.reason}, but no other channel can be the protein"
                 found["green"] = Guess(moved.channel, reason, sure=False)

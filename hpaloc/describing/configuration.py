@@ -10,13 +10,14 @@ from hpaloc.classes import COLOURS
 from hpaloc.describing.colours import USUAL_NUCLEUS, Channel, Guess
 from hpaloc.describing.description import Description
 from hpaloc.describing.listing import ending_of
-from hpaloc.describing.naming import Layout, escaped, is_vendor
+from hpaloc.describing.naming import Layout, escaped, is_vendor, own_parts
 from hpaloc.describing.words import STAINED
 from hpaloc.ids import shown
 
 _WIDTH = 100
 # Layouts, channels and warnings that are listed one by one.
 _LISTED = 8
+_SMALL = "that are thumbnails, overviews or label images"
 # Written where nothing says the pixel size and no nuclei were seen: that of the Human Protein Atlas.
 _PIXEL_SIZE = 0.08
 
@@ -66,7 +67,11 @@ def _count(number: int, what: str) -> str:
 
 def path_of(found: Description, layout: Layout) -> str:
     """Return the pattern of a layout from the working folder, as the configuration has it."""
-    return os.path.join(escaped(found.listing.folder), layout.pattern)
+    folder = found.listing.folder
+    if own_parts(layout):
+        return os.path.join(escaped(folder), layout.pattern)
+    # Nothing in the names says the field: its folder does.
+    return os.path.join(escaped(os.path.dirname(folder) if folder else ".."), "{id}", layout.pattern)
 
 
 def _files(found: Description) -> list[str]:
@@ -77,19 +82,18 @@ def _files(found: Description) -> list[str]:
     lines = [f"Files: {_count(len(layout.files), 'file')} of {_count(len(layout.fields), 'field')}{each}"]
     lines += [f"    {path_of(found, layout)}"]
     lines += [f"  Named as by {layout.reader}."] * bool(layout.reader)
-    lines += [f"  The ID of a field is {_id_of(layout)}, as in {shown('_'.join(next(iter(layout.fields))))}."]
+    lines += [f"  The ID of a field is {_id_of(layout)}, as in {shown(found.field_name(next(iter(layout.fields))))}."]
     if others := found.layouts.found[1:]:
         lines += ["Not used: other images"]
         lines += [f"    {len(other.files):,} x {path_of(found, other)}" for other in others[:_LISTED]]
         left = others[_LISTED:]
         lines += [f"  {sum(len(other.files) for other in left):,} in {len(left)} more patterns"] * bool(left)
     merged, small = found.layouts.merged, found.layouts.thumbnails
-    used = {file.path for file in layout.files} if len(layout.files) <= len(merged) + len(small) else set()
     for paths, what in (
         (merged, "pictures of several colours in one, which are no single channels"),
-        (small, "thumbnails, overviews or label images by their names"),
+        (small, f"pictures {_SMALL}, by their names"),
     ):
-        if paths and paths[0] not in used:
+        if paths and layout.files[0].path not in paths:
             lines += [f"Not used: {len(paths):,} {what} (such as {shown(paths[0])})"]
     if listing.others:
         seen = ", ".join(f"{count:,} x {ending}" for ending, count in list(listing.others.items())[:_LISTED])
@@ -98,8 +102,8 @@ def _files(found: Description) -> list[str]:
 
 
 def _id_of(layout: Layout) -> str:
-    own = [part for part in layout.parts if part not in ("colour", "channel", "z", "time")]
-    return " and ".join(f"{{{part}}}" for part in own) + (", joined by _" if len(own) > 1 else "")
+    own = own_parts(layout) or ["id"]
+    return ", ".join(f"{{{part}}}" for part in own) + (" joined by _" if len(own) > 1 else "")
 
 
 def _inside(found: Description) -> list[str]:
@@ -179,13 +183,17 @@ def _warnings(found: Description) -> list[str]:
     """Return what is odd about a folder, a sentence each."""
     layout = found.layout
     odd = list(found.unreadable)
+    first = layout.files[0].path
+    for paths, what in ((found.layouts.merged, "of several colours in one"), (found.layouts.thumbnails, _SMALL)):
+        if first in paths:
+            odd.append(f"by their names these are pictures {what}, and not channels; name the folder of the channels")
     if not found.listing.complete:
         odd.append("not all folders were listed: too many files, a link to a folder, or one that cannot be read")
     most = max(len(files) for files in layout.fields.values())
     lacking = [values for values, files in layout.fields.items() if len(files) < most]
     if lacking:
         of_all = f"{len(lacking):,} of {_count(len(layout.fields), 'field')}"
-        odd.append(f"{of_all} have fewer than {most} files, such as {shown('_'.join(lacking[0]))}")
+        odd.append(f"{of_all} have fewer than {most} files, such as {shown(found.field_name(lacking[0]))}")
     for field in found.seen:
         of_files = field.looks.values()
         sizes = {f"{of_file.axes['X']} x {of_file.axes['Y']} px" for of_file in of_files}
@@ -213,7 +221,7 @@ def _configuration(found: Description) -> list[str]:
 
 def _channels(found: Description) -> list[str]:
     """Return the lines of the key channels, none if the files are named by all four colours."""
-    if is_vendor(found.layout):
+    if not found.channels:
         fill_in = "FILL IN the channel of {}: a number from 0, or its name"
         return ["    channels:", *(f"      {each}: null  # {fill_in.format(STAINED[each])}" for each in COLOURS)]
     by_colour = "{colour}" in found.layout.pattern

@@ -52,6 +52,11 @@ class Description:
         """The looks into all files that were looked at."""
         return _looks(self.seen)
 
+    def field_name(self, values: Sequence[str]) -> str:
+        """Return the ID of the field of which the parts of the names have these values."""
+        folder = os.path.basename(os.path.abspath(self.listing.folder))
+        return "_".join(values) or folder
+
 
 def describe(images: str) -> Description:
     """Describe the images of a folder by their names and a look into a few of them.
@@ -133,21 +138,23 @@ def _channels(layout: Layout, seen: Sequence[SeenField]) -> list[Channel]:
             of_file = field.looks.get(str(channel.said) if values else "")
             number = 0 if values else index
             if of_file is not None and number < len(of_file.pictures):
-                _add(channel, field.name, of_file, number)
+                channel.pictures[field.name] = of_file.pictures[number]
+                # Files that are named by the four colours have these, whatever else they say.
+                if "{colour}" not in layout.pattern:
+                    _add_names(channel, of_file, number)
     return channels
 
 
-def _add(channel: Channel, field: str, of_file: Look, number: int) -> None:
+def _add_names(channel: Channel, of_file: Look, number: int) -> None:
     """Add what one file says of a channel, which has this number in it."""
     said = [of_file.names[number]] if number < len(of_file.names) else []
     if of_file.tint and of_file.tint != "several colours":
         said.append(of_file.tint)
     if of_file.tint == "several colours" or (of_file.axes.get("S", 1) >= 3 and of_file.channels == 3):
-        said.append(("red", "green", "blue")[number] if number < 3 else "")
+        said.append(f"{('red', 'green', 'blue')[number]} of RGB" if number < 3 else "")
     channel.names += [name for name in said if name and name not in channel.names]
     if number < len(of_file.lights) and (meant := of_file.lights[number]) and meant not in channel.lights:
         channel.lights.append(meant)
-    channel.pictures[field] = of_file.pictures[number]
 
 
 def _pixel_size(looks: Sequence[Look]) -> float | None:

@@ -199,7 +199,16 @@ def _channel_spans(stems: Sequence[str]) -> list[Span | None]:
         if best is not None:
             for index in indices:
                 chosen[index] = candidates[index][best]
+    if not any(chosen) and all(
+        spans and _is_colour(stem, spans[-1]) for stem, spans in zip(stems, candidates, strict=True)
+    ):
+        # Files of one colour alone.
+        return [spans[-1] for spans in candidates]
     return chosen
+
+
+def _is_colour(stem: str, span: Span) -> bool:
+    return span[1] == len(stem) and stem[span[0] : span[1]] in COLOURS
 
 
 def _is_well(stem: str, start: int, end: int) -> bool:
@@ -262,8 +271,9 @@ def _pieces(stem: str, channel: Span | None) -> list[Piece]:
         links = list(_LINK.finditer(chain[0]))
         for link in links:
             letter = link[1].casefold()
-            # T1 alone may be a patient, T001 is a time.
-            if letter == "z" or (letter == "t" and (len(links) > 1 or len(link[2]) > 1)):
+            # T1 alone may be a patient, T001 is a time; a file that is called z1 and no more is a field.
+            alone = channel is None and chain[0] == stem[stem.rfind("/") + 1 :]
+            if not alone and (letter == "z" or (letter == "t" and (len(links) > 1 or len(link[2]) > 1))):
                 at = chain.start()
                 spans.append((at + link.start(), at + link.start(2), at + link.end(), "z" if letter == "z" else "time"))
     pieces: list[Piece] = []
@@ -360,3 +370,8 @@ def _names(shape: Sequence[str], own: Sequence[int], values: Sequence[set[str]])
 def is_vendor(layout: Layout) -> bool:
     """Return whether a layout is of a microscope's own files, which hpaloc does not read itself."""
     return bool(VENDOR.search(layout.pattern))
+
+
+def own_parts(layout: Layout) -> list[str]:
+    """Return the parts of a layout's pattern that name a field."""
+    return [part for part in layout.parts if part not in ("colour", "channel", "z", "time")]

@@ -103,7 +103,7 @@ def meaning(name: str) -> Meaning | None:
     text = " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
     for pattern, strength, colour, what in _WORDS:
         if found := pattern.search(text):
-            said = f"its name says {found[0]!r}: {what}" if found[0] != what else f"its name says {what}"
+            said = f"its name says {found[0]!r} ({what})" if found[0] != what else f"its name says {what}"
             return Meaning(colour, strength, said)
     return None
 
