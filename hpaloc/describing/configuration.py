@@ -15,8 +15,8 @@ from hpaloc.describing.words import STAINED
 from hpaloc.ids import shown
 
 _WIDTH = 100
-# Layouts, channels and warnings that are listed one by one.
-_LISTED = 8
+# Layouts and channels, and files that cannot be read, that are listed one by one.
+_LISTED, _UNREADABLE = 8, 4
 _SMALL = "that are thumbnails, overviews or label images"
 # Written where nothing says the pixel size and no nuclei were seen: that of the Human Protein Atlas.
 _PIXEL_SIZE = 0.08
@@ -31,7 +31,7 @@ def format_description(found: Description, folder: str | os.PathLike[str]) -> st
     lines += [*_files(found), *_inside(found), *_colours(found)]
     warnings = _warnings(found)
     if warnings:
-        lines += ["", "Look at these:", *(f"- {warning}" for warning in _some(warnings))]
+        lines += ["", "Look at these:", *(f"- {warning}" for warning in warnings)]
     configuration = _configuration(found)
     lines += ["", f"This text is {folder}/config.yaml; copy it and correct it."]
     if found.seen:
@@ -54,11 +54,6 @@ def _commented(lines: Sequence[str]) -> list[str]:
             line, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
         ) or [""]
     return [f"# {line}".rstrip() for line in wrapped]
-
-
-def _some(sentences: Sequence[str]) -> list[str]:
-    more = len(sentences) - _LISTED
-    return [*sentences[:_LISTED], *([f"and {more} more"] if more > 0 else [])]
 
 
 def _count(number: int, what: str) -> str:
@@ -182,7 +177,9 @@ def _called(channel: Channel) -> str:
 def _warnings(found: Description) -> list[str]:
     """Return what is odd about a folder, a sentence each."""
     layout = found.layout
-    odd = list(found.unreadable)
+    odd = found.unreadable[:_UNREADABLE]
+    if more := found.unreadable[_UNREADABLE:]:
+        odd.append(f"{_count(len(more), 'more file')} cannot be read, of those that were looked at")
     first = layout.files[0].path
     for paths, what in ((found.layouts.merged, "of several colours in one"), (found.layouts.thumbnails, _SMALL)):
         if first in paths:

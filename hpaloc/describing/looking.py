@@ -32,12 +32,11 @@ class Picture:
 
     small: (h, w) float32, in grey levels, at most SIDE px a side
     factor: by which it is smaller than the image
-    least, most: the grey levels of the image
+    most: the highest grey level of the image
     """
 
     small: np.ndarray
     factor: float
-    least: int
     most: int
 
 
@@ -149,7 +148,7 @@ def _picture(image: np.ndarray) -> Picture:
     small: np.ndarray = image.astype(np.float32)
     if factor > 1:
         small = cv2.resize(small, (width, height), interpolation=cv2.INTER_AREA)
-    return Picture(small, factor, int(image.min()), int(image.max()))
+    return Picture(small, factor, int(image.max()))
 
 
 def _lights(path: str) -> list[Meaning | None]:

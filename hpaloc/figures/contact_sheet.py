@@ -26,9 +26,10 @@ _PER_INCH = 14
 def draw_contact_sheet(found: Description, path: Path) -> None:
     """Draw the fields that were looked at: each channel with its name, guessed colour and grey levels.
 
-    path: of the PNG; nothing is written if no field could be read
+    path: of the PNG; if no field could be read, none is written, and an older one is removed
     """
     if not found.seen:
+        path.unlink(missing_ok=True)
         return
     side = min(_SIDE, _WIDEST / len(found.channels))
     tall = [_tallness(found, field) for field in found.seen]
@@ -61,7 +62,7 @@ def _draw(axes: Axes, picture: Picture, pixel_size: float | None) -> None:
     axes.text(
         0.03,
         0.03,
-        f"{black:.0f} to {white:.0f} of {picture.least} to {picture.most}",
+        f"shown: {black:.0f} to {white:.0f} of {picture.most}",
         transform=axes.transAxes,
         color="white",
         fontsize=6,
