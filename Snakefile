@@ -13,7 +13,8 @@ HERE = Path(workflow.snakefile).parent
 
 
 # A configuration given on the command line stands alone: merged with the demo's, it would keep the demo's collections.
-if not workflow.overwrite_configfiles:
+# Images that are to be described need none, in any working folder.
+if not workflow.overwrite_configfiles and "images" not in config:
 
     configfile: "config/config.yaml"
 
@@ -38,57 +39,59 @@ if MAIN:
     report: "workflow/report/workflow.rst"
 
 
-include: "workflow/rules/common.smk"
-include: "workflow/rules/inputs.smk"
-include: "workflow/rules/studies.smk"
-include: "workflow/rules/simulate.smk"
-include: "workflow/rules/download.smk"
-include: "workflow/rules/import.smk"
-include: "workflow/rules/segment.smk"
-include: "workflow/rules/tile.smk"
-include: "workflow/rules/sheet.smk"
-include: "workflow/rules/predict.smk"
-include: "workflow/rules/aggregate.smk"
-include: "workflow/rules/submit.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/explore.smk"
-include: "workflow/rules/browse.smk"
-include: "workflow/rules/interpret.smk"
-include: "workflow/rules/this_run.smk"
-include: "workflow/rules/report.smk"
+# Images that are to be described have no configuration yet: nothing but their description is planned.
+include: "workflow/rules/resources.smk"
+include: "workflow/rules/describe.smk"
 
 
-# With model.path nothing is ever trained, even if the data would require it.
-if not config["model"]["path"]:
+if DESCRIBED is None:
 
-    include: "workflow/rules/curate.smk"
-    include: "workflow/rules/records.smk"
-    include: "workflow/rules/train.smk"
+    include: "workflow/rules/common.smk"
+    include: "workflow/rules/inputs.smk"
+    include: "workflow/rules/studies.smk"
+    include: "workflow/rules/simulate.smk"
+    include: "workflow/rules/download.smk"
+    include: "workflow/rules/import.smk"
+    include: "workflow/rules/segment.smk"
+    include: "workflow/rules/tile.smk"
+    include: "workflow/rules/sheet.smk"
+    include: "workflow/rules/predict.smk"
+    include: "workflow/rules/aggregate.smk"
+    include: "workflow/rules/submit.smk"
+    include: "workflow/rules/evaluate.smk"
+    include: "workflow/rules/explore.smk"
+    include: "workflow/rules/browse.smk"
+    include: "workflow/rules/interpret.smk"
+    include: "workflow/rules/this_run.smk"
+    include: "workflow/rules/report.smk"
 
+    # With model.path nothing is ever trained, even if the data would require it.
+    if not config["model"]["path"]:
 
-rule all:
-    """Train (unless model.path names a model), predict, evaluate, and draw the figures of the data."""
-    default_target: MAIN
-    input:
-        explore_outputs(),
-        predict_outputs,
-        "results/report.zip",
+        include: "workflow/rules/curate.smk"
+        include: "workflow/rules/records.smk"
+        include: "workflow/rules/train.smk"
 
+    rule all:
+        """Train (unless model.path names a model), predict, evaluate, and draw the figures of the data."""
+        default_target: MAIN
+        input:
+            explore_outputs(),
+            predict_outputs,
+            "results/report.zip",
 
-rule predict_only:
-    """Apply the model named by model.path to the collections to predict; nothing is trained."""
-    input:
-        predict_only_outputs,
+    rule predict_only:
+        """Apply the model named by model.path to the collections to predict; nothing is trained."""
+        input:
+            predict_only_outputs,
 
+    rule explore:
+        """Draw the figures of the data, from sheets and images only."""
+        input:
+            explore_outputs(),
 
-rule explore:
-    """Draw the figures of the data, from sheets and images only."""
-    input:
-        explore_outputs(),
-
-
-rule interpret:
-    """Study what the network learned, and judge the claims of the method."""
-    input:
-        rules.judge_claims.output,
-        rules.draw_interpretation.output,
+    rule interpret:
+        """Study what the network learned, and judge the claims of the method."""
+        input:
+            rules.judge_claims.output,
+            rules.draw_interpretation.output,

@@ -49,14 +49,15 @@ OVERLAID = {"red": (0.9, 0.0, 0.9), "green": (0.1, 1.0, 0.1), "blue": (0.05, 0.1
 
 
 @contextmanager
-def new_figure(stem: Path, width: float, height: float) -> Iterator[Figure]:
-    """Yield a figure of this size in inches; write it as stem.svg and stem.png after the block."""
+def new_figure(stem: Path, width: float, height: float, *, svg: bool = True) -> Iterator[Figure]:
+    """Yield a figure of this size in inches; write it as stem.svg (unless not ``svg``) and stem.png after the block."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
         # Names may have dots (an antibody, a version), so the suffix is appended, not replaced.
-        for suffix, metadata in ((".svg", {"Date": None, "Creator": None}), (".png", {"Software": None})):
+        of_svg = [(".svg", {"Date": None, "Creator": None})] if svg else []
+        for suffix, metadata in (*of_svg, (".png", {"Software": None})):
             with atomic_path(stem.parent / f"{stem.name}{suffix}") as temporary:
                 figure.savefig(temporary, metadata=metadata, bbox_inches="tight", pad_inches=0.04)
 

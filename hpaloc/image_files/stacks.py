@@ -35,7 +35,7 @@ from hpaloc.planes import Plane, is_zarr
 from hpaloc.rle import MAX_PIXELS
 
 # Axes to which a TIFF gives no name: pages one after the other.
-_UNNAMED = "IQ"
+UNNAMED = "IQ"
 # A header may claim any number of planes, and an OME-Zarr need not hold those that are empty.
 _MOST_PLANES = 10_000
 _REORDER = "if these are its colours, make them channels in Fiji: Image › Hyperstacks › Re-order Hyperstack"
@@ -95,7 +95,7 @@ def _tiff_names(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, name: 
         return _ome_names(tiff, series, name)
     labels = (tiff.imagej_metadata or {}).get("Labels", [])
     # There is a label for each plane, and channels change first.
-    count = math.prod(n for axis, n in zip(series.axes, series.shape, strict=True) if axis in f"C{_UNNAMED}")
+    count = math.prod(n for axis, n in zip(series.axes, series.shape, strict=True) if axis in f"C{UNNAMED}")
     return [str(label) for label in ([labels] if isinstance(labels, str) else labels)[:count]]
 
 
@@ -160,19 +160,24 @@ def _of_tiff(tiff: tifffile.TiffFile, plane: Plane) -> Stack:
     pixels, read = _tiff_reader(tiff, series, plane.path)
     check_size((pixels,), MAX_PIXELS, plane.path)
     names = partial(_tiff_names, tiff, series, plane.path)
-    return Stack(plane.path, series.axes, series.shape, names, read, _own_channels(series))
+    return Stack(plane.path, series.axes, series.shape, names, read, _own_channels(series), len(tiff.series))
 
 
 def _of_zarr(plane: Plane) -> Stack:
-    return open_zarr(only_image(zarr_images(plane.path), plane.series, plane.path), plane.path)
+    images = zarr_images(plane.path)
+    return replace(open_zarr(only_image(images, plane.series, plane.path), plane.path), series=len(images))
 
 
 Opener = Callable[[Plane, int], AbstractContextManager[Stack]]
 
 
 @contextmanager
-def _opened(plane: Plane, limit: int) -> Iterator[Stack]:
-    """Open the file of a plane; one that is neither a TIFF nor an OME-Zarr has one image."""
+def open_stack(plane: Plane, limit: int) -> Iterator[Stack]:
+    """Open the file of a plane, at the series that the plane has; a file that is no TIFF or OME-Zarr has one image.
+
+    limit: the most pixels of a plane
+    Raises ImageError naming the file if it cannot be read, or has several series and the plane has none.
+    """
     with errors_named(plane.path), ExitStack() as files:
         if is_zarr(plane.path):
             stack = _of_zarr(plane)
@@ -205,7 +210,7 @@ def _with_named_axes(stack: Stack, plane: Plane) -> Stack:
 
     Raises ImageError if an axis is left from which no key chooses.
     """
-    unnamed = [axis for axis in _UNNAMED if stack.length(axis) > 1]
+    unnamed = [axis for axis in UNNAMED if stack.length(axis) > 1]
     axes = stack.axes
     only_channels = plane.channel is not None and plane.project is None and plane.time is None
     if len(unnamed) == 1 and only_channels and "C" not in axes and stack.length("S") == 1:
@@ -316,7 +321,7 @@ def _sharpest(colour: str, plane: Plane, limit: int, opened: Opener) -> int:
 
 
 def read_planes(
-    planes: Mapping[str, Plane], colours: Sequence[str], max_pixels: int = MAX_PIXELS, opened: Opener = _opened
+    planes: Mapping[str, Plane], colours: Sequence[str], max_pixels: int = MAX_PIXELS, opened: Opener = open_stack
 ) -> dict[str, np.ndarray]:
     """Read colours of a field from files that hold many planes; each file is opened once, and no other plane is read.
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from hpaloc.version import _PLUMBING, rooms_behind
 
 ROOT = Path(__file__).resolve().parents[2]
-# What an address gives does not depend on the code that asks for it.
-UNVERSIONED = {"download"}
+# What an address gives does not depend on the code that asks for it, and a folder is described each time.
+UNVERSIONED = {"download", "describe"}
 
 
 def module_name(path):

@@ -208,15 +208,6 @@ wildcard_constraints:
     colour="|".join(COLOURS),
 
 
-def grows(megabytes, factor=2):
-    """Return a resource function: ``megabytes``, multiplied by ``factor`` at each further attempt."""
-
-    def of_attempt(wildcards, attempt):
-        return megabytes * factor ** (attempt - 1)
-
-    return of_attempt
-
-
 def code_of(*rooms):
     """Return the parameter function of the version of rooms of the library.
 
