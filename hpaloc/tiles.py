@@ -100,8 +100,10 @@ def _tile_row(
     try:
         with unchanged(manifest.paths, manifest.states):
             images = read_field(manifest.paths, max_pixels=max_pixels)
-            warnings = check_field(images, manifest.paths) + check_pixel_size(row["pixel_size"], manifest.paths)
-            bits = {colour: said.significant_bits for colour, said in read_each(manifest.paths).items()}
+            headers = read_each(manifest.paths)
+        warnings = check_field(images, manifest.paths)
+        warnings += check_pixel_size(row["pixel_size"], manifest.paths, headers)
+        bits = {colour: header.significant_bits for colour, header in headers.items()}
         cells = read_mask(mask_path(folder, manifest.id, "cell"))
         nuclei = read_mask(mask_path(folder, manifest.id, "nucleus"))
         tiled = tile_field(manifest.id, images, cells, nuclei, row["pixel_size"], size, mask_neighbours, format, bits)

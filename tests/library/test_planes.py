@@ -699,10 +699,11 @@ def test_the_pixel_size_and_the_bits_are_those_of_the_series(tmp_path):
             file.write(stack(C), metadata=metadata, photometric="minisblack")
     planes = {colour: Plane(str(tmp_path / "a.ome.tif"), number, series=1) for colour, number in BY_NUMBER.items()}
     assert resolve_pixel_size(math.nan, planes) == 0.2
-    assert check_pixel_size(0.2, planes) == []
-    (warning,) = check_pixel_size(0.1, planes)
+    headers = read_each(planes)
+    assert check_pixel_size(0.2, planes, headers) == []
+    (warning,) = check_pixel_size(0.1, planes, headers)
     assert f"{tmp_path}/a.ome.tif says 0.2 µm" in warning
-    assert {said.significant_bits for said in read_each(planes).values()} == {12}
+    assert {said.significant_bits for said in headers.values()} == {12}
 
 
 def in_one_file(rows, folder, **options):
