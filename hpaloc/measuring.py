@@ -13,7 +13,7 @@ import numpy as np
 
 from hpaloc import rle
 from hpaloc.classes import COLOURS
-from hpaloc.detector import ceiling, find_empty, find_plateaus
+from hpaloc.detector import ceiling, find_plateaus
 from hpaloc.levels import CellLight, ColourLevels, field_levels
 from hpaloc.masks import compact
 from hpaloc.tables import REFERENCE_COLOURS, REGIONS
@@ -192,6 +192,7 @@ def measure_field(
     nuclei: np.ndarray,
     pixel_size: float,
     bits: Mapping[str, int | None] | None = None,
+    empty: np.ndarray | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Measure a field and each of its cells.
 
@@ -199,12 +200,12 @@ def measure_field(
     cells, nuclei: (H, W) label images with shared ids
     pixel_size: µm
     bits: {colour: the significant bits that its file gives}
+    empty: (H, W) bool, where the field has no data, as ``find_empty`` returns it
     Returns the measured columns of the field's row of FIELDS, and a row of CELLS per cell in the order of ids.
     Raises ValueError if shapes or pixel types differ.
     """
     _check_alike(field, images, cells, nuclei)
     bits = dict.fromkeys(images) | dict(bits or {})
-    empty = find_empty(images)
     full_scale = {
         colour: ceiling(image if empty is None else image[~empty], bits[colour]) for colour, image in images.items()
     }

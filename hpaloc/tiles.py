@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpaloc.cutting import resize, square
+from hpaloc.detector import find_empty
 from hpaloc.files import atomic_path
 from hpaloc.image_metadata import check_pixel_size, read_each
-from hpaloc.images import check_field, read_field
+from hpaloc.images import check_field, find_repeats, read_field
 from hpaloc.levels import HEADROOM
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import mask_path, read_mask
@@ -53,6 +54,7 @@ def tile_field(
     mask_neighbours: bool = False,
     format: str = "png",
     bits: Mapping[str, int | None] | None = None,
+    empty: np.ndarray | None = None,
 ) -> TiledField:
     """Measure every cell of a field and cut its tiles, which hold the levels above the field's background.
 
@@ -63,11 +65,12 @@ def tile_field(
     mask_neighbours: set everything but the cell itself to zero before resizing
     format: of the records, png or raw
     bits: {colour: the significant bits that its file gives}
+    empty: (H, W) bool, where the field has no data, as ``find_empty`` returns it
     Returns the measured columns of the field's row, a row per cell in the order of ids, and the cells' records per
     colour in the same order.
     Raises ValueError if shapes or pixel types differ.
     """
-    row, rows = measure_field(field, images, cells, nuclei, pixel_size, bits)
+    row, rows = measure_field(field, images, cells, nuclei, pixel_size, bits, empty)
     records: dict[str, list[bytes]] = {colour: [] for colour in images}
     black = {colour: round(row[f"{colour}_background"]) for colour in images}
     light = {colour: cv2.subtract(image, np.array([float(black[colour])])) for colour, image in images.items()}
@@ -101,12 +104,16 @@ def _tile_row(
         with unchanged(manifest.paths, manifest.states):
             images = read_field(manifest.paths, max_pixels=max_pixels)
             headers = read_each(manifest.paths)
-        warnings = check_field(images, manifest.paths)
+        check_field(images, manifest.paths)
+        empty = find_empty(images)
+        warnings = find_repeats(images, empty)
         warnings += check_pixel_size(row["pixel_size"], manifest.paths, headers)
         bits = {colour: header.significant_bits for colour, header in headers.items()}
         cells = read_mask(mask_path(folder, manifest.id, "cell"))
         nuclei = read_mask(mask_path(folder, manifest.id, "nucleus"))
-        tiled = tile_field(manifest.id, images, cells, nuclei, row["pixel_size"], size, mask_neighbours, format, bits)
+        tiled = tile_field(
+            manifest.id, images, cells, nuclei, row["pixel_size"], size, mask_neighbours, format, bits, empty
+        )
     except (OSError, ValueError) as error:
         row["reason"] = " ".join(str(error).split()) or type(error).__name__
         return TiledField(row)

@@ -89,9 +89,9 @@ def test_a_mosaic_has_the_levels_of_its_part_with_data(field, images):
     empty = np.zeros(field.cells.shape, bool)
     empty[:200], empty[:, 600:] = True, True
     kept = {colour: np.where(empty, 0, image).astype(np.uint16) for colour, image in images.items()}
+    cells, nuclei = (np.where(empty, 0, mask) for mask in (field.cells, field.nuclei))
     whole, part = (
-        measure_field("f", own, np.where(empty, 0, field.cells), np.where(empty, 0, field.nuclei), PIXEL_SIZE)[0]
-        for own in (images, kept)
+        measure_field("f", own, cells, nuclei, PIXEL_SIZE, empty=detector.find_empty(own))[0] for own in (images, kept)
     )
     for colour in COLOURS:
         assert part[f"{colour}_background"] == pytest.approx(whole[f"{colour}_background"], abs=20)
