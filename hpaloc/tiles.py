@@ -22,7 +22,7 @@ from hpaloc.images import check_field, find_repeats, read_field
 from hpaloc.levels import HEADROOM
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import mask_path, read_mask
-from hpaloc.measuring import measure_field, plausibility
+from hpaloc.measuring import find_implausible, measure_field
 from hpaloc.progress import log, track
 from hpaloc.rejection import check_rejected
 from hpaloc.rle import MAX_PIXELS
@@ -73,10 +73,10 @@ def tile_field(
     row, rows = measure_field(field, images, cells, nuclei, pixel_size, bits, empty)
     records: dict[str, list[bytes]] = {colour: [] for colour in images}
     black = {colour: round(row[f"{colour}_background"]) for colour in images}
-    light = {colour: cv2.subtract(image, np.array([float(black[colour])])) for colour, image in images.items()}
+    above = {colour: cv2.subtract(image, np.array([float(black[colour])])) for colour, image in images.items()}
     for cell in rows:
         box = np.s_[cell["y0"] : cell["y1"], cell["x0"] : cell["x1"]]
-        for colour, image in light.items():
+        for colour, image in above.items():
             crop = image[box] * (cells[box] == cell["cell"]) if mask_neighbours else image[box]
             tile = resize(square(crop), size)
             record = TileRecord(field, cell["cell"], tile, HEADROOM * (row[f"{colour}_white"] - black[colour]))
@@ -117,7 +117,7 @@ def _tile_row(
     except (OSError, ValueError) as error:
         row["reason"] = " ".join(str(error).split()) or type(error).__name__
         return TiledField(row)
-    warnings += plausibility(tiled.row, tiled.cells)
+    warnings += find_implausible(tiled.row, tiled.cells)
     tiled.row = row | tiled.row | {"status": "ok", "reason": "", "warnings": "; ".join(warnings)}
     return tiled
 

@@ -8,7 +8,7 @@ from segmented_fields import twelve_bit_field
 
 from hpaloc import detector
 from hpaloc.classes import COLOURS
-from hpaloc.measuring import measure_field, plausibility
+from hpaloc.measuring import find_implausible, measure_field
 from hpaloc.network.options import LEVELS_EDITION
 from hpaloc.tfrecord import TileRecord
 from hpaloc.tiles import tile_field
@@ -34,7 +34,7 @@ def shown(images, field):
         for framed in records:
             record = TileRecord.decode(framed[12:-4])
             tiles[colour, record.cell] = np.clip(record.tile / record.white, 0, 1)
-    return tiles, plausibility(tiled.row, tiled.cells)
+    return tiles, find_implausible(tiled.row, tiled.cells)
 
 
 def change(images, field, but=()):
@@ -106,9 +106,9 @@ def test_what_is_wrong_with_a_recording_is_named_by_its_cause(field, images):
     soft = {**images, "red": cv2.GaussianBlur(images["red"], (0, 0), 8)}
     assert any("red is out of focus" in line for line in shown(soft, field)[1])
     row, cells = measure_field("f", images, field.cells, field.nuclei, 0.02)
-    assert any("µm across: is a pixel really 0.02 µm?" in line for line in plausibility(row, cells))
+    assert any("µm across: is a pixel really 0.02 µm?" in line for line in find_implausible(row, cells))
     row, cells = measure_field("f", images, field.nuclei, field.nuclei, PIXEL_SIZE)
-    assert any("no cytoplasm was found" in line for line in plausibility(row, cells))
+    assert any("no cytoplasm was found" in line for line in find_implausible(row, cells))
     inverted = {**images, "green": 4095 - images["green"]}
     assert any("darker in green" in line and "inverted" in line for line in shown(inverted, field)[1])
 
@@ -122,7 +122,7 @@ def test_a_cell_without_light_hides_no_warning(field, images):
 def test_cells_without_nuclei_have_no_wrong_pixel_size(field, images):
     for nuclei in (np.zeros_like(field.nuclei), np.where(field.nuclei > 5, 0, field.nuclei)):
         row, cells = measure_field("f", images, field.cells, nuclei, PIXEL_SIZE)
-        assert plausibility(row, cells) == []
+        assert find_implausible(row, cells) == []
 
 
 def test_a_list_of_warnings_can_be_told_apart(field, images):
@@ -144,10 +144,10 @@ def test_a_list_of_warnings_can_be_told_apart(field, images):
     ],
 )
 def test_the_level_of_saturation_is_that_of_the_file_or_of_the_pixels(image, bits, expected):
-    assert detector.ceiling(image.astype(np.uint16), bits) == expected
+    assert detector.find_full_scale(image.astype(np.uint16), bits) == expected
     hot = image.astype(np.uint16)
     hot[0, 0] = 65535
-    assert detector.ceiling(hot, bits) == expected
+    assert detector.find_full_scale(hot, bits) == expected
 
 
 def test_levels_that_change_need_another_edition():
