@@ -590,7 +590,7 @@ class Result:
     warnings: list[str]
 
     def shortfall(self) -> float:
-        """Return how near the result is to the worse side of the limits, 1 being there."""
+        """Return the largest share of a limit that the result uses up; above 1, it exceeds the limit."""
         lost = 1 - self.kept / max(self.cells, 1), 1 - self.called / max(self.kept, 1)
         return max(*(share / (1 - LEAST_KEPT) for share in lost), self.tiles.max(initial=0) / MOST_CHANGED)
 
