@@ -23,6 +23,9 @@ GREEN_FLOOR = 5 / 255
 # Every fourth row is measured: the noise needs neighbours, which along a row are kept.
 _ROW_STEP = 4
 _ENOUGH_BACKGROUND = 0.005
+# The background of so many parts of a field, in rows and in columns, is compared by this percentile. Light that leaks
+# from cells does not reach the darkest pixels of a part; uneven illumination does.
+_PARTS, _DARK_PERCENTILE = 3, 5
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class ColourLevels:
     white: the level that pictures show as 1.0; tiles reach ``HEADROOM`` times as far above the background
     full_scale: the level at which the detector saturates
     threshold: the level from which a cell shows a stain
+    unevenness: by how much the background differs between parts of the field
     """
 
     background: float
@@ -43,6 +47,7 @@ class ColourLevels:
     white: float
     full_scale: int
     threshold: float
+    unevenness: float
 
 
 class CellLight:
@@ -97,6 +102,16 @@ def _noise(image: np.ndarray, where: np.ndarray, at_most: float) -> float:
     return float(difference[pairs].mean(dtype=np.float64) * math.sqrt(math.pi) / 2)
 
 
+def _unevenness(image: np.ndarray, outside: np.ndarray) -> float:
+    """Return by how much the background differs between parts of a field; arguments as in ``_colour_levels``."""
+    found = []
+    for strip, where in zip(np.array_split(image, _PARTS), np.array_split(outside, _PARTS), strict=True):
+        for part, own in zip(np.array_split(strip, _PARTS, 1), np.array_split(where, _PARTS, 1), strict=True):
+            if np.count_nonzero(own) > _ENOUGH_BACKGROUND * own.size:
+                found.append(np.percentile(part[own], _DARK_PERCENTILE))
+    return float(np.ptp(found)) if found else 0.0
+
+
 def _colour_levels(
     image: np.ndarray, outside: np.ndarray, inside: np.ndarray, data: np.ndarray, light: CellLight, full_scale: int
 ) -> ColourLevels:
@@ -105,6 +120,7 @@ def _colour_levels(
     image: (h, W) uint8 or uint16
     outside, inside, data: (h, W) bool, far from cells, in cells, with data
     """
+    unevenness = _unevenness(image, outside)
     if np.count_nonzero(outside) < _ENOUGH_BACKGROUND * outside.size:
         # In a field without gaps between its cells, the darkest pixels represent the background.
         outside = data & (image <= np.percentile(image[data], 2))
@@ -118,7 +134,7 @@ def _colour_levels(
     white = max(WHITE_FACTOR * bright, min(WHITE_NOISE * noise, full_scale - background), WHITE_FLOOR * span)
     spread = (upper - background) / 2
     threshold = max(GREEN_NOISE * noise, GREEN_SPREAD * spread, GREEN_FLOOR * span)
-    return ColourLevels(background, spread, noise, background + white, full_scale, background + threshold)
+    return ColourLevels(background, spread, noise, background + white, full_scale, background + threshold, unevenness)
 
 
 def field_levels(

@@ -35,6 +35,9 @@ _SHARP = 0.12
 # A background above these shares of white and of the range is an offset; cells darker by this share of full scale are
 # inverted; the zero of signed numbers stored as unsigned.
 _OFFSET, _LEAST_OFFSET, _INVERTED, _SIGNED = 0.05, 0.02, 0.05, 32768
+# The share of white by which the background differs between parts of an unevenly illuminated field: at most 0.7 % in 60
+# real fields.
+_UNEVEN = 0.02
 # The share of the cells' pixels at the detector's highest level from which a colour is overexposed.
 _OVEREXPOSED = 0.03
 
@@ -232,12 +235,13 @@ def _above_background(
 
 
 def _field_row(images: Mapping[str, np.ndarray], n_cells: int, measured: Mapping[str, ColourLevels]) -> dict[str, Any]:
-    """Return the columns of FIELDS that are measured on the images."""
+    """Return the columns of FIELDS that are measured on the images, and of each colour the unevenness."""
     first = next(iter(images.values()))
     row = {"height": first.shape[0], "width": first.shape[1], "dtype": str(first.dtype), "n_cells": n_cells}
     row["green_threshold"] = measured["green"].threshold
     for colour, level in measured.items():
-        row |= {f"{colour}_{what}": getattr(level, what) for what in ("background", "noise", "white", "full_scale")}
+        names = ("background", "noise", "white", "full_scale", "unevenness")
+        row |= {f"{colour}_{what}": getattr(level, what) for what in names}
     row |= {f"hash_{colour}": perceptual_hash(images[colour]) for colour in REFERENCE_COLOURS}
     return row | {f"digest_{colour}": content(image) for colour, image in images.items()}
 
@@ -258,7 +262,8 @@ def measure_field(
     pixel_size: µm
     bits: {colour: the significant bits that its file gives}
     empty: (H, W) bool, where the field has no data, as ``find_empty`` returns it
-    Returns the measured columns of the field's row of FIELDS, and a row of CELLS per cell in the order of ids.
+    Returns the measured columns of the field's row of FIELDS, with the unevenness of each colour for
+    ``find_implausible``, and a row of CELLS per cell in the order of ids.
     Raises ValueError if shapes or pixel types differ.
     """
     _check_alike(field, images, cells, nuclei)
@@ -318,20 +323,29 @@ def _recording(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> It
     """Yield what the levels of the colours say about how they were recorded and stored."""
     pixels = sum(cell["area_px"] for cell in cells)
     for colour in COLOURS:
-        background, white, full = (row[f"{colour}_{what}"] for what in ("background", "white", "full_scale"))
+        background, white, full, uneven = (
+            row[f"{colour}_{what}"] for what in ("background", "white", "full_scale", "unevenness")
+        )
         saturated = sum(cell[f"{colour}_saturated"] * cell["area_px"] for cell in cells) / max(pixels, 1)
         if cells and not any(cell[f"{colour}_cell_std"] for cell in cells):
             # A colour of one grey level has a warning of its own.
             continue
         # Full scale says nothing about the range if it is that of a 16-bit file with fewer bits.
         span = min(full, max(2 * white, 255))
+        means = [cell[f"{colour}_cell_mean"] for cell in cells]
+        inverted = bool(cells) and background - np.median(means) > _INVERTED * full
+        uneven_share = uneven / (white - background)
         if abs(background - _SIGNED) < _SIGNED / 100:
             yield f"the background of {colour} is {background:.0f}: signed numbers stored as unsigned ones?"
-        elif cells and background - np.median([cell[f"{colour}_cell_mean"] for cell in cells]) > _INVERTED * full:
+        elif inverted:
             yield f"the cells are darker in {colour} than their background, {background:.0f}: is the image inverted?"
         elif background > max(_OFFSET * white, _LEAST_OFFSET * span):
-            part = f"{background:.0f}, is {100 * background / white:.0f} % of white"
-            yield f"the background of {colour}, {part}: a camera's offset? It is subtracted"
+            found = f"{background:.0f}, is {100 * background / white:.0f} % of white"
+            yield f"the background of {colour}, {found}: a camera's offset? It is subtracted"
+        # A difference of one level may be rounding, and one below the noise does no harm.
+        if not inverted and uneven_share > _UNEVEN and uneven > max(row[f"{colour}_noise"], 1):
+            found = f"by {uneven:.0f}, {100 * uneven_share:.0f} % of white"
+            yield f"the background of {colour} differs across the field ({found}): correct the shading, or leave it out"
         if saturated > _OVEREXPOSED:
             found = f"{100 * saturated:.0f} % of the pixels in cells are at its limit, {full}"
             yield f"{colour} is overexposed ({found}): expose less, or leave the field out"

@@ -84,6 +84,23 @@ def test_an_offset_of_the_camera_changes_nothing_and_is_told(field, images, offs
     assert told == ([*COLOURS] if word else [])
 
 
+def test_an_offset_that_differs_across_the_field_is_told(field, images):
+    y, x = np.indices(field.cells.shape) / field.cells.shape[0]
+    for offset in (200 * x, 100 * (x + y), 400 * np.hypot(y - 0.5, x - 0.5), np.where((x > 0.5) & (y > 0.5), 200, 0)):
+        uneven = {colour: np.rint(image + offset).astype(np.uint16) for colour, image in images.items()}
+        _, warnings = shown(uneven, field)
+        told = [colour for colour in COLOURS if any(f"{colour} differs across the field" in line for line in warnings)]
+        assert told == [*COLOURS]
+        whole, _ = measure_field("f", uneven, field.cells, field.nuclei, PIXEL_SIZE)
+        assert all(50 < whole[f"{colour}_unevenness"] < 210 for colour in COLOURS)
+
+
+def test_light_that_leaks_from_cells_is_not_uneven_illumination(field, images):
+    haze = cv2.GaussianBlur(np.where(np.arange(768) < 384, field.cells > 0, 0).astype(np.float32), (0, 0), 25)
+    images["green"] = (images["green"] + 1000 * haze).astype(np.uint16)
+    assert shown(images, field)[1] == []
+
+
 def test_a_mosaic_has_the_levels_of_its_part_with_data(field, images):
     images = {colour: image + np.uint16(500) for colour, image in images.items()}
     empty = np.zeros(field.cells.shape, bool)
