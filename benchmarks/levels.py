@@ -502,7 +502,7 @@ def blacks() -> list[Change]:
     found += [
         add("signed 16 bit stored with 32768 added", "12 bit", partial(rescaled, factor=1, offset=32768)),
         add("offset of 100 with read noise of 10", "12 bit", partial(rescaled, factor=1, offset=100, noise=10)),
-        add("offset rising from 100 to 300 across the field", "12 bit", uneven),
+        add("offset rising from 100 to 300 across the field", "12 bit", uneven, warns=True),
     ]
     empty = [(part, offset, 0, "zeros") for part in ("a frame", "an L", "one corner") for offset in (0, 100, 1000)]
     empty += [("a frame", 0, 65535, "65535"), ("a frame", 100, 100, "100")]
@@ -590,7 +590,7 @@ class Result:
     warnings: list[str]
 
     def shortfall(self) -> float:
-        """Return how near the result is to the worse side of the limits, 1 being there."""
+        """Return the largest share of a limit that the result uses up; above 1, it exceeds the limit."""
         lost = 1 - self.kept / max(self.cells, 1), 1 - self.called / max(self.kept, 1)
         return max(*(share / (1 - LEAST_KEPT) for share in lost), self.tiles.max(initial=0) / MOST_CHANGED)
 

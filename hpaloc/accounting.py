@@ -40,8 +40,8 @@ def list_rejected(collections: Mapping[str, str | os.PathLike[str]], path: str |
 def list_warnings(collections: Mapping[str, str | os.PathLike[str]], path: str | os.PathLike[str]) -> None:
     """Write a CSV with every kind of warning of each collection: collection, fields (their number), field, warning.
 
-    Warnings that differ only in their numbers are one kind, shown by the first field that has it. The most frequent
-    come first.
+    Warnings that differ only in numbers, paths and names of fields are one kind, shown by the first field that has it.
+    The most frequent come first.
 
     collections: {name: its table of ``join_fields``}
     """
@@ -108,10 +108,10 @@ def summary_lines(
                 f"({row['fields_warned']} with a warning), {row['fields_rejected']} rejected; "
                 f"{row['cells']} cells found{predicted}"
             )
-            told = [f"  rejected {one['field']} ({one['stage']}): {one['reason']}" for one in reasons.get(name, ())]
-            lines += _shortened(told, at_most, rejected)
-            told = [f"  warning in {_counted(one)}: {one['warning']}" for one in warnings.get(name, ())]
-            lines += _shortened(told, at_most, warned)
+            listed = [f"  rejected {one['field']} ({one['stage']}): {one['reason']}" for one in reasons.get(name, ())]
+            lines += _shortened(listed, at_most, rejected)
+            listed = [f"  warning in {_counted(one)}: {one['warning']}" for one in warnings.get(name, ())]
+            lines += _shortened(listed, at_most, warned)
     return lines
 
 
@@ -129,4 +129,5 @@ def _shortened(lines: list[str], at_most: int, table: str | os.PathLike[str]) ->
 
 
 def _counted(warning: Mapping[str, str]) -> str:
+    """Return in how many fields a warning is, and the first of them."""
     return warning["field"] if warning["fields"] == "1" else f"{warning['fields']} fields, as in {warning['field']}"

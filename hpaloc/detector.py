@@ -1,4 +1,4 @@
-"""What detectors and stitchers do to images: hot pixels, a ceiling of their levels, and regions without data."""
+"""What detectors and stitchers do to images: hot pixels, saturation, and regions without data."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ _BRIGHT_PERCENTILE = 99.8
 _HALO = 0.03
 # Hot pixels are rare. A larger share belongs to the image.
 _MOST_HOT = 0.003
-# Of unrelated pixels, a third is brighter than both neighbours. Many such lines are how the image was scanned.
+# Of unrelated pixels, a third is brighter than both neighbours. If there are many such lines, the scanner made them.
 _NEARLY_EVERYWHERE, _MOST_LINES, _LINE_STRIDE = 0.9, 0.01, 8
 # Where a detector cuts off what is brighter, a level has so many times the pixels of the one below, and so many more.
 _PILE_UP, _BY_CHANCE = 2.0, 50
@@ -44,21 +44,16 @@ def repair_hot_pixels(image: np.ndarray) -> np.ndarray:
     rows, columns = np.nonzero(above > max(bright - middle, 1))
     if not 0 < rows.size <= _MOST_HOT * image.size:
         return image
-    padded = np.pad(image, 2, mode="reflect").astype(np.float32)
-    patches = np.stack([padded[rows + y, columns + x] for y in range(5) for x in range(5)], axis=1)
-    inner = np.zeros((5, 5), bool)
-    inner[1:4, 1:4] = True
-    inner[2, 2] = False
-    outer = np.ones((5, 5), bool)
-    outer[1:4, 1:4] = False
-    near, far = patches[:, inner.ravel()], patches[:, outer.ravel()]
+    padded = np.pad(image, 2, mode="reflect")
+    patches = np.stack([padded[rows + y, columns + x] for y in range(5) for x in range(5)], axis=1).astype(np.float32)
+    distance = np.maximum(*np.abs(np.mgrid[-2:3, -2:3])).ravel()
     # Medians: another hot pixel may be near.
-    height = patches[:, 12] - np.median(near, axis=1)
-    hot = np.median(near, axis=1) - np.median(far, axis=1) < _HALO * height
+    near, far = (np.median(patches[:, distance == ring], axis=1) for ring in (1, 2))
+    hot = near - far < _HALO * (image[rows, columns] - near)
     if not hot.any():
         return image
     repaired = image.copy()
-    repaired[rows[hot], columns[hot]] = np.median(near[hot], axis=1).astype(image.dtype)
+    repaired[rows[hot], columns[hot]] = near[hot].astype(image.dtype)
     return repaired
 
 
@@ -69,14 +64,16 @@ def repair_lines(image: np.ndarray) -> np.ndarray:
     Returns an image of the same shape and type; the same one if it has no such line.
     """
     repaired = image
-    # A part of a line's pixels tells.
+    # A part of each line is enough.
     for axis, sample in enumerate((image[:, ::_LINE_STRIDE], image[::_LINE_STRIDE])):
         sample = np.moveaxis(np.ascontiguousarray(sample), axis, 0)
         before, line, after = sample[:-2], sample[1:-1], sample[2:]
         brighter, darker = line > np.maximum(before, after), line < np.minimum(before, after)
         apart = np.maximum(*(np.count_nonzero(where, axis=1) for where in (brighter, darker)))
         found = np.flatnonzero(apart > _NEARLY_EVERYWHERE * sample.shape[1]) + 1
-        for at in found if len(found) <= _MOST_LINES * len(sample) else ():
+        if len(found) > _MOST_LINES * len(sample):
+            continue
+        for at in found:
             repaired = image.copy() if repaired is image else repaired
             whole = np.moveaxis(repaired, axis, 0)
             whole[at] = ((whole[at - 1].astype(np.uint32) + whole[at + 1] + 1) // 2).astype(image.dtype)
@@ -84,10 +81,7 @@ def repair_lines(image: np.ndarray) -> np.ndarray:
 
 
 def _brightest(image: np.ndarray) -> tuple[int, bool]:
-    """Return the highest level that a thousandth of the pixels reach, and whether pixels pile up there.
-
-    image: (H, W) uint8 or uint16
-    """
+    """Return the highest level that a thousandth of the pixels reach, and whether pixels pile up there."""
     sample = image[::_STRIDE]
     counts = np.bincount(sample.ravel())
     levels = np.flatnonzero(counts)
@@ -98,35 +92,30 @@ def _brightest(image: np.ndarray) -> tuple[int, bool]:
     return int(levels[top]), bool(top > 0 and counts[top] > max(below, above[top + 1], _LEAST_SHARE * sample.size))
 
 
-def ceiling(image: np.ndarray, bits: int | None = None) -> int:
-    """Return the level at which the detector of an image saturates.
+def find_full_scale(image: np.ndarray, bits: int | None = None) -> int:
+    """Find the level at which the detector of an image saturates.
 
-    That is where pixels pile up; else the largest level of the file's ``bits``, 255 of 8-bit images, or else the
-    largest of 8, 12 or 16 bits that hold all but a thousandth of the pixels.
+    That is where pixels pile up; else 255 for 8-bit images; else the largest level of the file's ``bits``, or without
+    them of 8, 12 or 16 bits, whichever are the first to hold all but a thousandth of the pixels.
 
-    image: (H, W) uint8 or uint16
-    bits: the file's significant bits
+    image: (H, W) or, of some of its pixels, (n,) uint8 or uint16
+    bits: the significant bits that the file gives
     """
     level, piled_up = _brightest(image)
-    return level if piled_up else _largest_level(level, image.dtype, bits)
-
-
-def _largest_level(level: float, dtype: np.dtype, bits: int | None = None) -> int:
-    """Return the largest level of ``bits``, of 8-bit images, or of the fewest of 8, 12 or 16 bits that hold ``level``.
-
-    A file whose light needs more bits than it says is wrong about them.
-    """
-    if dtype == np.uint8:
+    if piled_up:
+        return level
+    if image.dtype == np.uint8:
         return 255
+    # A file whose light needs more bits than it says is wrong about them.
     depths = (8, 12, 16) if bits is None else (bits, 8, 12, 16)
     return next(2**depth - 1 for depth in depths if level < 2**depth or depth == 16)
 
 
 def find_plateaus(image: np.ndarray, full_scale: int, pixel_size: float) -> np.ndarray | None:
-    """Find where an image is saturated over more than 1.5 µm in every direction, as in debris, which tells no level.
+    """Find where an image is saturated over more than 1.5 µm in every direction, as in debris.
 
     image: (H, W) uint8 or uint16
-    full_scale: the level at which the detector saturates
+    full_scale: the level at which its detector saturates
     pixel_size: µm
     Returns (H, W) bool, or None without such a region.
     """
@@ -137,9 +126,9 @@ def find_plateaus(image: np.ndarray, full_scale: int, pixel_size: float) -> np.n
     wide = cv2.morphologyEx(saturated, cv2.MORPH_OPEN, np.ones((side, side), np.uint8))
     if not wide.any():
         return None
-    # Its rim, which is saturated too, but less wide.
-    rim = cv2.dilate(wide, np.ones((side, side), np.uint8))
-    return np.asarray(cv2.bitwise_and(rim, saturated) > 0)
+    # Corners, which the opening removed.
+    with_rim = cv2.dilate(wide, np.ones((side, side), np.uint8))
+    return np.asarray(cv2.bitwise_and(with_rim, saturated) > 0)
 
 
 def find_empty(images: Mapping[str, np.ndarray]) -> np.ndarray | None:
@@ -165,20 +154,21 @@ def find_empty(images: Mapping[str, np.ndarray]) -> np.ndarray | None:
         return None
     with_rim = cv2.dilate(empty, np.ones((7, 7), np.uint8))
     rim = with_rim != empty
-    if not rim.any() or np.count_nonzero(empty == 0) < _LEAST_DATA * empty.size:
+    data = np.count_nonzero(empty == 0)
+    if not rim.any() or data < _LEAST_DATA * empty.size:
         return None
     fades = [np.mean(image[rim] == level) for image, level in zip(images.values(), constant, strict=True)]
     edge = np.count_nonzero(rim) / 3
-    if min(fades) > _FADES or edge**2 > _RAGGED * np.count_nonzero(empty == 0):
+    if min(fades) > _FADES or edge**2 > _RAGGED * data:
         return None
     return np.asarray(with_rim > 0)
 
 
 def fill_empty(images: Mapping[str, np.ndarray], empty: np.ndarray) -> dict[str, np.ndarray]:
-    """Fill the regions of a field without data with the dark level of each colour elsewhere, for segmentation.
+    """Fill the regions of a field without data with the dark level of each colour, the 2nd percentile elsewhere.
 
     images: {colour: (H, W) uint8 or uint16}
-    empty: (H, W) bool
+    empty: (H, W) bool, where there is no data
     Returns images of the same shapes and types.
     """
     filled = {}

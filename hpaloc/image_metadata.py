@@ -234,10 +234,11 @@ def _differ(one: float, other: float) -> bool:
     return max(one, other) > _TOLERANCE * min(one, other)
 
 
-def _said(paths: Mapping[str, str | os.PathLike[str]]) -> dict[str, tuple[float, float]]:
+def _pixel_sizes(
+    paths: Mapping[str, str | os.PathLike[str]], headers: Mapping[str, ImageMetadata]
+) -> dict[str, tuple[float, float]]:
     """Return the pixel size of the files that say one."""
-    said = read_each(paths)
-    sizes = {os.fspath(path): said[kind].pixel_size for kind, path in paths.items()}
+    sizes = {os.fspath(path): headers[colour].pixel_size for colour, path in paths.items()}
     return {path: size for path, size in sizes.items() if size is not None}
 
 
@@ -263,7 +264,7 @@ def resolve_pixel_size(pixel_size: float, paths: Mapping[str, str | os.PathLike[
     """
     if not isnan(pixel_size):
         return pixel_size
-    sizes = _said(paths)
+    sizes = _pixel_sizes(paths, read_each(paths))
     reason = _contradiction(sizes)
     if not sizes:
         others = ", and neither do the other channels" if len(paths) > 1 else ""
@@ -274,13 +275,17 @@ def resolve_pixel_size(pixel_size: float, paths: Mapping[str, str | os.PathLike[
     return (x + y) / 2
 
 
-def check_pixel_size(pixel_size: float, paths: Mapping[str, str | os.PathLike[str]]) -> list[str]:
-    """Compare the pixel size of a field with what its files say; return a warning if one says another (by over 2 %).
+def check_pixel_size(
+    pixel_size: float, paths: Mapping[str, str | os.PathLike[str]], headers: Mapping[str, ImageMetadata]
+) -> list[str]:
+    """Compare the pixel size of a field with what its files say.
 
     pixel_size: µm
     paths: the file of each colour
+    headers: what ``read_each`` returns for them
+    Returns a warning if a file says another one, by over 2 %.
     """
-    sizes = _said(paths)
+    sizes = _pixel_sizes(paths, headers)
     if reason := _contradiction(sizes):
         return [f"{reason}, and pixel_size is {pixel_size:.4g}: correct the one that is wrong"]
     for path, (x, y) in sizes.items():

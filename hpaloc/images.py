@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hpaloc.classes import COLOURS
-from hpaloc.detector import find_empty, repair_hot_pixels, repair_lines
+from hpaloc.detector import repair_hot_pixels, repair_lines
 from hpaloc.image_files.decoding import ImageError, read_image
 from hpaloc.image_files.stacks import read_planes
 from hpaloc.planes import Plane, is_zarr_file
@@ -125,41 +125,53 @@ def read_field(
     return images
 
 
-def check_field(images: Mapping[str, np.ndarray], paths: Mapping[str, str | os.PathLike[str]]) -> list[str]:
+def check_field(images: Mapping[str, np.ndarray], paths: Mapping[str, str | os.PathLike[str]]) -> None:
     """Check whether channels can be those of one field of cells.
 
     images: {colour: (H, W) uint8 or uint16}, of one shape and type
     paths: their files
-    Returns warnings of what is odd but possible: a protein channel of one grey level, yellow that repeats red (some
-    microscopes have no fourth channel), a colour that nearly repeats another.
     Raises ImageError naming the file if the field is smaller than a cell, a reference channel has one grey level
-    throughout, or two channels are the same image.
+    throughout, or two channels are the same image. Green may have one level, and yellow may repeat red (some
+    microscopes have no fourth channel).
     """
-    warnings = []
     for colour, image in images.items():
         if min(image.shape) < MIN_SIDE:
             size = " x ".join(map(str, image.shape))
             raise ImageError(f"{paths[colour]}: {size} px is smaller than a cell (at least {MIN_SIDE} px a side)")
-        level = image[0, 0]
-        if level == image[-1, -1] and (image == level).all():
-            if colour != "green":
-                raise ImageError(f"{paths[colour]}: every pixel is {level}; the {colour} channel is empty or saturated")
-            warnings.append(f"every pixel of green is {level}: was the protein recorded?")
-            continue
-    empty = find_empty(images)
+        if colour != "green" and _has_one_level(image):
+            level = image[0, 0]
+            raise ImageError(f"{paths[colour]}: every pixel is {level}; the {colour} channel is empty or saturated")
+    for first, second in combinations(images, 2):
+        if {first, second} != {"red", "yellow"} and np.array_equal(images[first], images[second]):
+            raise ImageError(f"{paths[second]}: {second} is the same image as {first}, {paths[first]}")
+
+
+def find_repeats(images: Mapping[str, np.ndarray], empty: np.ndarray | None) -> list[str]:
+    """Compare the channels of a field that ``check_field`` accepts.
+
+    images: {colour: (H, W) uint8 or uint16}, of one shape and type
+    empty: (H, W) bool, where the field has no data, as ``find_empty`` returns it
+    Returns warnings of what is odd but possible: green of one grey level, and a colour that repeats another.
+    """
+    warnings = []
+    if "green" in images and _has_one_level(images["green"]):
+        warnings.append(f"every pixel of green is {images['green'][0, 0]}: was the protein recorded?")
+    # Every fourth row and column is enough.
+    data: Any = np.s_[:] if empty is None else ~empty[::4, ::4]
+    samples = {colour: image[::4, ::4][data].ravel().astype(np.float64) for colour, image in images.items()}
     for first, second in combinations(images, 2):
         if np.array_equal(images[first], images[second]):
-            if {first, second} != {"red", "yellow"}:
-                raise ImageError(f"{paths[second]}: {second} is the same image as {first}, {paths[first]}")
-            warnings.append("red and yellow are the same image")
-            continue
-        # Every fourth row and column; one grey level correlates with nothing.
-        data: Any = np.s_[:] if empty is None else ~empty[::4, ::4]
-        samples = [images[colour][::4, ::4][data].ravel().astype(np.float64) for colour in (first, second)]
-        if min(sample.std() for sample in samples) > 0:
-            correlation = float(np.corrcoef(samples[0], samples[1])[0, 1])
+            warnings.append(f"{first} and {second} are the same image")
+        # One grey level correlates with nothing.
+        elif samples[first].std() > 0 and samples[second].std() > 0:
+            correlation = float(np.corrcoef(samples[first], samples[second])[0, 1])
             if correlation > _REPEATS:
                 warnings.append(
                     f"{second} repeats {first}: their correlation is {correlation:.3f}. Is one of them a copy?"
                 )
     return warnings
+
+
+def _has_one_level(image: np.ndarray) -> bool:
+    level = image[0, 0]
+    return bool(level == image[-1, -1] and (image == level).all())

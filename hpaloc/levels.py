@@ -23,18 +23,22 @@ GREEN_FLOOR = 5 / 255
 # Every fourth row is measured: the noise needs neighbours, which along a row are kept.
 _ROW_STEP = 4
 _ENOUGH_BACKGROUND = 0.005
+# The background of so many parts of a field, in rows and in columns, is compared by this percentile. Light that leaks
+# from cells does not reach the darkest pixels of a part; uneven illumination does.
+_PARTS, _DARK_PERCENTILE = 3, 5
 
 
 @dataclass(frozen=True)
 class ColourLevels:
     """Intensities of one colour of one field, in its own grey levels.
 
-    background: the median outside the cells, which readers of tiles show as 0.0
+    background: the median outside the cells
     spread: half of the distance from there to the 97.7th percentile outside (one standard deviation if Gaussian)
     noise: the standard deviation from pixel to pixel
-    white: the level that readers of tiles show as 1.0
+    white: the level that pictures show as 1.0; tiles reach ``HEADROOM`` times as far above the background
     full_scale: the level at which the detector saturates
     threshold: the level from which a cell shows a stain
+    unevenness: by how much the background differs between parts of the field
     """
 
     background: float
@@ -43,10 +47,16 @@ class ColourLevels:
     white: float
     full_scale: int
     threshold: float
+    unevenness: float
 
 
 class CellLight:
-    """The grey levels of one colour in the cells of a field, summed cell by cell."""
+    """The grey levels of one colour in the cells of a field, summed cell by cell.
+
+    counts: (n_levels,) int64, the pixels of each level in all cells
+    exceeded: (n_levels,) float64, the share of a cell's pixels above each level, at most ``MOST_OF_A_CELL``, summed
+    cells: their number
+    """
 
     def __init__(self, n_levels: int) -> None:
         self.counts = np.zeros(n_levels, np.int64)
@@ -65,14 +75,12 @@ class CellLight:
             self.cells += 1
 
     def bright(self) -> float:
-        """Return the level that ``BRIGHT_SHARE`` of a cell's pixels exceed in the mean over cells, 0 without cells."""
-        if not self.cells:
-            return 0.0
+        """Return the level that ``BRIGHT_SHARE`` of a cell's pixels exceed in the mean over one or more cells."""
         share = self.exceeded / self.cells
         first = int(np.argmax(share <= BRIGHT_SHARE))
         if first == 0:
             return 0.0
-        # Between two levels, or each of the few levels of a dim image would be a jump.
+        # Interpolated: a dim image has few levels.
         return float(first - (BRIGHT_SHARE - share[first]) / (share[first - 1] - share[first]))
 
     def middle(self) -> float:
@@ -94,10 +102,25 @@ def _noise(image: np.ndarray, where: np.ndarray, at_most: float) -> float:
     return float(difference[pairs].mean(dtype=np.float64) * math.sqrt(math.pi) / 2)
 
 
+def _unevenness(image: np.ndarray, outside: np.ndarray) -> float:
+    """Return by how much the background differs between parts of a field; arguments as in ``_colour_levels``."""
+    found = []
+    for strip, where in zip(np.array_split(image, _PARTS), np.array_split(outside, _PARTS), strict=True):
+        for part, own in zip(np.array_split(strip, _PARTS, 1), np.array_split(where, _PARTS, 1), strict=True):
+            if np.count_nonzero(own) > _ENOUGH_BACKGROUND * own.size:
+                found.append(np.percentile(part[own], _DARK_PERCENTILE))
+    return float(np.ptp(found)) if found else 0.0
+
+
 def _colour_levels(
     image: np.ndarray, outside: np.ndarray, inside: np.ndarray, data: np.ndarray, light: CellLight, full_scale: int
 ) -> ColourLevels:
-    """Measure one colour on some rows of a field; outside, inside, data: bool, far from cells, in cells, with data."""
+    """Measure one colour on some rows of a field.
+
+    image: (h, W) uint8 or uint16
+    outside, inside, data: (h, W) bool, far from cells, in cells, with data
+    """
+    unevenness = _unevenness(image, outside)
     if np.count_nonzero(outside) < _ENOUGH_BACKGROUND * outside.size:
         # In a field without gaps between its cells, the darkest pixels represent the background.
         outside = data & (image <= np.percentile(image[data], 2))
@@ -111,7 +134,7 @@ def _colour_levels(
     white = max(WHITE_FACTOR * bright, min(WHITE_NOISE * noise, full_scale - background), WHITE_FLOOR * span)
     spread = (upper - background) / 2
     threshold = max(GREEN_NOISE * noise, GREEN_SPREAD * spread, GREEN_FLOOR * span)
-    return ColourLevels(background, spread, noise, background + white, full_scale, background + threshold)
+    return ColourLevels(background, spread, noise, background + white, full_scale, background + threshold, unevenness)
 
 
 def field_levels(
@@ -137,7 +160,7 @@ def field_levels(
     light: {colour: the levels inside the cells}
     reach: px, the distance from a cell within which a pixel is not background
     full_scale: {colour: the level at which its detector saturates}
-    hidden: {colour: (H, W) bool, where there is no data or debris}
+    hidden: {colour: (H, W) bool, where there is no data or debris; None if there is neither}
     Returns {colour: ColourLevels}.
     """
     square = np.ones((3, 3), np.uint8)
@@ -146,9 +169,10 @@ def field_levels(
     levels = {}
     for colour, image in images.items():
         data = np.ones(outside.shape, bool)
-        if (lost := hidden[colour]) is not None:
-            # Its rim is smoothed by whatever made a mosaic, and debris has a halo.
-            data = cv2.dilate(lost.astype(np.uint8), square, iterations=reach)[::_ROW_STEP] == 0
+        if (without := hidden[colour]) is not None:
+            # Debris has a halo, and a stitcher may blur the rim of what has no data.
+            data = cv2.dilate(without.astype(np.uint8), square, iterations=reach)[::_ROW_STEP] == 0
+            # An image of full scale everywhere has the levels of all its pixels.
             if not data.any():
                 data[:] = True
         rows = np.ascontiguousarray(image[::_ROW_STEP])

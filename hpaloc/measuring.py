@@ -13,7 +13,7 @@ import numpy as np
 
 from hpaloc import rle
 from hpaloc.classes import COLOURS
-from hpaloc.detector import ceiling, find_empty, find_plateaus
+from hpaloc.detector import find_full_scale, find_plateaus
 from hpaloc.levels import CellLight, ColourLevels, field_levels
 from hpaloc.masks import compact
 from hpaloc.tables import REFERENCE_COLOURS, REGIONS
@@ -32,8 +32,12 @@ _NO_CYTOPLASM = 0.9
 _LEAST_ACROSS, _MOST_ACROSS = 4.0, 60.0
 # The `focus` of the median cell below which a field is not sharp.
 _SHARP = 0.12
-# A background above these shares of white and of full scale; the zero of signed numbers stored as unsigned.
-_OFFSET, _LEAST_OFFSET, _SIGNED = 0.05, 0.02, 32768
+# A background above these shares of white and of the range is an offset; cells darker by this share of full scale are
+# inverted; the zero of signed numbers stored as unsigned.
+_OFFSET, _LEAST_OFFSET, _INVERTED, _SIGNED = 0.05, 0.02, 0.05, 32768
+# The share of white by which the background differs between parts of an unevenly illuminated field: at most 0.7 % in 60
+# real fields.
+_UNEVEN = 0.02
 # The share of the cells' pixels at the detector's highest level from which a colour is overexposed.
 _OVEREXPOSED = 0.03
 
@@ -131,11 +135,47 @@ def _geometry(cell: _Cell, shape: tuple[int, ...], pixel_size: float) -> dict[st
     }
 
 
-def _intensities(counts: np.ndarray, full_scale: int) -> dict[str, Any]:
-    """Return a cell's measurements of one colour; counts: (3, n) pixels of each grey level, by region."""
-    levels = np.arange(counts.shape[1], dtype=np.float64)
-    squares = levels * levels
+@dataclass(frozen=True)
+class _Colour:
+    """One colour of a field.
+
+    image: (H, W) uint8 or uint16
+    peaks: (H, W) of the same type, means of 3 x 3 px
+    full_scale: the level at which the detector saturates
+    hidden: (H, W) bool, where there is no data or debris; None if there is neither
+    light: the levels inside the cells
+    """
+
+    image: np.ndarray
+    peaks: np.ndarray
+    full_scale: int
+    hidden: np.ndarray | None
+    light: CellLight
+
+
+def _prepare(image: np.ndarray, pixel_size: float, bits: int | None, empty: np.ndarray | None) -> _Colour:
+    """Find what of one colour tells no level; the light of the cells is still to be added."""
+    full_scale = find_full_scale(image if empty is None else image[~empty], bits)
+    hidden = find_plateaus(image, full_scale, pixel_size)
+    if empty is not None:
+        hidden = empty if hidden is None else empty | hidden
+    n_levels = max(full_scale, int(image.max(initial=0))) + 1
+    return _Colour(image, cv2.blur(image, (3, 3)), full_scale, hidden, CellLight(n_levels))
+
+
+def _intensities(cell: _Cell, colour: _Colour) -> dict[str, Any]:
+    """Return a cell's measurements of one colour, and add the cell to the colour's light."""
+    n = colour.light.counts.size
+    values = colour.image[cell.box][cell.mask]
+    # Pixels of each grey level, by region.
+    counts = np.bincount(cell.region * n + values, minlength=3 * n).reshape(3, n)
     whole = counts.sum(axis=0)
+    if colour.hidden is None:
+        colour.light.add(whole)
+    else:
+        colour.light.add(np.bincount(values[~colour.hidden[cell.box][cell.mask]], minlength=n))
+    levels = np.arange(n, dtype=np.float64)
+    squares = levels * levels
     found: dict[str, Any] = {}
     for name, histogram in zip(REGIONS, (whole, counts[2], counts[0] + counts[1], counts[1]), strict=True):
         total = histogram.sum()
@@ -145,7 +185,8 @@ def _intensities(counts: np.ndarray, full_scale: int) -> dict[str, Any]:
     cumulative = np.cumsum(whole)
     found["median"] = int(np.searchsorted(cumulative, 0.5 * cumulative[-1]))
     found["p99"] = int(np.searchsorted(cumulative, 0.99 * cumulative[-1]))
-    found["saturated"] = whole[full_scale:].sum() / cumulative[-1]
+    found["peak"] = int(colour.peaks[cell.box][cell.mask].max())
+    found["saturated"] = whole[colour.full_scale :].sum() / cumulative[-1]
     return found
 
 
@@ -174,13 +215,32 @@ def _own_peak(smooth: np.ndarray, cells: np.ndarray, cell: _Cell, reach: int) ->
     return max(float(apart.max(initial=0)), float(np.median(beside)) if beside.size else 0.0)
 
 
+def _above_background(
+    row: Mapping[str, Any], detail: float, own_peak: float, levels: Mapping[str, ColourLevels]
+) -> dict[str, float]:
+    """Return the columns of a cell that need the levels of its field.
+
+    detail: the standard deviation of red's fine structure, nan without red
+    own_peak: of green
+    """
+    green = levels["green"]
+    found = {"green_signal": (own_peak - green.background) / (green.threshold - green.background), "focus": math.nan}
+    if "red" in levels:
+        found["focus"] = _ratio(detail, row["red_cell_mean"] - levels["red"].background)
+    for colour, level in levels.items():
+        nucleus, cytoplasm = (row[f"{colour}_{region}_mean"] for region in ("nucleus", "cytoplasm"))
+        found[f"{colour}_nucleus_cytoplasm_ratio"] = _ratio(nucleus - level.background, cytoplasm - level.background)
+    return found
+
+
 def _field_row(images: Mapping[str, np.ndarray], n_cells: int, measured: Mapping[str, ColourLevels]) -> dict[str, Any]:
-    """Return the columns of FIELDS that are measured on the images."""
+    """Return the columns of FIELDS that are measured on the images, and of each colour the unevenness."""
     first = next(iter(images.values()))
     row = {"height": first.shape[0], "width": first.shape[1], "dtype": str(first.dtype), "n_cells": n_cells}
     row["green_threshold"] = measured["green"].threshold
     for colour, level in measured.items():
-        row |= {f"{colour}_{what}": getattr(level, what) for what in ("background", "noise", "white", "full_scale")}
+        names = ("background", "noise", "white", "full_scale", "unevenness")
+        row |= {f"{colour}_{what}": getattr(level, what) for what in names}
     row |= {f"hash_{colour}": perceptual_hash(images[colour]) for colour in REFERENCE_COLOURS if colour in images}
     return row | {f"digest_{colour}": content(image) for colour, image in images.items()}
 
@@ -192,6 +252,7 @@ def measure_field(
     nuclei: np.ndarray,
     pixel_size: float,
     bits: Mapping[str, int | None] | None = None,
+    empty: np.ndarray | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Measure a field and each of its cells.
 
@@ -199,56 +260,43 @@ def measure_field(
     cells, nuclei: (H, W) label images with shared ids
     pixel_size: µm
     bits: {colour: the significant bits that its file gives}
-    Returns the measured columns of the field's row of FIELDS, and a row of CELLS per cell in the order of ids, without
-    the columns of absent colours; ``focus``, which is that of red, is nan without red.
+    empty: (H, W) bool, where the field has no data, as ``find_empty`` returns it
+    Returns the measured columns of the field's row of FIELDS, with the unevenness of each colour for
+    ``find_implausible``, and a row of CELLS per cell in the order of ids, without the columns of absent colours;
+    ``focus``, which is that of red, is nan without red.
     Raises ValueError if shapes or pixel types differ.
     """
     _check_alike(field, images, cells, nuclei)
-    bits = dict.fromkeys(images) | dict(bits or {})
-    empty = find_empty(images)
-    full_scale = {
-        colour: ceiling(image if empty is None else image[~empty], bits[colour]) for colour, image in images.items()
-    }
-    hidden = {colour: find_plateaus(image, full_scale[colour], pixel_size) for colour, image in images.items()}
-    if empty is not None:
-        hidden = {colour: empty if wide is None else empty | wide for colour, wide in hidden.items()}
-    n_levels = {colour: max(full_scale[colour], int(image.max(initial=0))) + 1 for colour, image in images.items()}
+    bits = bits or {}
+    colours = {name: _prepare(image, pixel_size, bits.get(name), empty) for name, image in images.items()}
     reach = round(RING_UM / pixel_size)
     strings = rle.encode_labels(cells)
-    peaks = {colour: cv2.blur(image, (3, 3)) for colour, image in images.items()}
     fine = _fine_structure(images["red"], pixel_size) if "red" in images else None
     rows: list[dict[str, Any]] = []
-    light = {colour: CellLight(n_levels[colour]) for colour in images}
+    details, own_peaks = [], []
     for cell in _cells_of(cells, nuclei, reach):
         row = {"field": field, "rle": strings[cell.id], **_geometry(cell, cells.shape, pixel_size)}
-        for colour, image in images.items():
-            n = n_levels[colour]
-            values = image[cell.box][cell.mask]
-            counts = np.bincount(cell.region * n + values, minlength=3 * n).reshape(3, n)
-            lost = hidden[colour]
-            light[colour].add(
-                counts.sum(axis=0) if lost is None else np.bincount(values[~lost[cell.box][cell.mask]], minlength=n)
-            )
-            row |= {f"{colour}_{what}": value for what, value in _intensities(counts, full_scale[colour]).items()}
-            row[f"{colour}_peak"] = int(peaks[colour][cell.box][cell.mask].max())
-        row["saturation"] = max(row[f"{colour}_saturated"] for colour in images)
-        row["focus"] = math.nan if fine is None else float(fine[cell.box][cell.mask].std(dtype=np.float64))
-        row["green_signal"] = _own_peak(peaks["green"], cells, cell, reach)
+        for name, colour in colours.items():
+            row |= {f"{name}_{what}": value for what, value in _intensities(cell, colour).items()}
+        row["saturation"] = max(row[f"{name}_saturated"] for name in colours)
+        details.append(math.nan if fine is None else float(fine[cell.box][cell.mask].std(dtype=np.float64)))
+        own_peaks.append(_own_peak(colours["green"].peaks, cells, cell, reach))
         rows.append(row)
-    measured = field_levels(images, cells, light, reach, full_scale, hidden)
-    green = measured["green"]
-    for row in rows:
-        if fine is not None:
-            row["focus"] = _ratio(row["focus"], row["red_cell_mean"] - measured["red"].background)
-        row["green_signal"] = (row["green_signal"] - green.background) / (green.threshold - green.background)
-        for colour, level in measured.items():
-            nucleus, cytoplasm = (row[f"{colour}_{region}_mean"] for region in ("nucleus", "cytoplasm"))
-            row[f"{colour}_nucleus_cytoplasm_ratio"] = _ratio(nucleus - level.background, cytoplasm - level.background)
-    return _field_row(images, len(rows), measured), rows
+    levels = field_levels(
+        images,
+        cells,
+        {name: colour.light for name, colour in colours.items()},
+        reach,
+        {name: colour.full_scale for name, colour in colours.items()},
+        {name: colour.hidden for name, colour in colours.items()},
+    )
+    for row, detail, own_peak in zip(rows, details, own_peaks, strict=True):
+        row |= _above_background(row, detail, own_peak, levels)
+    return _field_row(images, len(rows), levels), rows
 
 
-def plausibility(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return warnings about a measured field: levels that say how it was recorded, no cell, nuclei that are none.
+def find_implausible(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return warnings about a measured field: how it was recorded, no cells, blur, and nuclei that are not nuclei.
 
     row, cells: from ``measure_field``
     """
@@ -275,18 +323,29 @@ def _recording(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> It
     """Yield what the levels of the colours say about how they were recorded and stored."""
     pixels = sum(cell["area_px"] for cell in cells)
     for colour in (colour for colour in COLOURS if f"{colour}_white" in row):
-        background, white, full = (row[f"{colour}_{what}"] for what in ("background", "white", "full_scale"))
+        background, white, full, uneven = (
+            row[f"{colour}_{what}"] for what in ("background", "white", "full_scale", "unevenness")
+        )
         saturated = sum(cell[f"{colour}_saturated"] * cell["area_px"] for cell in cells) / max(pixels, 1)
         if cells and not any(cell[f"{colour}_cell_std"] for cell in cells):
-            # One grey level is another warning.
+            # A colour of one grey level has a warning of its own.
             continue
+        # Full scale says nothing about the range if it is that of a 16-bit file with fewer bits.
+        span = min(full, max(2 * white, 255))
+        means = [cell[f"{colour}_cell_mean"] for cell in cells]
+        inverted = bool(cells) and background - np.median(means) > _INVERTED * full
+        uneven_share = uneven / (white - background)
         if abs(background - _SIGNED) < _SIGNED / 100:
             yield f"the background of {colour} is {background:.0f}: signed numbers stored as unsigned ones?"
-        elif cells and background - np.median([cell[f"{colour}_cell_mean"] for cell in cells]) > _OFFSET * full:
+        elif inverted:
             yield f"the cells are darker in {colour} than their background, {background:.0f}: is the image inverted?"
-        elif background > max(_OFFSET * white, _LEAST_OFFSET * min(full, max(2 * white, 255))):
-            part = f"{background:.0f}, is {100 * background / white:.0f} % of white"
-            yield f"the background of {colour}, {part}: a camera's offset? It is subtracted"
+        elif background > max(_OFFSET * white, _LEAST_OFFSET * span):
+            found = f"{background:.0f}, is {100 * background / white:.0f} % of white"
+            yield f"the background of {colour}, {found}: a camera's offset? It is subtracted"
+        # A difference of one level may be rounding, and one below the noise does no harm.
+        if not inverted and uneven_share > _UNEVEN and uneven > max(row[f"{colour}_noise"], 1):
+            found = f"by {uneven:.0f}, {100 * uneven_share:.0f} % of white"
+            yield f"the background of {colour} differs across the field ({found}): correct the shading, or leave it out"
         if saturated > _OVEREXPOSED:
             found = f"{100 * saturated:.0f} % of the pixels in cells are at its limit, {full}"
             yield f"{colour} is overexposed ({found}): expose less, or leave the field out"

@@ -194,7 +194,11 @@ def decode_example(payload: bytes) -> dict[str, bytes | int | float]:
 
 @dataclass(frozen=True)
 class TileRecord:
-    """One cell in one colour: its field and id, the (S, S) uint8 or uint16 tile, and the intensity shown as 1.0."""
+    """One cell in one colour: its field and id, its tile, and what readers divide the tile by.
+
+    tile: (S, S) uint8 or uint16, the levels above the background
+    white: ``HEADROOM`` times the distance from the background to the field's white
+    """
 
     field: str
     cell: int

@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpaloc.cutting import resize, square
+from hpaloc.detector import find_empty
 from hpaloc.files import atomic_path
 from hpaloc.image_metadata import check_pixel_size, read_each
-from hpaloc.images import check_field, read_field
+from hpaloc.images import check_field, find_repeats, read_field
 from hpaloc.levels import HEADROOM
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import mask_path, read_mask
-from hpaloc.measuring import measure_field, plausibility
+from hpaloc.measuring import find_implausible, measure_field
 from hpaloc.progress import log, track
 from hpaloc.rejection import check_rejected
 from hpaloc.rle import MAX_PIXELS
@@ -53,6 +54,7 @@ def tile_field(
     mask_neighbours: bool = False,
     format: str = "png",
     bits: Mapping[str, int | None] | None = None,
+    empty: np.ndarray | None = None,
 ) -> TiledField:
     """Measure every cell of a field and cut its tiles, which hold the levels above the field's background.
 
@@ -63,17 +65,18 @@ def tile_field(
     mask_neighbours: set everything but the cell itself to zero before resizing
     format: of the records, png or raw
     bits: {colour: the significant bits that its file gives}
+    empty: (H, W) bool, where the field has no data, as ``find_empty`` returns it
     Returns the measured columns of the field's row, a row per cell in the order of ids, and the cells' records per
     colour in the same order.
     Raises ValueError if shapes or pixel types differ.
     """
-    row, rows = measure_field(field, images, cells, nuclei, pixel_size, bits)
+    row, rows = measure_field(field, images, cells, nuclei, pixel_size, bits, empty)
     records: dict[str, list[bytes]] = {colour: [] for colour in images}
     black = {colour: round(row[f"{colour}_background"]) for colour in images}
-    light = {colour: cv2.subtract(image, np.array([float(black[colour])])) for colour, image in images.items()}
+    above = {colour: cv2.subtract(image, np.array([float(black[colour])])) for colour, image in images.items()}
     for cell in rows:
         box = np.s_[cell["y0"] : cell["y1"], cell["x0"] : cell["x1"]]
-        for colour, image in light.items():
+        for colour, image in above.items():
             crop = image[box] * (cells[box] == cell["cell"]) if mask_neighbours else image[box]
             tile = resize(square(crop), size)
             record = TileRecord(field, cell["cell"], tile, HEADROOM * (row[f"{colour}_white"] - black[colour]))
@@ -100,15 +103,21 @@ def _tile_row(
     try:
         with unchanged(manifest.paths, manifest.states):
             images = read_field(manifest.paths, max_pixels=max_pixels)
-            warnings = check_field(images, manifest.paths) + check_pixel_size(row["pixel_size"], manifest.paths)
-            bits = {colour: said.significant_bits for colour, said in read_each(manifest.paths).items()}
+            headers = read_each(manifest.paths)
+        check_field(images, manifest.paths)
+        empty = find_empty(images)
+        warnings = find_repeats(images, empty)
+        warnings += check_pixel_size(row["pixel_size"], manifest.paths, headers)
+        bits = {colour: header.significant_bits for colour, header in headers.items()}
         cells = read_mask(mask_path(folder, manifest.id, "cell"))
         nuclei = read_mask(mask_path(folder, manifest.id, "nucleus"))
-        tiled = tile_field(manifest.id, images, cells, nuclei, row["pixel_size"], size, mask_neighbours, format, bits)
+        tiled = tile_field(
+            manifest.id, images, cells, nuclei, row["pixel_size"], size, mask_neighbours, format, bits, empty
+        )
     except (OSError, ValueError) as error:
         row["reason"] = " ".join(str(error).split()) or type(error).__name__
         return TiledField(row)
-    warnings += plausibility(tiled.row, tiled.cells)
+    warnings += find_implausible(tiled.row, tiled.cells)
     tiled.row = row | tiled.row | {"status": "ok", "reason": "", "warnings": "; ".join(warnings)}
     return tiled
 

@@ -6,6 +6,7 @@ import fastremap
 import numpy as np
 
 from hpaloc.detector import fill_empty, find_empty
+from hpaloc.masks import compact
 from hpaloc.segmentation import ready_made, watershed
 from hpaloc.segmentation.settings import SegmentationSettings
 
@@ -53,15 +54,10 @@ def segment_field(
 
 
 def _cut_off(nuclei: np.ndarray, cells: np.ndarray, empty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return nuclei and cells without what lies in a region without data, numbered anew."""
+    """Return nuclei and cells without what lies in a region without data; a cell keeps both or neither."""
     nuclei, cells = (np.where(empty, 0, labels) for labels in (nuclei, cells))
-    left = np.intersect1d(fastremap.unique(nuclei), fastremap.unique(cells))
-    numbers = {int(id): number for number, id in enumerate(left[left != 0], 1)} | {0: 0}
-    nuclei, cells = (
-        fastremap.remap(fastremap.mask_except(labels, list(numbers)), numbers, preserve_missing_labels=False)
-        for labels in (nuclei, cells)
-    )
-    return nuclei, cells
+    left = np.intersect1d(fastremap.unique(nuclei), fastremap.unique(cells)).tolist()
+    return compact(fastremap.mask_except(nuclei, left)), compact(fastremap.mask_except(cells, left))
 
 
 def _segment(

@@ -111,13 +111,13 @@ def morphology(row, folder, segmentation):
     from hpaloc.interpretation.morphology import measure_fields
 
     cells = pd.DataFrame({"field": [row.id], "cell": [1]})
-    measure_fields({row.id: row}, {row.id: segmentation}, {row.id: dict.fromkeys(COLOURS, 255.0)}, cells)
+    measure_fields({row.id: row}, {row.id: segmentation}, {row.id: dict.fromkeys(COLOURS, (0.0, 255.0))}, cells)
 
 
 def map_of_a_field(row, folder, segmentation):
     from hpaloc.interpretation.layers import field_map
 
-    field_map(None, row, dict.fromkeys(COLOURS, 255.0), COLOURS, 64.0)
+    field_map(None, row, dict.fromkeys(COLOURS, (0.0, 255.0)), COLOURS, 64.0)
 
 
 def figures_of_the_data(row, folder, segmentation):

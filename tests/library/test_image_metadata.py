@@ -18,7 +18,14 @@ from hpaloc import image_metadata, sheet
 from hpaloc.classes import COLOURS
 from hpaloc.config import complete
 from hpaloc.figures.data import draw_data
-from hpaloc.image_metadata import ImageMetadata, PixelSizeError, check_pixel_size, read_metadata, resolve_pixel_size
+from hpaloc.image_metadata import (
+    ImageMetadata,
+    PixelSizeError,
+    check_pixel_size,
+    read_each,
+    read_metadata,
+    resolve_pixel_size,
+)
 from hpaloc.interpretation.morphology import measure_collections
 from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import ManifestRow, read_manifest
@@ -272,18 +279,21 @@ def test_the_pixel_size_of_a_field(tmp_path):
 
 
 def test_a_contradiction_between_configuration_and_files_is_a_warning(tmp_path):
+    def check(pixel_size, paths):
+        return check_pixel_size(pixel_size, paths, read_each(paths))
+
     red, blue, silent = ome(tmp_path / "red.tif", 0.16), ome(tmp_path / "blue.tif", 0.16), tiff(tmp_path / "green.tif")
     paths = paths_of(red=red, green=silent, blue=blue)
-    assert check_pixel_size(0.16, paths) == check_pixel_size(0.1632, paths) == check_pixel_size(0.157, paths) == []
-    assert check_pixel_size(0.08, paths_of(green=silent)) == []
+    assert check(0.16, paths) == check(0.1632, paths) == check(0.157, paths) == []
+    assert check(0.08, paths_of(green=silent)) == []
     wrong = "write `pixel_size: file` or correct the one that is wrong"
-    assert check_pixel_size(0.08, paths) == [f"{red} says 0.16 µm per pixel, but pixel_size is 0.08: {wrong}"]
+    assert check(0.08, paths) == [f"{red} says 0.16 µm per pixel, but pixel_size is 0.08: {wrong}"]
     ome(blue, 0.32)
     expected = (
         f"{blue}: says 0.32 µm per pixel, but {red} says 0.16, and pixel_size is 0.16: correct the one that is wrong"
     )
-    assert check_pixel_size(0.16, paths) == [expected]
-    (found,) = check_pixel_size(0.16, paths_of(red=ome(red, 0.16, 0.32)))
+    assert check(0.16, paths) == [expected]
+    (found,) = check(0.16, paths_of(red=ome(red, 0.16, 0.32)))
     assert found.startswith(f"{red}: says that its pixels are not square (0.16 x 0.32 µm), and pixel_size is 0.16")
 
 

@@ -8,7 +8,7 @@ from segmented_fields import twelve_bit_field
 
 from hpaloc import detector
 from hpaloc.classes import COLOURS
-from hpaloc.measuring import measure_field, plausibility
+from hpaloc.measuring import find_implausible, measure_field
 from hpaloc.network.options import LEVELS_EDITION
 from hpaloc.tfrecord import TileRecord
 from hpaloc.tiles import tile_field
@@ -34,7 +34,7 @@ def shown(images, field):
         for framed in records:
             record = TileRecord.decode(framed[12:-4])
             tiles[colour, record.cell] = np.clip(record.tile / record.white, 0, 1)
-    return tiles, plausibility(tiled.row, tiled.cells)
+    return tiles, find_implausible(tiled.row, tiled.cells)
 
 
 def change(images, field, but=()):
@@ -84,14 +84,31 @@ def test_an_offset_of_the_camera_changes_nothing_and_is_told(field, images, offs
     assert told == ([*COLOURS] if word else [])
 
 
+def test_an_offset_that_differs_across_the_field_is_told(field, images):
+    y, x = np.indices(field.cells.shape) / field.cells.shape[0]
+    for offset in (200 * x, 100 * (x + y), 400 * np.hypot(y - 0.5, x - 0.5), np.where((x > 0.5) & (y > 0.5), 200, 0)):
+        uneven = {colour: np.rint(image + offset).astype(np.uint16) for colour, image in images.items()}
+        _, warnings = shown(uneven, field)
+        told = [colour for colour in COLOURS if any(f"{colour} differs across the field" in line for line in warnings)]
+        assert told == [*COLOURS]
+        whole, _ = measure_field("f", uneven, field.cells, field.nuclei, PIXEL_SIZE)
+        assert all(50 < whole[f"{colour}_unevenness"] < 210 for colour in COLOURS)
+
+
+def test_light_that_leaks_from_cells_is_not_uneven_illumination(field, images):
+    haze = cv2.GaussianBlur(np.where(np.arange(768) < 384, field.cells > 0, 0).astype(np.float32), (0, 0), 25)
+    images["green"] = (images["green"] + 1000 * haze).astype(np.uint16)
+    assert shown(images, field)[1] == []
+
+
 def test_a_mosaic_has_the_levels_of_its_part_with_data(field, images):
     images = {colour: image + np.uint16(500) for colour, image in images.items()}
     empty = np.zeros(field.cells.shape, bool)
     empty[:200], empty[:, 600:] = True, True
     kept = {colour: np.where(empty, 0, image).astype(np.uint16) for colour, image in images.items()}
+    cells, nuclei = (np.where(empty, 0, mask) for mask in (field.cells, field.nuclei))
     whole, part = (
-        measure_field("f", own, np.where(empty, 0, field.cells), np.where(empty, 0, field.nuclei), PIXEL_SIZE)[0]
-        for own in (images, kept)
+        measure_field("f", own, cells, nuclei, PIXEL_SIZE, empty=detector.find_empty(own))[0] for own in (images, kept)
     )
     for colour in COLOURS:
         assert part[f"{colour}_background"] == pytest.approx(whole[f"{colour}_background"], abs=20)
@@ -106,9 +123,9 @@ def test_what_is_wrong_with_a_recording_is_named_by_its_cause(field, images):
     soft = {**images, "red": cv2.GaussianBlur(images["red"], (0, 0), 8)}
     assert any("red is out of focus" in line for line in shown(soft, field)[1])
     row, cells = measure_field("f", images, field.cells, field.nuclei, 0.02)
-    assert any("µm across: is a pixel really 0.02 µm?" in line for line in plausibility(row, cells))
+    assert any("µm across: is a pixel really 0.02 µm?" in line for line in find_implausible(row, cells))
     row, cells = measure_field("f", images, field.nuclei, field.nuclei, PIXEL_SIZE)
-    assert any("no cytoplasm was found" in line for line in plausibility(row, cells))
+    assert any("no cytoplasm was found" in line for line in find_implausible(row, cells))
     inverted = {**images, "green": 4095 - images["green"]}
     assert any("darker in green" in line and "inverted" in line for line in shown(inverted, field)[1])
 
@@ -122,7 +139,7 @@ def test_a_cell_without_light_hides_no_warning(field, images):
 def test_cells_without_nuclei_have_no_wrong_pixel_size(field, images):
     for nuclei in (np.zeros_like(field.nuclei), np.where(field.nuclei > 5, 0, field.nuclei)):
         row, cells = measure_field("f", images, field.cells, nuclei, PIXEL_SIZE)
-        assert plausibility(row, cells) == []
+        assert find_implausible(row, cells) == []
 
 
 def test_a_list_of_warnings_can_be_told_apart(field, images):
@@ -144,10 +161,10 @@ def test_a_list_of_warnings_can_be_told_apart(field, images):
     ],
 )
 def test_the_level_of_saturation_is_that_of_the_file_or_of_the_pixels(image, bits, expected):
-    assert detector.ceiling(image.astype(np.uint16), bits) == expected
+    assert detector.find_full_scale(image.astype(np.uint16), bits) == expected
     hot = image.astype(np.uint16)
     hot[0, 0] = 65535
-    assert detector.ceiling(hot, bits) == expected
+    assert detector.find_full_scale(hot, bits) == expected
 
 
 def test_levels_that_change_need_another_edition():

@@ -13,7 +13,7 @@ import pytest
 from plane_files import BY_NAME, BY_NUMBER, NAMES, C, T, Z, field, planned, scanned, stack
 
 from hpaloc.delimited import SheetError
-from hpaloc.image_metadata import check_pixel_size, resolve_pixel_size
+from hpaloc.image_metadata import check_pixel_size, read_each, resolve_pixel_size
 from hpaloc.images import ImageError, read_channel, read_field
 from hpaloc.manifests import ChangedError, check_unchanged, file_state
 from hpaloc.planes import Plane
@@ -220,7 +220,7 @@ def test_the_pixel_size_of_ome_zarr(tmp_path, version, zipped):
     path = shutil.make_archive(tmp_path / "a", "zip", path) if zipped else path
     planes = {colour: Plane(str(path), number) for colour, number in BY_NUMBER.items()}
     assert resolve_pixel_size(math.nan, planes) == 0.1
-    assert len(check_pixel_size(0.5, planes)) == 1
+    assert len(check_pixel_size(0.5, planes, read_each(planes))) == 1
 
 
 def test_the_pixel_size_is_that_of_the_series_that_is_read(tmp_path):

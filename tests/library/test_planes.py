@@ -22,7 +22,7 @@ from hpaloc.config import ConfigError
 from hpaloc.delimited import SheetError
 from hpaloc.image_files.decoding import read_image
 from hpaloc.image_metadata import check_pixel_size, read_each, resolve_pixel_size
-from hpaloc.images import ImageError, check_field, read_channel, read_field
+from hpaloc.images import ImageError, check_field, find_repeats, read_channel, read_field
 from hpaloc.manifests import ChangedError, check_unchanged
 from hpaloc.planes import Plane
 from hpaloc.segmentation.cluster import DaskSettings
@@ -227,7 +227,8 @@ def test_a_microscope_of_three_channels(tmp_path):
     channels = {"red": 2, "green": 1, "blue": 0, "yellow": 2}
     read = field(path, channels)
     np.testing.assert_array_equal(read["yellow"], stack(3)[2])
-    assert check_field(read, dict.fromkeys(COLOURS, str(path)))[0] == "red and yellow are the same image"
+    check_field(read, dict.fromkeys(COLOURS, str(path)))
+    assert find_repeats(read, None)[0] == "red and yellow are the same image"
     with pytest.raises(ImageError, match=r"channels\.blue and channels\.green are the same channel"):
         field(path, channels | {"blue": 1})
 
@@ -699,10 +700,11 @@ def test_the_pixel_size_and_the_bits_are_those_of_the_series(tmp_path):
             file.write(stack(C), metadata=metadata, photometric="minisblack")
     planes = {colour: Plane(str(tmp_path / "a.ome.tif"), number, series=1) for colour, number in BY_NUMBER.items()}
     assert resolve_pixel_size(math.nan, planes) == 0.2
-    assert check_pixel_size(0.2, planes) == []
-    (warning,) = check_pixel_size(0.1, planes)
+    headers = read_each(planes)
+    assert check_pixel_size(0.2, planes, headers) == []
+    (warning,) = check_pixel_size(0.1, planes, headers)
     assert f"{tmp_path}/a.ome.tif says 0.2 µm" in warning
-    assert {said.significant_bits for said in read_each(planes).values()} == {12}
+    assert {said.significant_bits for said in headers.values()} == {12}
 
 
 def in_one_file(rows, folder, **options):
