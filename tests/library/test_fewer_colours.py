@@ -22,7 +22,7 @@ from hpaloc.figures.data import draw_data
 from hpaloc.grouping import group_fields, near_duplicates
 from hpaloc.image_files.decoding import ImageError
 from hpaloc.manifests import read_manifest
-from hpaloc.measuring import measure_field, plausibility
+from hpaloc.measuring import find_implausible, measure_field
 from hpaloc.planning import check_segmentation, check_training
 from hpaloc.scan import download_urls, scan_collection
 from hpaloc.segmentation import weights
@@ -247,7 +247,7 @@ def test_measurements_are_those_of_four_colours_and_empty_for_the_lacking(lackin
         assert of_fewer[own].isna().all(axis=None)
         others = of_four.columns.difference([*own, "saturation"])
         pd.testing.assert_frame_equal(of_fewer[others], of_four[others])
-    assert plausibility(fewer, of_cells) is not None
+    assert find_implausible(fewer, of_cells) is not None
 
 
 def test_cells_of_a_reach_are_not_blamed_for_their_share(simulated):
@@ -258,12 +258,12 @@ def test_cells_of_a_reach_are_not_blamed_for_their_share(simulated):
     tight[nuclei > 0] = nuclei[nuclei > 0]
     row, rows = measure_field("a", pictures, tight, nuclei, 0.16)
     assert np.median([cell["nucleus_fraction"] for cell in rows]) > 0.45
-    assert plausibility(row, rows) == []
+    assert find_implausible(row, rows) == []
     with_red = without(simulated.images, ["yellow"])
-    assert "do not look like nuclei" in plausibility(*measure_field("a", with_red, tight, nuclei, 0.16))[0]
+    assert "do not look like nuclei" in find_implausible(*measure_field("a", with_red, tight, nuclei, 0.16))[0]
     # Blue that shows something else is still seen.
     swapped = pictures | {"blue": simulated.images["red"]}
-    assert "do not look like nuclei" in plausibility(*measure_field("a", swapped, tight, nuclei, 0.16))[0]
+    assert "do not look like nuclei" in find_implausible(*measure_field("a", swapped, tight, nuclei, 0.16))[0]
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_cells_of_a_reach_are_not_blamed_for_their_share(simulated):
 def test_no_cytoplasm_names_the_colours_that_there_are(simulated, lacking, asked):
     pictures = without(simulated.images, lacking)
     row, rows = measure_field("a", pictures, simulated.nuclei, simulated.nuclei, 0.16)
-    assert plausibility(row, rows)[-1].endswith(asked)
+    assert find_implausible(row, rows)[-1].endswith(asked)
 
 
 @each_lack
@@ -348,8 +348,9 @@ def test_all_images_of_a_field_are_those_that_there_are(tmp_path):
         cv2.imwrite(paths[colour], image)
     read = images.read_field(paths)
     assert list(read) == ["green", "blue", "yellow"]
+    images.check_field(read, paths)
     # Made-up green and yellow have the same cells.
-    assert [text.partition(":")[0] for text in images.check_field(read, paths)] == ["yellow repeats green"]
+    assert [text.partition(":")[0] for text in images.find_repeats(read, None)] == ["yellow repeats green"]
     cv2.imwrite(paths["yellow"], read["blue"])
     with pytest.raises(ImageError, match="yellow is the same image as blue"):
         images.check_field(images.read_field(paths), paths)
