@@ -1,11 +1,13 @@
 """Collections without a sheet: which fields and files the patterns of images find, as microscopes name them."""
 
 import os
+import re
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from hpaloc.classes import COLOURS
 from hpaloc.columns import read_columns
@@ -16,6 +18,7 @@ from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import ChangedError, read_annotations, read_manifests
 from hpaloc.masks import write_mask
 from hpaloc.matching import match_truth, read_truth
+from hpaloc.patterns import FilePattern, Folders
 from hpaloc.planes import Plane
 from hpaloc.scan import scan_collection, write_scan
 
@@ -94,6 +97,22 @@ def test_metaxpress_with_guids(guid, beside):
         assert "such as by [!_]* or [0-9A-F]* in place of *" in said
         assert "_thumb" in said
     assert scan(pattern % ("[!_]" if beside else ""), channels=CHANNELS) == rows
+
+
+def test_the_patterns_of_the_table_find_the_files_of_the_table():
+    page = (Path(__file__).resolve().parents[2] / "docs/data.md").read_text()
+    rows = re.findall(r'^\| .*? \| (`.*`) \| `"(.*)"` \| (.*?) \|$', page, re.MULTILINE)
+    assert len(rows) == 8
+    channels = {}
+    for file, text, said in rows:
+        channels = yaml.safe_load(said.strip("`")) if said.startswith("`") else channels
+        file = file.replace("`<br>`", "").strip("`").replace("-….", "-4950-8384-E0CC8F9E11B9.")
+        touch(file)
+        pattern = FilePattern(text, "", ".")
+        pattern.check_separated()
+        choices = {"channel": list(channels.values()), "colour": COLOURS}
+        (found,) = pattern.walk(choices, Folders())
+        assert found[2] == file
 
 
 def test_a_part_that_differs_between_the_files_of_a_field_is_refused():
