@@ -36,8 +36,8 @@ class CollectionFiles:
 
     shards: their names, in the order in which tables count them
     true_cells: tables with ID, cell and Label (``truth.read_true_cells``)
-    true_masks: pattern of the label images of true cells, with ``{id}`` (and ``{shard}`` if they are in shards)
-    true_states: the table truth.csv of the states of the true masks at planning; None if the run makes them
+    true_masks: pattern of the label images of true cells; if the run makes them, with ``{id}`` and ``{shard}``
+    true_states: the table truth.csv of the true masks and their states at planning; None if the run makes them
     folder: the working folder of the workflow
     of_2018: whether numbers in ``true_cells`` are those of the competition of 2018
     """

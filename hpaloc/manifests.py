@@ -148,12 +148,12 @@ def read_annotations(paths: Iterable[str | os.PathLike[str]]) -> dict[str, dict[
     return found
 
 
-def true_mask_states(path: str | os.PathLike[str] | None) -> dict[str, str]:
-    """Return the state of each field's true mask at planning from truth.csv, {} without such a file."""
+def true_mask_files(path: str | os.PathLike[str] | None) -> dict[str, tuple[str, str]]:
+    """Return each field's true mask and its state at planning from truth.csv, {} without such a file."""
     if path is None:
         return {}
     with open(path, newline="", encoding="utf-8") as file:
-        return {cells["id"]: cells["state"] for cells in csv.DictReader(file)}
+        return {cells["id"]: (cells["mask"], cells["state"]) for cells in csv.DictReader(file)}
 
 
 def _annotated(row: ManifestRow, said: Mapping[str, str]) -> ManifestRow:

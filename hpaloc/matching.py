@@ -10,7 +10,7 @@ import pandas as pd
 
 from hpaloc.files import spelled_as_on_disk
 from hpaloc.layout import CollectionFiles
-from hpaloc.manifests import true_mask_states, unchanged
+from hpaloc.manifests import true_mask_files, unchanged
 from hpaloc.masks import MaskError, draw, read_mask
 from hpaloc.progress import log, track
 from hpaloc.truth import read_true_cells
@@ -171,11 +171,14 @@ def match_truth(
     its field, ChangedError naming one that changed after planning, and ValueError naming a true cell that is not in its
     mask.
     """
-    states = true_mask_states(files.true_states)
+    planned = true_mask_files(files.true_states)
 
     def read(name: str) -> tuple[np.ndarray | None, np.ndarray]:
-        path = spelled_as_on_disk(files.true_masks.format(id=name, shard=shard_of[name]))
-        with unchanged({name: path}, states):
+        if name in planned:
+            path, state = planned[name]
+        else:
+            path, state = spelled_as_on_disk(files.true_masks.format(id=name, shard=shard_of[name])), None
+        with unchanged({name: path}, {name: state} if state else {}):
             if not os.path.isfile(path):
                 raise FileNotFoundError(f"field {name}: there is no true mask at {path}")
             true = read_mask(path)

@@ -1,17 +1,24 @@
 """Collections without a sheet: which fields and files the patterns of images find, as microscopes name them."""
 
 import os
+import re
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
 from hpaloc.classes import COLOURS
 from hpaloc.columns import read_columns
 from hpaloc.config import ConfigError, complete
 from hpaloc.delimited import SheetError
 from hpaloc.finding import shard_of
-from hpaloc.manifests import read_annotations, read_manifests
+from hpaloc.layout import CollectionFiles
+from hpaloc.manifests import ChangedError, read_annotations, read_manifests
+from hpaloc.masks import write_mask
+from hpaloc.matching import match_truth, read_truth
+from hpaloc.patterns import FilePattern, Folders
 from hpaloc.planes import Plane
 from hpaloc.scan import scan_collection, write_scan
 
@@ -90,6 +97,22 @@ def test_metaxpress_with_guids(guid, beside):
         assert "such as by [!_]* or [0-9A-F]* in place of *" in said
         assert "_thumb" in said
     assert scan(pattern % ("[!_]" if beside else ""), channels=CHANNELS) == rows
+
+
+def test_the_patterns_of_the_table_find_the_files_of_the_table():
+    page = (Path(__file__).resolve().parents[2] / "docs/data.md").read_text()
+    rows = re.findall(r'^\| .*? \| (`.*`) \| `"(.*)"` \| (.*?) \|$', page, re.MULTILINE)
+    assert len(rows) == 8
+    channels = {}
+    for file, text, said in rows:
+        channels = yaml.safe_load(said.strip("`")) if said.startswith("`") else channels
+        file = file.replace("`<br>`", "").strip("`").replace("-….", "-4950-8384-E0CC8F9E11B9.")
+        touch(file)
+        pattern = FilePattern(text, "", ".")
+        pattern.check_separated()
+        choices = {"channel": list(channels.values()), "colour": COLOURS}
+        (found,) = pattern.walk(choices, Folders())
+        assert found[2] == file
 
 
 def test_a_part_that_differs_between_the_files_of_a_field_is_refused():
@@ -265,6 +288,25 @@ def test_masks_have_the_same_parts():
     assert rows["P1_A2"].cell_mask == "masks/P1-A2_cells.png"
     said = refusal("{plate}/{well}.tif", config, channels=CHANNELS, masks={"cells": "{day}/{well}.png"})
     assert "'{day}/{well}.png' has {day}, but '{plate}/{well}.tif' of images has not" in said
+
+
+def test_true_masks_have_the_same_parts():
+    touch("P1/A1.tif", "P1/A2.tif")
+    Path("truth").mkdir()
+    cells = np.zeros((20, 20), np.uint16)
+    cells[2:9, 2:9], cells[11:18, 2:9] = 1, 2
+    write_mask("truth/P1-A2_cells.png", cells)
+    Path("new.csv").write_text("ID,Label,plate,well\nx,0,P1,A1\ny,0,P1,A2\n")
+    Path("cells.csv").write_text("ID,cell,Label\ny,1,0\ny,2,14\n")
+    truth = {"cells": "cells.csv", "masks": "truth/{plate}-{well}*.PNG"}
+    rows = scan("{plate}/{well}.tif", channels=CHANNELS, sheet="new.csv", labels=True, truth=truth)
+    assert list(rows) == ["x", "y"]
+    files = CollectionFiles("new", ["000"], ["cells.csv"], truth["masks"], "results/sheet/new/truth.csv")
+    matches = match_truth(files, read_truth(files, ["y"]), {"y": "000"}, lambda name: cells)
+    assert matches.pairs["iou"].tolist() == [1.0, 1.0]
+    Path("truth/P1-A2_cells.png").write_bytes(b"")
+    with pytest.raises(ChangedError, match=r"^truth/P1-A2_cells\.png: changed after the run was planned"):
+        match_truth(files, read_truth(files, ["y"]), {"y": "000"}, lambda name: cells)
 
 
 @pytest.mark.parametrize(

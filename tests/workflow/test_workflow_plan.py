@@ -7,10 +7,11 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from stand_in_models import write_stand_in
-from workflow_runs import ROOT, planned, snakemake, write_config, write_sheet
+from workflow_runs import ROOT, planned, snakemake, write_config, write_field, write_sheet
 
 from hpaloc.browser.page import APP_FILES
 from hpaloc.classes import COLOURS
@@ -141,6 +142,77 @@ def test_a_collection_without_labels_is_explored_by_its_channels(folder):
     write_config(folder / "config.yaml", collections=only)
     snakemake(folder, "explore", check=False)
     assert sorted(path.stem for path in (folder / "results/figures").glob("*.svg")) == ["figure3_channels"]
+
+
+CHANNELS = {"red": 3, "green": 2, "blue": 1, "yellow": 4}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("raw/{plate}_{well}_s{site}_w{channel}.TIF", "raw/P1_{well}_s1_w{channel}.tif"),
+        (
+            "raw/TimePoint_1/{plate}_{well}_s{site}_w{channel}[0-9A-F]*.tif",
+            "raw/TimePoint_1/P1_{well}_s1_w{channel}1A0B41F7-3F05-4B2A-9A39-2C7D4F1D7A95.TIF",
+        ),
+        (
+            "raw/{plate}__*/r01c{well}f{site}p01-ch{channel}sk1fk1fl1.tiff",
+            "raw/P1__x/r01c{well}f1p01-ch{channel}sk1fk1fl1.tiff",
+        ),
+        ("raw/{plate}_{well}_T0001F{site}L01A??Z01C{channel}.tif", "raw/P1_{well}_T0001F001L01A01Z01C0{channel}.tif"),
+        ("raw/{plate}/{well}/{site}.ome.tif", "raw/P1/{well}/1.ome.tif"),
+    ],
+)
+def test_fields_without_a_sheet_are_planned(folder, pattern, name):
+    write_stand_in(folder / "model")
+
+    def add(well):
+        for channel in CHANNELS.values():
+            path = folder / name.format(well=well, channel=channel)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+    for well in range(1, 9):
+        add(well)
+    new = {"images": pattern, "channels": CHANNELS, "shards": 3}
+    settings = {"collections": {"new": new}, "model": {"path": "model"}, "predict": {"pool_by": ["plate", "well"]}}
+    write_config(folder / "config.yaml", **settings)
+    jobs, shards = planned(folder, "predict_only")
+    before = {path: path.read_bytes() for path in (folder / "results/sheet/new").glob("[0-9]*.csv")}
+    assert jobs["segment"] == jobs["tile"] == jobs["predict"] == len(shards["segment"]) == len(before) / 2 > 1
+    assert jobs["pool"] == 1
+    add(9)
+    planned(folder, "predict_only")
+    after = {path: path.read_bytes() for path in (folder / "results/sheet/new").glob("[0-9]*.csv")}
+    assert len({path for path in after if after[path] != before.get(path)}) == 2
+
+
+def test_what_a_collection_without_a_sheet_lacks_is_one_sentence(folder):
+    write_stand_in(folder / "model")
+    (folder / "raw").mkdir()
+    (folder / "raw/A1.tif").touch()
+    new = {"images": "raw/{well}.tif", "channels": CHANNELS}
+    settings = {"collections": {"new": new}, "model": {"path": "model"}, "predict": {"pool_by": ["Well"]}}
+    write_config(folder / "config.yaml", **settings)
+    refused = snakemake(folder, "predict_only", "--dry-run", check=False)
+    assert "the pattern of collection new has no column 'Well'; did you mean well?" in refused.stdout
+    new["images"] = "row/{well}.tif"
+    write_config(folder / "config.yaml", **settings)
+    refused = snakemake(folder, "predict_only", "--dry-run", check=False)
+    assert refused.returncode == 1
+    assert "no file is found by 'row/{well}.tif': in the working folder nothing matches row; it has" in refused.stdout
+
+
+def test_parts_of_file_names_reach_the_table_of_fields(folder):
+    for site in (1, 2):
+        write_field(folder / "images", f"P1_A03_{site}", (0,), site, (256, 256))
+    new = {"images": "images/{plate}_{well}_{site}_{colour}.png"}
+    write_config(folder / "config.yaml", collections={"new": new}, shards=1, pixel_size=0.16)
+    snakemake(folder, "results/sheet/new.parquet")
+    table = pq.read_table(folder / "results/sheet/new.parquet", columns=["field", "status", "plate", "well", "site"])
+    assert table.to_pylist() == [
+        {"field": f"P1_A03_{site}", "status": "ok", "plate": "P1", "well": "A03", "site": site} for site in (1, 2)
+    ]
 
 
 def test_another_workflow_takes_it_as_a_module(folder):
