@@ -180,6 +180,15 @@ def test_the_networks_of_hpacellseg_follow_the_colours(tmp_path, monkeypatch):
     assert fetched == ["dpn_unet_nuclei_v1.pth", "dpn_unet_cell_v2.pth"]
 
 
+def test_the_network_of_two_channels_gets_zeros_for_yellow():
+    from hpaloc.segmentation.hpacellseg import _plane
+
+    field = {"red": np.full((4, 6), 9, np.uint16), "blue": np.full((4, 6), 5, np.uint16)}
+    assert _plane(field, "red") is field["red"]
+    empty = _plane(field, "yellow")
+    assert (empty.dtype, empty.shape, empty.max()) == (np.uint16, (4, 6), 0)
+
+
 @pytest.fixture(scope="module")
 def simulated():
     return simulate_field("f", (0,), 3, shape=(640, 640))
