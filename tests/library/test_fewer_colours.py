@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from plane_files import BY_NUMBER, write
 from segmented_fields import best_ious
+from stand_in_models import write_stand_in
 from tile_fields import make_field, tile, write_shard
 
 from hpaloc import field_table, images, records
@@ -23,7 +24,7 @@ from hpaloc.grouping import group_fields, near_duplicates
 from hpaloc.image_files.decoding import ImageError
 from hpaloc.manifests import read_manifest
 from hpaloc.measuring import measure_field, plausibility
-from hpaloc.planning import check_segmentation, check_training
+from hpaloc.planning import check_model, check_segmentation, check_training
 from hpaloc.scan import download_urls, scan_collection
 from hpaloc.segmentation import weights
 from hpaloc.segmentation.backends import segment_field
@@ -150,6 +151,16 @@ def test_a_network_is_trained_for_the_colours_of_every_collection():
     check_training(config_of({"red": None}, predict={"collections": ["train"]}))
     check_training(config_of({"red": None}, train={"channels": ["green", "blue"]}))
     check_training(config_of({"yellow": None}))
+
+
+def test_a_model_that_sees_a_lacking_colour_is_refused(tmp_path):
+    model = str(write_stand_in(tmp_path / "model"))
+    check_model(config_of({"yellow": None}, model={"path": model}))
+    with pytest.raises(
+        ConfigError, match=r"^config key model\.path: the network sees red, which the coll"
+    ):
+        check_model(config_of({"red": None}, model={"path": model}))
+    check_model(config_of({"red": None}, model={"path": model}, predict={"collections": ["train"]}))
 
 
 def test_hpacellseg_needs_red_of_the_collection_that_it_segments():
