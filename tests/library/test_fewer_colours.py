@@ -156,9 +156,7 @@ def test_a_network_is_trained_for_the_colours_of_every_collection():
 def test_a_model_that_sees_a_lacking_colour_is_refused(tmp_path):
     model = str(write_stand_in(tmp_path / "model"))
     check_model(config_of({"yellow": None}, model={"path": model}))
-    with pytest.raises(
-        ConfigError, match=r"^config key model\.path: the network sees red, which the coll"
-    ):
+    with pytest.raises(ConfigError, match=r"^config key model\.path: the network sees red, which the coll"):
         check_model(config_of({"red": None}, model={"path": model}))
     check_model(config_of({"red": None}, model={"path": model}, predict={"collections": ["train"]}))
 
