@@ -131,7 +131,7 @@ def find_files(
         found.append(files)
     if missing := [path for files in found for path, state in files.values() if state == MISSING]:
         lacking = sum(any(state == MISSING for _, state in files.values()) for files in found)
-        everywhere = any(all(files[kind][1] == MISSING for files in found) for kind in patterns)
+        everywhere = [kind for kind in patterns if all(files[kind][1] == MISSING for files in found)]
         total = len(rows) * len(patterns)
         first = ", ".join(missing[:10])
         which = "" if len(missing) == 1 else " the first ten:" if len(missing) > 10 else " these:"
@@ -139,8 +139,14 @@ def find_files(
         text = f"collection {collection}: {len(missing)} of {total} {files_are} missing:{which} {first}"
         if lacking == len(rows) or too_many(lacking, len(rows), max_missing_fraction):
             count = f"; {lacking} of {len(rows)} {'field lacks' if len(rows) == 1 else 'fields lack'} one"
+            lacked = everywhere if set(everywhere) <= {"red", "yellow"} else []
             # For a single field, one missing file does not mean that the pattern is wrong.
-            if len(missing) == total or (len(rows) > 1 and everywhere):
+            if lacked:
+                null = ", ".join(f"{colour}: null" for colour in lacked)
+                text += (
+                    f"{count}: is the pattern right, or is there no {' and no '.join(lacked)} (channels: {{{null}}})?"
+                )
+            elif len(missing) == total or (len(rows) > 1 and everywhere):
                 text += f"{count}: is the pattern right?"
             elif len(missing) > 10:
                 text += f"{count}: the sheet may list only fields whose files exist"

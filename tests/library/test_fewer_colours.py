@@ -1,6 +1,7 @@
 """Collections without red, yellow or both: from the configuration to cells, tiles, records, figures and pictures."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from hpaloc import field_table, images, records
 from hpaloc.browser.pictures import shown_levels
 from hpaloc.classes import COLOURS
 from hpaloc.config import ConfigError, colours_of, complete
+from hpaloc.delimited import SheetError
 from hpaloc.examples import EXAMPLES
 from hpaloc.figures.data import draw_data
 from hpaloc.grouping import group_fields, near_duplicates
@@ -112,10 +114,19 @@ def test_addresses_are_of_the_colours_that_there_are(folder):
     assert set(of_row) == {"green", "blue"}
 
 
-def test_a_missing_file_is_not_a_lacking_colour(folder):
-    for colour in ("red", "green", "blue"):
-        Path(f"a_{colour}.png").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"a_yellow\.png"):
+@each_lack
+def test_missing_files_are_not_a_lacking_colour_but_may_be(folder, lacking):
+    Path("s.csv").write_text("ID,Label\na,0\nb,0\n")
+    for colour in set(COLOURS) - set(lacking):
+        for id in "ab":
+            Path(f"{id}_{colour}.png").write_bytes(b"x")
+    null = ", ".join(f"{colour}: null" for colour in lacking)
+    hint = f"is the pattern right, or is there no {' and no '.join(lacking)} (channels: {{{null}}})?"
+    with pytest.raises(SheetError, match=re.escape(hint) + "$"):
+        planned({"images": "{id}_{colour}.png"}, folder)
+    Path("a_blue.png").unlink()
+    Path("b_blue.png").unlink()
+    with pytest.raises(SheetError, match=r"is the pattern right\?$"):
         planned({"images": "{id}_{colour}.png"}, folder)
 
 
