@@ -56,7 +56,10 @@ class CellLevels:
     faintest: float
 
     def body(self, stains: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the weighted sum of red and yellow above background, all (h, w) float32; 1 = usual cytoplasm."""
+        """Return the weighted sum of the stains, (h, w) float32; 1 = usual cytoplasm.
+
+        stains: red and yellow, or the one that there is, (h, w) float32 each, above background
+        """
         first, *others = (stain * np.float32(weight) for stain, weight in zip(stains, self.weights, strict=True))
         return np.asarray(sum(others, start=first))
 
