@@ -143,7 +143,10 @@ def check_field(images: Mapping[str, np.ndarray], paths: Mapping[str, str | os.P
         level = image[0, 0]
         if level == image[-1, -1] and (image == level).all():
             if colour != "green":
-                raise ImageError(f"{paths[colour]}: every pixel is {level}; the {colour} channel is empty or saturated")
+                empty = f"{paths[colour]}: every pixel is {level}; the {colour} channel is empty or saturated"
+                # What people without a fourth colour put in its place.
+                hint = "; if there is no yellow, write channels: {yellow: null}" if colour == "yellow" else ""
+                raise ImageError(empty + hint)
             warnings.append(f"every pixel of green is {level}: was the protein recorded?")
             continue
     empty = find_empty(images)

@@ -384,6 +384,14 @@ def test_all_images_of_a_field_are_those_that_there_are(tmp_path):
         images.check_field(images.read_field(paths), paths)
 
 
+def test_an_empty_image_in_the_place_of_yellow_names_the_way_out():
+    pictures, paths = make_field(1)[0], {colour: f"{colour}.png" for colour in COLOURS}
+    for colour, hint in (("yellow", "; if there is no yellow, write channels: {yellow: null}"), ("red", "")):
+        empty = pictures | {colour: np.zeros_like(pictures[colour])}
+        with pytest.raises(ImageError, match=re.escape(f"the {colour} channel is empty or saturated{hint}") + "$"):
+            images.check_field(empty, paths)
+
+
 @each_lack
 def test_figures_show_the_colours_that_there_are(tmp_path, lacking):
     rows, _ = write_shard(tmp_path / "in", {"a": make_field(1)})
