@@ -176,7 +176,7 @@ def check_missing(
     if not missing:
         return
     lacking = sum(any(state == MISSING for _, state in files.values()) for files in found)
-    everywhere = any(all(files[kind][1] == MISSING for files in found) for kind in found[0])
+    everywhere = [kind for kind in found[0] if all(files[kind][1] == MISSING for files in found)]
     total = len(found) * len(found[0])
     first = ", ".join(missing[:10])
     which = "" if len(missing) == 1 else " the first ten:" if len(missing) > 10 else " these:"
@@ -184,8 +184,12 @@ def check_missing(
     text = f"collection {collection}: {len(missing)} of {total} {files_are} missing:{which} {first}"
     if lacking == len(found) or too_many(lacking, len(found), max_missing_fraction):
         count = f"; {lacking} of {len(found)} {'field lacks' if len(found) == 1 else 'fields lack'} one"
+        lacked = everywhere if set(everywhere) <= {"red", "yellow"} else []
         # For a single field, one missing file does not mean that the pattern is wrong.
-        if len(missing) == total or (len(found) > 1 and everywhere):
+        if lacked:
+            null = ", ".join(f"{colour}: null" for colour in lacked)
+            text += f"{count}: is the pattern right, or is there no {' and no '.join(lacked)} (channels: {{{null}}})?"
+        elif len(missing) == total or (len(found) > 1 and everywhere):
             text += f"{count}: is the pattern right?"
         elif not listed and lacking == len(found) > 1:
             text += f"{count}: write * in place of a part of the pattern that is not the same for all files of a field"

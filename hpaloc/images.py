@@ -140,7 +140,10 @@ def check_field(images: Mapping[str, np.ndarray], paths: Mapping[str, str | os.P
             raise ImageError(f"{paths[colour]}: {size} px is smaller than a cell (at least {MIN_SIDE} px a side)")
         if colour != "green" and _has_one_level(image):
             level = image[0, 0]
-            raise ImageError(f"{paths[colour]}: every pixel is {level}; the {colour} channel is empty or saturated")
+            found = f"{paths[colour]}: every pixel is {level}; the {colour} channel is empty or saturated"
+            # What people without a fourth colour put in its place.
+            hint = "; if there is no yellow, write channels: {yellow: null}" if colour == "yellow" else ""
+            raise ImageError(found + hint)
     for first, second in combinations(images, 2):
         if {first, second} != {"red", "yellow"} and np.array_equal(images[first], images[second]):
             raise ImageError(f"{paths[second]}: {second} is the same image as {first}, {paths[first]}")

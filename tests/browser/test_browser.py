@@ -9,6 +9,7 @@ import re
 import shutil
 from contextlib import contextmanager
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -166,6 +167,31 @@ def test_the_bundle_is_of_these_sources():
     assert digest.hexdigest() in first, "the sources changed: make browser-assets"
 
 
+@pytest.fixture(scope="module")
+def fewer(tmp_path_factory):
+    return small_browser(tmp_path_factory.mktemp("fewer"), lacking=("red", "yellow"))
+
+
+def test_the_table_names_the_colours_that_a_collection_lacks(small, fewer):
+    assert "lacks" not in read_script(small[0] / "small/table.js")
+    assert read_script(fewer[0] / "small/table.js")["lacks"] == ["red", "yellow"]
+
+
+def test_a_colour_that_a_collection_lacks_is_black(small, fewer):
+    for kind, planes in (("sprites", PLANES), ("fields", PLANES[:4])):
+        drawn = []
+        for folder, _ in (small, fewer):
+            image = base64.b64decode(read_script(folder / f"small/000/{kind}/00000.js")["image"])
+            grey = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_GRAYSCALE)
+            drawn.append(dict(zip(planes, np.split(grey, len(planes)), strict=True)))
+        for plane in planes:
+            if plane in ("red", "yellow"):
+                assert drawn[0][plane].max() > 100
+                assert drawn[1][plane].max() == 0
+            elif plane in ("green", "blue"):
+                np.testing.assert_allclose(drawn[1][plane].mean(), drawn[0][plane].mean(), rtol=0.02)
+
+
 def test_the_licence_of_every_part_is_there():
     licences = (APP / "LICENCES.txt").read_text()
     for part in json.loads((sources() / "package.json").read_text())["dependencies"]:
@@ -241,6 +267,22 @@ def brightest(page, selector):
           const sum = [0, 0, 0]; for (let i = 0; i < d.length; i++) if (i % 4 < 3) sum[i % 4] += d[i]
           return sum.map(s => 4 * s / d.length) }""",
     )
+
+
+@needs_chromium
+def test_the_page_has_no_controls_of_a_colour_that_a_collection_lacks(engine, small, fewer):
+    for (folder, _), there in ((small, ["red", "green", "blue", "yellow"]), (fewer, ["green", "blue"])):
+        with opened(engine, folder) as page:
+            controls = page.eval_on_selector_all(".channel input[type=checkbox]", "all => all.map((one) => one.id)")
+            assert controls == [f"channel-{colour}" for colour in there]
+            page.click("#gallery .card")
+            page.wait_for_selector("#open-cell .colours canvas[data-drawn]")
+            assert page.locator("#open-cell .colours figure").count() == len(there)
+            # The controls act on their own colour.
+            page.click("#channel-green")
+            page.keyboard.press("4")
+            assert not page.is_checked("#channel-green")
+            assert page.is_checked("#channel-blue")
 
 
 @needs_chromium

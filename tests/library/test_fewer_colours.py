@@ -1,6 +1,7 @@
 """Collections without red, yellow or both: from the configuration to cells, tiles, records, figures and pictures."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,19 +12,21 @@ import pyarrow.parquet as pq
 import pytest
 from plane_files import BY_NUMBER, write
 from segmented_fields import best_ious
+from stand_in_models import write_stand_in
 from tile_fields import make_field, tile, write_shard
 
 from hpaloc import field_table, images, records
 from hpaloc.browser.pictures import shown_levels
 from hpaloc.classes import COLOURS
 from hpaloc.config import ConfigError, colours_of, complete
+from hpaloc.delimited import SheetError
 from hpaloc.examples import EXAMPLES
 from hpaloc.figures.data import draw_data
 from hpaloc.grouping import group_fields, near_duplicates
 from hpaloc.image_files.decoding import ImageError
 from hpaloc.manifests import read_manifest
 from hpaloc.measuring import find_implausible, measure_field
-from hpaloc.planning import check_segmentation, check_training
+from hpaloc.planning import check_model, check_segmentation, check_training
 from hpaloc.scan import download_urls, scan_collection
 from hpaloc.segmentation import weights
 from hpaloc.segmentation.backends import segment_field
@@ -111,10 +114,19 @@ def test_addresses_are_of_the_colours_that_there_are(folder):
     assert set(of_row) == {"green", "blue"}
 
 
-def test_a_missing_file_is_not_a_lacking_colour(folder):
-    for colour in ("red", "green", "blue"):
-        Path(f"a_{colour}.png").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"a_yellow\.png"):
+@each_lack
+def test_missing_files_are_not_a_lacking_colour_but_may_be(folder, lacking):
+    Path("s.csv").write_text("ID,Label\na,0\nb,0\n")
+    for colour in set(COLOURS) - set(lacking):
+        for id in "ab":
+            Path(f"{id}_{colour}.png").write_bytes(b"x")
+    null = ", ".join(f"{colour}: null" for colour in lacking)
+    hint = f"is the pattern right, or is there no {' and no '.join(lacking)} (channels: {{{null}}})?"
+    with pytest.raises(SheetError, match=re.escape(hint) + "$"):
+        planned({"images": "{id}_{colour}.png"}, folder)
+    Path("a_blue.png").unlink()
+    Path("b_blue.png").unlink()
+    with pytest.raises(SheetError, match=r"is the pattern right\?$"):
         planned({"images": "{id}_{colour}.png"}, folder)
 
 
@@ -152,6 +164,14 @@ def test_a_network_is_trained_for_the_colours_of_every_collection():
     check_training(config_of({"yellow": None}))
 
 
+def test_a_model_that_sees_a_lacking_colour_is_refused(tmp_path):
+    model = str(write_stand_in(tmp_path / "model"))
+    check_model(config_of({"yellow": None}, model={"path": model}))
+    with pytest.raises(ConfigError, match=r"^config key model\.path: the network sees red, which the coll"):
+        check_model(config_of({"red": None}, model={"path": model}))
+    check_model(config_of({"red": None}, model={"path": model}, predict={"collections": ["train"]}))
+
+
 def test_hpacellseg_needs_red_of_the_collection_that_it_segments():
     config = config_of({"red": None}, segmentation={"backend": "hpacellseg"})
     check_segmentation(config, "train")
@@ -178,6 +198,15 @@ def test_the_networks_of_hpacellseg_follow_the_colours(tmp_path, monkeypatch):
     assert weights.ready(NetworkWeights(cells=str(own)), yellow=False)[1].name == "dpn_unet_cell_v2.pth"
     assert weights.ready(NetworkWeights(cells_without_yellow=str(own)), yellow=False)[1] == own
     assert fetched == ["dpn_unet_nuclei_v1.pth", "dpn_unet_cell_v2.pth"]
+
+
+def test_the_network_of_two_channels_gets_zeros_for_yellow():
+    from hpaloc.segmentation.hpacellseg import _plane
+
+    field = {"red": np.full((4, 6), 9, np.uint16), "blue": np.full((4, 6), 5, np.uint16)}
+    assert _plane(field, "red") is field["red"]
+    empty = _plane(field, "yellow")
+    assert (empty.dtype, empty.shape, empty.max()) == (np.uint16, (4, 6), 0)
 
 
 @pytest.fixture(scope="module")
@@ -354,6 +383,14 @@ def test_all_images_of_a_field_are_those_that_there_are(tmp_path):
     cv2.imwrite(paths["yellow"], read["blue"])
     with pytest.raises(ImageError, match="yellow is the same image as blue"):
         images.check_field(images.read_field(paths), paths)
+
+
+def test_an_empty_image_in_the_place_of_yellow_names_the_way_out():
+    pictures, paths = make_field(1)[0], {colour: f"{colour}.png" for colour in COLOURS}
+    for colour, hint in (("yellow", "; if there is no yellow, write channels: {yellow: null}"), ("red", "")):
+        empty = pictures | {colour: np.zeros_like(pictures[colour])}
+        with pytest.raises(ImageError, match=re.escape(f"the {colour} channel is empty or saturated{hint}") + "$"):
+            images.check_field(empty, paths)
 
 
 @each_lack

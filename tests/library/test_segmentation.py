@@ -274,8 +274,8 @@ def test_gaps_between_cells_stay_background():
 
 def test_images_are_checked(field):
     images = field.images
-    with pytest.raises(ValueError, match="missing: yellow"):
-        segment_field({c: images[c] for c in ("red", "blue")}, 0.16, SETTINGS)
+    with pytest.raises(ValueError, match="missing: blue"):
+        segment_field({c: images[c] for c in ("red", "yellow")}, 0.16, SETTINGS)
     with pytest.raises(ValueError, match="one shape"):
         segment_field(dict(images, red=images["red"][:9]), 0.16, SETTINGS)
     with pytest.raises(ValueError, match="pixel_size"):

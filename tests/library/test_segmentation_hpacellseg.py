@@ -105,12 +105,13 @@ def settings(tmp_path_factory):
     return SegmentationSettings(backend="hpacellseg", device="cpu", weights=paths)
 
 
-def test_networks_of_a_minute_find_the_cells_of_simulated_fields(settings):
+@pytest.mark.parametrize("colours", [("red", "yellow", "blue"), ("red", "blue")])
+def test_networks_of_a_minute_find_the_cells_of_simulated_fields(settings, colours):
     scores = []
     for seed in (7, 8, 9):
         # Neither square nor a multiple of 32: hpacellseg's own methods give such fields back transposed.
         field = simulate_field("test", (0,), seed, shape=(620, 900))
-        nuclei, cells = segment_field(field.images, 0.16, settings)
+        nuclei, cells = segment_field({colour: field.images[colour] for colour in colours}, 0.16, settings)
         assert cells.shape == nuclei.shape == (620, 900)
         np.testing.assert_array_equal(nuclei[nuclei > 0], cells[nuclei > 0])
         np.testing.assert_array_equal(np.unique(cells), np.arange(cells.max() + 1))

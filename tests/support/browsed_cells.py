@@ -56,11 +56,17 @@ def predictions_of(cells, seed=0):
     )
 
 
-def write_shard_of_cells(files, ids, most_fields=100):
-    """Write one shard of small fields, with its predictions and pictures, and pool it; return its cell table."""
+def write_shard_of_cells(files, ids, most_fields=100, lacking=()):
+    """Write one shard of small fields, with its predictions and pictures, and pool it; return its cell table.
+
+    lacking: the colours that the fields lack
+    """
     folder, shard = files.folder, files.shards[0]
     fields = {id: make_field(number) for number, id in enumerate(ids)}
     rows, segmentation = write_shard(folder / "fields", fields)
+    for row in rows:
+        for colour in lacking:
+            del row.paths[colour]
     tables = dict(zip(("cells", "fields"), tile(rows, segmentation, folder / "tables"), strict=False))
     for kind in ("cells", "fields", "annotations", "predictions"):
         files.path(kind, shard).parent.mkdir(parents=True, exist_ok=True)
@@ -81,11 +87,11 @@ def write_shard_of_cells(files, ids, most_fields=100):
     return cells
 
 
-def small_browser(folder, ids=HOSTILE, most_fields=100, with_truth=True):
+def small_browser(folder, ids=HOSTILE, most_fields=100, with_truth=True, lacking=()):
     """Write a browser of one collection named small; return the folder of its page and its cell table."""
     files = CollectionFiles("small", ["000"], folder=folder)
     out = folder / "results/browser"
-    cells = write_shard_of_cells(files, ids, most_fields)
+    cells = write_shard_of_cells(files, ids, most_fields, lacking)
     if with_truth:
         # Every second cell is called correctly, the others are Vesicles.
         called = pd.read_parquet(files.path("pooled_cells"))["labels"].to_numpy()

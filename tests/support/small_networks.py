@@ -50,7 +50,7 @@ class SidesOf32(torch.nn.Module):
 
 
 def train(
-    fields: Sequence[SimulatedField], colours: Sequence[str], labels_of: Callable[[SimulatedField], np.ndarray]
+    fields: Sequence[SimulatedField], colours: Sequence[str | None], labels_of: Callable[[SimulatedField], np.ndarray]
 ) -> SmallUnet:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -58,7 +58,9 @@ def train(
     inputs, targets = [], []
     for field in fields:
         height, width = (side // 2 for side in field.cells.shape)
-        small = [_prepared(field.images[colour], (height, width)) for colour in colours]
+        # A colour that is None is the empty plane of the network of two channels.
+        images = field.images | {None: np.zeros_like(field.images["blue"])}
+        small = [_prepared(images[colour], (height, width)) for colour in colours]
         inputs.append(torch.from_numpy((np.stack(small) - MEAN) / STD))
         labels = cv2.resize(labels_of(field).astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST)
         border = (cv2.dilate(labels, np.ones((3, 3))) != cv2.erode(labels, np.ones((3, 3)))) & (labels > 0)
@@ -82,12 +84,13 @@ def train(
 
 
 def write_networks(folder: Path) -> dict[str, str]:
-    """Train a nucleus and a cell network for fields of 0.16 µm per pixel; return their files by configuration key."""
+    """Train a nucleus and two cell networks for fields of 0.16 µm per pixel; return their files by key."""
     torch.set_num_threads(1)
     fields = [simulate_field(f"train{n}", (0,), n, shape=(512, 512)) for n in range(4)]
     networks = {
         "nuclei": train(fields, ["blue"] * 3, lambda field: field.nuclei),
         "cells": train(fields, ["red", "yellow", "blue"], lambda field: field.cells),
+        "cells_without_yellow": train(fields, ["red", None, "blue"], lambda field: field.cells),
     }
     for name, network in networks.items():
         torch.save(network, folder / f"{name}.pth")

@@ -154,7 +154,7 @@ EXPLORABLE = PREDICTED if config["model"]["path"] else [TRAINING, *COLLECTIONS]
 LABELLED = [name for name in EXPLORABLE if COLLECTIONS.get(name, {}).get("labels")]
 EXPLORED = [*LABELLED, *(name for name in EXPLORABLE if name in COLLECTIONS), *COLLECTIONS][0]
 # The figures and their titles in the report.
-EXPLORE_FIGURES = {"figure3_channels": "the four channels of a field"}
+EXPLORE_FIGURES = {"figure3_channels": "the channels of a field"}
 if LABELLED:
     EXPLORE_FIGURES = {
         "figure1_labels": "fields per location",

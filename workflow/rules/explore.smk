@@ -2,7 +2,7 @@
 
 Inputs: the sheet and images of the labelled collection that trains (or of the first one; with model.path, of a
 predicted one).
-Outputs: label distribution, labels per field, co-occurrence, the four channels of a field, panels of each location.
+Outputs: label distribution, labels per field, co-occurrence, the channels of a field, panels of each location.
 Steps: count, choose fields, draw.
 """
 
