@@ -344,8 +344,8 @@ def _recording(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> It
             yield f"the background of {colour}, {found}: a camera's offset? It is subtracted"
         # A difference of one level may be rounding, and one below the noise does no harm.
         if not inverted and uneven_share > _UNEVEN and uneven > max(row[f"{colour}_noise"], 1):
-            found = f"by {uneven:.0f}, {100 * uneven_share:.0f} % of white"
-            yield f"the background of {colour} differs across the field ({found}): correct the shading, or leave it out"
+            found = f"differs across the field (by {uneven:.0f}, {100 * uneven_share:.0f} % of white)"
+            yield f"the background of {colour} {found}: correct the shading, or leave the field out"
         if saturated > _OVEREXPOSED:
             found = f"{100 * saturated:.0f} % of the pixels in cells are at its limit, {full}"
             yield f"{colour} is overexposed ({found}): expose less, or leave the field out"
