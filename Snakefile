@@ -40,7 +40,7 @@ if MAIN:
 
 
 # Images that are to be described have no configuration yet: nothing but their description is planned.
-include: "workflow/rules/resources.smk"
+include: "workflow/rules/start.smk"
 include: "workflow/rules/describe.smk"
 
 

@@ -1,6 +1,7 @@
 """The text of a description: what was found, as comments, and the configuration below it."""
 
 import json
+import math
 import os
 import textwrap
 from collections import Counter
@@ -191,6 +192,8 @@ def _warnings(found: Description) -> list[str]:
     if lacking:
         of_all = f"{len(lacking):,} of {_count(len(layout.fields), 'field')}"
         odd.append(f"{of_all} have fewer than {most} files, such as {shown(found.field_name(lacking[0]))}")
+    if most < math.prod(max(1, len(layout.values(kind))) for kind in ("channel", "z", "time")):
+        odd.append("no field has all channels and planes that occur in the names")
     for field in found.seen:
         of_files = field.looks.values()
         sizes = {f"{of_file.axes['X']} x {of_file.axes['Y']} px" for of_file in of_files}

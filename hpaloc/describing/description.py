@@ -67,9 +67,9 @@ def describe(images: str) -> Description:
     listing = list_images(images)
     layouts = find_layouts(listing.paths)
     seen, unreadable = _look_into(layouts.found[0], listing.folder)
-    if layouts.found[0].guessed and any(_holds_channels(of_file) for of_file in _looks(seen)):
+    if layouts.found[0].values("channel") and any(_holds_channels(layouts.found[0], one) for one in _looks(seen)):
         # What differs between the names is not the channel: the files have them all.
-        layouts = find_layouts(listing.paths, guess=False)
+        layouts = find_layouts(listing.paths, with_channels=False)
         seen, unreadable = _look_into(layouts.found[0], listing.folder)
     pixel_size = _pixel_size(_looks(seen))
     channels = _channels(layouts.found[0], seen)
@@ -87,8 +87,8 @@ def _looks(seen: Sequence[SeenField]) -> list[Look]:
     return [of_file for field in seen for of_file in field.looks.values()]
 
 
-def _holds_channels(of_file: Look) -> bool:
-    return of_file.axes.get("C", 1) > 1 or of_file.tint == "several colours"
+def _holds_channels(layout: Layout, of_file: Look) -> bool:
+    return not of_file.one_channel or (layout.guessed and of_file.tint == "several colours")
 
 
 def _look_into(layout: Layout, folder: str) -> tuple[list[SeenField], list[str]]:

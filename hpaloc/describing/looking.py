@@ -47,7 +47,8 @@ class Look:
     error: why it cannot be read; the rest is then empty
     axes: {letter: length}, as tifffile names them; S are the samples of a pixel
     dtype: of a pixel
-    channels: the number of channels that a file of several has
+    one_channel: whether its name says its channel, and it has no others
+    channels: the number of its channels
     names: of the channels, if the file names them
     lights: what it says of the light of each channel, if anything
     series: the number of images of the file
@@ -61,6 +62,7 @@ class Look:
     error: str = ""
     axes: dict[str, int] = field(default_factory=dict)
     dtype: str = ""
+    one_channel: bool = False
     channels: int = 1
     names: list[str] = field(default_factory=list)
     lights: list[Meaning | None] = field(default_factory=list)
@@ -76,13 +78,14 @@ class Look:
         unnamed = [axis for axis in UNNAMED if self.axes.get(axis, 1) > 1]
         if self.axes.get("Z", 1) > 1:
             return "Z"
-        return unnamed[0] if unnamed and self.axes[unnamed[0]] > _MOST_PAGES else ""
+        return unnamed[0] if unnamed and (self.one_channel or self.axes[unnamed[0]] > _MOST_PAGES) else ""
 
 
 def look(path: str, one_channel: bool) -> Look:
     """Look into an image file.
 
-    one_channel: whether the name of the file says its channel; the samples of an RGB image are then one picture
+    one_channel: whether the name of the file says its channel; the samples of an RGB image are then one picture, and
+    pages without names of axes are planes along z
     """
     found = Look(path)
     try:
@@ -90,8 +93,10 @@ def look(path: str, one_channel: bool) -> Look:
             found.axes = {axis: n for axis, n in zip(stack.axes, stack.shape, strict=True) if n > 1 or axis in "YX"}
             found.names = [normal_text(name) for name in stack.names()]
             found.series = stack.series
-            found.channels = 1 if one_channel else _count_channels(found, stack)
-        found.pictures = _read_pictures(found, one_channel)
+            # A file of a data set may hold one channel of several.
+            found.one_channel = one_channel and (stack.length("C") == 1 or stack.channels is not None)
+            found.channels = 1 if found.one_channel else _count_channels(found, stack)
+        found.pictures = _read_pictures(found)
     except ImageError as error:
         return Look(path, error=str(error))
     found.lights = _lights(path)
@@ -106,7 +111,7 @@ def _count_channels(found: Look, stack: Stack) -> int:
     return stack.length("CS")
 
 
-def _read_pictures(found: Look, one_channel: bool) -> list[Picture]:
+def _read_pictures(found: Look) -> list[Picture]:
     depth = found.axes.get(found.stack, 1)
     chosen = {
         "series": 0,
@@ -114,8 +119,7 @@ def _read_pictures(found: Look, one_channel: bool) -> list[Picture]:
         "project": None if depth == 1 else "max" if depth <= _MOST_PLANES else depth // 2,
     }
     numbers: Sequence[int | None] = range(found.channels)
-    # A file of a data set may hold one channel of several.
-    if one_channel or (found.channels == 1 and "C" not in found.axes):
+    if found.one_channel or (found.channels == 1 and "C" not in found.axes):
         numbers = [None]
     pictures = []
     for number in numbers:

@@ -97,12 +97,12 @@ class Layouts:
     thumbnails: list[str]
 
 
-def find_layouts(paths: Sequence[str], guess: bool = True) -> Layouts:
+def find_layouts(paths: Sequence[str], with_channels: bool = True) -> Layouts:
     """Sort the images of a folder into layouts by their names.
 
     paths: of the images, relative to the folder; names of plate readers are recognised as such, and of others the part
     that is a word for a channel, or a letter and a number, and that differs between otherwise equal names
-    guess: whether such a part may also be a word that hpaloc does not know
+    with_channels: whether names may say the channel; False if the files turned out to hold several
     """
     merged, thumbnails, pools = [], [], defaultdict(list)
     for path in paths:
@@ -119,12 +119,12 @@ def find_layouts(paths: Sequence[str], guess: bool = True) -> Layouts:
         for path in merged or thumbnails:
             ending = ending_of(path)
             pools[ending.lower(), path.count("/")].append((path[: len(path) - len(ending)], ending))
-    found = [layout for pool in pools.values() for layout in _layouts_of(pool, guess)]
+    found = [layout for pool in pools.values() for layout in _layouts_of(pool, with_channels)]
     found.sort(key=lambda layout: -len(layout.files))
     return Layouts(found, merged, thumbnails)
 
 
-def _layouts_of(pool: Sequence[tuple[str, str]], guess: bool) -> list[Layout]:
+def _layouts_of(pool: Sequence[tuple[str, str]], with_channels: bool) -> list[Layout]:
     """Return the layouts of files with one ending at one depth."""
     of_reader, rest = defaultdict(list), []
     some = [stem.rpartition("/")[2] for stem, _ in pool[:: len(pool) // _SOME + 1]]
@@ -141,8 +141,8 @@ def _layouts_of(pool: Sequence[tuple[str, str]], guess: bool) -> list[Layout]:
     layouts = [_layout(files, reader) for (reader, _), files in of_reader.items()]
     shapes = defaultdict(list)
     stems = [stem for stem, _ in rest]
-    spans = _channel_spans(stems)
-    guessed = guess and bool(stems) and not any(spans)
+    spans = _channel_spans(stems) if with_channels else [None] * len(stems)
+    guessed = with_channels and not any(spans)
     if guessed:
         spans = _unknown_words(stems)
     for (stem, ending), span in zip(rest, spans, strict=True):

@@ -344,6 +344,31 @@ def test_of_many_files_only_a_few_are_opened(tmp_path):
     assert "no file could be read" in text
 
 
+@pytest.mark.parametrize("words", [("left", "right"), ("DAPI", "GFP")])
+def test_files_of_several_channels_have_them_whatever_their_names_say(tmp_path, fields, words):
+    for name in names("{i}_{word}.ome.tif", i="ab", word=words):
+        write_ome(tmp_path / name, fields[0], ("blue", "green"), ["Hoechst", "EGFP"])
+    _, text, config = described(tmp_path)
+    assert config["collections"]["new"]["images"] == f"{tmp_path}/{{id}}.ome.tif"
+    assert config["collections"]["new"]["channels"] == {"red": None, "green": 1, "blue": 0, "yellow": None}
+    assert "4 files of 4 fields" in text
+
+
+def test_pages_of_a_file_whose_name_says_its_channel_are_planes(tmp_path, fields):
+    for colour in COLOURS:
+        pages = np.stack([fields[0][colour] // (z + 1) for z in range(3)])
+        tifffile.imwrite(tmp_path / f"a_{colour}.tif", pages, photometric="minisblack")
+    _, text, config = described(tmp_path)
+    assert config["collections"]["new"] == {"images": f"{tmp_path}/{{id}}_{{colour}}.tif", "project": "max"}
+    assert "3 planes along z" in text
+
+
+def test_fields_of_different_channels_are_said_to_be(tmp_path):
+    for name in ("a_DAPI.png", "a_GFP.png", "b_DAPI.png", "b_Cy5.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((64, 64), np.uint8))
+    assert "no field has all channels" in described(tmp_path)[1]
+
+
 def test_files_of_microscopes_are_left_to_the_rule_import(tmp_path):
     for number in range(3):
         (tmp_path / f"exp {number}.czi").touch()

@@ -6,29 +6,6 @@ no outputs and no benchmark, so it describes the folder each time that it is ask
 Steps: sort the names, look into a few files, guess the colours, draw.
 """
 
-from hpaloc.describing.listing import DescriptionError, list_images
-
-# What the key images at the first level names; None if no images are to be described.
-DESCRIBED = None if config.get("images") is None else str(config["images"])
-
-
-def check_described(wildcards):
-    """Refuse the target describe unless --config names images."""
-    if DESCRIBED is None:
-        refuse(
-            "describe: name a folder, a file or a pattern of images, such as snakemake describe --config images=data/new"
-        )
-    return []
-
-
-if DESCRIBED is not None and workflow.is_main_process:
-    try:
-        list_images(DESCRIBED)
-    except DescriptionError as error:
-        # `refuse` of common.smk comes with the scan of the collections.
-        logger.error(str(error))
-        sys.exit(1)
-
 
 localrules:
     describe,
