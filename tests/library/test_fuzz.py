@@ -8,6 +8,7 @@ import os
 import signal
 import struct
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -191,21 +192,22 @@ def test_sheets(tmp_path, examples):
 @few_and_many
 def test_file_patterns(examples):
     def body(text: str) -> None:
+        # The braces and what stands between them may be any part.
+        values = defaultdict(lambda: "x", {"id": "i", "colour": "red", "channel": 3, "time": 1})
         try:
             pattern = FilePattern(text, "config key images", ".")
             pattern.check_separated()
+            assert "id" not in pattern.names or "i" in pattern.path(values)
+            # Not the whole machine.
+            if not text.startswith("/") and ".." not in text:
+                pattern.find(values, Folders())
+                assert pattern.nearest(Folders())
+            if pattern.of_field and not text.startswith("/") and ".." not in text:
+                for found, _, at in pattern.walk({"colour": COLOURS, "channel": [3], "time": [1]}, Folders()):
+                    assert len(found) == len(pattern.of_field)
+                    assert at
         except SheetError as error:
             assert str(error).startswith("config key images: ")
-            return
-        values = {"id": "i", "colour": "red", "channel": 3, "time": 1, "plate": "P 1"}
-        path = pattern.path(values)
-        if "id" in pattern.names:
-            assert "i" in path
-            for found, _, at in pattern.walk({"colour": COLOURS, "channel": [3], "time": [1]}, Folders()):
-                assert len(found) == len(pattern.of_field)
-                assert at
-        pattern.find(values, Folders())
-        pattern.nearest(Folders())
 
     parts = st.sampled_from(
         [
