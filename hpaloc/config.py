@@ -12,6 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from hpaloc.endings import is_imported, unknown_ending
 from hpaloc.ids import normal_text
 
 SCHEMA_PATH = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
@@ -257,6 +258,8 @@ def _check_planes(name: str, collection: Mapping[str, Any]) -> None:
     for key in ("channels", "series", "time", "project"):
         if key in collection and "images" not in collection:
             raise ConfigError(f"config key collections.{name}.{key}: only applies with 'images'")
+    for pattern in collection.get("images", ()):
+        _check_reader(name, pattern, collection.get("series", 0))
     channels = collection.get("channels", {})
     if any("{colour}" in pattern for pattern in collection.get("images", ()) if channels):
         raise ConfigError(
@@ -272,6 +275,17 @@ def _check_planes(name: str, collection: Mapping[str, Any]) -> None:
                 f"config key collections.{name}.channels.{colour}: {channel!r} is also the channel of {other}; give "
                 "each colour its own"
             )
+
+
+def _check_reader(name: str, pattern: str, series: int | str) -> None:
+    """Raise ConfigError if nothing reads the files of a pattern, or not by the name of a scene."""
+    if reason := unknown_ending(pattern):
+        raise ConfigError(f"config key collections.{name}.images: {pattern!r} {reason}")
+    if not is_imported(pattern) and not str(series).isdigit():
+        raise ConfigError(
+            f"config key collections.{name}.series: {series!r} is a name, but in {pattern!r} images have numbers; give "
+            "it one (from 0)"
+        )
 
 
 def training_collections(config: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.config import training_collections
 from hpaloc.delimited import SheetError, check_fields, read_delimited
-from hpaloc.endings import is_imported, unknown_ending
+from hpaloc.endings import is_imported
 from hpaloc.files import atomic_path, spelled_as_on_disk, write_if_changed
 from hpaloc.finding import find_files, format_csv, format_manifests, shard_of, shards_of, split_url, table_name
 from hpaloc.ids import shown
@@ -158,7 +158,6 @@ def _scan_files(name: str, config: Mapping[str, Any]) -> Scan:
     by_colour = [] if channels else ["colour"]
     for pattern in collection["images"]:
         check_pattern(pattern, f"{key}.images", ["root", "id", *by_colour], ["id", *by_colour])
-        _check_reader(pattern, key, collection)
     # A file with all colours is looked for once.
     patterns = dict.fromkeys(["image"] if channels else COLOURS, collection["images"]) | masks
     files = find_files(rows, patterns, {"root": root}, name, config["verify"], config["max_rejected_fraction"])
@@ -169,17 +168,6 @@ def _scan_files(name: str, config: Mapping[str, Any]) -> Scan:
     ]
     texts = format_manifests(rows, files, collection["shards"], planes=_planes(collection), sources=sources)
     return Scan(rows, texts | tables, true_labels)
-
-
-def _check_reader(pattern: str, key: str, collection: Mapping[str, Any]) -> None:
-    """Raise SheetError naming ``key`` if nothing reads the files of a pattern, or not by the name of a scene."""
-    if reason := unknown_ending(pattern):
-        raise SheetError(f"{key}.images: {pattern!r} {reason}")
-    series = collection.get("series", 0)
-    if not is_imported(pattern) and not str(series).isdigit():
-        raise SheetError(
-            f"{key}.series: {series!r} is a name, but in {pattern!r} images have numbers; give it one (from 0)"
-        )
 
 
 def _to_import(
