@@ -18,6 +18,7 @@ from bad_fields import slug
 
 from hpaloc.config import complete
 from hpaloc.delimited import check_fields
+from hpaloc.endings import unknown_ending
 from hpaloc.files import digest
 from hpaloc.interpretation.annotated import read_example_cells, read_mixed_fields
 from hpaloc.manifests import SheetRow
@@ -439,6 +440,9 @@ CONFIGS = [
     Setting("Simulated fields without red and yellow", "train: {channels: [green, blue]}\ncollections: {train: {sheet: s, simulate: {}, labels: true, channels: {red: null, yellow: null}}}", "accepted"),
     Setting("One channel for two colours", "collections: {train: {sheet: s, images: '{id}.tif', labels: true, channels: {red: 0, green: GFP, blue: 2, yellow: GFP}}}", "rejected", "config key collections.train.channels.yellow: 'GFP' is also the channel of green; give each colour its own"),
     Setting("A projection that there is not", "collections: {train: {sheet: s, images: '{id}_{colour}.tif', labels: true, project: median}}", "rejected", "config key collections.train.project: 'median' is neither max, mean, sharpest nor the number of a plane"),
+    Setting("Files that nothing reads", "collections: {train: {sheet: s, images: '{id}_{colour}.bmp', labels: true}}", "rejected", f"config key collections.train.images: '{{id}}_{{colour}}.bmp' {unknown_ending('x.bmp')}"),
+    Setting("Files of a microscope", "collections: {train: {sheet: s, images: '{id}.CZI', labels: true, channels: {red: 0, green: GFP, blue: 2, yellow: 3}, series: Position 1}}", "accepted"),
+    Setting("The name of a scene of files without", "collections: {train: {sheet: s, images: '{id}.tif', labels: true, channels: {red: 0, green: 1, blue: 2, yellow: 3}, series: Position 1}}", "rejected", "config key collections.train.series: 'Position 1' is a name, but in '{id}.tif' images have numbers; give it one (from 0)"),
     Setting("The plane of a stack of simulated fields", "collections: {train: {sheet: s, simulate: {}, labels: true, project: 2}}", "rejected", "config key collections.train.project: only applies with 'images'"),
     Setting("Text without keys", "just text", "rejected", "config: 'just text' is not a table of keys"),
     Setting("Weights from the model that this run trains", "train: {weights: results/model/model.keras}", "rejected", "config key train.weights: results/model/model.keras is where this run writes, and would be deleted; copy it to another folder and name the copy"),
