@@ -175,12 +175,25 @@ def _called(channel: Channel) -> str:
     return f"{number} ({', '.join(shown(name) for name in names)})" if names else number
 
 
+def _lacking(found: Description) -> list[str]:
+    """Return what the colours without a channel mean."""
+    lacking = [colour for colour in COLOURS if found.channels and found.colours.of[colour].channel is None]
+    said = [
+        f"there is no channel of {STAINED[colour]} ({colour}), without which hpaloc finds no cells to predict"
+        for colour in ("blue", "green")
+        if colour in lacking
+    ]
+    if "red" in lacking:
+        said.append("a model that sees red cannot predict these fields; one that is trained without it can")
+    return said
+
+
 def _warnings(found: Description) -> list[str]:
     """Return what is odd about a folder, a sentence each."""
     layout = found.layout
-    odd = found.unreadable[:_UNREADABLE]
+    odd = [*found.unreadable[:_UNREADABLE], *_lacking(found)]
     if more := found.unreadable[_UNREADABLE:]:
-        odd.append(f"{_count(len(more), 'more file')} cannot be read, of those that were looked at")
+        odd.insert(_UNREADABLE, f"{_count(len(more), 'more file')} cannot be read, of those that were looked at")
     first = layout.files[0].path
     for paths, what in ((found.layouts.merged, "of several colours in one"), (found.layouts.thumbnails, _SMALL)):
         if first in paths:

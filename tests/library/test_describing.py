@@ -363,6 +363,23 @@ def test_pages_of_a_file_whose_name_says_its_channel_are_planes(tmp_path, fields
     assert "3 planes along z" in text
 
 
+@pytest.mark.parametrize(
+    ("present", "said"),
+    [
+        (("blue", "green", "red"), []),
+        (("blue", "green"), ["a model that sees red cannot predict"]),
+        (("red", "yellow", "green"), ["no channel of nuclei (blue)"]),
+        (("red", "yellow", "blue"), ["no channel of the protein (green)"]),
+    ],
+)
+def test_what_a_missing_colour_means_is_said(tmp_path, present, said):
+    for name in names("{i}_{c}.png", i="ab", c=present):
+        cv2.imwrite(str(tmp_path / name), np.zeros((64, 64), np.uint8))
+    _, text, _ = described(tmp_path)
+    every = ("a model that sees red cannot predict", "no channel of nuclei (blue)", "no channel of the protein (green)")
+    assert [sentence for sentence in every if sentence in text] == said
+
+
 def test_fields_of_different_channels_are_said_to_be(tmp_path):
     for name in ("a_DAPI.png", "a_GFP.png", "b_DAPI.png", "b_Cy5.png"):
         cv2.imwrite(str(tmp_path / name), np.zeros((64, 64), np.uint8))
