@@ -41,7 +41,9 @@ def shards_of(folder: str | os.PathLike[str]) -> list[str]:
     return sorted((name for name in names if name.isdigit()), key=int)
 
 
-# The files of a field: {kind (a colour, ``image``, ``cell_mask``, ``nucleus_mask``): (path, state)}.
+# The kind of a file that holds all colours.
+ALL = "image"
+# The files of a field: {kind (a colour, ALL, ``cell_mask``, ``nucleus_mask``): (path, state)}.
 Files = dict[str, tuple[str, str]]
 
 
@@ -149,7 +151,7 @@ def _find_by(
         files = found.setdefault(values, {})
         for kind in kinds_of[as_written(said)]:
             if kind in files and pattern.is_spelled(files[kind][0]) == pattern.is_spelled(path):
-                raise pattern.two_files(files[kind][0], path, f"{'' if kind == 'image' else f'{kind} of '}one field")
+                raise pattern.two_files(files[kind][0], path, f"{'' if kind == ALL else f'{kind} of '}one field")
             if kind not in files or pattern.is_spelled(path):
                 files[kind] = there[0], state
     return found

@@ -7,15 +7,12 @@ from typing import Any
 
 from hpaloc.config import colours_of, named_channels
 from hpaloc.delimited import SheetError, read_delimited
-from hpaloc.finding import Files, Wanted, find_fields
+from hpaloc.finding import ALL, Files, Wanted, find_fields
 from hpaloc.ids import shown
 from hpaloc.manifests import SheetRow
 from hpaloc.patterns import CHANNEL, CHOSEN, COLOUR, FilePattern, names_between_braces
 from hpaloc.rle import is_table
 from hpaloc.sheet import copy_columns, read_rows, read_sheet
-
-# The kind of a file that holds all colours.
-ALL = "image"
 
 
 @dataclass(frozen=True)

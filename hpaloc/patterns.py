@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from hpaloc.delimited import SheetError, letters_of
 from hpaloc.files import spelled_as_on_disk
@@ -174,9 +174,9 @@ class FilePattern:
         """
         if self._template is not None:
             return folders.find(self._template.format_map(values))
-        *outer, last = (_matcher(component, values) for component in self._components)
+        *outer, last = (_form(component, values) for component in self._components)
         inside = folders.matching(tuple(outer))
-        paths = (f"{folder}{name}" for folder in inside for name in folders.names_of(folder, *last))
+        paths = (f"{folder}{name}" for folder in inside for name in folders.names_of(folder, last))
         files = [found for path in paths if (found := folders.find(path)) is not None]
         if len(files) > 1:
             raise self.two_files(files[0][0], files[1][0], "one field")
@@ -357,23 +357,36 @@ def _loose(component: Sequence[Piece]) -> str:
     )
 
 
-def _matcher(component: Sequence[Piece], values: Mapping[str, str | int]) -> tuple[str, str | None]:
-    """Return the text with which a name of ``values`` begins, and the regular expression of the rest, if it has any."""
-    start, rest, fixed = "", "", True
+@dataclass(frozen=True)
+class NameForm:
+    """The names of files or folders that a component of a pattern means.
+
+    start, end: the texts with which they begin and end, in Unicode form NFC; the case of an ending does not count
+    middle: the regular expression of what is between; None for the one name ``start``
+    """
+
+    start: str
+    middle: str | None = None
+    end: str = ""
+
+
+def _form(component: Sequence[Piece], values: Mapping[str, str | int]) -> NameForm:
+    """Return the form of the names that a component has for ``values``."""
+    texts: list[str | None] = []
+    regexes = []
     for before, piece, after in _neighbours(component):
-        if piece.kind == "wildcard":
-            fixed, regex = False, _wildcard(piece.value)
-        elif piece.kind == "part" and piece.value in (CHANNEL, *CHOSEN):
-            number = str(values[piece.value])
-            fixed, regex = fixed and not number.isdigit(), _number(number, before, after)
-        else:
-            text = _nfc(piece.value if piece.kind == "text" else str(values[piece.value]))
-            regex = _text_regex(text, after is None)
-        if fixed:
-            start += _nfc(str(values[piece.value]) if piece.kind == "part" else piece.value)
-        else:
-            rest += regex
-    return start, None if fixed else rest
+        said = str(values[piece.value]) if piece.kind == "part" else piece.value
+        number = piece.kind == "part" and piece.value in (CHANNEL, *CHOSEN) and said.isdigit()
+        texts.append(None if number or piece.kind == "wildcard" else _nfc(said))
+        regexes.append(
+            _number(said, before, after) if number else _wildcard(said) if texts[-1] is None else re.escape(texts[-1])
+        )
+    if None not in texts:
+        return NameForm("".join(filter(None, texts)))
+    first = texts.index(None)
+    last = len(texts) - texts[::-1].index(None)
+    start, end = (filter(None, part) for part in (texts[:first], texts[last:]))
+    return NameForm("".join(start), "".join(regexes[first:last]), "".join(end))
 
 
 @lru_cache(maxsize=4096)
@@ -387,10 +400,12 @@ class Folders:
     def __init__(self) -> None:
         # Per folder: its path as spelled on disk, its names, and the non-ASCII names by their form NFC.
         self._listed: dict[str, tuple[str, frozenset[str], dict[str, str]]] = {}
-        # Per folder, if asked for: its names in form NFC in order, and its names by their form with a small ending.
+        # Per folder, if asked for: its names in form NFC in order, also in that of their last letters, and its names
+        # by their form with an ending in small letters.
         self._sorted: dict[str, list[str]] = {}
+        self._by_last: dict[str, list[tuple[str, str]]] = {}
         self._by_ending: dict[str, dict[str, list[str]]] = {}
-        self._matching: dict[tuple[tuple[str, str | None], ...], list[str]] = {}
+        self._matching: dict[tuple[NameForm, ...], list[str]] = {}
 
     def _list(self, folder: str) -> tuple[str, frozenset[str], dict[str, str]]:
         if folder not in self._listed:
@@ -438,43 +453,54 @@ class Folders:
             self._by_ending[folder] = by_ending
         return self._by_ending[folder].get(_ending_in_lower_case(name), [])
 
-    def names_of(self, folder: str, start: str, rest: str | None) -> list[str]:
-        """Return the names in a folder, as spelled on disk, that begin with a text and go on as a regular expression.
+    def names_of(self, folder: str, form: NameForm) -> list[str]:
+        """Return the names of a form in a folder, as spelled on disk.
 
         folder: with a slash at its end; "" for the working folder
-        start: in Unicode form NFC
-        rest: None for names that end there
         Raises SheetError for a folder that cannot be listed.
         """
-        if rest is None:
-            return self.spelled(folder, start)
+        if form.middle is None:
+            return self.spelled(folder, form.start)
         folder = folder[:-1] or folder or "."
         _, names, forms = self._list(folder)
+        matches, start, end = _compiled(form.middle), len(form.start), len(form.end)
+        near = self._with_end(folder, names, form.end)
+        if start:
+            last = _ending_in_lower_case(form.end)
+            near = self._with_start(folder, names, form.start)
+            near = (name for name in near if _ending_in_lower_case(name).endswith(last))
+        # Hidden files match no wildcard.
+        found = [
+            name for name in near if matches(name[start : len(name) - end]) and (start or not name.startswith("."))
+        ]
+        return [forms.get(name, name) for name in found if len(name) >= start + end]
+
+    def _with_start(self, folder: str, names: frozenset[str], start: str) -> Iterator[str]:
         if folder not in self._sorted:
             self._sorted[folder] = sorted(map(_nfc, names))
-        ordered, matches = self._sorted[folder], _compiled(rest)
-        found = []
-        for place in range(bisect_left(ordered, start), len(ordered)):
-            name = ordered[place]
-            if not name.startswith(start):
-                break
-            # Hidden files match no wildcard.
-            if matches(name[len(start) :]) and (start or not name.startswith(".")):
-                found.append(forms.get(name, name))
-        return found
+        ordered = self._sorted[folder]
+        found = (ordered[place] for place in range(bisect_left(ordered, start), len(ordered)))
+        return takewhile(lambda name: name.startswith(start), found)
 
-    def matching(self, components: tuple[tuple[str, str | None], ...]) -> list[str]:
-        """Return the folders, with a slash at their end, whose components are those of ``_matcher``; [""] for none.
+    def _with_end(self, folder: str, names: frozenset[str], end: str) -> Iterator[str]:
+        if folder not in self._by_last:
+            self._by_last[folder] = sorted((_ending_in_lower_case(name)[::-1], name) for name in map(_nfc, names))
+        ordered, last = self._by_last[folder], _ending_in_lower_case(end)[::-1]
+        found = (ordered[place] for place in range(bisect_left(ordered, (last, "")), len(ordered)))
+        return (name for _, name in takewhile(lambda pair: pair[0].startswith(last), found))
+
+    def matching(self, components: tuple[NameForm, ...]) -> list[str]:
+        """Return the folders, with a slash at their end, whose path has components of these forms; [""] for none.
 
         Raises SheetError for a folder that cannot be listed.
         """
         if components not in self._matching:
             found = [""]
-            for start, rest in components:
-                if rest is None:
-                    found = [f"{folder}{start}/" for folder in found]
+            for form in components:
+                if form.middle is None:
+                    found = [f"{folder}{form.start}/" for folder in found]
                 else:
-                    names = ((folder, name) for folder in found for name in self.names_of(folder, start, rest))
+                    names = ((folder, name) for folder in found for name in self.names_of(folder, form))
                     found = [f"{folder}{name}/" for folder, name in names if self.is_folder(f"{folder}{name}")]
             self._matching[components] = found
         return self._matching[components]

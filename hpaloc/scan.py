@@ -16,6 +16,7 @@ from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.endings import is_imported
 from hpaloc.files import atomic_path, write_if_changed
 from hpaloc.finding import (
+    ALL,
     Wanted,
     check_missing,
     find_files,
@@ -29,7 +30,6 @@ from hpaloc.finding import (
 from hpaloc.ids import shown
 from hpaloc.layout import PATTERNS, CollectionFiles
 from hpaloc.listing import (
-    ALL,
     Fields,
     check_own_files,
     check_placeholders,

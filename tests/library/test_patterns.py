@@ -398,6 +398,13 @@ def test_wildcards_find_the_files_of_a_sheet():
         **{"a": "batch 1/a_red_x3.TIF", "a_1": "batch 3/a_1_red_x3.TIF"},
         **{"[b]": "batch 3/[b]_red_x3.TIF", "c*": "batch 2/c*_red_x3.TIF"},
     }
+    # What differs may also be at the start.
+    touch(*(f"late/2024-{n}_{n}_{colour}.TIF" for n in range(12) for colour in COLOURS), "late/.x_1_red.tif")
+    Path("new.csv").write_text("ID\n1\n11\n")
+    rows = scan("late/*_{id}_{colour}.tif", sheet="new.csv")
+    assert {id: row.paths["red"] for id, row in rows.items()} == {
+        **{"1": "late/2024-1_1_red.TIF", "11": "late/2024-11_11_red.TIF"}
+    }
     # A folder whose name looks like a set of letters is found too.
     Path("batch 1").rename("batch[1]")
     Path("new.csv").write_text("ID\na\n")
