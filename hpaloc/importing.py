@@ -83,7 +83,7 @@ def find_reader(path: str) -> Callable[[str], Reader]:
             return partial(_open_by_plane, plugins[0].metadata.get_reader())
     except ImportError as error:
         broken = f" ({error})"
-    package = READERS.get(ending, f"that of {ending}")
+    package = READERS[ending]
     raise MissingReaderError(
         f"{path}: its reader, {package}, is not in this environment{broken}; write {package} into envs/import.yaml and "
         "run with --sdm conda, or install it here"
@@ -145,7 +145,7 @@ def _said(reader: Reader, scene: int, image: Any) -> dict[str, Any]:
     """Return what a file says of a scene, by column."""
     lengths = dict(zip(image.dims, image.shape, strict=True))
     size = _tried(lambda: reader.physical_pixel_sizes)
-    acquired = _tried(lambda: reader.standard_metadata.imaging_datetime)
+    acquired = _tried(lambda: reader.standard_metadata.imaging_datetime.isoformat())
     return {
         "channels": " | ".join(_names(image)),
         "scene": reader.scenes[scene],
@@ -154,7 +154,7 @@ def _said(reader: Reader, scene: int, image: Any) -> dict[str, Any]:
         "times": lengths.get("T", 1),
         "dtype": str(image.dtype),
         **{f"pixel_size_{axis}": getattr(size, axis.upper(), None) for axis in "xyz"},
-        "acquired": acquired.isoformat() if acquired is not None else None,
+        "acquired": acquired,
     }
 
 
@@ -215,18 +215,21 @@ def _import_field(
     In the place of planes that cannot be read the reason is written, which every stage gives that would read them.
     """
     planes = {colour: source.plane for colour, source in sources.items()}
+    reason = ""
     try:
         with unchanged(planes, {colour: source.state for colour, source in sources.items()}):
             images = read_planes(planes, list(planes), limit, opened)
+    except (ImageError, ChangedError) as error:
+        reason = " ".join(str(error).split())
+    try:
         for colour, source in sources.items():
-            _write_plane(folder / source.into, images[colour], said[source.plane.path])
+            if reason:
+                write_text(folder / source.into, f"{NOT_MADE.decode()}{reason}")
+            else:
+                _write_plane(folder / source.into, images[colour], said[source.plane.path])
     except FileNameError as error:
         return str(error)
-    except (ImageError, ChangedError) as error:
-        for source in sources.values():
-            write_text(folder / source.into, f"{NOT_MADE.decode()}{error}")
-        return str(error)
-    return ""
+    return reason
 
 
 def import_shard(

@@ -186,9 +186,7 @@ def _to_import(
     id: str, files: dict[str, tuple[str, str]], places: CollectionFiles, shards: int
 ) -> dict[str, tuple[str, str]]:
     """Return, by colour, the files of a field that are imported; ``files`` gets those that are made of them instead."""
-    sources = {
-        colour: of_colour for colour, of_colour in files.items() if colour in COLOURS and is_imported(of_colour[0])
-    }
+    sources = {colour: files[colour] for colour in COLOURS if colour in files and is_imported(files[colour][0])}
     into = places.path("imported", shard_of(id, shards))
     files |= {colour: (f"{into}/{id}_{colour}.tif", "") for colour in sources}
     return sources

@@ -342,6 +342,23 @@ def test_a_file_that_is_missing_or_was_replaced_rejects_its_field():
     }
 
 
+def test_an_id_that_is_no_file_name_rejects_its_field():
+    long = "n" * 250
+    planned(collection(ids=("a", "b")), shards=1)
+    manifest = Path("results/sheet/train/000.csv")
+    # Only the file that is made has the long name.
+    manifest.write_text(manifest.read_text().replace("000/b_", f"000/{long}_"))
+    find, _ = in_memory(stack(1, 4, 1))
+    import_shard(manifest, "made", find=find)
+    with open("made/imported.csv", newline="") as table:
+        reasons = {line["id"]: line["reason"] for line in csv.DictReader(table)}
+    assert reasons["a"] == ""
+    assert "the file system does not accept this file name" in reasons["b"]
+    # Nor can its reason be written.
+    Path("b.czi").unlink()
+    import_shard(manifest, "made", find=find)
+
+
 def test_the_same_planes_are_the_same_bytes():
     find, _ = in_memory(stack(1, 4, 1))
     written = []
