@@ -12,6 +12,7 @@ import yaml
 import zarr
 
 from hpaloc.classes import COLOURS
+from hpaloc.config import complete
 from hpaloc.describing.colours import Channel, guess_colours
 from hpaloc.describing.configuration import format_description
 from hpaloc.describing.description import describe
@@ -20,6 +21,8 @@ from hpaloc.describing.looking import look
 from hpaloc.describing.naming import find_layouts
 from hpaloc.describing.words import meaning
 from hpaloc.figures.contact_sheet import draw_contact_sheet
+from hpaloc.manifests import MISSING
+from hpaloc.scan import scan_collection
 from hpaloc.simulate.field import simulate_field
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -121,6 +124,32 @@ def test_a_channel_has_the_values_of_its_part():
     assert layout.values("channel") == ["1", "2", "3", "4"]
     assert layout.values("z") == ["01", "02"]
     assert next(iter(layout.fields)) == ("01", "01", "01")
+
+
+PLANNED = (
+    "atlas",
+    "ImageXpress",
+    "ImageXpress with GUIDs",
+    "Operetta",
+    "CellVoyager",
+    "Leica",
+    "Zeiss",
+    "in the middle",
+)
+PLANNED += ("folders of plates", "folders of channels", "folders of fields", "brackets", "unknown words")
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_planning_finds_the_fields_that_are_described(tmp_path, name):
+    thumbnail = f"P_A01_s1_w1_thumb{GUIDS[-1]}.tif"
+    for path in (*LAYOUTS[name][0], *([thumbnail] if name == "ImageXpress with GUIDs" else [])):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    found, _, config = described(tmp_path)
+    scan = scan_collection("new", complete(config))
+    assert {row.id for row in scan.rows} == {found.field_name(values) for values in found.layout.fields}
+    assert len(scan.rows) == LAYOUTS[name][2]
+    assert not any(MISSING in text for text in scan.tables.values())
 
 
 def test_pictures_that_are_no_channels_are_set_apart_and_the_largest_layout_comes_first():
