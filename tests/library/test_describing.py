@@ -409,6 +409,14 @@ def test_what_a_missing_colour_means_is_said(tmp_path, present, said):
     assert [sentence for sentence in every if sentence in text] == said
 
 
+def test_of_many_channels_the_first_are_looked_at(tmp_path):
+    spectrum = np.zeros((32, 40, 40), np.uint8)
+    tifffile.imwrite(tmp_path / "a.ome.tif", spectrum, ome=True, photometric="minisblack", metadata={"axes": "CYX"})
+    found, text, _ = described(tmp_path)
+    assert len(found.channels) == 10
+    assert "of 32 channels, only the first 10 were looked at" in text
+
+
 def test_fields_of_different_channels_are_said_to_be(tmp_path):
     for name in ("a_DAPI.png", "a_GFP.png", "b_DAPI.png", "b_Cy5.png"):
         cv2.imwrite(str(tmp_path / name), np.zeros((64, 64), np.uint8))
