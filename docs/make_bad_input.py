@@ -11,7 +11,19 @@ PAGE = ROOT / "docs" / "bad-input.md"
 sys.path.insert(0, str(ROOT / "tests/support"))
 
 from bad_fields import FIELDS, MASKS, Bad  # noqa: E402
-from bad_settings import CONFIGS, EXAMPLES, MASK_TABLES, MIXTURES, MODELS, SHEETS, TRAININGS, TRUTH, WEIGHTS, Setting  # noqa: E402
+from bad_settings import (  # noqa: E402
+    CONFIGS,
+    EXAMPLES,
+    IMAGES,
+    MASK_TABLES,
+    MIXTURES,
+    MODELS,
+    SHEETS,
+    TRAININGS,
+    TRUTH,
+    WEIGHTS,
+    Setting,
+)
 
 TABLES = {
     "fields": FIELDS,
@@ -22,6 +34,7 @@ TABLES = {
     "examples": EXAMPLES,
     "mixtures": MIXTURES,
     "configurations": CONFIGS,
+    "fields without a sheet": IMAGES,
     "trainings": TRAININGS,
     "models": MODELS,
     "weights": WEIGHTS,

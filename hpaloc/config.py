@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
 from hpaloc.classes import COLOURS
+from hpaloc.endings import is_imported, unknown_ending
 from hpaloc.ids import normal_text
 
 SCHEMA_PATH = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
@@ -296,6 +298,8 @@ def _check_planes(name: str, collection: Mapping[str, Any]) -> None:
             raise ConfigError(f"config key collections.{name}.{key}: only applies with 'images'")
     images = collection.get("images", ["{colour}"])
     own = isinstance(images, dict)
+    for pattern in itertools.chain(*images.values()) if own else images:
+        _check_reader(name, pattern, collection.get("series", 0))
     by_colour = not own and any("{colour}" in pattern for pattern in images)
     if channels and by_colour:
         raise ConfigError(
@@ -328,6 +332,17 @@ def named_channels(collection: Mapping[str, Any]) -> dict[str, int | str]:
 def colours_of(collection: Mapping[str, Any]) -> list[str]:
     """Return the colours that a collection has, in the order of COLOURS: all but those whose channel is null."""
     return [colour for colour in COLOURS if collection.get("channels", {}).get(colour, colour) is not None]
+
+
+def _check_reader(name: str, pattern: str, series: int | str) -> None:
+    """Raise ConfigError if nothing reads the files of a pattern, or not by the name of a scene."""
+    if reason := unknown_ending(pattern):
+        raise ConfigError(f"config key collections.{name}.images: {pattern!r} {reason}")
+    if not is_imported(pattern) and not str(series).isdigit():
+        raise ConfigError(
+            f"config key collections.{name}.series: {series!r} is a name, but in {pattern!r} images have numbers; give "
+            "it one (from 0)"
+        )
 
 
 def training_collections(config: Mapping[str, Any]) -> list[str]:

@@ -149,7 +149,7 @@ def check_field(images: Mapping[str, np.ndarray], paths: Mapping[str, str | os.P
             raise ImageError(f"{paths[second]}: {second} is the same image as {first}, {paths[first]}")
 
 
-def find_repeats(images: Mapping[str, np.ndarray], empty: np.ndarray | None) -> list[str]:
+def find_odd_colours(images: Mapping[str, np.ndarray], empty: np.ndarray | None) -> list[str]:
     """Compare the channels of a field that ``check_field`` accepts.
 
     images: {colour: (H, W) uint8 or uint16}, of one shape and type

@@ -150,7 +150,7 @@ def listed_fields(name: str, collection: Mapping[str, Any], patterns: Iterable[F
                     f"{pattern.key}: {pattern.text!r} has {{{part}}}, but the sheet {path} has no column {part}; add "
                     "it, or write * in its place"
                 )
-            if not value or "/" in value:
+            if not value or "/" in value or value in (".", ".."):
                 what = f"is {shown(value)}, which cannot be part of a file name" if value else "is empty"
                 raise SheetError(f"sheet {path} (ID {row.id}): {part} {what}, but {pattern.text!r} needs it")
     return Fields(rows, [table[row.id] for row in rows])

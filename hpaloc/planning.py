@@ -2,6 +2,7 @@
 
 import fnmatch
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -67,9 +68,10 @@ def check_places(config: Mapping[str, Any]) -> None:
         written += ["results/held_out"] if config["interpretation"]["held_out"] else []
     folders = [os.path.realpath(folder) for folder in written]
     for key, path in _named_paths(config):
-        # The part of a pattern before its first placeholder.
-        place = os.path.realpath(path.partition("{")[0])
-        if path.partition("{")[0] and any(place == folder or place.startswith(folder + os.sep) for folder in folders):
+        # What stands in a pattern before its first placeholder or wildcard.
+        start = re.split(r"[{*?\[]", path)[0]
+        place = os.path.realpath(start)
+        if start and any(place == folder or place.startswith(folder + os.sep) for folder in folders):
             raise ConfigError(
                 f"config key {key}: {path} is where this run writes, and would be deleted; copy it to another "
                 "folder and name the copy"

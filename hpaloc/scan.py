@@ -13,7 +13,7 @@ from urllib.parse import quote
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.config import colours_of, named_channels, training_collections
 from hpaloc.delimited import SheetError, check_fields, read_delimited
-from hpaloc.endings import is_imported, unknown_ending
+from hpaloc.endings import is_imported
 from hpaloc.files import atomic_path, write_if_changed
 from hpaloc.finding import (
     Wanted,
@@ -75,13 +75,11 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     """
     collection = config["collections"][name]
     images = wanted_images(name, collection) if "images" in collection else {}
-    of_images = [pattern for of_kind in images.values() for pattern in of_kind.patterns]
-    for pattern in of_images:
-        _check_reader(pattern.text, f"config key collections.{name}", collection)
     masks = given_masks(name, collection) if config["segmentation"]["backend"] == "masks" else {}
     truth = {"truth": Wanted([pattern_of_labels(name, collection, "truth", "masks")])} if "truth" in collection else {}
     others = [pattern for of_kind in (*masks.values(), *truth.values()) for pattern in of_kind.patterns]
     if "sheet" in collection:
+        of_images = [pattern for of_kind in images.values() for pattern in of_kind.patterns]
         fields = listed_fields(name, collection, [*of_images, *others])
     else:
         fields = found_fields(name, config, images, others)
@@ -182,17 +180,6 @@ def _scan_files(
     planes = _planes(collection, images)
     texts = format_manifests(rows, files, collection["shards"], planes=planes, sources=sources)
     return Scan(rows, texts | tables, true_labels)
-
-
-def _check_reader(pattern: str, key: str, collection: Mapping[str, Any]) -> None:
-    """Raise SheetError naming ``key`` if nothing reads the files of a pattern, or not by the name of a scene."""
-    if reason := unknown_ending(pattern):
-        raise SheetError(f"{key}.images: {pattern!r} {reason}")
-    series = collection.get("series", 0)
-    if not is_imported(pattern) and not str(series).isdigit():
-        raise SheetError(
-            f"{key}.series: {series!r} is a name, but in {pattern!r} images have numbers; give it one (from 0)"
-        )
 
 
 def _to_import(

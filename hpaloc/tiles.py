@@ -18,7 +18,7 @@ from hpaloc.cutting import resize, square
 from hpaloc.detector import find_empty
 from hpaloc.files import atomic_path
 from hpaloc.image_metadata import check_pixel_size, read_each
-from hpaloc.images import check_field, find_repeats, read_field
+from hpaloc.images import check_field, find_odd_colours, read_field
 from hpaloc.levels import HEADROOM
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import mask_path, read_mask
@@ -106,7 +106,7 @@ def _tile_row(
             headers = read_each(manifest.paths)
         check_field(images, manifest.paths)
         empty = find_empty(images)
-        warnings = find_repeats(images, empty)
+        warnings = find_odd_colours(images, empty)
         warnings += check_pixel_size(row["pixel_size"], manifest.paths, headers)
         bits = {colour: header.significant_bits for colour, header in headers.items()}
         cells = read_mask(mask_path(folder, manifest.id, "cell"))

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import tifffile
 import yaml
-from workflow_runs import ROOT, write_small_run
+from plane_files import BY_NAME, NAMES, stack
+from vendor_files import write_lif, write_nd2
+from workflow_runs import ROOT, write_config, write_sheet, write_small_run
 
 # A conda whose environments are made from the package index, for machines without one.
 STAND_IN = ROOT / "tests/support/conda-on-pypi/bin"
@@ -33,18 +36,14 @@ def scripts_of_environments():
     return scripts
 
 
-@pytest.fixture(scope="module")
-def environments(tmp_path_factory):
-    """A finished run of the chain with `--sdm conda`, as {environment: its folder}."""
-    folder = tmp_path_factory.mktemp("run")
-    write_small_run(folder)
-    prefix = folder / "conda"
+def run_in_environments(folder, prefix, *targets):
+    """Run the workflow of a folder with `--sdm conda`; its environments are made below ``prefix``."""
     # The stand-in runs the Python that is found first, and installs with the uv beside it.
     search = [str(Path(sys.executable).parent), os.environ["PATH"]]
     if shutil.which("conda") is None:
         search.insert(0, str(STAND_IN))
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
-    command += ["--cores", "2", "--nocolor", "--sdm", "conda", "--conda-prefix", prefix]
+    command += ["--cores", "2", "--nocolor", "--sdm", "conda", "--conda-prefix", prefix, *targets]
     command += ["--configfile", folder / "config.yaml"]
     done = subprocess.run(
         command,
@@ -55,6 +54,15 @@ def environments(tmp_path_factory):
         env=os.environ | {"PATH": os.pathsep.join(search)},
     )
     assert done.returncode == 0, done.stdout[-6000:]
+
+
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory):
+    """A finished run of the chain with `--sdm conda`, as {environment: its folder}."""
+    folder = tmp_path_factory.mktemp("run")
+    write_small_run(folder)
+    prefix = folder / "conda"
+    run_in_environments(folder, prefix)
     assert (folder / "results/report.zip").stat().st_size > 0
     names = {(ROOT / f"envs/{name}.yaml").read_text(): name for name in LACKS}
     return {names[path.read_text()]: path.with_suffix("") for path in prefix.glob("*.yaml")}
@@ -86,6 +94,20 @@ def test_an_environment_has_what_its_rules_import(environments, name):
 
 
 def test_the_names_of_the_environments_are_those_of_the_rules():
-    assert set(scripts_of_environments()) == {*LACKS, "hpacellseg", "interpretation"}
+    assert set(scripts_of_environments()) == {*LACKS, "hpacellseg", "import", "interpretation"}
     for name in LACKS:
         assert yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())["dependencies"]
+
+
+@pytest.mark.parametrize("write", [write_lif, write_nd2])
+def test_the_environment_of_the_import_reads_files_of_microscopes(tmp_path, write):
+    ending = f".{write.__name__.removeprefix('write_')}"
+    pixels = stack(1, 1, 4)
+    write(tmp_path / f"a{ending}", [pixels], NAMES)
+    write_sheet(tmp_path / "new.csv", [{"ID": "a"}])
+    collection = {"sheet": "new.csv", "images": "{id}" + ending, "channels": BY_NAME, "shards": 1}
+    write_config(tmp_path / "config.yaml", collections={"new": collection})
+    run_in_environments(tmp_path, tmp_path / "conda", "results/imported/new/000")
+    for colour, name in BY_NAME.items():
+        made = tifffile.imread(tmp_path / f"results/imported/new/000/a_{colour}.tif")
+        assert (made == pixels[0, 0, NAMES.index(name)]).all(), colour

@@ -11,6 +11,7 @@ from bad_input_runs import ROOT, expected, good, model_folder, run_fields, run_m
 from bad_settings import (
     CONFIGS,
     EXAMPLES,
+    IMAGES,
     MASK_TABLES,
     MIXTURES,
     MODELS,
@@ -20,6 +21,7 @@ from bad_settings import (
     WEIGHTS,
     of_config,
     of_examples,
+    of_images,
     of_mask_table,
     of_mixtures,
     of_model,
@@ -135,6 +137,11 @@ def test_a_bad_configuration(setting, tmp_path):
     assert of_config(setting, tmp_path) == (setting.outcome, setting.message)
 
 
+@pytest.mark.parametrize("setting", IMAGES, ids=lambda setting: setting.id)
+def test_fields_without_a_sheet(setting, tmp_path):
+    assert of_images(setting, tmp_path) == (setting.outcome, setting.message)
+
+
 @pytest.mark.parametrize("setting", TRAININGS, ids=lambda setting: setting.id)
 def test_nothing_to_train_on(setting, tmp_path):
     assert of_training(setting, tmp_path) == (setting.outcome, setting.message)
@@ -155,7 +162,20 @@ def test_bad_weights(setting, tmp_path):
 
 
 def test_no_two_inputs_have_one_name():
-    for inputs in (FIELDS, MASKS, MASK_TABLES, SHEETS, TRUTH, EXAMPLES, MIXTURES, CONFIGS, TRAININGS, MODELS, WEIGHTS):
+    for inputs in (
+        FIELDS,
+        MASKS,
+        MASK_TABLES,
+        SHEETS,
+        TRUTH,
+        EXAMPLES,
+        MIXTURES,
+        CONFIGS,
+        IMAGES,
+        TRAININGS,
+        MODELS,
+        WEIGHTS,
+    ):
         assert len({one.id for one in inputs}) == len(inputs)
 
 

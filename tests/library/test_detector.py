@@ -7,7 +7,7 @@ from segmented_fields import twelve_bit_field
 
 from hpaloc import detector
 from hpaloc.classes import COLOURS
-from hpaloc.images import find_repeats
+from hpaloc.images import find_odd_colours
 from hpaloc.segmentation.backends import segment_field
 from hpaloc.segmentation.ready_made import Given
 from hpaloc.segmentation.settings import SegmentationSettings
@@ -103,9 +103,9 @@ def test_given_cells_are_kept_whole_whatever_is_around_them(field, images):
 
 
 def test_a_colour_that_nearly_repeats_another_is_a_warning(images):
-    assert find_repeats(images, None) == []
+    assert find_odd_colours(images, None) == []
     noise = np.random.default_rng(0).integers(0, 5, images["red"].shape, dtype=np.uint16)
-    (warning,) = find_repeats({**images, "yellow": images["red"] // 2 + noise}, None)
+    (warning,) = find_odd_colours({**images, "yellow": images["red"] // 2 + noise}, None)
     assert warning.startswith("yellow repeats red: their correlation is ")
 
 
@@ -113,8 +113,8 @@ def test_a_region_without_data_makes_no_colours_alike(images):
     empty = np.zeros(images["red"].shape, bool)
     empty[:600] = True
     mosaic = {colour: np.where(empty, 65535, image).astype(np.uint16) for colour, image in images.items()}
-    assert len(find_repeats(mosaic, None)) == 6
-    assert find_repeats(mosaic, empty) == []
+    assert len(find_odd_colours(mosaic, None)) == 6
+    assert find_odd_colours(mosaic, empty) == []
 
 
 @pytest.mark.parametrize("axis", [0, 1])

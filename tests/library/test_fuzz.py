@@ -8,6 +8,7 @@ import os
 import signal
 import struct
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,8 +32,8 @@ from hpaloc.delimited import SheetError
 from hpaloc.images import ImageError, read_channel, read_field
 from hpaloc.mask_tables import read_rle_table
 from hpaloc.masks import MaskError, draw, read_mask
+from hpaloc.patterns import FilePattern, Folders
 from hpaloc.planes import Plane
-from hpaloc.scan import check_pattern
 from hpaloc.sheet import read_other_columns, read_sheet
 from hpaloc.tfrecord import RecordError, TileRecord, frame, read_records, record_offsets
 
@@ -190,16 +191,44 @@ def test_sheets(tmp_path, examples):
 
 @few_and_many
 def test_file_patterns(examples):
-    def body(pattern: str) -> None:
+    def body(text: str) -> None:
+        # The braces and what stands between them may be any part.
+        values = defaultdict(lambda: "x", {"id": "i", "colour": "red", "channel": 3, "time": 1})
         try:
-            check_pattern(pattern, "config key images", ["root", "id", "colour"], ["id", "colour"])
+            pattern = FilePattern(text, "config key images", ".")
+            pattern.check_separated()
+            assert "id" not in pattern.names or "i" in pattern.path(values)
+            # Not the whole machine.
+            if not text.startswith("/") and ".." not in text:
+                pattern.find(values, Folders())
+                assert pattern.nearest(Folders())
+            if pattern.of_field and not text.startswith("/") and ".." not in text:
+                for found, _, at in pattern.walk({"colour": COLOURS, "channel": [3], "time": [1]}, Folders()):
+                    assert len(found) == len(pattern.of_field)
+                    assert at
         except SheetError as error:
             assert str(error).startswith("config key images: ")
-            return
-        assert "a" in pattern.format(root=".", id="a", colour="red")
 
     parts = st.sampled_from(
-        ["{id}", "{colour}", "{root}", "{", "}", "{0}", "{id!r}", "{id:>9}", "{id.x}", "{{", "a", "/"]
+        [
+            *("{id}", "{colour}", "{root}", "{", "}", "{0}", "{id!r}", "{id:>9}", "{id.x}", "{{", "a", "/"),
+            *(
+                "{channel}",
+                "{time}",
+                "{plate}",
+                "*",
+                "?",
+                "[0-9A-F]",
+                "[!_]",
+                "[",
+                "[]",
+                "[z-a]",
+                "]",
+                "1",
+                ".tif",
+                "..",
+            ),
+        ]
     )
     fuzz(examples, st.lists(parts, max_size=6).map("".join), body)
 

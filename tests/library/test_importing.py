@@ -2,6 +2,8 @@
 
 import csv
 import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +16,7 @@ from plane_files import BY_NAME, BY_NUMBER, NAMES, planned, scanned, stack
 from vendor_files import PIXEL_SIZE, SCENES, WRITERS, write_lif
 
 from hpaloc.classes import COLOURS
-from hpaloc.config import complete
-from hpaloc.delimited import SheetError
+from hpaloc.config import ConfigError, complete
 from hpaloc.endings import READERS, SHIPPED, ending_of, is_imported, unknown_ending
 from hpaloc.image_files.decoding import ImageError
 from hpaloc.image_metadata import read_metadata
@@ -23,6 +24,7 @@ from hpaloc.images import read_field
 from hpaloc.importing import MissingReaderError, find_reader, import_shard, read_sources
 from hpaloc.rejection import TooManyRejected
 
+ROOT = Path(__file__).parents[2]
 CHANNEL = {colour: NAMES.index(name) for colour, name in BY_NAME.items()}
 # Stands for a file of a microscope; nothing opens it.
 EMPTY = b"microscope"
@@ -137,7 +139,7 @@ def test_files_of_microscopes_are_imported_and_all_others_are_read():
 def test_an_ending_that_nothing_reads_is_said_with_those_that_are_read(images):
     Path("s.csv").write_text("ID\na")
     with pytest.raises(
-        SheetError, match=r"^config key collections.train.images: '\{id\}\.\w+' ends in \.\w+, "
+        ConfigError, match=r"^config key collections.train.images: '\{id\}\.\w+' ends in \.\w+, "
     ) as error:
         scanned({"sheet": "s.csv", "images": images, "channels": BY_NAME})
     assert all(ending in str(error.value) for ending in (".png", ".tif", ".zarr", ".czi", ".lif", ".nd2", ".dv"))
@@ -191,7 +193,7 @@ def test_a_collection_of_plain_files_has_the_manifest_that_it_had():
 
 def test_only_an_imported_file_has_named_scenes():
     Path("s.csv").write_text("ID\na")
-    with pytest.raises(SheetError, match=r"^config key collections.train.series: 'Position 1' is a name, but "):
+    with pytest.raises(ConfigError, match=r"^config key collections.train.series: 'Position 1' is a name, but "):
         scanned({"sheet": "s.csv", "images": "{id}.tif", "channels": BY_NAME, "series": "Position 1"})
     Path("a.tif").write_bytes(EMPTY)
     # As Snakemake reads the number of --config.
@@ -363,7 +365,7 @@ def test_without_a_reader_the_job_ends_rather_than_rejecting_every_field():
 
 
 def test_the_environment_has_the_readers_that_are_shipped():
-    text = Path(__file__).parents[2].joinpath("envs/import.yaml").read_text()
+    text = (ROOT / "envs/import.yaml").read_text()
     assert all(f"- {package}==" in text for package in SHIPPED.values())
 
 
@@ -429,7 +431,32 @@ def test_a_file_that_is_cut_short_or_of_another_kind_is_refused_by_name(ending, 
 
 
 @needs_bioio
+def test_tiles_of_a_czi_are_joined_at_their_places():
+    from pylibCZIrw import czi
+
+    found = collection()
+    pixels = stack(4, side=(80, 120))
+    Path("a.czi").unlink()
+    with czi.create_czi("a.czi") as file:
+        for channel in range(4):
+            for y, x in ((0, 0), (0, 50), (30, 0), (30, 50)):
+                # They overlap.
+                tile = np.ascontiguousarray(pixels[channel, y : y + 50, x : x + 70, None])
+                file.write(tile, plane={"C": channel}, location=(x, y))
+        file.write_metadata(channel_names=dict(enumerate(NAMES)))
+    rows, _ = imported(found)
+    for colour, image in read_field(rows[0].paths).items():
+        np.testing.assert_array_equal(image, pixels[CHANNEL[colour]])
+
+
+@needs_bioio
 def test_no_more_of_a_lif_is_read_than_the_planes_that_are_asked_for():
     write_lif("a.lif", [stack(2, 3, 4)], NAMES)
     image = find_reader("a.lif")("a.lif").xarray_dask_data
     assert image.data.chunksize == (1, 1, 1, 24, 40)
+
+
+def test_planning_loads_no_reader():
+    code = "import sys, hpaloc.planning, hpaloc.scan; print('bioio' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

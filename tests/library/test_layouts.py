@@ -7,10 +7,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from bad_input_runs import model_folder
-from layouts import IDS, LAYOUTS, Layout, field_images, run_layout
+from layouts import LAYOUTS, as_png_files, field_images, run_layout
 
 ROOT = Path(__file__).resolve().parents[2]
-_PNG = LAYOUTS[0]
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +19,14 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def of_pngs(tmp_path_factory, model):
-    """What PNGs of the same pixels give, by pixel type and colours; each made once."""
+    """What PNGs of the same pixels, IDs and colours give; each made once."""
     made = {}
 
-    def run(dtype, colours):
-        if (dtype, tuple(colours)) not in made:
-            layout = Layout("", "", _PNG.write, _PNG.collection, dtype, colours)
-            made[dtype, tuple(colours)] = run_layout(layout, tmp_path_factory.mktemp("png") / "run", model)
-        return made[dtype, tuple(colours)]
+    def run(layout):
+        same = layout.dtype, tuple(layout.colours), tuple(layout.ids)
+        if same not in made:
+            made[same] = run_layout(as_png_files(layout), tmp_path_factory.mktemp("png") / "run", model)
+        return made[same]
 
     return run
 
@@ -37,10 +36,10 @@ def of_pngs(tmp_path_factory, model):
 def test_a_layout_gives_what_four_png_files_give(tmp_path, layout, model, of_pngs):
     for module in layout.needs:
         pytest.importorskip(module)
-    found, expected = run_layout(layout, tmp_path / "run", model), of_pngs(layout.dtype, layout.colours)
+    found, expected = run_layout(layout, tmp_path / "run", model), of_pngs(layout)
     assert found == expected
     table = pq.read_table(tmp_path / "run/made/cells.parquet", columns=["field"]).column("field").to_pylist()
-    assert set(table) == set(IDS)
+    assert set(table) == set(layout.ids)
 
 
 def test_the_pixels_of_the_layouts_are_not_all_alike():

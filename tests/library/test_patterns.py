@@ -329,30 +329,14 @@ def test_where_nothing_is_found_the_nearest_folder_is_named(pattern, sentence):
     assert said.startswith(f"collection new: no file is found by {pattern!r}: {sentence}")
 
 
-@pytest.mark.parametrize(
-    ("images", "channels", "sentence"),
-    [
-        ("data/x.tif", CHANNELS, "has no part that tells fields apart"),
-        ("data/{colour}.tif", None, "has no part that tells fields apart"),
-        ("data/{id}.tif", None, "lacks the placeholder {colour}, or the collection the key channels"),
-        ("data/{id}_w{channel}.tif", None, "has {channel}, but the collection has no key channels"),
-        ("data/{a}{b}.tif", CHANNELS, "nothing says where {a} ends in {a}{b}"),
-        ("data/{a}*.tif", CHANNELS, "nothing says where {a} ends in {a}*"),
-        ("data/*{a}.tif", CHANNELS, "nothing says where {a} begins in *{a}"),
-        ("data/{}.tif", CHANNELS, "has {}, which is not a name"),
-        ("data/{0}.tif", CHANNELS, "has {0}, which is not a name"),
-        ("data/{id!r}.tif", CHANNELS, "has more than a name between the braces"),
-        ("data/{Id}.tif", CHANNELS, "has {Id}; write {id}"),
-        (["a/{id}_{channel}.tif", "b/{id}.tif"], CHANNELS, "has not the same one of {colour} and {channel} as"),
-        ("data/{id}_t{time}.tif", CHANNELS, "has {time}; say by the key time which number"),
-        ("data/{id}_z{z}.tif", CHANNELS, "has {z}; say by the key project which number"),
-    ],
-)
-def test_patterns_that_find_no_fields_are_refused(images, channels, sentence):
-    touch("data/x.tif")
-    said = refusal(images, **({"channels": channels} if channels else {}))
-    assert sentence in said
-    assert said.startswith("config key collections.new.images: ")
+def test_a_list_of_patterns_is_tried_in_turn():
+    touch(*(f"a/{id}_{colour}.tif" for id in ("x", "y") for colour in COLOURS[:2]))
+    touch(*(f"b/{id}_{colour}.png" for id in ("x", "y", "z") for colour in COLOURS))
+    rows = scan(["a/{id}_{colour}.tif", "b/{id}_{colour}.png"])
+    assert list(rows) == ["x", "y", "z"]
+    own = {colour: f"b/x_{colour}.png" for colour in COLOURS}
+    assert rows["x"].paths == own | {"red": "a/x_red.tif", "green": "a/x_green.tif"}
+    assert rows["z"].paths["red"] == "b/z_red.png"
 
 
 def test_two_fields_of_one_id_are_refused():

@@ -22,7 +22,7 @@ from hpaloc.config import ConfigError
 from hpaloc.delimited import SheetError
 from hpaloc.image_files.decoding import read_image
 from hpaloc.image_metadata import check_pixel_size, read_each, resolve_pixel_size
-from hpaloc.images import ImageError, check_field, find_repeats, read_channel, read_field
+from hpaloc.images import ImageError, check_field, find_odd_colours, read_channel, read_field
 from hpaloc.manifests import ChangedError, check_unchanged
 from hpaloc.planes import Plane
 from hpaloc.segmentation.cluster import DaskSettings
@@ -228,7 +228,7 @@ def test_a_microscope_of_three_channels(tmp_path):
     read = field(path, channels)
     np.testing.assert_array_equal(read["yellow"], stack(3)[2])
     check_field(read, dict.fromkeys(COLOURS, str(path)))
-    assert find_repeats(read, None)[0] == "red and yellow are the same image"
+    assert find_odd_colours(read, None)[0] == "red and yellow are the same image"
     with pytest.raises(ImageError, match=r"channels\.blue and channels\.green are the same channel"):
         field(path, channels | {"blue": 1})
 

@@ -18,6 +18,7 @@ from bad_fields import slug
 
 from hpaloc.config import complete
 from hpaloc.delimited import check_fields
+from hpaloc.endings import unknown_ending
 from hpaloc.files import digest
 from hpaloc.interpretation.annotated import read_example_cells, read_mixed_fields
 from hpaloc.manifests import SheetRow
@@ -30,7 +31,7 @@ from hpaloc.planning import (
     check_studied,
     check_training,
 )
-from hpaloc.scan import Scan, with_columns
+from hpaloc.scan import Scan, scan_collection, with_columns
 from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import WeightsError, ready
 from hpaloc.sheet import read_other_columns, read_sheet
@@ -439,6 +440,9 @@ CONFIGS = [
     Setting("Simulated fields without red and yellow", "train: {channels: [green, blue]}\ncollections: {train: {sheet: s, simulate: {}, labels: true, channels: {red: null, yellow: null}}}", "accepted"),
     Setting("One channel for two colours", "collections: {train: {sheet: s, images: '{id}.tif', labels: true, channels: {red: 0, green: GFP, blue: 2, yellow: GFP}}}", "rejected", "config key collections.train.channels.yellow: 'GFP' is also the channel of green; give each colour its own"),
     Setting("A projection that there is not", "collections: {train: {sheet: s, images: '{id}_{colour}.tif', labels: true, project: median}}", "rejected", "config key collections.train.project: 'median' is neither max, mean, sharpest nor the number of a plane"),
+    Setting("Files that nothing reads", "collections: {train: {sheet: s, images: '{id}_{colour}.bmp', labels: true}}", "rejected", f"config key collections.train.images: '{{id}}_{{colour}}.bmp' {unknown_ending('x.bmp')}"),
+    Setting("Files of a microscope", "collections: {train: {sheet: s, images: '{id}.CZI', labels: true, channels: {red: 0, green: GFP, blue: 2, yellow: 3}, series: Position 1}}", "accepted"),
+    Setting("The name of a scene of files without", "collections: {train: {sheet: s, images: '{id}.tif', labels: true, channels: {red: 0, green: 1, blue: 2, yellow: 3}, series: Position 1}}", "rejected", "config key collections.train.series: 'Position 1' is a name, but in '{id}.tif' images have numbers; give it one (from 0)"),
     Setting("The plane of a stack of simulated fields", "collections: {train: {sheet: s, simulate: {}, labels: true, project: 2}}", "rejected", "config key collections.train.project: only applies with 'images'"),
     Setting("Text without keys", "just text", "rejected", "config: 'just text' is not a table of keys"),
     Setting("Weights from the model that this run trains", "train: {weights: results/model/model.keras}", "rejected", "config key train.weights: results/model/model.keras is where this run writes, and would be deleted; copy it to another folder and name the copy"),
@@ -448,6 +452,51 @@ CONFIGS = [
     Setting("Mixtures in the folder of the interpretation", "interpretation: {mixtures: {collection: train, table: results/interpretation/few_shot.csv}}", "rejected", "config key interpretation.mixtures.table: results/interpretation/few_shot.csv is where this run writes, and would be deleted; copy it to another folder and name the copy"),
     Setting("A sheet that is the summary of a run", "collections: {train: {sheet: results/sheet/summary.csv, images: '{id}_{colour}.png'}}", "rejected", "config key collections.train.sheet: results/sheet/summary.csv is where this run writes, and would be deleted; copy it to another folder and name the copy"),
     Setting("Examples in the folder of the predictions", "few_shot: {table: ./results/predictions/train/mine.csv}", "rejected", "config key few_shot.table: ./results/predictions/train/mine.csv is where this run writes, and would be deleted; copy it to another folder and name the copy"),
+]  # fmt: skip
+
+
+def of_images(setting: Setting, folder: Path) -> tuple[str, str]:
+    """Find the fields of a collection without a sheet among files."""
+    files, given = setting.given
+    with chdir(folder):
+        for name in files:
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).touch()
+
+        def find() -> str:
+            scan = scan_collection("new", complete({"collections": {"new": yaml.safe_load(given)}}))
+            return ", ".join(row.id for row in scan.rows)
+
+        return told(find)
+
+
+_FILES = ("P1_A1_w1.TIF", "P1_A1_w2.TIF", "P1_A1_w3.TIF", "P1_A1_w4.TIF")
+_CHANNELS = "channels: {red: 1, green: 2, blue: 3, yellow: 4}"
+_IMAGES = "config key collections.new.images: "
+IMAGES = [
+    Setting("Names with the channel", (_FILES, f"images: '{{plate}}_{{well}}_w{{channel}}.tif'\n{_CHANNELS}"), "accepted", "P1_A1"),
+    Setting("A hidden file beside", (("._P1_A1_w1.TIF", *_FILES), f"images: '{{plate}}_{{well}}_w{{channel}}.tif'\n{_CHANNELS}"), "accepted", "P1_A1"),
+    Setting("Files of a fifth channel", (("P1_A1_w5.TIF", *_FILES), f"images: '{{plate}}_{{well}}_w{{channel}}.tif'\n{_CHANNELS}"), "accepted", "P1_A1"),
+    Setting("A thumbnail beside", (("P1_A1_w1_thumb.TIF", *_FILES), f"images: '{{plate}}_{{well}}_w{{channel}}*.tif'\n{_CHANNELS}"), "rejected", f"{_IMAGES}'{{plate}}_{{well}}_w{{channel}}*.tif' finds two files for red of one field, P1_A1_w1.TIF and P1_A1_w1_thumb.TIF; make the pattern narrower, such as by [!_]* or [0-9A-F]* in place of *, or move one of the files"),
+    Setting("A folder that there is not", (_FILES, f"images: 'raw/{{plate}}_{{well}}_w{{channel}}.tif'\n{_CHANNELS}"), "rejected", "collection new: no file is found by 'raw/{plate}_{well}_w{channel}.tif': in the working folder nothing matches raw; it has P1_A1_w1.TIF, P1_A1_w2.TIF, P1_A1_w3.TIF, P1_A1_w4.TIF"),
+    Setting("Names of another form", (_FILES, f"images: '{{plate}}-{{well}}_w{{channel}}.tif'\n{_CHANNELS}"), "rejected", "collection new: no file is found by '{plate}-{well}_w{channel}.tif': in the working folder nothing matches {plate}-{well}_w{channel}.tif; it has P1_A1_w1.TIF, P1_A1_w2.TIF, P1_A1_w3.TIF, P1_A1_w4.TIF"),
+    Setting("A channel that no file has", (_FILES, "images: '{id}_w{channel}.tif'\nchannels: {red: 1, green: 2, blue: 3, yellow: 5}"), "rejected", "collection new: 1 of 4 files is missing: P1_A1_w5.tif; 1 of 1 field lacks one: add the files, or narrow the pattern to complete fields"),
+    Setting("Two fields of one ID", (("P/1_A.tif", "P_1/A.tif"), f"images: '{{plate}}/{{well}}.tif'\n{_CHANNELS}"), "rejected", "collection new: P/1_A.tif and P_1/A.tif are of different fields, but both have the ID P_1_A; use a pattern whose parts, or whose part {id}, give each its own"),
+    Setting("A pattern for one file", (_FILES, f"images: P1_A1_w1.TIF\n{_CHANNELS}"), "rejected", f"{_IMAGES}'P1_A1_w1.TIF' has no part that tells fields apart, such as {{id}} or {{well}}; add one, or list the fields in a sheet"),
+    Setting("A pattern without colour", (_FILES, "images: '{id}.tif'"), "rejected", f"{_IMAGES}'{{id}}.tif' lacks the placeholder {{colour}}, or the collection the key channels, if each file holds all colours"),
+    Setting("A pattern with the channel and no channels", (_FILES, "images: '{id}_w{channel}.tif'"), "rejected", f"{_IMAGES}'{{id}}_w{{channel}}.tif' has {{channel}}, but the collection has no key channels, which says what stands there"),
+    Setting("Two parts beside each other", (_FILES, f"images: '{{plate}}{{well}}.tif'\n{_CHANNELS}"), "rejected", f"{_IMAGES}in '{{plate}}{{well}}.tif', nothing says where {{plate}} ends in {{plate}}{{well}}; write the text that stands between them, or list the fields in a sheet"),
+    Setting("A part beside *", (_FILES, f"images: '*{{well}}.tif'\n{_CHANNELS}"), "rejected", f"{_IMAGES}in '*{{well}}.tif', nothing says where {{well}} begins in *{{well}}; write the text that stands between them, or list the fields in a sheet"),
+    Setting("A part without a name", (_FILES, f"images: '{{}}.tif'\n{_CHANNELS}"), "rejected", f"{_IMAGES}'{{}}.tif' has {{}}, which is not a name; write such as {{plate}} or {{root}}, {{id}}, {{colour}}, {{channel}}, {{time}}, {{z}}"),
+    Setting("A part with a format", (_FILES, f"images: '{{id!r}}.tif'\n{_CHANNELS}"), "rejected", f"{_IMAGES}'{{id!r}}.tif' has more than a name between the braces of {{id}}"),
+    Setting("A known part in another spelling", (_FILES, "images: '{id}_{color}.tif'"), "rejected", f"{_IMAGES}'{{id}}_{{color}}.tif' has {{color}}; write {{colour}}"),
+    Setting("Colour and channel", (_FILES, f"images: {{red: '{{id}}_{{colour}}_{{channel}}', green: x, blue: x, yellow: x}}\n{_CHANNELS}"), "rejected", f"{_IMAGES[:-2]}.red: '{{id}}_{{colour}}_{{channel}}' has both {{colour}} and {{channel}}; leave one of them out"),
+    Setting("Patterns with the channel and without it", (_FILES, f"images: ['{{id}}_w{{channel}}.tif', '{{id}}.tif']\n{_CHANNELS}"), "rejected", f"{_IMAGES}'{{id}}.tif' has not the same one of {{colour}} and {{channel}} as '{{id}}_w{{channel}}.tif'; give both the same"),
+    Setting("Patterns of different parts", (_FILES, "images: ['{id}_{colour}.tif', '{well}_{colour}.tif']"), "rejected", f"{_IMAGES}'{{id}}_{{colour}}.tif' has the part {{id}}, but '{{well}}_{{colour}}.tif' has not; give both the same parts, or write * in its place"),
+    Setting("Times without the key", (_FILES, "images: '{id}_t{time}_{colour}.tif'"), "rejected", f"{_IMAGES}'{{id}}_t{{time}}_{{colour}}.tif' has {{time}}; say by the key time which number there is read, or write * or a number"),
+    Setting("Planes along z to be joined", (_FILES, "images: '{id}_z{z}_{colour}.tif'\nproject: max"), "rejected", f"{_IMAGES}'{{id}}_z{{z}}_{{colour}}.tif' has {{z}}; say by the key project which number there is read, or write * or a number"),
+    Setting("An antibody of two spellings in names", (("HPA1_1.tif", "hpa1_2.tif"), f"images: '{{antibody}}_{{n}}.tif'\n{_CHANNELS}"), "warned", "collection new: the antibody hpa1 differs from HPA1 only in case, blanks, _, -, leading zeros or .0, and is read as a different one"),
+    Setting("A part with the name of a column of hpaloc", (("1_1.tif",), f"images: '{{row}}_{{column}}.tif'\n{_CHANNELS}"), "warned", "collection new: the column row is copied as sheet_row"),
 ]  # fmt: skip
 
 

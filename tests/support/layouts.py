@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import tifffile
 
 from hpaloc.classes import COLOURS
 from hpaloc.config import complete
+from hpaloc.importing import import_shard
+from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import read_manifest
 from hpaloc.scan import scan_collection, write_scan
 from hpaloc.segmentation.cluster import DaskSettings
@@ -48,6 +51,7 @@ class Layout:
     colours: those that the files hold
     sheet: whether the configuration names a sheet; without one the fields are what the pattern finds
     needs: packages without which the test of the layout is skipped
+    ids: of its fields
     """
 
     what: str
@@ -58,6 +62,7 @@ class Layout:
     colours: Sequence[str] = COLOURS
     sheet: bool = True
     needs: Sequence[str] = ()
+    ids: Sequence[str] = IDS
 
 
 @cache
@@ -181,7 +186,65 @@ def _rgba_png(folder, plate, well, site, images):
     cv2.imwrite(str(folder / f"{plate}_{well}_{site}.png"), np.dstack(samples))
 
 
+# Channels by the numbers that microscopes give them.
+_AS_RECORDED = {"blue": 1, "green": 2, "red": 3, "yellow": 4}
+
+
+def _named_files(folder, plate, well, site, images, name, stack=None):
+    """Write a TIFF for each colour, ``name`` with the values of its parts, and for each plane along z of a stack."""
+    row, column = ord(well[0]) - 64, int(well[1:])
+    for colour, image in images.items():
+        planes = enumerate(stack(image), 1) if stack else [(1, image)]
+        for z, plane in planes:
+            values = {"plate": plate, "well": well, "site": int(site), "channel": _AS_RECORDED[colour], "z": z}
+            path = folder / name.format(colour=colour, row=row, column=column, **values)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, plane)
+
+
+def _with_guids(folder, plate, well, site, images):
+    for colour, image in images.items():
+        name = f"{plate}_{well}_s{site}_w{_AS_RECORDED[colour]}"
+        guid = str(uuid.uuid5(uuid.NAMESPACE_OID, name)).upper()
+        tifffile.imwrite(folder / f"{name}{guid}.tif", image)
+        # Thumbnails are in the same folder.
+        tifffile.imwrite(folder / f"{name}_thumb{guid}.tif", image[::8, ::8])
+
+
+def _planes_of(image):
+    """Return seven planes of which the brightest of each pixel is that of the image."""
+    return [*(image // (2 + number) for number in range(3)), image, *(image // (5 + number) for number in range(3))]
+
+
+def _stacked_files(folder, plate, well, site, images, name):
+    _named_files(folder, plate, well, site, {c: np.stack(_planes_of(image)) for c, image in images.items()}, name)
+
+
+def _in_folders(folder, plate, well, site, images):
+    into = folder / plate / well
+    into.mkdir(parents=True)
+    tifffile.imwrite(into / f"{site}.ome.tif", _joined(images), photometric="minisblack", **_ome("CYX"))
+
+
+def _two_files(folder, plate, well, site, images):
+    rgb = _interleaved(images, ("red", "green", "blue"))
+    cv2.imwrite(str(folder / f"{plate}_{well}_{site}.png"), rgb[..., ::-1])
+    cv2.imwrite(str(folder / f"{plate}_{well}_{site}_er.png"), images["yellow"])
+
+
+def _rgb_png(folder, plate, well, site, images):
+    cv2.imwrite(str(folder / f"{plate}_{well}_{site}.png"), _interleaved(images, ("red", "green", "blue"))[..., ::-1])
+
+
+def _of_microscope(folder, plate, well, site, images, kind):
+    import vendor_files
+
+    path = folder / f"{plate}_{well}_{site}.{kind}"
+    getattr(vendor_files, f"write_{kind}")(path, [_joined(images)[None, None]], [NAMES[colour] for colour in ORDER])
+
+
 _ID = "{root}/{id}"
+_RECORDED = {"channels": _AS_RECORDED}
 _NUMBERED = {"channels": BY_NUMBER}
 _NAMED = {"channels": BY_NAME}
 LAYOUTS = [
@@ -297,7 +360,146 @@ LAYOUTS = [
         partial(_zarr, zipped=True),
         {"images": f"{_ID}.ome.zarr.zip", **_NUMBERED},
     ),
+    Layout(
+        "MetaXpress, a TIFF a wavelength",
+        "P1_A01_s1_w1.TIF …",
+        partial(_named_files, name="{plate}_{well}_s{site}_w{channel}.TIF"),
+        {"images": "{root}/{plate}_{well}_s{site}_w{channel}.TIF", **_RECORDED},
+        sheet=False,
+    ),
+    Layout(
+        "MetaXpress with GUIDs and thumbnails",
+        "P1_A01_s1_w1F0E1….tif …",
+        _with_guids,
+        {"images": "{root}/{plate}_{well}_s{site}_w{channel}*.tif", **_RECORDED},
+        sheet=False,
+    ),
+    Layout(
+        "ImageXpress, folders of time points and of planes along z",
+        "P1/TimePoint_1/ZStep_1/P1_A01_s1_w1.TIF …",
+        partial(
+            _named_files,
+            name="{plate}/TimePoint_1/ZStep_{z}/{plate}_{well}_s{site}_w{channel}.TIF",
+            stack=_planes_of,
+        ),
+        {
+            "images": "{root}/{plate}/TimePoint_{time}/ZStep_{z}/{plate}_{well}_s{site}_w{channel}.TIF",
+            **_RECORDED,
+            "time": 1,
+            "project": 4,
+        },
+        sheet=False,
+    ),
+    Layout(
+        "MetaXpress, a stack a wavelength",
+        "P1_A01_s1_w1.TIF …",
+        partial(_stacked_files, name="{plate}_{well}_s{site}_w{channel}.TIF"),
+        {"images": "{root}/{plate}_{well}_s{site}_w{channel}.TIF", **_RECORDED, "project": "max"},
+        sheet=False,
+    ),
+    Layout(
+        "Operetta and Opera Phenix (Harmony)",
+        "P1__2024-05-02/Images/r01c01f01p01-ch1sk1fk1fl1.tiff …",
+        partial(
+            _named_files,
+            name="{plate}__2024-05-02/Images/r{row:02d}c{column:02d}f{site:02d}p01-ch{channel}sk1fk1fl1.tiff",
+        ),
+        {"images": "{root}/{plate}__*/Images/r{row}c{column}f{site}p01-ch{channel}sk1fk1fl1.tiff", **_RECORDED},
+        sheet=False,
+        ids=("P1_01_01_01", "P1_02_02_02"),
+    ),
+    Layout(
+        "CellVoyager (Yokogawa)",
+        "P1_A01_T0001F001L01A01Z01C01.tif …",
+        partial(_named_files, name="{plate}_{well}_T0001F{site:03d}L01A0{channel}Z01C{channel:02d}.tif"),
+        {"images": "{root}/{plate}_{well}_T0001F{site}L01A*Z01C{channel}.tif", **_RECORDED},
+        sheet=False,
+        ids=("P1_A01_001", "P1_B02_002"),
+    ),
+    Layout(
+        "Zeiss and Leica, exported by channel",
+        "P1/A01_1_ch01.tif …",
+        partial(_named_files, name="{plate}/{well}_{site}_ch{channel:02d}.tif"),
+        {"images": "{root}/{plate}/{well}_{site}_ch{channel}.tif", **_RECORDED},
+        sheet=False,
+    ),
+    Layout(
+        "a folder a plate and a well, an OME-TIFF a site",
+        "P1/A01/1.ome.tif",
+        _in_folders,
+        {"images": "{root}/{plate}/{well}/{site}.ome.tif", **_NAMED},
+        sheet=False,
+    ),
+    Layout(
+        "OME-TIFF without a sheet",
+        "P1_A01_1.ome.tif",
+        partial(_one_tiff, suffix=".ome.tif", **_ome("CYX")),
+        {"images": f"{_ID}.ome.tif", **_NAMED},
+        sheet=False,
+    ),
+    Layout(
+        "an RGB file, and one of the fourth colour",
+        "P1_A01_1.png, P1_A01_1_er.png",
+        _two_files,
+        {
+            "images": {**dict.fromkeys(("red", "green", "blue"), f"{_ID}.png"), "yellow": f"{_ID}_er.png"},
+            "channels": {"red": 0, "green": 1, "blue": 2},
+        },
+        "uint8",
+    ),
+    Layout(
+        "RGB of three colours",
+        "P1_A01_1.png",
+        _rgb_png,
+        {"images": f"{_ID}.png", "channels": {"red": 0, "green": 1, "blue": 2, "yellow": None}},
+        "uint8",
+        ("red", "green", "blue"),
+    ),
+    Layout(
+        "a TIFF a colour, without endoplasmic reticulum",
+        "P1_A01_1_red.tif …",
+        partial(_four_files, suffix=".tif"),
+        {"images": f"{_ID}_{{colour}}.tif", "channels": {"yellow": None}},
+        colours=("red", "green", "blue"),
+    ),
+    Layout(
+        "a TIFF a colour, without microtubules",
+        "P1_A01_1_yellow.tif …",
+        partial(_four_files, suffix=".tif"),
+        {"images": f"{_ID}_{{colour}}.tif", "channels": {"red": None}},
+        colours=("green", "blue", "yellow"),
+    ),
+    Layout(
+        "ImageJ hyperstack of two colours",
+        "P1_A01_1.tif",
+        partial(_one_tiff, make=partial(_joined, colours=("green", "blue")), imagej=True, metadata={"axes": "CYX"}),
+        {"images": f"{_ID}.tif", "channels": {"red": None, "green": 0, "blue": 1, "yellow": None}},
+        colours=("green", "blue"),
+    ),
+    *(
+        Layout(
+            f"{kind.upper()} of {maker}",
+            f"P1_A01_1.{kind}",
+            partial(_of_microscope, kind=kind),
+            {"images": f"{_ID}.{kind}", **_NAMED},
+            needs=("bioio", f"bioio_{kind}", *writers),
+        )
+        for kind, maker, writers in (("czi", "Zeiss", ("pylibCZIrw",)), ("lif", "Leica", ()), ("nd2", "Nikon", ()))
+    ),
 ]
+
+
+def as_png_files(layout: Layout) -> Layout:
+    """Return the layout of the same pixels, IDs and colours in one PNG for each colour."""
+
+    def write(folder, plate, well, site, images):
+        id = layout.ids[IDS.index(f"{plate}_{well}_{site}")]
+        for colour, image in images.items():
+            cv2.imwrite(str(folder / f"{id}_{colour}.png"), image)
+
+    lacking = [colour for colour in COLOURS if colour not in layout.colours]
+    collection = {"images": f"{_ID}_{{colour}}.png"} | ({"channels": dict.fromkeys(lacking)} if lacking else {})
+    return Layout("", "", write, collection, layout.dtype, layout.colours, ids=layout.ids)
 
 
 def write_layout(layout: Layout, folder: Path) -> None:
@@ -308,7 +510,7 @@ def write_layout(layout: Layout, folder: Path) -> None:
         images = {colour: field_images(layout.dtype)[id][colour] for colour in layout.colours}
         layout.write(into, PLATE, well, site, images)
     if layout.sheet:
-        (folder / "sheet.csv").write_text("\n".join(["ID", *IDS]))
+        (folder / "sheet.csv").write_text("\n".join(["ID", *layout.ids]))
 
 
 def run_layout(layout: Layout, folder: Path, model: Path) -> dict[str, bytes]:
@@ -324,6 +526,10 @@ def run_layout(layout: Layout, folder: Path, model: Path) -> dict[str, bytes]:
         config = complete(json.loads(json.dumps({"collections": {"some": collection}})))
         write_scan(scan_collection("some", config), "results/sheet/some")
         rows = read_manifest("results/sheet/some/000.csv")
+        if layout.needs:
+            into = CollectionFiles("some").path("imported", "000")
+            into.mkdir(parents=True)
+            import_shard("results/sheet/some/000.csv", into, memory_mb=2000, max_rejected_fraction=0.0)
         Path("made").mkdir()
         masks, cells = Path("made/segmentation"), Path("made/cells.parquet")
         tiles = {colour: Path(f"made/{colour}.tfrecord") for colour in COLOURS}

@@ -451,7 +451,7 @@ def test_the_environments_have_the_versions_of_the_lock_file():
     # The driver has a lock file of its own, and hpacellseg older packages.
     locked = {
         name: locked_versions("requirements.lock")
-        for name in ("segmentation", "tensorflow", "analysis", "interpretation")
+        for name in ("segmentation", "tensorflow", "analysis", "interpretation", "import")
     }
     locked["driver"] = locked_versions("driver.lock")
     assert locked["driver"]["snakemake"] == locked["analysis"]["snakemake"]
