@@ -105,7 +105,9 @@ def _id_of(layout: Layout) -> str:
 
 def _inside(found: Description) -> list[str]:
     if is_vendor(found.layout):
-        lines = [f"Inside: {ending_of(found.layout.pattern)} files are not opened here. The rule import reads them;"]
+        lines = [
+            f"Inside: {ending_of(found.layout.pattern)} files are not opened here. The rule import_images reads them;"
+        ]
         return [*lines, "  fill in which of their channels is which colour, and the pixel size if they do not say it."]
     if not found.seen:
         return ["Inside: no file could be read."]

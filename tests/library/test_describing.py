@@ -423,12 +423,12 @@ def test_fields_of_different_channels_are_said_to_be(tmp_path):
     assert "no field has all channels" in described(tmp_path)[1]
 
 
-def test_files_of_microscopes_are_left_to_the_rule_import(tmp_path):
+def test_files_of_microscopes_are_left_to_the_rule_that_imports(tmp_path):
     for number in range(3):
         (tmp_path / f"exp {number}.czi").touch()
     _, text, config = described(tmp_path)
     assert config["collections"]["new"]["channels"] == dict.fromkeys(COLOURS)
-    assert "rule import" in text
+    assert "rule import_images reads them" in text
     assert "FILL IN" in comment_of(text, "green")
     assert config["pixel_size"] == "file"
 
