@@ -11,6 +11,7 @@ from hpaloc.classes import COLOURS
 from hpaloc.describing.colours import USUAL_NUCLEUS, Channel, Guess
 from hpaloc.describing.description import Description
 from hpaloc.describing.listing import ending_of
+from hpaloc.describing.looking import MOST_CHANNELS
 from hpaloc.describing.naming import Layout, escaped, is_vendor, own_parts
 from hpaloc.describing.words import STAINED
 from hpaloc.ids import shown
@@ -104,7 +105,9 @@ def _id_of(layout: Layout) -> str:
 
 def _inside(found: Description) -> list[str]:
     if is_vendor(found.layout):
-        lines = [f"Inside: {ending_of(found.layout.pattern)} files are not opened here. The rule import reads them;"]
+        lines = [
+            f"Inside: {ending_of(found.layout.pattern)} files are not opened here. The rule import_images reads them;"
+        ]
         return [*lines, "  fill in which of their channels is which colour, and the pixel size if they do not say it."]
     if not found.seen:
         return ["Inside: no file could be read."]
@@ -218,6 +221,8 @@ def _warnings(found: Description) -> list[str]:
                 )
     if not layout.values("channel") and len(found.channels) == 1:
         odd.append("each file has one channel, and their names do not say which; write a pattern with {channel} for it")
+    if (most := max((of_file.channels for of_file in found.looks), default=0)) > MOST_CHANNELS:
+        odd.append(f"of {most} channels, only the first {MOST_CHANNELS} were looked at")
     if layout.guessed:
         odd.append(f"no word says that {', '.join(layout.values('channel'))} are channels: they occur with each field")
     return odd

@@ -8,12 +8,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hpaloc.endings import READERS
 from hpaloc.ids import shown
 from hpaloc.planes import is_zarr
 
-# What hpaloc reads by itself (LSM and STK are TIFFs), and what rule import reads for it.
-READ = re.compile(r"(?:\.ome)?(?:\.(?:png|jpe?g|btf|tf[28]|lsm|stk|zarr)|\.tiff?(?:\.gz)?|\.zarr\.zip)$", re.IGNORECASE)
-VENDOR = re.compile(r"\.(?:czi|lif|nd2|lof|oib|oif|vsi|ims|dv|r3d|ets|zvi|sld|sldy|ipl|1sc|scn|svs)$", re.IGNORECASE)
+# What hpaloc reads itself (many are TIFFs), and what rule import_images reads for it.
+READ = re.compile(
+    r"(?:\.ome)?(?:\.(?:png|jpe?g|btf|tf[28]|lsm|stk|svs|scn|flex|qptiff|ndpi|zarr)|\.tiff?(?:\.gz)?|\.zarr\.zip)$",
+    re.IGNORECASE,
+)
+VENDOR = re.compile(f"(?:{'|'.join(map(re.escape, READERS))})$", re.IGNORECASE)
 # A folder may have any number of files and of folders in each other.
 MOST_FILES, MOST_LEVELS = 1_000_000, 10
 _WILD = re.compile(r"[*?\[]|\{\w+\}")

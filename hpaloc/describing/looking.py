@@ -22,6 +22,8 @@ from hpaloc.rle import MAX_PIXELS
 SIDE = 1024
 # Planes along z that are read for a picture; of a deeper stack, the one in the middle is read.
 _MOST_PLANES = 30
+# Channels of a file that are looked at; a recording of spectra has many.
+MOST_CHANNELS = 10
 # Pages without names of axes are channels if there are no more than this.
 _MOST_PAGES = 6
 
@@ -118,7 +120,7 @@ def _read_pictures(found: Look) -> list[Picture]:
         "time": 0 if found.axes.get("T", 1) > 1 else None,
         "project": None if depth == 1 else "max" if depth <= _MOST_PLANES else depth // 2,
     }
-    numbers: Sequence[int | None] = range(found.channels)
+    numbers: Sequence[int | None] = range(min(found.channels, MOST_CHANNELS))
     if found.one_channel or (found.channels == 1 and "C" not in found.axes):
         numbers = [None]
     pictures = []

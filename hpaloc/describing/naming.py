@@ -9,10 +9,10 @@ from hpaloc.classes import COLOURS
 from hpaloc.describing.listing import VENDOR, ending_of
 from hpaloc.describing.words import MERGED, NOT_CHANNELS, WORD
 
+# No folder has files of more channels.
+_MOST_CHANNELS = 10
 # Names that are looked at before the others.
 _SOME = 1000
-# No microscope has more channels.
-MOST_CHANNELS = 10
 _GUID = r"[0-9A-F]{8}-[0-9A-F]{4}-[0-9A-F]{4}-[0-9A-F]{4}-[0-9A-F]{12}"
 # How plate readers name their files, without the ending; ``any`` is a part that says nothing.
 _READERS = {
@@ -226,7 +226,7 @@ def _best(files: Sequence[Sequence], count: int, stems: Sequence[str]) -> int | 
         values = set().union(*cuts.values())
         covered = sum(len(own) for own in cuts.values() if len(own) > 1)
         numbers = all(value.isdigit() for value in values)
-        if covered <= most or len(values) > MOST_CHANNELS or (numbers and _others_count_on(cuts, stems)):
+        if covered <= most or len(values) > _MOST_CHANNELS or (numbers and _others_count_on(cuts, stems)):
             continue
         best, most = rank, covered
     return best

@@ -12,6 +12,7 @@ import yaml
 import zarr
 
 from hpaloc.classes import COLOURS
+from hpaloc.config import complete
 from hpaloc.describing.colours import Channel, guess_colours
 from hpaloc.describing.configuration import format_description
 from hpaloc.describing.description import describe
@@ -20,6 +21,8 @@ from hpaloc.describing.looking import look
 from hpaloc.describing.naming import find_layouts
 from hpaloc.describing.words import meaning
 from hpaloc.figures.contact_sheet import draw_contact_sheet
+from hpaloc.manifests import MISSING
+from hpaloc.scan import scan_collection
 from hpaloc.simulate.field import simulate_field
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -121,6 +124,32 @@ def test_a_channel_has_the_values_of_its_part():
     assert layout.values("channel") == ["1", "2", "3", "4"]
     assert layout.values("z") == ["01", "02"]
     assert next(iter(layout.fields)) == ("01", "01", "01")
+
+
+PLANNED = (
+    "atlas",
+    "ImageXpress",
+    "ImageXpress with GUIDs",
+    "Operetta",
+    "CellVoyager",
+    "Leica",
+    "Zeiss",
+    "in the middle",
+)
+PLANNED += ("folders of plates", "folders of channels", "folders of fields", "brackets", "unknown words")
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_planning_finds_the_fields_that_are_described(tmp_path, name):
+    thumbnail = f"P_A01_s1_w1_thumb{GUIDS[-1]}.tif"
+    for path in (*LAYOUTS[name][0], *([thumbnail] if name == "ImageXpress with GUIDs" else [])):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    found, _, config = described(tmp_path)
+    scan = scan_collection("new", complete(config))
+    assert {row.id for row in scan.rows} == {found.field_name(values) for values in found.layout.fields}
+    assert len(scan.rows) == LAYOUTS[name][2]
+    assert not any(MISSING in text for text in scan.tables.values())
 
 
 def test_pictures_that_are_no_channels_are_set_apart_and_the_largest_layout_comes_first():
@@ -380,18 +409,26 @@ def test_what_a_missing_colour_means_is_said(tmp_path, present, said):
     assert [sentence for sentence in every if sentence in text] == said
 
 
+def test_of_many_channels_the_first_are_looked_at(tmp_path):
+    spectrum = np.zeros((32, 40, 40), np.uint8)
+    tifffile.imwrite(tmp_path / "a.ome.tif", spectrum, ome=True, photometric="minisblack", metadata={"axes": "CYX"})
+    found, text, _ = described(tmp_path)
+    assert len(found.channels) == 10
+    assert "of 32 channels, only the first 10 were looked at" in text
+
+
 def test_fields_of_different_channels_are_said_to_be(tmp_path):
     for name in ("a_DAPI.png", "a_GFP.png", "b_DAPI.png", "b_Cy5.png"):
         cv2.imwrite(str(tmp_path / name), np.zeros((64, 64), np.uint8))
     assert "no field has all channels" in described(tmp_path)[1]
 
 
-def test_files_of_microscopes_are_left_to_the_rule_import(tmp_path):
+def test_files_of_microscopes_are_left_to_the_rule_that_imports(tmp_path):
     for number in range(3):
         (tmp_path / f"exp {number}.czi").touch()
     _, text, config = described(tmp_path)
     assert config["collections"]["new"]["channels"] == dict.fromkeys(COLOURS)
-    assert "rule import" in text
+    assert "rule import_images reads them" in text
     assert "FILL IN" in comment_of(text, "green")
     assert config["pixel_size"] == "file"
 

@@ -97,6 +97,13 @@ def test_without_images_it_says_what_to_write(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+def test_in_a_file_the_key_of_a_collection_does_not_belong_at_the_first_level(tmp_path):
+    (tmp_path / "config.yaml").write_text("collections: {}\nimages: data\n")
+    done = plan(ROOT / "Snakefile", tmp_path, "--cores", "1", "--dry-run", "predict_only")
+    assert done.returncode != 0
+    assert "unknown key 'images'" in done.text
+
+
 def test_another_workflow_describes_too(tmp_path):
     (tmp_path / "images").mkdir()
     write_field(tmp_path / "images", "a", (0,), 1, (256, 256))

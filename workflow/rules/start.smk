@@ -2,8 +2,9 @@
 
 from hpaloc.describing.listing import DescriptionError, list_images
 
-# What the key images at the first level names; None if no images are to be described.
-DESCRIBED = None if config.get("images") is None else str(config["images"])
+# What `--config images=` names; None if no images are to be described. In a file, the key images belongs to a collection.
+DESCRIBED = (workflow.config_settings.config if MAIN else config).get("images")
+DESCRIBED = None if DESCRIBED is None else str(DESCRIBED)
 
 
 def check_described(wildcards):
