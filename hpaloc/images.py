@@ -1,5 +1,6 @@
 """Reading the channels of a field as grey images, whatever files they are in."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
@@ -8,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from hpaloc.classes import COLOURS
-from hpaloc.detector import find_empty, repair_hot_pixels, repair_lines
 from hpaloc.image_files.decoding import ImageError, read_image
 from hpaloc.image_files.stacks import read_planes
+from hpaloc.pixels.detector import find_empty, repair_hot_pixels, repair_lines
+from hpaloc.pixels.strips import Image, Lazily, LazyImage, as_array, lazy_view, spans, strips, thinned
 from hpaloc.planes import Plane, is_zarr_file
 from hpaloc.rle import MAX_PIXELS
 
@@ -67,13 +69,19 @@ def read_channel(path: str | os.PathLike[str], colour: str, max_pixels: int = MA
     """
     if colour not in COLOURS:
         raise ValueError(f"unknown colour {colour!r}, expected one of {', '.join(COLOURS)}")
+    return as_array(_read_one(path, colour, max_pixels, None))
+
+
+def _read_one(path: str | os.PathLike[str], colour: str, max_pixels: int, lazily: Lazily | None) -> Image:
     if isinstance(path, Plane) or is_zarr_file(path):
         plane = path if isinstance(path, Plane) else Plane(os.fspath(path))
-        return _as_grey(read_planes({colour: plane}, [colour], max_pixels)[colour], colour, str(path))
+        return _as_grey(read_planes({colour: plane}, [colour], max_pixels, lazily)[colour], colour, str(path))
     return _as_grey(read_image(path, max_pixels), colour, os.fspath(path))
 
 
-def _as_grey(image: np.ndarray, colour: str, name: str) -> np.ndarray:
+def _as_grey(image: Image, colour: str, name: str) -> Image:
+    if isinstance(image, LazyImage):
+        return image
     if image.ndim == 3:
         if image.shape[0] in (3, 4) and image.shape[2] not in (3, 4):
             image = np.moveaxis(image, 0, 2)
@@ -86,16 +94,17 @@ def _as_grey(image: np.ndarray, colour: str, name: str) -> np.ndarray:
 
 
 def _read_each(
-    paths: Mapping[str, str | os.PathLike[str]], colours: Sequence[str], max_pixels: int
-) -> Iterator[tuple[str, np.ndarray]]:
+    paths: Mapping[str, str | os.PathLike[str]], colours: Sequence[str], max_pixels: int, lazily: Lazily | None
+) -> Iterator[tuple[str, Image]]:
     """Yield each colour and its image; files that hold several planes are opened once."""
     planes = {colour: path for colour, path in paths.items() if isinstance(path, Plane)}
-    read = read_planes(planes, [colour for colour in colours if colour in planes], max_pixels) if planes else {}
+    chosen = [colour for colour in colours if colour in planes]
+    read = read_planes(planes, chosen, max_pixels, lazily) if planes else {}
     for colour in colours:
         if colour in planes:
             yield colour, _as_grey(read.pop(colour), colour, str(planes[colour]))
         else:
-            yield colour, read_channel(paths[colour], colour, max_pixels)
+            yield colour, _read_one(paths[colour], colour, max_pixels, lazily)
 
 
 def read_field(
@@ -108,8 +117,27 @@ def read_field(
     Returns ``{colour: (H, W) uint8 or uint16}`` for ``colours``.
     Raises ImageError naming the file that cannot be read, or both files if two channels differ in size or bit depth.
     """
-    images: dict[str, np.ndarray] = {}
-    for colour, image in _read_each(paths, colours, max_pixels):
+    return {colour: as_array(image) for colour, image in open_field(paths, colours, max_pixels).items()}
+
+
+def open_field(
+    paths: Mapping[str, str | os.PathLike[str]],
+    colours: Sequence[str] = COLOURS,
+    max_pixels: int = MAX_PIXELS,
+    lazily: Lazily | None = None,
+) -> dict[str, Image]:
+    """Read the channels of one field as ``read_field``, but large ones, without their hot pixels, strip by strip.
+
+    paths, colours, max_pixels: as in ``read_field``
+    lazily: which images are read when their rows are asked for; of these, only OME-Zarr is not held as a whole, and may
+    have more than ``max_pixels``. None for none
+    Returns ``{colour: (H, W) uint8 or uint16}`` for ``colours``, arrays or ``LazyImage``.
+    Raises ImageError as ``read_field``; a LazyImage also when rows are asked for that cannot be read.
+    """
+    images: dict[str, Image] = {}
+    for colour, image in _read_each(paths, colours, max_pixels, lazily):
+        if lazily and isinstance(image, np.ndarray) and max(image.shape) > lazily.above:
+            image = lazy_view(image)
         images[colour] = repair_hot_pixels(repair_lines(image))
         first = colours[0]
         for what, of_first, of_this in (
@@ -123,7 +151,7 @@ def read_field(
     return images
 
 
-def check_field(images: Mapping[str, np.ndarray], paths: Mapping[str, str | os.PathLike[str]]) -> list[str]:
+def check_field(images: Mapping[str, Image], paths: Mapping[str, str | os.PathLike[str]]) -> list[str]:
     """Check whether channels can be those of one field of cells.
 
     images: {colour: (H, W) uint8 or uint16}, of one shape and type
@@ -138,26 +166,35 @@ def check_field(images: Mapping[str, np.ndarray], paths: Mapping[str, str | os.P
         if min(image.shape) < MIN_SIDE:
             size = " x ".join(map(str, image.shape))
             raise ImageError(f"{paths[colour]}: {size} px is smaller than a cell (at least {MIN_SIDE} px a side)")
-        level = image[0, 0]
-        if level == image[-1, -1] and (image == level).all():
+        level = image[:1][0, 0]
+        if level == image[-1:][0, -1] and all((strip == level).all() for strip in strips(image)):
             if colour != "green":
                 raise ImageError(f"{paths[colour]}: every pixel is {level}; the {colour} channel is empty or saturated")
             warnings.append(f"every pixel of green is {level}: was the protein recorded?")
             continue
     empty = find_empty(images)
+    # Every fourth row and column.
+    data: Any = np.s_[:] if empty is None else ~empty[::4, ::4]
+    samples = {colour: thinned(image, 4)[data].ravel() for colour, image in images.items()}
     for first, second in combinations(images, 2):
-        if np.array_equal(images[first], images[second]):
+        if all(np.array_equal(*pair) for pair in zip(strips(images[first]), strips(images[second]), strict=True)):
             if {first, second} != {"red", "yellow"}:
                 raise ImageError(f"{paths[second]}: {second} is the same image as {first}, {paths[first]}")
             warnings.append("red and yellow are the same image")
             continue
-        # Every fourth row and column; one grey level correlates with nothing.
-        data: Any = np.s_[:] if empty is None else ~empty[::4, ::4]
-        samples = [images[colour][::4, ::4][data].ravel().astype(np.float64) for colour in (first, second)]
-        if min(sample.std() for sample in samples) > 0:
-            correlation = float(np.corrcoef(samples[0], samples[1])[0, 1])
-            if correlation > _REPEATS:
-                warnings.append(
-                    f"{second} repeats {first}: their correlation is {correlation:.3f}. Is one of them a copy?"
-                )
+        correlation = _correlation(samples[first], samples[second])
+        if correlation > _REPEATS:
+            warnings.append(f"{second} repeats {first}: their correlation is {correlation:.3f}. Is one of them a copy?")
     return warnings
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Return Pearson's correlation of levels (n,) uint8 or uint16; 0 of one grey level, as it is with nothing."""
+    n, sums, products = first.size, np.zeros(2, np.int64), np.zeros((2, 2), np.int64)
+    # In integers, which no sum of so many pixels rounds, and in parts, since these are of 64 bits.
+    for start, stop in spans(n, 2**20):
+        part = np.stack([first[start:stop], second[start:stop]]).astype(np.int64)
+        sums += part.sum(axis=1)
+        products += part @ part.T
+    (of_first, shared), (_, of_second) = (n * products.astype(object) - np.outer(*[sums.astype(object)] * 2)).tolist()
+    return shared / math.sqrt(of_first * of_second) if of_first and of_second else 0.0

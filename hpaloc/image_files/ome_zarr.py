@@ -89,4 +89,4 @@ def open_zarr(group: Any, name: str) -> Stack:
     def names() -> list[str]:
         return [str(channel.get("label", "")) for channel in _ome(group).get("omero", {}).get("channels", [])]
 
-    return Stack(name, letters, array.shape, names, lambda index: np.asarray(array[index]))
+    return Stack(name, letters, array.shape, names, lambda index: np.asarray(array[index]), by_parts=True)

@@ -18,6 +18,7 @@ class Stack:
     names: returns the names of the channels; fewer than there are if the file does not name them
     read: returns the uint8 or uint16 pixels at an index along each axis
     channels: those of which planes are in the file, if others are in other files of its data set
+    by_parts: whether a part of a plane is read without the rest of it
     """
 
     name: str
@@ -26,6 +27,7 @@ class Stack:
     names: Callable[[], list[str]]
     read: Callable[[Index], np.ndarray]
     channels: Sequence[int] | None = None
+    by_parts: bool = False
 
     def length(self, axes: str) -> int:
         """Return the product of the lengths along axes; an axis that it lacks has length one."""

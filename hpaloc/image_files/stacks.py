@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import tifffile
 
-from hpaloc.detector import repair_hot_pixels
 from hpaloc.ids import normal_text, shown
 from hpaloc.image_files.decoding import (
     NO_AXES,
@@ -31,6 +30,8 @@ from hpaloc.image_files.decoding import (
 )
 from hpaloc.image_files.ome_zarr import open_zarr, zarr_images
 from hpaloc.image_files.stack import Index, Stack
+from hpaloc.pixels.detector import repair_hot_pixels
+from hpaloc.pixels.strips import Image, Lazily, LazyImage, as_array, cached
 from hpaloc.planes import Plane, is_zarr
 from hpaloc.rle import MAX_PIXELS
 
@@ -164,7 +165,7 @@ def _of_zarr(plane: Plane) -> Stack:
 
 
 @contextmanager
-def _opened(plane: Plane, limit: int) -> Iterator[Stack]:
+def _opened(plane: Plane, limit: int, lazily: Lazily | None = None) -> Iterator[Stack]:
     """Open the file of a plane; one that is neither a TIFF nor an OME-Zarr has one image."""
     with errors_named(plane.path), ExitStack() as files:
         if is_zarr(plane.path):
@@ -189,6 +190,8 @@ def _opened(plane: Plane, limit: int) -> Iterator[Stack]:
                 stack = Stack(plane.path, "YXS"[: image.ndim], image.shape, list, image.__getitem__)
         if 0 in stack.shape:
             raise ImageError(f"{plane.path}: has shape {stack.shape}; expected images")
+        if lazily is not None and _is_lazy(stack, lazily):
+            limit = min(lazily.max_pixels, MAX_PIXELS)
         check_size([stack.length(axis) for axis in "YX"], limit, plane.path)
         yield stack
 
@@ -265,11 +268,11 @@ def _place(stack: Stack, colour: str, plane: Plane) -> dict[str, int]:
     return place | dict(zip("CS", divmod(number, stack.length("S")), strict=True))
 
 
-def _read(stack: Stack, place: Mapping[str, int], plane: Plane) -> np.ndarray:
-    """Read one plane of a stack, or project its planes."""
+def _read(stack: Stack, place: Mapping[str, int], plane: Plane, rows: slice = slice(None)) -> np.ndarray:
+    """Read rows of one plane of a stack, or project its planes."""
 
     def at(z: int) -> np.ndarray:
-        chosen = {**place, "Z": z}
+        chosen: dict[str, int | slice] = {**place, "Z": z, "Y": rows}
         image = stack.read(tuple(chosen.get(axis, slice(None)) for axis in stack.axes))
         image = image.T if stack.axes.index("X") < stack.axes.index("Y") else image
         return np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("="))
@@ -295,6 +298,20 @@ def _read(stack: Stack, place: Mapping[str, int], plane: Plane) -> np.ndarray:
     return joined.astype(first.dtype, copy=False)
 
 
+def _is_lazy(stack: Stack, lazily: Lazily | None) -> bool:
+    return lazily is not None and stack.by_parts and max(map(stack.length, "YX")) > lazily.above
+
+
+def _lazy(stack: Stack, place: Mapping[str, int], plane: Plane) -> LazyImage:
+    """Return one plane of a stack, which is read when its rows are asked for."""
+
+    def read(start: int, stop: int) -> np.ndarray:
+        with errors_named(stack.name):
+            return _read(stack, place, plane, slice(start, stop))
+
+    return cached(LazyImage((stack.length("Y"), stack.length("X")), read(0, 1).dtype, read))
+
+
 def _sharpest(colour: str, plane: Plane, limit: int) -> int:
     """Return the number of the plane along z with the most structure of the size that defocus removes first."""
     with _opened(plane, limit) as stack:
@@ -303,18 +320,19 @@ def _sharpest(colour: str, plane: Plane, limit: int) -> int:
         structure = []
         for z in range(stack.length("Z")):
             image = _read(stack, place, replace(plane, project=z))
-            image = (repair_hot_pixels(image) if image.ndim == 2 else image).astype(np.float32)
+            image = (as_array(repair_hot_pixels(image)) if image.ndim == 2 else image).astype(np.float32)
             structure.append((cv2.GaussianBlur(image, (0, 0), 1) - cv2.GaussianBlur(image, (0, 0), 2)).var())
     return int(np.argmax(structure))
 
 
 def read_planes(
-    planes: Mapping[str, Plane], colours: Sequence[str], max_pixels: int = MAX_PIXELS
-) -> dict[str, np.ndarray]:
+    planes: Mapping[str, Plane], colours: Sequence[str], max_pixels: int = MAX_PIXELS, lazily: Lazily | None = None
+) -> dict[str, Image]:
     """Read colours of a field from files that hold many planes; each file is opened once, and no other plane is read.
 
     planes: by colour, also of colours that are not read
     max_pixels: a file whose header claims more for a plane is not unpacked
+    lazily: the planes of OME-Zarr that are read when their rows are asked for; None for none
     Returns {colour: (H, W) uint8 or uint16, or of an RGB file, without ``channel``, with an axis of samples}.
     Raises ImageError naming the file, and the key if what is chosen is not in the file or is not unique.
     """
@@ -324,10 +342,10 @@ def read_planes(
     if any(plane.project == "sharpest" for plane in planes.values()):
         sharpest = _sharpest(reference, planes[reference], limit)
         planes = {colour: replace(plane, project=sharpest) for colour, plane in planes.items()}
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Image] = {}
     for path in dict.fromkeys(planes[colour].path for colour in colours):
         own = {colour: plane for colour, plane in planes.items() if plane.path == path}
-        with _opened(next(iter(own.values())), limit) as opened:
+        with _opened(next(iter(own.values())), limit, lazily) as opened:
             stacks = {colour: _with_named_axes(opened, plane) for colour, plane in own.items()}
             places = {colour: _place(stacks[colour], colour, plane) for colour, plane in own.items()}
             for colour, place in places.items():
@@ -344,5 +362,6 @@ def read_planes(
                             f"{path}: has {depth} plane{'s' * (depth != 1)} along z, but {reference} is sharpest in "
                             f"plane {sharpest} (from 0); give every colour the same planes"
                         )
-                    found[colour] = _read(stacks[colour], places[colour], own[colour])
+                    read = _lazy if _is_lazy(opened, lazily) else _read
+                    found[colour] = read(stacks[colour], places[colour], own[colour])
     return found
