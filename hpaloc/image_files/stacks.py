@@ -107,8 +107,7 @@ def _tiff_reader(
     paged = series.shape[-len(shape) :] == shape and (start is not None or math.prod(outer) == len(series))
     paged = paged and not set("YX") & set(series.axes[: len(outer)])
 
-    @lru_cache(maxsize=1)
-    def page(number: int) -> np.ndarray:
+    def decoded(number: int) -> np.ndarray:
         if not paged:
             check_segments(series, name)
             return series.asarray()
@@ -123,10 +122,21 @@ def _tiff_reader(
         check_segments([found], name)
         return found.asarray()
 
+    page = lru_cache(maxsize=1)(decoded)
+
+    @lru_cache(maxsize=1)
+    def samples(number: int) -> Sequence[np.ndarray]:
+        # All at once: one after the other, each would pass over all of them.
+        return cv2.split(decoded(number).astype(dtype.newbyteorder("="), copy=False))
+
     def read(index: Index) -> np.ndarray:
         depth = len(outer) if paged else 0
         lead: Any = index[:depth]
-        return page(int(np.ravel_multi_index(lead, outer)) if depth else 0)[index[depth:]]
+        number = int(np.ravel_multi_index(lead, outer)) if depth else 0
+        *place, last = index[depth:]
+        if isinstance(last, int) and len(place) == 2:
+            return samples(number)[last][tuple(place)]
+        return page(number)[(*place, last)]
 
     return math.prod(shape if paged else series.shape), read
 
