@@ -31,7 +31,7 @@ from hpaloc.image_files.decoding import (
 from hpaloc.image_files.ome_zarr import open_zarr, zarr_images
 from hpaloc.image_files.stack import Index, Stack
 from hpaloc.pixels.detector import repair_hot_pixels
-from hpaloc.pixels.strips import Image, Lazily, LazyImage, as_array, cached
+from hpaloc.pixels.strips import Image, Lazily, LazyImage, as_array, cached, spans
 from hpaloc.planes import Plane, is_zarr
 from hpaloc.rle import MAX_PIXELS
 
@@ -40,6 +40,8 @@ _UNNAMED = "IQ"
 # A header may claim any number of planes, and an OME-Zarr need not hold those that are empty.
 _MOST_PLANES = 10_000
 _REORDER = "if these are its colours, make them channels in Fiji: Image › Hyperstacks › Re-order Hyperstack"
+# Samples of pixels that are separated at a time.
+_AT_ONCE = 2**18
 # Names of channels in a message.
 _LISTED = 12
 
@@ -102,6 +104,7 @@ def _tiff_reader(
     """Return the pixels of a page, and a function that reads only the page of an index."""
     shape, start = series.keyframe.shape, series.dataoffset
     dtype = series.dtype.newbyteorder(tiff.byteorder)
+    native = dtype.newbyteorder("=")
     outer = series.shape[: -len(shape)]
     # Some writers store each row of an interleaved image as a page.
     paged = series.shape[-len(shape) :] == shape and (start is not None or math.prod(outer) == len(series))
@@ -112,9 +115,7 @@ def _tiff_reader(
             check_segments(series, name)
             return series.asarray()
         if start is not None:
-            count = math.prod(shape)
-            at = start + number * count * dtype.itemsize
-            return tiff.filehandle.read_array(dtype, count, at).reshape(shape)
+            return rows_at(number, 0, shape[0])
         if (found := series[number]) is None:
             raise ImageError(
                 f"{name}: plane {number} is not in the file: the recording stopped early, or it is in another file"
@@ -122,12 +123,22 @@ def _tiff_reader(
         check_segments([found], name)
         return found.asarray()
 
+    def rows_at(number: int, top: int, bottom: int) -> np.ndarray:
+        of_row = math.prod(shape[1:])
+        at = (start or 0) + (number * shape[0] + top) * of_row * dtype.itemsize
+        return tiff.filehandle.read_array(dtype, (bottom - top) * of_row, at).reshape(-1, *shape[1:])
+
     page = lru_cache(maxsize=1)(decoded)
 
     @lru_cache(maxsize=1)
     def samples(number: int) -> Sequence[np.ndarray]:
-        # All at once: one after the other, each would pass over all of them.
-        return cv2.split(decoded(number).astype(dtype.newbyteorder("="), copy=False))
+        # All at once, and of an uncompressed page rows that fit in the cache: every pass over all pixels takes time.
+        if start is None or not paged:
+            return cv2.split(decoded(number).astype(native, copy=False))
+        planes = np.empty((shape[2], *shape[:2]), native)
+        for top, bottom in spans(shape[0], max(1, _AT_ONCE // math.prod(shape[1:]))):
+            planes[:, top:bottom] = cv2.split(rows_at(number, top, bottom).astype(native, copy=False))
+        return list(planes)
 
     def read(index: Index) -> np.ndarray:
         depth = len(outer) if paged else 0
