@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from hpaloc.classes import COLOURS
-from hpaloc.detector import repair_hot_pixels, repair_lines
 from hpaloc.image_files.decoding import ImageError, read_image
-from hpaloc.image_files.stacks import read_planes
+from hpaloc.image_files.stacks import open_planes
+from hpaloc.pixels.detector import repair_hot_pixels, repair_lines
+from hpaloc.pixels.strips import Image, Lazily, LazyImage, as_array, lazy_view, strips
 from hpaloc.planes import Plane, is_zarr_file
 from hpaloc.rle import MAX_PIXELS
 
@@ -67,13 +68,19 @@ def read_channel(path: str | os.PathLike[str], colour: str, max_pixels: int = MA
     """
     if colour not in COLOURS:
         raise ValueError(f"unknown colour {colour!r}, expected one of {', '.join(COLOURS)}")
+    return as_array(_read_one(path, colour, max_pixels, None))
+
+
+def _read_one(path: str | os.PathLike[str], colour: str, max_pixels: int, lazily: Lazily | None) -> Image:
     if isinstance(path, Plane) or is_zarr_file(path):
         plane = path if isinstance(path, Plane) else Plane(os.fspath(path))
-        return _as_grey(read_planes({colour: plane}, [colour], max_pixels)[colour], colour, str(path))
+        return _as_grey(open_planes({colour: plane}, [colour], max_pixels, lazily)[colour], colour, str(path))
     return _as_grey(read_image(path, max_pixels), colour, os.fspath(path))
 
 
-def _as_grey(image: np.ndarray, colour: str, name: str) -> np.ndarray:
+def _as_grey(image: Image, colour: str, name: str) -> Image:
+    if isinstance(image, LazyImage):
+        return image
     if image.ndim == 3:
         if image.shape[0] in (3, 4) and image.shape[2] not in (3, 4):
             image = np.moveaxis(image, 0, 2)
@@ -86,16 +93,17 @@ def _as_grey(image: np.ndarray, colour: str, name: str) -> np.ndarray:
 
 
 def _read_each(
-    paths: Mapping[str, str | os.PathLike[str]], colours: Sequence[str], max_pixels: int
-) -> Iterator[tuple[str, np.ndarray]]:
+    paths: Mapping[str, str | os.PathLike[str]], colours: Sequence[str], max_pixels: int, lazily: Lazily | None
+) -> Iterator[tuple[str, Image]]:
     """Yield each colour and its image; files that hold several planes are opened once."""
     planes = {colour: path for colour, path in paths.items() if isinstance(path, Plane)}
-    read = read_planes(planes, [colour for colour in colours if colour in planes], max_pixels) if planes else {}
+    chosen = [colour for colour in colours if colour in planes]
+    read = open_planes(planes, chosen, max_pixels, lazily) if planes else {}
     for colour in colours:
         if colour in planes:
             yield colour, _as_grey(read.pop(colour), colour, str(planes[colour]))
         else:
-            yield colour, read_channel(paths[colour], colour, max_pixels)
+            yield colour, _read_one(paths[colour], colour, max_pixels, lazily)
 
 
 def read_field(
@@ -110,8 +118,27 @@ def read_field(
     Raises ImageError naming the file that cannot be read, or both files if two channels differ in size or bit depth.
     """
     colours = colours or [colour for colour in COLOURS if colour in paths]
-    images: dict[str, np.ndarray] = {}
-    for colour, image in _read_each(paths, colours, max_pixels):
+    return {colour: as_array(image) for colour, image in open_field(paths, colours, max_pixels).items()}
+
+
+def open_field(
+    paths: Mapping[str, str | os.PathLike[str]],
+    colours: Sequence[str],
+    max_pixels: int = MAX_PIXELS,
+    lazily: Lazily | None = None,
+) -> dict[str, Image]:
+    """Read the channels of one field as ``read_field``, but large ones, without their hot pixels, strip by strip.
+
+    paths, colours, max_pixels: as in ``read_field``
+    lazily: which images are read when their rows are asked for; of these, only OME-Zarr is not held as a whole, and may
+    have more than ``max_pixels``. None for none
+    Returns ``{colour: (H, W) uint8 or uint16}`` for ``colours``, arrays or ``LazyImage``.
+    Raises ImageError as ``read_field``; a LazyImage also when rows are asked for that cannot be read.
+    """
+    images: dict[str, Image] = {}
+    for colour, image in _read_each(paths, colours, max_pixels, lazily):
+        if lazily and isinstance(image, np.ndarray) and max(image.shape) > lazily.above:
+            image = lazy_view(image)
         images[colour] = repair_hot_pixels(repair_lines(image))
         first = colours[0]
         for what, of_first, of_this in (
@@ -125,7 +152,7 @@ def read_field(
     return images
 
 
-def check_field(images: Mapping[str, np.ndarray], paths: Mapping[str, str | os.PathLike[str]]) -> None:
+def check_field(images: Mapping[str, Image], paths: Mapping[str, str | os.PathLike[str]]) -> None:
     """Check whether channels can be those of one field of cells.
 
     images: {colour: (H, W) uint8 or uint16}, of one shape and type
@@ -139,13 +166,13 @@ def check_field(images: Mapping[str, np.ndarray], paths: Mapping[str, str | os.P
             size = " x ".join(map(str, image.shape))
             raise ImageError(f"{paths[colour]}: {size} px is smaller than a cell (at least {MIN_SIDE} px a side)")
         if colour != "green" and _has_one_level(image):
-            level = image[0, 0]
+            level = image[:1][0, 0]
             found = f"{paths[colour]}: every pixel is {level}; the {colour} channel is empty or saturated"
             # What people without a fourth colour put in its place.
             hint = "; if there is no yellow, write channels: {yellow: null}" if colour == "yellow" else ""
             raise ImageError(found + hint)
     for first, second in combinations(images, 2):
-        if {first, second} != {"red", "yellow"} and np.array_equal(images[first], images[second]):
+        if {first, second} != {"red", "yellow"} and _are_equal(images[first], images[second]):
             raise ImageError(f"{paths[second]}: {second} is the same image as {first}, {paths[first]}")
 
 
@@ -175,6 +202,10 @@ def find_odd_colours(images: Mapping[str, np.ndarray], empty: np.ndarray | None)
     return warnings
 
 
-def _has_one_level(image: np.ndarray) -> bool:
-    level = image[0, 0]
-    return bool(level == image[-1, -1] and (image == level).all())
+def _has_one_level(image: Image) -> bool:
+    level = image[:1][0, 0]
+    return bool(level == image[-1:][0, -1]) and all((strip == level).all() for strip in strips(image))
+
+
+def _are_equal(first: Image, second: Image) -> bool:
+    return all(np.array_equal(*pair) for pair in zip(strips(first), strips(second), strict=True))

@@ -12,10 +12,10 @@ import tifffile
 from hpaloc import rle
 from hpaloc.files import all_or_none, atomic_path
 from hpaloc.image_files.decoding import ImageError, read_image
+from hpaloc.pixels.strips import Image, as_array, derived, found_ids, strips
 
 SUFFIX = {"cell": "_cellmask", "nucleus": "_nucleimask"}
 LARGEST_PNG_ID = 65_535
-_STRIP = 1024  # rows
 _AS_INTEGERS = "save the label image with 16- or 32-bit integers"
 
 
@@ -80,7 +80,7 @@ def _as_ids(labels: np.ndarray, path: str | os.PathLike[str]) -> np.ndarray:
     return labels.astype(np.uint64)
 
 
-def write_mask(path: str | os.PathLike[str], labels: np.ndarray) -> Path:
+def write_mask(path: str | os.PathLike[str], labels: Image) -> Path:
     """Write a label image atomically as a 16-bit PNG, or as a 32-bit TIFF if an id is above 65,535.
 
     A file of the other format from before is removed.
@@ -92,22 +92,24 @@ def write_mask(path: str | os.PathLike[str], labels: np.ndarray) -> Path:
     """
     png = Path(path)
     tif = png.with_suffix(".tif")
+    labels = as_array(labels)
     if labels.max(initial=0) <= LARGEST_PNG_ID:
         # Label images have long equal runs: the RLE strategy is several times faster than zlib's default on them.
         options = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_COMPRESSION, 1)
-        _, encoded = cv2.imencode(".png", labels.astype(np.uint16), options)
+        _, encoded = cv2.imencode(".png", labels.astype(np.uint16, copy=False), options)
         with atomic_path(png) as temporary:
             # Not by OpenCV, which does not report a full disk.
             temporary.write_bytes(encoded.data)
         tif.unlink(missing_ok=True)
         return png
     with atomic_path(tif) as temporary:
-        tifffile.imwrite(temporary, labels.astype(np.uint32), compression="deflate", predictor=True, metadata=None)
+        wide = labels.astype(np.uint32, copy=False)
+        tifffile.imwrite(temporary, wide, compression="deflate", predictor=True, metadata=None)
     png.unlink(missing_ok=True)
     return tif
 
 
-def write_masks(folder: str | os.PathLike[str], field: str, cells: np.ndarray, nuclei: np.ndarray) -> None:
+def write_masks(folder: str | os.PathLike[str], field: str, cells: Image, nuclei: Image) -> None:
     """Write the two masks of a field into a folder: both, or none if the file system refuses a name.
 
     cells, nuclei: (H, W) label images, see ``write_mask``
@@ -118,22 +120,27 @@ def write_masks(folder: str | os.PathLike[str], field: str, cells: np.ndarray, n
             written.append(write_mask(Path(folder) / f"{field}{SUFFIX[kind]}.png", labels))
 
 
-def compact(labels: np.ndarray) -> np.ndarray:
+def compact(labels: Image) -> Image:
     """Renumber the ids of a label image to 1 … n, keeping their order.
 
     labels: (H, W), an unsigned integer type: uint8 to uint64
     Returns (H, W) uint16, or uint32 above 65,535 objects.
     """
-    ids = fastremap.unique(labels)
-    ids = ids[ids != 0]
+    ids = found_ids(labels)
     dtype = np.uint16 if ids.size <= LARGEST_PNG_ID else np.uint32
     if ids.size == 0 or (int(ids[0]) == 1 and int(ids[-1]) == ids.size):
-        return labels.astype(dtype, copy=False)
-    wide = labels.astype(np.uint32)
-    return fastremap.remap(wide, {0: 0, **{int(old): new for new, old in enumerate(ids, start=1)}}).astype(dtype)
+        if labels.dtype == dtype:
+            return labels
+        return derived(labels, lambda start, stop: labels[start:stop].astype(dtype), dtype)
+    numbers = {0: 0, **{int(old): new for new, old in enumerate(ids, start=1)}}
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return fastremap.remap(labels[start:stop].astype(np.uint32), numbers).astype(dtype)
+
+    return derived(labels, read, dtype)
 
 
-def share_ids(nuclei: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def share_ids(nuclei: Image, cells: Image) -> tuple[Image, Image]:
     """Give each nucleus the id of the cell that contains most of it, and number the cells 1 … n.
 
     A nucleus is cut to its cell; one that is mostly outside of cells is dropped; a cell may end with no nucleus or with
@@ -147,22 +154,23 @@ def share_ids(nuclei: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.nda
         raise ValueError(f"the nucleus mask is {nuclei.shape}, but the cell mask is {cells.shape}")
     cells = compact(cells)
     # Strip by strip: the pairs of ids of a whole field take many times its memory.
-    strips = [slice(top, top + _STRIP) for top in range(0, cells.shape[0], _STRIP)]
     shared: dict[int, int] = {}
-    for strip in strips:
-        inside = nuclei[strip] != 0
-        codes = (nuclei[strip][inside].astype(np.uint64) << np.uint64(32)) | cells[strip][inside].astype(np.uint64)
+    for of_nuclei, of_cells in zip(strips(nuclei), strips(cells), strict=True):
+        inside = of_nuclei != 0
+        codes = (of_nuclei[inside].astype(np.uint64) << np.uint64(32)) | of_cells[inside].astype(np.uint64)
         for code, area in zip(*fastremap.unique(codes, return_counts=True), strict=True):
             shared[int(code)] = shared.get(int(code), 0) + int(area)
     owner = {0: 0}
     # The largest share decides; among equal ones the lower id.
     for code, _ in sorted(shared.items(), key=lambda one: (-one[1], one[0])):
         owner.setdefault(code >> 32, code & 0xFFFFFFFF)
-    result = np.zeros_like(cells)
-    for strip in strips:
-        owned = fastremap.remap(nuclei[strip].astype(np.uint32), owner)
-        np.copyto(result[strip], cells[strip], where=owned == cells[strip])
-    return result, cells
+
+    def read(start: int, stop: int) -> np.ndarray:
+        own = cells[start:stop]
+        owned = fastremap.remap(nuclei[start:stop].astype(np.uint32), owner)
+        return np.where(owned == own, own, 0).astype(own.dtype)
+
+    return derived(cells, read), cells
 
 
 def draw(masks: Mapping[int, str], height: int, width: int) -> np.ndarray:

@@ -13,9 +13,10 @@ import numpy as np
 
 from hpaloc import rle
 from hpaloc.classes import COLOURS
-from hpaloc.detector import find_full_scale, find_plateaus
 from hpaloc.levels import CellLight, ColourLevels, field_levels
 from hpaloc.masks import compact
+from hpaloc.pixels.detector import find_full_scale, find_plateaus
+from hpaloc.pixels.strips import as_array
 from hpaloc.tables import REFERENCE_COLOURS, REGIONS
 
 # Width of the membrane ring in µm: a bit more than that of a membrane in the light microscope.
@@ -97,7 +98,7 @@ def _cells_of(cells: np.ndarray, nuclei: np.ndarray, reach: int) -> Iterator[_Ce
     """Yield the cells of a field in the order of their ids; reach: width of the membrane ring in px."""
     ids = fastremap.unique(cells)
     # cc3d counts up to the highest id; ranks keep a table of few cells with high ids small.
-    statistics = cc3d.statistics(compact(cells))
+    statistics = cc3d.statistics(as_array(compact(cells)))
     for rank, id in enumerate(ids[ids != 0].tolist(), start=1):
         box = statistics["bounding_boxes"][rank]
         mask = cells[box] == id

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpaloc.cutting import resize, square
-from hpaloc.detector import find_empty
 from hpaloc.files import atomic_path
 from hpaloc.image_metadata import check_pixel_size, read_each
 from hpaloc.images import check_field, find_odd_colours, read_field
@@ -23,6 +22,7 @@ from hpaloc.levels import HEADROOM
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.measuring import find_implausible, measure_field
+from hpaloc.pixels.detector import find_empty
 from hpaloc.progress import log, track
 from hpaloc.rejection import check_rejected
 from hpaloc.rle import MAX_PIXELS

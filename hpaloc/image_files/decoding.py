@@ -62,7 +62,8 @@ def check_size(shape: Sequence[int], limit: int, name: str) -> None:
         if math.prod(shape) > MAX_PIXELS:
             raise ImageError(f"{name}: {size} px is more than hpaloc can read")
         raise ImageError(
-            f"{name}: {size} px does not fit in the memory of the job (at most {limit / 1e6:.0f} million px)"
+            f"{name}: {size} px does not fit in the memory of the job "
+            f"(at most {limit / 1e6:.0f} million px; raise its mem_mb)"
         )
 
 

@@ -2,13 +2,13 @@
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from hpaloc.image_files.decoding import ImageError, check_size, check_unpacked
-from hpaloc.image_files.stack import Stack
+from hpaloc.image_files.stack import Index, Stack
 from hpaloc.planes import list_zarr
 from hpaloc.rle import MAX_PIXELS
 
@@ -89,4 +89,25 @@ def open_zarr(group: Any, name: str) -> Stack:
     def names() -> list[str]:
         return [str(channel.get("label", "")) for channel in _ome(group).get("omero", {}).get("channels", [])]
 
-    return Stack(name, letters, array.shape, names, lambda index: np.asarray(array[index]))
+    return Stack(name, letters, array.shape, names, _reader(array, letters.find("C")), by_parts=True)
+
+
+def _reader(array: Any, channels: int) -> Callable[[Index], np.ndarray]:
+    """Return a function that reads a part of an array, of whose axes one, or none (-1), is that of channels."""
+    together = 1 if channels < 0 else array.chunks[channels]
+    kept: dict[str, np.ndarray] = {}
+
+    def read(index: Index) -> np.ndarray:
+        number = index[channels]
+        if together == 1 or not isinstance(number, int):
+            return np.asarray(array[index])
+        # A chunk of several channels is unpacked once for all of them.
+        first = number - number % together
+        wanted = (*index[:channels], slice(first, first + together), *index[channels + 1 :])
+        if repr(wanted) not in kept:
+            kept.clear()
+            kept[repr(wanted)] = np.asarray(array[wanted])
+        axis = sum(isinstance(part, slice) for part in index[:channels])
+        return kept[repr(wanted)].take(number - first, axis)
+
+    return read

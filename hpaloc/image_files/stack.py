@@ -19,6 +19,7 @@ class Stack:
     read: returns the uint8 or uint16 pixels at an index along each axis
     channels: those of which planes are in the file, if others are in other files of its data set
     series: the number of images of the file
+    by_parts: whether a part of a plane is read without the rest of it
     """
 
     name: str
@@ -28,6 +29,7 @@ class Stack:
     read: Callable[[Index], np.ndarray]
     channels: Sequence[int] | None = None
     series: int = 1
+    by_parts: bool = False
 
     def length(self, axes: str) -> int:
         """Return the product of the lengths along axes; an axis that it lacks has length one."""

@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import tifffile
 
-from hpaloc.detector import repair_hot_pixels
 from hpaloc.ids import normal_text, shown
 from hpaloc.image_files.decoding import (
     NO_AXES,
@@ -31,6 +30,8 @@ from hpaloc.image_files.decoding import (
 )
 from hpaloc.image_files.ome_zarr import open_zarr, zarr_images
 from hpaloc.image_files.stack import Index, Stack
+from hpaloc.pixels.detector import repair_hot_pixels
+from hpaloc.pixels.strips import Image, Lazily, LazyImage, as_array, cached, spans
 from hpaloc.planes import Plane, is_zarr
 from hpaloc.rle import MAX_PIXELS
 
@@ -39,6 +40,8 @@ UNNAMED = "IQ"
 # A header may claim any number of planes, and an OME-Zarr need not hold those that are empty.
 _MOST_PLANES = 10_000
 _REORDER = "if these are its colours, make them channels in Fiji: Image › Hyperstacks › Re-order Hyperstack"
+# Samples of pixels that are separated at a time.
+_AT_ONCE = 2**18
 # Names of channels in a message.
 _LISTED = 12
 
@@ -105,20 +108,18 @@ def _tiff_reader(
     """Return the pixels of a page, and a function that reads only the page of an index."""
     shape, start = series.keyframe.shape, series.dataoffset
     dtype = series.dtype.newbyteorder(tiff.byteorder)
+    native = dtype.newbyteorder("=")
     outer = series.shape[: -len(shape)]
     # Some writers store each row of an interleaved image as a page.
     paged = series.shape[-len(shape) :] == shape and (start is not None or math.prod(outer) == len(series))
     paged = paged and not set("YX") & set(series.axes[: len(outer)])
 
-    @lru_cache(maxsize=1)
-    def page(number: int) -> np.ndarray:
+    def decoded(number: int) -> np.ndarray:
         if not paged:
             check_segments(series, name)
             return series.asarray()
         if start is not None:
-            count = math.prod(shape)
-            at = start + number * count * dtype.itemsize
-            return tiff.filehandle.read_array(dtype, count, at).reshape(shape)
+            return rows_at(number, 0, shape[0])
         if (found := series[number]) is None:
             raise ImageError(
                 f"{name}: plane {number} is not in the file: the recording stopped early, or it is in another file"
@@ -126,10 +127,31 @@ def _tiff_reader(
         check_segments([found], name)
         return found.asarray()
 
+    def rows_at(number: int, top: int, bottom: int) -> np.ndarray:
+        of_row = math.prod(shape[1:])
+        at = (start or 0) + (number * shape[0] + top) * of_row * dtype.itemsize
+        return tiff.filehandle.read_array(dtype, (bottom - top) * of_row, at).reshape(-1, *shape[1:])
+
+    page = lru_cache(maxsize=1)(decoded)
+
+    @lru_cache(maxsize=1)
+    def samples(number: int) -> Sequence[np.ndarray]:
+        # All at once, and of an uncompressed page rows that fit in the cache: every pass over all pixels takes time.
+        if start is None or not paged:
+            return cv2.split(decoded(number).astype(native, copy=False))
+        planes = np.empty((shape[2], *shape[:2]), native)
+        for top, bottom in spans(shape[0], max(1, _AT_ONCE // math.prod(shape[1:]))):
+            planes[:, top:bottom] = cv2.split(rows_at(number, top, bottom).astype(native, copy=False))
+        return list(planes)
+
     def read(index: Index) -> np.ndarray:
         depth = len(outer) if paged else 0
         lead: Any = index[:depth]
-        return page(int(np.ravel_multi_index(lead, outer)) if depth else 0)[index[depth:]]
+        number = int(np.ravel_multi_index(lead, outer)) if depth else 0
+        *place, last = index[depth:]
+        if isinstance(last, int) and len(place) == 2:
+            return samples(number)[last][tuple(place)]
+        return page(number)[(*place, last)]
 
     return math.prod(shape if paged else series.shape), read
 
@@ -172,10 +194,11 @@ Opener = Callable[[Plane, int], AbstractContextManager[Stack]]
 
 
 @contextmanager
-def open_stack(plane: Plane, limit: int) -> Iterator[Stack]:
+def open_stack(plane: Plane, limit: int, lazily: Lazily | None = None) -> Iterator[Stack]:
     """Open the file of a plane, at the series that the plane has; a file that is no TIFF or OME-Zarr has one image.
 
     limit: the most pixels of a plane
+    lazily: the planes of OME-Zarr that may have more pixels; None for none
     Raises ImageError naming the file if it cannot be read, or has several series and the plane has none.
     """
     with errors_named(plane.path), ExitStack() as files:
@@ -201,6 +224,8 @@ def open_stack(plane: Plane, limit: int) -> Iterator[Stack]:
                 stack = Stack(plane.path, "YXS"[: image.ndim], image.shape, list, image.__getitem__)
         if 0 in stack.shape:
             raise ImageError(f"{plane.path}: has shape {stack.shape}; expected images")
+        if lazily is not None and _is_lazy(stack, lazily):
+            limit = min(lazily.max_pixels, MAX_PIXELS)
         check_size([stack.length(axis) for axis in "YX"], limit, plane.path)
         yield stack
 
@@ -277,11 +302,11 @@ def _place(stack: Stack, colour: str, plane: Plane) -> dict[str, int]:
     return place | dict(zip("CS", divmod(number, stack.length("S")), strict=True))
 
 
-def _read(stack: Stack, place: Mapping[str, int], plane: Plane) -> np.ndarray:
-    """Read one plane of a stack, or project its planes."""
+def _read(stack: Stack, place: Mapping[str, int], plane: Plane, rows: slice = slice(None)) -> np.ndarray:
+    """Read rows of one plane of a stack, or project its planes."""
 
     def at(z: int) -> np.ndarray:
-        chosen = {**place, "Z": z}
+        chosen: dict[str, int | slice] = {**place, "Z": z, "Y": rows}
         image = stack.read(tuple(chosen.get(axis, slice(None)) for axis in stack.axes))
         image = image.T if stack.axes.index("X") < stack.axes.index("Y") else image
         return np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("="))
@@ -307,6 +332,20 @@ def _read(stack: Stack, place: Mapping[str, int], plane: Plane) -> np.ndarray:
     return joined.astype(first.dtype, copy=False)
 
 
+def _is_lazy(stack: Stack, lazily: Lazily | None) -> bool:
+    return lazily is not None and stack.by_parts and max(map(stack.length, "YX")) > lazily.above
+
+
+def _lazy(stack: Stack, place: Mapping[str, int], plane: Plane) -> LazyImage:
+    """Return one plane of a stack, which is read when its rows are asked for."""
+
+    def read(start: int, stop: int) -> np.ndarray:
+        with errors_named(stack.name):
+            return _read(stack, place, plane, slice(start, stop))
+
+    return cached(LazyImage((stack.length("Y"), stack.length("X")), read(0, 1).dtype, read))
+
+
 def _sharpest(colour: str, plane: Plane, limit: int, opened: Opener) -> int:
     """Return the number of the plane along z with the most structure of the size that defocus removes first."""
     with opened(plane, limit) as stack:
@@ -315,7 +354,7 @@ def _sharpest(colour: str, plane: Plane, limit: int, opened: Opener) -> int:
         structure = []
         for z in range(stack.length("Z")):
             image = _read(stack, place, replace(plane, project=z))
-            image = (repair_hot_pixels(image) if image.ndim == 2 else image).astype(np.float32)
+            image = (as_array(repair_hot_pixels(image)) if image.ndim == 2 else image).astype(np.float32)
             structure.append((cv2.GaussianBlur(image, (0, 0), 1) - cv2.GaussianBlur(image, (0, 0), 2)).var())
     return int(np.argmax(structure))
 
@@ -331,6 +370,26 @@ def read_planes(
     Returns {colour: (H, W) uint8 or uint16, or of an RGB file, without ``channel``, with an axis of samples}.
     Raises ImageError naming the file, and the key if what is chosen is not in the file or is not unique.
     """
+    return {
+        colour: as_array(image) for colour, image in _read_planes(planes, colours, max_pixels, opened, None).items()
+    }
+
+
+def open_planes(
+    planes: Mapping[str, Plane], colours: Sequence[str], max_pixels: int, lazily: Lazily | None
+) -> dict[str, Image]:
+    """Read colours of a field as ``read_planes``, but planes of OME-Zarr when their rows are asked for.
+
+    planes, colours, max_pixels: as in ``read_planes``
+    lazily: of which sides, and up to how many pixels; None for none
+    Returns and raises as ``read_planes``; a LazyImage also raises when rows are asked for that cannot be read.
+    """
+    return _read_planes(planes, colours, max_pixels, partial(open_stack, lazily=lazily), lazily)
+
+
+def _read_planes(
+    planes: Mapping[str, Plane], colours: Sequence[str], max_pixels: int, opened: Opener, lazily: Lazily | None
+) -> dict[str, Image]:
     limit = min(max_pixels, MAX_PIXELS)
     # Focus is measured in red if there is red. The plane is the same for all colours, whichever are read.
     reference = next((colour for colour in ("red", "yellow", "blue") if colour in planes), next(iter(planes)))
@@ -338,7 +397,7 @@ def read_planes(
     if any(plane.project == "sharpest" for plane in planes.values()):
         sharpest = _sharpest(reference, planes[reference], limit, opened)
         planes = {colour: replace(plane, project=sharpest) for colour, plane in planes.items()}
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Image] = {}
     for path in dict.fromkeys(planes[colour].path for colour in colours):
         own = {colour: plane for colour, plane in planes.items() if plane.path == path}
         with opened(next(iter(own.values())), limit) as stack:
@@ -358,5 +417,8 @@ def read_planes(
                             f"{path}: has {depth} plane{'s' * (depth != 1)} along z, but {reference} is sharpest in "
                             f"plane {sharpest} (from 0); give every colour the same planes"
                         )
-                    found[colour] = _read(stacks[colour], places[colour], own[colour])
+                    read: Callable[[Stack, Mapping[str, int], Plane], Image] = (
+                        _lazy if _is_lazy(stack, lazily) else _read
+                    )
+                    found[colour] = read(stacks[colour], places[colour], own[colour])
     return found

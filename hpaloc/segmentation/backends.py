@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import fastremap
 import numpy as np
 
-from hpaloc.detector import fill_empty, find_empty
-from hpaloc.masks import compact
+from hpaloc.pixels.detector import fill_empty, find_empty
+from hpaloc.pixels.strips import Image, as_array, derived, found_ids
 from hpaloc.segmentation import ready_made, watershed
 from hpaloc.segmentation.settings import SegmentationSettings
 
@@ -21,20 +21,22 @@ NEEDED = {"watershed": ("blue",), "hpacellseg": ("red", "blue"), "masks": ("blue
 
 
 def segment_field(
-    images: Mapping[str, np.ndarray],
+    images: Mapping[str, Image],
     pixel_size: float,
     settings: SegmentationSettings,
     *,
     given: ready_made.Given | None = None,
     chunk_above: int | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Image, Image]:
     """Find the nuclei and the cells of one field; a field without cells is not an error.
 
-    images: {colour: (H, W) uint8 or uint16}, at least the colours of ``NEEDED[backend]``
+    images: {colour: (H, W) uint8 or uint16}, at least the colours of ``NEEDED[backend]``; LazyImages, of which the
+    backend ``watershed`` reads a strip at a time, for a field above ``chunk_above``
     pixel_size: µm
     given: the masks from elsewhere, for the backend ``masks``
     chunk_above: px, the longer side above which a field is segmented in blocks; None never does
-    Returns (nuclei, cells), both (H, W) uint16, or uint32 above 65,535 cells, ids shared and contiguous from 1.
+    Returns (nuclei, cells), both (H, W) uint16, or uint32 above 65,535 cells, ids shared and contiguous from 1; arrays
+    for arrays.
     Raises ValueError for unusable images.
     """
     backend = settings.backend
@@ -49,32 +51,50 @@ def segment_field(
     # Given cells are what somebody says they are.
     empty = None if backend == "masks" else find_empty(images)
     if empty is None:
-        return _segment(images, pixel_size, settings, given, chunk_above)
-    return _cut_off(*_segment(fill_empty(images, empty), pixel_size, settings, given, chunk_above), empty)
+        masks = _segment(images, pixel_size, settings, given, chunk_above)
+    else:
+        masks = _cut_off(*_segment(fill_empty(images, empty), pixel_size, settings, given, chunk_above), empty)
+    if isinstance(images["blue"], np.ndarray):
+        return as_array(masks[0]), as_array(masks[1])
+    return masks
 
 
-def _cut_off(nuclei: np.ndarray, cells: np.ndarray, empty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _cut_off(nuclei: Image, cells: Image, empty: np.ndarray) -> tuple[Image, Image]:
     """Return nuclei and cells without what lies in a region without data; a cell keeps both or neither."""
-    nuclei, cells = (np.where(empty, 0, labels) for labels in (nuclei, cells))
-    left = np.intersect1d(fastremap.unique(nuclei), fastremap.unique(cells)).tolist()
-    return compact(fastremap.mask_except(nuclei, left)), compact(fastremap.mask_except(cells, left))
+
+    def with_data(labels: Image) -> Image:
+        return derived(labels, lambda start, stop: np.where(empty[start:stop], 0, labels[start:stop]))
+
+    def renumbered(labels: Image) -> Image:
+        return derived(
+            labels,
+            lambda start, stop: fastremap.remap(
+                fastremap.mask_except(labels[start:stop], list(numbers)), numbers, preserve_missing_labels=False
+            ),
+        )
+
+    nuclei, cells = with_data(nuclei), with_data(cells)
+    left = np.intersect1d(found_ids(nuclei), found_ids(cells))
+    numbers = {int(id): number for number, id in enumerate(left, 1)} | {0: 0}
+    return renumbered(nuclei), renumbered(cells)
 
 
 def _segment(
-    images: Mapping[str, np.ndarray],
+    images: Mapping[str, Image],
     pixel_size: float,
     settings: SegmentationSettings,
     given: ready_made.Given | None,
     chunk_above: int | None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Image, Image]:
     backend = settings.backend
+    if backend == "watershed":
+        return watershed.segment(images, pixel_size, settings.scale, chunk_above=chunk_above)
+    arrays = {colour: as_array(image) for colour, image in images.items()}
     if backend == "masks":
         if given is None:
             raise ValueError("backend masks needs the masks: name them under collections.<name>.masks")
-        return ready_made.segment(images["blue"], pixel_size, settings.scale, given, chunk_above=chunk_above)
-    if backend == "hpacellseg":
-        # Only this backend needs torch, which most installations lack.
-        from hpaloc.segmentation import hpacellseg
+        return ready_made.segment(arrays["blue"], pixel_size, settings.scale, given, chunk_above=chunk_above)
+    # Only this backend needs torch, which most installations lack.
+    from hpaloc.segmentation import hpacellseg
 
-        return hpacellseg.segment(images, pixel_size, settings, chunk_above=chunk_above)
-    return watershed.segment(images, pixel_size, settings.scale, chunk_above=chunk_above)
+    return hpacellseg.segment(arrays, pixel_size, settings, chunk_above=chunk_above)

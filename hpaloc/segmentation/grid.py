@@ -1,5 +1,7 @@
 """The working grid: fields are reduced to one pixel size and segmented, and the outlines are drawn at full size."""
 
+import functools
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -7,8 +9,12 @@ import fill_voids
 import numpy as np
 from scipy import ndimage
 
+from hpaloc.pixels.strips import STRIP, Image, LazyImage, packed, spans
+
 # Scale 1 means this pixel size, that of the Human Protein Atlas (63x objective); 0.25 of it is 0.32 µm.
 REFERENCE_PIXEL_SIZE = 0.08
+# Fewer rows at a time would draw most labels twice.
+_DRAWN_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,29 @@ class Grid:
             image = cv2.resize(image.astype(np.float32), self.coarse_shape[::-1], interpolation=cv2.INTER_AREA)
         return image.astype(np.float32)
 
-    def enlarge(self, labels: np.ndarray, smoothing: float, side: int | None = None) -> np.ndarray:
+    def reduce_strips(self, image: Image) -> np.ndarray:
+        """Average a channel onto the working grid strip by strip, with the result of ``reduce``.
+
+        image: (H, W) of any number type
+        Returns (h, w) float32.
+        """
+        height, width = self.coarse_shape
+        scale = self.shape[0] / height
+        reduced = np.empty((height, width), np.float32)
+        for first, last in spans(height, max(1, int(STRIP / scale))):
+            top, bottom = math.floor(first * scale), min(self.shape[0], math.ceil(last * scale))
+            rows: np.ndarray = np.ascontiguousarray(image[top:bottom], dtype=np.float32)
+            if scale == round(scale):
+                reduced[first:last] = cv2.resize(rows, (width, last - first), interpolation=cv2.INTER_AREA)
+                continue
+            rows = cv2.resize(rows, (width, bottom - top), interpolation=cv2.INTER_AREA)
+            for row in range(first, last):
+                parts = [rows[n - top] * weight for n, weight in _weights(row, scale, self.shape[0])]
+                # From the first to the last, as OpenCV adds them.
+                reduced[row] = functools.reduce(np.add, parts)
+        return reduced
+
+    def enlarge(self, labels: np.ndarray, smoothing: float, side: int | None = None) -> Image:
         """Draw a label image of the working grid at full size with smooth outlines.
 
         Every pixel goes to the label (or the background) with most of its Gaussian surroundings, so that outlines are
@@ -46,23 +74,49 @@ class Grid:
         labels: (h, w) int32, 1 … n
         smoothing: µm
         side: px; draw squares of this side one after the other, which takes less memory and gives the same result
-        Returns (H, W) uint16, or uint32 above 65,535 labels.
+        Returns (H, W) uint16, or uint32 above 65,535 labels; with ``side`` a LazyImage, compressed in memory.
         """
-        height, width = self.shape
-        side = side or max(self.shape)
         most = int(labels.max(initial=0))
-        drawn = np.zeros(self.shape, np.uint16 if most <= np.iinfo(np.uint16).max else np.uint32)
-        for top in range(0, height, side):
-            for left in range(0, width, side):
-                self._draw(drawn[top : top + side, left : left + side], top, left, labels, smoothing)
-        return whole(drawn)
+        dtype = np.dtype(np.uint16 if most <= np.iinfo(np.uint16).max else np.uint32)
+        if side is None:
+            drawn = np.zeros(self.shape, dtype)
+            self._draw(drawn, 0, 0, labels, smoothing)
+            return whole(drawn)
+        ends = self._rows_of(labels, smoothing)
+
+        def rows(start: int, stop: int) -> np.ndarray:
+            # Of a label in these rows, all is drawn: only then its largest part and its holes are known.
+            reach = ends[(ends[:, 0] < stop) & (ends[:, 1] > start)]
+            top, bottom = int(reach[:, 0].min(initial=start)), int(reach[:, 1].max(initial=stop))
+            drawn = np.zeros((bottom - top, self.shape[1]), dtype)
+            for y, y_end in spans(bottom - top, side):
+                for x, x_end in spans(self.shape[1], side):
+                    self._draw(drawn[y:y_end, x:x_end], top + y, x, labels, smoothing)
+            return whole(drawn)[start - top : stop - top]
+
+        return packed(LazyImage(self.shape, dtype, rows), max(side, _DRAWN_ROWS))
+
+    def _rows_of(self, labels: np.ndarray, smoothing: float) -> np.ndarray:
+        """Return the first row, and the row after the last, that each label may have at full size, (n, 2) int."""
+        reach = self._blur(smoothing)[1] + 1
+        height, small = self.shape[0], labels.shape[0]
+        ends = [
+            (max(0, box[0].start - reach), min(small, box[0].stop + reach))
+            for box in ndimage.find_objects(labels)
+            if box is not None
+        ]
+        return np.round(np.array(ends, float).reshape(-1, 2) * height / small).astype(int)
+
+    def _blur(self, smoothing: float) -> tuple[float, int]:
+        """Return the width of a Gaussian, and how far it reaches, in pixels of the working grid."""
+        sigma = max(smoothing / self.size, 0.5)
+        return sigma, int(3 * sigma) + 2
 
     def _draw(self, square: np.ndarray, top: int, left: int, labels: np.ndarray, smoothing: float) -> None:
         """Fill a square of the full-size raster whose first pixel is (top, left)."""
         step_y, step_x = (small / full for small, full in zip(labels.shape, self.shape, strict=True))
         bottom, right = top + square.shape[0], left + square.shape[1]
-        sigma = max(smoothing / self.size, 0.5)
-        reach = int(3 * sigma) + 2
+        sigma, reach = self._blur(smoothing)
         # The part of the working grid that decides the square, plus one reach, since a blur is wrong at a cut edge.
         y, y_end = max(0, int(top * step_y) - 2 * reach), min(labels.shape[0], int(bottom * step_y) + 2 * reach + 1)
         x, x_end = max(0, int(left * step_x) - 2 * reach), min(labels.shape[1], int(right * step_x) + 2 * reach + 1)
@@ -110,6 +164,20 @@ def grid_of(shape: tuple[int, ...], pixel_size: float, scale: float) -> Grid:
     """
     factor = min(1.0, pixel_size * scale / REFERENCE_PIXEL_SIZE)
     return Grid((int(shape[0]), int(shape[1])), factor, pixel_size / factor)
+
+
+def _weights(row: int, scale: float, height: int) -> list[tuple[int, np.float32]]:
+    """Return the rows of which a row of the working grid is the mean, and their weights (OpenCV's INTER_AREA)."""
+    start, end = row * scale, row * scale + scale
+    length = min(scale, height - start)
+    first, last = math.ceil(start), min(math.floor(end), height - 1)
+    rows = [(n, 1.0) for n in range(first, last)]
+    # Less than a thousandth of a row does not count.
+    if first - start > 1e-3:
+        rows.insert(0, (first - 1, first - start))
+    if end - last > 1e-3:
+        rows.append((last, min(end - last, 1.0, length)))
+    return [(n, np.float32(weight / length)) for n, weight in rows]
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:

@@ -16,6 +16,7 @@ from skimage.transform import resize
 from skimage.util import img_as_float32, img_as_ubyte
 
 from hpaloc.masks import compact
+from hpaloc.pixels.strips import as_array
 from hpaloc.segmentation import weights
 from hpaloc.segmentation.blocks import MARGIN_UM, Block, cut, joined
 from hpaloc.segmentation.clock import step
@@ -185,5 +186,5 @@ def _segment_in_blocks(
         is_nucleus[block.core] = nuclei[block.core_in_window] > 0
         return cells
 
-    cells = compact(joined(blocks, label, (height, width)))
+    cells = as_array(compact(joined(blocks, label, (height, width))))
     return cells * is_nucleus, cells

@@ -8,6 +8,7 @@ import fastremap
 import numpy as np
 
 from hpaloc.masks import MaskError, draw, read_mask, share_ids
+from hpaloc.pixels.strips import as_array
 from hpaloc.rle import MAX_PIXELS, RunLengths, is_table
 from hpaloc.segmentation import watershed
 
@@ -88,5 +89,6 @@ def segment(
                 f"the nucleus mask is binary (one id in {np.count_nonzero(cells)} cells); give each nucleus its own id"
             )
     if nuclei is None:
-        nuclei = watershed.find_nuclei(blue, pixel_size, scale, chunk_above=chunk_above)
-    return share_ids(nuclei, given.cells)
+        nuclei = as_array(watershed.find_nuclei(blue, pixel_size, scale, chunk_above=chunk_above))
+    shared = share_ids(nuclei, given.cells)
+    return as_array(shared[0]), as_array(shared[1])

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 
 from hpaloc.files import FileNameError, atomic_path
 from hpaloc.image_metadata import resolve_pixel_size
-from hpaloc.images import ImageError, check_field, read_field
+from hpaloc.images import ImageError, check_field, open_field
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import MaskError, write_masks
+from hpaloc.pixels.strips import Lazily, strips
 from hpaloc.planes import as_plain, from_plain
 from hpaloc.progress import track
 from hpaloc.rejection import check_rejected
@@ -48,10 +49,10 @@ SEGMENTED = pa.schema(
 # The memory that one worker may need for a field of 4096 x 4096 px, in MB, with its libraries.
 WORKER_MB = {"watershed": 900, "hpacellseg": 3000, "masks": 900}
 
-# The memory of a worker's libraries, in MB, and the least memory of channels and label images, in bytes per pixel: a
-# field that cannot fit is refused by its header, one that may fit is tried.
+# The memory of a worker's libraries, in MB, and the least memory of channels and label images, in bytes per pixel, also
+# of a field that is read in strips: a field that cannot fit is refused by its header, one that may fit is tried.
 _LIBRARIES_MB = 200
-_BYTES_PER_PIXEL = 7
+_BYTES_PER_PIXEL, _BYTES_PER_LAZY_PIXEL = 7, 3
 
 
 def _reason(error: BaseException) -> str:
@@ -76,7 +77,8 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
     ImportError and errors of writing (a full disk) are raised, since they concern every field.
 
     task: field, paths, states, pixel_size (nan for that of the files), settings, out_dir, chunk_above, max_pixels,
-    cell_mask, nucleus_mask, tables, as plain values, so that a worker can receive it before it can import hpaloc
+    max_lazy_pixels, cell_mask, nucleus_mask, tables, as plain values, so that a worker can receive it before it can
+    import hpaloc
     Returns one row of SEGMENTED and ``seconds``, the time spent reading, filtering (channels to signals, or networks to
     probabilities), labelling (the rest of the segmentation) and writing.
     """
@@ -95,21 +97,23 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
         files = paths | {kind: path for kind, path in masks.items() if not is_table(path)}
         with unchanged(files, task["states"]):
             used = [colour for colour in COLOURS_OF[settings.backend] if colour in paths]
-            images = read_field(paths, used, task["max_pixels"])
+            images = open_field(paths, used, task["max_pixels"], _lazily(task, settings))
             check_field(images, paths)
             row["pixel_size"] = resolve_pixel_size(task["pixel_size"], paths)
             if task["cell_mask"]:
                 given = read_given(
                     task["field"], task["cell_mask"], task["nucleus_mask"], task["tables"], task["max_pixels"]
                 )
-        image = images["blue"]
-        row |= {"height": image.shape[0], "width": image.shape[1], "dtype": str(image.dtype)}
-        read = time.perf_counter()
-        with clock() as spent:
-            nuclei, cells = segment_field(
-                images, row["pixel_size"], settings, given=given, chunk_above=task["chunk_above"]
-            )
-        segmented = time.perf_counter()
+            image = images["blue"]
+            row |= {"height": image.shape[0], "width": image.shape[1], "dtype": str(image.dtype)}
+            read = time.perf_counter()
+            # A large field is read here.
+            with clock() as spent:
+                nuclei, cells = segment_field(
+                    images, row["pixel_size"], settings, given=given, chunk_above=task["chunk_above"]
+                )
+            segmented = time.perf_counter()
+            del images, image
     except (SetupError, ImportError):
         # Every field would fail in the same way.
         raise
@@ -119,7 +123,7 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
         write_masks(task["out_dir"], task["field"], cells, nuclei)
     except FileNameError as error:
         return row | {"status": "rejected", "reason": _reason(error)}
-    row["n_cells"] = int(cells.max(initial=0))
+    row["n_cells"] = max(int(strip.max()) for strip in strips(cells))
     row["seconds"] = {
         "read": read - started,
         "filter": spent.get("filter", 0.0),
@@ -127,6 +131,12 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
         "write": time.perf_counter() - segmented,
     }
     return row
+
+
+def _lazily(task: Mapping[str, Any], settings: SegmentationSettings) -> Lazily | None:
+    """Return which images of a field are read in strips: the backends with networks and given masks need arrays."""
+    above = task["chunk_above"]
+    return Lazily(above, task["max_lazy_pixels"]) if above and settings.backend == "watershed" else None
 
 
 def _entry(root: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -219,7 +229,10 @@ def segment_shard(
     worker_mb = max(1, memory_mb // n_workers)
     # Only their scheduler knows the memory of workers elsewhere.
     own = not (dask.scheduler_address or dask.jobqueue)
-    fits = max(0, worker_mb - _LIBRARIES_MB) * 10**6 // _BYTES_PER_PIXEL
+    fits, fits_in_strips = (
+        min(max(0, worker_mb - _LIBRARIES_MB) * 10**6 // bytes_each, MAX_PIXELS) if own else MAX_PIXELS
+        for bytes_each in (_BYTES_PER_PIXEL, _BYTES_PER_LAZY_PIXEL)
+    )
     tasks = []
     for row in rows:
         cell_mask = row.cell_mask if backend == "masks" else None
@@ -233,7 +246,8 @@ def segment_shard(
                 "settings": asdict(settings),
                 "out_dir": str(out_dir.resolve()),
                 "chunk_above": dask.chunk_above,
-                "max_pixels": min(fits, MAX_PIXELS) if own else MAX_PIXELS,
+                "max_pixels": fits,
+                "max_lazy_pixels": fits_in_strips,
                 "cell_mask": cell_mask,
                 "nucleus_mask": nucleus_mask,
                 "tables": {path: of.get(row.id) for path, of in tables.items() if path in (cell_mask, nucleus_mask)},

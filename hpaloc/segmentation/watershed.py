@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from hpaloc.masks import share_ids
+from hpaloc.pixels.strips import Image, as_array
 from hpaloc.segmentation import blocks, cells, nuclei
 from hpaloc.segmentation.clock import step
 from hpaloc.segmentation.grid import Grid, background, grid_of
@@ -20,13 +21,14 @@ from hpaloc.segmentation.nuclei import above_background
 NUCLEUS_SMOOTHING, CELL_SMOOTHING = 0.3, 1.2
 
 
-def find_nuclei(blue: np.ndarray, pixel_size: float, scale: float, *, chunk_above: int | None = None) -> np.ndarray:
+def find_nuclei(blue: Image, pixel_size: float, scale: float, *, chunk_above: int | None = None) -> Image:
     """Find the nuclei in the blue channel alone.
 
     blue: (H, W) uint8 or uint16
     pixel_size: µm
     scale, chunk_above: as in ``segment``
-    Returns (H, W) uint16 or uint32, ids contiguous from 1, all 0 if nothing looks like a nucleus.
+    Returns (H, W) uint16 or uint32, ids contiguous from 1, all 0 if nothing looks like a nucleus; a LazyImage if in
+    blocks.
     """
     grid = grid_of(blue.shape, pixel_size, scale)
     side = _side(grid, chunk_above)
@@ -39,15 +41,15 @@ def find_nuclei(blue: np.ndarray, pixel_size: float, scale: float, *, chunk_abov
 
 
 def segment(
-    images: Mapping[str, np.ndarray], pixel_size: float, scale: float, *, chunk_above: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+    images: Mapping[str, Image], pixel_size: float, scale: float, *, chunk_above: int | None = None
+) -> tuple[Image, Image]:
     """Find the nuclei and the cells of a field without any network.
 
     images: {red, yellow (either or both may be absent), blue: (H, W) uint8 or uint16}
     pixel_size: µm
     scale: the field is segmented at 0.08 / scale µm per pixel, or at its own pixel size if that is coarser
     chunk_above: px, the longer side above which the field is segmented in overlapping blocks of about that size
-    Returns (nuclei, cells), (H, W) uint16 or uint32, ids shared and contiguous from 1.
+    Returns (nuclei, cells), (H, W) uint16 or uint32, ids shared and contiguous from 1; in blocks each a LazyImage.
     """
     grid = grid_of(images["blue"].shape, pixel_size, scale)
     side = _side(grid, chunk_above)
@@ -55,14 +57,14 @@ def segment(
         blue = _filtered(images["blue"], grid, side)
     nucleus_levels = nuclei.nucleus_levels(blue, grid.size)
     if nucleus_levels is None:
-        nothing = np.zeros(grid.shape, np.uint16)
-        return nothing, nothing.copy()
+        return np.zeros(grid.shape, np.uint16), np.zeros(grid.shape, np.uint16)
     with step("filter"):
         stains = [_filtered(images[colour], grid, side) for colour in ("red", "yellow") if colour in images]
         levels = cells.cell_levels(stains, blue, nucleus_levels, grid.size) if stains else None
         body = levels.body(stains) if levels else blue
         del stains
     seeds = _find(blue, grid, nucleus_levels, side)
+    del blue
 
     def grow(window: tuple[slice, slice]) -> np.ndarray:
         own = np.ascontiguousarray(seeds[window])
@@ -77,20 +79,15 @@ def _side(grid: Grid, chunk_above: int | None) -> int | None:
     return chunk_above if chunk_above and max(grid.shape) > chunk_above else None
 
 
-def _filtered(channel: np.ndarray, grid: Grid, side: int | None) -> np.ndarray:
+def _filtered(channel: Image, grid: Grid, side: int | None) -> np.ndarray:
     """Reduce a channel to the working grid, smoothed and above its background."""
     if side is None:
-        return above_background(grid.reduce(channel), grid.size)
+        return above_background(grid.reduce(as_array(channel)), grid.size)
     # Not needed below chunk_above, and not installed with the networks' older numpy.
     import dask.array as da
     from dask_image.ndfilters import gaussian_filter
 
-    ratio = round(1 / grid.factor)
-    if ratio * grid.factor == 1 and not any(length % ratio for length in grid.shape):
-        chunk = -(-side // ratio) * ratio
-        reduced = da.coarsen(np.mean, da.from_array(channel, chunks=chunk), {0: ratio, 1: ratio}).astype(np.float32)
-    else:
-        reduced = da.from_array(grid.reduce(channel), chunks=side)
+    reduced = da.from_array(grid.reduce_strips(channel), chunks=-(-side // round(1 / grid.factor)))
     # A worker has one thread: blocks are filtered one after the other.
     smooth = gaussian_filter(reduced, nuclei.SMOOTHING / grid.size, mode="mirror").compute(scheduler="synchronous")
     return np.maximum(smooth - background(smooth, grid.size), 0)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from segmented_fields import twelve_bit_field
 
-from hpaloc import detector
 from hpaloc.classes import COLOURS
 from hpaloc.images import find_odd_colours
+from hpaloc.pixels import detector
 from hpaloc.segmentation.backends import segment_field
 from hpaloc.segmentation.ready_made import Given
 from hpaloc.segmentation.settings import SegmentationSettings

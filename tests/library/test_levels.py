@@ -6,10 +6,10 @@ import pytest
 from scipy import ndimage
 from segmented_fields import twelve_bit_field
 
-from hpaloc import detector
 from hpaloc.classes import COLOURS
 from hpaloc.measuring import find_implausible, measure_field
 from hpaloc.network.options import LEVELS_EDITION
+from hpaloc.pixels import detector
 from hpaloc.tfrecord import TileRecord
 from hpaloc.tiles import tile_field
 

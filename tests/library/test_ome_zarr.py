@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -299,3 +300,32 @@ def test_a_link_to_nothing_rejects_its_field_and_not_the_plan(project, verify, t
         ImageError, match=r"^images/f1\.ome\.zarr: 0/c/3/0/0 is a link to nothing; copy the folder again"
     ):
         read_field(rows[1].paths)
+
+
+@pytest.mark.parametrize("axes", ["CYX", "TZCYX", "YXC"])
+def test_a_chunk_of_several_channels_is_read_once(tmp_path, axes):
+    """As some writers store all channels of a region together."""
+    outer = axes.replace("Y", "").replace("X", "")
+    data = stack(*({"T": T, "Z": Z, "C": C}[axis] for axis in outer))
+    stored = np.moveaxis(data, [*range(data.ndim)], [axes.index(axis) for axis in f"{outer}YX"])
+    path = write_zarr(tmp_path / "a.ome.zarr", data[(0,) * (data.ndim - 2)], "YX")
+    group = pytest.importorskip("zarr").open_group(path, mode="r+")
+    chunks = tuple({"C": 3, "T": 1, "Z": 1}.get(axis, 24) for axis in axes)
+    array = group.create_array("0", shape=stored.shape, chunks=chunks, dtype=data.dtype, overwrite=True)
+    array[:] = stored
+    group.attrs.update({"ome": {"version": "0.5", **zarr_attributes(axes, NAMES)}})
+    opened = []
+    counting = True
+    sys.addaudithook(lambda event, found: opened.append(str(found[0])) if counting and event == "open" else None)
+    chosen = {"time": 1, "project": 2} if "T" in axes else {}
+    # In the order of the file: channels 0 to 2 share their chunks, 3 is in others.
+    read = read_field(
+        {colour: Plane(str(path), BY_NUMBER[colour], **chosen) for colour in ("blue", "yellow", "red", "green")},
+        ("blue", "yellow", "red", "green"),
+    )
+    counting = False
+    of_field = data[tuple({"T": 1, "Z": 2}.get(axis, slice(None)) for axis in outer)]
+    for colour, number in BY_NUMBER.items():
+        np.testing.assert_array_equal(read[colour], of_field[number])
+    chunks_read = [found for found in opened if "/0/c/" in found]
+    assert len(chunks_read) == len(set(chunks_read)) == 4

@@ -10,6 +10,7 @@ import pytest
 from scipy import ndimage
 from segmented_fields import best_ious
 
+from hpaloc.pixels.strips import as_array
 from hpaloc.segmentation.backends import segment_field
 from hpaloc.segmentation.blocks import Block, cut, joined
 from hpaloc.segmentation.grid import grid_of
@@ -120,7 +121,7 @@ def test_an_empty_field_in_blocks_has_no_cell():
 def test_outlines_drawn_in_squares_are_those_drawn_at_once(field):
     grid = grid_of(field.cells.shape, 0.16, SETTINGS.scale)
     small = field.cells[::2, ::2].astype(np.int32)
-    np.testing.assert_array_equal(grid.enlarge(small, 1.2, 333), grid.enlarge(small, 1.2))
+    np.testing.assert_array_equal(as_array(grid.enlarge(small, 1.2, 333)), grid.enlarge(small, 1.2))
 
 
 # Prints the peak memory in bytes, and of how many cells away from the seams how many are as in the one tile.

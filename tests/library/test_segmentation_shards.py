@@ -237,7 +237,8 @@ def test_a_field_that_does_not_fit_in_memory_is_rejected_and_the_rest_goes_on(ro
     assert list(table["status"]) == ["rejected", "rejected", "ok", "ok"]
     assert "out of memory" in table["reason"][0]
     assert table["reason"][1] == (
-        f"{larger.paths['red']}: 20000 x 20000 px does not fit in the memory of the job (at most 36 million px)"
+        f"{larger.paths['red']}: 20000 x 20000 px does not fit in the memory of the job "
+        "(at most 36 million px; raise its mem_mb)"
     )
 
 

@@ -1,0 +1,1 @@
+"""The pixels of an image: strips of rows, and what detectors and stitchers do."""
