@@ -382,7 +382,8 @@ def open_planes(
 
     planes, colours, max_pixels: as in ``read_planes``
     lazily: of which sides, and up to how many pixels; None for none
-    Returns and raises as ``read_planes``; a LazyImage also raises when rows are asked for that cannot be read.
+    Returns as ``read_planes``, arrays or LazyImage.
+    Raises ImageError as ``read_planes``, and a LazyImage when rows are asked for that cannot be read.
     """
     return _read_planes(planes, colours, max_pixels, partial(open_stack, lazily=lazily), lazily)
 
