@@ -234,7 +234,11 @@ def _configuration(found: Description) -> list[str]:
     lines += _planes(found)
     value, known = ("file", "what the files say") if is_vendor(layout) else _pixel_size(found)
     lines += [f"pixel_size: {value}  # {'' if value == 'file' else 'µm; CHECK: '}{known}"]
-    return [*lines, "model:", "  path: models/demo  # the folder of a trained model"]
+    lines += ["model:", "  path: models/demo  # the folder of a trained model"]
+    grouping = [part for part in own_parts(layout) if part.startswith(("plate", "well"))]
+    if "well" in grouping:
+        lines += ["# One call for each well:", f"# predict: {{pool_by: [{', '.join(grouping)}]}}"]
+    return lines
 
 
 def _channels(found: Description) -> list[str]:

@@ -525,3 +525,13 @@ def test_nuclei_of_real_fields_are_told_by_picture():
     guess = guess_colours(channels, None).of["blue"]
     assert guess.channel.said == "blue"
     assert "by its picture" in guess.reason
+
+
+def test_the_first_and_the_last_fields_are_shown(tmp_path, fields):
+    for well in ("B02", "B03", "C07"):
+        for site, images in enumerate(fields, 1):
+            for number, image in enumerate(images.values(), 1):
+                tifffile.imwrite(tmp_path / f"P1_{well}_s{site}_w{number}.TIF", image)
+    found, text, _ = described(tmp_path)
+    assert [field.name for field in found.seen] == ["P1_B02_1", "P1_B03_1", "P1_B03_2", "P1_C07_2"]
+    assert text.endswith("# predict: {pool_by: [plate, well]}\n")
