@@ -290,13 +290,13 @@ def test_a_stack_is_projected_and_a_time_is_chosen(tmp_path, fields):
     assert np.array_equal(found.channels[0].pictures["a"].small, fields[0]["blue"].astype(np.float32))
 
 
-def test_planes_in_files_of_their_own_are_chosen_by_number(tmp_path):
+def test_planes_in_files_of_their_own_are_joined(tmp_path):
     for name in names("{i}_z{z}_t{t}_ch{c}.tif", i="ab", z=("00", "01", "02"), t=("01", "02"), c=("00", "01")):
         tifffile.imwrite(tmp_path / name, np.zeros((32, 32), np.uint8))
     _, _, config = described(tmp_path)
     new = config["collections"]["new"]
     assert new["images"] == f"{tmp_path}/{{id}}_z{{z}}_t{{time}}_ch{{channel}}.tif"
-    assert (new["project"], new["time"]) == (1, 1)
+    assert (new["project"], new["time"]) == ("max", 1)
 
 
 @pytest.mark.parametrize("alpha", [False, True])
