@@ -371,7 +371,7 @@ LAYOUTS = [
         "MetaXpress with GUIDs and thumbnails",
         "P1_A01_s1_w1F0E1….tif …",
         _with_guids,
-        {"images": "{root}/{plate}_{well}_s{site}_w{channel}*.tif", **_RECORDED},
+        {"images": "{root}/{plate}_{well}_s{site}_w{channel}[0-9A-F]*.tif", **_RECORDED},
         sheet=False,
     ),
     Layout(

@@ -59,13 +59,17 @@ def test_planning_and_rules_make_each_file_where_the_library_looks_for_it(folder
     collections["drawn"] = {"sheet": "test.csv", "labels": True, "simulate": {}}
     address = "https://localhost/{id}_{colour}.png"
     collections["fetched"] = {"sheet": "test.csv", "labels": True, "download": {"url": address}}
-    predicted = {"collections": ["test", "drawn", "fetched"]}
+    for i in range(3):
+        (folder / f"test-{i}.czi").touch()
+    channels = {"red": 0, "green": 1, "blue": 2, "yellow": 3}
+    collections["read"] = {"sheet": "test.csv", "labels": True, "images": "{id}.czi", "channels": channels}
+    predicted = {"collections": ["test", "drawn", "fetched", "read"]}
     curation = {"group_by": ["well"]}
     write_config(folder / "config.yaml", collections=collections, shards=3, predict=predicted, curation=curation)
     text = snakemake(folder, "--dry-run").stdout
     made = {path for outputs in re.findall(r"^    output: (.*)$", text, re.MULTILINE) for path in outputs.split(", ")}
     made |= {str(path.relative_to(folder)) for path in folder.glob("results/sheet/**/*.csv")}
-    of_one_alone = {"test": "true_states", "drawn": "simulated", "fetched": "downloaded"}
+    of_one_alone = {"test": "true_states", "drawn": "simulated", "fetched": "downloaded", "read": "imported"}
     for name, own in of_one_alone.items():
         files = CollectionFiles(name, shards_of(folder / "results/sheet" / name))
         assert len(files.shards) > 1
