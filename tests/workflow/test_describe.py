@@ -61,7 +61,7 @@ def test_a_configuration_beside_it_is_not_read(tmp_path):
     (tmp_path / "images").mkdir()
     write_field(tmp_path / "images", "a", (0,), 1, (256, 256))
     (tmp_path / "config.yaml").write_text("collections: 7\nunknown: 8\n")
-    done = plan(ROOT / "Snakefile", tmp_path, "--cores", "1", "--dry-run", "--config", "images=images")
+    done = plan(ROOT / "Snakefile", tmp_path, "--cores", "1", "--dry-run", "describe", "--config", "images=images")
     assert done.returncode == 0, done.text
     assert "describe" in done.text
     assert "segment" not in done.text
