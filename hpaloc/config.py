@@ -5,7 +5,7 @@ import difflib
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -290,7 +290,41 @@ def _check_sheet(name: str, collection: Mapping[str, Any]) -> None:
             raise ConfigError(f"config key collections.{name}: {sentence}")
 
 
-def _check_planes(name: str, collection: Mapping[str, Any]) -> None:
+def _check_endings(name: str, collection: Mapping[str, Any], patterns: Sequence[str]) -> None:
+    """Raise ConfigError if nothing reads the files of a collection, by the endings of their patterns.
+
+    patterns: of its images
+    """
+    for pattern in patterns:
+        if reason := unknown_ending(pattern):
+            raise ConfigError(f"config key collections.{name}.images: {pattern!r} {reason}")
+    for section in ("masks", "truth", "download"):
+        for key, pattern in collection.get(section, {}).items():
+            if isinstance(pattern, str) and is_imported(pattern):
+                raise ConfigError(
+                    f"config key collections.{name}.{section}.{key}: {pattern!r} names files of a microscope, "
+                    "which are only imported for the key images; name PNG or TIFF files"
+                )
+
+
+def _settle_series(name: str, collection: dict[str, Any], patterns: Sequence[str]) -> None:
+    """Write a number of ``series`` that Snakemake read from --config as text as a number, unless it may be a name.
+
+    patterns: of its images
+    Raises ConfigError for a name if hpaloc reads files itself, whose images have numbers.
+    """
+    own = [pattern for pattern in patterns if not is_imported(pattern)]
+    series = collection.get("series")
+    if own and isinstance(series, str):
+        if not (series.isascii() and series.isdigit()):
+            raise ConfigError(
+                f"config key collections.{name}.series: {series!r} is a name, but in {own[0]!r} images have numbers; "
+                "give it one (from 0)"
+            )
+        collection["series"] = int(series)
+
+
+def _check_planes(name: str, collection: dict[str, Any]) -> None:
     """Raise ConfigError if the keys that choose the planes of files do not fit to the files of a collection."""
     channels = named_channels(collection)
     for key in (*(["channels"] if channels else []), "series", "time", "project"):
@@ -298,8 +332,9 @@ def _check_planes(name: str, collection: Mapping[str, Any]) -> None:
             raise ConfigError(f"config key collections.{name}.{key}: only applies with 'images'")
     images = collection.get("images", ["{colour}"])
     own = isinstance(images, dict)
-    for pattern in itertools.chain(*images.values()) if own else images:
-        _check_reader(name, pattern, collection.get("series", 0))
+    patterns = [*itertools.chain(*images.values())] if own else images
+    _check_endings(name, collection, patterns)
+    _settle_series(name, collection, patterns)
     by_colour = not own and any("{colour}" in pattern for pattern in images)
     if channels and by_colour:
         raise ConfigError(
@@ -332,17 +367,6 @@ def named_channels(collection: Mapping[str, Any]) -> dict[str, int | str]:
 def colours_of(collection: Mapping[str, Any]) -> list[str]:
     """Return the colours that a collection has, in the order of COLOURS: all but those whose channel is null."""
     return [colour for colour in COLOURS if collection.get("channels", {}).get(colour, colour) is not None]
-
-
-def _check_reader(name: str, pattern: str, series: int | str) -> None:
-    """Raise ConfigError if nothing reads the files of a pattern, or not by the name of a scene."""
-    if reason := unknown_ending(pattern):
-        raise ConfigError(f"config key collections.{name}.images: {pattern!r} {reason}")
-    if not is_imported(pattern) and not str(series).isdigit():
-        raise ConfigError(
-            f"config key collections.{name}.series: {series!r} is a name, but in {pattern!r} images have numbers; give "
-            "it one (from 0)"
-        )
 
 
 def training_collections(config: Mapping[str, Any]) -> list[str]:
