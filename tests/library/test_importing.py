@@ -410,7 +410,14 @@ def test_a_reader_that_is_not_installed_is_named_in_one_sentence():
     with pytest.raises(MissingReaderError) as error:
         find_reader("a.dv")
     assert str(error.value).startswith("a.dv: its reader, bioio-dv, is not in this environment")
-    assert "envs/import.yaml" in str(error.value)
+    assert "write bioio-dv into envs/import.yaml and run with --sdm conda" in str(error.value)
+
+
+def test_a_reader_that_is_shipped_need_not_be_written_into_its_environment(monkeypatch):
+    # An import of it fails, as in an environment without it.
+    monkeypatch.setitem(sys.modules, "bioio.plugins", None)
+    with pytest.raises(MissingReaderError, match=r"^a\.lif: its reader, bioio-lif, is .*; run with --sdm conda, or "):
+        find_reader("a.lif")
 
 
 def test_without_a_reader_the_job_ends_rather_than_rejecting_every_field():
