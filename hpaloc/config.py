@@ -154,6 +154,10 @@ def _sentence(error: ValidationError) -> str:
         return f"{where}: the name {error.instance!r} may have only letters, digits, - and _"
     if error.validator == "enum" and error.parent:
         error = error.parent
+    above, last = ["", "", *error.absolute_path][-2:]
+    if error.instance is None and last in ("green", "blue"):
+        needed = "files" if above == "images" else "channel"
+        return f"{where}: is null, but every collection needs green (protein) and blue (nuclei); name its {needed}"
     if error.validator == "oneOf":
         kinds = {
             "images": "a file pattern, a list of them nor one for each colour",
@@ -161,8 +165,6 @@ def _sentence(error: ValidationError) -> str:
             "project": "max, mean, sharpest nor the number of a plane",
         }
         return f"{where}: {error.instance!r} is neither {kinds.get(key.split('.')[-1], 'a number of µm nor file')}"
-    if error.validator == "type" and error.instance is None and list(error.absolute_path)[-2:-1] == ["channels"]:
-        return f"{where}: is null, but every collection needs green (protein) and blue (nuclei); name its channel"
     if error.validator == "type":
         wanted = error.validator_value
         wanted = " or ".join(wanted) if isinstance(wanted, list) else wanted

@@ -138,6 +138,13 @@ def test_nuclei_and_protein_are_always_needed(colour, source):
         complete({"collections": {"train": collection}})
 
 
+@pytest.mark.parametrize("colour", ["green", "blue"])
+def test_nuclei_and_protein_need_files(colour):
+    images = {each: f"{{id}}_{each}.png" for each in COLOURS} | {colour: None}
+    with pytest.raises(ConfigError, match=rf"train\.images\.{colour}: is null, .* \(nuclei\); name its files$"):
+        complete({"collections": {"train": {"images": images}}})
+
+
 def test_the_command_line_may_say_null():
     from hpaloc.config import read_command_line
 
