@@ -204,37 +204,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, collection in filled["collections"].items():
         for key in ("root", "shards", "pixel_size"):
             collection.setdefault(key, filled[key])
-        if "simulate" in collection and "download" in collection:
-            raise ConfigError(f"config key collections.{name}: 'download' cannot be combined with 'simulate'")
-        if "download" in collection and "images" in collection:
-            raise ConfigError(
-                f"config key collections.{name}: 'images' cannot be combined with 'download', which makes them"
-            )
-        if "simulate" in collection:
-            if collection["pixel_size"] == "file":
-                raise ConfigError(
-                    f"config key collections.{name}: pixel_size 'file' cannot be combined with 'simulate', "
-                    "which makes the files; give a number of µm"
-                )
-            for key in ("images", "truth", "masks"):
-                if key in collection:
-                    raise ConfigError(
-                        f"config key collections.{name}: {key!r} cannot be combined with 'simulate', which makes them"
-                    )
-            if not collection["labels"]:
-                raise ConfigError(f"config key collections.{name}: a simulated collection needs labels: true")
-        elif "images" not in collection and "download" not in collection:
-            raise ConfigError(
-                f"config key collections.{name}: the key 'images' (or 'simulate' or 'download') is missing"
-            )
-        elif "images" in collection:
-            images = collection["images"]
-            if isinstance(images, dict):
-                _settle_lacking(name, collection, images)
-                of_colours = {colour: _as_list(images[colour]) for colour in colours_of(collection)}
-            else:
-                of_colours = {}
-            collection["images"] = of_colours or _as_list(images)
+        _check_source(name, collection)
+        _settle_images(name, collection)
         _check_sheet(name, collection)
         _check_planes(name, collection)
         if "truth" in collection and not collection["labels"]:
@@ -262,6 +233,41 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     if filled["few_shot"]["collection"] is None:
         filled["few_shot"]["collection"] = filled["predict"]["collections"][0]
     return filled
+
+
+def _check_source(name: str, collection: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless a collection is simulated, downloaded or has images, and only one of them."""
+    if "simulate" in collection and "download" in collection:
+        raise ConfigError(f"config key collections.{name}: 'download' cannot be combined with 'simulate'")
+    if "download" in collection and "images" in collection:
+        raise ConfigError(
+            f"config key collections.{name}: 'images' cannot be combined with 'download', which makes them"
+        )
+    if "simulate" in collection:
+        if collection["pixel_size"] == "file":
+            raise ConfigError(
+                f"config key collections.{name}: pixel_size 'file' cannot be combined with 'simulate', "
+                "which makes the files; give a number of µm"
+            )
+        for key in ("images", "truth", "masks"):
+            if key in collection:
+                raise ConfigError(
+                    f"config key collections.{name}: {key!r} cannot be combined with 'simulate', which makes them"
+                )
+        if not collection["labels"]:
+            raise ConfigError(f"config key collections.{name}: a simulated collection needs labels: true")
+    elif "images" not in collection and "download" not in collection:
+        raise ConfigError(f"config key collections.{name}: the key 'images' (or 'simulate' or 'download') is missing")
+
+
+def _settle_images(name: str, collection: dict[str, Any]) -> None:
+    """Write the patterns of images as a list, or as lists by colour, and null as the channel of colours without one."""
+    images = collection.get("images")
+    if isinstance(images, dict):
+        _settle_lacking(name, collection, images)
+        collection["images"] = {colour: _as_list(images[colour]) for colour in colours_of(collection)}
+    elif images is not None:
+        collection["images"] = _as_list(images)
 
 
 def _as_list(patterns: str | list[str]) -> list[str]:
