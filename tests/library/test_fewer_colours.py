@@ -386,7 +386,7 @@ def test_all_images_of_a_field_are_those_that_there_are(tmp_path):
     assert list(read) == ["green", "blue", "yellow"]
     images.check_field(read, paths)
     # Made-up green and yellow have the same cells.
-    assert [text.partition(":")[0] for text in images.find_repeats(read, None)] == ["yellow repeats green"]
+    assert [text.partition(":")[0] for text in images.find_odd_colours(read, None)] == ["yellow repeats green"]
     cv2.imwrite(paths["yellow"], read["blue"])
     with pytest.raises(ImageError, match="yellow is the same image as blue"):
         images.check_field(images.read_field(paths), paths)
