@@ -4,17 +4,19 @@ import csv
 import glob
 import hashlib
 import io
+import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from hpaloc.classes import COLOURS, format_labels
 from hpaloc.delimited import SheetError
 from hpaloc.layout import PATTERNS
-from hpaloc.manifests import ANNOTATIONS, CARRIED, FILES, MISSING, SheetRow, file_state
+from hpaloc.manifests import ANNOTATIONS, CARRIED, FILES, MISSING, SheetRow, file_state, state_of_all
 from hpaloc.patterns import FilePattern, Folders, as_written
 from hpaloc.rejection import too_many
 
@@ -43,8 +45,21 @@ def shards_of(folder: str | os.PathLike[str]) -> list[str]:
 
 # The kind of a file that holds all colours.
 ALL = "image"
-# The files of a field: {kind (a colour, ALL, ``cell_mask``, ``nucleus_mask``): (path, state)}.
-Files = dict[str, tuple[str, str]]
+
+
+class FoundFile(NamedTuple):
+    """A file of a field and its state; of planes along z in files of their own, the first, and the paths of the others.
+
+    state: of all of them
+    """
+
+    path: str
+    state: str
+    others: tuple[str, ...] = ()
+
+
+# The files of a field: {kind (a colour, ALL, ``cell_mask``, ``nucleus_mask``): file}.
+Files = dict[str, FoundFile]
 
 
 @dataclass(frozen=True)
@@ -57,6 +72,11 @@ class Wanted:
 
     patterns: Sequence[FilePattern]
     choices: Mapping[str, str | int] = field(default_factory=dict)
+
+    @property
+    def along_z(self) -> bool:
+        """Whether a field has a file for each plane along z."""
+        return "z" in self.patterns[0].names and "z" not in self.choices
 
 
 def find_files(
@@ -74,24 +94,51 @@ def find_files(
     Raises SheetError naming two files that one pattern finds for one field and kind.
     """
     folders = Folders()
-    found: list[Files] = []
     # A table of masks is one file for all fields; its state is kept, since a digest reads the whole file.
     last: Files = {}
-    for id, of_field in zip(ids, parts, strict=True):
+
+    def find(of_field: Mapping[str, str | int]) -> Files:
         files: Files = {}
         for kind, of_kind in wanted.items():
-            values = {**of_field, "id": id, **of_kind.choices}
+            values = {**of_field, **of_kind.choices}
             for pattern in of_kind.patterns:
                 if (there := pattern.find(values, folders)) is not None:
                     path, stats = there
-                    if kind not in last or last[kind][0] != path:
-                        last[kind] = path, file_state(path, stats, content=verify == "content")
+                    if kind not in last or last[kind].path != path:
+                        last[kind] = FoundFile(path, file_state(path, stats, content=verify == "content"))
                     files[kind] = last[kind]
                     break
             else:
-                files[kind] = of_kind.patterns[0].path(values), MISSING
-        found.append(files)
+                files[kind] = FoundFile(of_kind.patterns[0].path(values), MISSING)
+        return files
+
+    fields: list[dict[str, str | int]] = [{**of_field, "id": id} for id, of_field in zip(ids, parts, strict=True)]
+    along_z = [kind for kind, of_kind in wanted.items() if of_kind.along_z]
+    if not along_z:
+        return [find(of_field) for of_field in fields]
+    found: list[Files] = []
+    for of_field in fields:
+        numbers: set[int] = set()
+        for kind in along_z:
+            for pattern in wanted[kind].patterns:
+                numbers |= pattern.numbers_along_z({**of_field, **wanted[kind].choices}, folders)
+        planes = [find({**of_field, "z": number}) for number in sorted(numbers)]
+        # Other fields may have more planes.
+        own = [files for files in planes if any(files[kind].state != MISSING for kind in along_z)]
+        found.append(_along_z(own or [find({**of_field, "z": "*"})], verify))
     return found
+
+
+def _along_z(planes: Sequence[Files], verify: str) -> Files:
+    """Return the files of a field from those of each of its planes along z; of a kind that lacks a plane, this file."""
+    joined: Files = {}
+    for kind in planes[0]:
+        files = list(dict.fromkeys(of_plane[kind] for of_plane in planes))
+        joined[kind] = next((file for file in files if file.state == MISSING), files[0])
+        if len(files) > 1 and joined[kind].state != MISSING:
+            state = state_of_all([(file.path, file.state) for file in files], content=verify == "content")
+            joined[kind] = FoundFile(files[0].path, state, tuple(file.path for file in files[1:]))
+    return joined
 
 
 def find_fields(wanted: Mapping[str, Wanted], collection: str, verify: str = "time") -> dict[tuple[str, ...], Files]:
@@ -109,11 +156,12 @@ def find_fields(wanted: Mapping[str, Wanted], collection: str, verify: str = "ti
         for rank, pattern in enumerate(of_kind.patterns):
             rounds.setdefault((rank, pattern), []).append(kind)
     patterns = list(dict.fromkeys(pattern for _, pattern in rounds))
+    along_z = any(of_kind.along_z for of_kind in wanted.values())
     names = patterns[0].of_field
     found: dict[tuple[str, ...], Files] = {}
     # The patterns that are tried first come first.
     for (_, pattern), kinds in sorted(rounds.items(), key=lambda item: item[0][0]):
-        order = [pattern.of_field.index(name) for name in names]
+        order = [pattern.of_field.index(name) for name in names] + [-1] * along_z
         for values, files in _find_by(pattern, {kind: wanted[kind] for kind in kinds}, verify, folders).items():
             own = found.setdefault(tuple([values[place] for place in order]), files)
             for kind in files.keys() - own.keys():
@@ -124,16 +172,23 @@ def find_fields(wanted: Mapping[str, Wanted], collection: str, verify: str = "ti
     for values, files in found.items():
         for kind, of_kind in wanted.items():
             if kind not in files:
-                parts = {**dict(zip(names, values, strict=True)), **of_kind.choices}
-                files[kind] = of_kind.patterns[0].path(parts), MISSING
-    return found
+                parts = {**dict(zip((*names, "z"), values, strict=False)), **of_kind.choices}
+                files[kind] = FoundFile(of_kind.patterns[0].path(parts), MISSING)
+    if not along_z:
+        return found
+    planes: dict[tuple[str, ...], list[Files]] = {}
+    for values in sorted(found, key=lambda values: int(values[-1])):
+        planes.setdefault(values[:-1], []).append(found[values])
+    return {values: _along_z(of_field, verify) for values, of_field in planes.items()}
 
 
 def _find_by(
     pattern: FilePattern, wanted: Mapping[str, Wanted], verify: str, folders: Folders
 ) -> dict[tuple[str, ...], Files]:
-    """Find the files of one pattern for each field and the kinds ``wanted``, as ``find_fields`` does."""
-    choices = {name: [of_kind.choices[name] for of_kind in wanted.values()] for name in pattern.chosen}
+    """Find the files of one pattern for each field, or plane along z, and the kinds ``wanted``; see ``find_fields``."""
+    along_z = any(of_kind.along_z for of_kind in wanted.values())
+    chosen = [name for name in pattern.chosen if not (along_z and name == "z")]
+    choices = {name: [of_kind.choices[name] for of_kind in wanted.values()] for name in chosen}
     kinds_of: dict[str | None, list[str]] = {}
     for kind, of_kind in wanted.items():
         said = of_kind.choices.get(pattern.selector) if pattern.selector else None
@@ -141,6 +196,8 @@ def _find_by(
     found: dict[tuple[str, ...], Files] = {}
     for values, said, path in pattern.walk(choices, folders):
         _check_utf8(path)
+        if along_z:
+            values = *values[:-1], str(int(values[-1]))
         there = folders.find(path)
         if there is None:
             # A link to nothing is a missing file, and another folder is none.
@@ -150,10 +207,10 @@ def _find_by(
         state = file_state(*there, content=verify == "content")
         files = found.setdefault(values, {})
         for kind in kinds_of[as_written(said)]:
-            if kind in files and pattern.is_spelled(files[kind][0]) == pattern.is_spelled(path):
-                raise pattern.two_files(files[kind][0], path, f"{'' if kind == ALL else f'{kind} of '}one field")
+            if kind in files and pattern.is_spelled(files[kind].path) == pattern.is_spelled(path):
+                raise pattern.two_files(files[kind].path, path, f"{'' if kind == ALL else f'{kind} of '}one field")
             if kind not in files or pattern.is_spelled(path):
-                files[kind] = there[0], state
+                files[kind] = FoundFile(there[0], state)
     return found
 
 
@@ -174,11 +231,11 @@ def check_missing(
     Raises SheetError with the number of missing files and the first ten of them if more than ``max_missing_fraction``
     of the fields (rounded up), or all of them, lack one.
     """
-    missing = [path for files in found for path, state in files.values() if state == MISSING]
+    missing = [file.path for files in found for file in files.values() if file.state == MISSING]
     if not missing:
         return
-    lacking = sum(any(state == MISSING for _, state in files.values()) for files in found)
-    everywhere = [kind for kind in found[0] if all(files[kind][1] == MISSING for files in found)]
+    lacking = sum(any(file.state == MISSING for file in files.values()) for files in found)
+    everywhere = [kind for kind in found[0] if all(files[kind].state == MISSING for files in found)]
     total = len(found) * len(found[0])
     first = ", ".join(missing[:10])
     which = "" if len(missing) == 1 else " the first ten:" if len(missing) > 10 else " these:"
@@ -219,11 +276,11 @@ def split_url(url: str) -> SplitResult:
 
 def format_manifests(
     rows: Sequence[SheetRow],
-    files: Sequence[Mapping[str, tuple[str, str]]],
+    files: Sequence[Mapping[str, FoundFile]],
     shards: int,
     seed: int | None = None,
     planes: Mapping[str, str] | None = None,
-    sources: Sequence[Mapping[str, tuple[str, str]]] = (),
+    sources: Sequence[Mapping[str, FoundFile]] = (),
 ) -> dict[str, str]:
     """Return the text of the manifest and of the annotations of each shard that has fields, by file name.
 
@@ -256,9 +313,9 @@ def format_manifests(
                     repr(row.pixel_size),
                     "" if seed is None else str(seed),
                     *(said[column] for column in drawn),
-                    *(of_row[kind][0] for kind in kinds),
-                    *(of_row[kind][1] for kind in kinds),
-                    *("" if colour in of_source else plane for colour, plane in planes.items()),
+                    *(of_row[kind].path for kind in kinds),
+                    *(of_row[kind].state for kind in kinds),
+                    *("" if colour in of_source else _plane(of_row[colour], plane) for colour, plane in planes.items()),
                     *(text for colour in imported for text in _source(of_source.get(colour), planes.get(colour, ""))),
                 ]
             )
@@ -267,8 +324,12 @@ def format_manifests(
     return texts
 
 
-def _source(found: tuple[str, str] | None, plane: str) -> tuple[str, str, str]:
-    return ("", "", "") if found is None else (*found, plane)
+def _plane(found: FoundFile, plane: str) -> str:
+    return json.dumps(json.loads(plane) | {"others": found.others}) if found.others else plane
+
+
+def _source(found: FoundFile | None, plane: str) -> tuple[str, str, str]:
+    return ("", "", "") if found is None else (found.path, found.state, _plane(found, plane))
 
 
 def format_csv(rows: Iterable[Iterable[str]]) -> str:

@@ -80,7 +80,8 @@ def find_reader(path: str) -> Callable[[str], Reader]:
         from bioio.plugins import get_plugins
 
         if plugins := get_plugins(use_cache=True).get(ending):
-            return partial(_open_by_plane, plugins[0].metadata.get_reader())
+            reader: Any = plugins[0].metadata.get_reader()
+            return partial(_open_by_plane, reader)
     except ImportError as error:
         broken = f" ({error})"
     package = READERS[ending]

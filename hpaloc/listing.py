@@ -62,10 +62,15 @@ def wanted_images(name: str, collection: Mapping[str, Any]) -> dict[str, Wanted]
         patterns = [made.setdefault(text, FilePattern(text, here, collection["root"])) for text in texts]
         for pattern in patterns:
             _check_parts(pattern, patterns[0], collection, kind == ALL)
-        chosen = {part: collection[CHOSEN[part]] for part in CHOSEN if part in patterns[0].names}
+        chosen = {part: collection[key] for part, key in CHOSEN.items() if part in patterns[0].names}
+        if not isinstance(chosen.get("z"), int):
+            chosen.pop("z", None)
         for colour in colours if kind == ALL and patterns[0].selector else [kind]:
             of_colour = {CHANNEL: channels[colour]} if colour in channels else {}
             wanted[colour] = Wanted(patterns, {COLOUR: colour, **of_colour, **chosen})
+    in_one_file = [of_kind.patterns[0] for of_kind in wanted.values() if not of_kind.along_z]
+    if 0 < len(in_one_file) < len(wanted):
+        raise SheetError(f"{in_one_file[0].key}: {in_one_file[0].text!r} lacks {{z}}, which another colour has")
     return wanted
 
 
@@ -92,9 +97,10 @@ def _check_parts(pattern: FilePattern, first: FilePattern, collection: Mapping[s
     for part, key in CHOSEN.items():
         if (part in pattern.names) != (part in first.names):
             raise SheetError(f"{pattern.key}: only some of its patterns have {{{part}}}; give it to all or to none")
-        if part in pattern.names and not isinstance(collection.get(key), int):
+        if part in pattern.names and key not in collection:
+            joined = ", or how the planes are joined" if part == "z" else ""
             raise SheetError(
-                f"{has} {{{part}}}; say by the key {key} which number there is read, or write * or a number"
+                f"{has} {{{part}}}; say by the key {key} which number there is read{joined}, or write * or a number"
             )
 
 
@@ -173,7 +179,7 @@ def found_fields(
     for values, files in found.items():
         parts = dict(zip(names, values, strict=True))
         parts["ID"] = parts["id"] if "id" in parts else "_".join(values)
-        path = min(path for path, _ in files.values())
+        path = min(file.path for file in files.values())
         if (other := path_of.setdefault(parts["ID"], path)) != path:
             raise SheetError(
                 f"collection {name}: {shown(other, 300)} and {shown(path, 300)} are of different fields, but both have "
@@ -221,10 +227,10 @@ def check_own_files(name: str, ids: Sequence[str], images: Mapping[str, Wanted],
     owner: dict[str, str] = {}
     for id, of_field in zip(ids, files, strict=True):
         for kind in images:
-            if (other := owner.setdefault(of_field[kind][0], id)) != id:
+            if (other := owner.setdefault(of_field[kind].path, id)) != id:
                 raise SheetError(
                     f"collection {name}: the fields {shown(other)} and {shown(id)} have the same file, "
-                    f"{shown(of_field[kind][0], 300)}; remove one of them, or use a pattern that tells them apart"
+                    f"{shown(of_field[kind].path, 300)}; remove one of them, or use a pattern that tells them apart"
                 )
 
 

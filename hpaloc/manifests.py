@@ -5,14 +5,14 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.files import digest
-from hpaloc.planes import Plane, is_zarr, list_zarr
+from hpaloc.planes import Plane, files_of, is_zarr, list_zarr
 
 # The kinds of files in a manifest.
 FILES = (*COLOURS, "cell_mask", "nucleus_mask")
@@ -93,11 +93,23 @@ def file_state(path: str, stats: os.stat_result, content: bool) -> str:
     except OSError:
         # A folder in it cannot be listed.
         return MISSING
-    lines = "".join(f"{inside}\0{state}\n" for inside, state in states)
+    return state_of_all(states, content)
+
+
+def state_of_all(states: Sequence[tuple[str, str]], content: bool) -> str:
+    """Return one state, ``size:digest`` or a digest of the ``content``, from the paths and the states of files."""
+    lines = "".join(f"{path}\0{state}\n" for path, state in states)
     of_all = hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
     if content:
         return of_all
     return f"{sum(int(state.split(':')[0]) for _, state in states if state != MISSING)}:{of_all[:16]}"
+
+
+def _state_now(path: str, content: bool) -> str:
+    try:
+        return file_state(path, os.stat(path), content)
+    except OSError:
+        return MISSING
 
 
 def check_unchanged(paths: Mapping[str, str | os.PathLike[str]], states: Mapping[str, str]) -> None:
@@ -107,16 +119,15 @@ def check_unchanged(paths: Mapping[str, str | os.PathLike[str]], states: Mapping
     states: {kind: state at planning, as in a manifest}; a file without a state is not checked
     """
     # A file with several colours is checked once.
-    for path, state in dict.fromkeys((os.fspath(path), states[kind]) for kind, path in paths.items() if kind in states):
-        try:
-            found = os.stat(path)
-        except OSError:
-            now = MISSING
-        else:
-            now = file_state(path, found, content=":" not in state and state != MISSING)
+    for files, state in dict.fromkeys((files_of(path), states[kind]) for kind, path in paths.items() if kind in states):
+        content = ":" not in state and state != MISSING
+        each = [(path, _state_now(path, content)) for path in files]
+        removed = next((path for path, now in each if now == MISSING), None)
+        now = each[0][1] if len(each) == 1 else state_of_all(each, content)
         if now != state:
-            what = "was removed" if now == MISSING else "changed"
-            raise ChangedError(f"{path}: {what} after the run was planned; start the run again")
+            changed = "changed" if len(each) == 1 else f"one of its {len(each)} planes along z changed"
+            what = changed if removed is None else "was removed"
+            raise ChangedError(f"{removed or files[0]}: {what} after the run was planned; start the run again")
 
 
 @contextmanager

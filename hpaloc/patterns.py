@@ -190,10 +190,23 @@ class FilePattern:
             "the pattern narrower, such as by [!_]* or [0-9A-F]* in place of *, or move one of the files"
         )
 
+    def numbers_along_z(self, values: Mapping[str, str | int], folders: "Folders") -> set[int]:
+        """Return the numbers that the part ``z``, which the pattern has, may have in files of the other ``values``.
+
+        Raises SheetError for a folder that cannot be listed.
+        """
+        at = next(at for at, component in enumerate(self._components) if Piece("part", "z") in component)
+        *outer, form = (_form(component, values) for component in self._components[: at + 1])
+        matches = _compiled(form.middle or "")
+        names = (_nfc(name) for folder in folders.matching(tuple(outer)) for name in folders.names_of(folder, form))
+        hits = (matches(name[len(form.start) : len(name) - len(form.end)]) for name in names)
+        return {int(hit["z"]) for hit in hits if hit}
+
     def walk(self, choices: Mapping[str, Sequence[str | int]], folders: "Folders") -> "Iterator[Match]":
         """Yield the files and folders whose paths match, with the values of the parts.
 
-        choices: the values that the parts ``colour``, ``channel``, ``time`` and ``z`` may have
+        choices: the values that the parts ``colour``, ``channel``, ``time`` and ``z`` may have; without those of ``z``,
+        it is a last part of the field
         Raises SheetError for a folder that cannot be listed, and a name that is not UTF-8.
         """
         groups = {name: f"p{place}" for place, name in enumerate(self.names)}
@@ -208,7 +221,7 @@ class FilePattern:
         regex += _regex(last, groups, told, choices, at_end=True)
         matches = re.compile(regex, re.DOTALL).fullmatch
         selector = groups[self.selector] if self.selector else None
-        of_field = [groups[name] for name in self.of_field]
+        of_field = [groups[name] for name in (*self.of_field, "z") if name in groups and name not in choices]
         for seen, path in reached:
             names = [(_text(last),) * 2] if _is_text(last) else folders.entries(path)
             for name, own in names:
@@ -286,14 +299,15 @@ def _wildcard(text: str) -> str:
     return f"(?:(?!/){inside}|{re.escape(text)})"
 
 
-def _number(value: str | int, before: Piece | None, after: Piece | None) -> str:
-    """Return the regular expression of what stands for a colour: a number may have leading zeros."""
+def _number(value: str | int | None, before: Piece | None, after: Piece | None) -> str:
+    """Return the regular expression of what stands for a colour: a number may have leading zeros; None for any."""
     text = str(value)
-    if not (text.isascii() and text.isdigit()):
+    if value is not None and not (text.isascii() and text.isdigit()):
         return re.escape(_nfc(text))
     start = "" if before is None or before.kind == "text" else "(?<![0-9])"
     digits = after is not None and after.kind == "text" and after.value[0].isdigit()
-    return f"{start}0*{int(text)}" + ("" if digits else f"(?:(?![0-9])|{_GUID})")
+    number = "[0-9]+?" if value is None else f"0*{int(text)}"
+    return f"{start}{number}" + ("" if digits else f"(?:(?![0-9])|{_GUID})")
 
 
 def as_written(said: str | int | None) -> str | None:
@@ -337,7 +351,9 @@ def _regex(
         else:
             told.add(piece.value)
             inside = "[^/]+"
-            if piece.value in choices:
+            if piece.value == "z" and piece.value not in choices:
+                inside = _number(None, before, after)
+            elif piece.value in choices:
                 # Of GFP and GFP2, the longer is tried first.
                 of_part = sorted(map(str, choices[piece.value]), key=len, reverse=True)
                 inside = "|".join(_number(each, before, after) for each in of_part)
@@ -371,10 +387,15 @@ class NameForm:
 
 
 def _form(component: Sequence[Piece], values: Mapping[str, str | int]) -> NameForm:
-    """Return the form of the names that a component has for ``values``."""
+    """Return the form of the names that a component has for ``values``; without one of ``z``, it is a group."""
     texts: list[str | None] = []
-    regexes = []
+    regexes: list[str] = []
     for before, piece, after in _neighbours(component):
+        if piece == Piece("part", "z") and "z" not in values:
+            any_number = _number(None, before, after)
+            regexes.append(any_number if any("?P<z>" in regex for regex in regexes) else f"(?P<z>{any_number})")
+            texts.append(None)
+            continue
         said = str(values[piece.value]) if piece.kind == "part" else piece.value
         number = piece.kind == "part" and piece.value in (CHANNEL, *CHOSEN) and said.isdigit()
         texts.append(None if number or piece.kind == "wildcard" else _nfc(said))

@@ -1,7 +1,7 @@
 """Where the image of a colour is: a file and, if the file holds other planes too, which of them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ class Plane(os.PathLike[str]):
     series: number from 0, or, of a file that is imported, the name that it gives a scene; None if the file has one
     time: number from 0; None if the file has one
     project: along z, ``max``, ``mean``, ``sharpest`` or the number of a plane from 0; None if the file has one plane
+    others: if each plane along z is in a file of its own, the files of all but the first, in order
     """
 
     path: str
@@ -25,6 +26,7 @@ class Plane(os.PathLike[str]):
     series: int | str | None = None
     time: int | None = None
     project: int | str | None = None
+    others: Sequence[str] = ()
 
     def __fspath__(self) -> str:
         return self.path
@@ -67,6 +69,11 @@ def is_zarr_file(path: str | os.PathLike[str]) -> bool:
             return file.read(2) == b"PK"
     except OSError:
         return False
+
+
+def files_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the files of a path or of a plane."""
+    return os.fspath(path), *(path.others if isinstance(path, Plane) else ())
 
 
 def as_plain(path: str | os.PathLike[str]) -> str | dict[str, Any]:

@@ -17,6 +17,8 @@ from hpaloc.endings import is_imported
 from hpaloc.files import atomic_path, write_if_changed
 from hpaloc.finding import (
     ALL,
+    Files,
+    FoundFile,
     Wanted,
     check_missing,
     find_files,
@@ -142,7 +144,7 @@ def _scan_files(
             if not row.labels:
                 raise SheetError(f"sheet {collection['sheet']} (ID {row.id}): its label cannot be simulated")
             into = places.path("simulated", shard_of(row.id, collection["shards"]))
-            made.append({colour: (f"{into}/{row.id}_{colour}.png", "") for colour in colours})
+            made.append({colour: FoundFile(f"{into}/{row.id}_{colour}.png", "") for colour in colours})
         return Scan(rows, format_manifests(rows, made, collection["shards"], config["seed"]))
     true_labels = None
     if truth:
@@ -168,7 +170,7 @@ def _scan_files(
             into = places.path("downloaded", shard_of(row.id, collection["shards"])).with_suffix("")
             # The address determines the file, and gives it its ending.
             for colour, url in of_row.items():
-                files_of_row[colour] = (f"{into}/{row.id}_{colour}{_ending(url)}", url)
+                files_of_row[colour] = FoundFile(f"{into}/{row.id}_{colour}{_ending(url)}", url)
         return Scan(rows, format_manifests(rows, files, collection["shards"]) | tables, true_labels)
     check_own_files(name, ids, images, files)
     if ALL in images:
@@ -182,13 +184,11 @@ def _scan_files(
     return Scan(rows, texts | tables, true_labels)
 
 
-def _to_import(
-    id: str, files: dict[str, tuple[str, str]], places: CollectionFiles, shards: int
-) -> dict[str, tuple[str, str]]:
+def _to_import(id: str, files: Files, places: CollectionFiles, shards: int) -> Files:
     """Return, by colour, the files of a field that are imported; ``files`` gets those that are made of them instead."""
-    sources = {colour: files[colour] for colour in COLOURS if colour in files and is_imported(files[colour][0])}
+    sources = {colour: files[colour] for colour in COLOURS if colour in files and is_imported(files[colour].path)}
     into = places.path("imported", shard_of(id, shards))
-    files |= {colour: (f"{into}/{id}_{colour}.tif", "") for colour in sources}
+    files |= {colour: FoundFile(f"{into}/{id}_{colour}.tif", "") for colour in sources}
     return sources
 
 
@@ -196,9 +196,10 @@ def _planes(collection: Mapping[str, Any], images: Mapping[str, Wanted]) -> dict
     """Return, by colour, what to read of each file of a collection, as a manifest has it; {} for files of one image."""
     planes, channels = {}, named_channels(collection)
     for colour in colours_of(collection):
-        pattern = images[ALL if ALL in images else colour].patterns[0]
+        of_kind = images[ALL if ALL in images else colour]
+        pattern = of_kind.patterns[0]
         # What the name of a file says is not in the file.
-        in_name = {CHOSEN[part] for part in pattern.names if part in CHOSEN}
+        in_name = {CHOSEN[part] for part in pattern.names if part in CHOSEN and part in of_kind.choices}
         plane = {
             key: collection[key] for key in ("series", "time", "project") if key in collection and key not in in_name
         }
@@ -311,7 +312,7 @@ def _truth_manifest(
     ids, parts = [id for id, _ in true_fields], [parts for _, parts in true_fields]
     found = find_files(ids, truth, parts, config["verify"])
     check_missing(found, name)
-    masks = sorted((id, *files["truth"]) for id, files in zip(ids, found, strict=True))
+    masks = sorted((id, files["truth"].path, files["truth"].state) for id, files in zip(ids, found, strict=True))
     return format_csv([("id", "mask", "state"), *masks])
 
 

@@ -234,7 +234,11 @@ def _configuration(found: Description) -> list[str]:
     lines += _planes(found)
     value, known = ("file", "what the files say") if is_imported(layout.pattern) else _pixel_size(found)
     lines += [f"pixel_size: {value}  # {'' if value == 'file' else 'µm; CHECK: '}{known}"]
-    return [*lines, "model:", "  path: models/demo  # the folder of a trained model"]
+    lines += ["model:", "  path: models/demo  # the folder of a trained model"]
+    grouping = [part for part in own_parts(layout) if part.startswith(("plate", "well"))]
+    if "well" in grouping:
+        lines += ["# One call for each well:", f"# predict: {{pool_by: [{', '.join(grouping)}]}}"]
+    return lines
 
 
 def _channels(found: Description) -> list[str]:
@@ -276,9 +280,6 @@ def _planes(found: Description) -> list[str]:
         lines.append(f"    time: {int(times[0])}  # CHECK: of {len(times)} time points, in files of their own")
     elif max((of_file.axes.get("T", 1) for of_file in found.looks), default=1) > 1:
         lines.append("    time: 0  # CHECK: the first time point")
-    if len(planes := layout.values("z")) > 1:
-        middle = int(planes[len(planes) // 2])
-        lines.append(f"    project: {middle}  # CHECK: the middle one of {len(planes)} planes, in files of their own")
-    elif any(of_file.stack for of_file in found.looks):
+    if len(layout.values("z")) > 1 or any(of_file.stack for of_file in found.looks):
         lines.append("    project: max  # of the planes along z; or mean, sharpest, or the number of one")
     return lines

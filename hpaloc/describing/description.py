@@ -112,10 +112,11 @@ def _look_into(layout: Layout, folder: str) -> tuple[list[SeenField], list[str]]
 
 
 def _spread(fields: Sequence[tuple[tuple[str, ...], list[File]]]) -> list[tuple[tuple[str, ...], list[File]]]:
-    """Return fields, first some that are spread over all, then their neighbours."""
-    step = max(1, len(fields) // MOST_FIELDS)
-    order = sorted(range(len(fields)), key=lambda index: (index % step, index))
-    return [fields[index] for index in order[:_MOST_TRIED]]
+    """Return fields, first some from the first to the last, then others."""
+    last, gaps = len(fields) - 1, MOST_FIELDS - 1
+    order = dict.fromkeys(round(last * number / gaps) for number in range(MOST_FIELDS))
+    order |= dict.fromkeys(range(len(fields)))
+    return [fields[index] for index in list(order)[:_MOST_TRIED]]
 
 
 def _one_each(files: Sequence[File]) -> list[File]:

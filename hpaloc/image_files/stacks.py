@@ -32,7 +32,7 @@ from hpaloc.image_files.ome_zarr import open_zarr, zarr_images
 from hpaloc.image_files.stack import Index, Stack
 from hpaloc.pixels.detector import repair_hot_pixels
 from hpaloc.pixels.strips import Image, Lazily, LazyImage, as_array, cached, spans
-from hpaloc.planes import Plane, is_zarr
+from hpaloc.planes import Plane, files_of, is_zarr
 from hpaloc.rle import MAX_PIXELS
 
 # Axes to which a TIFF gives no name: pages one after the other.
@@ -346,6 +346,39 @@ def _lazy(stack: Stack, place: Mapping[str, int], plane: Plane) -> LazyImage:
     return cached(LazyImage((stack.length("Y"), stack.length("X")), read(0, 1).dtype, read))
 
 
+@contextmanager
+def _open_along_z(plane: Plane, limit: int, *, opened: Opener) -> Iterator[Stack]:
+    """Open the file of a plane; if each plane along z has a file of its own, these as one stack, each while it is read.
+
+    Raises ImageError naming a file that is not like the first.
+    """
+    files = files_of(plane)
+    single = plane if len(files) == 1 else replace(plane, project=None, others=())
+    with opened(single, limit) as stack:
+        if len(files) == 1:
+            yield stack
+            return
+        first = _with_named_axes(stack, single)
+        if (depth := first.length("Z")) > 1:
+            raise ImageError(f"{plane.path}: has {depth} planes along z, but its field has a file for each plane")
+        dtypes: set[np.dtype] = set()
+
+        def read(index: Index) -> np.ndarray:
+            place: Any = index
+            path = files[place[0]]
+            with opened(replace(single, path=path), limit) as stack:
+                own = _with_named_axes(stack, single)
+                if (own.axes, own.shape) != (first.axes, first.shape):
+                    raise ImageError(f"{path}: shape {own.shape} differs from {first.shape} of {plane.path}")
+                image = own.read(place[1:])
+            dtypes.add(image.dtype.newbyteorder("="))
+            if len(dtypes) > 1:
+                raise ImageError(f"{path}: pixel type {image.dtype} differs from that of another plane of its field")
+            return image
+
+        yield replace(first, axes=f"Z{first.axes.replace('Z', 'z')}", shape=(len(files), *first.shape), read=read)
+
+
 def _sharpest(colour: str, plane: Plane, limit: int, opened: Opener) -> int:
     """Return the number of the plane along z with the most structure of the size that defocus removes first."""
     with opened(plane, limit) as stack:
@@ -362,7 +395,9 @@ def _sharpest(colour: str, plane: Plane, limit: int, opened: Opener) -> int:
 def read_planes(
     planes: Mapping[str, Plane], colours: Sequence[str], max_pixels: int = MAX_PIXELS, opened: Opener = open_stack
 ) -> dict[str, np.ndarray]:
-    """Read colours of a field from files that hold many planes; each file is opened once, and no other plane is read.
+    """Read colours of a field from files that hold many planes, each opened once, and no other plane is read.
+
+    Of planes along z in files of their own, one file is open at a time.
 
     planes: by colour, also of colours that are not read
     max_pixels: a file whose header claims more for a plane is not unpacked
@@ -391,7 +426,7 @@ def open_planes(
 def _read_planes(
     planes: Mapping[str, Plane], colours: Sequence[str], max_pixels: int, opened: Opener, lazily: Lazily | None
 ) -> dict[str, Image]:
-    limit = min(max_pixels, MAX_PIXELS)
+    limit, opened = min(max_pixels, MAX_PIXELS), partial(_open_along_z, opened=opened)
     # Focus is measured in red if there is red. The plane is the same for all colours, whichever are read.
     reference = next((colour for colour in ("red", "yellow", "blue") if colour in planes), next(iter(planes)))
     sharpest = None

@@ -290,13 +290,13 @@ def test_a_stack_is_projected_and_a_time_is_chosen(tmp_path, fields):
     assert np.array_equal(found.channels[0].pictures["a"].small, fields[0]["blue"].astype(np.float32))
 
 
-def test_planes_in_files_of_their_own_are_chosen_by_number(tmp_path):
+def test_planes_in_files_of_their_own_are_joined(tmp_path):
     for name in names("{i}_z{z}_t{t}_ch{c}.tif", i="ab", z=("00", "01", "02"), t=("01", "02"), c=("00", "01")):
         tifffile.imwrite(tmp_path / name, np.zeros((32, 32), np.uint8))
     _, _, config = described(tmp_path)
     new = config["collections"]["new"]
     assert new["images"] == f"{tmp_path}/{{id}}_z{{z}}_t{{time}}_ch{{channel}}.tif"
-    assert (new["project"], new["time"]) == (1, 1)
+    assert (new["project"], new["time"]) == ("max", 1)
 
 
 @pytest.mark.parametrize("alpha", [False, True])
@@ -525,3 +525,13 @@ def test_nuclei_of_real_fields_are_told_by_picture():
     guess = guess_colours(channels, None).of["blue"]
     assert guess.channel.said == "blue"
     assert "by its picture" in guess.reason
+
+
+def test_the_first_and_the_last_fields_are_shown(tmp_path, fields):
+    for well in ("B02", "B03", "C07"):
+        for site, images in enumerate(fields, 1):
+            for number, image in enumerate(images.values(), 1):
+                tifffile.imwrite(tmp_path / f"P1_{well}_s{site}_w{number}.TIF", image)
+    found, text, _ = described(tmp_path)
+    assert [field.name for field in found.seen] == ["P1_B02_1", "P1_B03_1", "P1_B03_2", "P1_C07_2"]
+    assert text.endswith("# predict: {pool_by: [plate, well]}\n")

@@ -238,6 +238,21 @@ def test_only_images_are_imported(keys):
         complete({"collections": {"train": {"sheet": "s.csv", "labels": True, **keys}}})
 
 
+def test_planes_along_z_in_files_of_their_own_are_joined():
+    pixels = stack(5, 2, 4)
+    for z in range(5):
+        Path(f"a_z{z}.czi").write_bytes(EMPTY)
+
+    def find(path):
+        return lambda path: InMemory([pixels[int(path[-5])][:, :, None]])
+
+    Path("s.csv").write_text("ID\na\n")
+    found = {"sheet": "s.csv", "images": "{id}_z{z}.czi", "channels": BY_NAME, "time": 1, "project": "max"}
+    rows, _ = imported(found, find=find)
+    for colour, image in read_field(rows[0].paths).items():
+        np.testing.assert_array_equal(image, pixels[:, 1, CHANNEL[colour]].max(axis=0))
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_planes_in_memory_become_the_same_pixels_in_plain_files(dtype):
     pixels = stack(2, 4, 5, dtype=dtype)

@@ -15,8 +15,9 @@ from plane_files import BY_NAME, BY_NUMBER, NAMES, C, T, Z, field, planned, scan
 
 from hpaloc.delimited import SheetError
 from hpaloc.image_metadata import check_pixel_size, read_each, resolve_pixel_size
-from hpaloc.images import ImageError, read_channel, read_field
+from hpaloc.images import ImageError, open_field, read_channel, read_field
 from hpaloc.manifests import ChangedError, check_unchanged, file_state
+from hpaloc.pixels.strips import Lazily, LazyImage, as_array
 from hpaloc.planes import Plane
 
 
@@ -329,3 +330,15 @@ def test_a_chunk_of_several_channels_is_read_once(tmp_path, axes):
         np.testing.assert_array_equal(read[colour], of_field[number])
     chunks_read = [found for found in opened if "/0/c/" in found]
     assert len(chunks_read) == len(set(chunks_read)) == 4
+
+
+@pytest.mark.parametrize("project", ["max", "mean", "sharpest"])
+def test_planes_along_z_in_folders_of_their_own_are_joined_strip_by_strip(tmp_path, project):
+    data = stack(Z, C)
+    first, *others = (str(write_zarr(tmp_path / f"{z}.zarr", data[z][:, None], "CZYX")) for z in range(Z))
+    together = write_zarr(tmp_path / "all.zarr", data, "ZCYX")
+    planes = {colour: Plane(first, name, project=project, others=others) for colour, name in BY_NAME.items()}
+    read = open_field(planes, list(planes), lazily=Lazily(10, 10**6))
+    for colour, image in field(together, BY_NAME, project=project).items():
+        assert isinstance(read[colour], LazyImage)
+        np.testing.assert_array_equal(as_array(read[colour]), image)

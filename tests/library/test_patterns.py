@@ -14,8 +14,9 @@ from hpaloc.columns import read_columns
 from hpaloc.config import ConfigError, complete
 from hpaloc.delimited import SheetError
 from hpaloc.finding import shard_of
+from hpaloc.images import ImageError, read_field
 from hpaloc.layout import CollectionFiles
-from hpaloc.manifests import ChangedError, read_annotations, read_manifests
+from hpaloc.manifests import ChangedError, check_unchanged, read_annotations, read_manifests
 from hpaloc.masks import write_mask
 from hpaloc.matching import match_truth, read_truth
 from hpaloc.patterns import FilePattern, Folders
@@ -366,6 +367,112 @@ def test_one_time_and_one_plane_of_files_of_their_own():
     Path("new.csv").write_text("ID,well\nx,A01\n")
     rows = scan(pattern, channels=CHANNELS, time=10, project=1, sheet="new.csv")
     assert rows["x"].paths["blue"] == "TimePoint_10/ZStep_1/A01_w1.tif"
+
+
+# A plate of two wells that has no part of its own, as a sheet lists it.
+_WELLS = "ID,plate,well\nP_A01,P,A01\nP_B02,P,B02\n"
+_ALONG_Z = [
+    ("{plate}/TimePoint_1/ZStep_{z}/{plate}_{well}_w{channel}.TIF", "P/TimePoint_1/ZStep_{z}/P_{well}_w{channel}.tif"),
+    # A GUID directly behind the number, and a number with zeros.
+    ("{plate}/{well}_w{channel}_z{z}*.tif", f"P/{{well}}_w{{channel}}_z{{z}}{GUID[0].format(2)}.tif"),
+    ("{plate}/z{z}_{well}/z{z}_w{channel}.tif", "P/z{z:03d}_{well}/z{z:03d}_w{channel}.tif"),
+    ("*{z}-{plate}-{well}c{channel}*", "x{z}-P-{well}c{channel}.tif"),
+]
+
+
+def write_along_z(name, planes=(("A01", (1, 2, 10)), ("B02", (2,)))):
+    """Write the planes of wells, and return the paths of those of blue by well, along z."""
+    paths = {}
+    for well, numbers in planes:
+        for z in numbers:
+            touch(*(name.format(well=well, z=z, channel=channel) for channel in CHANNELS.values()))
+        paths[well] = [name.format(well=well, z=z, channel=1) for z in numbers]
+    return paths
+
+
+@pytest.mark.parametrize("sheet", [False, True])
+@pytest.mark.parametrize("verify", ["time", "content"])
+@pytest.mark.parametrize(("pattern", "name"), _ALONG_Z)
+def test_planes_in_files_of_their_own_are_joined(pattern, name, verify, sheet):
+    paths = write_along_z(name)
+    Path("new.csv").write_text(_WELLS)
+    if pattern.startswith("*") and not sheet:
+        pattern = pattern.replace("*", "x", 1)
+
+    options = {"sheet": "new.csv"} if sheet else {}
+
+    def planned():
+        return scan(pattern, {"verify": verify}, channels=CHANNELS, project="max", **options)
+
+    rows = planned()
+    assert list(rows) == ["P_A01", "P_B02"]
+    before = rows["P_A01"]
+    first, *others = paths["A01"]
+    assert before.paths["blue"] == Plane(first, project="max", others=others)
+    assert rows["P_B02"].paths["blue"] == Plane(paths["B02"][0], project="max")
+    check_unchanged(before.paths, before.states)
+    Path(others[1]).write_text("another")
+    with pytest.raises(ChangedError, match=re.escape(f"{first}: one of its 3 planes along z changed after the run")):
+        check_unchanged(before.paths, before.states)
+    changed = planned()["P_A01"]
+    assert changed.states["blue"] != before.states["blue"]
+    assert changed.states["red"] == before.states["red"]
+    for channel in CHANNELS.values():
+        Path(name.format(well="A01", z=10, channel=channel)).unlink()
+    with pytest.raises(ChangedError, match=re.escape(f"{others[1]}: was removed after the run was planned")):
+        check_unchanged({"blue": before.paths["blue"]}, before.states)
+    fewer = planned()["P_A01"]
+    assert fewer.paths["blue"] == Plane(first, project="max", others=others[:1])
+    assert fewer.states["blue"] not in (before.states["blue"], changed.states["blue"])
+    check_unchanged(fewer.paths, fewer.states)
+
+
+@pytest.mark.parametrize("sheet", [False, True])
+def test_a_plane_that_one_colour_lacks_rejects_the_field(sheet, caplog):
+    pattern, name = _ALONG_Z[0]
+    write_along_z(name, (("A01", (1, 2, 3)), ("B02", (1, 2))))
+    lacking = name.format(well="A01", z=2, channel=CHANNELS["red"])
+    Path(lacking).unlink()
+    Path("new.csv").write_text(_WELLS)
+    options = {"sheet": "new.csv"} if sheet else {}
+    rows = scan(pattern, {"max_rejected_fraction": 0.5}, channels=CHANNELS, project="mean", **options)
+    asked = lacking[:-3] + "TIF"
+    assert f"1 of 8 files is missing: {asked}; 1 of 2 fields will be rejected" in caplog.text
+    with pytest.raises(ImageError, match=re.escape(f"{asked}: no such file")):
+        read_field(rows["P_A01"].paths, ["red"])
+    Path(lacking).write_text("back")
+    assert len(scan(pattern, channels=CHANNELS, project="mean", **options)["P_A01"].paths["red"].others) == 2
+
+
+def test_a_field_of_a_sheet_without_planes_is_missing(caplog):
+    pattern, name = _ALONG_Z[0]
+    write_along_z(name, [("A01", (1, 2))])
+    Path("new.csv").write_text(_WELLS)
+    scan(pattern, channels=CHANNELS, project="max", sheet="new.csv")
+    asked = pattern.format(plate="P", well="B02", z="*", channel=3)
+    assert f"4 of 8 files are missing: these: {asked}, " in caplog.text
+
+
+def test_joined_planes_are_one_each():
+    touch("A01_z01_red.tif", *(f"A01_z1_{colour}.tif" for colour in COLOURS))
+    assert "finds two files for red of one field, A01_z01_red.tif and A01_z1_red.tif" in refusal(
+        "{well}_z{z}_{colour}.tif", project="max"
+    )
+    Path("new.csv").write_text("ID,well\nx,A01\n")
+    assert "finds two files for one field, A01_z01_red.tif and A01_z1_red.tif" in refusal(
+        "{well}_z{z}_{colour}.tif", project="max", sheet="new.csv"
+    )
+
+
+def test_planes_of_some_colours_alone_are_refused():
+    by_colour = {colour: f"{{well}}_z{{z}}_{colour}.tif" for colour in COLOURS} | {"red": "{well}_red.tif"}
+    touch("A01_red.tif", *(f"A01_z1_{colour}.tif" for colour in COLOURS))
+    key = "config key collections.new.images"
+    assert refusal(by_colour, project="max") == f"{key}.red: '{{well}}_red.tif' lacks {{z}}, which another colour has"
+    assert refusal("{well}_z{z}_{colour}.tif") == (
+        f"{key}: '{{well}}_z{{z}}_{{colour}}.tif' has {{z}}; say by the key project which number there is read, or how "
+        "the planes are joined, or write * or a number"
+    )
 
 
 def test_parts_are_columns_of_a_sheet():

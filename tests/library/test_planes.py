@@ -179,6 +179,85 @@ def test_the_sharpest_plane_is_that_of_red_for_every_colour(tmp_path):
                 np.testing.assert_array_equal(image, data[3, BY_NUMBER[colour]])
 
 
+def apart(tmp_path, data, project, layout):
+    """Write the planes of ``data`` (Z, C, Y, X) along z to files of their own."""
+    planes = {}
+    for colour, channel in BY_NUMBER.items():
+        paths = [tmp_path / (f"{z}_{colour}" if layout == "a colour" else f"{z}.tif") for z in range(len(data))]
+        for path, plane in zip(paths, data, strict=True):
+            if layout == "a colour":
+                cv2.imwrite(f"{path}.png", plane[channel])
+            elif layout == "pages without names":
+                write(path, plane, metadata=None)
+            elif layout == "interleaved":
+                write(path, np.moveaxis(plane, 0, -1), metadata={"axes": "YXS"}, planarconfig="contig")
+            else:
+                write(path, plane[None], **ome("ZCYX"))
+        named = NAMES[channel] if layout == "names" else channel
+        first, *others = (f"{path}.png" if layout == "a colour" else str(path) for path in paths)
+        planes[colour] = Plane(first, None if layout == "a colour" else named, project=project, others=others)
+    return planes
+
+
+@pytest.mark.parametrize("project", ["max", "mean", "sharpest"])
+@pytest.mark.parametrize("layout", ["a colour", "pages without names", "interleaved", "names"])
+def test_planes_in_files_of_their_own_are_those_of_a_stack(tmp_path, layout, project):
+    data = stack(Z, C)
+    for z in (0, 1, 2, 4):
+        data[z, BY_NUMBER["red"]] = cv2.GaussianBlur(data[z, BY_NUMBER["red"]], (0, 0), 9)
+    together = write(tmp_path / "together.tif", data, **ome("ZCYX"))
+    expected = field(together, BY_NUMBER, project=project)
+    planes = apart(tmp_path, data, project, layout)
+    for colours in (COLOURS, ["blue"]):
+        for colour, image in read_field(planes, colours).items():
+            np.testing.assert_array_equal(image, expected[colour])
+
+
+@pytest.mark.parametrize(
+    ("last", "sentence"),
+    [
+        (stack(30, side=(24, 40))[0][:, :30], "4.tif: shape (24, 30) differs from (24, 40) of {}/0.tif"),
+        (stack(dtype=np.uint8), "4.tif: pixel type uint8 differs from that of another plane of its field"),
+        (stack(2), "4.tif: shape (2, 24, 40) differs from (24, 40) of {}/0.tif"),
+        (None, "4.tif: no such file"),
+    ],
+)
+@pytest.mark.parametrize("project", ["max", "mean", "sharpest"])
+def test_planes_in_files_of_their_own_are_alike(tmp_path, last, sentence, project):
+    paths = [str(write(tmp_path / f"{z}.tif", plane)) for z, plane in enumerate(stack(Z))]
+    Path(paths[-1]).unlink()
+    if last is not None:
+        write(paths[-1], last)
+    with pytest.raises(ImageError) as error:
+        read_channel(Plane(paths[0], project=project, others=paths[1:]), "red")
+    assert str(error.value) == f"{tmp_path}/{sentence.format(tmp_path)}"
+
+
+def test_a_stack_is_no_plane_of_a_stack(tmp_path):
+    paths = [str(write(tmp_path / f"{z}.tif", stack(3), metadata={"axes": "ZYX"})) for z in range(2)]
+    with pytest.raises(ImageError, match=r"0\.tif: has 3 planes along z, but its field has a file for each plane"):
+        read_channel(Plane(paths[0], project="max", others=paths[1:]), "red")
+
+
+@pytest.mark.parametrize("project", ["max", "mean", "sharpest"])
+def test_planes_in_files_of_their_own_are_not_in_memory_at_once(tmp_path, project):
+    side, peaks = 512, []
+    for depth in (3, 12):
+        paths = [str(write(tmp_path / f"{z}.tif", stack(side=(side, side)))) for z in range(depth)]
+        tracemalloc.start()
+        read_channel(Plane(paths[0], project=project, others=paths[1:]), "red")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + side**2
+
+
+def test_the_pixel_size_is_that_of_the_first_plane(tmp_path):
+    size = {"PhysicalSizeX": 0.2, "PhysicalSizeY": 0.2}
+    paths = [str(write(tmp_path / f"{z}.ome.tif", stack(), ome=True, metadata=size)) for z in range(2)]
+    Path(paths[1]).write_text("")
+    assert resolve_pixel_size(math.nan, {"red": Plane(paths[0], project="max", others=paths[1:])}) == 0.2
+
+
 def test_hot_pixels_are_not_sharp(tmp_path):
     fine = np.random.default_rng(2).random((64, 64)).astype(np.float32)
     data = np.stack([cv2.GaussianBlur(fine, (0, 0), 1.5 + 2 * abs(z - 3)) for z in range(Z)]) * 1000

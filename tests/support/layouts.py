@@ -391,6 +391,21 @@ LAYOUTS = [
         sheet=False,
     ),
     Layout(
+        "ImageXpress, folders of planes along z, joined",
+        "P1/TimePoint_1/ZStep_1/P1_A01_s1_w1.TIF …",
+        partial(
+            _named_files,
+            name="{plate}/TimePoint_1/ZStep_{z}/{plate}_{well}_s{site}_w{channel}.TIF",
+            stack=_planes_of,
+        ),
+        {
+            "images": "{root}/{plate}/TimePoint_1/ZStep_{z}/{plate}_{well}_s{site}_w{channel}.TIF",
+            **_RECORDED,
+            "project": "max",
+        },
+        sheet=False,
+    ),
+    Layout(
         "MetaXpress, a stack a wavelength",
         "P1_A01_s1_w1.TIF …",
         partial(_stacked_files, name="{plate}_{well}_s{site}_w{channel}.TIF"),

@@ -46,7 +46,7 @@ def test_files_and_tables_are_of_the_colours_that_there_are(folder):
             tiles = folder / "results/tiles" / name / "000" / f"{colour}.tfrecord"
             assert (tiles.stat().st_size == 0) == (colour in lacking)
             assert cells[f"{colour}_cell_mean"].isna().all() == (colour in lacking)
-    records = {path.name.split("-")[0] for path in (folder / "results/dataset/train").iterdir()}
+    records = {path.name.split("-")[0] for path in (folder / "results/dataset/train").glob("*.tfrecord")}
     assert records == {"green", "blue"}
 
 
