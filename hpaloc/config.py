@@ -5,7 +5,7 @@ import difflib
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,10 @@ def _sentence(error: ValidationError) -> str:
         return f"{where}: the name {error.instance!r} may have only letters, digits, - and _"
     if error.validator == "enum" and error.parent:
         error = error.parent
+    above, last = ["", "", *error.absolute_path][-2:]
+    if error.instance is None and last in ("green", "blue"):
+        needed = "files" if above == "images" else "channel"
+        return f"{where}: is null, but every collection needs green (protein) and blue (nuclei); name its {needed}"
     if error.validator == "oneOf":
         kinds = {
             "images": "a file pattern, a list of them nor one for each colour",
@@ -161,8 +165,6 @@ def _sentence(error: ValidationError) -> str:
             "project": "max, mean, sharpest nor the number of a plane",
         }
         return f"{where}: {error.instance!r} is neither {kinds.get(key.split('.')[-1], 'a number of µm nor file')}"
-    if error.validator == "type" and error.instance is None and list(error.absolute_path)[-2:-1] == ["channels"]:
-        return f"{where}: is null, but every collection needs green (protein) and blue (nuclei); name its channel"
     if error.validator == "type":
         wanted = error.validator_value
         wanted = " or ".join(wanted) if isinstance(wanted, list) else wanted
@@ -202,37 +204,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, collection in filled["collections"].items():
         for key in ("root", "shards", "pixel_size"):
             collection.setdefault(key, filled[key])
-        if "simulate" in collection and "download" in collection:
-            raise ConfigError(f"config key collections.{name}: 'download' cannot be combined with 'simulate'")
-        if "download" in collection and "images" in collection:
-            raise ConfigError(
-                f"config key collections.{name}: 'images' cannot be combined with 'download', which makes them"
-            )
-        if "simulate" in collection:
-            if collection["pixel_size"] == "file":
-                raise ConfigError(
-                    f"config key collections.{name}: pixel_size 'file' cannot be combined with 'simulate', "
-                    "which makes the files; give a number of µm"
-                )
-            for key in ("images", "truth", "masks"):
-                if key in collection:
-                    raise ConfigError(
-                        f"config key collections.{name}: {key!r} cannot be combined with 'simulate', which makes them"
-                    )
-            if not collection["labels"]:
-                raise ConfigError(f"config key collections.{name}: a simulated collection needs labels: true")
-        elif "images" not in collection and "download" not in collection:
-            raise ConfigError(
-                f"config key collections.{name}: the key 'images' (or 'simulate' or 'download') is missing"
-            )
-        elif "images" in collection:
-            images = collection["images"]
-            if isinstance(images, dict):
-                _settle_lacking(name, collection, images)
-                of_colours = {colour: _as_list(images[colour]) for colour in colours_of(collection)}
-            else:
-                of_colours = {}
-            collection["images"] = of_colours or _as_list(images)
+        _check_source(name, collection)
+        _settle_images(name, collection)
         _check_sheet(name, collection)
         _check_planes(name, collection)
         if "truth" in collection and not collection["labels"]:
@@ -260,6 +233,41 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     if filled["few_shot"]["collection"] is None:
         filled["few_shot"]["collection"] = filled["predict"]["collections"][0]
     return filled
+
+
+def _check_source(name: str, collection: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless a collection is simulated, downloaded or has images, and only one of them."""
+    if "simulate" in collection and "download" in collection:
+        raise ConfigError(f"config key collections.{name}: 'download' cannot be combined with 'simulate'")
+    if "download" in collection and "images" in collection:
+        raise ConfigError(
+            f"config key collections.{name}: 'images' cannot be combined with 'download', which makes them"
+        )
+    if "simulate" in collection:
+        if collection["pixel_size"] == "file":
+            raise ConfigError(
+                f"config key collections.{name}: pixel_size 'file' cannot be combined with 'simulate', "
+                "which makes the files; give a number of µm"
+            )
+        for key in ("images", "truth", "masks"):
+            if key in collection:
+                raise ConfigError(
+                    f"config key collections.{name}: {key!r} cannot be combined with 'simulate', which makes them"
+                )
+        if not collection["labels"]:
+            raise ConfigError(f"config key collections.{name}: a simulated collection needs labels: true")
+    elif "images" not in collection and "download" not in collection:
+        raise ConfigError(f"config key collections.{name}: the key 'images' (or 'simulate' or 'download') is missing")
+
+
+def _settle_images(name: str, collection: dict[str, Any]) -> None:
+    """Write the patterns of images as a list, or as lists by colour, and null as the channel of colours without one."""
+    images = collection.get("images")
+    if isinstance(images, dict):
+        _settle_lacking(name, collection, images)
+        collection["images"] = {colour: _as_list(images[colour]) for colour in colours_of(collection)}
+    elif images is not None:
+        collection["images"] = _as_list(images)
 
 
 def _as_list(patterns: str | list[str]) -> list[str]:
@@ -290,7 +298,41 @@ def _check_sheet(name: str, collection: Mapping[str, Any]) -> None:
             raise ConfigError(f"config key collections.{name}: {sentence}")
 
 
-def _check_planes(name: str, collection: Mapping[str, Any]) -> None:
+def _check_endings(name: str, collection: Mapping[str, Any], patterns: Sequence[str]) -> None:
+    """Raise ConfigError if nothing reads the files of a collection, by the endings of their patterns.
+
+    patterns: of its images
+    """
+    for pattern in patterns:
+        if reason := unknown_ending(pattern):
+            raise ConfigError(f"config key collections.{name}.images: {pattern!r} {reason}")
+    for section in ("masks", "truth", "download"):
+        for key, pattern in collection.get(section, {}).items():
+            if isinstance(pattern, str) and is_imported(pattern):
+                raise ConfigError(
+                    f"config key collections.{name}.{section}.{key}: {pattern!r} names files of a microscope, "
+                    "which are only imported for the key images; name PNG or TIFF files"
+                )
+
+
+def _settle_series(name: str, collection: dict[str, Any], patterns: Sequence[str]) -> None:
+    """Write a number of ``series`` that Snakemake read from --config as text as a number, unless it may be a name.
+
+    patterns: of its images
+    Raises ConfigError for a name if hpaloc reads files itself, whose images have numbers.
+    """
+    own = [pattern for pattern in patterns if not is_imported(pattern)]
+    series = collection.get("series")
+    if own and isinstance(series, str):
+        if not (series.isascii() and series.isdigit()):
+            raise ConfigError(
+                f"config key collections.{name}.series: {series!r} is a name, but in {own[0]!r} images have numbers; "
+                "give it one (from 0)"
+            )
+        collection["series"] = int(series)
+
+
+def _check_planes(name: str, collection: dict[str, Any]) -> None:
     """Raise ConfigError if the keys that choose the planes of files do not fit to the files of a collection."""
     channels = named_channels(collection)
     for key in (*(["channels"] if channels else []), "series", "time", "project"):
@@ -298,8 +340,9 @@ def _check_planes(name: str, collection: Mapping[str, Any]) -> None:
             raise ConfigError(f"config key collections.{name}.{key}: only applies with 'images'")
     images = collection.get("images", ["{colour}"])
     own = isinstance(images, dict)
-    for pattern in itertools.chain(*images.values()) if own else images:
-        _check_reader(name, pattern, collection.get("series", 0))
+    patterns = [*itertools.chain(*images.values())] if own else images
+    _check_endings(name, collection, patterns)
+    _settle_series(name, collection, patterns)
     by_colour = not own and any("{colour}" in pattern for pattern in images)
     if channels and by_colour:
         raise ConfigError(
@@ -332,17 +375,6 @@ def named_channels(collection: Mapping[str, Any]) -> dict[str, int | str]:
 def colours_of(collection: Mapping[str, Any]) -> list[str]:
     """Return the colours that a collection has, in the order of COLOURS: all but those whose channel is null."""
     return [colour for colour in COLOURS if collection.get("channels", {}).get(colour, colour) is not None]
-
-
-def _check_reader(name: str, pattern: str, series: int | str) -> None:
-    """Raise ConfigError if nothing reads the files of a pattern, or not by the name of a scene."""
-    if reason := unknown_ending(pattern):
-        raise ConfigError(f"config key collections.{name}.images: {pattern!r} {reason}")
-    if not is_imported(pattern) and not str(series).isdigit():
-        raise ConfigError(
-            f"config key collections.{name}.series: {series!r} is a name, but in {pattern!r} images have numbers; give "
-            "it one (from 0)"
-        )
 
 
 def training_collections(config: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ import os
 import re
 
 # The last part of a name, also of TIFFs of microscopes and of packed files; what is in a file counts for their readers.
-_OWN = (
+OWN = (
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".btf", ".tf2", ".tf8", ".zarr", ".zip", ".gz"),
     *(".lsm", ".stk", ".svs", ".scn", ".flex", ".qptiff", ".ndpi"),
 )
@@ -34,9 +34,9 @@ def is_imported(path: str | os.PathLike[str]) -> bool:
 def unknown_ending(pattern: str) -> str | None:
     """Return why nothing reads the files of a pattern, a part of a sentence; None if something does, or may."""
     ending = ending_of(pattern)
-    if ending in ("", *_OWN, *READERS):
+    if ending in ("", *OWN, *READERS):
         return None
     return (
-        f"ends in {ending}, which nothing reads; hpaloc reads {', '.join(_OWN)}, and imports {', '.join(SHIPPED)} or, "
+        f"ends in {ending}, which nothing reads; hpaloc reads {', '.join(OWN)}, and imports {', '.join(SHIPPED)} or, "
         f"with a reader that you add, {', '.join(_TO_ADD)}"
     )

@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 
 from hpaloc.classes import COLOURS
-from hpaloc.endings import READERS, ending_of
+from hpaloc.endings import READERS, SHIPPED, ending_of
 from hpaloc.files import FileNameError, atomic_path, write_text
 from hpaloc.ids import normal_text, shown
 from hpaloc.image_files.decoding import NOT_MADE, ImageError, check_size, errors_named
@@ -85,9 +85,10 @@ def find_reader(path: str) -> Callable[[str], Reader]:
     except ImportError as error:
         broken = f" ({error})"
     package = READERS[ending]
+    add = "" if ending in SHIPPED else f"write {package} into envs/import.yaml and "
     raise MissingReaderError(
-        f"{path}: its reader, {package}, is not in this environment{broken}; write {package} into envs/import.yaml and "
-        "run with --sdm conda, or install it here"
+        f"{path}: its reader, {package}, is not in this environment{broken}; {add}run with --sdm conda, or install it "
+        "here"
     )
 
 

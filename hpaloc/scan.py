@@ -205,9 +205,6 @@ def _planes(collection: Mapping[str, Any], images: Mapping[str, Wanted]) -> dict
         }
         if colour in channels and pattern.selector != CHANNEL:
             plane = {"channel": channels[colour]} | plane
-        if "series" in plane and not is_imported(pattern.text):
-            # Snakemake reads the numbers of --config as text.
-            plane["series"] = int(plane["series"])
         if plane:
             planes[colour] = json.dumps(plane)
     return planes

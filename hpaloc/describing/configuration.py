@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from hpaloc.classes import COLOURS
 from hpaloc.describing.colours import USUAL_NUCLEUS, Channel, Guess
 from hpaloc.describing.description import Description
-from hpaloc.describing.listing import ending_of
 from hpaloc.describing.looking import MOST_CHANNELS
-from hpaloc.describing.naming import Layout, escaped, is_vendor, own_parts
+from hpaloc.describing.naming import Layout, escaped, own_parts
 from hpaloc.describing.words import STAINED
+from hpaloc.endings import ending_of, is_imported
 from hpaloc.ids import shown
 
 _WIDTH = 100
@@ -104,7 +104,7 @@ def _id_of(layout: Layout) -> str:
 
 
 def _inside(found: Description) -> list[str]:
-    if is_vendor(found.layout):
+    if is_imported(found.layout.pattern):
         lines = [
             f"Inside: {ending_of(found.layout.pattern)} files are not opened here. The rule import_images reads them;"
         ]
@@ -232,7 +232,7 @@ def _configuration(found: Description) -> list[str]:
     layout = found.layout
     lines = ["collections:", "  new:", f"    images: {_quoted(path_of(found, layout))}", *_channels(found)]
     lines += _planes(found)
-    value, known = ("file", "what the files say") if is_vendor(layout) else _pixel_size(found)
+    value, known = ("file", "what the files say") if is_imported(layout.pattern) else _pixel_size(found)
     lines += [f"pixel_size: {value}  # {'' if value == 'file' else 'µm; CHECK: '}{known}"]
     lines += ["model:", "  path: models/demo  # the folder of a trained model"]
     grouping = [part for part in own_parts(layout) if part.startswith(("plate", "well"))]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from hpaloc.describing.colours import ENOUGH_FIELDS, Channel, Colours, find_nuclei, guess_colours
 from hpaloc.describing.listing import Listing, list_images
 from hpaloc.describing.looking import Look, look
-from hpaloc.describing.naming import File, Layout, Layouts, find_layouts, is_vendor
+from hpaloc.describing.naming import File, Layout, Layouts, find_layouts
+from hpaloc.endings import is_imported
 
 # Fields that are looked at; files that cannot be read are passed over for others, up to a number.
 MOST_FIELDS, _MOST_TRIED = 4, 12
@@ -93,7 +94,7 @@ def _holds_channels(layout: Layout, of_file: Look) -> bool:
 
 def _look_into(layout: Layout, folder: str) -> tuple[list[SeenField], list[str]]:
     """Return the looks into some fields of a layout, spread over it and complete if possible, and what failed."""
-    if is_vendor(layout):
+    if is_imported(layout.pattern):
         return [], []
     most = max(len(files) for files in layout.fields.values())
     fields = [(values, files) for values, files in layout.fields.items() if len(files) == most]

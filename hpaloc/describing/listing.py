@@ -8,16 +8,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hpaloc.endings import READERS
+from hpaloc.endings import OWN, READERS
 from hpaloc.ids import shown
 from hpaloc.planes import is_zarr
 
-# What hpaloc reads itself (many are TIFFs), and what rule import_images reads for it.
-READ = re.compile(
-    r"(?:\.ome)?(?:\.(?:png|jpe?g|btf|tf[28]|lsm|stk|svs|scn|flex|qptiff|ndpi|zarr)|\.tiff?(?:\.gz)?|\.zarr\.zip)$",
-    re.IGNORECASE,
-)
-VENDOR = re.compile(f"(?:{'|'.join(map(re.escape, READERS))})$", re.IGNORECASE)
+# What hpaloc reads itself, and what rule import_images reads for it; of packed files, only those that hold images.
+_PLAIN = "|".join(re.escape(ending) for ending in OWN if ending not in (".zip", ".gz"))
+_IMPORTED = "|".join(map(re.escape, READERS))
+_IMAGE = re.compile(rf"(?:(?:\.ome)?(?:\.tiff?\.gz|\.zarr\.zip|{_PLAIN})|{_IMPORTED})$", re.IGNORECASE)
 # A folder may have any number of files and of folders in each other.
 MOST_FILES, MOST_LEVELS = 1_000_000, 10
 _WILD = re.compile(r"[*?\[]|\{\w+\}")
@@ -43,9 +41,9 @@ class Listing:
     complete: bool = True
 
 
-def ending_of(path: str) -> str:
+def image_ending(path: str) -> str:
     """Return the ending of an image, such as ``.ome.tif``, as it is written; "" for an image without one."""
-    found = READ.search(path) or VENDOR.search(path)
+    found = _IMAGE.search(path)
     return found[0] if found else ""
 
 
@@ -61,7 +59,7 @@ def _is_plate(folder: str) -> bool:
         except (OSError, ValueError, AttributeError):
             continue
     # The row of a plate is a group that says nothing.
-    return bool({"plate", "well"} & set(attributes)) or not (attributes or ending_of(folder))
+    return bool({"plate", "well"} & set(attributes)) or not (attributes or image_ending(folder))
 
 
 def _walk(top: str, inside: str = "", level: int = 0) -> Iterator[tuple[str, bool]]:
@@ -126,7 +124,7 @@ def list_images(images: str) -> Listing:
             complete = False
         elif not path.isprintable():
             others["a name that is not text"] += 1
-        elif zarr or READ.search(path) or VENDOR.search(path):
+        elif zarr or image_ending(path):
             paths.append(path)
         else:
             others[os.path.splitext(path)[1].lower() or "no ending"] += 1

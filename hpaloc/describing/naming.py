@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from hpaloc.classes import COLOURS
-from hpaloc.describing.listing import VENDOR, ending_of
+from hpaloc.describing.listing import image_ending
 from hpaloc.describing.words import MERGED, NOT_CHANNELS, WORD
 
 # No folder has files of more channels.
@@ -106,7 +106,7 @@ def find_layouts(paths: Sequence[str], with_channels: bool = True) -> Layouts:
     """
     merged, thumbnails, pools = [], [], defaultdict(list)
     for path in paths:
-        ending = ending_of(path)
+        ending = image_ending(path)
         stem = path[: len(path) - len(ending)]
         name = stem[stem.rfind("/") + 1 :]
         if NOT_CHANNELS.search(name):
@@ -117,7 +117,7 @@ def find_layouts(paths: Sequence[str], with_channels: bool = True) -> Layouts:
             pools[ending.lower(), stem.count("/")].append((stem, ending))
     if not pools:
         for path in merged or thumbnails:
-            ending = ending_of(path)
+            ending = image_ending(path)
             pools[ending.lower(), path.count("/")].append((path[: len(path) - len(ending)], ending))
     found = [layout for pool in pools.values() for layout in _layouts_of(pool, with_channels)]
     found.sort(key=lambda layout: -len(layout.files))
@@ -331,7 +331,7 @@ def _layout(files: Sequence[tuple[str, list[Piece]]], reader: str = "", guessed:
         else:
             pattern += escaped(columns[at][0])
     # One spelling of the ending stands for all.
-    pattern += Counter(ending_of(path) for path, _ in files[: 10 * _SOME]).most_common(1)[0][0]
+    pattern += Counter(image_ending(path) for path, _ in files[: 10 * _SOME]).most_common(1)[0][0]
     layout = Layout(pattern, reader, guessed, re.findall(r"\{(\w+)\}", pattern))
     special = {kind: at for at, kind in enumerate(shape) if kind in ("channel", "z", "time") and at in named}
     for path, pieces in files:
@@ -365,11 +365,6 @@ def _names(shape: Sequence[str], own: Sequence[int], values: Sequence[set[str]])
         number = sum(re.fullmatch(rf"{name}(_\d+)?", other) is not None for other in names.values())
         names[at] = f"{name}_{number + 1}" if number else name
     return names
-
-
-def is_vendor(layout: Layout) -> bool:
-    """Return whether a layout is of a microscope's own files, which hpaloc does not read itself."""
-    return bool(VENDOR.search(layout.pattern))
 
 
 def own_parts(layout: Layout) -> list[str]:

@@ -138,6 +138,13 @@ def test_nuclei_and_protein_are_always_needed(colour, source):
         complete({"collections": {"train": collection}})
 
 
+@pytest.mark.parametrize("colour", ["green", "blue"])
+def test_nuclei_and_protein_need_files(colour):
+    images = {each: f"{{id}}_{each}.png" for each in COLOURS} | {colour: None}
+    with pytest.raises(ConfigError, match=rf"train\.images\.{colour}: is null, .* \(nuclei\); name its files$"):
+        complete({"collections": {"train": {"images": images}}})
+
+
 def test_the_command_line_may_say_null():
     from hpaloc.config import read_command_line
 
@@ -379,7 +386,7 @@ def test_all_images_of_a_field_are_those_that_there_are(tmp_path):
     assert list(read) == ["green", "blue", "yellow"]
     images.check_field(read, paths)
     # Made-up green and yellow have the same cells.
-    assert [text.partition(":")[0] for text in images.find_repeats(read, None)] == ["yellow repeats green"]
+    assert [text.partition(":")[0] for text in images.find_odd_colours(read, None)] == ["yellow repeats green"]
     cv2.imwrite(paths["yellow"], read["blue"])
     with pytest.raises(ImageError, match="yellow is the same image as blue"):
         images.check_field(images.read_field(paths), paths)

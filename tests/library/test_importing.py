@@ -22,6 +22,7 @@ from hpaloc.image_files.decoding import ImageError
 from hpaloc.image_metadata import read_metadata
 from hpaloc.images import read_field
 from hpaloc.importing import MissingReaderError, find_reader, import_shard, read_sources
+from hpaloc.planes import Plane
 from hpaloc.rejection import TooManyRejected
 
 ROOT = Path(__file__).parents[2]
@@ -199,6 +200,42 @@ def test_only_an_imported_file_has_named_scenes():
     # As Snakemake reads the number of --config.
     (row,) = planned({"sheet": "s.csv", "images": "{id}.tif", "channels": BY_NAME, "series": "1"}, shards=1)
     assert row.paths["red"].series == 1
+
+
+BY_COLOUR = {"red": "{id}.czi", "green": "{id}_2.tif", "blue": "{id}_2.tif", "yellow": None}
+
+
+@pytest.mark.parametrize("images", [["{id}.czi", "{id}_2.tif"], BY_COLOUR])
+def test_a_series_is_a_number_if_files_without_names_are_among_them(images):
+    Path("s.csv").write_text("ID\na\nb")
+    # In a list of patterns, one field has a file to import and the other has not.
+    for name in ("a.czi", "b_2.tif", *(["a_2.tif", "b.czi"] if isinstance(images, dict) else [])):
+        Path(name).write_bytes(EMPTY)
+    channels = BY_NAME | ({"yellow": None} if isinstance(images, dict) else {})
+    found = {"sheet": "s.csv", "images": images, "channels": channels, "series": "1"}
+    rows = planned(found, shards=1)
+    planes = [path for row in rows for path in row.paths.values() if isinstance(path, Plane)]
+    imported = [source.plane for of in read_sources("results/sheet/train/000.csv").values() for source in of.values()]
+    assert len(planes) + len(imported) == len(rows) * len(rows[0].paths)
+    assert planes
+    assert imported
+    assert {plane.series for plane in (*planes, *imported)} == {1}
+    with pytest.raises(ConfigError, match=r"^config key collections.train.series: '²' is a name, but in '{id}_2.tif' "):
+        scanned({**found, "series": "²"})
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"images": "{id}_{colour}.png", "masks": {"cells": "{id}_mask.czi"}},
+        {"images": "{id}_{colour}.png", "truth": {"cells": "t.csv", "masks": "{id}.LIF"}},
+        {"download": {"url": "https://localhost/{ID}_{colour}.nd2"}},
+    ],
+)
+def test_only_images_are_imported(keys):
+    sentence = r"^config key collections\.train\.[a-z]+\.[a-z]+: '.*' names files of a microscope, which are only "
+    with pytest.raises(ConfigError, match=sentence):
+        complete({"collections": {"train": {"sheet": "s.csv", "labels": True, **keys}}})
 
 
 def test_planes_along_z_in_files_of_their_own_are_joined():
@@ -388,7 +425,14 @@ def test_a_reader_that_is_not_installed_is_named_in_one_sentence():
     with pytest.raises(MissingReaderError) as error:
         find_reader("a.dv")
     assert str(error.value).startswith("a.dv: its reader, bioio-dv, is not in this environment")
-    assert "envs/import.yaml" in str(error.value)
+    assert "write bioio-dv into envs/import.yaml and run with --sdm conda" in str(error.value)
+
+
+def test_a_reader_that_is_shipped_need_not_be_written_into_its_environment(monkeypatch):
+    # An import of it fails, as in an environment without it.
+    monkeypatch.setitem(sys.modules, "bioio.plugins", None)
+    with pytest.raises(MissingReaderError, match=r"^a\.lif: its reader, bioio-lif, is .*; run with --sdm conda, or "):
+        find_reader("a.lif")
 
 
 def test_without_a_reader_the_job_ends_rather_than_rejecting_every_field():
