@@ -343,8 +343,9 @@ def _recording(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> It
         elif background > max(_OFFSET * white, _LEAST_OFFSET * span):
             found = f"{background:.0f}, is {100 * background / white:.0f} % of white"
             yield f"the background of {colour}, {found}: a camera's offset? It is subtracted"
-        # A difference of one level may be rounding, and one below the noise does no harm.
-        if not inverted and uneven_share > _UNEVEN and uneven > max(row[f"{colour}_noise"], 1):
+        # A difference of one level may be rounding, and one below the noise does no harm. Without masks of cells, their
+        # light is in the background.
+        if cells and not inverted and uneven_share > _UNEVEN and uneven > max(row[f"{colour}_noise"], 1):
             found = f"differs across the field (by {uneven:.0f}, {100 * uneven_share:.0f} % of white)"
             yield f"the background of {colour} {found}: correct the shading, or leave the field out"
         if saturated > _OVEREXPOSED:
