@@ -64,6 +64,9 @@ def is_zarr_file(path: str | os.PathLike[str]) -> bool:
     """Return whether a path is a folder of Zarr or a zip file, which holds one."""
     if os.path.isdir(path):
         return is_zarr(path)
+    # What is not a regular file can be read only once.
+    if not os.path.isfile(path):
+        return False
     try:
         with open(path, "rb") as file:
             return file.read(2) == b"PK"

@@ -462,8 +462,8 @@ def test_shards_without_cells_or_fields_give_empty_tables_and_files(shard, tmp_p
 def test_every_image_is_read_once(shard, tmp_path, monkeypatch):
     rows, segmentation = shard
     read = []
-    real = images.read_channel
-    monkeypatch.setattr(images, "read_channel", lambda path, *rest: read.append(path) or real(path, *rest))
+    real = images.read_image
+    monkeypatch.setattr(images, "read_image", lambda path, *rest: read.append(path) or real(path, *rest))
     tile(rows, segmentation, tmp_path / "out")
     assert sorted(read) == sorted(path for row in rows for path in row.paths.values())
 
