@@ -87,7 +87,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Layouts:
-    """The layouts of a folder, the largest first, and the pictures that are no channels.
+    """The layouts of a folder, the largest first, and the pictures that are not channels.
 
     merged, thumbnails: paths of pictures of several colours, and of small pictures and label images
     """
