@@ -84,7 +84,7 @@ def _check_parts(pattern: FilePattern, first: FilePattern, collection: Mapping[s
     if {COLOUR, CHANNEL} <= set(pattern.names):
         raise SheetError(f"{has} both {{colour}} and {{channel}}; leave one of them out")
     if CHANNEL in pattern.names and not named_channels(collection):
-        raise SheetError(f"{has} {{channel}}, but the collection has no key channels, which says what stands there")
+        raise SheetError(f"{has} {{channel}}, but the collection has no key channels, which says what to put there")
     if for_all and pattern.selector is None and not named_channels(collection):
         raise SheetError(
             f"{pattern.key}: {pattern.text!r} lacks the placeholder {{colour}}, or the collection the key channels, if "

@@ -158,7 +158,7 @@ class FilePattern:
                     side = "ends" if part == one.value else "begins"
                     raise SheetError(
                         f"{self.key}: in {self.text!r}, nothing says where {{{part}}} {side} in {both}; write the text "
-                        "that stands between them, or list the fields in a sheet"
+                        "between them, or list the fields in a sheet"
                     )
 
     def path(self, values: Mapping[str, str | int]) -> str:
