@@ -212,9 +212,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"config key collections.{name}: 'truth' only applies with labels: true")
         if filled["segmentation"]["backend"] == "masks" and "masks" not in collection:
             raise ConfigError(f"config key collections.{name}: segmentation.backend masks needs the key 'masks'")
-    if filled["model"]["path"]:
-        # Shells add a slash to a folder; paths of its files would have two.
-        filled["model"]["path"] = str(Path(filled["model"]["path"]))
+    _settle_model(filled["model"])
     curation = filled["curation"]
     for what in ("cell", "nucleus"):
         least, most = curation[f"min_{what}_area"], curation[f"max_{what}_area"]
@@ -233,6 +231,22 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     if filled["few_shot"]["collection"] is None:
         filled["few_shot"]["collection"] = filled["predict"]["collections"][0]
     return filled
+
+
+def _settle_model(model: dict[str, Any]) -> None:
+    """Write the path of a model in its shortest form; raise ConfigError if its digest is missing, or not of a model."""
+    path, sha256 = model["path"], model["sha256"]
+    if path is None and sha256:
+        raise ConfigError("config key model.sha256: only applies with model.path, a zip or its address")
+    if path and "://" in path:
+        if not sha256:
+            raise ConfigError(
+                f"config key model.path: {path} is an address, which may have another file tomorrow; give the SHA-256 "
+                "digest of the zip as model.sha256"
+            )
+    elif path:
+        # Shells add a slash to a folder; paths of its files would have two.
+        model["path"] = str(Path(path))
 
 
 def _check_source(name: str, collection: Mapping[str, Any]) -> None:

@@ -26,8 +26,18 @@ _CHUNK = 1 << 13
 _LONGEST_WAIT = 600.0
 # Answers that may pass by themselves: too early, too many requests, and errors of the server.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
-# The first bytes of PNG, JPEG, TIFF (and gzip'd TIFF); an error page with status 200 has others.
-_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x1f\x8b")
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What a file is, and the first bytes of such files; an error page with status 200 has others."""
+
+    name: str
+    starts: tuple[bytes, ...]
+
+
+# PNG, JPEG, TIFF (and gzip'd TIFF).
+IMAGE = FileKind("an image", (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x1f\x8b"))
 
 
 class DownloadError(RuntimeError):
@@ -127,7 +137,7 @@ def _read_marks(path: Path) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, limiter: RateLimiter) -> None:
+def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, limiter: RateLimiter, kind: FileKind) -> None:
     """Fetch ``url``, for ``path``, into ``part``, continuing where an earlier attempt stopped."""
     marks = part.with_name(f"{part.name}.json")
     with names_checked(path):
@@ -174,12 +184,19 @@ def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, limite
     response.release_conn()
     with open(part, "rb") as file:
         first = file.read(4)
-    if not first.startswith(_IMAGES):
+    if not first.startswith(kind.starts):
         part.unlink()
-        raise DownloadError(f"{url}: the response is not an image (it starts with {first!r})")
+        raise DownloadError(f"{url}: the response is not {kind.name} (it starts with {first!r})")
 
 
-def fetch(pool: urllib3.PoolManager, url: str, path: Path, limiter: RateLimiter, retries: RetryPolicy) -> None:
+def fetch(
+    pool: urllib3.PoolManager,
+    url: str,
+    path: Path,
+    limiter: RateLimiter,
+    retries: RetryPolicy,
+    kind: FileKind = IMAGE,
+) -> None:
     """Fetch ``url`` to ``path`` in one atomic step.
 
     A failure that may pass (timeout, broken connection, 408, 425, 429, 5xx, fewer bytes than announced) is tried again
@@ -187,13 +204,13 @@ def fetch(pool: urllib3.PoolManager, url: str, path: Path, limiter: RateLimiter,
     arrived is kept next to ``path`` and continued (Range), if the server gave a validator that detects a changed file.
 
     Raises PassingError after the last try, DownloadError for what does not pass (another answer, a redirect away from
-    https, content that is not an image), and FileNameError for a name that the file system refuses.
+    https, content that is not of the kind), and FileNameError for a name that the file system refuses.
     """
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(retries.tries):
         try:
-            _attempt(pool, url, path, part, limiter)
+            _attempt(pool, url, path, part, limiter, kind)
             break
         except PassingError as error:
             passing = error

@@ -24,7 +24,9 @@ from hpaloc.scan import Scan
 from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import WeightsError, named_files
 from hpaloc.sheet import NAMED, OPTIONAL
+from hpaloc.unpacking import model_folder, provide_model
 
+NO_MODEL = "config key model.path: predict_only needs a trained model: its folder, its zip, or the address of its zip"
 # The files that a model folder needs to predict.
 MODEL_FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json")
 # Those that it also has if it reads mixtures.
@@ -62,7 +64,7 @@ def check_places(config: Mapping[str, Any]) -> None:
     written += [f"results/sheet/{name}.csv" for name in ("rejected", "warnings", "summary")]
     written += ["results/few_shot", "logs", "benchmarks"]
     if not config["model"]["path"]:
-        written += ["results/dataset", "results/model"]
+        written += ["results/dataset", "results/model", "results/model.zip"]
         written += ["results/pretraining"] if config["train"]["pretraining"] else []
         written += ["results/controls"] if config["evaluation"]["controls"] else []
         written += ["results/held_out"] if config["interpretation"]["held_out"] else []
@@ -384,14 +386,21 @@ def _studied_labels(name: str, scan: Scan, config: Mapping[str, Any]) -> set[tup
 
 
 def check_model(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError if a completed configuration names no valid model folder, or other tiles than its model's."""
-    path = config["model"]["path"]
-    if path is None:
-        raise ConfigError("config key model.path: predict_only needs the folder of a trained model")
-    for name in MODEL_FILES:
-        if not Path(path, name).is_file():
-            raise ConfigError(f"config key model.path: {path} is not the folder of a trained model ({name} is missing)")
+    """Make the folder of the model that a completed configuration names, if it is a zip, and check it.
+
+    Raises ConfigError if there is no valid model, or it needs other tiles or colours than the configuration makes.
+    """
+    given, sha256 = config["model"]["path"], config["model"]["sha256"]
+    if given is None:
+        raise ConfigError(NO_MODEL)
     try:
+        provide_model(given, sha256)
+        path = model_folder(given, sha256)
+        for name in MODEL_FILES:
+            if not Path(path, name).is_file():
+                raise ConfigError(
+                    f"config key model.path: {path} is not the folder of a trained model ({name} is missing)"
+                )
         check_folder(Path(path))
         made, _ = read_settings(Path(path))
         check_network(Path(path, "model.keras"), made)
@@ -407,8 +416,18 @@ def check_model(config: Mapping[str, Any]) -> None:
     asked = config["tiles"]["mask_neighbours"]
     if asked != masked:
         raise ConfigError(
-            f"config key tiles.mask_neighbours: is {str(asked).lower()}, but the model {path} was trained on tiles "
+            f"config key tiles.mask_neighbours: is {str(asked).lower()}, but the model {given} was trained on tiles "
             f"with {str(masked).lower()}"
+        )
+
+
+def check_packing(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless a completed configuration trains a model and says under which licence its images are."""
+    if config["model"]["path"]:
+        raise ConfigError("config key model.path: pack_model packs the model that a run trains; leave the key out")
+    if not config["model"]["images_licence"]:
+        raise ConfigError(
+            "config key model.images_licence: pack_model needs the licence of the training images, such as CC BY-SA 4.0"
         )
 
 
