@@ -9,7 +9,7 @@ from hpaloc.progress import log_to
 def main(job):
     pack_model(
         [Path(path) for path in job.input.model],
-        Path(job.input.card),
+        Path(job.input.card[0]),
         Path(job.input.scores),
         Path(job.input.metrics),
         job.params.licence,
