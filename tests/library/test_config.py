@@ -1,12 +1,12 @@
 """The configuration: complete with its defaults, or refused in one sentence that names the key."""
 
 import datetime
-import importlib.util
 from pathlib import Path
 
 import pytest
 import yaml
 from dask.utils import parse_bytes
+from made_pages import check_page
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 from stand_in_models import write_stand_in, write_stock
@@ -204,11 +204,7 @@ def test_collections_that_training_and_prediction_name_must_exist():
 
 
 def test_the_reference_of_every_key_is_in_step_with_the_schema():
-    place = importlib.util.spec_from_file_location("make_config_table", ROOT / "docs" / "make_config_table.py")
-    table = importlib.util.module_from_spec(place)
-    place.loader.exec_module(table)
-    page = table.PAGE.read_text()
-    assert table.with_table(page) == page, "run `make docs`"
+    check_page("make_config_table.py")
 
 
 def test_controls_that_could_not_be_scored_are_refused():
