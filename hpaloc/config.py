@@ -52,9 +52,9 @@ def _fill(value: Any, schema: Mapping[str, Any]) -> None:
 def read_command_line(config: Mapping[str, Any], given: Mapping[str, Any], module: bool = False) -> dict[str, Any]:
     """Return ``config`` with each value of ``--config`` converted to the type that the schema has at its key.
 
-    Snakemake reads ``--config 'predict={views: 1}'`` as text below the first level. Text stays text if the schema
-    allows text at its key, and a number at the first level becomes text again if the schema allows no number; any other
-    text becomes the number, boolean or null that YAML reads it as. Null is read wherever it is allowed.
+    Snakemake reads ``--config 'predict={views: 1}'`` as text below the first level. Null is null, as in a file. Other
+    text stays text if the schema allows text at its key, and a number at the first level becomes text again if the
+    schema allows no number; what is left becomes the number or boolean that YAML reads it as.
 
     given: what Snakemake read from ``--config``, which is already in ``config``
     module: whether ``given`` is of the workflow that uses this one, so that ``config`` is somewhere below its keys
@@ -109,7 +109,7 @@ def _read_texts(value: Any, given: Any, schema: Mapping[str, Any]) -> Any:
     except (ValueError, yaml.YAMLError):
         return value
     # Snakemake drops quotes: what may be text, such as "007", stays text.
-    return value if allowed.is_valid(value) and not (meant is None and allowed.is_valid(None)) else meant
+    return value if meant is not None and allowed.is_valid(value) else meant
 
 
 def _settle_numbers(value: Any, key: str = "") -> Any:

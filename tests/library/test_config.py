@@ -268,6 +268,16 @@ def test_blending_needs_the_protein_and_the_nucleus():
         ("collections={train: {pixel_size: file}}", ("collections", "train", "pixel_size"), "file"),
         ("pixel_size=file", ("pixel_size",), "file"),
         ("interpretation={epochs: null}", ("interpretation", "epochs"), None),
+        (
+            "collections={train: {images: {red: null, green: 'g{id}', blue: 'b{id}', yellow: ~}}}",
+            ("collections", "train", "channels"),
+            {"red": None, "yellow": None},
+        ),
+        (
+            "collections={train: {images: '{id}', channels: {red: ~, green: GFP, blue: 2, yellow: null}}}",
+            ("collections", "train", "channels"),
+            {"red": None, "green": "GFP", "blue": "2", "yellow": None},
+        ),
         ("seed=7", ("seed",), 7),
         ("dask={jobqueue: {cores: 2, memory: 1GB, interface: ~}}", ("dask", "jobqueue", "cores"), 2),
         # What the schema takes as text alone stays text, whatever it looks like.
@@ -324,6 +334,17 @@ def test_a_text_in_a_file_is_no_number_beside_one_on_the_command_line():
         ("train={epoch: 3}", "config key train: unknown key 'epoch' (did you mean epochs?)"),
         ("predict=1", "config key predict: 1 is not of type object"),
         ("model={path: ''}", "config key model.path: is empty"),
+        (
+            "collections={train: {channels: {green: null}}}",
+            "config key collections.train.channels.green: is null, but every collection needs green (protein) and blue "
+            "(nuclei); name its channel",
+        ),
+        (
+            "collections={train: {images: {red: 'r{id}', green: 'g{id}', blue: Null, yellow: ~}}}",
+            "config key collections.train.images.blue: is null, but every collection needs green (protein) and blue "
+            "(nuclei); name its files",
+        ),
+        ("train={collection: null}", "config key train.collection: None is not of type string"),
         ("dask={jobqueue: {qeue: 007}}", "config key dask.jobqueue: unknown key 'qeue' (did you mean queue?)"),
     ],
 )
