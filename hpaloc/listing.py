@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpaloc.config import colours_of, named_channels
+from hpaloc.config import colours_of, image_patterns, named_channels
 from hpaloc.delimited import SheetError, read_delimited
 from hpaloc.finding import ALL, Files, Wanted, find_fields
 from hpaloc.ids import shown
@@ -53,19 +53,20 @@ def wanted_images(name: str, collection: Mapping[str, Any]) -> dict[str, Wanted]
     collection: its section of the completed configuration, with ``images``
     Raises SheetError naming the key if a pattern has not the parts that it needs.
     """
-    images, channels, colours = collection["images"], named_channels(collection), colours_of(collection)
+    channels = named_channels(collection)
     key = f"config key collections.{name}.images"
     made: dict[str, FilePattern] = {}
     wanted: dict[str, Wanted] = {}
-    for kind, texts in images.items() if isinstance(images, dict) else [(ALL, images)]:
-        here = key if kind == ALL else f"{key}.{kind}"
+    for own_colour, texts in image_patterns(collection).items():
+        here = f"{key}.{own_colour}" if own_colour else key
         patterns = [made.setdefault(text, FilePattern(text, here, collection["root"])) for text in texts]
         for pattern in patterns:
-            _check_parts(pattern, patterns[0], collection, kind == ALL)
+            _check_parts(pattern, patterns[0], collection, own_colour is None)
         chosen = {part: collection[key] for part, key in CHOSEN.items() if part in patterns[0].names}
         if not isinstance(chosen.get("z"), int):
             chosen.pop("z", None)
-        for colour in colours if kind == ALL and patterns[0].selector else [kind]:
+        for_each = own_colour is None and patterns[0].selector is not None
+        for colour in colours_of(collection) if for_each else [own_colour or ALL]:
             of_colour = {CHANNEL: channels[colour]} if colour in channels else {}
             wanted[colour] = Wanted(patterns, {COLOUR: colour, **of_colour, **chosen})
     in_one_file = [of_kind.patterns[0] for of_kind in wanted.values() if not of_kind.along_z]

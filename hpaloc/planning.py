@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpaloc.classes import NAMES, NEGATIVE
-from hpaloc.config import ConfigError, colours_of, training_collections
+from hpaloc.config import ConfigError, colours_of, image_patterns, training_collections
 from hpaloc.delimited import check_fields, letters_of
 from hpaloc.files import spelled_as_on_disk
 from hpaloc.ids import normal_text
@@ -88,11 +88,9 @@ def _named_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if mixtures and mixtures["collection"] in config["collections"]:
         yield "interpretation.mixtures.table", known_mixtures(config)
     for name, collection in config["collections"].items():
-        images = collection.get("images", [])
-        of_colours = (
-            {f"images.{colour}": patterns for colour, patterns in images.items()} if isinstance(images, dict) else {}
-        )
-        patterns = {"sheet": [collection.get("sheet", "")], **(of_colours or {"images": images})}
+        patterns = {"sheet": [collection.get("sheet", "")]}
+        for colour, of_colour in image_patterns(collection).items():
+            patterns[f"images.{colour}" if colour else "images"] = of_colour
         for section in ("masks", "truth"):
             patterns |= {f"{section}.{key}": [pattern] for key, pattern in collection.get(section, {}).items()}
         for key, of_key in patterns.items():

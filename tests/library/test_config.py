@@ -17,6 +17,7 @@ from hpaloc.planning import check_few_shot, check_training
 from hpaloc.scan import Scan
 
 ROOT = Path(__file__).resolve().parents[2]
+BY_COLOUR = {colour: f"{{id}}_{colour}.png" for colour in ("red", "green", "blue", "yellow")}
 
 
 def minimal(**others):
@@ -186,6 +187,23 @@ def test_what_is_predicted_by_default():
     assert complete(config)["predict"]["collections"] == ["train"]
     config["collections"]["new"] = config["collections"]["later"] = config["collections"]["train"]
     assert complete(config)["predict"]["collections"] == ["new", "later"]
+
+
+@pytest.mark.parametrize(
+    "collection",
+    [
+        {"images": BY_COLOUR | {"red": None}},
+        {"images": BY_COLOUR | {"red": None, "yellow": None}},
+        {"images": BY_COLOUR, "channels": {"yellow": None}},
+        {"images": BY_COLOUR | {"yellow": None}, "channels": {"red": 0, "yellow": None}},
+        {"images": ["{id}_{colour}.png"], "channels": {"yellow": None}},
+        {"images": "{id}.tif", "channels": {"red": 0, "green": 1, "blue": 2, "yellow": None}, "series": 0.0},
+        {"sheet": "t.csv", "labels": True, "simulate": {}, "channels": {"red": None}},
+    ],
+)
+def test_a_completed_configuration_is_complete(collection):
+    completed = complete({"collections": {"train": collection}})
+    assert complete(completed) == completed
 
 
 def test_collections_that_training_and_prediction_name_must_exist():
