@@ -358,7 +358,7 @@ def _check_planes(name: str, collection: dict[str, Any]) -> None:
     owners: dict[str, str] = {}
     # Colours with patterns of their own may be the same channel of different files.
     for colour, channel in channels.items() if None in images else ():
-        other = owners.setdefault(normal_text(str(channel)), colour)
+        other = owners.setdefault(as_written(channel), colour)
         # Microscopes with three channels have one image for red and yellow.
         if other != colour and {colour, other} != {"red", "yellow"}:
             raise ConfigError(
@@ -373,6 +373,12 @@ def image_patterns(collection: Mapping[str, Any]) -> dict[str | None, list[str]]
     if isinstance(images, dict):
         return {colour: patterns for colour, patterns in images.items() if patterns is not None}
     return {} if images is None else {None: images}
+
+
+def as_written(channel: int | str) -> str:
+    """Return a channel as a text that is the same for a number with and without leading zeros."""
+    text = normal_text(str(channel))
+    return str(int(text)) if text.isascii() and text.isdigit() else text
 
 
 def named_channels(collection: Mapping[str, Any]) -> dict[str, int | str]:

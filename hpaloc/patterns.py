@@ -227,7 +227,7 @@ class FilePattern:
             for name, own in names:
                 if hit := matches(f"{seen}{_nfc(name)}"):
                     values = tuple([normal_text(hit[group]) for group in of_field])
-                    yield values, hit[selector] if selector else None, f"{path}{own}"
+                    yield values, hit[selector] if selector else "", f"{path}{own}"
 
     def nearest(self, folders: "Folders") -> str:
         """Return what exists of the paths that the pattern asks for, as a sentence about the last such folder."""
@@ -243,8 +243,8 @@ class FilePattern:
         return _told(min(reached), last, folders)
 
 
-# The values of the parts that tell fields apart, that of ``colour`` or ``channel``, and the path.
-Match = tuple[tuple[str, ...], str | None, str]
+# The values of the parts that tell fields apart, that of ``colour`` or ``channel`` if there is one, and the path.
+Match = tuple[tuple[str, ...], str, str]
 
 
 def _below(
@@ -308,12 +308,6 @@ def _number(value: str | int | None, before: Piece | None, after: Piece | None) 
     digits = after is not None and after.kind == "text" and after.value[0].isdigit()
     number = "[0-9]+?" if value is None else f"0*{int(text)}"
     return f"{start}{number}" + ("" if digits else f"(?:(?![0-9])|{_GUID})")
-
-
-def as_written(said: str | int | None) -> str | None:
-    """Return what stands for a colour in a form that is the same for a number with and without leading zeros."""
-    text = None if said is None else normal_text(str(said))
-    return str(int(text)) if text is not None and text.isascii() and text.isdigit() else text
 
 
 def _neighbours(component: Sequence[Piece]) -> Iterator[tuple[Piece | None, Piece, Piece | None]]:
