@@ -61,7 +61,7 @@ def wanted_images(name: str, collection: Mapping[str, Any]) -> dict[str, Wanted]
         here = f"{key}.{own_colour}" if own_colour else key
         patterns = [made.setdefault(text, FilePattern(text, here, collection["root"])) for text in texts]
         for pattern in patterns:
-            _check_parts(pattern, patterns[0], collection, own_colour is None)
+            _check_parts(pattern, patterns[0], collection, own_colour)
         chosen = {part: collection[key] for part, key in CHOSEN.items() if part in patterns[0].names}
         if not isinstance(chosen.get("z"), int):
             chosen.pop("z", None)
@@ -75,23 +75,25 @@ def wanted_images(name: str, collection: Mapping[str, Any]) -> dict[str, Wanted]
     return wanted
 
 
-def _check_parts(pattern: FilePattern, first: FilePattern, collection: Mapping[str, Any], for_all: bool) -> None:
+def _check_parts(pattern: FilePattern, first: FilePattern, collection: Mapping[str, Any], colour: str | None) -> None:
     """Raise SheetError if a pattern of images has not the parts that it needs.
 
     first: the first of its list
-    for_all: whether it is for all colours
+    colour: the one that it is for; None if it is for all
     """
+    channels = named_channels(collection)
     has = f"{pattern.key}: {pattern.text!r} has"
     if {COLOUR, CHANNEL} <= set(pattern.names):
         raise SheetError(f"{has} both {{colour}} and {{channel}}; leave one of them out")
-    if CHANNEL in pattern.names and not named_channels(collection):
-        raise SheetError(f"{has} {{channel}}, but the collection has no key channels, which says what to put there")
-    if for_all and pattern.selector is None and not named_channels(collection):
+    if CHANNEL in pattern.names and (not channels if colour is None else colour not in channels):
+        lacking = f"channels.{colour}" if channels else "channels"
+        raise SheetError(f"{has} {{channel}}, but the collection has no key {lacking}, which says what to put there")
+    if colour is None and pattern.selector is None and not channels:
         raise SheetError(
             f"{pattern.key}: {pattern.text!r} lacks the placeholder {{colour}}, or the collection the key channels, if "
             "each file holds all colours"
         )
-    if for_all and pattern.selector != first.selector:
+    if colour is None and pattern.selector != first.selector:
         raise SheetError(f"{has} not the same one of {{colour}} and {{channel}} as {first.text!r}; give both the same")
     if "sheet" in collection and not pattern.of_field:
         raise SheetError(f"{pattern.key}: {pattern.text!r} lacks the placeholder {{id}}")

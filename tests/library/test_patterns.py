@@ -181,6 +181,14 @@ def test_a_number_stands_for_all_its_digits():
     assert rows["y"].paths == {"red": "y_w11.tif", "green": "y_w02.tif", "blue": "y_w01.tif", "yellow": "y_w04.tif"}
 
 
+def test_a_pattern_of_one_colour_needs_the_channel_of_this_colour():
+    images = {"red": "{id}_w{channel}.tif", "green": "{id}_w2.tif", "blue": "{id}_w3.tif", "yellow": None}
+    assert refusal(images, channels={"green": 0}) == (
+        "config key collections.new.images.red: '{id}_w{channel}.tif' has {channel}, but the collection has no key "
+        "channels.red, which says what to put there"
+    )
+
+
 def test_colours_with_patterns_of_their_own():
     for site in (1, 2):
         touch(*(f"{name}/s{site}.tif" for name in ("actin", "protein", "er")), f"old/s{site}.png")
