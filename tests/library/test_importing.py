@@ -125,6 +125,13 @@ def in_memory(*images, **options):
         ("{id}.{colour}", ""),
         ("{id}.001", ""),
         ("./.czi", ""),
+        ("..czi", ""),
+        ("a..czi", ".czi"),
+        ("{root}/{id}...Lif", ".lif"),
+        ("{id}.czi//", ".czi"),
+        ("a\\.nd2", ".nd2"),
+        ("{id}.czi.", ""),
+        ("{id}. czi", ""),
     ],
 )
 def test_the_ending_of_a_pattern_is_its_last_literal_one(path, ending):
