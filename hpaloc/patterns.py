@@ -7,7 +7,7 @@ import stat
 import string
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise, takewhile
@@ -21,6 +21,8 @@ from hpaloc.planes import is_zarr
 ROOT, COLOUR, CHANNEL = "root", "colour", "channel"
 # The parts whose values the configuration gives, by its keys.
 CHOSEN = {"time": "time", "z": "project"}
+# Parts that may be a number, with or without leading zeros.
+_NUMBERS = (CHANNEL, *CHOSEN)
 # Parts with a meaning, and other spellings of them that are refused.
 _MEANING = (ROOT, "id", COLOUR, CHANNEL, *CHOSEN, "antibody", "cell_line", "split", "pixel_size")
 _SPELLINGS = {letters_of(name): name for name in _MEANING} | {"color": COLOUR}
@@ -39,6 +41,12 @@ class Piece:
 
     kind: str
     value: str
+
+    def __str__(self) -> str:
+        return f"{{{self.value}}}" if self.kind == "part" else self.value
+
+
+_ANYTHING = (Piece("wildcard", "?"), Piece("wildcard", "*"))
 
 
 def names_between_braces(pattern: str, key: str, nested: str = "") -> list[str]:
@@ -90,15 +98,14 @@ class FilePattern:
                 self._check_name(name)
                 pieces.append(Piece("part", name))
         self._pieces = pieces
-        self.names = tuple(dict.fromkeys(piece.value for piece in self._pieces if piece.kind == "part"))
+        self.names = tuple(dict.fromkeys(piece.value for piece in pieces if piece.kind == "part"))
+        self._template = "".join(
+            str(piece) if piece.kind == "part" else piece.value.replace("{", "{{").replace("}", "}}")
+            for piece in pieces
+        )
         # Without wildcards, and with parts that are each one text, a pattern gives one path.
-        self._template = None
-        if not any(piece.kind == "wildcard" for piece in self._pieces) and not {CHANNEL, *CHOSEN} & set(self.names):
-            doubled = (piece.value.replace("{", "{{").replace("}", "}}") for piece in self._pieces)
-            self._template = "".join(
-                f"{{{piece.value}}}" if piece.kind == "part" else text
-                for piece, text in zip(self._pieces, doubled, strict=True)
-            )
+        wild = any(piece.kind == "wildcard" for piece in pieces)
+        self._gives_one_path = not wild and not {*_NUMBERS} & set(self.names)
 
     def _check_name(self, name: str) -> None:
         known = ", ".join(f"{{{each}}}" for each in (*_MEANING[:4], *CHOSEN))
@@ -113,7 +120,7 @@ class FilePattern:
     @property
     def of_field(self) -> tuple[str, ...]:
         """The names of the parts that tell fields apart."""
-        return tuple(name for name in self.names if name not in (COLOUR, CHANNEL, *CHOSEN))
+        return tuple(name for name in self.names if name not in (COLOUR, *_NUMBERS))
 
     @property
     def selector(self) -> str | None:
@@ -123,7 +130,7 @@ class FilePattern:
     @property
     def chosen(self) -> tuple[str, ...]:
         """The names of the parts whose values the configuration gives."""
-        return tuple(name for name in self.names if name in (COLOUR, CHANNEL, *CHOSEN))
+        return tuple(name for name in self.names if name in (COLOUR, *_NUMBERS))
 
     def is_spelled(self, path: str) -> bool:
         """Return whether the letters of the ending of a path that matches are of the same case as in the pattern."""
@@ -147,33 +154,29 @@ class FilePattern:
 
     def check_separated(self) -> None:
         """Raise SheetError naming the key if nothing says where one part of a field ends and the next begins."""
-        known = (COLOUR, CHANNEL, *CHOSEN)
         for component in self._components:
             for one, other in pairwise(component):
-                loose = [piece.kind == "part" and piece.value not in known for piece in (one, other)]
+                loose = [piece.kind == "part" and piece.value in self.of_field for piece in (one, other)]
                 stars = [piece.kind == "wildcard" and piece.value.startswith("*") for piece in (one, other)]
                 if all(loose) or (any(loose) and any(stars)):
-                    both = "".join(f"{{{each.value}}}" if each.kind == "part" else each.value for each in (one, other))
                     part = next(piece.value for piece, of in zip((one, other), loose, strict=True) if of)
                     side = "ends" if part == one.value else "begins"
                     raise SheetError(
-                        f"{self.key}: in {self.text!r}, nothing says where {{{part}}} {side} in {both}; write the text "
-                        "between them, or list the fields in a sheet"
+                        f"{self.key}: in {self.text!r}, nothing says where {{{part}}} {side} in {one}{other}; write "
+                        "the text between them, or list the fields in a sheet"
                     )
 
     def path(self, values: Mapping[str, str | int]) -> str:
         """Return the path of the file of ``values``, with the wildcards as they are."""
-        if self._template is not None:
-            return self._template.format_map(values)
-        return "".join(str(values[piece.value]) if piece.kind == "part" else piece.value for piece in self._pieces)
+        return self._template.format_map(values)
 
     def find(self, values: Mapping[str, str | int], folders: "Folders") -> tuple[str, os.stat_result] | None:
         """Return the path of the file of ``values`` as spelled on disk, and its stat; None if there is none.
 
         Raises SheetError naming two files if there are several, or a folder that cannot be listed.
         """
-        if self._template is not None:
-            return folders.find(self._template.format_map(values))
+        if self._gives_one_path:
+            return folders.find(self.path(values))
         *outer, last = (_form(component, values) for component in self._components)
         inside = folders.matching(tuple(outer))
         paths = (f"{folder}{name}" for folder in inside for name in folders.names_of(folder, last))
@@ -223,9 +226,8 @@ class FilePattern:
         selector = groups[self.selector] if self.selector else None
         of_field = [groups[name] for name in (*self.of_field, "z") if name in groups and name not in choices]
         for seen, path in reached:
-            names = [(_text(last),) * 2] if _is_text(last) else folders.entries(path)
-            for name, own in names:
-                if hit := matches(f"{seen}{_nfc(name)}"):
+            for name, own in _names(last, path, folders):
+                if hit := matches(f"{seen}{name}"):
                     values = tuple([normal_text(hit[group]) for group in of_field])
                     yield values, hit[selector] if selector else "", f"{path}{own}"
 
@@ -234,9 +236,9 @@ class FilePattern:
         reached = [""]
         *outer, last = self._components
         for component in outer:
-            below = [
-                path for _, path in _below(component, _loose(component), [("", path) for path in reached], folders)
-            ]
+            loose = [each for piece in component for each in (_ANYTHING if piece.kind == "part" else [piece])]
+            regex = _regex(loose, {}, set(), {})
+            below = [path for _, path in _below(component, regex, [("", path) for path in reached], folders)]
             if not below:
                 return _told(min(reached), component, folders)
             reached = below
@@ -252,16 +254,14 @@ def _below(
 ) -> Iterator[tuple[str, str]]:
     """Yield the folders in those ``reached`` whose paths match, with a slash at their end; see ``FilePattern.walk``."""
     matches = re.compile(regex, re.DOTALL).fullmatch
-    fixed = _text(component) if _is_text(component) else None
     for seen, path in reached:
-        names = folders.entries(path) if fixed is None else [(_nfc(fixed), fixed)]
-        for name, own in names:
+        for name, own in _names(component, path, folders):
             if matches(f"{seen}{name}") and (not own or folders.is_folder(f"{path}{own}")):
                 yield f"{seen}{name}/", f"{path}{own}/"
 
 
 def _told(folder: str, component: Sequence[Piece], folders: "Folders") -> str:
-    wanted = "".join(f"{{{piece.value}}}" if piece.kind == "part" else piece.value for piece in component)
+    wanted = "".join(map(str, component))
     names = sorted(own for _, own in folders.entries(folder) if not own.startswith("."))
     listed = ", ".join(map(shown, names[:_LISTED])) + (f" and {len(names) - _LISTED} more" if names[_LISTED:] else "")
     place = folder.rstrip("/") or ("/" if folder else "the working folder")
@@ -272,12 +272,12 @@ def _nfc(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-def _is_text(component: Sequence[Piece]) -> bool:
-    return all(piece.kind == "text" for piece in component)
-
-
-def _text(component: Sequence[Piece]) -> str:
-    return "".join(piece.value for piece in component)
+def _names(component: Sequence[Piece], folder: str, folders: "Folders") -> Iterable[tuple[str, str]]:
+    """Return the one name that a component spells, or else all names in a folder; as ``Folders.entries`` does."""
+    if any(piece.kind != "text" for piece in component):
+        return folders.entries(folder)
+    text = "".join(map(str, component))
+    return [(_nfc(text), text)]
 
 
 def _pieces(text: str) -> list[Piece]:
@@ -355,18 +355,6 @@ def _regex(
     return found
 
 
-def _loose(component: Sequence[Piece]) -> str:
-    start = "(?![.])" if component and component[0].kind != "text" else ""
-    return start + "".join(
-        "[^/]+"
-        if piece.kind == "part"
-        else _wildcard(piece.value)
-        if piece.kind == "wildcard"
-        else re.escape(_nfc(piece.value))
-        for piece in component
-    )
-
-
 @dataclass(frozen=True)
 class NameForm:
     """The names of files or folders that a component of a pattern means.
@@ -391,7 +379,7 @@ def _form(component: Sequence[Piece], values: Mapping[str, str | int]) -> NameFo
             texts.append(None)
             continue
         said = str(values[piece.value]) if piece.kind == "part" else piece.value
-        number = piece.kind == "part" and piece.value in (CHANNEL, *CHOSEN) and said.isdigit()
+        number = piece.kind == "part" and piece.value in _NUMBERS and said.isdigit()
         texts.append(None if number or piece.kind == "wildcard" else _nfc(said))
         regexes.append(
             _number(said, before, after) if number else _wildcard(said) if texts[-1] is None else re.escape(texts[-1])
