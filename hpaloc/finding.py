@@ -18,7 +18,8 @@ from hpaloc.config import as_written
 from hpaloc.delimited import SheetError
 from hpaloc.layout import PATTERNS
 from hpaloc.manifests import ANNOTATIONS, CARRIED, FILES, MISSING, SheetRow, file_state, state_of_all
-from hpaloc.patterns import FilePattern, Folders
+from hpaloc.patterns.folders import Folders
+from hpaloc.patterns.pattern import FilePattern
 from hpaloc.rejection import too_many
 
 log = logging.getLogger("hpaloc")

@@ -10,7 +10,7 @@ from hpaloc.delimited import SheetError, read_delimited
 from hpaloc.finding import ALL, Files, Wanted, find_fields
 from hpaloc.ids import shown
 from hpaloc.manifests import SheetRow
-from hpaloc.patterns import CHANNEL, CHOSEN, COLOUR, FilePattern, names_between_braces
+from hpaloc.patterns.pattern import CHANNEL, CHOSEN, COLOUR, FilePattern, names_between_braces
 from hpaloc.rle import is_table
 from hpaloc.sheet import copy_columns, read_rows, read_sheet
 

@@ -19,7 +19,8 @@ from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import ChangedError, check_unchanged, read_annotations, read_manifests
 from hpaloc.masks import write_mask
 from hpaloc.matching import match_truth, read_truth
-from hpaloc.patterns import FilePattern, Folders
+from hpaloc.patterns.folders import Folders
+from hpaloc.patterns.pattern import FilePattern
 from hpaloc.planes import Plane
 from hpaloc.scan import scan_collection, write_scan
 
