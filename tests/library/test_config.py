@@ -13,7 +13,7 @@ from stand_in_models import write_stand_in, write_stock
 
 from hpaloc.config import ConfigError, complete, load_schema, read_command_line, shortened
 from hpaloc.manifests import SheetRow
-from hpaloc.planning import check_few_shot, check_training
+from hpaloc.planning.settings import check_few_shot, check_training
 from hpaloc.scan import Scan
 
 ROOT = Path(__file__).resolve().parents[2]
