@@ -27,6 +27,7 @@ from hpaloc.image_files.decoding import (
     errors_named,
     gunzip,
     open_tiff,
+    read_ome_xml,
 )
 from hpaloc.image_files.ome_zarr import open_zarr, zarr_images
 from hpaloc.image_files.stack import Index, Stack
@@ -63,17 +64,9 @@ def _number(number: int, length: int, key: str, what: str, name: str, hint: str 
     return number
 
 
-def _ome_xml(tiff: tifffile.TiffFile, name: str) -> ElementTree.Element:
-    text = tiff.ome_metadata or ""
-    # OME-XML has no document type, and the entities of one could fill the memory.
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ImageError(f"{name}: its OME-XML has a document type; save it again")
-    return ElementTree.fromstring(text)
-
-
 def _without_other_files(tiff: tifffile.TiffFile, name: str) -> str:
     """Return the OME-XML of a file of a data set of many files without the planes of the others."""
-    root = _ome_xml(tiff, name)
+    root = read_ome_xml(tiff, name)
     for pixels in root.iterfind("{*}Image/{*}Pixels"):
         for data in pixels.findall("{*}TiffData"):
             if (uuid := data.find("{*}UUID")) is not None:
@@ -85,7 +78,8 @@ def _without_other_files(tiff: tifffile.TiffFile, name: str) -> str:
 def _ome_names(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, name: str) -> list[str]:
     of_images = [
         [channel.get("Name", "") for channel in channels for _ in range(int(channel.get("SamplesPerPixel", "1")))]
-        for channels in (image.findall("{*}Pixels/{*}Channel") for image in _ome_xml(tiff, name).iterfind("{*}Image"))
+        for image in read_ome_xml(tiff, name).iterfind("{*}Image")
+        for channels in [image.findall("{*}Pixels/{*}Channel")]
     ]
     if len(of_images) == len(tiff.series):
         return of_images[tiff.series.index(series)]
@@ -172,7 +166,7 @@ def _of_tiff(tiff: tifffile.TiffFile, plane: Plane) -> Stack:
     series = only_image(tiff.series, plane.series, plane.path)
     # A description that lacks its end is not OME-XML for tifffile.
     if series.kind in NO_AXES and len(series) > 1 and "<OME" in tiff.pages.first.description:
-        companion = _ome_xml(tiff, plane.path).find("{*}BinaryOnly") if tiff.is_ome else None
+        companion = read_ome_xml(tiff, plane.path).find("{*}BinaryOnly") if tiff.is_ome else None
         if companion is not None:
             other = shown(companion.get("MetadataFile", "another file"))
             raise ImageError(f"{plane.path}: its OME-XML is in {other}; save it as an OME-TIFF that holds its own")
