@@ -10,8 +10,8 @@ import numpy as np
 from hpaloc.describing.words import Meaning, light
 from hpaloc.ids import normal_text
 from hpaloc.image_files.decoding import ImageError, open_tiff, read_ome_xml
-from hpaloc.image_files.stack import Stack
-from hpaloc.image_files.stacks import UNNAMED, open_stack, read_planes
+from hpaloc.image_files.stack import UNNAMED, Stack
+from hpaloc.image_files.stacks import open_stack, read_planes
 from hpaloc.image_metadata import ImageMetadata, read_metadata
 from hpaloc.images import TINT
 from hpaloc.planes import Plane
