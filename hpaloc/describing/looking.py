@@ -13,7 +13,7 @@ from hpaloc.image_files.decoding import ImageError, open_tiff, read_ome_xml
 from hpaloc.image_files.stack import UNNAMED, Stack
 from hpaloc.image_files.stacks import open_stack, read_planes
 from hpaloc.image_metadata import ImageMetadata, read_metadata
-from hpaloc.images import TINT
+from hpaloc.images import TINTED, strong_channels
 from hpaloc.planes import Plane
 from hpaloc.rle import MAX_PIXELS
 
@@ -140,10 +140,7 @@ def _of_samples(image: np.ndarray) -> tuple[np.ndarray, str]:
     samples = image[..., :3] if image.shape[2] > 2 else image[..., :1]
     if (samples == samples[..., :1]).all():
         return samples[..., 0], ""
-    # Compression leaks a little of a colour into the others.
-    energy = np.square(samples, dtype=np.float32).mean(axis=(0, 1))
-    strong = tuple(int(sample) for sample in np.flatnonzero(energy > 0.25 * energy.max()))
-    tint = {own: colour for colour, own in TINT.items()}.get(strong, "several colours")
+    tint = TINTED.get(tuple(sorted(strong_channels(samples))), "several colours")
     return samples.max(axis=2), tint
 
 
