@@ -23,14 +23,8 @@ from hpaloc.files import digest
 from hpaloc.interpretation.annotated import read_example_cells, read_mixed_fields
 from hpaloc.manifests import SheetRow
 from hpaloc.mask_tables import check_table, read_rle_table
-from hpaloc.planning import (
-    check_interpretation,
-    check_model,
-    check_places,
-    check_rows,
-    check_studied,
-    check_training,
-)
+from hpaloc.planning.fields import check_rows, check_studied
+from hpaloc.planning.settings import check_interpretation, check_model, check_places, check_training
 from hpaloc.scan import Scan, scan_collection, with_columns
 from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import WeightsError, ready

@@ -19,7 +19,8 @@ from hpaloc.config import complete, read_command_line, shortened, training_colle
 from hpaloc.files import digest, spelled_as_on_disk
 from hpaloc.finding import shards_of
 from hpaloc.layout import PATTERNS
-from hpaloc.planning import (
+from hpaloc.planning.fields import check_pooling, check_rows, check_studied
+from hpaloc.planning.settings import (
     MODEL_FILES,
     NO_MODEL,
     READING_FILES,
@@ -28,10 +29,7 @@ from hpaloc.planning import (
     check_model,
     check_packing,
     check_places,
-    check_pooling,
-    check_rows,
     check_segmentation,
-    check_studied,
     check_training,
     known_mixtures,
     spell_paths,
