@@ -277,29 +277,19 @@ def _check_source(name: str, collection: Mapping[str, Any]) -> None:
 def _settle_images(name: str, collection: dict[str, Any]) -> None:
     """Write the patterns of images as a list, or as lists by colour, and null as what colours without one have."""
     images = collection.get("images")
-    if isinstance(images, dict):
-        _settle_lacking(name, collection, images)
-        own = colours_of(collection)
-        collection["images"] = {colour: _as_list(images[colour]) if colour in own else None for colour in COLOURS}
-    elif images is not None:
-        collection["images"] = _as_list(images)
-
-
-def _as_list(patterns: str | list[str]) -> list[str]:
-    return [patterns] if isinstance(patterns, str) else patterns
-
-
-def _settle_lacking(name: str, collection: dict[str, Any], images: Mapping[str, str | list[str] | None]) -> None:
-    """Write null as the channel of each colour of which a mapping ``images`` has no pattern."""
-    lacking = [colour for colour in COLOURS if images.get(colour) is None]
-    for colour in lacking:
+    if isinstance(images, str):
+        collection["images"] = [images]
+    if not isinstance(images, dict):
+        return
+    for colour in (colour for colour in COLOURS if images[colour] is None):
         if colour in named_channels(collection):
             raise ConfigError(
                 f"config key collections.{name}.channels.{colour}: images has no pattern of {colour}; add it, or write "
                 "null"
             )
-    if lacking:
-        collection["channels"] = {**collection.get("channels", {}), **dict.fromkeys(lacking)}
+        collection["channels"] = {**collection.get("channels", {}), colour: None}
+    given = {colour: images[colour] if colour in colours_of(collection) else None for colour in COLOURS}
+    collection["images"] = {colour: [of] if isinstance(of, str) else of for colour, of in given.items()}
 
 
 def _check_sheet(name: str, collection: Mapping[str, Any]) -> None:
