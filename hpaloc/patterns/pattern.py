@@ -212,17 +212,14 @@ class FilePattern:
         *outer, last = self._components
         for component in outer:
             regex += _regex(component, groups, told, choices)
-            reached = list(_below(component, regex, reached, folders))
+            reached = _below(component, regex, reached, folders)
             regex += "/"
         regex += _regex(last, groups, told, choices, at_end=True)
-        matches = re.compile(regex, re.DOTALL).fullmatch
         selector = groups[self.selector] if self.selector else None
         of_field = [groups[name] for name in (*self.of_field, "z") if name in groups and name not in choices]
-        for seen, path in reached:
-            for name, own in _names(last, path, folders):
-                if hit := matches(f"{seen}{name}"):
-                    values = tuple([normal_text(hit[group]) for group in of_field])
-                    yield values, hit[selector] if selector else "", f"{path}{own}"
+        for hit, path in _matching(last, regex, reached, folders):
+            values = tuple([normal_text(hit[group]) for group in of_field])
+            yield values, hit[selector] if selector else "", path
 
     def nearest(self, folders: Folders) -> str:
         """Return what exists of the paths that the pattern asks for, as a sentence about the last such folder."""
@@ -238,15 +235,23 @@ class FilePattern:
         return _told(min(reached), last, folders)
 
 
+def _matching(
+    component: Sequence[Piece], regex: str, reached: Sequence[tuple[str, str]], folders: Folders
+) -> Iterator[tuple[re.Match[str], str]]:
+    """Yield the match and the path of what is in the folders ``reached`` and matches; see ``FilePattern.walk``."""
+    matches = re.compile(regex, re.DOTALL).fullmatch
+    for seen, folder in reached:
+        for name, own in _names(component, folder, folders):
+            if hit := matches(f"{seen}{name}"):
+                yield hit, f"{folder}{own}"
+
+
 def _below(
     component: Sequence[Piece], regex: str, reached: Sequence[tuple[str, str]], folders: Folders
-) -> Iterator[tuple[str, str]]:
-    """Yield the folders in those ``reached`` whose paths match, with a slash at their end; see ``FilePattern.walk``."""
-    matches = re.compile(regex, re.DOTALL).fullmatch
-    for seen, path in reached:
-        for name, own in _names(component, path, folders):
-            if matches(f"{seen}{name}") and (not own or folders.is_folder(f"{path}{own}")):
-                yield f"{seen}{name}/", f"{path}{own}/"
+) -> list[tuple[str, str]]:
+    """Return the folders in those ``reached`` whose paths match, with a slash at their end."""
+    found = _matching(component, regex, reached, folders)
+    return [(f"{hit[0]}/", f"{path}/") for hit, path in found if not path or folders.is_folder(path)]
 
 
 def _told(folder: str, component: Sequence[Piece], folders: Folders) -> str:
