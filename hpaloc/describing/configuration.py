@@ -11,7 +11,7 @@ from hpaloc.classes import COLOURS
 from hpaloc.describing.colours import USUAL_NUCLEUS, Channel, Guess
 from hpaloc.describing.description import Description
 from hpaloc.describing.looking import MOST_CHANNELS
-from hpaloc.describing.naming import Layout, escaped, own_parts
+from hpaloc.describing.naming import Layout, escaped
 from hpaloc.describing.words import STAINED
 from hpaloc.endings import ending_of, is_imported
 from hpaloc.ids import shown
@@ -65,7 +65,7 @@ def _count(number: int, what: str) -> str:
 def path_of(found: Description, layout: Layout) -> str:
     """Return the pattern of a layout from the working folder, as the configuration has it."""
     folder = found.listing.folder
-    if own_parts(layout):
+    if layout.own_parts:
         return os.path.join(escaped(folder), layout.pattern)
     # Nothing in the names says the field: its folder does.
     return os.path.join(escaped(os.path.dirname(folder) if folder else ".."), "{id}", layout.pattern)
@@ -99,7 +99,7 @@ def _files(found: Description) -> list[str]:
 
 
 def _id_of(layout: Layout) -> str:
-    own = own_parts(layout) or ["id"]
+    own = layout.own_parts or ["id"]
     return ", ".join(f"{{{part}}}" for part in own) + (" joined by _" if len(own) > 1 else "")
 
 
@@ -235,7 +235,7 @@ def _configuration(found: Description) -> list[str]:
     value, known = ("file", "what the files say") if is_imported(layout.pattern) else _pixel_size(found)
     lines += [f"pixel_size: {value}  # {'' if value == 'file' else 'µm; CHECK: '}{known}"]
     lines += ["model:", "  path: models/demo  # the folder of a trained model"]
-    grouping = [part for part in own_parts(layout) if part.startswith(("plate", "well"))]
+    grouping = [part for part in layout.own_parts if part.startswith(("plate", "well"))]
     if "well" in grouping:
         lines += ["# One call for each well:", f"# predict: {{pool_by: [{', '.join(grouping)}]}}"]
     return lines

@@ -65,13 +65,13 @@ class Layout:
     reader: the plate reader or program that names its files so
     guessed: whether no word says that a part of the names is the channel
     fields: {values of the parts that name a field: its files}
-    parts: the named parts, in the pattern's order
+    own_parts: the names of these parts, in the pattern's order
     """
 
     pattern: str
     reader: str = ""
     guessed: bool = False
-    parts: list[str] = field(default_factory=list)
+    own_parts: list[str] = field(default_factory=list)
     fields: dict[tuple[str, ...], list[File]] = field(default_factory=dict)
 
     @property
@@ -332,7 +332,7 @@ def _layout(files: Sequence[tuple[str, list[Piece]]], reader: str = "", guessed:
             pattern += escaped(columns[at][0])
     # One spelling of the ending stands for all.
     pattern += Counter(image_ending(path) for path, _ in files[: 10 * _SOME]).most_common(1)[0][0]
-    layout = Layout(pattern, reader, guessed, re.findall(r"\{(\w+)\}", pattern))
+    layout = Layout(pattern, reader, guessed, list(names.values()))
     special = {kind: at for at, kind in enumerate(shape) if kind in ("channel", "z", "time") and at in named}
     for path, pieces in files:
         said = {kind: pieces[at][1] for kind, at in special.items()}
@@ -365,8 +365,3 @@ def _names(shape: Sequence[str], own: Sequence[int], values: Sequence[set[str]])
         number = sum(re.fullmatch(rf"{name}(_\d+)?", other) is not None for other in names.values())
         names[at] = f"{name}_{number + 1}" if number else name
     return names
-
-
-def own_parts(layout: Layout) -> list[str]:
-    """Return the parts of a layout's pattern that name a field."""
-    return [part for part in layout.parts if part not in ("colour", "channel", "z", "time")]

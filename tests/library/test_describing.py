@@ -139,6 +139,11 @@ PLANNED = (
 PLANNED += ("folders of plates", "folders of channels", "folders of fields", "brackets", "unknown words")
 
 
+def test_braces_in_names_are_no_parts():
+    (layout,) = find_layouts(names("p{{x}}/{i}_{c}.png", i="ab", c=COLOURS)).found
+    assert (layout.pattern, layout.own_parts) == ("p{{x}}/{id}_{colour}.png", ["id"])
+
+
 @pytest.mark.parametrize("name", PLANNED)
 def test_planning_finds_the_fields_that_are_described(tmp_path, name):
     thumbnail = f"P_A01_s1_w1_thumb{GUIDS[-1]}.tif"
