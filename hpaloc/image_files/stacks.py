@@ -248,28 +248,26 @@ def read_planes(
     Returns {colour: (H, W) uint8 or uint16, or of an RGB file, without ``channel``, with an axis of samples}.
     Raises ImageError naming the file, and the key if what is chosen is not in the file or is not unique.
     """
-    return {
-        colour: as_array(image) for colour, image in _read_planes(planes, colours, max_pixels, opened, None).items()
-    }
+    images = open_planes(planes, colours, max_pixels, None, opened)
+    return {colour: as_array(image) for colour, image in images.items()}
 
 
 def open_planes(
-    planes: Mapping[str, Plane], colours: Sequence[str], max_pixels: int, lazily: Lazily | None
+    planes: Mapping[str, Plane],
+    colours: Sequence[str],
+    max_pixels: int,
+    lazily: Lazily | None,
+    opened: Opener | None = None,
 ) -> dict[str, Image]:
     """Read colours of a field as ``read_planes``, but planes of OME-Zarr when their rows are asked for.
 
-    planes, colours, max_pixels: as in ``read_planes``
+    planes, colours, max_pixels, opened: as in ``read_planes``
     lazily: of which sides, and up to how many pixels; None for none
     Returns as ``read_planes``, arrays or LazyImage.
     Raises ImageError as ``read_planes``, and a LazyImage when rows are asked for that cannot be read.
     """
-    return _read_planes(planes, colours, max_pixels, partial(open_stack, lazily=lazily), lazily)
-
-
-def _read_planes(
-    planes: Mapping[str, Plane], colours: Sequence[str], max_pixels: int, opened: Opener, lazily: Lazily | None
-) -> dict[str, Image]:
-    limit, opened = min(max_pixels, MAX_PIXELS), partial(_open_along_z, opened=opened)
+    limit = min(max_pixels, MAX_PIXELS)
+    opened = partial(_open_along_z, opened=opened or partial(open_stack, lazily=lazily))
     # Focus is measured in red if there is red. The plane is the same for all colours, whichever are read.
     reference = next((colour for colour in ("red", "yellow", "blue") if colour in planes), next(iter(planes)))
     sharpest = None
