@@ -234,8 +234,7 @@ def _tasks(
     )
     tasks = []
     for row in rows:
-        cell_mask = row.cell_mask if settings.backend == "masks" else None
-        nucleus_mask = row.nucleus_mask if settings.backend == "masks" else None
+        given = (row.cell_mask, row.nucleus_mask) if settings.backend == "masks" else (None, None)
         tasks.append(
             {
                 "field": row.id,
@@ -247,9 +246,9 @@ def _tasks(
                 "chunk_above": dask.chunk_above,
                 "max_pixels": fits,
                 "max_lazy_pixels": fits_in_strips,
-                "cell_mask": cell_mask,
-                "nucleus_mask": nucleus_mask,
-                "tables": {path: of.get(row.id) for path, of in tables.items() if path in (cell_mask, nucleus_mask)},
+                "cell_mask": given[0],
+                "nucleus_mask": given[1],
+                "tables": {path: of.get(row.id) for path, of in tables.items() if path in given},
             }
         )
     return tasks
