@@ -167,20 +167,17 @@ class Folders:
         Raises SheetError for a folder that cannot be listed, and naming two files that the path may mean.
         """
         folder, slash, name = path.rstrip("/").rpartition("/")
-        real, names, _ = self._list(f"{folder}{slash}")
-        own = name
-        if name not in names:
-            spelled = self.spelled(f"{folder}{slash}", name)
-            if len(spelled) > 1:
-                one, other = (f"{folder}{slash}{each}" for each in sorted(spelled)[:2])
-                raise SheetError(f"{path}: this may be {one} or {other}; remove one of them")
-            if not spelled:
-                return None
-            own = spelled[0]
+        spelled = self.spelled(f"{folder}{slash}", name)
+        if len(spelled) > 1:
+            one, other = (f"{folder}{slash}{each}" for each in sorted(spelled)[:2])
+            raise SheetError(f"{path}: this may be {one} or {other}; remove one of them")
+        if not spelled:
+            return None
+        real, _, _ = self._list(f"{folder}{slash}")
         if folder and real != folder:
-            path = f"{real}/{own}"
-        elif own != name:
-            path = f"{folder}{slash}{own}"
+            path = f"{real}/{spelled[0]}"
+        elif spelled[0] != name:
+            path = f"{folder}{slash}{spelled[0]}"
         try:
             found = os.stat(path)
         except OSError:
