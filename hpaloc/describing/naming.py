@@ -36,6 +36,7 @@ _RUN = r"(?<![^\W_])(?:{})(?![^\W_])"
 _CHAIN = re.compile(_RUN.format(r"(?:(?:xy|ch|channel|[sztcwpfm])\d{1,9})+"), re.IGNORECASE)
 _LINK = re.compile(r"([a-z]+)(\d+)", re.IGNORECASE)
 _WORDS = re.compile(_RUN.format(rf"channel[ _-]?\d+|(?:{WORD})(?:nm)?"), re.IGNORECASE)
+_LETTERS = re.compile(r"[^\W\d_]+\d?")
 _WELL = re.compile(r"[A-P](?:0?[1-9]|1\d|2[0-4])")
 _ALWAYS_NAMED = ("plate", "well", "site", "row", "column", "channel")
 _CHANNEL_LETTERS = ("c", "ch", "w", "channel")
@@ -104,21 +105,17 @@ def find_layouts(paths: Sequence[str], with_channels: bool = True) -> Layouts:
     that is a word for a channel, or a letter and a number, and that differs between otherwise equal names
     with_channels: whether names may say the channel; False if the files turned out to hold several
     """
-    merged, thumbnails, pools = [], [], defaultdict(list)
+    channels: list[str] = []
+    merged: list[str] = []
+    thumbnails: list[str] = []
     for path in paths:
+        name = path[: len(path) - len(image_ending(path))].rpartition("/")[2]
+        of_kind = thumbnails if NOT_CHANNELS.search(name) else merged if MERGED.search(name) else channels
+        of_kind.append(path)
+    pools = defaultdict(list)
+    for path in channels or merged or thumbnails:
         ending = image_ending(path)
-        stem = path[: len(path) - len(ending)]
-        name = stem[stem.rfind("/") + 1 :]
-        if NOT_CHANNELS.search(name):
-            thumbnails.append(path)
-        elif MERGED.search(name):
-            merged.append(path)
-        else:
-            pools[ending.lower(), stem.count("/")].append((stem, ending))
-    if not pools:
-        for path in merged or thumbnails:
-            ending = image_ending(path)
-            pools[ending.lower(), path.count("/")].append((path[: len(path) - len(ending)], ending))
+        pools[ending.lower(), path.count("/")].append((path[: len(path) - len(ending)], ending))
     found = [layout for pool in pools.values() for layout in _layouts_of(pool, with_channels)]
     found.sort(key=lambda layout: -len(layout.files))
     return Layouts(found, merged, thumbnails)
@@ -245,19 +242,17 @@ def _others_count_on(cuts: dict[tuple[str, str], set[str]], stems: Sequence[str]
 
 def _unknown_words(stems: Sequence[str]) -> list[Span | None]:
     """Return where the last word of each name is if 2 to 5 of them occur with each of several otherwise equal names."""
-    runs = [list(re.finditer(r"[^\W\d_]+\d?", stem[stem.rfind("/") + 1 :])) for stem in stems]
-    at = [stem.rfind("/") + 1 for stem in stems]
-    spans = [
-        (first + run[-1].start(), first + run[-1].end(), "") if run else None
-        for first, run in zip(at, runs, strict=True)
-    ]
+    spans: list[Span | None] = []
+    for stem in stems:
+        runs = list(_LETTERS.finditer(stem, stem.rfind("/") + 1))
+        spans.append((runs[-1].start(), runs[-1].end(), "") if runs else None)
     cuts = defaultdict(set)
     for stem, span in zip(stems, spans, strict=True):
         if span is not None:
             cuts[stem[: span[0]], stem[span[1] :]].add(stem[span[0] : span[1]])
     sets = {frozenset(values) for values in cuts.values()}
     if len(cuts) > 1 and len(sets) == 1 and 2 <= len(next(iter(sets))) <= 5:
-        return list(spans)
+        return spans
     return [None] * len(stems)
 
 
