@@ -1,6 +1,5 @@
 """What is in an image file: axes, channels, depth, and a small picture of each channel."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -154,18 +153,13 @@ def _picture(image: np.ndarray) -> Picture:
 
 
 def _lights(path: str) -> list[Meaning | None]:
-    """Return what OME-XML says of the emission or, without it, of the fluorophore of each channel."""
+    """Return what OME-XML says of the light that each channel emits; [] if it says nothing."""
     try:
-        if os.path.isdir(path):
-            return []
-        with open(path, "rb") as file:
-            if file.peek(2)[:2] not in (b"II", b"MM"):
-                return []
-            with open_tiff(file) as tiff:
-                image = read_ome_xml(tiff, path).find("{*}Image/{*}Pixels") if tiff.is_ome else None
+        with open(path, "rb") as file, open_tiff(file) as tiff:
+            image = read_ome_xml(tiff, path).find("{*}Image/{*}Pixels") if tiff.is_ome else None
         channels = [] if image is None else image.findall("{*}Channel")
         said = [float(channel.get("EmissionWavelength", "nan")) for channel in channels]
     except Exception:
-        # A header that cannot be read says nothing; the readers raise errors of many kinds.
+        # A header that cannot be read, or is not of a TIFF, says nothing; the readers raise errors of many kinds.
         return []
     return [light(wavelength) for wavelength in said]
