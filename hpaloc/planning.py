@@ -12,7 +12,7 @@ from hpaloc.classes import NAMES, NEGATIVE
 from hpaloc.config import ConfigError, colours_of, training_collections
 from hpaloc.delimited import check_fields, letters_of
 from hpaloc.files import spelled_as_on_disk
-from hpaloc.ids import normal_text
+from hpaloc.ids import alike, normal_text
 from hpaloc.interpretation.annotated import check_choice, read_example_cells, read_mixed_fields
 from hpaloc.layout import PATTERNS
 from hpaloc.manifests import SheetRow
@@ -21,6 +21,7 @@ from hpaloc.network.folder import check_folder, check_network, check_starting_we
 from hpaloc.network.options import ModelError
 from hpaloc.progress import log
 from hpaloc.scan import Scan
+from hpaloc.seen.record import load_seen
 from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import WeightsError, named_files
 from hpaloc.sheet import NAMED, OPTIONAL
@@ -29,6 +30,8 @@ from hpaloc.sheet import NAMED, OPTIONAL
 MODEL_FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json")
 # Those that it also has if it reads mixtures.
 READING_FILES = ("mixtures.json", "mixtures.checksums.json")
+# Those that say what trained it.
+SEEN_FILES = ("seen.npz", "seen.checksums.json")
 
 
 def spell_paths(config: dict[str, Any]) -> None:
@@ -287,6 +290,29 @@ def _rows_that_train(collection: str, scan: Scan, curation: Mapping[str, Any]) -
     return positive
 
 
+def check_unseen(config: Mapping[str, Any], scans: Mapping[str, Scan], scored: Sequence[str]) -> None:
+    """Raise ConfigError if a collection to score has labels only in fields whose IDs or antibodies train the model.
+
+    What depends on images and on other columns of sheets, the scores leave out. ``config`` is complete, ``scans`` are
+    those of the collections by name, ``scored`` names the collections that are scored.
+    """
+    used = [
+        row for name in training_collections(config) for row in _rows_that_train(name, scans[name], config["curation"])
+    ]
+    ids = {alike(row.id) for row in used}
+    antibodies = {alike(row.antibody) for row in used if row.antibody}
+    for name in scored:
+        truth = scans[name].truth
+        known = [row for row in scans[name].rows if (row.labels if truth is None else row.id in truth)]
+        new = [row for row in known if alike(row.id) not in ids]
+        if known and all(row.antibody and alike(row.antibody) in antibodies for row in new):
+            raise ConfigError(
+                f"collection {name}: training sees all of its {len(known)} labelled fields ({len(known) - len(new)} by "
+                f"ID, {len(new)} by antibody), so there is nothing to score; set collections.{name}.labels: false to "
+                "predict it without scores"
+            )
+
+
 def check_pooling(config: Mapping[str, Any], scans: Mapping[str, Scan]) -> None:
     """Raise ConfigError if ``predict.pool_by`` names a column of which a predicted collection's sheet has no values.
 
@@ -396,6 +422,12 @@ def check_model(config: Mapping[str, Any]) -> None:
         made, _ = read_settings(Path(path))
         check_network(Path(path, "model.keras"), made)
         load_reading(Path(path))
+        if load_seen(Path(path)) is None:
+            log.warning(
+                "config key model.path: %s does not say what trained the model (seen.npz), so fields and cells that it "
+                "has seen are not left out of the scores",
+                path,
+            )
     except ModelError as error:
         raise ConfigError(str(error)) from None
     _check_colours(config, config["predict"]["collections"], made["channels"], "model.path")

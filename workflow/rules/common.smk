@@ -13,7 +13,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from hpaloc.accounting import summary_lines
+from hpaloc.accounting import left_out_lines, summary_lines
 from hpaloc.classes import COLOURS
 from hpaloc.config import complete, read_command_line, shortened, training_collections
 from hpaloc.files import digest, spelled_as_on_disk
@@ -22,6 +22,7 @@ from hpaloc.layout import PATTERNS
 from hpaloc.planning import (
     MODEL_FILES,
     READING_FILES,
+    SEEN_FILES,
     check_few_shot,
     check_interpretation,
     check_model,
@@ -31,6 +32,7 @@ from hpaloc.planning import (
     check_segmentation,
     check_studied,
     check_training,
+    check_unseen,
     known_mixtures,
     spell_paths,
 )
@@ -138,6 +140,8 @@ FINAL_SETTINGS = {
 WEIGHTS = [] if config["train"]["weights"] in ("none", "imagenet") else [config["train"]["weights"]]
 if WEIGHTS and Path(WEIGHTS[0]).suffix == ".keras":
     WEIGHTS += [str(Path(WEIGHTS[0]).with_name(name)) for name in MODEL_FILES if name != "model.keras"]
+# The model folder that the training starts from, if it starts from one.
+START = str(Path(WEIGHTS[0]).parent) if len(WEIGHTS) > 1 else None
 MODEL = config["model"]["path"] or "results/model"
 PREDICTED = config["predict"]["collections"]
 # The tables of each predicted collection that are not always made.
@@ -148,6 +152,9 @@ SCORED = [
     for name in PREDICTED
     if COLLECTIONS[name]["labels"] and (config["model"]["path"] or name not in training_collections(config))
 ]
+# Whether it is known what trained the model, so that it can be left out of the scores.
+CHECKED = not config["model"]["path"] or Path(MODEL, "seen.npz").is_file()
+SEEN = [f"results/evaluation/{name}/seen.parquet" for name in SCORED if CHECKED]
 # The figures of the data show the collection that trains or, if there is none, the first labelled one; with model.path
 # they show a predicted collection.
 EXPLORABLE = PREDICTED if config["model"]["path"] else [TRAINING, *COLLECTIONS]
