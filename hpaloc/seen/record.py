@@ -1,5 +1,6 @@
 """What a model folder says of the fields and cells that trained its network: digests, and no names."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import fields as parts_of
@@ -54,13 +55,33 @@ def sort_seen(seen: Seen) -> Seen:
     return Seen(*(np.unique(getattr(seen, of.name), axis=0) for of in parts_of(Seen)))
 
 
-def write_seen(folder: Path, seen: Seen) -> None:
-    """Write what a network has seen to seen.npz of its model folder, with its checksums.
+def write_seen(path: Path, seen: Seen) -> None:
+    """Write what trained a network to a file seen.npz."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **vars(seen))
+
+
+def read_seen(path: Path) -> Seen:
+    """Read a file seen.npz; raise ModelError, naming it, if it is invalid."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in _SHAPES}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise ModelError(f"{path}: does not say what trained the network ({error})") from None
+    for name, (dtype, shape) in _SHAPES.items():
+        array = arrays[name]
+        if array.dtype != dtype or array.shape[1:] != shape or array.ndim != len(shape) + 1:
+            raise ModelError(f"{path}: {name} is {array.dtype} of shape {array.shape}")
+    return Seen(**arrays)
+
+
+def add_seen(folder: Path, path: Path) -> None:
+    """Copy a file seen.npz into a model folder, and write its checksums.
 
     They include the digest of the folder's own checksums.json, since it belongs to one network.
     """
-    with atomic_path(folder / "seen.npz") as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **vars(seen))
+    with atomic_path(folder / "seen.npz") as temporary:
+        shutil.copyfile(path, temporary)
     write_checksums(folder, ("checksums.json", "seen.npz"), to="seen.checksums.json")
 
 
@@ -73,13 +94,4 @@ def load_seen(folder: Path) -> Seen | None:
     if not path.exists() and not (folder / "seen.checksums.json").exists():
         return None
     check_files(folder, "seen.checksums.json", ("checksums.json", "seen.npz"))
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in _SHAPES}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise ModelError(f"{path}: is not a file of what the network has seen ({error})") from None
-    for name, (dtype, shape) in _SHAPES.items():
-        array = arrays[name]
-        if array.dtype != dtype or array.shape[1:] != shape or array.ndim != len(shape) + 1:
-            raise ModelError(f"{path}: {name} is {array.dtype} of shape {array.shape}")
-    return Seen(**arrays)
+    return read_seen(path)

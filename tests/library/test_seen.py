@@ -15,7 +15,7 @@ from hpaloc.measuring import measure_field
 from hpaloc.network.folder import write_checksums
 from hpaloc.network.options import ModelError
 from hpaloc.seen.finding import LEFT_OUT, describe_cells, find_seen, note_seen
-from hpaloc.seen.record import load_seen, unite_seen, write_seen
+from hpaloc.seen.record import add_seen, load_seen, unite_seen, write_seen
 from hpaloc.simulate.field import simulate_field
 from hpaloc.tables import CELLS, FIELDS, to_table
 
@@ -161,7 +161,8 @@ def test_cells_without_nucleus_and_fields_without_cells_are_described(pictures):
 def folder(tmp_path, seen):
     write_json(tmp_path / "config.json", {})
     write_checksums(tmp_path, ("config.json",))
-    write_seen(tmp_path, seen)
+    write_seen(tmp_path / "noted.npz", seen)
+    add_seen(tmp_path, tmp_path / "noted.npz")
     return tmp_path
 
 
@@ -191,7 +192,7 @@ def test_a_changed_file_is_refused(folder, seen):
         write_checksums(folder, ("checksums.json", "seen.npz"), to="seen.checksums.json")
         with pytest.raises(ModelError, match=r"seen\.npz"):
             load_seen(folder)
-    write_seen(folder, seen)
+    add_seen(folder, folder / "noted.npz")
     # It is of one network.
     write_json(folder / "config.json", {"epochs": 2})
     write_checksums(folder, ("config.json",))

@@ -20,7 +20,7 @@ if not SCORED:
 rule find_seen:
     """Find the fields and cells of a labelled collection that training has seen, to leave them out of the scores."""
     input:
-        model=trained_here(*SEEN_FILES),
+        seen=[] if config["model"]["path"] else "results/dataset/seen.npz",
         cells=lambda wildcards: of_shards("cells", wildcards.collection),
         fields=lambda wildcards: of_shards("fields", wildcards.collection),
         annotations=lambda wildcards: of_shards("annotations", wildcards.collection),
@@ -42,7 +42,7 @@ rule find_seen:
         model_seen=lambda wildcards: content_of(f"{MODEL}/seen.npz") if config["model"]["path"] else None,
         shards=lambda wildcards: SHARDS[wildcards.collection],
         group_by=config["curation"]["group_by"],
-        version=code_of("seen.finding"),
+        version=code_of("seen.finding", "tables"),
     script:
         "../scripts/find_seen.py"
 

@@ -73,9 +73,8 @@ rule learn_mixtures:
 
 
 rule note_seen:
-    """Note the fields and cells that trained the network, as digests, so that no score is over what it has seen."""
+    """Note the fields and cells that train the network, as digests: scores leave out what it has seen."""
     input:
-        model=expand("results/model/{name}", name=MODEL_FILES),
         examples=[
             *(["results/pretraining/examples.parquet"] if PRETRAINING else []),
             "results/dataset/examples.parquet",
@@ -88,7 +87,7 @@ rule note_seen:
         ],
         columns=lambda wildcards: [path for name in training_collections(config) for path in table_of("columns", name)],
     output:
-        expand("results/model/{name}", name=SEEN_FILES),
+        "results/dataset/seen.npz",
     log:
         "logs/note_seen.log",
     benchmark:
@@ -107,6 +106,30 @@ rule note_seen:
         version=code_of("seen.finding"),
     script:
         "../scripts/note_seen.py"
+
+
+rule add_seen:
+    """Add to the model folder what trained the network."""
+    input:
+        model="results/model/checksums.json",
+        seen="results/dataset/seen.npz",
+    output:
+        expand("results/model/{name}", name=SEEN_FILES),
+    log:
+        "logs/add_seen.log",
+    benchmark:
+        "benchmarks/add_seen.tsv"
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(1000),
+        runtime=grows(10),
+    params:
+        version=code_of("seen.record"),
+    script:
+        "../scripts/add_seen.py"
 
 
 rule model_card:

@@ -1,4 +1,4 @@
-"""Note what trained the network, as digests, in its model folder."""
+"""Note what trains the network, as digests."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def main(job):
             log.warning("%s does not say what trained it; the scores do not leave that out", job.params.start)
         else:
             parts.append(before)
-    write_seen(Path(job.output[0]).parent, unite_seen(parts))
+    write_seen(Path(job.output[0]), unite_seen(parts))
 
 
 if __name__ == "__main__":
