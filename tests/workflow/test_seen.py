@@ -56,10 +56,10 @@ def test_the_same_sheet_under_another_name_is_refused(tmp_path):
     done = snakemake(tmp_path, "--dry-run", check=False)
     assert done.returncode != 0
     assert "collection again: training sees all of its 8 labelled fields (8 by ID, 0 by antibody)" in done.stdout
-    # It is predicted without scores, or named as what it is.
-    config["collections"]["again"] = config["collections"]["train"] | {"labels": False}
-    settings(tmp_path, **config)
-    jobs = planned(tmp_path)
+    # Named as what it is, the training collection is predicted without scores.
+    del config["collections"]["again"]
+    settings(tmp_path, **config | {"predict": {"collections": ["train", "test"]}})
+    jobs, _ = planned(tmp_path)
     assert jobs["find_seen"] == 1
     assert jobs["aggregate"] == 2
 
@@ -118,7 +118,7 @@ def test_an_older_model_folder_is_used_with_a_warning(elsewhere):
         (elsewhere / "model" / name).unlink()
     done = snakemake(elsewhere, "--dry-run", METRICS)
     assert "model.path: model does not say what trained the model (seen.npz)" in done.stdout
-    assert "find_seen" not in planned(elsewhere, METRICS)
+    assert "find_seen" not in planned(elsewhere, METRICS)[0]
 
 
 def test_a_changed_list_of_what_was_seen_is_refused(elsewhere):
