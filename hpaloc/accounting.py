@@ -1,7 +1,6 @@
 """The account of a run: how many fields and cells came in, went through and were rejected, and why."""
 
 import csv
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -116,23 +115,16 @@ def summary_lines(
     return lines
 
 
-def left_out_lines(metrics: str | os.PathLike[str]) -> list[str]:
-    """Return what the scores of metrics.json leave out because training has seen it, as a sentence per collection."""
-    with open(metrics, encoding="utf-8") as file:
-        scored = json.load(file)
+def left_out_lines(left_out: str | os.PathLike[str]) -> list[str]:
+    """Return what scores leave out because training has seen it, a sentence per collection; left_out: left_out.csv."""
     lines = []
-    for name, scores in scored.items():
-        if not isinstance(scores, dict) or "left_out" not in scores:
-            continue
-        left_out = scores["left_out"]
-        if left_out is None:
-            lines.append(f"{name}: scored, but it is not known what trained the model (its folder has no seen.npz)")
-        elif left_out["cells"] or left_out["fields"]:
-            kinds = ", ".join(f"{kind}: {of['cells']}" for kind, of in left_out["by"].items())
-            lines.append(
-                f"{name}: {left_out['fields']} fields with all their cells, in all {left_out['cells']} cells, are not "
-                f"scored, because training has seen them or their groups (cells by {kinds})"
-            )
+    for name, kinds in _by_collection(left_out).items():
+        fields, cells = (sum(int(kind[what]) for kind in kinds) for what in ("fields", "cells"))
+        by_kind = ", ".join(f"{kind['cells']} by {kind['kind']}" for kind in kinds)
+        lines.append(
+            f"{name}: {cells} cells, {fields} fields with all their cells, are not scored, because training has seen "
+            f"them or their groups (cells: {by_kind})"
+        )
     return lines
 
 

@@ -16,8 +16,8 @@ from hpaloc.ids import alike
 from hpaloc.joining import read_cells, read_fields
 from hpaloc.layout import CollectionFiles
 from hpaloc.seen.record import Seen, sort_seen
-from hpaloc.sheet import is_unknown
 from hpaloc.tables import REFERENCE_COLOURS
+from hpaloc.unknown_values import is_unknown
 
 # A row per field (cell 0) or single cell that training has seen, and by what it is known.
 LEFT_OUT = pa.schema([("field", pa.string()), ("cell", pa.int32()), ("kind", pa.string())])

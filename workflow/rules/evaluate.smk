@@ -15,6 +15,11 @@ if not SCORED:
         if of_labels
         else f"nothing is scored: no collection that is predicted ({', '.join(PREDICTED)}) has labels (labels: true)"
     )
+UNCHECKED = None
+if SCORED and not CHECKED:
+    UNCHECKED = (
+        f"what trained the model is not left out of the scores, because its folder does not say it ({MODEL}/seen.npz)"
+    )
 
 
 rule find_seen:
