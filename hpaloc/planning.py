@@ -297,7 +297,9 @@ def check_unseen(config: Mapping[str, Any], scans: Mapping[str, Scan], scored: S
     those of the collections by name, ``scored`` names the collections that are scored.
     """
     used = [
-        row for name in training_collections(config) for row in _rows_that_train(name, scans[name], config["curation"])
+        row
+        for name in training_collections(config)
+        for row in _rows_that_train(f"collection {name}", scans[name], config["curation"])
     ]
     ids = {alike(row.id) for row in used}
     antibodies = {alike(row.antibody) for row in used if row.antibody}
