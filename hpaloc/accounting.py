@@ -120,10 +120,10 @@ def left_out_lines(left_out: str | os.PathLike[str]) -> list[str]:
     lines = []
     for name, kinds in _by_collection(left_out).items():
         fields, cells = (sum(int(kind[what]) for kind in kinds) for what in ("fields", "cells"))
-        by_kind = ", ".join(f"{kind['cells']} by {kind['kind']}" for kind in kinds)
+        by_kind = ", ".join(f"by {kind['kind']}: {kind['cells']}" for kind in kinds)
         lines.append(
-            f"{name}: {cells} cells, {fields} fields with all their cells, are not scored, because training has seen "
-            f"them or their groups (cells: {by_kind})"
+            f"{name}: {cells} cells are not scored, because training has seen them or their groups (cells {by_kind}; "
+            f"whole fields: {fields})"
         )
     return lines
 

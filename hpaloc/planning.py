@@ -296,11 +296,9 @@ def check_unseen(config: Mapping[str, Any], scans: Mapping[str, Scan], scored: S
     What depends on images and on other columns of sheets, the scores leave out. ``config`` is complete, ``scans`` are
     those of the collections by name, ``scored`` names the collections that are scored.
     """
-    used = [
-        row
-        for name in training_collections(config)
-        for row in _rows_that_train(f"collection {name}", scans[name], config["curation"])
-    ]
+    used = []
+    for name in training_collections(config):
+        used += _rows_that_train(f"collection {name}", scans[name], config["curation"])
     ids = {alike(row.id) for row in used}
     antibodies = {alike(row.antibody) for row in used if row.antibody}
     for name in scored:

@@ -44,10 +44,10 @@ def test_what_scores_leave_out_is_a_sentence_per_collection(tmp_path):
     rows = ["collection,kind,fields,cells", "new,id,2,30", "new,same cell,0,1", "other,antibody,1,5"]
     (tmp_path / "left_out.csv").write_text("\n".join(rows) + "\n")
     assert left_out_lines(tmp_path / "left_out.csv") == [
-        "new: 31 cells, 2 fields with all their cells, are not scored, because training has seen them or their groups "
-        "(cells: 30 by id, 1 by same cell)",
-        "other: 5 cells, 1 fields with all their cells, are not scored, because training has seen them or their groups "
-        "(cells: 5 by antibody)",
+        "new: 31 cells are not scored, because training has seen them or their groups (cells by id: 30, by same cell: "
+        "1; whole fields: 2)",
+        "other: 5 cells are not scored, because training has seen them or their groups (cells by antibody: 5; whole "
+        "fields: 1)",
     ]
     (tmp_path / "left_out.csv").write_text(rows[0] + "\n")
     assert left_out_lines(tmp_path / "left_out.csv") == []
