@@ -1,6 +1,7 @@
 """Scores leave out what the model has seen: in the run that trains it, and with model.path in another."""
 
 import json
+import re
 import shutil
 
 import pandas as pd
@@ -62,6 +63,22 @@ def test_the_same_sheet_under_another_name_is_refused(tmp_path):
     jobs, _ = planned(tmp_path)
     assert jobs["find_seen"] == 1
     assert jobs["aggregate"] == 2
+
+
+def test_what_a_first_training_sees_counts(tmp_path):
+    write_small_run(tmp_path)
+    config = settings(tmp_path)
+    write_sheet(tmp_path / "first.csv", rows(one="HPA1", two="HPA2"))
+    config["collections"]["first"] = config["collections"]["train"] | {"sheet": "first.csv"}
+    config["train"]["pretraining"] = {"collection": "first", "epochs": 1}
+    settings(tmp_path, **config)
+    noted = re.search(r"rule note_seen:\n +input: (.*)", snakemake(tmp_path, "--dry-run").stdout)[1]
+    assert {"results/pretraining/examples.parquet", "results/dataset/examples.parquet"} <= set(noted.split(", "))
+    assert {"results/cells/first/000.parquet", "results/cells/train/000.parquet"} <= set(noted.split(", "))
+    config["collections"]["again"] = config["collections"]["first"]
+    settings(tmp_path, **config)
+    done = snakemake(tmp_path, "--dry-run", check=False)
+    assert "collection again: training sees all of its 2 labelled fields (2 by ID, 0 by antibody)" in done.stdout
 
 
 def test_other_fields_of_the_same_antibodies_are_refused(tmp_path):
