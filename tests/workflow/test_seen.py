@@ -10,6 +10,7 @@ import yaml
 from workflow_runs import planned, snakemake, write_config, write_sheet, write_small_run
 
 from hpaloc.classes import COLOURS
+from hpaloc.interpretation.analysis import labelled_predictions
 
 METRICS = "results/evaluation/metrics.json"
 
@@ -32,7 +33,8 @@ def trained(tmp_path_factory):
     write_small_run(folder)
     test = rows(new="new-1", **{"train-0": "new-2", "known": "Antibody-2", "with-train-0": "new-2"})
     write_sheet(folder / "test.csv", test)
-    return folder, snakemake(folder, METRICS, "results/model/seen.npz", "results/sheet/summary.csv").stdout
+    asked = ["results/model/seen.npz", "results/sheet/summary.csv", "results/interpretation/cells.parquet"]
+    return folder, snakemake(folder, METRICS, *asked).stdout
 
 
 def left_out(folder, collection):
@@ -47,6 +49,17 @@ def test_the_scores_leave_out_what_the_training_has_seen(trained):
     assert "cells are not scored, because training has seen them or their groups (cells by " in printed
     table = pd.read_csv(folder / "results/evaluation/left_out.csv")
     assert table["cells"].sum() == sum(of["cells"] for of in found.values()) > 0
+
+
+def test_the_claims_are_judged_on_the_cells_that_are_scored(trained):
+    folder, _ = trained
+    studied = pd.read_parquet(folder / "results/interpretation/cells.parquet")
+    predictions = {"test": folder / "results/predictions/test/cells.parquet"}
+    judged = labelled_predictions(studied, predictions, {"test": folder / "results/evaluation/test/seen.parquet"})
+    scored = pd.read_parquet(folder / "results/evaluation/test/cells.parquet")
+    assert set(zip(judged["field"], judged["cell"], strict=True)) == set(
+        zip(scored["field"], scored["cell"], strict=True)
+    )
 
 
 def test_the_same_sheet_under_another_name_is_refused(tmp_path):
