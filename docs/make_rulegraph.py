@@ -15,8 +15,11 @@ PICTURE = ROOT / "docs" / "rulegraph.svg"
 # The subjects of the rules and their colours: Okabe and Ito's palette, light.
 STAGES = {
     "data": ("#dcebf7", ("simulate", "download", "segment", "tile", "sheet", "rejected", "summary", "explore_data")),
-    "model": ("#fbe3cf", ("curate", "records", "train", "model_card", "training_curves", "receptive_field")),
-    "calls": ("#d5efe6", ("predict", "aggregate", "pool", "submit", "evaluate", "draw_scores")),
+    "model": (
+        "#fbe3cf",
+        ("curate", "records", "train", "model_card", "training_curves", "receptive_field", "note_seen", "add_seen"),
+    ),
+    "calls": ("#d5efe6", ("predict", "aggregate", "pool", "submit", "find_seen", "evaluate", "draw_scores")),
     "people": ("#efe3ee", ("browse_shard", "browse", "record_run", "report_zip")),
 }
 LEFT_OUT = {"all", "predict_only", "explore", "interpret"}

@@ -115,6 +115,19 @@ def summary_lines(
     return lines
 
 
+def left_out_lines(left_out: str | os.PathLike[str]) -> list[str]:
+    """Return what scores leave out because training has seen it, a sentence per collection; left_out: left_out.csv."""
+    lines = []
+    for name, kinds in _by_collection(left_out).items():
+        fields, cells = (sum(int(kind[what]) for kind in kinds) for what in ("fields", "cells"))
+        by_kind = ", ".join(f"by {kind['kind']}: {kind['cells']}" for kind in kinds)
+        lines.append(
+            f"{name}: {cells} cells are not scored, because training has seen them or their groups (cells {by_kind}; "
+            f"whole fields: {fields})"
+        )
+    return lines
+
+
 def _by_collection(table: str | os.PathLike[str]) -> dict[str, list[dict[str, str]]]:
     found: dict[str, list[dict[str, str]]] = {}
     with open(table, newline="", encoding="utf-8") as file:

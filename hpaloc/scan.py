@@ -46,8 +46,9 @@ from hpaloc.manifests import CARRIED, SheetRow
 from hpaloc.mask_tables import check_table
 from hpaloc.patterns.folders import Folders
 from hpaloc.patterns.pattern import CHANNEL, CHOSEN, names_between_braces
-from hpaloc.sheet import NAMED, is_unknown, read_other_columns, warn_of_spellings
+from hpaloc.sheet import NAMED, read_other_columns, warn_of_spellings
 from hpaloc.truth import read_true_cells
+from hpaloc.unknown_values import is_unknown
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from hpaloc.delimited import SheetError, letters_of, read_delimited, read_header
 from hpaloc.ids import alike, check_id, shown
 from hpaloc.location_names import list_left_out, read_labels
 from hpaloc.manifests import CARRIED, SheetRow
+from hpaloc.unknown_values import is_unknown
 
 log = logging.getLogger("hpaloc")
 
@@ -29,14 +30,8 @@ _OURS = re.compile(
     re.IGNORECASE,
 )
 
-# The columns that say of what a field is, and what people and programs write in them if they do not know.
+# The columns that say of what a field is.
 NAMED = ("antibody", "cell_line")
-_UNKNOWN = frozenset(
-    (
-        *("na", "n/a", "n.a.", "#n/a", "<na>", "nan", "none", "null", "nil", "unknown", "notknown", "notavailable"),
-        *("notapplicable", "n.d.", "undefined", "unspecified", "missing", "?", "-", "--", "–", "—"),
-    )
-)
 _ZEROS = re.compile(r"(?<![\d.])0+(?=\d)|(?<=\d)\.0+$")
 _NUMBER = re.compile(r"\+?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 # µm. Those of light microscopes are from 0.01 to 7; that of an image in nm, or in m, is not among them.
@@ -164,11 +159,6 @@ def copy_columns(name: str, columns: Sequence[str], table: Iterable[Mapping[str,
     # HDF5 has no NUL in texts.
     rows = sorted([cells["ID"], *(cells[column].replace("\0", "\ufffd") for column in columns)] for cells in table)
     return [["id", *names.values()], *rows]
-
-
-def is_unknown(value: str) -> bool:
-    """Return whether a value is what people and programs write for one that they do not know, such as NA."""
-    return alike(value).replace(" ", "") in _UNKNOWN
 
 
 def _warn_of_left_out(name: str, rows: Sequence[SheetRow], left_out: Sequence[Sequence[str]]) -> None:

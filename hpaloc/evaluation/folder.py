@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hpaloc.evaluation.collection import evaluate_collection, plain
+from hpaloc.evaluation.left_out import check_unseen, count_left_out, plain_counts, without_cells, without_fields
 from hpaloc.files import atomic_path, write_json
 from hpaloc.layout import CollectionFiles
 from hpaloc.masks import mask_path, read_mask
@@ -19,6 +20,8 @@ from hpaloc.tables import PROBABILITIES, write_table
 # The controls of ``controls.control_examples``; metrics.json names each.
 CONTROLS = ("tile_random_split", "class_sorted_split", "shuffled_labels")
 
+# What is left out of a collection of which training has seen nothing; see ``seen.finding.LEFT_OUT``.
+_NOTHING = pd.DataFrame({"field": [], "cell": [], "kind": []}).astype({"field": object, "cell": int, "kind": object})
 # The columns of cells and of fields that `evaluate_collection` reads.
 _PREDICTED_COLUMNS = (("field", "cell", *PROBABILITIES), ("field", "sheet_labels", "antibody"))
 
@@ -51,26 +54,41 @@ def evaluate(
     seed: int = 0,
     threads: int = 1,
     unscored: str | None = None,
+    seen: Mapping[str, Path | str] | None = None,
 ) -> dict[str, Any]:
     """Score collections, write the evaluation folder, and return its metrics.
 
-    The folder gets metrics.json and per_class.csv, confusion.csv, reliability.csv, pooled.csv, scores.csv, each with a
-    first column ``collection``; and {collection}/cells.parquet, the true labels of each scored cell (field, cell,
-    true_labels). Without any collection the tables have no rows, and metrics.json has ``unscored``, the reason.
+    The folder gets metrics.json and per_class.csv, confusion.csv, reliability.csv, pooled.csv, scores.csv and
+    left_out.csv, each with a first column ``collection``; and {collection}/cells.parquet, the true labels of each
+    scored cell (field, cell, true_labels). Without any collection the tables have no rows, and metrics.json has
+    ``unscored``, the reason.
 
     controls: the scores of the control trainings by name, see ``read_controls``; one of CONTROLS that was not trained
         is null
+    seen: the table ``seen.finding.LEFT_OUT`` of each collection, which is not scored; None if it is not known what
+        trained the model, and ``left_out`` of each collection is then null
 
-    Raises ValueError for a control of an unknown name, and as ``evaluate_collection`` does.
+    Raises SeenError naming a collection of which nothing is left, ValueError for a control of an unknown name, and as
+    ``evaluate_collection`` does.
     """
     metrics: dict[str, Any] = {}
     tables: dict[str, list[pd.DataFrame]] = {}
     for files in collections:
         name = files.name
         cells, fields = (pd.read_parquet(files.path(kind)) for kind in ("pooled_cells", "pooled_fields"))
-        truth, matches = _match_truth(files, fields, threads)
+        known = _NOTHING if seen is None else pd.read_parquet(seen[name])
+        truth = read_truth(files, fields["field"]) if files.true_cells else None
+        check_unseen(name, fields, truth, known)
+        left_out = count_left_out(cells, known)
+        cells, fields = without_fields(cells, known), without_fields(fields, known)
+        matches = None
+        if truth is not None:
+            truth = without_fields(truth, known)
+            matches = _match_truth(files, fields, truth, threads)
+        cells, truth, matches = without_cells(cells, truth, matches, known)
         result = evaluate_collection(cells, fields, truth, matches, replicates, seed)
-        metrics[name] = result.metrics
+        metrics[name] = result.metrics | {"left_out": None if seen is None else plain_counts(left_out)}
+        tables.setdefault("left_out", []).append(left_out.assign(collection=name)[["collection", *left_out]])
         write_table(out_dir / name / "cells.parquet", result.cells[["field", "cell", "true_labels"]])
         for table, rows in result.tables.items():
             tables.setdefault(table, []).append(rows.assign(collection=name)[["collection", *rows.columns]])
@@ -78,25 +96,22 @@ def evaluate(
         metrics["unscored"] = unscored
         cells, fields = (pd.DataFrame(columns=columns) for columns in _PREDICTED_COLUMNS)
         empty = evaluate_collection(cells.astype(dict.fromkeys(PROBABILITIES, float)), fields).tables
+        empty["left_out"] = count_left_out(cells, _NOTHING)
         tables = {table: [rows.iloc[:0].reindex(columns=["collection", *rows])] for table, rows in empty.items()}
     unknown = set(controls or {}) - set(CONTROLS)
     if unknown:
         raise ValueError(f"unknown control {min(unknown)!r}, not one of {', '.join(CONTROLS)}")
     metrics["controls"] = {name: plain((controls or {}).get(name)) for name in CONTROLS}
     for table, parts in tables.items():
+        filled = [rows for rows in parts if len(rows)] or parts[:1]
         with atomic_path(out_dir / f"{table}.csv") as temporary:
-            pd.concat(parts, ignore_index=True).to_csv(temporary, index=False, float_format="%.6g")
+            pd.concat(filled, ignore_index=True).to_csv(temporary, index=False, float_format="%.6g")
     write_json(out_dir / "metrics.json", metrics)
     return metrics
 
 
-def _match_truth(
-    files: CollectionFiles, fields: pd.DataFrame, threads: int
-) -> tuple[pd.DataFrame, Matches] | tuple[None, None]:
-    """Return the true cells of a collection's fields, and the overlap of their masks with the predicted masks."""
-    if not files.true_cells:
-        return None, None
-    truth = read_truth(files, fields["field"])
+def _match_truth(files: CollectionFiles, fields: pd.DataFrame, truth: pd.DataFrame, threads: int) -> Matches:
+    """Return the overlap of the true masks of some fields, those with a cell in ``truth``, with the predicted masks."""
     shard_of, status_of = (dict(zip(fields["field"], fields[column], strict=True)) for column in ("shard", "status"))
 
     def read_predicted(name: str) -> np.ndarray | None:
@@ -104,4 +119,4 @@ def _match_truth(
             return None
         return read_mask(mask_path(files.path("segmentation", shard_of[name]), name, "cell"))
 
-    return truth, match_truth(files, truth, shard_of, read_predicted, threads)
+    return match_truth(files, truth, shard_of, read_predicted, threads)

@@ -26,6 +26,7 @@ from hpaloc.interpretation.processes import in_processes
 from hpaloc.interpretation.separation import planar_maps, score_separation
 from hpaloc.interpretation.studied import chosen_cells
 from hpaloc.interpretation.units import describe_units
+from hpaloc.leaving_out import is_left_out
 from hpaloc.progress import log, track
 
 DEEPEST = "embedding"
@@ -43,15 +44,17 @@ class InterpretationSettings:
     draws: int = 20
 
 
-def labelled_predictions(cells: pd.DataFrame, predictions: Mapping[str, Path]) -> pd.DataFrame:
+def labelled_predictions(
+    cells: pd.DataFrame, predictions: Mapping[str, Path], left_out: Mapping[str, Path]
+) -> pd.DataFrame:
     """Return the predictions of collections with label (-1 unless it is one location) and group of each cell.
 
-    Fields without a labelled cell are left out, and so are groups that trained the network: their cells do not test it.
+    Fields without a labelled cell are left out, and so is what the scores leave out: it does not test the network.
 
     cells: a table STUDIED
     predictions: collection to its cells.parquet
+    left_out: collection to its table ``seen.finding.LEFT_OUT``, if it is known what trained the network
     """
-    trained = cells.loc[cells["seen"], "group"].unique()
     parts = []
     for name, path in predictions.items():
         table = pd.read_parquet(path, columns=["field", "cell", *(f"p_{index}" for index in range(N_CLASSES))])
@@ -60,10 +63,11 @@ def labelled_predictions(cells: pd.DataFrame, predictions: Mapping[str, Path]) -
         table["label"] = table["label"].fillna(-1).astype(int)
         table["group"] = table["field"].map(own.drop_duplicates("field").set_index("field")["group"])
         table = table.dropna(subset="group")
-        known = table["group"].isin(trained)
-        if known.any():
-            log.info("%d predicted cells of %s are of groups that trained, and are not judged", known.sum(), name)
-        parts.append(table[~known])
+        if name in left_out:
+            seen = is_left_out(table, pd.read_parquet(left_out[name]))
+            log.info("%d predicted cells of %s are left out, because training has seen them", seen.sum(), name)
+            table = table[~seen]
+        parts.append(table)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -153,7 +157,7 @@ def interpret(
     seed: int,
     mixtures: Mapping[str, float] | None = None,
     field_weight: float = 0.0,
-    trained_here: bool = True,
+    left_out: Mapping[str, Path] | None = None,
     processes: int = 1,
 ) -> list[Claim]:
     """Analyse the answers of the networks, write tables and claims into ``out``, and return the claims.
@@ -167,7 +171,7 @@ def interpret(
     predictions: the cells.parquet of the collections that can be scored
     mixtures: ``score_mixtures``, or None
     field_weight: how far the predictions are shifted towards the field
-    trained_here: whether it is known which cells trained the network
+    left_out: collection to the table of what its scores leave out; None if it is not known what trained the network
     """
     chosen = chosen_cells(cells)
     with np.load(network / "features.npz") as stored:
@@ -221,7 +225,7 @@ def interpret(
     unseen = [NAMES[label] for label in settings.held_out] if f"held_out/{DEEPEST}" in features else []
     judged = min(settings.examples, key=lambda number: abs(number - JUDGED_EXAMPLES))
     claims = [
-        *cell_claims(labelled_predictions(cells, predictions), seed, field_weight),
+        *cell_claims(labelled_predictions(cells, predictions, left_out or {}), seed, field_weight),
         *layer_claims(scores, singles, groups, kernels, DEEPEST, seen, seed),
         *unit_claims(units, seen),
         few_shot_claim(curves, unseen, JUDGED_LEARNER, judged),
@@ -241,7 +245,7 @@ def interpret(
     ):
         with atomic_path(out / f"{name}.parquet") as temporary:
             written.to_parquet(temporary, index=False)
-    write_claims(claims, out, _notes(chosen, mapped, rows, groups, seen, unseen, random_layer, trained_here))
+    write_claims(claims, out, _notes(chosen, mapped, rows, groups, seen, unseen, random_layer, left_out is not None))
     return claims
 
 
@@ -253,15 +257,15 @@ def _notes(
     seen: bool,
     unseen: Sequence[str],
     random_layer: str,
-    trained_here: bool,
+    checked: bool,
 ) -> list[str]:
     """Return sentences about what was studied."""
     collections = ", ".join(sorted(chosen.loc[mapped, "collection"].unique()))
     origin = "these cells trained the network." if seen else "none of them trained the network."
-    if not trained_here:
+    if not checked:
         origin = (
-            "the network comes from elsewhere (model.path); none of them is assumed to have trained it: if they did, "
-            "every number is too good."
+            "the network comes from elsewhere (model.path), and its folder does not say what trained it; none of them "
+            "is assumed to have trained it: if they did, every number is too good."
         )
     return [
         f"{len(mapped)} random cells of one known location, of {len(np.unique(groups))} groups (antibodies or "

@@ -8,6 +8,7 @@ import pandas as pd
 
 from hpaloc.classes import NAMES, parse_all
 from hpaloc.grouping import group_fields
+from hpaloc.leaving_out import is_left_out
 from hpaloc.progress import log
 from hpaloc.tfrecord import cell_key
 
@@ -28,6 +29,7 @@ class Source:
     cells, fields: its tables as ``joining.read_cells`` and ``read_fields`` return them
     truth: field, cell, labels with the ids of ``cells`` (``matching.read_true_labels``), or None
     examples: the table of ``curation.curate`` if the collection trained the network, else None
+    left_out: the table ``seen.finding.LEFT_OUT`` of the collection if it is scored, else None
     """
 
     collection: str
@@ -35,13 +37,14 @@ class Source:
     fields: pd.DataFrame
     truth: pd.DataFrame | None = None
     examples: pd.DataFrame | None = None
+    left_out: pd.DataFrame | None = None
 
 
 def labelled_cells(source: Source) -> pd.DataFrame:
     """Return the cells of a source that have one known location: field, cell, key, shard, row, label, seen.
 
     In a collection that trained the network these are its real examples, seen if their part is train; in another the
-    cells whose truth is one location or, without truth, whose field has one label.
+    cells whose truth is one location or, without truth, whose field has one label, seen if they are left out of scores.
     """
     if source.examples is not None:
         examples = source.examples
@@ -56,7 +59,7 @@ def labelled_cells(source: Source) -> pd.DataFrame:
             texts = pd.Series(source.truth["labels"].to_numpy(), known).reindex(wanted).fillna("")
         else:
             texts = kept["labels"].fillna("")
-        seen = np.zeros(len(kept), bool)
+        seen = np.zeros(len(kept), bool) if source.left_out is None else is_left_out(kept, source.left_out)
     label = np.array([labels[0] if len(labels) == 1 else -1 for labels in parse_all(texts)], np.int32)
     table = kept[["field", "cell", "shard", "row"]].assign(label=label, seen=seen)
     return table[label >= 0].reset_index(drop=True)

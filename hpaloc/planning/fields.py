@@ -8,7 +8,7 @@ from typing import Any
 from hpaloc.classes import NAMES, NEGATIVE
 from hpaloc.config import ConfigError, training_collections
 from hpaloc.delimited import letters_of
-from hpaloc.ids import normal_text
+from hpaloc.ids import alike, normal_text
 from hpaloc.manifests import SheetRow
 from hpaloc.progress import log
 from hpaloc.scan import Scan
@@ -153,6 +153,29 @@ def _rows_that_train(collection: str, scan: Scan, curation: Mapping[str, Any]) -
             "curation.negatives.negative_fields: false leaves them out"
         )
     return positive
+
+
+def check_unseen(config: Mapping[str, Any], scans: Mapping[str, Scan], scored: Sequence[str]) -> None:
+    """Raise ConfigError if a collection to score has labels only in fields whose IDs or antibodies train the model.
+
+    What depends on images and on other columns of sheets, the scores leave out. ``config`` is complete, ``scans`` are
+    those of the collections by name, ``scored`` names the collections that are scored.
+    """
+    used = []
+    for name in training_collections(config):
+        used += _rows_that_train(f"collection {name}", scans[name], config["curation"])
+    ids = {alike(row.id) for row in used}
+    antibodies = {alike(row.antibody) for row in used if row.antibody}
+    for name in scored:
+        truth = scans[name].truth
+        known = [row for row in scans[name].rows if (row.labels if truth is None else row.id in truth)]
+        new = [row for row in known if alike(row.id) not in ids]
+        if known and all(row.antibody and alike(row.antibody) in antibodies for row in new):
+            raise ConfigError(
+                f"collection {name}: training sees all of its {len(known)} labelled fields ({len(known) - len(new)} by "
+                f"ID, {len(new)} by antibody), so there is nothing to score; set collections.{name}.labels: false to "
+                "predict it without scores"
+            )
 
 
 def check_pooling(config: Mapping[str, Any], scans: Mapping[str, Scan]) -> None:

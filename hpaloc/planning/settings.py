@@ -14,7 +14,9 @@ from hpaloc.layout import PATTERNS
 from hpaloc.mixtures.reading import load_reading
 from hpaloc.network.folder import check_folder, check_network, check_starting_weights, read_settings
 from hpaloc.network.options import ModelError
+from hpaloc.progress import log
 from hpaloc.scan import Scan
+from hpaloc.seen.record import load_seen
 from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import WeightsError, named_files
 from hpaloc.unpacking import model_folder, provide_model
@@ -24,6 +26,8 @@ NO_MODEL = "config key model.path: predict_only needs a trained model: its folde
 MODEL_FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json")
 # Those that it also has if it reads mixtures.
 READING_FILES = ("mixtures.json", "mixtures.checksums.json")
+# Those that say what trained it.
+SEEN_FILES = ("seen.npz", "seen.checksums.json")
 
 
 def spell_paths(config: dict[str, Any]) -> None:
@@ -160,6 +164,12 @@ def check_model(config: Mapping[str, Any]) -> None:
         made, _ = read_settings(Path(path))
         check_network(Path(path, "model.keras"), made)
         load_reading(Path(path))
+        if load_seen(Path(path)) is None:
+            log.warning(
+                "config key model.path: %s does not say what trained the model (seen.npz), so fields and cells that it "
+                "has seen are not left out of the scores",
+                given,
+            )
     except ModelError as error:
         raise ConfigError(str(error)) from None
     _check_colours(config, config["predict"]["collections"], made["channels"], "model.path")

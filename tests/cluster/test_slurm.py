@@ -107,7 +107,7 @@ def story(slurm, tmp_path_factory):
 def test_every_job_goes_through_slurm(story):
     # What describes the run itself, or its model in words, stays with the head process.
     local = re.findall(r"^localrule (\w+):", story.first_log + story.second_log, flags=re.MULTILINE)
-    assert set(local) == {"model_card", "record_run", "report_zip", "all"}
+    assert set(local) == {"add_seen", "model_card", "record_run", "report_zip", "all"}
     submitted = {comment.removeprefix("rule_").split("_wildcards")[0] for _, _, comment, _ in story.jobs}
     assert submitted >= {
         *("cells_segment_simulate_tile", "explore_data", "sheet", "rejected", "curate", "records", "train"),

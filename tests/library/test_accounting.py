@@ -5,7 +5,7 @@ import csv
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpaloc.accounting import list_rejected, list_warnings, summarise, summary_lines
+from hpaloc.accounting import left_out_lines, list_rejected, list_warnings, summarise, summary_lines
 
 
 def test_every_kind_of_warning_is_listed_once_and_said_at_the_end(tmp_path):
@@ -38,3 +38,16 @@ def test_every_kind_of_warning_is_listed_once_and_said_at_the_end(tmp_path):
         "  warning in 2 fields, as in b: the same images as field a",
     ]
     assert summary_lines(*paths, at_most=1)[-1] == f"  and 2 more, all in {paths[2]}"
+
+
+def test_what_scores_leave_out_is_a_sentence_per_collection(tmp_path):
+    rows = ["collection,kind,fields,cells", "new,id,2,30", "new,same cell,0,1", "other,antibody,1,5"]
+    (tmp_path / "left_out.csv").write_text("\n".join(rows) + "\n")
+    assert left_out_lines(tmp_path / "left_out.csv") == [
+        "new: 31 cells are not scored, because training has seen them or their groups (cells by id: 30, by same cell: "
+        "1; whole fields: 2)",
+        "other: 5 cells are not scored, because training has seen them or their groups (cells by antibody: 5; whole "
+        "fields: 1)",
+    ]
+    (tmp_path / "left_out.csv").write_text(rows[0] + "\n")
+    assert left_out_lines(tmp_path / "left_out.csv") == []

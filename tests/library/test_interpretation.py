@@ -66,6 +66,11 @@ def test_cells_of_one_location_are_chosen_and_unseen_ones_first(monkeypatch):
     # Cells of antibodies that trained nothing come first, where there are enough.
     monkeypatch.setattr("hpaloc.interpretation.cells._FEWEST_CELLS", 2)
     assert choose_cells([test, train], 50, [], seed=1)["mapped"].tolist() == [False, True, False, True, False]
+    # What the scores leave out counts as seen, with its group.
+    left_out = pd.DataFrame({"field": ["a3"], "cell": [0]})
+    known = Source("test", test.cells, test.fields, left_out=left_out)
+    chosen = choose_cells([known, train], 50, [], seed=1)
+    assert chosen["seen"].tolist() == [False, True, True, False, True]
     # With classes held out even cells of the training part are fair: the network of the experiment never saw them.
     held = choose_cells([test, train], 50, [0, 2], seed=1)
     assert held["few_shot"].tolist() == [True, False, True, True, True]
@@ -424,12 +429,14 @@ def test_predictions_get_label_and_group_of_their_cells(tmp_path):
     columns = {f"p_{index}": 0.0 for index in range(N_CLASSES)}
     pd.DataFrame({"field": ["a", "a", "b"], "cell": [1, 2, 1], **columns}).to_parquet(tmp_path / "cells.parquet")
     cells = pd.DataFrame({"collection": "test", "field": ["a"], "cell": [1], "label": [4], "group": ["HPA1"]})
-    found = labelled_predictions(cells.assign(seen=False), {"test": tmp_path / "cells.parquet"})
+    predicted = {"test": tmp_path / "cells.parquet"}
+    found = labelled_predictions(cells, predictions=predicted, left_out={})
     assert found[["cell", "label", "group"]].to_numpy().tolist() == [[1, 4, "HPA1"], [2, -1, "HPA1"]]
-    # The same antibody trained the network: what is said of it is no test.
-    trained = cells.assign(collection="train", field="z", seen=True)
-    both = pd.concat([cells.assign(seen=False), trained])
-    assert labelled_predictions(both, {"test": tmp_path / "cells.parquet"}).empty
+    # What the scores leave out tests nothing: single cells, and whole fields.
+    for left_out, kept in (({"field": ["a"], "cell": [1]}, [2]), ({"field": ["a"], "cell": [0]}, [])):
+        pd.DataFrame(left_out).to_parquet(tmp_path / "seen.parquet")
+        found = labelled_predictions(cells, predicted, {"test": tmp_path / "seen.parquet"})
+        assert found["cell"].tolist() == kept
 
 
 def test_edges_are_told_from_random_kernels():

@@ -32,6 +32,7 @@ from hpaloc.evaluation.detection import (
     score_masks,
 )
 from hpaloc.evaluation.folder import CONTROLS, _match_truth, evaluate
+from hpaloc.evaluation.left_out import SeenError
 from hpaloc.evaluation.pooled import measure_pooling
 from hpaloc.layout import CollectionFiles
 from hpaloc.matching import (
@@ -650,7 +651,12 @@ def test_evaluate_writes_the_folder(tmp_path: Path) -> None:
         fields.to_parquet(collection.path("pooled_fields"))
     truth.rename(columns={"field": "ID", "labels": "Label"}).to_csv(tmp_path / "cells.csv", index=False)
     control = score_cells(np.eye(N_CLASSES), np.eye(N_CLASSES))
-    result = evaluate([files, plain], tmp_path / "out", {"shuffled_labels": control}, threads=2)
+    plain_left_out = fields["field"][fields["antibody"] == "B"].tolist()
+    nothing = pd.DataFrame({"field": [], "cell": [], "kind": []}).astype({"field": object, "cell": int, "kind": object})
+    nothing.to_parquet(tmp_path / "test.parquet")
+    pd.DataFrame({"field": plain_left_out, "cell": 0, "kind": "antibody"}).to_parquet(tmp_path / "plain.parquet")
+    seen = {name: tmp_path / f"{name}.parquet" for name in ("test", "plain")}
+    result = evaluate([files, plain], tmp_path / "out", {"shuffled_labels": control}, threads=2, seen=seen)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == result
     assert list(result) == ["test", "plain", "controls"]
     assert result["controls"]["shuffled_labels"]["accuracy"] == 1
@@ -659,6 +665,20 @@ def test_evaluate_writes_the_folder(tmp_path: Path) -> None:
     for name in ("per_class", "confusion", "reliability", "pooled", "scores"):
         table = pd.read_csv(tmp_path / "out" / f"{name}.csv")
         assert set(table["collection"]) == {"test", "plain"}
+    # What training has seen is counted, and not scored.
+    n_left_out = int(cells["field"].isin(plain_left_out).sum())
+    assert result["test"]["left_out"] == {"fields": 0, "cells": 0, "by": {}}
+    counts = {"fields": 1, "cells": n_left_out}
+    assert result["plain"]["left_out"] == {**counts, "by": {"antibody": counts}}
+    table = pd.read_csv(tmp_path / "out/left_out.csv")
+    assert table.to_dict("records") == [{"collection": "plain", "kind": "antibody", **counts}]
+    scored = pd.read_parquet(tmp_path / "out/plain/cells.parquet")
+    assert set(scored["field"]) == set(fields["field"]) - set(plain_left_out)
+    assert evaluate([plain], tmp_path / "unknown")["plain"]["left_out"] is None
+    # Of a collection of which nothing is left, no score is written.
+    pd.DataFrame({"field": fields["field"], "cell": 0, "kind": "id"}).to_parquet(tmp_path / "plain.parquet")
+    with pytest.raises(SeenError, match="collection plain: training has seen all of its 3 labelled fields"):
+        evaluate([plain], tmp_path / "seen", seen={"plain": tmp_path / "plain.parquet"})
     # In a folder that has scores, a run with nothing to score leaves none.
     result = evaluate([], tmp_path / "out", unscored="nothing has labels")
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == result
@@ -667,6 +687,7 @@ def test_evaluate_writes_the_folder(tmp_path: Path) -> None:
         table = pd.read_csv(tmp_path / "out" / f"{name}.csv")
         assert table.empty
         assert len(table.columns) > 5
+    assert list(pd.read_csv(tmp_path / "out/left_out.csv")) == ["collection", "kind", "fields", "cells"]
     with pytest.raises(ValueError, match="unknown control 'tile_split'"):
         evaluate([plain], tmp_path / "out", {"tile_split": control})
 
@@ -713,7 +734,7 @@ def test_a_true_cell_that_its_mask_lacks_stops_scoring_and_training_alike(tmp_pa
     )
     fields = pd.DataFrame({"field": ["a"], "shard": "000", "status": "ok"})
     with pytest.raises(ValueError, match=message):
-        _match_truth(files, fields, threads=1)
+        _match_truth(files, fields, read_truth(files, fields["field"]), threads=1)
     cells = pd.DataFrame({"field": ["a"], "cell": [1], "height": 8, "width": 8, "rle": encode(mask == 1)})
     with pytest.raises(ValueError, match=message):
         read_true_labels(cells, fields.assign(shard=0), files)
@@ -723,7 +744,8 @@ def test_truth_of_other_fields_alone_is_warned_of(tmp_path: Path, caplog) -> Non
     (tmp_path / "cells.csv").write_text("ID,cell,Label\nf-1,1,3\nf-1,2,3\n")
     files = CollectionFiles("test", ["000"], [tmp_path / "cells.csv"], str(tmp_path / "{id}.png"), folder=tmp_path)
     fields = pd.DataFrame({"field": ["f_1"], "shard": "000", "status": "ok"})
-    truth, matches = _match_truth(files, fields, threads=1)
+    truth = read_truth(files, fields["field"])
+    matches = _match_truth(files, fields, truth, threads=1)
     assert len(truth) == len(matches.truth) == len(carry_labels(truth, matches.pairs)) == 0
     assert "all 2 true cells belong to fields that are not in this collection, such as f-1" in caplog.text
 

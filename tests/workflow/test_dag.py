@@ -320,12 +320,13 @@ def planned_after(finished, room, old, new, config="config.yaml"):
 
 STATEMENT = ("\nimport ", "\nCHANGED = True\nimport ")
 JUDGED = {"judge_claims", "draw_interpretation"}
+SEEN = {"note_seen", "find_seen", "add_seen"}
 STUDIED = {"study_cells", "study_networks", "study_morphology", *JUDGED}
 SCORED = {"evaluate", "draw_scores"}
 PREDICTED = {"predict", "aggregate", "submit", "browse_shard", "browse", "summary", *SCORED, *JUDGED}
 OF_MODEL = {"model_card", "receptive_field", "training_curves"}
-TRAINED = {"train", *OF_MODEL, "study_networks", *PREDICTED}
-CURATED = {"curate", "records", "study_cells", "study_morphology", *TRAINED}
+TRAINED = {"train", *OF_MODEL, "add_seen", "study_networks", *PREDICTED}
+CURATED = {"curate", "records", *SEEN, "study_cells", "study_morphology", *TRAINED}
 TILED = {"tile", "sheet", "rejected", *CURATED}
 
 
@@ -335,7 +336,7 @@ TILED = {"tile", "sheet", "rejected", *CURATED}
         ("segmentation/watershed.py", *STATEMENT, {"segment", *TILED}),
         ("tiles.py", *STATEMENT, TILED),
         # Of the tables that people write, jobs read those of true cells, mixtures and, if they are given, masks.
-        ("delimited.py", *STATEMENT, SCORED | STUDIED),
+        ("delimited.py", *STATEMENT, SEEN | SCORED | STUDIED),
         ("grouping.py", "DUPLICATE_BITS = 20", "DUPLICATE_BITS = 21", CURATED),
         ("splitting.py", *STATEMENT, CURATED),
         ("training/augmentation.py", *STATEMENT, TRAINED),
@@ -353,7 +354,9 @@ TILED = {"tile", "sheet", "rejected", *CURATED}
         ("interpretation/studied.py", '"few_shot"]', '"seen"]', STUDIED),
         ("interpretation/claims.py", *STATEMENT, JUDGED),
         # Where files are is asked by what joins shards.
-        ("layout.py", *STATEMENT, PREDICTED - {"predict", "browse_shard"} | STUDIED),
+        ("layout.py", *STATEMENT, PREDICTED - {"predict", "browse_shard"} | SEEN | STUDIED),
+        ("seen/finding.py", "2: 0.018", "2: 0.017", SEEN | SCORED | STUDIED),
+        ("evaluation/left_out.py", "SeenError(", "SeenCollectionError(", SCORED),
         # Nobody reads mixtures here.
         ("mixtures/learning.py", "_RIDGE = 10.0", "_RIDGE = 1.0", set()),
         ("mixtures/light.py", "_GRAINS = (0.7", "_GRAINS = (0.8", PREDICTED),

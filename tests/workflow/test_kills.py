@@ -249,7 +249,7 @@ def test_a_killed_job_of_the_training_is_done_again(tmp_path_factory, tmp_path, 
     whole.mkdir()
     rows = [{"ID": f"f{n}", "Label": str(label), "antibody": f"a{n}"} for n, label in enumerate((0, 0, 14, 14, 2, 2))]
     write_sheet(whole / "train.csv", rows)
-    write_sheet(whole / "test.csv", rows[::2])
+    write_sheet(whole / "test.csv", [{"ID": f"t{n}", "Label": str(label)} for n, label in enumerate((0, 14, 2))])
     simulated = {"labels": True, "simulate": {"shape": [512, 512]}}
     write_config(
         whole / "config.yaml",

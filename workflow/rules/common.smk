@@ -13,17 +13,18 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from hpaloc.accounting import summary_lines
+from hpaloc.accounting import left_out_lines, summary_lines
 from hpaloc.classes import COLOURS
 from hpaloc.config import complete, read_command_line, shortened, training_collections
 from hpaloc.files import digest, spelled_as_on_disk
 from hpaloc.finding import shards_of
 from hpaloc.layout import PATTERNS
-from hpaloc.planning.fields import check_pooling, check_rows, check_studied
+from hpaloc.planning.fields import check_pooling, check_rows, check_studied, check_unseen
 from hpaloc.planning.settings import (
     MODEL_FILES,
     NO_MODEL,
     READING_FILES,
+    SEEN_FILES,
     check_few_shot,
     check_interpretation,
     check_model,
@@ -43,6 +44,7 @@ STARTED = time.time()
 SUMMARY = "results/sheet/summary.csv"
 WARNED = "results/sheet/warnings.csv"
 METRICS = "results/evaluation/metrics.json"
+LEFT_OUT_OF_SCORES = "results/evaluation/left_out.csv"
 LEFT_OVER = "results/run/left_over.csv"
 # The scan of each collection; empty in a job.
 SCANS = {}
@@ -140,6 +142,8 @@ FINAL_SETTINGS = {
 WEIGHTS = [] if config["train"]["weights"] in ("none", "imagenet") else [config["train"]["weights"]]
 if WEIGHTS and Path(WEIGHTS[0]).suffix == ".keras":
     WEIGHTS += [str(Path(WEIGHTS[0]).with_name(name)) for name in MODEL_FILES if name != "model.keras"]
+# The model folder that the training starts from, if it starts from one.
+START = str(Path(WEIGHTS[0]).parent) if len(WEIGHTS) > 1 else None
 PREDICTED = config["predict"]["collections"]
 # The tables of each predicted collection that are not always made.
 POOLED = ["pooled.parquet"] if config["predict"]["pool_by"] else []
@@ -149,6 +153,9 @@ SCORED = [
     for name in PREDICTED
     if COLLECTIONS[name]["labels"] and (config["model"]["path"] or name not in training_collections(config))
 ]
+# Whether it is known what trained the model, so that it can be left out of the scores.
+CHECKED = not config["model"]["path"] or Path(MODEL, "seen.npz").is_file()
+SEEN = [f"results/evaluation/{name}/seen.parquet" for name in SCORED if CHECKED]
 # The figures of the data show the collection that trains or, if there is none, the first labelled one; with model.path
 # they show a predicted collection.
 EXPLORABLE = PREDICTED if config["model"]["path"] else [TRAINING, *COLLECTIONS]

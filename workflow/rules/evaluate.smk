@@ -1,8 +1,9 @@
 """Scores.
 
-Inputs: the predictions of the labelled collections, their masks, and their truth per cell if there is one.
+Inputs: the predictions of the labelled collections, their masks, and their truth per cell if there is one; what trained
+the model.
 Outputs: metrics.json, tables per class, confusion matrices; figures of them.
-Steps: match predicted to true cells, score, resample groups for intervals; draw. If there is nothing to score, the
+Steps: find what training has seen, which is left out; match predicted to true cells, score, resample groups for intervals; draw. If there is nothing to score, the
 files are written too, and say so: otherwise scores of an earlier run would look like those of this run.
 """
 
@@ -14,6 +15,41 @@ if not SCORED:
         if of_labels
         else f"nothing is scored: no collection that is predicted ({', '.join(PREDICTED)}) has labels (labels: true)"
     )
+UNCHECKED = None
+if SCORED and not CHECKED:
+    UNCHECKED = (
+        f"what trained the model is not left out of the scores, because its folder does not say it ({MODEL}/seen.npz)"
+    )
+
+
+rule find_seen:
+    """Find the fields and cells of a labelled collection that training has seen, to leave them out of the scores."""
+    input:
+        seen=[] if config["model"]["path"] else "results/dataset/seen.npz",
+        cells=lambda wildcards: of_shards("cells", wildcards.collection),
+        fields=lambda wildcards: of_shards("fields", wildcards.collection),
+        annotations=lambda wildcards: of_shards("annotations", wildcards.collection),
+        columns=other_columns,
+    output:
+        "results/evaluation/{collection}/seen.parquet",
+    log:
+        "logs/find_seen/{collection}.log",
+    benchmark:
+        "benchmarks/find_seen/{collection}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 2
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(60),
+    params:
+        model=MODEL,
+        model_seen=lambda wildcards: content_of(f"{MODEL}/seen.npz") if config["model"]["path"] else None,
+        shards=lambda wildcards: SHARDS[wildcards.collection],
+        group_by=config["curation"]["group_by"],
+        version=code_of("seen.finding", "tables"),
+    script:
+        "../scripts/find_seen.py"
 
 
 rule evaluate:
@@ -26,6 +62,7 @@ rule evaluate:
         ),
         masks=of_shards("segmentation", *SCORED),
         truth=[path for name in SCORED for path in truth_files(name)],
+        seen=SEEN,
         controls=expand("results/controls/{control}/model/config.json", control=CONTROLS),
         model=f"{MODEL}/config.json" if CONTROLS else [],
     output:
@@ -53,6 +90,7 @@ rule evaluate:
             )
             for name, caption, title in (
                 ("scores", "metrics", "scores with intervals"),
+                ("left_out", "left_out", "what training has seen, which is not scored"),
                 ("confusion", "confusion", "confusion of locations"),
                 ("reliability", "reliability", "reliability of confidences"),
                 ("pooled", "pooled", "accuracy of pooled calls"),
@@ -74,6 +112,7 @@ rule evaluate:
         true_content=lambda wildcards: true_content(*SCORED),
         controls=CONTROLS,
         unscored=UNSCORED,
+        checked=CHECKED,
         seed=config["seed"],
         version=code_of("evaluation.folder"),
     script:

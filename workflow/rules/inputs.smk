@@ -34,6 +34,13 @@ def require_columns():
 
 
 @refusing
+def require_unseen():
+    """Refuse the configuration if the sheets say that training sees all that would be scored."""
+    if SCANS and not config["model"]["path"]:
+        check_unseen(config, SCANS, SCORED)
+
+
+@refusing
 def require_segmentation(collection):
     """Refuse the configuration unless it allows the segmentation of a collection."""
     check_segmentation(config, collection)
@@ -148,10 +155,10 @@ def explore_outputs():
 
 
 def model_outputs(wildcards):
-    """Return the card of the model and the curves of its training if this run trains it."""
+    """Return the card of the model, what it has seen and the curves of its training if this run trains it."""
     if config["model"]["path"]:
         return []
-    return ["results/model/card.md"] + expand(
+    return ["results/model/card.md", *expand("results/model/{name}", name=SEEN_FILES)] + expand(
         "results/figures/{name}.{suffix}", name=TRAINING_FIGURES, suffix=["svg", "png"]
     )
 
@@ -207,7 +214,7 @@ def model_version(wildcards):
 def model_to_pack(wildcards):
     """Return the files of the model folder that are packed."""
     require_packing()
-    return [f"{MODEL}/{name}" for name in MODEL_FILES] + reading_files(wildcards)
+    return [f"{MODEL}/{name}" for name in (*MODEL_FILES, *SEEN_FILES)] + reading_files(wildcards)
 
 
 def used_collections(wildcards):
@@ -219,6 +226,7 @@ def predict_outputs(wildcards):
     """Return the final files of the collections to predict, and their scores, or why there are none."""
     require_model()
     require_columns()
+    require_unseen()
     names = ["cells.parquet", "fields.parquet", "submission.csv", "cells.h5ad", *POOLED]
     files = expand("results/predictions/{collection}/{name}", collection=PREDICTED, name=names)
     files += ["results/sheet/rejected.csv", WARNED, SUMMARY, "results/browser/index.html", METRICS]

@@ -99,6 +99,7 @@ rule judge_claims:
             "results/predictions/{collection}/cells.parquet",
             collection=SCORED,
         ),
+        left_out=SEEN,
         mixtures=mixture_files,
     output:
         claims=report(
@@ -135,7 +136,7 @@ rule judge_claims:
         mixtures=mixture_table,
         collections=SCORED,
         field_weight=config["predict"]["field_weight"],
-        trained_here=not config["model"]["path"],
+        checked=CHECKED,
         seed=config["seed"],
         made_with=interpret_settings,
         version=code_of("interpretation.analysis"),

@@ -37,6 +37,7 @@ def to_study(wildcards):
     return {
         "files": of_study("cells", "fields", "annotations")(wildcards),
         "truth": [path for name in SCORED for path in truth_files(name)],
+        "left_out": SEEN,
         "examples": [] if config["model"]["path"] else ["results/dataset/examples.parquet"],
     }
 

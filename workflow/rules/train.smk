@@ -72,6 +72,66 @@ rule learn_mixtures:
         "../scripts/learn_mixtures.py"
 
 
+rule note_seen:
+    """Note the fields and cells that train the network, as digests: scores leave out what it has seen."""
+    input:
+        examples=[
+            *(["results/pretraining/examples.parquet"] if PRETRAINING else []),
+            "results/dataset/examples.parquet",
+        ],
+        tables=lambda wildcards: [
+            path
+            for name in training_collections(config)
+            for kind in ("cells", "fields", "annotations")
+            for path in of_shards(kind, name)
+        ],
+        columns=lambda wildcards: [path for name in training_collections(config) for path in table_of("columns", name)],
+    output:
+        "results/dataset/seen.npz",
+    log:
+        "logs/note_seen.log",
+    benchmark:
+        "benchmarks/note_seen.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(60),
+    params:
+        collections=[{"name": name, "shards": SHARDS[name]} for name in training_collections(config)],
+        group_by=config["curation"]["group_by"],
+        start=START,
+        start_seen=lambda wildcards: content_of(f"{START}/seen.npz") if START else None,
+        version=code_of("seen.finding"),
+    script:
+        "../scripts/note_seen.py"
+
+
+rule add_seen:
+    """Add to the model folder what trained the network."""
+    input:
+        model="results/model/checksums.json",
+        seen="results/dataset/seen.npz",
+    output:
+        expand("results/model/{name}", name=SEEN_FILES),
+    log:
+        "logs/add_seen.log",
+    benchmark:
+        "benchmarks/add_seen.tsv"
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(1000),
+        runtime=grows(10),
+    params:
+        version=code_of("seen.record"),
+    script:
+        "../scripts/add_seen.py"
+
+
 rule model_card:
     """Write the model card."""
     input:

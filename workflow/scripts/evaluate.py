@@ -11,7 +11,18 @@ def main(job):
     collections = [CollectionFiles(**known) for known in job.params.collections]
     controls = read_controls(dict(zip(job.params.controls, job.input.controls, strict=True)), job.input.model)
     folder = Path(job.output.metrics).parent
-    evaluate(collections, folder, controls, seed=job.params.seed, threads=job.threads, unscored=job.params.unscored)
+    # Nothing is known about a model of model.path that does not say what trained it.
+    names = [files.name for files in collections]
+    seen = dict(zip(names, job.input.seen, strict=True)) if job.params.checked else None
+    evaluate(
+        collections,
+        folder,
+        controls,
+        seed=job.params.seed,
+        threads=job.threads,
+        unscored=job.params.unscored,
+        seen=seen,
+    )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ def main(job):
     if job.input.mixtures:
         known = read_known_mixtures(job.params.mixtures["table"], job.params.mixtures.get("of_2018", False))
         mixtures = score_mixtures(pd.read_parquet(job.input.mixtures[0]), known, job.params.seed)
+    # Nothing is known about a model of model.path that does not say what trained it.
+    checked = job.params.checked
     interpret(
         pd.read_parquet(job.input.cells),
         Path(job.input.network),
@@ -24,7 +26,7 @@ def main(job):
         job.params.seed,
         mixtures,
         field_weight=job.params.field_weight,
-        trained_here=job.params.trained_here,
+        left_out=dict(zip(job.params.collections, map(Path, job.input.left_out), strict=True)) if checked else None,
         processes=job.threads,
     )
     write_json(job.output.made_with, job.params.made_with)

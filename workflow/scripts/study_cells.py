@@ -1,5 +1,7 @@
 """Choose the labelled cells to study, preferring those that did not train the network."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from hpaloc.interpretation.cells import Source, choose_cells
@@ -19,7 +21,8 @@ def read_source(job, files):
     if files.name == job.params.training and job.input.examples:
         return Source(files.name, cells, fields, examples=pd.read_parquet(job.input.examples))
     truth = read_true_labels(cells, fields, files) if files.true_cells else None
-    return Source(files.name, cells, fields, truth=truth)
+    left_out = [path for path in job.input.left_out if Path(path).parent.name == files.name]
+    return Source(files.name, cells, fields, truth=truth, left_out=pd.read_parquet(left_out[0]) if left_out else None)
 
 
 def main(job):
