@@ -127,8 +127,13 @@ def _read_marks(path: Path) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, limiter: RateLimiter) -> None:
-    """Fetch ``url``, for ``path``, into ``part``, continuing where an earlier attempt stopped."""
+def _attempt(
+    pool: urllib3.PoolManager, url: str, path: Path, part: Path, limiter: RateLimiter, kind: tuple[str, Sequence[bytes]]
+) -> None:
+    """Fetch ``url``, for ``path``, into ``part``, continuing where an earlier attempt stopped.
+
+    kind: of file, as a message names it, and the first bytes of such files, of which there are no more than four
+    """
     marks = part.with_name(f"{part.name}.json")
     with names_checked(path):
         known = _read_marks(marks) if part.is_file() else {}
@@ -174,26 +179,35 @@ def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, limite
     response.release_conn()
     with open(part, "rb") as file:
         first = file.read(4)
-    if not first.startswith(_IMAGES):
+    what, starts = kind
+    if not first.startswith(tuple(starts)):
         part.unlink()
-        raise DownloadError(f"{url}: the response is not an image (it starts with {first!r})")
+        raise DownloadError(f"{url}: the response is not {what} (it starts with {first!r})")
 
 
-def fetch(pool: urllib3.PoolManager, url: str, path: Path, limiter: RateLimiter, retries: RetryPolicy) -> None:
+def fetch(
+    pool: urllib3.PoolManager,
+    url: str,
+    path: Path,
+    limiter: RateLimiter,
+    retries: RetryPolicy,
+    kind: tuple[str, Sequence[bytes]] = ("an image", _IMAGES),
+) -> None:
     """Fetch ``url`` to ``path`` in one atomic step.
 
     A failure that may pass (timeout, broken connection, 408, 425, 429, 5xx, fewer bytes than announced) is tried again
     after a wait that doubles, or as long as the server asks for (Retry-After, at most 10 minutes). The part that
     arrived is kept next to ``path`` and continued (Range), if the server gave a validator that detects a changed file.
 
+    kind: of file, as a message names it, and the first four bytes, or fewer, of such files
     Raises PassingError after the last try, DownloadError for what does not pass (another answer, a redirect away from
-    https, content that is not an image), and FileNameError for a name that the file system refuses.
+    https, content of another kind), and FileNameError for a name that the file system refuses.
     """
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(retries.tries):
         try:
-            _attempt(pool, url, path, part, limiter)
+            _attempt(pool, url, path, part, limiter, kind)
             break
         except PassingError as error:
             passing = error

@@ -14,8 +14,9 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from hpaloc.accounting import summary_lines
+from hpaloc.atlas_planning import plan_atlas
 from hpaloc.classes import COLOURS
-from hpaloc.config import complete, read_command_line, shortened, training_collections
+from hpaloc.config import ATLAS_FOLDER, complete, read_command_line, shortened, training_collections
 from hpaloc.files import digest, spelled_as_on_disk
 from hpaloc.finding import shards_of
 from hpaloc.layout import PATTERNS
@@ -102,6 +103,7 @@ try:
     COLLECTIONS = config["collections"]
     # Jobs read the manifests that the driver wrote, and during a run a second process does not change them.
     if workflow.is_main_process and not under_way():
+        plan_atlas(config, logger.info)
         SCANS = plan_collections(config)
     SHARDS = {name: shards_of(f"results/sheet/{name}") for name in COLLECTIONS}
 except Exception as error:
