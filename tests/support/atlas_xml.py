@@ -60,10 +60,11 @@ _BULK = (
 )
 
 
-def write_atlas(path, table, genes=20_000):
+def write_atlas(path, table, genes=20_000, bulk=1):
     """Write the XML of a whole atlas, gzip'd, from a list of public images; return how many genes and images it has.
 
     table: a CSV with the columns ID, Label2021, LabelFromV18, Cellline, antibody, antibody_number and gene
+    bulk: how often each gene has the ten kilobytes that are not needed
     """
     of_gene = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     images = 0
@@ -89,6 +90,6 @@ def write_atlas(path, table, genes=20_000):
                     urls = [address(number, image) for image in ids]
                     data.append(data_of(line, locations, urls, level="negative" if negative else "moderate"))
                 antibodies.append(antibody(id, *data))
-            file.write(entry(gene, *antibodies, id=f"ENSG{at:011d}", bulk=_BULK) + "\n")
+            file.write(entry(gene, *antibodies, id=f"ENSG{at:011d}", bulk=_BULK * bulk) + "\n")
         file.write("</proteinAtlas>\n")
     return len(names), images
