@@ -39,8 +39,8 @@ _USUAL_ASSAYS = ("", "human cell lines")
 _OLD_LEVELS = {"supportive": "supported"}
 _UNSTAINED = ("negative", "not detected")
 _IMMUNOFLUORESCENCE = ("cellExpression", "subcellularLocation")
-# The needed children of an entry, and those of an antibody. The others are expression in tissues, RNA and the like.
-_NEEDED = (("name", "identifier", "antibody"), _IMMUNOFLUORESCENCE)
+# The needed children of these elements. The others are expression in tissues, RNA and the like.
+_NEEDED = {"entry": ("name", "identifier", "antibody", *_IMMUNOFLUORESCENCE), "antibody": _IMMUNOFLUORESCENCE}
 
 
 class AtlasError(ValueError):
@@ -149,7 +149,8 @@ class _EntryParser:
         self.parser.buffer_text = True
         self._builder: ElementTree.TreeBuilder | None = None
         self._path: list[str] = []
-        self._skipped = ""
+        # The element that is skipped, and how many of its name are open.
+        self._skipped, self._within = "", 0
         self._watch()
 
     def _watch(self) -> None:
@@ -165,10 +166,12 @@ class _EntryParser:
                 return
             self._builder = ElementTree.TreeBuilder()
             self.parser.CharacterDataHandler = self._builder.data
-        elif len(self._path) <= len(_NEEDED) and name not in _NEEDED[len(self._path) - 1]:
-            self._skipped = written
-            self.parser.StartElementHandler = self.parser.CharacterDataHandler = None
+        elif name not in _NEEDED.get(self._path[-1], (name,)):
+            self._skipped, self._within = written, 1
+            # Expression of RNA and in tissues is most of a file, and is never within itself.
+            self.parser.StartElementHandler = None if name.endswith("Expression") else self._start_skipped
             self.parser.EndElementHandler = self._end_skipped
+            self.parser.CharacterDataHandler = None
             return
         self._path.append(name)
         self._builder.start(name, attributes)
@@ -182,9 +185,12 @@ class _EntryParser:
             self._builder = None
             self.parser.CharacterDataHandler = None
 
+    def _start_skipped(self, name: str, attributes: dict[str, str]) -> None:
+        self._within += name == self._skipped
+
     def _end_skipped(self, name: str) -> None:
-        # No such element of the atlas's is within another of its name.
-        if name == self._skipped and self._builder is not None:
+        self._within -= name == self._skipped
+        if not self._within and self._builder is not None:
             self._watch()
             self.parser.CharacterDataHandler = self._builder.data
 
@@ -229,7 +235,7 @@ def _read_location(name: str) -> tuple[tuple[int, ...], str, str]:
 
 
 def _reliability(*elements: ElementTree.Element) -> str:
-    """Return the level of the innermost element that has one: that of the sub-assay, or of the antibody."""
+    """Return the level of the first element that has one: that of the sub-assay, of the antibody, or of the gene."""
     for element in elements:
         for verification in _children(element, "verification"):
             if level := _text(verification).casefold():
@@ -268,28 +274,38 @@ class _Reader:
     def _read_entry(self, entry: ElementTree.Element) -> None:
         gene = _text(next(_children(entry, "name"), None))
         names = {_letters(name) for name in (gene, *(one.get("id", "") for one in _children(entry, "identifier")))}
-        wanted = not self._genes or bool(names & self._genes)
         self.listing.genes |= names & self._genes
+        of_gene = [*_children(entry, *_IMMUNOFLUORESCENCE)]
         before = len(self.listing.fields) + len(self.listing.left_out)
         for antibody in _children(entry, "antibody"):
-            self.listing.antibodies.add(_letters(antibody.get("id", "")))
+            id = antibody.get("id", "")
+            self.listing.antibodies.add(_letters(id))
             for expression in _children(antibody, *_IMMUNOFLUORESCENCE):
                 if "IF" not in expression.get("technology", "IF"):
                     continue
                 for assay in (expression, *_children(expression, "subAssay")):
+                    why = self._judge_assay(names, id, assay)
                     for data in _children(assay, "data"):
-                        self._read_data(data, assay, expression, antibody.get("id", ""), gene, wanted)
+                        self._read_data(data, (assay, expression, *of_gene), id, gene, why)
         self.listing.with_fields += len(self.listing.fields) + len(self.listing.left_out) > before
 
+    def _judge_assay(self, genes: set[str], antibody: str, assay: ElementTree.Element) -> str:
+        """Return why all fields of a sub-assay are left out, empty if they are not."""
+        kind, subtype = assay.get("type", "human"), assay.get("subtype", "")
+        if self._genes and not genes & self._genes:
+            return "another gene"
+        if _letters(antibody) in self._left_out:
+            return "antibody left out"
+        return "" if kind == "human" and subtype in _USUAL_ASSAYS else f"assay: {subtype or kind}"
+
     def _read_data(
-        self,
-        data: ElementTree.Element,
-        assay: ElementTree.Element,
-        expression: ElementTree.Element,
-        antibody: str,
-        gene: str,
-        wanted: bool,
+        self, data: ElementTree.Element, around: Sequence[ElementTree.Element], antibody: str, gene: str, why: str
     ) -> None:
+        """Read the fields of a cell line.
+
+        around: the sub-assay, and what is around it, from the inside to the outside
+        why: they are left out, if they are
+        """
         addresses: dict[str, str] = {}
         for element in data.iter("imageUrl"):
             if url := _text(element):
@@ -301,32 +317,18 @@ class _Reader:
             return
         cell_line = _text(next(_children(data, "cellLine"), None))
         self.listing.cell_lines.setdefault(_letters(cell_line), cell_line)
-        level = _reliability(data, assay, expression)
-        why, labels = self._judge(data, assay, antibody, cell_line, level, wanted, len(addresses))
+        level = _reliability(data, *around)
+        labels: tuple[int, ...] = ()
+        if not why:
+            why, labels = self._judge(data, cell_line, level, len(addresses))
         for address, id in addresses.items():
             self._add(AtlasField(id, labels, antibody, (gene,), cell_line, level, address), why)
 
-    def _judge(
-        self,
-        data: ElementTree.Element,
-        assay: ElementTree.Element,
-        antibody: str,
-        cell_line: str,
-        level: str,
-        wanted: bool,
-        number: int,
-    ) -> tuple[str, tuple[int, ...]]:
+    def _judge(self, data: ElementTree.Element, cell_line: str, level: str, number: int) -> tuple[str, tuple[int, ...]]:
         """Return why the fields of a cell line are left out, empty if they are not, and their labels.
 
         number: of these fields
         """
-        subtype = assay.get("subtype", "")
-        if not wanted:
-            return "another gene", ()
-        if _letters(antibody) in self._left_out:
-            return "antibody left out", ()
-        if assay.get("type", "human") != "human" or subtype not in _USUAL_ASSAYS:
-            return f"assay: {subtype or assay.get('type')}", ()
         if self._lines and _letters(cell_line) not in self._lines:
             return "another cell line", ()
         self.listing.reliabilities[level] += number

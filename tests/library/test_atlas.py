@@ -205,6 +205,22 @@ def test_other_forms_of_the_xml_are_read_too(listed):
     }
 
 
+def test_the_reliability_is_that_of_the_gene_if_its_antibodies_have_none(listed):
+    of_gene = (
+        '<cellExpression technology="ICC/IF"><verification type="reliability">Approved</verification></cellExpression>'
+    )
+    data = data_of("A-431", ["Nucleoli"], [address(7, "1_A1_1")])
+    found = listed(entry("A", antibody("HPA000007", data, reliability=""), bulk=of_gene))
+    assert found["1_A1_1"].reliability == "approved"
+
+
+def test_what_is_not_needed_may_be_nested_in_itself(listed):
+    bulk = "<xref><xref><name>B</name></xref><antibody id='X'/></xref><rnaExpression><data/></rnaExpression>"
+    data = data_of("A-431", ["Nucleoli"], [address(7, "1_A1_1")])
+    found = listed(entry("A", antibody("HPA000007", data), bulk=bulk))
+    assert found["1_A1_1"].genes == ("A",)
+
+
 @pytest.mark.parametrize("prefix", ["", "h:"])
 def test_a_namespace_does_not_count(write, prefix):
     text = whole(gene("A", 7, ["Nucleoli"])).replace("</", f"</{prefix}").replace("<", f"<{prefix}")
