@@ -1,10 +1,10 @@
 """What the fields of the atlas need before they are fetched: disk, hours of download, hours of processors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpaloc.atlas import PARTS
-from hpaloc.classes import COLOURS, NAMES
+from hpaloc.classes import NAMES
 from hpaloc.config import colours_of
 
 # The mean area of a field in megapixels: of the 21,806 fields of the competition of 2021, most are 2048 x 2048 px, and
@@ -28,6 +28,17 @@ def _time(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"
 
 
+def _table(summary: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
+    """Return the fields, those of one label, and the antibodies of each class, part by part."""
+    width = max(map(len, NAMES))
+    lines = [f"{'class':{width}}" + "".join(f"{part:>10}{'one label':>11}{'antibodies':>12}" for part in parts)]
+    for name in NAMES:
+        row = (summary[part]["classes"][name] for part in parts)
+        cells = (f"{own['fields']:>10}{own['only_label']:>11}{own['antibodies']:>12}" for own in row)
+        lines.append(f"{name:{width}}" + "".join(cells))
+    return lines
+
+
 def estimate_lines(config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
     """Return the estimate as lines for people: fields per class, disk, hours of download and of computation.
 
@@ -35,36 +46,36 @@ def estimate_lines(config: Mapping[str, Any], summary: Mapping[str, Any]) -> lis
     summary: of ``atlas.write_atlas_sheets``
     """
     used = {name: own for name, own in config["collections"].items() if "atlas" in own}
-    parts = [part for part in PARTS if part in {own["atlas"] for own in used.values()}]
-    width = max(map(len, NAMES))
-    lines = ["", f"{'class':{width}}" + "".join(f"{part:>10}{'one label':>11}{'antibodies':>12}" for part in parts)]
-    for name in NAMES:
-        row = (summary[part]["classes"][name] for part in parts)
-        cells = (f"{own['fields']:>10}{own['only_label']:>11}{own['antibodies']:>12}" for own in row)
-        lines.append(f"{name:{width}}" + "".join(cells))
-    lines.append("")
     fields = {name: summary[own["atlas"]]["fields"] for name, own in used.items()}
-    lines += [f"{name}: {number} fields of {summary[used[name]['atlas']]['antibodies']} antibodies"
-              for name, number in fields.items()]  # fmt: skip
-    total = sum(fields.values())
+    lines = ["", *_table(summary, [part for part in PARTS if part in {own["atlas"] for own in used.values()}]), ""]
+    for name, number in fields.items():
+        lines.append(f"{name}: {number} fields of {summary[used[name]['atlas']]['antibodies']} antibodies")
+
     kind = config["atlas"]["format"]
     images = {name: fields[name] * len(colours_of(own)) for name, own in used.items() if "download" in own}
-    seconds = sum(number / used[name]["download"]["per_second"] for name, number in images.items())
-    copies = fields.get(config["train"]["collection"], 0)
-    tiles = (total + 0.5 * copies) * _CELLS * _TILE_MEGABYTES * len(COLOURS) / 4
-    cells = fields.get(config["train"]["collection"], 0) * _CELLS
-    epochs, views = config["train"]["epochs"], config["predict"]["views"]
-    predicted = sum(fields.get(name, 0) for name in config["predict"]["collections"]) * _CELLS
-    trained = cells * epochs / _TRAINED_PER_SECOND / 3600
+    number = sum(images.values())
+    hours = sum(count / used[name]["download"]["per_second"] for name, count in images.items()) / 3600
     lines += [
-        f"images to download ({kind}): {sum(images.values())}, about {_disk(sum(images.values()) * _MEGABYTES[kind])}",
-        f"download at the polite rate (download.per_second): at least {_time(seconds / 3600)}",
-        f"tiles and training records: about {_disk(tiles)}",
-        f"segmentation and tiling: about {_time(total * (_SEGMENT_SECONDS + _TILE_SECONDS) / 3600)} on one core "
-        "(watershed)",
-        f"training, {epochs} epochs of at most {cells:.0f} cells: at most {_time(trained)} on two cores; a GPU takes a "
-        "fraction of it",
-        f"prediction, {views} views: about {_time(predicted * views / _PREDICTED_PER_SECOND / 3600)} on two cores",
+        f"images to download ({kind}): {number}, about {_disk(number * _MEGABYTES[kind])}",
+        f"download at the polite rate (download.per_second): at least {_time(hours)}",
         "images that are already in resources/downloaded are not fetched again",
     ]
-    return lines
+
+    total = sum(fields.values())
+    trains = 0 if config["model"]["path"] else fields.get(config["train"]["collection"], 0)
+    hours = total * (_SEGMENT_SECONDS + _TILE_SECONDS) / 3600
+    lines += [
+        f"tiles and training records: about {_disk((total + 0.5 * trains) * _CELLS * _TILE_MEGABYTES)}",
+        f"segmentation (watershed) and tiling: about {_time(hours)} on one core",
+    ]
+    if trains:
+        cells, epochs = round(trains * _CELLS), config["train"]["epochs"]
+        hours = cells * epochs / _TRAINED_PER_SECOND / 3600
+        lines.append(
+            f"training, {epochs} epochs of at most {cells} cells: at most {_time(hours)} on two cores; a GPU takes a "
+            "fraction of it"
+        )
+    views = config["predict"]["views"]
+    predicted = sum(fields.get(name, 0) for name in config["predict"]["collections"]) * _CELLS
+    hours = predicted * views / _PREDICTED_PER_SECOND / 3600
+    return [*lines, f"prediction, {views} views: about {_time(hours)} on two cores"]
