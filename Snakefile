@@ -65,6 +65,7 @@ if DESCRIBED is None:
     include: "workflow/rules/interpret.smk"
     include: "workflow/rules/this_run.smk"
     include: "workflow/rules/report.smk"
+    include: "workflow/rules/pack.smk"
 
     # With model.path nothing is ever trained, even if the data would require it.
     if not config["model"]["path"]:

@@ -30,24 +30,34 @@ from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import simulate_field
 
 CHUNK, TILE = 1024, 2500
+LEVELS = 3
 
 
 def write_field(path: Path, side: int, dtype: str) -> None:
-    """Write four channels of side x side px, mirrored copies of simulated fields, in chunks of 1024 px."""
+    """Write a pyramid of four channels of side x side px, mirrored copies of simulated fields, in chunks of 1024 px."""
     tiles = [
         simulate_field(f"f{n}", (label,), 1, shape=(TILE, TILE), pixel_size=0.08, dtype=dtype).images
         for n, label in enumerate((0, 5, 13))
     ]
     group = zarr.open_group(path, mode="w", zarr_format=3)
-    array = group.create_array("0", shape=(len(COLOURS), side, side), chunks=(1, CHUNK, CHUNK), dtype=dtype)
+    levels = [
+        group.create_array(str(n), shape=(len(COLOURS), *[-(-side // 2**n)] * 2), chunks=(1, CHUNK, CHUNK), dtype=dtype)
+        for n in range(LEVELS)
+    ]
     for number, colour in enumerate(COLOURS):
         for y, top in enumerate(range(0, side, TILE)):
             row = [
                 tiles[(3 * y + 5 * x + x * y) % 3][colour][:, :: -1 if x % 2 else 1] for x in range(-(-side // TILE))
             ]
-            array[number, top : top + TILE] = np.hstack(row)[:: -1 if y % 2 else 1][: side - top, :side]
+            rows = np.hstack(row)[:: -1 if y % 2 else 1][: side - top, :side]
+            for n, level in enumerate(levels):
+                level[number, top // 2**n : (top + TILE) // 2**n] = rows[:: 2**n, :: 2**n]
     axes = [{"name": name, "type": "channel" if name == "c" else "space"} for name in "cyx"]
-    group.attrs.update({"ome": {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]}})
+    datasets = [
+        {"path": str(n), "coordinateTransformations": [{"type": "scale", "scale": [1, 2**n, 2**n]}]}
+        for n in range(LEVELS)
+    ]
+    group.attrs.update({"ome": {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}})
 
 
 def watch(peak: list[float]) -> None:

@@ -61,7 +61,7 @@ def _counts() -> str:
     return f"{sum(counts.values())} inputs: {parts}."
 
 
-def with_tables(page: str) -> str:
+def renew(page: str) -> str:
     """Return ``page`` with new text between its markers."""
     parts = {"counts": _counts(), **{name: _table(inputs) for name, inputs in TABLES.items()}}
     for name, text in parts.items():
@@ -74,4 +74,4 @@ def with_tables(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(renew(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -49,7 +49,7 @@ def config_table() -> str:
     return "\n".join(["| key | values | default | what it does |", "|---|---|---|---|", *_rows(load_schema())]) + "\n"
 
 
-def with_table(page: str) -> str:
+def renew(page: str) -> str:
     """Return ``page`` with a new table between its two markers."""
     before, rest = page.split(START)
     after = rest.split(END)[1]
@@ -57,4 +57,4 @@ def with_table(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(renew(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

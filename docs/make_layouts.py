@@ -22,7 +22,7 @@ def _row(layout: Layout) -> str:
     return f"| {layout.what} | `{layout.files}` | `{text.strip()[1:-1].replace('{root}', 'images')}` |"
 
 
-def with_table(page: str) -> str:
+def renew(page: str) -> str:
     """Return ``page`` with a new table between its markers."""
     lines = [f"{len(LAYOUTS)} layouts.", "", "| layout | files of a field | the collection |", "|---|---|---|"]
     table = "\n".join([_START, "", *lines, *map(_row, LAYOUTS), "", _END])
@@ -33,4 +33,4 @@ def with_table(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(renew(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

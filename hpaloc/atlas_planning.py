@@ -11,14 +11,14 @@ import urllib3
 
 from hpaloc.atlas import PARTS, AtlasError, AtlasSettings, atlas_lines, write_atlas_sheets
 from hpaloc.config import ATLAS_FOLDER
-from hpaloc.download import DownloadError, PassingError, RateLimiter, RetryPolicy, check_url, fetch
+from hpaloc.download import DownloadError, FileKind, PassingError, RateLimiter, RetryPolicy, check_url, fetch
 from hpaloc.files import write_json
 from hpaloc.manifests import file_state
 from hpaloc.progress import log, track
 from hpaloc.version import room_version
 
 # The first bytes of XML, also behind a byte-order mark, and of gzip.
-_XML = ("XML", (b"<?xm", b"<pro", b"<ent", b"\xef\xbb\xbf<", b"\x1f\x8b"))
+_XML = FileKind("XML", (b"<?xm", b"<pro", b"<ent", b"\xef\xbb\xbf<", b"\x1f\x8b"))
 _PER_SECOND = 1.0
 
 

@@ -55,9 +55,9 @@ def _fill(value: Any, schema: Mapping[str, Any]) -> None:
 def read_command_line(config: Mapping[str, Any], given: Mapping[str, Any], module: bool = False) -> dict[str, Any]:
     """Return ``config`` with each value of ``--config`` converted to the type that the schema has at its key.
 
-    Snakemake reads ``--config 'predict={views: 1}'`` as text below the first level. Text stays text if the schema
-    allows text at its key, and a number at the first level becomes text again if the schema allows no number; any other
-    text becomes the number, boolean or null that YAML reads it as. Null is read wherever it is allowed.
+    Snakemake reads ``--config 'predict={views: 1}'`` as text below the first level. Null is null, as in a file. Other
+    text stays text if the schema allows text at its key, and a number at the first level becomes text again if the
+    schema allows no number; what is left becomes the number or boolean that YAML reads it as.
 
     given: what Snakemake read from ``--config``, which is already in ``config``
     module: whether ``given`` is of the workflow that uses this one, so that ``config`` is somewhere below its keys
@@ -112,7 +112,7 @@ def _read_texts(value: Any, given: Any, schema: Mapping[str, Any]) -> Any:
     except (ValueError, yaml.YAMLError):
         return value
     # Snakemake drops quotes: what may be text, such as "007", stays text.
-    return value if allowed.is_valid(value) and not (meant is None and allowed.is_valid(None)) else meant
+    return value if meant is not None and allowed.is_valid(value) else meant
 
 
 def _settle_numbers(value: Any, key: str = "") -> Any:
@@ -192,8 +192,8 @@ def _sentence(error: ValidationError) -> str:
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """Check a configuration and fill in every default.
 
-    Returns a new dictionary with all keys of the schema; collections have ``images`` as a list, or as lists by colour,
-    and ``root``, ``shards`` and ``pixel_size`` of their own.
+    Returns a new dictionary with all keys of the schema, itself complete; collections have ``images`` as a list, or as
+    lists (or null) by colour, and ``root``, ``shards`` and ``pixel_size`` of their own.
     Raises ConfigError with one sentence that names the key.
     """
     schema = load_schema()
@@ -216,9 +216,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"config key collections.{name}: 'truth' only applies with labels: true")
         if filled["segmentation"]["backend"] == "masks" and "masks" not in collection:
             raise ConfigError(f"config key collections.{name}: segmentation.backend masks needs the key 'masks'")
-    if filled["model"]["path"]:
-        # Shells add a slash to a folder; paths of its files would have two.
-        filled["model"]["path"] = str(Path(filled["model"]["path"]))
+    _settle_model(filled["model"])
     curation = filled["curation"]
     for what in ("cell", "nucleus"):
         least, most = curation[f"min_{what}_area"], curation[f"max_{what}_area"]
@@ -237,6 +235,22 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     if filled["few_shot"]["collection"] is None:
         filled["few_shot"]["collection"] = filled["predict"]["collections"][0]
     return filled
+
+
+def _settle_model(model: dict[str, Any]) -> None:
+    """Write the path of a model in its shortest form; raise ConfigError if its digest is missing, or not of a model."""
+    path, sha256 = model["path"], model["sha256"]
+    if path is None and sha256:
+        raise ConfigError("config key model.sha256: only applies with model.path, a zip or its address")
+    if path and "://" in path:
+        if not sha256:
+            raise ConfigError(
+                f"config key model.path: {path} is an address, which may have another file tomorrow; give the SHA-256 "
+                "digest of the zip as model.sha256"
+            )
+    elif path:
+        # Shells add a slash to a folder; paths of its files would have two.
+        model["path"] = str(Path(path))
 
 
 def _check_source(name: str, collection: Mapping[str, Any]) -> None:
@@ -277,11 +291,12 @@ def _settle_atlas(name: str, collection: dict[str, Any]) -> None:
 
 
 def _settle_images(name: str, collection: dict[str, Any]) -> None:
-    """Write the patterns of images as a list, or as lists by colour, and null as the channel of colours without one."""
+    """Write the patterns of images as a list, or as lists by colour, and null as what colours without one have."""
     images = collection.get("images")
     if isinstance(images, dict):
         _settle_lacking(name, collection, images)
-        collection["images"] = {colour: _as_list(images[colour]) for colour in colours_of(collection)}
+        own = colours_of(collection)
+        collection["images"] = {colour: _as_list(images[colour]) if colour in own else None for colour in COLOURS}
     elif images is not None:
         collection["images"] = _as_list(images)
 
@@ -354,33 +369,46 @@ def _check_planes(name: str, collection: dict[str, Any]) -> None:
     for key in (*(["channels"] if channels else []), "series", "time", "project"):
         if key in collection and "images" not in collection:
             raise ConfigError(f"config key collections.{name}.{key}: only applies with 'images'")
-    images = collection.get("images", ["{colour}"])
-    own = isinstance(images, dict)
-    patterns = [*itertools.chain(*images.values())] if own else images
+    images = image_patterns(collection)
+    patterns = [*itertools.chain(*images.values())]
     _check_endings(name, collection, patterns)
     _settle_series(name, collection, patterns)
-    by_colour = not own and any("{colour}" in pattern for pattern in images)
+    by_colour = any("{colour}" in pattern for pattern in images.get(None, ()))
     if channels and by_colour:
         raise ConfigError(
             f"config key collections.{name}.channels: only applies to files that hold all colours; leave it out, or "
             "{colour} out of images (null, for a colour that the collection lacks, applies to all files)"
         )
     unnamed = [colour for colour in COLOURS if "channels" in collection and colour not in collection["channels"]]
-    if unnamed and not by_colour and not own:
+    if unnamed and not by_colour and None in images:
         raise ConfigError(
             f"config key collections.{name}.channels: the key {unnamed[0]!r} is missing; name the channel, or write "
             "null if the collection lacks red or yellow"
         )
     owners: dict[str, str] = {}
     # Colours with patterns of their own may be the same channel of different files.
-    for colour, channel in channels.items() if not own else ():
-        other = owners.setdefault(normal_text(str(channel)), colour)
+    for colour, channel in channels.items() if None in images else ():
+        other = owners.setdefault(as_written(channel), colour)
         # Microscopes with three channels have one image for red and yellow.
         if other != colour and {colour, other} != {"red", "yellow"}:
             raise ConfigError(
                 f"config key collections.{name}.channels.{colour}: {channel!r} is also the channel of {other}; give "
                 "each colour its own"
             )
+
+
+def image_patterns(collection: Mapping[str, Any]) -> dict[str | None, list[str]]:
+    """Return the patterns of the images of a completed collection by colour, or by None those for all its colours."""
+    images = collection.get("images")
+    if isinstance(images, dict):
+        return {colour: patterns for colour, patterns in images.items() if patterns is not None}
+    return {} if images is None else {None: images}
+
+
+def as_written(channel: int | str) -> str:
+    """Return a channel as a text that is the same for a number with and without leading zeros."""
+    text = normal_text(str(channel))
+    return str(int(text)) if text.isascii() and text.isdigit() else text
 
 
 def named_channels(collection: Mapping[str, Any]) -> dict[str, int | str]:

@@ -26,8 +26,18 @@ _CHUNK = 1 << 13
 _LONGEST_WAIT = 600.0
 # Answers that may pass by themselves: too early, too many requests, and errors of the server.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
-# The first bytes of PNG, JPEG, TIFF (and gzip'd TIFF); an error page with status 200 has others.
-_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x1f\x8b")
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What a file is, and the first bytes of such files; an error page with status 200 has others."""
+
+    name: str
+    starts: tuple[bytes, ...]
+
+
+# PNG, JPEG, TIFF (and gzip'd TIFF).
+IMAGE = FileKind("an image", (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x1f\x8b"))
 
 
 class DownloadError(RuntimeError):
@@ -127,13 +137,8 @@ def _read_marks(path: Path) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def _attempt(
-    pool: urllib3.PoolManager, url: str, path: Path, part: Path, limiter: RateLimiter, kind: tuple[str, Sequence[bytes]]
-) -> None:
-    """Fetch ``url``, for ``path``, into ``part``, continuing where an earlier attempt stopped.
-
-    kind: of file, as a message names it, and the first bytes of such files, of which there are no more than four
-    """
+def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, limiter: RateLimiter, kind: FileKind) -> None:
+    """Fetch ``url``, for ``path``, into ``part``, continuing where an earlier attempt stopped."""
     marks = part.with_name(f"{part.name}.json")
     with names_checked(path):
         known = _read_marks(marks) if part.is_file() else {}
@@ -179,10 +184,9 @@ def _attempt(
     response.release_conn()
     with open(part, "rb") as file:
         first = file.read(4)
-    what, starts = kind
-    if not first.startswith(tuple(starts)):
+    if not first.startswith(kind.starts):
         part.unlink()
-        raise DownloadError(f"{url}: the response is not {what} (it starts with {first!r})")
+        raise DownloadError(f"{url}: the response is not {kind.name} (it starts with {first!r})")
 
 
 def fetch(
@@ -191,7 +195,7 @@ def fetch(
     path: Path,
     limiter: RateLimiter,
     retries: RetryPolicy,
-    kind: tuple[str, Sequence[bytes]] = ("an image", _IMAGES),
+    kind: FileKind = IMAGE,
 ) -> None:
     """Fetch ``url`` to ``path`` in one atomic step.
 
@@ -199,9 +203,8 @@ def fetch(
     after a wait that doubles, or as long as the server asks for (Retry-After, at most 10 minutes). The part that
     arrived is kept next to ``path`` and continued (Range), if the server gave a validator that detects a changed file.
 
-    kind: of file, as a message names it, and the first four bytes, or fewer, of such files
     Raises PassingError after the last try, DownloadError for what does not pass (another answer, a redirect away from
-    https, content of another kind), and FileNameError for a name that the file system refuses.
+    https, content that is not of the kind), and FileNameError for a name that the file system refuses.
     """
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,8 +22,8 @@ READERS = SHIPPED | _TO_ADD
 
 def ending_of(path: str | os.PathLike[str]) -> str:
     """Return the ending of a file or of a pattern in small letters, with its dot; "" without one that is literal."""
-    found = re.search(r"[^./\\]\.([A-Za-z]\w*)/?\Z", os.fspath(path))
-    return f".{found[1].lower()}" if found else ""
+    ending = os.path.splitext(os.fspath(path).rstrip("/"))[1]
+    return ending.lower() if re.fullmatch(r"\.[A-Za-z]\w*", ending) else ""
 
 
 def is_imported(path: str | os.PathLike[str]) -> bool:

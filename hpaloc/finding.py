@@ -14,10 +14,12 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from hpaloc.classes import COLOURS, format_labels
+from hpaloc.config import as_written
 from hpaloc.delimited import SheetError
 from hpaloc.layout import PATTERNS
 from hpaloc.manifests import ANNOTATIONS, CARRIED, FILES, MISSING, SheetRow, file_state, state_of_all
-from hpaloc.patterns import FilePattern, Folders, as_written
+from hpaloc.patterns.folders import Folders
+from hpaloc.patterns.pattern import FilePattern
 from hpaloc.rejection import too_many
 
 log = logging.getLogger("hpaloc")
@@ -189,10 +191,9 @@ def _find_by(
     along_z = any(of_kind.along_z for of_kind in wanted.values())
     chosen = [name for name in pattern.chosen if not (along_z and name == "z")]
     choices = {name: [of_kind.choices[name] for of_kind in wanted.values()] for name in chosen}
-    kinds_of: dict[str | None, list[str]] = {}
+    kinds_of: dict[str, list[str]] = {}
     for kind, of_kind in wanted.items():
-        said = of_kind.choices.get(pattern.selector) if pattern.selector else None
-        kinds_of.setdefault(as_written(said), []).append(kind)
+        kinds_of.setdefault(as_written(of_kind.choices.get(pattern.selector or "", "")), []).append(kind)
     found: dict[tuple[str, ...], Files] = {}
     for values, said, path in pattern.walk(choices, folders):
         _check_utf8(path)

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import tifffile
 from PIL import Image
 
-from hpaloc.image_files.decoding import open_tiff
+from hpaloc.image_files.decoding import open_tiff, read_ome_xml
 from hpaloc.image_files.ome_zarr import read_multiscale, zarr_images
 from hpaloc.planes import Plane, is_zarr_file
 
@@ -91,12 +91,9 @@ def _of_pixels(pixels: ElementTree.Element, depth: int) -> ImageMetadata:
     return ImageMetadata(size, _bits(float(pixels.get("SignificantBits", "nan")), depth))
 
 
-def _of_ome(text: str, name: str, depth: int, series: int | None) -> ImageMetadata:
+def _of_ome(tiff: tifffile.TiffFile, name: str, depth: int, series: int | None) -> ImageMetadata:
     """Read the OME-XML of a file; in a data set of many files, each describes the images of all."""
-    # OME-XML has no document type, and the entities of one could fill the memory.
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        return ImageMetadata()
-    root = ElementTree.fromstring(text)
+    root = read_ome_xml(tiff, name)
     every = root.findall("{*}Image/{*}Pixels")
     own = {root.get("UUID"), name}
     of_file = [
@@ -137,7 +134,7 @@ def _of_tiff(file: BinaryIO, name: str, series: int | None) -> ImageMetadata:
     size = _ANY_SIZE if isinstance(file, gzip.GzipFile) else None
     with open_tiff(file, size=size) as tiff:
         depth = tiff.pages.first.bitspersample
-        ome = _tried(_of_ome, tiff.ome_metadata, name, depth, series) if tiff.is_ome else ImageMetadata()
+        ome = _tried(_of_ome, tiff, name, depth, series) if tiff.is_ome else ImageMetadata()
         tags = _tried(_of_tags, tiff, depth, series)
     return ImageMetadata(ome.pixel_size or tags.pixel_size, ome.significant_bits or tags.significant_bits)
 

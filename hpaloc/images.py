@@ -22,6 +22,7 @@ _REPEATS = 0.98
 
 # The RGB channels that carry each colour in the tinted JPEG files of the public Human Protein Atlas.
 TINT = {"red": (0,), "green": (1,), "blue": (2,), "yellow": (0, 1)}
+TINTED = {channels: colour for colour, channels in TINT.items()}
 
 # JPEG's chroma compression leaks a little of the informative channel into the others: a channel with less than this
 # share of the strongest one's energy is leakage.
@@ -29,6 +30,17 @@ _LEAK = 0.25
 # In a JPEG without a level above this (of 255), a field without staining, rounding and quantisation leak as much as
 # there is signal; its tint is that of its strongest channel.
 _DARK = 16
+
+
+def strong_channels(image: np.ndarray) -> list[int]:
+    """Return the channels of an RGB image that are not leakage of others, the strongest first.
+
+    image: (H, W, 3) uint8 or uint16
+    """
+    # Energy rather than mean: the dim background of a JPEG leaks relatively more than its bright structures.
+    energy = np.square(image.reshape(-1, 3), dtype=np.float32).sum(axis=0, dtype=np.float64)
+    order = np.argsort(-energy, kind="stable")
+    return [int(channel) for channel in order if energy[channel] > _LEAK * energy.max()]
 
 
 def _grey(image: np.ndarray, colour: str, name: str) -> np.ndarray:
@@ -41,16 +53,13 @@ def _grey(image: np.ndarray, colour: str, name: str) -> np.ndarray:
         return np.ascontiguousarray(image[..., 0])
     if np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 1], image[..., 2]):
         return np.ascontiguousarray(image[..., 0])
-    # Energy rather than mean: the dim background of a JPEG leaks relatively more than its bright structures.
-    energy = np.square(image.reshape(-1, 3), dtype=np.float32).sum(axis=0, dtype=np.float64)
-    strong = energy > _LEAK * energy.max()
-    found = tuple(int(channel) for channel in np.flatnonzero(strong))
-    tints = {channels: tint for tint, channels in TINT.items()}
+    strong = strong_channels(image)
+    found = tuple(sorted(strong))
     dark = image.dtype == np.uint8 and image.max() <= _DARK
-    if dark and found not in tints and energy.argmax() in TINT[colour]:
+    if dark and found not in TINTED and strong[0] in TINT[colour]:
         found = TINT[colour]
     if found != TINT[colour]:
-        seen = f"is tinted {tints[found]}" if found in tints else "is an RGB image of several colours"
+        seen = f"is tinted {TINTED[found]}" if found in TINTED else "is an RGB image of several colours"
         raise ImageError(f"{name}: {seen}, but was given as the {colour} channel")
     return np.ascontiguousarray(image[..., found].max(axis=2))
 

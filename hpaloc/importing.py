@@ -19,8 +19,8 @@ from hpaloc.endings import READERS, SHIPPED, ending_of
 from hpaloc.files import FileNameError, atomic_path, write_text
 from hpaloc.ids import normal_text, shown
 from hpaloc.image_files.decoding import NOT_MADE, ImageError, check_size, errors_named
-from hpaloc.image_files.stack import Index, Stack
-from hpaloc.image_files.stacks import Opener, only_image, read_planes
+from hpaloc.image_files.stack import Index, Stack, only_image
+from hpaloc.image_files.stacks import Opener, read_planes
 from hpaloc.manifests import ChangedError, unchanged
 from hpaloc.planes import Plane
 from hpaloc.progress import log, track

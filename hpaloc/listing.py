@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpaloc.config import colours_of, named_channels
+from hpaloc.config import colours_of, image_patterns, named_channels
 from hpaloc.delimited import SheetError, read_delimited
 from hpaloc.finding import ALL, Files, Wanted, find_fields
 from hpaloc.ids import shown
 from hpaloc.manifests import SheetRow
-from hpaloc.patterns import CHANNEL, CHOSEN, COLOUR, FilePattern, names_between_braces
+from hpaloc.patterns.pattern import CHANNEL, CHOSEN, COLOUR, FilePattern, names_between_braces
 from hpaloc.rle import is_table
 from hpaloc.sheet import copy_columns, read_rows, read_sheet
 
@@ -53,19 +53,20 @@ def wanted_images(name: str, collection: Mapping[str, Any]) -> dict[str, Wanted]
     collection: its section of the completed configuration, with ``images``
     Raises SheetError naming the key if a pattern has not the parts that it needs.
     """
-    images, channels, colours = collection["images"], named_channels(collection), colours_of(collection)
+    channels = named_channels(collection)
     key = f"config key collections.{name}.images"
     made: dict[str, FilePattern] = {}
     wanted: dict[str, Wanted] = {}
-    for kind, texts in images.items() if isinstance(images, dict) else [(ALL, images)]:
-        here = key if kind == ALL else f"{key}.{kind}"
+    for own_colour, texts in image_patterns(collection).items():
+        here = f"{key}.{own_colour}" if own_colour else key
         patterns = [made.setdefault(text, FilePattern(text, here, collection["root"])) for text in texts]
         for pattern in patterns:
-            _check_parts(pattern, patterns[0], collection, kind == ALL)
+            _check_parts(pattern, patterns[0], collection, own_colour)
         chosen = {part: collection[key] for part, key in CHOSEN.items() if part in patterns[0].names}
         if not isinstance(chosen.get("z"), int):
             chosen.pop("z", None)
-        for colour in colours if kind == ALL and patterns[0].selector else [kind]:
+        for_each = own_colour is None and patterns[0].selector is not None
+        for colour in colours_of(collection) if for_each else [own_colour or ALL]:
             of_colour = {CHANNEL: channels[colour]} if colour in channels else {}
             wanted[colour] = Wanted(patterns, {COLOUR: colour, **of_colour, **chosen})
     in_one_file = [of_kind.patterns[0] for of_kind in wanted.values() if not of_kind.along_z]
@@ -74,23 +75,25 @@ def wanted_images(name: str, collection: Mapping[str, Any]) -> dict[str, Wanted]
     return wanted
 
 
-def _check_parts(pattern: FilePattern, first: FilePattern, collection: Mapping[str, Any], for_all: bool) -> None:
+def _check_parts(pattern: FilePattern, first: FilePattern, collection: Mapping[str, Any], colour: str | None) -> None:
     """Raise SheetError if a pattern of images has not the parts that it needs.
 
     first: the first of its list
-    for_all: whether it is for all colours
+    colour: the one that it is for; None if it is for all
     """
+    channels = named_channels(collection)
     has = f"{pattern.key}: {pattern.text!r} has"
     if {COLOUR, CHANNEL} <= set(pattern.names):
         raise SheetError(f"{has} both {{colour}} and {{channel}}; leave one of them out")
-    if CHANNEL in pattern.names and not named_channels(collection):
-        raise SheetError(f"{has} {{channel}}, but the collection has no key channels, which says what to put there")
-    if for_all and pattern.selector is None and not named_channels(collection):
+    if CHANNEL in pattern.names and (not channels if colour is None else colour not in channels):
+        lacking = f"channels.{colour}" if channels else "channels"
+        raise SheetError(f"{has} {{channel}}, but the collection has no key {lacking}, which says what to put there")
+    if colour is None and pattern.selector is None and not channels:
         raise SheetError(
             f"{pattern.key}: {pattern.text!r} lacks the placeholder {{colour}}, or the collection the key channels, if "
             "each file holds all colours"
         )
-    if for_all and pattern.selector != first.selector:
+    if colour is None and pattern.selector != first.selector:
         raise SheetError(f"{has} not the same one of {{colour}} and {{channel}} as {first.text!r}; give both the same")
     if "sheet" in collection and not pattern.of_field:
         raise SheetError(f"{pattern.key}: {pattern.text!r} lacks the placeholder {{id}}")

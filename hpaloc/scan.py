@@ -44,7 +44,8 @@ from hpaloc.listing import (
 )
 from hpaloc.manifests import CARRIED, SheetRow
 from hpaloc.mask_tables import check_table
-from hpaloc.patterns import CHANNEL, CHOSEN, Folders, names_between_braces
+from hpaloc.patterns.folders import Folders
+from hpaloc.patterns.pattern import CHANNEL, CHOSEN, names_between_braces
 from hpaloc.sheet import NAMED, is_unknown, read_other_columns, warn_of_spellings
 from hpaloc.truth import read_true_cells
 
@@ -129,29 +130,12 @@ def _scan_files(
     truth: dict[str, Wanted],
 ) -> Scan:
     collection = config["collections"][name]
-    places = CollectionFiles(name)
-    root, rows, colours = collection["root"], fields.rows, colours_of(collection)
-    tables = {}
+    rows, colours, shards = fields.rows, colours_of(collection), collection["shards"]
     if name in training_collections(config):
-        for row in rows:
-            if row.split not in (None, "train", "validation"):
-                raise SheetError(
-                    f"{table_of(name, collection)} (ID {row.id}): split {row.split!r} is not train or validation"
-                )
+        _check_parts(name, collection, rows)
     if "simulate" in collection:
-        made = []
-        for row in rows:
-            if not row.labels:
-                raise SheetError(f"sheet {collection['sheet']} (ID {row.id}): its label cannot be simulated")
-            into = places.path("simulated", shard_of(row.id, collection["shards"]))
-            made.append({colour: FoundFile(f"{into}/{row.id}_{colour}.png", "") for colour in colours})
-        return Scan(rows, format_manifests(rows, made, collection["shards"], config["seed"]))
-    true_labels = None
-    if truth:
-        check_placeholders(collection["truth"]["cells"], f"config key collections.{name}.truth.cells", ["root"])
-        true_cells = read_true_cells(collection["truth"]["cells"].format(root=root), collection["labels"] == "hpa2018")
-        tables[places.path("true_states").name] = _truth_manifest(name, config, fields, truth, true_cells)
-        true_labels = {id: {parse_labels(labels) for labels in set(own.values())} for id, own in true_cells.items()}
+        return Scan(rows, format_manifests(rows, _to_simulate(name, collection, rows), shards, config["seed"]))
+    tables, true_labels = _scan_truth(name, config, fields, truth) if truth else ({}, None)
     ids = [row.id for row in rows]
     for pattern in (pattern for of_kind in masks.values() for pattern in of_kind.patterns):
         # A missing table is a missing file of each field.
@@ -164,32 +148,60 @@ def _scan_files(
     files = [{**of_images, **others} for of_images, others in zip(known, found, strict=True)]
     check_missing(files, name, config["max_rejected_fraction"], "sheet" in collection)
     if "download" in collection:
-        url = collection["download"]["url"]
-        urls = download_urls(collection["sheet"].format(root=root), rows, url, colours)
-        for row, of_row, files_of_row in zip(rows, urls, files, strict=True):
-            into = places.path("downloaded", shard_of(row.id, collection["shards"])).with_suffix("")
-            # The address determines the file, and gives it its ending.
-            for colour, url in of_row.items():
-                files_of_row[colour] = FoundFile(f"{into}/{row.id}_{colour}{_ending(url)}", url)
-        return Scan(rows, format_manifests(rows, files, collection["shards"]) | tables, true_labels)
+        downloaded = _to_download(name, collection, rows)
+        files = [of_row | made for of_row, made in zip(files, downloaded, strict=True)]
+        return Scan(rows, format_manifests(rows, files, shards) | tables, true_labels)
     check_own_files(name, ids, images, files)
     if ALL in images:
         # A file with all colours is looked for once.
         files = [dict.fromkeys(colours, of_row.pop(ALL)) | of_row for of_row in files]
-    sources = [
-        _to_import(row.id, of_row, places, collection["shards"]) for row, of_row in zip(rows, files, strict=True)
-    ]
-    planes = _planes(collection, images)
-    texts = format_manifests(rows, files, collection["shards"], planes=planes, sources=sources)
+    imported = [_to_import(name, collection, row, of_row) for row, of_row in zip(rows, files, strict=True)]
+    sources = [{colour: of_row[colour] for colour in made} for of_row, made in zip(files, imported, strict=True)]
+    files = [of_row | made for of_row, made in zip(files, imported, strict=True)]
+    texts = format_manifests(rows, files, shards, planes=_planes(collection, images), sources=sources)
     return Scan(rows, texts | tables, true_labels)
 
 
-def _to_import(id: str, files: Files, places: CollectionFiles, shards: int) -> Files:
-    """Return, by colour, the files of a field that are imported; ``files`` gets those that are made of them instead."""
-    sources = {colour: files[colour] for colour in COLOURS if colour in files and is_imported(files[colour].path)}
-    into = places.path("imported", shard_of(id, shards))
-    files |= {colour: FoundFile(f"{into}/{id}_{colour}.tif", "") for colour in sources}
-    return sources
+def _check_parts(name: str, collection: Mapping[str, Any], rows: Sequence[SheetRow]) -> None:
+    """Raise SheetError if a sheet puts a field into a part that is neither that of training nor that of validation."""
+    for row in rows:
+        if row.split not in (None, "train", "validation"):
+            here = f"{table_of(name, collection)} (ID {row.id})"
+            raise SheetError(f"{here}: split {row.split!r} is not train or validation")
+
+
+def _made(name: str, collection: Mapping[str, Any], kind: str, row: SheetRow) -> str:
+    """Return how the paths of the files of a field begin that a rule makes, one of each colour."""
+    folder = CollectionFiles(name).path(kind, shard_of(row.id, collection["shards"]))
+    return f"{folder.with_suffix('')}/{row.id}"
+
+
+def _to_simulate(name: str, collection: Mapping[str, Any], rows: Sequence[SheetRow]) -> list[Files]:
+    """Return the files of each field that the rule simulate makes; SheetError for a field that it cannot draw."""
+    for row in rows:
+        if not row.labels:
+            raise SheetError(f"sheet {collection['sheet']} (ID {row.id}): its label cannot be simulated")
+    starts = [_made(name, collection, "simulated", row) for row in rows]
+    return [{colour: FoundFile(f"{start}_{colour}.png", "") for colour in colours_of(collection)} for start in starts]
+
+
+def _to_download(name: str, collection: Mapping[str, Any], rows: Sequence[SheetRow]) -> list[Files]:
+    """Return the files of each field that the rule download makes; their states are their addresses."""
+    path = collection["sheet"].format(root=collection["root"])
+    urls = download_urls(path, rows, collection["download"]["url"], colours_of(collection))
+    starts = [_made(name, collection, "downloaded", row) for row in rows]
+    # The address determines the file, and gives it its ending.
+    return [
+        {colour: FoundFile(f"{start}_{colour}{_ending(url)}", url) for colour, url in of_row.items()}
+        for start, of_row in zip(starts, urls, strict=True)
+    ]
+
+
+def _to_import(name: str, collection: Mapping[str, Any], row: SheetRow, files: Files) -> Files:
+    """Return the files of a field that the rule import_images makes, each of the one in ``files``."""
+    start = _made(name, collection, "imported", row)
+    imported = [colour for colour in colours_of(collection) if is_imported(files[colour].path)]
+    return {colour: FoundFile(f"{start}_{colour}.tif", "") for colour in imported}
 
 
 def _planes(collection: Mapping[str, Any], images: Mapping[str, Wanted]) -> dict[str, str]:
@@ -297,23 +309,25 @@ def _restore(path: Path, before: tuple[bytes, tuple[int, int]] | None) -> None:
             break
 
 
-def _truth_manifest(
-    name: str,
-    config: Mapping[str, Any],
-    fields: Fields,
-    truth: Mapping[str, Wanted],
-    known: Mapping[str, Mapping[int, str]],
-) -> str:
-    """Check the true cells (``known``) of a collection and return the text of truth.csv: true masks and states."""
+def _scan_truth(
+    name: str, config: Mapping[str, Any], fields: Fields, truth: Mapping[str, Wanted]
+) -> tuple[dict[str, str], dict[str, set[tuple[int, ...]]]]:
+    """Check the true cells of a collection.
+
+    Returns the text of the table of true masks and their states by its name, and the label sets of each field's cells.
+    """
     collection = config["collections"][name]
+    check_placeholders(collection["truth"]["cells"], f"config key collections.{name}.truth.cells", ["root"])
     path = collection["truth"]["cells"].format(root=collection["root"])
+    known = read_true_cells(path, collection["labels"] == "hpa2018")
     check_fields(f"truth {path}", known, {row.id for row in fields.rows}, name)
     true_fields = [(row.id, parts) for row, parts in zip(fields.rows, fields.parts, strict=True) if row.id in known]
     ids, parts = [id for id, _ in true_fields], [parts for _, parts in true_fields]
     found = find_files(ids, truth, parts, config["verify"])
     check_missing(found, name)
     masks = sorted((id, files["truth"].path, files["truth"].state) for id, files in zip(ids, found, strict=True))
-    return format_csv([("id", "mask", "state"), *masks])
+    labels = {id: {parse_labels(labels) for labels in set(own.values())} for id, own in known.items()}
+    return {CollectionFiles(name).path("true_states").name: format_csv([("id", "mask", "state"), *masks])}, labels
 
 
 def _ending(url: str) -> str:

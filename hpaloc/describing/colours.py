@@ -128,7 +128,7 @@ def guess_colours(channels: Sequence[Channel], pixel_size: float | None) -> Colo
     _guess_others(found, open_ones, meanings)
     unused += open_ones
     of = {colour: found.get(colour, Guess(None, "no channel is left for it")) for colour in COLOURS}
-    return Colours(of, [(channel, _why_unused(channel, meanings[id(channel)], found)) for channel in unused])
+    return Colours(of, [(channel, _why_unused(meanings[id(channel)], found)) for channel in unused])
 
 
 def _meaning(channel: Channel) -> Meaning | None:
@@ -181,7 +181,7 @@ def _guess_others(found: dict[str, Guess], open_ones: list[Channel], meanings: d
                 return
 
 
-def _why_unused(channel: Channel, meant: Meaning | None, found: dict[str, Guess]) -> str:
+def _why_unused(meant: Meaning | None, found: dict[str, Guess]) -> str:
     if meant is None:
         return "every colour has a channel already"
     taken = f", and {meant.colour} has a channel already" if meant.colour in found else ""

@@ -55,8 +55,7 @@ class Description:
 
     def field_name(self, values: Sequence[str]) -> str:
         """Return the ID of the field of which the parts of the names have these values."""
-        folder = os.path.basename(os.path.abspath(self.listing.folder))
-        return "_".join(values) or folder
+        return _field_name(values, self.listing.folder)
 
 
 def describe(images: str) -> Description:
@@ -84,6 +83,10 @@ def describe(images: str) -> Description:
     return found
 
 
+def _field_name(values: Sequence[str], folder: str) -> str:
+    return "_".join(values) or os.path.basename(os.path.abspath(folder))
+
+
 def _looks(seen: Sequence[SeenField]) -> list[Look]:
     return [of_file for field in seen for of_file in field.looks.values()]
 
@@ -105,7 +108,7 @@ def _look_into(layout: Layout, folder: str) -> tuple[list[SeenField], list[str]]
         unreadable += [of_file.error for of_file in looks.values() if of_file.error]
         readable = {channel: of_file for channel, of_file in looks.items() if not of_file.error}
         if readable:
-            seen.append(SeenField("_".join(values), readable))
+            seen.append(SeenField(_field_name(values, folder), readable))
         if len(seen) == MOST_FIELDS:
             break
     return seen, unreadable

@@ -3,18 +3,17 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 
 from hpaloc.describing.words import Meaning, light
 from hpaloc.ids import normal_text
-from hpaloc.image_files.decoding import ImageError, open_tiff
-from hpaloc.image_files.stack import Stack
-from hpaloc.image_files.stacks import UNNAMED, open_stack, read_planes
+from hpaloc.image_files.decoding import ImageError, open_tiff, read_ome_xml
+from hpaloc.image_files.stack import UNNAMED, Stack
+from hpaloc.image_files.stacks import open_stack, read_planes
 from hpaloc.image_metadata import ImageMetadata, read_metadata
-from hpaloc.images import TINT
+from hpaloc.images import TINTED, strong_channels
 from hpaloc.planes import Plane
 from hpaloc.rle import MAX_PIXELS
 
@@ -141,10 +140,7 @@ def _of_samples(image: np.ndarray) -> tuple[np.ndarray, str]:
     samples = image[..., :3] if image.shape[2] > 2 else image[..., :1]
     if (samples == samples[..., :1]).all():
         return samples[..., 0], ""
-    # Compression leaks a little of a colour into the others.
-    energy = np.square(samples, dtype=np.float32).mean(axis=(0, 1))
-    strong = tuple(int(sample) for sample in np.flatnonzero(energy > 0.25 * energy.max()))
-    tint = {own: colour for colour, own in TINT.items()}.get(strong, "several colours")
+    tint = TINTED.get(tuple(sorted(strong_channels(samples))), "several colours")
     return samples.max(axis=2), tint
 
 
@@ -166,11 +162,7 @@ def _lights(path: str) -> list[Meaning | None]:
             if file.peek(2)[:2] not in (b"II", b"MM"):
                 return []
             with open_tiff(file) as tiff:
-                text = (tiff.ome_metadata or "") if tiff.is_ome else ""
-        # OME-XML has no document type, and the entities of one could fill the memory.
-        if not text or "<!DOCTYPE" in text or "<!ENTITY" in text:
-            return []
-        image = ElementTree.fromstring(text).find("{*}Image/{*}Pixels")
+                image = read_ome_xml(tiff, path).find("{*}Image/{*}Pixels") if tiff.is_ome else None
         channels = [] if image is None else image.findall("{*}Channel")
         said = [float(channel.get("EmissionWavelength", "nan")) for channel in channels]
     except Exception:

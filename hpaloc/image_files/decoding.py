@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import imagecodecs
 import numpy as np
@@ -87,6 +88,15 @@ def open_tiff(file: Any, **options: Any) -> tifffile.TiffFile:
     # An OME-TIFF may name other files with its planes; files that nobody asked for are not opened. Where the pages of
     # ScanImage are, tifffile would guess, and leave out the last one.
     return tifffile.TiffFile(file, _multifile=False, is_scanimage=False, **options)
+
+
+def read_ome_xml(tiff: tifffile.TiffFile, name: str) -> ElementTree.Element:
+    """Return the OME-XML of an OME-TIFF; raise ImageError if it has a document type, which OME-XML does not have."""
+    text = tiff.ome_metadata or ""
+    # The entities of a document type could fill the memory.
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise ImageError(f"{name}: its OME-XML has a document type; save it again")
+    return ElementTree.fromstring(text)
 
 
 def _has_description(tiff: tifffile.TiffFile) -> bool:

@@ -3,9 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from hpaloc.image_files.decoding import ImageError
+
+# Axes to which a TIFF gives no name: pages one after the other.
+UNNAMED = "IQ"
 Index = tuple[int | slice, ...]
 
 
@@ -35,3 +40,21 @@ class Stack:
         """Return the product of the lengths along axes; an axis that it lacks has length one."""
         lengths = dict(zip(self.axes, self.shape, strict=True))
         return math.prod(lengths.get(axis, 1) for axis in axes)
+
+
+def only_image(images: Sequence[Any], series: int | str | None, name: str) -> Any:
+    """Return the one image of a file, or that of the number ``series``.
+
+    name: of the file, for messages
+    Raises ImageError if there are several and none is chosen, or not so many.
+    """
+    if series is None and len(images) > 1:
+        raise ImageError(f"{name}: contains {len(images)} image series; choose one by the key series")
+    return images[check_number(int(series or 0), len(images), "series", "image series", name)]
+
+
+def check_number(number: int, length: int, key: str, what: str, name: str, hint: str = "") -> int:
+    """Return the number of one of ``length`` things of a file; raise ImageError naming the key if it has fewer."""
+    if number >= length:
+        raise ImageError(f"{name}: {key} {number} is out of range; the file has {length} {what}, numbered from 0{hint}")
+    return number

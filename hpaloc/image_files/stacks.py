@@ -1,188 +1,36 @@
-"""Single planes of files that hold many: OME-Zarr, and TIFFs of every layout whose axes have names."""
+"""Single planes of files that hold many, whatever their kind."""
 
 import io
-import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
-from xml.etree import ElementTree
 
 import cv2
 import numpy as np
-import tifffile
 
 from hpaloc.ids import normal_text, shown
 from hpaloc.image_files.decoding import (
-    NO_AXES,
     ImageError,
-    check_complete,
-    check_intensities,
-    check_mode,
-    check_segments,
     check_size,
     decode,
     errors_named,
     gunzip,
-    open_tiff,
 )
 from hpaloc.image_files.ome_zarr import open_zarr, zarr_images
-from hpaloc.image_files.stack import Index, Stack
+from hpaloc.image_files.stack import UNNAMED, Index, Stack, check_number, only_image
+from hpaloc.image_files.tiff import open_tiff_stack
 from hpaloc.pixels.detector import repair_hot_pixels
-from hpaloc.pixels.strips import Image, Lazily, LazyImage, as_array, cached, spans
+from hpaloc.pixels.strips import Image, Lazily, LazyImage, as_array, cached
 from hpaloc.planes import Plane, files_of, is_zarr
 from hpaloc.rle import MAX_PIXELS
 
-# Axes to which a TIFF gives no name: pages one after the other.
-UNNAMED = "IQ"
 # A header may claim any number of planes, and an OME-Zarr need not hold those that are empty.
 _MOST_PLANES = 10_000
 _REORDER = "if these are its colours, make them channels in Fiji: Image › Hyperstacks › Re-order Hyperstack"
-# Samples of pixels that are separated at a time.
-_AT_ONCE = 2**18
 # Names of channels in a message.
 _LISTED = 12
-
-
-def only_image(images: Sequence[Any], series: int | str | None, name: str) -> Any:
-    """Return the one image of a file, or that of the number ``series``.
-
-    name: of the file, for messages
-    Raises ImageError if there are several and none is chosen, or not so many.
-    """
-    if series is None and len(images) > 1:
-        raise ImageError(f"{name}: contains {len(images)} image series; choose one by the key series")
-    return images[_number(int(series or 0), len(images), "series", "image series", name)]
-
-
-def _number(number: int, length: int, key: str, what: str, name: str, hint: str = "") -> int:
-    if number >= length:
-        raise ImageError(f"{name}: {key} {number} is out of range; the file has {length} {what}, numbered from 0{hint}")
-    return number
-
-
-def _ome_xml(tiff: tifffile.TiffFile, name: str) -> ElementTree.Element:
-    text = tiff.ome_metadata or ""
-    # OME-XML has no document type, and the entities of one could fill the memory.
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ImageError(f"{name}: its OME-XML has a document type; save it again")
-    return ElementTree.fromstring(text)
-
-
-def _without_other_files(tiff: tifffile.TiffFile, name: str) -> str:
-    """Return the OME-XML of a file of a data set of many files without the planes of the others."""
-    root = _ome_xml(tiff, name)
-    for pixels in root.iterfind("{*}Image/{*}Pixels"):
-        for data in pixels.findall("{*}TiffData"):
-            if (uuid := data.find("{*}UUID")) is not None:
-                own = (uuid.text or "") == root.get("UUID") or uuid.get("FileName") == os.path.basename(name)
-                (data.remove(uuid) if own else pixels.remove(data))
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _ome_names(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, name: str) -> list[str]:
-    of_images = [
-        [channel.get("Name", "") for channel in channels for _ in range(int(channel.get("SamplesPerPixel", "1")))]
-        for channels in (image.findall("{*}Pixels/{*}Channel") for image in _ome_xml(tiff, name).iterfind("{*}Image"))
-    ]
-    if len(of_images) == len(tiff.series):
-        return of_images[tiff.series.index(series)]
-    # Images in other files of a data set mostly have the same channels.
-    return of_images[0] if all(names == of_images[0] for names in of_images) else []
-
-
-def _tiff_names(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, name: str) -> list[str]:
-    if tiff.is_ome:
-        return _ome_names(tiff, series, name)
-    labels = (tiff.imagej_metadata or {}).get("Labels", [])
-    # There is a label for each plane, and channels change first.
-    count = math.prod(n for axis, n in zip(series.axes, series.shape, strict=True) if axis in f"C{UNNAMED}")
-    return [str(label) for label in ([labels] if isinstance(labels, str) else labels)[:count]]
-
-
-def _tiff_reader(
-    tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, name: str
-) -> tuple[int, Callable[[Index], np.ndarray]]:
-    """Return the pixels of a page, and a function that reads only the page of an index."""
-    shape, start = series.keyframe.shape, series.dataoffset
-    dtype = series.dtype.newbyteorder(tiff.byteorder)
-    native = dtype.newbyteorder("=")
-    outer = series.shape[: -len(shape)]
-    # Some writers store each row of an interleaved image as a page.
-    paged = series.shape[-len(shape) :] == shape and (start is not None or math.prod(outer) == len(series))
-    paged = paged and not set("YX") & set(series.axes[: len(outer)])
-
-    def decoded(number: int) -> np.ndarray:
-        if not paged:
-            check_segments(series, name)
-            return series.asarray()
-        if start is not None:
-            return rows_at(number, 0, shape[0])
-        if (found := series[number]) is None:
-            raise ImageError(
-                f"{name}: plane {number} is not in the file: the recording stopped early, or it is in another file"
-            )
-        check_segments([found], name)
-        return found.asarray()
-
-    def rows_at(number: int, top: int, bottom: int) -> np.ndarray:
-        of_row = math.prod(shape[1:])
-        at = (start or 0) + (number * shape[0] + top) * of_row * dtype.itemsize
-        return tiff.filehandle.read_array(dtype, (bottom - top) * of_row, at).reshape(-1, *shape[1:])
-
-    page = lru_cache(maxsize=1)(decoded)
-
-    @lru_cache(maxsize=1)
-    def samples(number: int) -> Sequence[np.ndarray]:
-        # All at once, and of an uncompressed page rows that fit in the cache: every pass over all pixels takes time.
-        if start is None or not paged:
-            return cv2.split(decoded(number).astype(native, copy=False))
-        planes = np.empty((shape[2], *shape[:2]), native)
-        for top, bottom in spans(shape[0], max(1, _AT_ONCE // math.prod(shape[1:]))):
-            planes[:, top:bottom] = cv2.split(rows_at(number, top, bottom).astype(native, copy=False))
-        return list(planes)
-
-    def read(index: Index) -> np.ndarray:
-        depth = len(outer) if paged else 0
-        lead: Any = index[:depth]
-        number = int(np.ravel_multi_index(lead, outer)) if depth else 0
-        *place, last = index[depth:]
-        if isinstance(last, int) and len(place) == 2:
-            return samples(number)[last][tuple(place)]
-        return page(number)[(*place, last)]
-
-    return math.prod(shape if paged else series.shape), read
-
-
-def _own_channels(series: tifffile.TiffPageSeries) -> tuple[int, ...] | None:
-    """Return the channels of which a file of a data set has planes; None if it has some of all."""
-    outer = series.shape[: -len(series.keyframe.shape)]
-    if None not in list(series) or "C" not in series.axes[: len(outer)] or math.prod(outer) != len(series):
-        return None
-    found = np.reshape([page is not None for page in series], outer).nonzero()[series.axes.index("C")]
-    return tuple(np.unique(found).tolist())
-
-
-def _of_tiff(tiff: tifffile.TiffFile, plane: Plane) -> Stack:
-    if not tiff.series:
-        raise ImageError(f"{plane.path}: the TIFF contains no image")
-    check_complete(tiff, plane.path)
-    series = only_image(tiff.series, plane.series, plane.path)
-    # A description that lacks its end is not OME-XML for tifffile.
-    if series.kind in NO_AXES and len(series) > 1 and "<OME" in tiff.pages.first.description:
-        companion = _ome_xml(tiff, plane.path).find("{*}BinaryOnly") if tiff.is_ome else None
-        if companion is not None:
-            other = shown(companion.get("MetadataFile", "another file"))
-            raise ImageError(f"{plane.path}: its OME-XML is in {other}; save it as an OME-TIFF that holds its own")
-        raise ImageError(f"{plane.path}: its OME-XML does not describe its {len(series)} pages; save it again")
-    check_intensities(series, plane.path)
-    check_mode(series, plane.path)
-    pixels, read = _tiff_reader(tiff, series, plane.path)
-    check_size((pixels,), MAX_PIXELS, plane.path)
-    names = partial(_tiff_names, tiff, series, plane.path)
-    return Stack(plane.path, series.axes, series.shape, names, read, _own_channels(series), len(tiff.series))
 
 
 def _of_zarr(plane: Plane) -> Stack:
@@ -211,12 +59,7 @@ def open_stack(plane: Plane, limit: int, lazily: Lazily | None = None) -> Iterat
             start = file.read(2)
             file.seek(0)
             if start in (b"II", b"MM"):
-                tiff = files.enter_context(open_tiff(file))
-                if tiff.is_ome and tiff.series[0].kind in NO_AXES:
-                    xml = _without_other_files(tiff, plane.path)
-                    file.seek(0)
-                    tiff = files.enter_context(open_tiff(file, omexml=xml))
-                stack = _of_tiff(tiff, plane)
+                stack = files.enter_context(open_tiff_stack(file, plane.series, plane.path))
             elif start == b"PK":
                 stack = _of_zarr(plane)
             else:
@@ -279,7 +122,7 @@ def _channel_number(stack: Stack, colour: str, channel: int | str) -> int:
     hint = f"; {_REORDER}" if along and count == 1 else ""
     if int(channel) >= count and str(channel) in stack.names():
         hint = "; put it in quotes to name the channel"
-    return _number(int(channel), count, key, what, stack.name, hint)
+    return check_number(int(channel), count, key, what, stack.name, hint)
 
 
 def _place(stack: Stack, colour: str, plane: Plane) -> dict[str, int]:
@@ -289,7 +132,7 @@ def _place(stack: Stack, colour: str, plane: Plane) -> dict[str, int]:
     if plane.time is None and times > 1:
         hint = f", or {_REORDER}" if plane.channel is not None and stack.length("CS") == 1 else ""
         raise ImageError(f"{stack.name}: has {times} time points; choose one by the key time{hint}")
-    place["T"] = _number(plane.time or 0, times, "time", f"time point{'s' * (times != 1)}", stack.name)
+    place["T"] = check_number(plane.time or 0, times, "time", f"time point{'s' * (times != 1)}", stack.name)
     if plane.channel is None:
         own = range(stack.length("C")) if stack.channels is None else stack.channels
         if len(own) > 1:
@@ -319,7 +162,7 @@ def _read(stack: Stack, place: Mapping[str, int], plane: Plane, rows: slice = sl
     if depth > _MOST_PLANES:
         raise ImageError(f"{stack.name}: has {depth} planes along z; hpaloc reads at most {_MOST_PLANES}")
     if plane.project is None or isinstance(plane.project, int):
-        return at(_number(plane.project or 0, depth, "project", f"plane{'s' * (depth != 1)} along z", stack.name))
+        return at(check_number(plane.project or 0, depth, "project", f"plane{'s' * (depth != 1)} along z", stack.name))
     brightest, first = plane.project == "max", at(0)
     # The sum of the most planes of 16 bit has 30 bits.
     joined = first.copy() if brightest else first.astype(np.uint32)

@@ -90,12 +90,11 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
     settings = SegmentationSettings(**task["settings"])
     try:
         started = time.perf_counter()
-        masks = {kind: task[kind] for kind in ("cell_mask", "nucleus_mask") if task[kind]}
         given: Given | None = None
-        # Tables of masks were read and checked before.
         paths = {colour: from_plain(path) for colour, path in task["paths"].items()}
-        files = paths | {kind: path for kind, path in masks.items() if not is_table(path)}
-        with unchanged(files, task["states"]):
+        # Tables of masks were read and checked before.
+        masks = {kind: path for kind in ("cell_mask", "nucleus_mask") if (path := task[kind]) and not is_table(path)}
+        with unchanged(paths | masks, task["states"]):
             used = [colour for colour in COLOURS_OF[settings.backend] if colour in paths]
             images = open_field(paths, used, task["max_pixels"], _lazily(task, settings))
             check_field(images, paths)
@@ -139,9 +138,11 @@ def _lazily(task: Mapping[str, Any], settings: SegmentationSettings) -> Lazily |
     return Lazily(above, task["max_lazy_pixels"]) if above and settings.backend == "watershed" else None
 
 
-def _entry(root: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def _entry() -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     # Defined inside a function, so that cloudpickle sends it by value: a worker of any scheduler finds hpaloc through
     # the task itself, whatever its working directory and PYTHONPATH.
+    root = str(Path(__file__).resolve().parents[2])
+
     def run(task: Mapping[str, Any]) -> dict[str, Any]:
         import sys
 
@@ -155,12 +156,12 @@ def _entry(root: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
 
 
 def _results(
-    cluster: Cluster, tasks: Sequence[Mapping[str, Any]], root: str, at_once: int | None = None
+    cluster: Cluster, tasks: Sequence[Mapping[str, Any]], at_once: int | None = None
 ) -> Iterator[tuple[Mapping[str, Any], dict[str, Any] | Exception]]:
     """Yield each task with its row, or with the error of the cluster; at most ``at_once`` are submitted at a time."""
     from distributed import as_completed
 
-    run = _entry(root)
+    run = _entry()
     waiting = iter(tasks)
     out: dict[str, Mapping[str, Any]] = {}
     completed = as_completed(loop=cluster.client.loop)
@@ -192,6 +193,68 @@ def _results(
         future.release()
 
 
+def _rows_of(cluster: Cluster, tasks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the row of each task by its field; a field whose worker died twice, the second time alone, is rejected."""
+    from distributed.scheduler import KilledWorker
+
+    by_field: dict[str, dict[str, Any]] = {}
+    died: list[Mapping[str, Any]] = []
+    for task, result in track(_results(cluster, tasks), total=len(tasks), what="fields"):
+        if isinstance(result, KilledWorker):
+            died.append(task)
+        elif isinstance(result, Exception):
+            raise result
+        else:
+            by_field[task["field"]] = result
+    # Another field may have killed the worker; alone on the cluster, only the fields at fault kill it again.
+    for task in died:
+        log.warning("%s: its worker died; trying it alone", task["field"])
+        for _, result in _results(cluster, [task], at_once=1):
+            if isinstance(result, Exception) and not isinstance(result, KilledWorker):
+                raise result
+            killed = {"status": "rejected", "reason": "its worker died each time it was tried (out of memory?)"}
+            by_field[task["field"]] = result if isinstance(result, dict) else _row(task) | killed
+    return by_field
+
+
+def _tasks(
+    rows: Sequence[ManifestRow],
+    out_dir: Path,
+    settings: SegmentationSettings,
+    dask: DaskSettings,
+    worker_mb: int,
+    tables: Mapping[str, Mapping[str, RunLengths | str]],
+) -> list[dict[str, Any]]:
+    """Return the task of each field, see ``segment_to_files``; arguments as in ``segment_shard``, and MB a worker."""
+    # Only their scheduler knows the memory of workers elsewhere.
+    own = not (dask.scheduler_address or dask.jobqueue)
+    fits, fits_in_strips = (
+        min(max(0, worker_mb - _LIBRARIES_MB) * 10**6 // bytes_each, MAX_PIXELS) if own else MAX_PIXELS
+        for bytes_each in (_BYTES_PER_PIXEL, _BYTES_PER_LAZY_PIXEL)
+    )
+    tasks = []
+    for row in rows:
+        cell_mask = row.cell_mask if settings.backend == "masks" else None
+        nucleus_mask = row.nucleus_mask if settings.backend == "masks" else None
+        tasks.append(
+            {
+                "field": row.id,
+                "paths": {colour: as_plain(path) for colour, path in row.paths.items()},
+                "states": row.states,
+                "pixel_size": float(row.pixel_size),
+                "settings": asdict(settings),
+                "out_dir": str(out_dir.resolve()),
+                "chunk_above": dask.chunk_above,
+                "max_pixels": fits,
+                "max_lazy_pixels": fits_in_strips,
+                "cell_mask": cell_mask,
+                "nucleus_mask": nucleus_mask,
+                "tables": {path: of.get(row.id) for path, of in tables.items() if path in (cell_mask, nucleus_mask)},
+            }
+        )
+    return tasks
+
+
 def segment_shard(
     rows: Sequence[ManifestRow],
     out_dir: Path,
@@ -216,63 +279,17 @@ def segment_shard(
     Raises SetupError for missing weights or a missing GPU, and TooManyRejected (after writing everything) if more than
     ceil(max_rejected_fraction x fields) are rejected.
     """
-    from distributed.scheduler import KilledWorker
-
-    backend = settings.backend
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    tables = tables or {}
-    if backend == "hpacellseg":
+    if settings.backend == "hpacellseg":
         # Weights are fetched, or refused, once before any worker starts.
         ready(settings.weights, yellow=any("yellow" in row.paths for row in rows))
-    n_workers = max(1, min(threads, memory_mb // WORKER_MB[backend], len(rows)))
+    n_workers = max(1, min(threads, memory_mb // WORKER_MB[settings.backend], len(rows)))
     worker_mb = max(1, memory_mb // n_workers)
-    # Only their scheduler knows the memory of workers elsewhere.
-    own = not (dask.scheduler_address or dask.jobqueue)
-    fits, fits_in_strips = (
-        min(max(0, worker_mb - _LIBRARIES_MB) * 10**6 // bytes_each, MAX_PIXELS) if own else MAX_PIXELS
-        for bytes_each in (_BYTES_PER_PIXEL, _BYTES_PER_LAZY_PIXEL)
-    )
-    tasks = []
-    for row in rows:
-        cell_mask = row.cell_mask if backend == "masks" else None
-        nucleus_mask = row.nucleus_mask if backend == "masks" else None
-        tasks.append(
-            {
-                "field": row.id,
-                "paths": {colour: as_plain(path) for colour, path in row.paths.items()},
-                "states": row.states,
-                "pixel_size": float(row.pixel_size),
-                "settings": asdict(settings),
-                "out_dir": str(out_dir.resolve()),
-                "chunk_above": dask.chunk_above,
-                "max_pixels": fits,
-                "max_lazy_pixels": fits_in_strips,
-                "cell_mask": cell_mask,
-                "nucleus_mask": nucleus_mask,
-                "tables": {path: of.get(row.id) for path, of in tables.items() if path in (cell_mask, nucleus_mask)},
-            }
-        )
     by_field: dict[str, dict[str, Any]] = {}
-    root = str(Path(__file__).resolve().parents[2])
-    if tasks:
+    if tasks := _tasks(rows, out_dir, settings, dask, worker_mb, tables or {}):
         with start_cluster(dask, n_workers, worker_mb) as cluster:
-            died: list[Mapping[str, Any]] = []
-            for task, result in track(_results(cluster, tasks, root), total=len(tasks), what="fields"):
-                if isinstance(result, KilledWorker):
-                    died.append(task)
-                elif isinstance(result, Exception):
-                    raise result
-                else:
-                    by_field[task["field"]] = result
-            # Another field may have killed the worker; alone on the cluster, only the fields at fault kill it again.
-            for task in died:
-                log.warning("%s: its worker died; trying it alone", task["field"])
-                for _, result in _results(cluster, [task], root, at_once=1):
-                    if isinstance(result, Exception) and not isinstance(result, KilledWorker):
-                        raise result
-                    killed = {"status": "rejected", "reason": "its worker died each time it was tried (out of memory?)"}
-                    by_field[task["field"]] = result if isinstance(result, dict) else _row(task) | killed
+            by_field = _rows_of(cluster, tasks)
     ordered = [by_field[row.id] for row in rows]
     _log_shares(ordered)
     table = pd.DataFrame(ordered, columns=SEGMENTED.names)

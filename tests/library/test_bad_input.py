@@ -1,13 +1,12 @@
 """Bad input: each gets the sentence it is to get, nothing else suffers, and docs/bad-input.md says so."""
 
-import importlib.util
 import os
 import shutil
 
 import numpy as np
 import pytest
 from bad_fields import FIELDS, MASKS, SUFFIXES, right_images
-from bad_input_runs import ROOT, expected, good, model_folder, run_fields, run_masks
+from bad_input_runs import expected, good, model_folder, run_fields, run_masks
 from bad_settings import (
     CONFIGS,
     EXAMPLES,
@@ -30,6 +29,7 @@ from bad_settings import (
     of_truth,
     of_weights,
 )
+from made_pages import check_page
 
 from hpaloc.images import read_channel
 
@@ -180,8 +180,4 @@ def test_no_two_inputs_have_one_name():
 
 
 def test_the_page_of_bad_inputs_says_what_the_tests_hold():
-    place = importlib.util.spec_from_file_location("make_bad_input", ROOT / "docs" / "make_bad_input.py")
-    table = importlib.util.module_from_spec(place)
-    place.loader.exec_module(table)
-    page = table.PAGE.read_text()
-    assert table.with_tables(page) == page, "run `make docs`"
+    check_page("make_bad_input.py")

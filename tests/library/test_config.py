@@ -1,22 +1,23 @@
 """The configuration: complete with its defaults, or refused in one sentence that names the key."""
 
 import datetime
-import importlib.util
 from pathlib import Path
 
 import pytest
 import yaml
 from dask.utils import parse_bytes
+from made_pages import check_page
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 from stand_in_models import write_stand_in, write_stock
 
 from hpaloc.config import ConfigError, complete, load_schema, read_command_line, shortened
 from hpaloc.manifests import SheetRow
-from hpaloc.planning import check_few_shot, check_training
+from hpaloc.planning.settings import check_few_shot, check_training
 from hpaloc.scan import Scan
 
 ROOT = Path(__file__).resolve().parents[2]
+BY_COLOUR = {colour: f"{{id}}_{colour}.png" for colour in ("red", "green", "blue", "yellow")}
 
 
 def minimal(**others):
@@ -188,6 +189,23 @@ def test_what_is_predicted_by_default():
     assert complete(config)["predict"]["collections"] == ["new", "later"]
 
 
+@pytest.mark.parametrize(
+    "collection",
+    [
+        {"images": BY_COLOUR | {"red": None}},
+        {"images": BY_COLOUR | {"red": None, "yellow": None}},
+        {"images": BY_COLOUR, "channels": {"yellow": None}},
+        {"images": BY_COLOUR | {"yellow": None}, "channels": {"red": 0, "yellow": None}},
+        {"images": ["{id}_{colour}.png"], "channels": {"yellow": None}},
+        {"images": "{id}.tif", "channels": {"red": 0, "green": 1, "blue": 2, "yellow": None}, "series": 0.0},
+        {"sheet": "t.csv", "labels": True, "simulate": {}, "channels": {"red": None}},
+    ],
+)
+def test_a_completed_configuration_is_complete(collection):
+    completed = complete({"collections": {"train": collection}})
+    assert complete(completed) == completed
+
+
 def test_collections_that_training_and_prediction_name_must_exist():
     with pytest.raises(ConfigError, match=r"predict\.collections: 'test' is not among the collections \(train\)"):
         complete(minimal(predict={"collections": ["test"]}))
@@ -204,11 +222,7 @@ def test_collections_that_training_and_prediction_name_must_exist():
 
 
 def test_the_reference_of_every_key_is_in_step_with_the_schema():
-    place = importlib.util.spec_from_file_location("make_config_table", ROOT / "docs" / "make_config_table.py")
-    table = importlib.util.module_from_spec(place)
-    place.loader.exec_module(table)
-    page = table.PAGE.read_text()
-    assert table.with_table(page) == page, "run `make docs`"
+    check_page("make_config_table.py")
 
 
 def test_controls_that_could_not_be_scored_are_refused():
@@ -272,6 +286,16 @@ def test_blending_needs_the_protein_and_the_nucleus():
         ("collections={train: {pixel_size: file}}", ("collections", "train", "pixel_size"), "file"),
         ("pixel_size=file", ("pixel_size",), "file"),
         ("interpretation={epochs: null}", ("interpretation", "epochs"), None),
+        (
+            "collections={train: {images: {red: null, green: 'g{id}', blue: 'b{id}', yellow: ~}}}",
+            ("collections", "train", "channels"),
+            {"red": None, "yellow": None},
+        ),
+        (
+            "collections={train: {images: '{id}', channels: {red: ~, green: GFP, blue: 2, yellow: null}}}",
+            ("collections", "train", "channels"),
+            {"red": None, "green": "GFP", "blue": "2", "yellow": None},
+        ),
         ("seed=7", ("seed",), 7),
         ("dask={jobqueue: {cores: 2, memory: 1GB, interface: ~}}", ("dask", "jobqueue", "cores"), 2),
         # What the schema takes as text alone stays text, whatever it looks like.
@@ -328,6 +352,17 @@ def test_a_text_in_a_file_is_no_number_beside_one_on_the_command_line():
         ("train={epoch: 3}", "config key train: unknown key 'epoch' (did you mean epochs?)"),
         ("predict=1", "config key predict: 1 is not of type object"),
         ("model={path: ''}", "config key model.path: is empty"),
+        (
+            "collections={train: {channels: {green: null}}}",
+            "config key collections.train.channels.green: is null, but every collection needs green (protein) and blue "
+            "(nuclei); name its channel",
+        ),
+        (
+            "collections={train: {images: {red: 'r{id}', green: 'g{id}', blue: Null, yellow: ~}}}",
+            "config key collections.train.images.blue: is null, but every collection needs green (protein) and blue "
+            "(nuclei); name its files",
+        ),
+        ("train={collection: null}", "config key train.collection: None is not of type string"),
         ("dask={jobqueue: {qeue: 007}}", "config key dask.jobqueue: unknown key 'qeue' (did you mean queue?)"),
     ],
 )

@@ -364,6 +364,15 @@ def test_files_that_cannot_be_read_are_named_and_others_are_looked_at(tmp_path, 
     assert "channels" not in config["collections"]["new"]
 
 
+def test_a_field_whose_files_are_named_by_the_colour_alone_is_called_by_its_folder(tmp_path, fields):
+    (tmp_path / "A01").mkdir()
+    for colour, image in fields[0].items():
+        tifffile.imwrite(tmp_path / "A01" / f"{colour}.tif", image if colour == "red" else image[:100])
+    found, text, _ = described(tmp_path / "A01")
+    assert [field.name for field in found.seen] == ["A01"]
+    assert "the channels of the field A01 differ in size" in text
+
+
 def test_of_many_files_only_a_few_are_opened(tmp_path):
     for name in names("{i}_{c}.png", i=range(300), c=COLOURS):
         (tmp_path / name).touch()

@@ -26,7 +26,7 @@ from hpaloc.grouping import group_fields, near_duplicates
 from hpaloc.image_files.decoding import ImageError
 from hpaloc.manifests import read_manifest
 from hpaloc.measuring import find_implausible, measure_field
-from hpaloc.planning import check_model, check_segmentation, check_training
+from hpaloc.planning.settings import check_model, check_segmentation, check_training
 from hpaloc.scan import download_urls, scan_collection
 from hpaloc.segmentation import weights
 from hpaloc.segmentation.backends import segment_field

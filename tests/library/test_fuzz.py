@@ -32,7 +32,8 @@ from hpaloc.delimited import SheetError
 from hpaloc.images import ImageError, read_channel, read_field
 from hpaloc.mask_tables import read_rle_table
 from hpaloc.masks import MaskError, draw, read_mask
-from hpaloc.patterns import FilePattern, Folders
+from hpaloc.patterns.folders import Folders
+from hpaloc.patterns.pattern import FilePattern
 from hpaloc.planes import Plane
 from hpaloc.sheet import read_other_columns, read_sheet
 from hpaloc.tfrecord import RecordError, TileRecord, frame, read_records, record_offsets

@@ -12,7 +12,7 @@ from workflow_runs import ROOT
 from hpaloc.classes import N_CLASSES, parse_labels
 from hpaloc.config import complete
 from hpaloc.curation import CurationSettings
-from hpaloc.planning import check_training
+from hpaloc.planning.settings import check_training
 from hpaloc.training.settings import TrainSettings
 
 TRAIN_CSV = ROOT.parent / "shared/data/hpa-2021/train.csv"

@@ -1,15 +1,11 @@
 """Layouts of files: masks, tables, tiles and predictions are those of the same pixels as a PNG a colour."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from bad_input_runs import model_folder
 from layouts import LAYOUTS, as_png_files, field_images, run_layout
-
-ROOT = Path(__file__).resolve().parents[2]
+from made_pages import check_page
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +45,4 @@ def test_the_pixels_of_the_layouts_are_not_all_alike():
 
 
 def test_the_page_of_layouts_says_what_the_tests_hold():
-    place = importlib.util.spec_from_file_location("make_layouts", ROOT / "docs" / "make_layouts.py")
-    table = importlib.util.module_from_spec(place)
-    place.loader.exec_module(table)
-    page = table.PAGE.read_text()
-    assert table.with_table(page) == page, "run `make docs`"
+    check_page("make_layouts.py")

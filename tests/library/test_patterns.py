@@ -19,7 +19,8 @@ from hpaloc.layout import CollectionFiles
 from hpaloc.manifests import ChangedError, check_unchanged, read_annotations, read_manifests
 from hpaloc.masks import write_mask
 from hpaloc.matching import match_truth, read_truth
-from hpaloc.patterns import FilePattern, Folders
+from hpaloc.patterns.folders import Folders
+from hpaloc.patterns.pattern import FilePattern
 from hpaloc.planes import Plane
 from hpaloc.scan import scan_collection, write_scan
 
@@ -179,6 +180,14 @@ def test_a_number_stands_for_all_its_digits():
     rows = scan("{id}_w{channel}*.tif", channels={**CHANNELS, "red": 11})
     assert rows["x"].paths == {"red": "x_w11.tif", "green": "x_w2.tif", "blue": "x_w1.tif", "yellow": "x_w4.tif"}
     assert rows["y"].paths == {"red": "y_w11.tif", "green": "y_w02.tif", "blue": "y_w01.tif", "yellow": "y_w04.tif"}
+
+
+def test_a_pattern_of_one_colour_needs_the_channel_of_this_colour():
+    images = {"red": "{id}_w{channel}.tif", "green": "{id}_w2.tif", "blue": "{id}_w3.tif", "yellow": None}
+    assert refusal(images, channels={"green": 0}) == (
+        "config key collections.new.images.red: '{id}_w{channel}.tif' has {channel}, but the collection has no key "
+        "channels.red, which says what to put there"
+    )
 
 
 def test_colours_with_patterns_of_their_own():

@@ -733,6 +733,10 @@ def test_another_channel_changes_the_manifest(project):
             "channels.blue: '3' is also the channel of green; give each colour its own",
         ),
         (
+            {"channels": BY_NUMBER | {"blue": "03"}, "images": "{id}_{channel}.tif"},
+            "channels.blue: '03' is also the channel of green; give each colour its own",
+        ),
+        (
             {"channels": BY_NAME | {"blue": "GFP "}},
             "channels.blue: 'GFP ' is also the channel of green; give each colour its own",
         ),

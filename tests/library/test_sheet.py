@@ -22,7 +22,7 @@ from hpaloc.manifests import (
     read_manifests,
     unchanged,
 )
-from hpaloc.planning import check_pooling, check_rows
+from hpaloc.planning.fields import check_pooling, check_rows
 from hpaloc.scan import download_urls, scan_collection, write_scan
 from hpaloc.sheet import read_other_columns, read_sheet
 from hpaloc.truth import read_true_cells

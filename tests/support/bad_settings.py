@@ -23,14 +23,8 @@ from hpaloc.files import digest
 from hpaloc.interpretation.annotated import read_example_cells, read_mixed_fields
 from hpaloc.manifests import SheetRow
 from hpaloc.mask_tables import check_table, read_rle_table
-from hpaloc.planning import (
-    check_interpretation,
-    check_model,
-    check_places,
-    check_rows,
-    check_studied,
-    check_training,
-)
+from hpaloc.planning.fields import check_rows, check_studied
+from hpaloc.planning.settings import check_interpretation, check_model, check_places, check_training
 from hpaloc.scan import Scan, scan_collection, with_columns
 from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import WeightsError, ready
@@ -382,6 +376,9 @@ CONFIGS = [
     Setting("A memory that is not a size", "dask: {jobqueue: {memory: 24 XB}}", "rejected", "config key dask.jobqueue.memory: '24 XB' is not written like 24GB"),
     Setting("Text instead of a list of directives", "dask: {jobqueue: {job_extra_directives: --exclusive}}", "rejected", "config key dask.jobqueue.job_extra_directives: '--exclusive' is not of type array or null"),
     Setting("A partition and an account of digits", "dask: {jobqueue: {queue: 7, account: '007', cores: 8, memory: 24GB}}", "accepted"),
+    Setting("The address of a model without its digest", "model: {path: https://host/model.zip}", "rejected", "config key model.path: https://host/model.zip is an address, which may have another file tomorrow; give the SHA-256 digest of the zip as model.sha256"),
+    Setting("A digest that is cut short", "model: {path: model.zip, sha256: 9f86d081}", "rejected", "config key model.sha256: '9f86d081' is not written like 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"),
+    Setting("A digest without a model", f"model: {{sha256: {'ab' * 32}}}", "rejected", "config key model.sha256: only applies with model.path, a zip or its address"),
     Setting("An unknown key below another", "train: {epoch: 3}", "rejected", "config key train: unknown key 'epoch' (did you mean epochs?)"),
     Setting("Text instead of a number", "shards: four", "rejected", "config key shards: 'four' is not of type integer"),
     Setting("A number in quotes", "shards: '4'", "rejected", "config key shards: '4' is not of type integer"),
@@ -643,7 +640,7 @@ def of_model(setting: Setting, folder: Path) -> tuple[str, str]:
         setting.given(Path("model"))
 
         def load() -> object:
-            check_model({"model": {"path": "model"}, "predict": {"collections": []}})
+            check_model({"model": {"path": "model", "sha256": None}, "predict": {"collections": []}})
             load_folder(Path("model"))
             load_reading(Path("model"))
             return "the weights, and nothing else of the file"

@@ -3,7 +3,9 @@
 import csv
 import gzip
 import json
+import shutil
 
+import pandas as pd
 import pytest
 import yaml
 from atlas_xml import address, antibody, data_of, entry, whole
@@ -11,6 +13,7 @@ from failing_server import failing_server
 from workflow_runs import ROOT, planned, snakemake, write_field
 
 from hpaloc.classes import COLOURS, NAMES
+from hpaloc.files import digest
 
 CLASSES = (0, 2, 14, 18)
 # Antibodies of each class, and fields of each of them.
@@ -93,6 +96,23 @@ def test_what_is_wrong_is_told_in_a_sentence(tmp_path, atlas, collections, sente
     assert "Traceback" not in done.stdout
 
 
+def predict_elsewhere(folder, address):
+    """Predict the test fields in another folder with the packed model at an address, and hold the calls equal."""
+    other = folder / "other"
+    other.mkdir()
+    shutil.copy(folder / "resources/atlas/test.csv", other)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    collection = config["collections"]["test"] | {"sheet": "test.csv"}
+    del collection["atlas"], config["atlas"]
+    config["collections"] = {"test": collection}
+    config["model"] = {"path": address, "sha256": digest(folder / "results/model.zip")}
+    (other / "config.yaml").write_text(yaml.safe_dump(config))
+    snakemake(other, "predict_only", timeout=1200)
+    own, theirs = (pd.read_parquet(root / "results/predictions/test/cells.parquet") for root in (folder, other))
+    assert len(own)
+    pd.testing.assert_frame_equal(own, theirs)
+
+
 @pytest.mark.slow
 def test_the_small_configuration_ends_with_a_scored_model_through_failures(tmp_path):
     (tmp_path / "site").mkdir()
@@ -111,6 +131,11 @@ def test_the_small_configuration_ends_with_a_scored_model_through_failures(tmp_p
         write_config(tmp_path, server.url + "/atlas.xml.gz", 8)
         snakemake(tmp_path, timeout=1200)
         assert [path for path, _ in server.requests].count("/atlas.xml.gz") == 3
+        # Without the server, all is there.
+        assert not planned(tmp_path)[0]
+        snakemake(tmp_path, "pack_model")
+        files["/model.zip"] = (tmp_path / "results/model.zip").read_bytes()
+        predict_elsewhere(tmp_path, server.url + "/model.zip")
     sheets = {part: rows(tmp_path / f"resources/atlas/{part}.csv") for part in ("train", "test")}
     assert not {row["antibody"] for row in sheets["train"]} & {row["antibody"] for row in sheets["test"]}
     rejected = rows(tmp_path / "results/sheet/rejected.csv")
@@ -119,5 +144,3 @@ def test_the_small_configuration_ends_with_a_scored_model_through_failures(tmp_p
     metrics = json.loads((tmp_path / "results/evaluation/metrics.json").read_text())
     assert "test" in json.dumps(metrics)
     assert (tmp_path / "results/model/card.md").is_file()
-    # Without the server, all is there.
-    assert not planned(tmp_path)[0]

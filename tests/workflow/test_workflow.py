@@ -17,7 +17,9 @@ from workflow_runs import ROOT, planned, snakemake, write_config, write_field, w
 from hpaloc.classes import COLOURS, format_labels
 from hpaloc.finding import shard_of
 from hpaloc.masks import mask_path, read_mask, write_mask
+from hpaloc.network.loading import load_folder
 from hpaloc.tfrecord import decode_example, read_records
+from hpaloc.unpacking import unpack_model
 
 DATA = ROOT.parent / "shared" / "data" / "hpa-2021"
 
@@ -230,6 +232,25 @@ def test_a_changed_limit_or_device_reruns_nothing(folder):
     (folder / "other.yaml").write_text(text.replace("batch_size: 16", "batch_size: 16\n  gpu: none"))
     jobs, _ = planned(folder, config="other.yaml")
     assert not set(jobs) - {"record_run", "report_zip", "all"}
+
+
+def test_a_packed_model_is_the_one_that_was_trained_and_scored(folder):
+    text = (folder / "config.yaml").read_text()
+    (folder / "packing.yaml").write_text(f"{text}\nmodel: {{images_licence: CC0}}\n")
+    jobs, _ = planned(folder, "pack_model", config="packing.yaml")
+    assert set(jobs) == {"pack_model"}
+    snakemake(folder, "pack_model", config="packing.yaml")
+    with zipfile.ZipFile(folder / "results/model.zip") as archive:
+        card, scores = (archive.read(f"model/{name}").decode() for name in ("card.md", "scores.json"))
+    assert card.startswith((folder / "results/model/card.md").read_text())
+    assert "| test | cell | accuracy |" in card
+    assert json.loads(scores) == json.loads((folder / "results/evaluation/metrics.json").read_text())
+    unpacked = folder / "unpacked"
+    unpacked.mkdir()
+    unpack_model(folder / "results/model.zip", unpacked, "model.zip")
+    (_, _, decision), (_, _, trained) = load_folder(unpacked), load_folder(folder / "results/model")
+    assert decision == trained
+    assert (unpacked / "model.keras").read_bytes() == (folder / "results/model/model.keras").read_bytes()
 
 
 def test_predict_only_trains_nothing(folder):

@@ -19,23 +19,24 @@ from hpaloc.config import ATLAS_FOLDER, complete, read_command_line, shortened, 
 from hpaloc.files import digest, spelled_as_on_disk
 from hpaloc.finding import shards_of
 from hpaloc.layout import PATTERNS
-from hpaloc.planning import (
+from hpaloc.planning.fields import check_pooling, check_rows, check_studied
+from hpaloc.planning.settings import (
     MODEL_FILES,
+    NO_MODEL,
     READING_FILES,
     check_few_shot,
     check_interpretation,
     check_model,
+    check_packing,
     check_places,
-    check_pooling,
-    check_rows,
     check_segmentation,
-    check_studied,
     check_training,
     known_mixtures,
     spell_paths,
 )
 from hpaloc.left_over import left_over_lines, unconfigured
 from hpaloc.scan import plan_collections, restore_tables
+from hpaloc.unpacking import model_folder
 from hpaloc.version import files_version, room_version
 
 STARTED = time.time()
@@ -100,6 +101,7 @@ try:
     spell_paths(config)
     check_places(config)
     COLLECTIONS = config["collections"]
+    MODEL = model_folder(config["model"]["path"] or "results/model", config["model"]["sha256"])
     # Jobs read the manifests that the driver wrote, and during a run a second process does not change them.
     if workflow.is_main_process and not under_way():
         if any("atlas" in collection for collection in COLLECTIONS.values()):
@@ -143,7 +145,6 @@ FINAL_SETTINGS = {
 WEIGHTS = [] if config["train"]["weights"] in ("none", "imagenet") else [config["train"]["weights"]]
 if WEIGHTS and Path(WEIGHTS[0]).suffix == ".keras":
     WEIGHTS += [str(Path(WEIGHTS[0]).with_name(name)) for name in MODEL_FILES if name != "model.keras"]
-MODEL = config["model"]["path"] or "results/model"
 PREDICTED = config["predict"]["collections"]
 # The tables of each predicted collection that are not always made.
 POOLED = ["pooled.parquet"] if config["predict"]["pool_by"] else []

@@ -22,6 +22,12 @@ def require_model():
 
 
 @refusing
+def require_packing():
+    """Refuse the configuration unless its model can be packed."""
+    check_packing(config)
+
+
+@refusing
 def require_columns():
     """Refuse the configuration unless the sheets have the columns by which calls are pooled."""
     check_pooling(config, SCANS)
@@ -203,7 +209,14 @@ def model_version(wildcards):
     """Return the digest of the model that model.path names; None if this run trains the model."""
     if not config["model"]["path"]:
         return None
+    require_model()
     return content_of(*(path for name in (*MODEL_FILES, *READING_FILES) if os.path.isfile(path := f"{MODEL}/{name}")))
+
+
+def model_to_pack(wildcards):
+    """Return the files of the model folder that are packed."""
+    require_packing()
+    return [f"{MODEL}/{name}" for name in MODEL_FILES] + reading_files(wildcards)
 
 
 def used_collections(wildcards):
@@ -229,5 +242,5 @@ def predict_outputs(wildcards):
 def predict_only_outputs(wildcards):
     """Return the final files of a prediction, after the check that there is a model to predict with."""
     if not config["model"]["path"]:
-        refuse("config key model.path: predict_only needs the folder of a trained model")
+        refuse(NO_MODEL)
     return [*predict_outputs(wildcards), "results/report.zip"]

@@ -5,7 +5,7 @@ from snakemake.io import strip_wildcard_constraints
 # Stages whose jobs are not listed: those of separate targets, and those that run after the list is made.
 UNLISTED_STAGES = {
     *("study_cells", "study_networks", "study_morphology", "judge_claims", "draw_interpretation", "few_shot"),
-    *("held_out", "records_held_out", "train_held_out"),
+    *("held_out", "records_held_out", "train_held_out", "pack_model"),
     *("record_run", "report"),
 }
 

@@ -1,33 +1,29 @@
-"""File patterns: named parts and the shell's wildcards, and the files in folders that match them."""
+"""File patterns: named parts and the shell's wildcards."""
 
 import fnmatch
 import os
 import re
-import stat
 import string
-import unicodedata
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from itertools import pairwise, takewhile
+from functools import cached_property
+from itertools import pairwise
 
 from hpaloc.delimited import SheetError, letters_of
-from hpaloc.files import spelled_as_on_disk
 from hpaloc.ids import normal_text, shown
-from hpaloc.planes import is_zarr
+from hpaloc.patterns.folders import ENDING, Folders, NameForm, compiled, in_nfc
 
 # The parts of a pattern that are not of a field: the folder, and what the configuration says of each colour.
 ROOT, COLOUR, CHANNEL = "root", "colour", "channel"
 # The parts whose values the configuration gives, by its keys.
 CHOSEN = {"time": "time", "z": "project"}
+# Parts that may be a number, with or without leading zeros.
+_NUMBERS = (CHANNEL, *CHOSEN)
 # Parts with a meaning, and other spellings of them that are refused.
 _MEANING = (ROOT, "id", COLOUR, CHANNEL, *CHOSEN, "antibody", "cell_line", "split", "pixel_size")
 _SPELLINGS = {letters_of(name): name for name in _MEANING} | {"color": COLOUR}
 
 _WILDCARD = re.compile(r"\*+|\?|\[!?\]?[^\]/]*\]")
-# What tells the format of a file, whose letters may be of either case.
-_ENDING = re.compile(r"(\.ome)?\.[^./\s]+(\.(gz|zip))?\Z", re.IGNORECASE)
 # Programs such as MetaXpress write it directly behind a number.
 _GUID = r"(?=[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-)"
 _LISTED = 5
@@ -39,6 +35,12 @@ class Piece:
 
     kind: str
     value: str
+
+    def __str__(self) -> str:
+        return f"{{{self.value}}}" if self.kind == "part" else self.value
+
+
+_ANYTHING = (Piece("wildcard", "?"), Piece("wildcard", "*"))
 
 
 def names_between_braces(pattern: str, key: str, nested: str = "") -> list[str]:
@@ -62,9 +64,8 @@ def _parsed(pattern: str, key: str, nested: str = "") -> list[tuple[str, str | N
     return [(text, name) for text, name, _, _ in parts]
 
 
-def _ending_in_lower_case(name: str) -> str:
-    found = _ENDING.search(name)
-    return name[: found.start()] + found[0].lower() if found else name
+# The values of the parts that tell fields apart, that of ``colour`` or ``channel`` if there is one, and the path.
+Match = tuple[tuple[str, ...], str, str]
 
 
 class FilePattern:
@@ -90,15 +91,14 @@ class FilePattern:
                 self._check_name(name)
                 pieces.append(Piece("part", name))
         self._pieces = pieces
-        self.names = tuple(dict.fromkeys(piece.value for piece in self._pieces if piece.kind == "part"))
+        self.names = tuple(dict.fromkeys(piece.value for piece in pieces if piece.kind == "part"))
+        self._template = "".join(
+            str(piece) if piece.kind == "part" else piece.value.replace("{", "{{").replace("}", "}}")
+            for piece in pieces
+        )
         # Without wildcards, and with parts that are each one text, a pattern gives one path.
-        self._template = None
-        if not any(piece.kind == "wildcard" for piece in self._pieces) and not {CHANNEL, *CHOSEN} & set(self.names):
-            doubled = (piece.value.replace("{", "{{").replace("}", "}}") for piece in self._pieces)
-            self._template = "".join(
-                f"{{{piece.value}}}" if piece.kind == "part" else text
-                for piece, text in zip(self._pieces, doubled, strict=True)
-            )
+        wild = any(piece.kind == "wildcard" for piece in pieces)
+        self._gives_one_path = not wild and not {*_NUMBERS} & set(self.names)
 
     def _check_name(self, name: str) -> None:
         known = ", ".join(f"{{{each}}}" for each in (*_MEANING[:4], *CHOSEN))
@@ -113,7 +113,7 @@ class FilePattern:
     @property
     def of_field(self) -> tuple[str, ...]:
         """The names of the parts that tell fields apart."""
-        return tuple(name for name in self.names if name not in (COLOUR, CHANNEL, *CHOSEN))
+        return tuple(name for name in self.names if name not in (COLOUR, *_NUMBERS))
 
     @property
     def selector(self) -> str | None:
@@ -123,11 +123,11 @@ class FilePattern:
     @property
     def chosen(self) -> tuple[str, ...]:
         """The names of the parts whose values the configuration gives."""
-        return tuple(name for name in self.names if name in (COLOUR, CHANNEL, *CHOSEN))
+        return tuple(name for name in self.names if name in (COLOUR, *_NUMBERS))
 
     def is_spelled(self, path: str) -> bool:
         """Return whether the letters of the ending of a path that matches are of the same case as in the pattern."""
-        ending = _ENDING.search(self.text)
+        ending = ENDING.search(self.text)
         return ending is None or path.endswith(ending[0])
 
     @cached_property
@@ -147,33 +147,29 @@ class FilePattern:
 
     def check_separated(self) -> None:
         """Raise SheetError naming the key if nothing says where one part of a field ends and the next begins."""
-        known = (COLOUR, CHANNEL, *CHOSEN)
         for component in self._components:
             for one, other in pairwise(component):
-                loose = [piece.kind == "part" and piece.value not in known for piece in (one, other)]
+                loose = [piece.kind == "part" and piece.value in self.of_field for piece in (one, other)]
                 stars = [piece.kind == "wildcard" and piece.value.startswith("*") for piece in (one, other)]
                 if all(loose) or (any(loose) and any(stars)):
-                    both = "".join(f"{{{each.value}}}" if each.kind == "part" else each.value for each in (one, other))
                     part = next(piece.value for piece, of in zip((one, other), loose, strict=True) if of)
                     side = "ends" if part == one.value else "begins"
                     raise SheetError(
-                        f"{self.key}: in {self.text!r}, nothing says where {{{part}}} {side} in {both}; write the text "
-                        "between them, or list the fields in a sheet"
+                        f"{self.key}: in {self.text!r}, nothing says where {{{part}}} {side} in {one}{other}; write "
+                        "the text between them, or list the fields in a sheet"
                     )
 
     def path(self, values: Mapping[str, str | int]) -> str:
         """Return the path of the file of ``values``, with the wildcards as they are."""
-        if self._template is not None:
-            return self._template.format_map(values)
-        return "".join(str(values[piece.value]) if piece.kind == "part" else piece.value for piece in self._pieces)
+        return self._template.format_map(values)
 
-    def find(self, values: Mapping[str, str | int], folders: "Folders") -> tuple[str, os.stat_result] | None:
+    def find(self, values: Mapping[str, str | int], folders: Folders) -> tuple[str, os.stat_result] | None:
         """Return the path of the file of ``values`` as spelled on disk, and its stat; None if there is none.
 
         Raises SheetError naming two files if there are several, or a folder that cannot be listed.
         """
-        if self._template is not None:
-            return folders.find(self._template.format_map(values))
+        if self._gives_one_path:
+            return folders.find(self.path(values))
         *outer, last = (_form(component, values) for component in self._components)
         inside = folders.matching(tuple(outer))
         paths = (f"{folder}{name}" for folder in inside for name in folders.names_of(folder, last))
@@ -190,19 +186,19 @@ class FilePattern:
             "the pattern narrower, such as by [!_]* or [0-9A-F]* in place of *, or move one of the files"
         )
 
-    def numbers_along_z(self, values: Mapping[str, str | int], folders: "Folders") -> set[int]:
+    def numbers_along_z(self, values: Mapping[str, str | int], folders: Folders) -> set[int]:
         """Return the numbers that the part ``z``, which the pattern has, may have in files of the other ``values``.
 
         Raises SheetError for a folder that cannot be listed.
         """
         at = next(at for at, component in enumerate(self._components) if Piece("part", "z") in component)
         *outer, form = (_form(component, values) for component in self._components[: at + 1])
-        matches = _compiled(form.middle or "")
-        names = (_nfc(name) for folder in folders.matching(tuple(outer)) for name in folders.names_of(folder, form))
+        matches = compiled(form.middle or "")
+        names = (in_nfc(name) for folder in folders.matching(tuple(outer)) for name in folders.names_of(folder, form))
         hits = (matches(name[len(form.start) : len(name) - len(form.end)]) for name in names)
         return {int(hit["z"]) for hit in hits if hit}
 
-    def walk(self, choices: Mapping[str, Sequence[str | int]], folders: "Folders") -> "Iterator[Match]":
+    def walk(self, choices: Mapping[str, Sequence[str | int]], folders: Folders) -> Iterator[Match]:
         """Yield the files and folders whose paths match, with the values of the parts.
 
         choices: the values that the parts ``colour``, ``channel``, ``time`` and ``z`` may have; without those of ``z``,
@@ -223,61 +219,50 @@ class FilePattern:
         selector = groups[self.selector] if self.selector else None
         of_field = [groups[name] for name in (*self.of_field, "z") if name in groups and name not in choices]
         for seen, path in reached:
-            names = [(_text(last),) * 2] if _is_text(last) else folders.entries(path)
-            for name, own in names:
-                if hit := matches(f"{seen}{_nfc(name)}"):
+            for name, own in _names(last, path, folders):
+                if hit := matches(f"{seen}{name}"):
                     values = tuple([normal_text(hit[group]) for group in of_field])
-                    yield values, hit[selector] if selector else None, f"{path}{own}"
+                    yield values, hit[selector] if selector else "", f"{path}{own}"
 
-    def nearest(self, folders: "Folders") -> str:
+    def nearest(self, folders: Folders) -> str:
         """Return what exists of the paths that the pattern asks for, as a sentence about the last such folder."""
         reached = [""]
         *outer, last = self._components
         for component in outer:
-            below = [
-                path for _, path in _below(component, _loose(component), [("", path) for path in reached], folders)
-            ]
+            loose = [each for piece in component for each in (_ANYTHING if piece.kind == "part" else [piece])]
+            regex = _regex(loose, {}, set(), {})
+            below = [path for _, path in _below(component, regex, [("", path) for path in reached], folders)]
             if not below:
                 return _told(min(reached), component, folders)
             reached = below
         return _told(min(reached), last, folders)
 
 
-# The values of the parts that tell fields apart, that of ``colour`` or ``channel``, and the path.
-Match = tuple[tuple[str, ...], str | None, str]
-
-
 def _below(
-    component: Sequence[Piece], regex: str, reached: Sequence[tuple[str, str]], folders: "Folders"
+    component: Sequence[Piece], regex: str, reached: Sequence[tuple[str, str]], folders: Folders
 ) -> Iterator[tuple[str, str]]:
     """Yield the folders in those ``reached`` whose paths match, with a slash at their end; see ``FilePattern.walk``."""
     matches = re.compile(regex, re.DOTALL).fullmatch
-    fixed = _text(component) if _is_text(component) else None
     for seen, path in reached:
-        names = folders.entries(path) if fixed is None else [(_nfc(fixed), fixed)]
-        for name, own in names:
+        for name, own in _names(component, path, folders):
             if matches(f"{seen}{name}") and (not own or folders.is_folder(f"{path}{own}")):
                 yield f"{seen}{name}/", f"{path}{own}/"
 
 
-def _told(folder: str, component: Sequence[Piece], folders: "Folders") -> str:
-    wanted = "".join(f"{{{piece.value}}}" if piece.kind == "part" else piece.value for piece in component)
+def _told(folder: str, component: Sequence[Piece], folders: Folders) -> str:
+    wanted = "".join(map(str, component))
     names = sorted(own for _, own in folders.entries(folder) if not own.startswith("."))
     listed = ", ".join(map(shown, names[:_LISTED])) + (f" and {len(names) - _LISTED} more" if names[_LISTED:] else "")
     place = folder.rstrip("/") or ("/" if folder else "the working folder")
     return f"in {shown(place, 300)} nothing matches {wanted}; it has {listed or 'no files'}"
 
 
-def _nfc(text: str) -> str:
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
-
-
-def _is_text(component: Sequence[Piece]) -> bool:
-    return all(piece.kind == "text" for piece in component)
-
-
-def _text(component: Sequence[Piece]) -> str:
-    return "".join(piece.value for piece in component)
+def _names(component: Sequence[Piece], folder: str, folders: Folders) -> Iterable[tuple[str, str]]:
+    """Return the one name that a component spells, or else all names in a folder; as ``Folders.entries`` does."""
+    if any(piece.kind != "text" for piece in component):
+        return folders.entries(folder)
+    text = "".join(map(str, component))
+    return [(in_nfc(text), text)]
 
 
 def _pieces(text: str) -> list[Piece]:
@@ -303,17 +288,11 @@ def _number(value: str | int | None, before: Piece | None, after: Piece | None) 
     """Return the regular expression of what stands for a colour: a number may have leading zeros; None for any."""
     text = str(value)
     if value is not None and not (text.isascii() and text.isdigit()):
-        return re.escape(_nfc(text))
+        return re.escape(in_nfc(text))
     start = "" if before is None or before.kind == "text" else "(?<![0-9])"
     digits = after is not None and after.kind == "text" and after.value[0].isdigit()
     number = "[0-9]+?" if value is None else f"0*{int(text)}"
     return f"{start}{number}" + ("" if digits else f"(?:(?![0-9])|{_GUID})")
-
-
-def as_written(said: str | int | None) -> str | None:
-    """Return what stands for a colour in a form that is the same for a number with and without leading zeros."""
-    text = None if said is None else normal_text(str(said))
-    return str(int(text)) if text is not None and text.isascii() and text.isdigit() else text
 
 
 def _neighbours(component: Sequence[Piece]) -> Iterator[tuple[Piece | None, Piece, Piece | None]]:
@@ -322,8 +301,8 @@ def _neighbours(component: Sequence[Piece]) -> Iterator[tuple[Piece | None, Piec
 
 def _text_regex(text: str, at_end: bool) -> str:
     """Return the regular expression of a text; at the end of a path, the case of the ending does not count."""
-    text = _nfc(text)
-    ending = _ENDING.search(text) if at_end else None
+    text = in_nfc(text)
+    ending = ENDING.search(text) if at_end else None
     start = ending.start() if ending else len(text)
     return re.escape(text[:start]) + (f"(?i:{re.escape(text[start:])})" if ending else "")
 
@@ -361,31 +340,6 @@ def _regex(
     return found
 
 
-def _loose(component: Sequence[Piece]) -> str:
-    start = "(?![.])" if component and component[0].kind != "text" else ""
-    return start + "".join(
-        "[^/]+"
-        if piece.kind == "part"
-        else _wildcard(piece.value)
-        if piece.kind == "wildcard"
-        else re.escape(_nfc(piece.value))
-        for piece in component
-    )
-
-
-@dataclass(frozen=True)
-class NameForm:
-    """The names of files or folders that a component of a pattern means.
-
-    start, end: the texts with which they begin and end, in Unicode form NFC; the case of an ending does not count
-    middle: the regular expression of what is between; None for the one name ``start``
-    """
-
-    start: str
-    middle: str | None = None
-    end: str = ""
-
-
 def _form(component: Sequence[Piece], values: Mapping[str, str | int]) -> NameForm:
     """Return the form of the names that a component has for ``values``; without one of ``z``, it is a group."""
     texts: list[str | None] = []
@@ -397,8 +351,8 @@ def _form(component: Sequence[Piece], values: Mapping[str, str | int]) -> NameFo
             texts.append(None)
             continue
         said = str(values[piece.value]) if piece.kind == "part" else piece.value
-        number = piece.kind == "part" and piece.value in (CHANNEL, *CHOSEN) and said.isdigit()
-        texts.append(None if number or piece.kind == "wildcard" else _nfc(said))
+        number = piece.kind == "part" and piece.value in _NUMBERS and said.isdigit()
+        texts.append(None if number or piece.kind == "wildcard" else in_nfc(said))
         regexes.append(
             _number(said, before, after) if number else _wildcard(said) if texts[-1] is None else re.escape(texts[-1])
         )
@@ -408,150 +362,3 @@ def _form(component: Sequence[Piece], values: Mapping[str, str | int]) -> NameFo
     last = len(texts) - texts[::-1].index(None)
     start, end = (filter(None, part) for part in (texts[:first], texts[last:]))
     return NameForm("".join(start), "".join(regexes[first:last]), "".join(end))
-
-
-@lru_cache(maxsize=4096)
-def _compiled(regex: str) -> Callable[[str], re.Match[str] | None]:
-    return re.compile(regex, re.DOTALL).fullmatch
-
-
-class Folders:
-    """Names, sizes and times of files; each folder is listed once, so that looking for an absent file costs nothing."""
-
-    def __init__(self) -> None:
-        # Per folder: its path as spelled on disk, its names, and the non-ASCII names by their form NFC.
-        self._listed: dict[str, tuple[str, frozenset[str], dict[str, str]]] = {}
-        # Per folder, if asked for: its names in form NFC in order, also in that of their last letters, and its names
-        # by their form with an ending in small letters.
-        self._sorted: dict[str, list[str]] = {}
-        self._by_last: dict[str, list[tuple[str, str]]] = {}
-        self._by_ending: dict[str, dict[str, list[str]]] = {}
-        self._matching: dict[tuple[NameForm, ...], list[str]] = {}
-
-    def _list(self, folder: str) -> tuple[str, frozenset[str], dict[str, str]]:
-        if folder not in self._listed:
-            real = spelled_as_on_disk(folder)
-            try:
-                names = frozenset(os.listdir(real))
-            except (FileNotFoundError, NotADirectoryError):
-                names = frozenset()
-            except OSError as error:
-                raise SheetError(f"{folder}: the folder cannot be listed ({error.strerror})") from None
-            forms = {unicodedata.normalize("NFC", name): name for name in names if not name.isascii()}
-            self._listed[folder] = real, names, forms
-        return self._listed[folder]
-
-    def entries(self, folder: str) -> Iterator[tuple[str, str]]:
-        """Yield the names in a folder, in Unicode form NFC and as spelled on disk.
-
-        folder: with a slash at its end; "" for the working folder
-        Raises SheetError for a folder that cannot be listed.
-        """
-        _, names, _ = self._list(folder[:-1] or folder or ".")
-        return ((_nfc(name), name) for name in names)
-
-    def is_folder(self, path: str) -> bool:
-        """Return whether a path is a folder, in any Unicode form."""
-        return os.path.isdir(spelled_as_on_disk(path))
-
-    def spelled(self, folder: str, name: str) -> list[str]:
-        """Return the name of a file as spelled on disk, or all that differ from it in the case of the ending alone.
-
-        folder: with a slash at its end; "" for the working folder
-        Raises SheetError for a folder that cannot be listed.
-        """
-        folder = folder[:-1] or folder or "."
-        _, names, forms = self._list(folder)
-        if name in names:
-            return [name]
-        name = _nfc(name)
-        if name in names or name in forms:
-            return [forms.get(name, name)]
-        if folder not in self._by_ending:
-            by_ending: dict[str, list[str]] = {}
-            for own in names:
-                by_ending.setdefault(_ending_in_lower_case(_nfc(own)), []).append(own)
-            self._by_ending[folder] = by_ending
-        return self._by_ending[folder].get(_ending_in_lower_case(name), [])
-
-    def names_of(self, folder: str, form: NameForm) -> list[str]:
-        """Return the names of a form in a folder, as spelled on disk.
-
-        folder: with a slash at its end; "" for the working folder
-        Raises SheetError for a folder that cannot be listed.
-        """
-        if form.middle is None:
-            return self.spelled(folder, form.start)
-        folder = folder[:-1] or folder or "."
-        _, names, forms = self._list(folder)
-        matches, start, end = _compiled(form.middle), len(form.start), len(form.end)
-        near = self._with_end(folder, names, form.end)
-        if start:
-            last = _ending_in_lower_case(form.end)
-            near = self._with_start(folder, names, form.start)
-            near = (name for name in near if _ending_in_lower_case(name).endswith(last))
-        # Hidden files match no wildcard.
-        found = [
-            name for name in near if matches(name[start : len(name) - end]) and (start or not name.startswith("."))
-        ]
-        return [forms.get(name, name) for name in found if len(name) >= start + end]
-
-    def _with_start(self, folder: str, names: frozenset[str], start: str) -> Iterator[str]:
-        if folder not in self._sorted:
-            self._sorted[folder] = sorted(map(_nfc, names))
-        ordered = self._sorted[folder]
-        found = (ordered[place] for place in range(bisect_left(ordered, start), len(ordered)))
-        return takewhile(lambda name: name.startswith(start), found)
-
-    def _with_end(self, folder: str, names: frozenset[str], end: str) -> Iterator[str]:
-        if folder not in self._by_last:
-            self._by_last[folder] = sorted((_ending_in_lower_case(name)[::-1], name) for name in map(_nfc, names))
-        ordered, last = self._by_last[folder], _ending_in_lower_case(end)[::-1]
-        found = (ordered[place] for place in range(bisect_left(ordered, (last, "")), len(ordered)))
-        return (name for _, name in takewhile(lambda pair: pair[0].startswith(last), found))
-
-    def matching(self, components: tuple[NameForm, ...]) -> list[str]:
-        """Return the folders, with a slash at their end, whose path has components of these forms; [""] for none.
-
-        Raises SheetError for a folder that cannot be listed.
-        """
-        if components not in self._matching:
-            found = [""]
-            for form in components:
-                if form.middle is None:
-                    found = [f"{folder}{form.start}/" for folder in found]
-                else:
-                    names = ((folder, name) for folder in found for name in self.names_of(folder, form))
-                    found = [f"{folder}{name}/" for folder, name in names if self.is_folder(f"{folder}{name}")]
-            self._matching[components] = found
-        return self._matching[components]
-
-    def find(self, path: str) -> tuple[str, os.stat_result] | None:
-        """Return the path of a file or an OME-Zarr folder as spelled on disk, and its stat; None if there is none.
-
-        Names that differ only in their Unicode form are the same, and so are, if there is no other, names that differ
-        in the case of their ending.
-
-        Raises SheetError for a folder that cannot be listed, and naming two files that the path may mean.
-        """
-        folder, slash, name = path.rstrip("/").rpartition("/")
-        real, names, _ = self._list(folder or slash or ".")
-        own = name
-        if name not in names:
-            spelled = self.spelled(f"{folder}{slash}", name)
-            if len(spelled) > 1:
-                one, other = (f"{folder}{slash}{each}" for each in sorted(spelled)[:2])
-                raise SheetError(f"{path}: this may be {one} or {other}; remove one of them")
-            if not spelled:
-                return None
-            own = spelled[0]
-        if folder and real != folder:
-            path = f"{real}/{own}"
-        elif own != name:
-            path = f"{folder}{slash}{own}"
-        try:
-            found = os.stat(path)
-        except OSError:
-            # Removed meanwhile, or a circular link.
-            return None
-        return (path, found) if stat.S_ISREG(found.st_mode) or is_zarr(path) else None

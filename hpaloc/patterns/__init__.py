@@ -1,0 +1,1 @@
+"""File patterns, and the files in folders that match them."""

@@ -1,0 +1,1 @@
+"""Checks before the first job: whether configuration, sheets and files allow what is asked."""

@@ -1,0 +1,217 @@
+"""Packed models: what is in the zip, and what is refused of one from elsewhere."""
+
+import hashlib
+import json
+import zipfile
+from contextlib import chdir
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from failing_server import failing_server
+from stand_in_models import write_stand_in
+
+from hpaloc.download import RetryPolicy
+from hpaloc.network.folder import check_folder
+from hpaloc.network.options import ModelError
+from hpaloc.packing import pack_model
+from hpaloc.unpacking import model_folder, provide_model
+
+FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json")
+QUICK = RetryPolicy(tries=3, first_wait=0.01, timeout=5)
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """Pack a stand-in of a model, scored on one collection."""
+    return pack(tmp_path, "packed.zip")
+
+
+def pack(folder, name, content=0, **metrics):
+    model = write_stand_in(folder / "made", content)
+    (folder / "card.md").write_text("# Model card\n")
+    row = {
+        "collection": "test",
+        "level": "cell",
+        "score": "accuracy",
+        "value": 0.9,
+        "low": 0.85,
+        "high": 0.94,
+        "n": 841,
+    }
+    scores = pd.DataFrame([] if metrics else [row], columns=list(row))
+    scores.to_csv(folder / "scores.csv", index=False)
+    (folder / "metrics.json").write_text(json.dumps(metrics or {"test": {}}))
+    tables = [folder / name for name in ("card.md", "scores.csv", "metrics.json")]
+    pack_model([model / file for file in FILES], *tables, "CC BY-SA 4.0", folder / name)
+    return folder / name
+
+
+def changed(path, out, change):
+    """Write a zip whose entries are those of another one, as ``change`` leaves them."""
+    with zipfile.ZipFile(path) as old:
+        entries = {name: old.read(name) for name in old.namelist()}
+    change(entries)
+    with zipfile.ZipFile(out, "w") as new:
+        for name, content in entries.items():
+            new.writestr(name, content)
+    return out
+
+
+def relisted(entries, change):
+    listing = json.loads(entries["model/package.json"])
+    change(listing)
+    entries["model/package.json"] = json.dumps(listing).encode()
+
+
+def test_a_packed_model_has_checksums_card_scores_and_licence(packed):
+    with zipfile.ZipFile(packed) as archive:
+        contents = {name.removeprefix("model/"): archive.read(name) for name in archive.namelist()}
+    assert set(contents) == {*FILES, "card.md", "scores.json", "package.json"}
+    listing = json.loads(contents.pop("package.json"))
+    assert listing["files"] == {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    assert listing["licence_of_training_images"] == "CC BY-SA 4.0"
+    card = contents["card.md"].decode()
+    assert "| test | cell | accuracy | 0.900 | 0.850 to 0.940 | 841 |" in card
+    assert "CC BY-SA 4.0" in card
+
+
+def test_a_card_says_why_there_are_no_scores(tmp_path):
+    reason = "nothing is scored: no collection has labels"
+    with zipfile.ZipFile(pack(tmp_path, "packed.zip", unscored=reason)) as archive:
+        assert f"None: {reason}." in archive.read("model/card.md").decode()
+
+
+def test_equal_models_are_equal_bytes(tmp_path, packed):
+    assert pack(tmp_path, "again.zip").read_bytes() == packed.read_bytes()
+    assert pack(tmp_path, "other.zip", content=1).read_bytes() != packed.read_bytes()
+
+
+def test_a_zip_is_unpacked_once_and_again_when_it_is_another(tmp_path, packed):
+    with chdir(tmp_path):
+        provide_model("packed.zip", None)
+        folder = Path(model_folder("packed.zip", None))
+        check_folder(folder)
+        assert (folder / "card.md").is_file()
+        first = (folder / "model.keras").stat().st_mtime_ns
+        provide_model("packed.zip", None)
+        assert (folder / "model.keras").stat().st_mtime_ns == first
+        pack(tmp_path, "packed.zip", content=1)
+        provide_model("packed.zip", None)
+        assert Path(model_folder("packed.zip", None)) != folder
+        check_folder(Path(model_folder("packed.zip", None)))
+
+
+def test_a_model_comes_from_an_address_whose_server_fails(tmp_path, packed):
+    content = packed.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    with failing_server({"/m.zip": content}) as server, chdir(tmp_path):
+        server.tricks["/m.zip"] = [503, "cut short"]
+        provide_model(f"{server.url}/m.zip", sha256, QUICK)
+        folder = Path(model_folder(f"{server.url}/m.zip", sha256))
+        check_folder(folder)
+        asked = len(server.requests)
+        provide_model(f"{server.url}/m.zip", sha256, QUICK)
+        assert len(server.requests) == asked == 3
+        assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, "card.md", "scores.json"])
+
+
+@pytest.mark.parametrize(
+    ("trick", "reason"),
+    [
+        ([404], "the server answered 404"),
+        (["page"], "the response is not a zip file"),
+        ([503] * 3, "(tried 3 times)"),
+        (["redirect http://example.org/m.zip"], "only https is allowed"),
+    ],
+)
+def test_an_address_without_the_model_is_refused_and_leaves_nothing(tmp_path, packed, trick, reason):
+    with failing_server({"/m.zip": packed.read_bytes()}) as server, chdir(tmp_path):
+        server.tricks["/m.zip"] = trick
+        with pytest.raises(ModelError, match=r"config key model\.path: ") as error:
+            provide_model(f"{server.url}/m.zip", "0" * 64, QUICK)
+        assert reason in str(error.value)
+        assert [path.name for path in Path("resources/models").iterdir()] == [".pace"]
+
+
+def test_another_digest_is_refused(tmp_path, packed):
+    told = "config key model.sha256: .* has the digest [0-9a-f]{64}, not 0{64}; it is another file, or was changed"
+    with failing_server({"/m.zip": packed.read_bytes()}) as server, chdir(tmp_path):
+        for path in (f"{server.url}/m.zip", "packed.zip"):
+            with pytest.raises(ModelError, match=told):
+                provide_model(path, "0" * 64, QUICK)
+        assert not [path for path in Path("resources/models").iterdir() if path.is_dir()]
+    with pytest.raises(ModelError, match="is a folder, which has no digest; leave the key out"):
+        provide_model(str(tmp_path / "made"), "0" * 64)
+
+
+def of_text(entries):
+    entries["model/thresholds.json"] = b"{}"
+
+
+def without(name):
+    return lambda entries: entries.pop(name)
+
+
+def listing(**values):
+    return lambda entries: relisted(entries, lambda told: told.update(values))
+
+
+def lists(name):
+    return lambda entries: relisted(entries, lambda told: told["files"].update({name: "0" * 64}))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (of_text, "other.zip: model/thresholds.json was changed after the model was packed (package.json)"),
+        (without("model/model.keras"), "other.zip: model/model.keras is missing"),
+        (without("model/package.json"), "other.zip is not a packed model: it has no model/package.json"),
+        (listing(files=["model.keras"]), "other.zip: model/package.json does not list files and their digests"),
+        (listing(files={"model.keras": 1}), "other.zip: model/package.json does not list files and their digests"),
+        (listing(files={}), "other.zip: model is not a model folder: it has no checksums.json"),
+        (lists("../outside"), "other.zip: model/package.json lists '../outside', which is not a file of the folder"),
+        (lists("a\\b"), "other.zip: model/package.json lists 'a\\\\b', which is not a file of the folder"),
+        (lists("/etc/x"), "other.zip: model/package.json lists '/etc/x', which is not a file of the folder"),
+        (lists(""), "other.zip: model/package.json lists '', which is not a file of the folder"),
+    ],
+)
+def test_a_zip_that_is_no_packed_model_is_refused_and_leaves_nothing(tmp_path, packed, change, sentence):
+    changed(packed, tmp_path / "other.zip", change)
+    with chdir(tmp_path):
+        with pytest.raises(ModelError) as error:
+            provide_model("other.zip", None)
+        assert str(error.value).startswith(sentence)
+        assert not list(Path("resources/models").iterdir())
+    assert not (tmp_path.parent / "outside").exists()
+
+
+def test_a_damaged_zip_is_refused(tmp_path, packed):
+    content = packed.read_bytes()
+    of_arrays = content.index(b"layers")
+    damages = {
+        "text.zip": b"no zip",
+        "cut.zip": content[: len(content) // 2],
+        "flipped.zip": content[:of_arrays] + bytes(100) + content[of_arrays + 100 :],
+    }
+    with chdir(tmp_path):
+        for name, damaged in damages.items():
+            Path(name).write_bytes(damaged)
+            with pytest.raises(ModelError, match=f"{name}: is not a sound zip file"):
+                provide_model(name, None)
+        assert not list(Path("resources/models").iterdir())
+
+
+def test_a_zip_with_more_than_a_model_has_is_not_unpacked(tmp_path, packed):
+    changed(packed, tmp_path / "many.zip", lambda entries: entries.update({f"model/{n}": b"" for n in range(1000)}))
+    with chdir(tmp_path), pytest.raises(ModelError, match="unpacks to more files or bytes than a model has"):
+        provide_model("many.zip", None)
+
+
+def test_other_files_of_a_zip_are_not_unpacked(tmp_path, packed):
+    changed(packed, tmp_path / "more.zip", lambda entries: entries.update({"model/run.py": b"", "../up": b""}))
+    with chdir(tmp_path):
+        provide_model("more.zip", None)
+        assert "run.py" not in {path.name for path in Path(model_folder("more.zip", None)).iterdir()}
+        assert not Path("../up").exists()
+        assert not Path("resources/up").exists()
