@@ -124,14 +124,15 @@ def test_the_small_configuration_ends_with_a_scored_model_through_failures(tmp_p
     with failing_server(files) as server:
         files["/atlas.xml.gz"] = gzip.compress(atlas(server.url).encode())
         server.tricks["/atlas.xml.gz"] = ["cut short", 503]
-        server.tricks["/1/1_A1_1_red.jpg"] = ["hang up", 500]
-        server.tricks["/2/2_A1_1_red.jpg"] = ["cut short"]
-        # One field that is gone for good.
-        del files["/3/3_A1_1_green.jpg"]
-        write_config(tmp_path, server.url + "/atlas.xml.gz", 8)
+        for field in (1, 2):
+            server.tricks[f"/1/1_A1_{field}_red.jpg"] = ["hang up", 500]
+            server.tricks[f"/2/2_A1_{field}_red.jpg"] = ["cut short"]
+            # The fields of an antibody, of which one is chosen, are gone for good.
+            del files[f"/3/3_A1_{field}_green.jpg"]
+        write_config(tmp_path, server.url + "/atlas.xml.gz", 4)
         snakemake(tmp_path, timeout=1200)
         assert [path for path, _ in server.requests].count("/atlas.xml.gz") == 3
-        # Without the server, all is there.
+        # All is there.
         assert not planned(tmp_path)[0]
         snakemake(tmp_path, "pack_model")
         files["/model.zip"] = (tmp_path / "results/model.zip").read_bytes()
@@ -139,8 +140,11 @@ def test_the_small_configuration_ends_with_a_scored_model_through_failures(tmp_p
     sheets = {part: rows(tmp_path / f"resources/atlas/{part}.csv") for part in ("train", "test")}
     assert not {row["antibody"] for row in sheets["train"]} & {row["antibody"] for row in sheets["test"]}
     rejected = rows(tmp_path / "results/sheet/rejected.csv")
-    assert [row["field"] for row in rejected] == ["3_A1_1"]
-    assert "404" in rejected[0]["reason"]
+    assert [row["field"].split("_")[0] for row in rejected] == ["3"]
+    assert rejected[0]["reason"].endswith("_green.jpg: no such file")
+    assert "the server answered 404" in "".join(
+        path.read_text() for path in (tmp_path / "resources/downloaded").glob("*/000.csv")
+    )
     metrics = json.loads((tmp_path / "results/evaluation/metrics.json").read_text())
     assert "test" in json.dumps(metrics)
     assert (tmp_path / "results/model/card.md").is_file()
