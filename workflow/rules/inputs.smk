@@ -216,7 +216,8 @@ def model_version(wildcards):
 def model_to_pack(wildcards):
     """Return the files of the model folder that are packed."""
     require_packing()
-    return [f"{MODEL}/{name}" for name in MODEL_FILES] + reading_files(wildcards)
+    # Its checksums list the history too.
+    return [f"{MODEL}/{name}" for name in (*MODEL_FILES, "history.csv")] + reading_files(wildcards)
 
 
 def used_collections(wildcards):
