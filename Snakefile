@@ -50,6 +50,7 @@ if DESCRIBED is None:
     include: "workflow/rules/inputs.smk"
     include: "workflow/rules/studies.smk"
     include: "workflow/rules/simulate.smk"
+    include: "workflow/rules/atlas.smk"
     include: "workflow/rules/download.smk"
     include: "workflow/rules/import.smk"
     include: "workflow/rules/segment.smk"
@@ -90,6 +91,11 @@ if DESCRIBED is None:
         """Draw the figures of the data, from sheets and images only."""
         input:
             explore_outputs(),
+
+    rule atlas_sheet:
+        """Write the sheets of the atlas and their counts, which planning does, and nothing else."""
+        input:
+            atlas_files,
 
     rule interpret:
         """Study what the network learned, and judge the claims of the method."""

@@ -17,6 +17,9 @@ from hpaloc.classes import COLOURS
 from hpaloc.endings import is_imported, unknown_ending
 from hpaloc.ids import normal_text
 
+# Where planning writes the sheets of the collections that take their fields from the atlas.
+ATLAS_FOLDER = "resources/atlas"
+
 SCHEMA_PATH = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 
 
@@ -205,6 +208,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         for key in ("root", "shards", "pixel_size"):
             collection.setdefault(key, filled[key])
         _check_source(name, collection)
+        _settle_atlas(name, collection)
         _settle_images(name, collection)
         _check_sheet(name, collection)
         _check_planes(name, collection)
@@ -272,6 +276,18 @@ def _check_source(name: str, collection: Mapping[str, Any]) -> None:
             raise ConfigError(f"config key collections.{name}: a simulated collection needs labels: true")
     elif "images" not in collection and "download" not in collection:
         raise ConfigError(f"config key collections.{name}: the key 'images' (or 'simulate' or 'download') is missing")
+
+
+def _settle_atlas(name: str, collection: dict[str, Any]) -> None:
+    """Write the sheet of a collection that takes its fields from the atlas."""
+    if "atlas" not in collection:
+        return
+    sheet = f"{ATLAS_FOLDER}/{collection['atlas']}.csv"
+    # A completed configuration, such as the record of a run, has both.
+    if collection.setdefault("sheet", sheet) != sheet:
+        raise ConfigError(f"config key collections.{name}: 'sheet' cannot be combined with 'atlas', which makes it")
+    if collection["labels"] == "hpa2018":
+        raise ConfigError(f"config key collections.{name}.labels: the atlas's sheets have other numbers; write true")
 
 
 def _settle_images(name: str, collection: dict[str, Any]) -> None:

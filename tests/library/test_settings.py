@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hpaloc.atlas import AtlasSettings
 from hpaloc.config import complete, load_schema
 from hpaloc.curation import CurationSettings, NegativeSettings
 from hpaloc.interpretation.analysis import InterpretationSettings
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Section of the schema: its dataclass, and the keys that it lacks.
 SECTIONS = {
+    "atlas": (AtlasSettings, set()),
     "segmentation": (SegmentationSettings, set()),
     "segmentation.weights": (NetworkWeights, set()),
     "dask": (DaskSettings, set()),

@@ -15,7 +15,7 @@ from snakemake.logging import logger
 
 from hpaloc.accounting import left_out_lines, summary_lines
 from hpaloc.classes import COLOURS
-from hpaloc.config import complete, read_command_line, shortened, training_collections
+from hpaloc.config import ATLAS_FOLDER, complete, read_command_line, shortened, training_collections
 from hpaloc.files import digest, spelled_as_on_disk
 from hpaloc.finding import shards_of
 from hpaloc.layout import PATTERNS
@@ -106,6 +106,11 @@ try:
     MODEL = model_folder(config["model"]["path"] or "results/model", config["model"]["sha256"])
     # Jobs read the manifests that the driver wrote, and during a run a second process does not change them.
     if workflow.is_main_process and not under_way():
+        if any("atlas" in collection for collection in COLLECTIONS.values()):
+            # Every job reads these lines, and loading what downloads would make each start slower.
+            from hpaloc.atlas_planning import plan_atlas
+
+            plan_atlas(config, logger.info)
         SCANS = plan_collections(config)
     SHARDS = {name: shards_of(f"results/sheet/{name}") for name in COLLECTIONS}
 except Exception as error:

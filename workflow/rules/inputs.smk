@@ -46,6 +46,15 @@ def require_segmentation(collection):
     check_segmentation(config, collection)
 
 
+@refusing
+def atlas_files(wildcards):
+    """Return the sheets and counts of the atlas, after the check that a collection has them."""
+    parts = sorted({collection["atlas"] for collection in COLLECTIONS.values() if "atlas" in collection})
+    if not parts:
+        refuse("config key collections: no collection has the key atlas; see config/atlas-small.yaml")
+    return [f"{ATLAS_FOLDER}/summary.json", *(f"{ATLAS_FOLDER}/{part}.csv" for part in parts)]
+
+
 def of_shards(kind, *collections):
     """Return the files of a kind (PATTERNS of hpaloc/layout.py) of every shard of collections that holds fields."""
     found = [expand(PATTERNS[kind], collection=name, shard=SHARDS[name], colour=COLOURS) for name in collections]
@@ -214,7 +223,8 @@ def model_version(wildcards):
 def model_to_pack(wildcards):
     """Return the files of the model folder that are packed."""
     require_packing()
-    return [f"{MODEL}/{name}" for name in (*MODEL_FILES, *SEEN_FILES)] + reading_files(wildcards)
+    # Its checksums list the history too.
+    return [f"{MODEL}/{name}" for name in (*MODEL_FILES, *SEEN_FILES, "history.csv")] + reading_files(wildcards)
 
 
 def used_collections(wildcards):
