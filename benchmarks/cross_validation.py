@@ -29,7 +29,7 @@ from hpaloc.classes import COLOURS, N_CLASSES, NAMES, label_matrix, parse_labels
 from hpaloc.config import complete
 from hpaloc.evaluation.cells import score_cells
 from hpaloc.examples import EXAMPLES, place
-from hpaloc.prediction import lean_on_field
+from hpaloc.network.calls import lean_on_field
 from hpaloc.resampling import share_interval
 from hpaloc.tables import to_table, write_table
 

@@ -20,7 +20,7 @@ from hpaloc.tables import PROBABILITIES, write_table
 CONTROLS = ("tile_random_split", "class_sorted_split", "shuffled_labels")
 
 # The columns of cells and of fields that `evaluate_collection` reads.
-_PREDICTED_COLUMNS = (("field", "cell", *PROBABILITIES), ("field", "sheet_labels", "antibody"))
+_PREDICTED_COLUMNS = (("field", "cell", "labels", *PROBABILITIES), ("field", "sheet_labels", "antibody"))
 
 
 def read_controls(configs: Mapping[str, Path | str], model: Path | str | None = None) -> dict[str, dict[str, Any]]:
@@ -51,6 +51,7 @@ def evaluate(
     seed: int = 0,
     threads: int = 1,
     unscored: str | None = None,
+    temperature: float | None = None,
 ) -> dict[str, Any]:
     """Score collections, write the evaluation folder, and return its metrics.
 
@@ -60,6 +61,7 @@ def evaluate(
 
     controls: the scores of the control trainings by name, see ``read_controls``; one of CONTROLS that was not trained
         is null
+    temperature: of the model, see ``calibration.calibrate``
 
     Raises ValueError for a control of an unknown name, and as ``evaluate_collection`` does.
     """
@@ -69,7 +71,7 @@ def evaluate(
         name = files.name
         cells, fields = (pd.read_parquet(files.path(kind)) for kind in ("pooled_cells", "pooled_fields"))
         truth, matches = _match_truth(files, fields, threads)
-        result = evaluate_collection(cells, fields, truth, matches, replicates, seed)
+        result = evaluate_collection(cells, fields, truth, matches, replicates, seed, temperature)
         metrics[name] = result.metrics
         write_table(out_dir / name / "cells.parquet", result.cells[["field", "cell", "true_labels"]])
         for table, rows in result.tables.items():

@@ -152,7 +152,6 @@ def interpret(
     settings: InterpretationSettings,
     seed: int,
     mixtures: Mapping[str, float] | None = None,
-    field_weight: float = 0.0,
     trained_here: bool = True,
     processes: int = 1,
 ) -> list[Claim]:
@@ -166,7 +165,6 @@ def interpret(
     morphology: CellProfiler features of the chosen cells, in their order
     predictions: the cells.parquet of the collections that can be scored
     mixtures: ``score_mixtures``, or None
-    field_weight: how far the predictions are shifted towards the field
     trained_here: whether it is known which cells trained the network
     """
     chosen = chosen_cells(cells)
@@ -221,7 +219,7 @@ def interpret(
     unseen = [NAMES[label] for label in settings.held_out] if f"held_out/{DEEPEST}" in features else []
     judged = min(settings.examples, key=lambda number: abs(number - JUDGED_EXAMPLES))
     claims = [
-        *cell_claims(labelled_predictions(cells, predictions), seed, field_weight),
+        *cell_claims(labelled_predictions(cells, predictions), seed),
         *layer_claims(scores, singles, groups, kernels, DEEPEST, seen, seed),
         *unit_claims(units, seen),
         few_shot_claim(curves, unseen, JUDGED_LEARNER, judged),

@@ -28,6 +28,7 @@ rule evaluate:
         truth=[path for name in SCORED for path in truth_files(name)],
         controls=expand("results/controls/{control}/model/config.json", control=CONTROLS),
         model=f"{MODEL}/config.json" if CONTROLS else [],
+        decision=model_files if SCORED else [],
     output:
         metrics=report(
             METRICS,
@@ -74,8 +75,10 @@ rule evaluate:
         true_content=lambda wildcards: true_content(*SCORED),
         controls=CONTROLS,
         unscored=UNSCORED,
+        model=MODEL,
+        model_version=model_version if SCORED else None,
         seed=config["seed"],
-        version=code_of("evaluation.folder"),
+        version=code_of("evaluation.folder", "network.folder"),
     script:
         "../scripts/evaluate.py"
 

@@ -4,14 +4,22 @@ from pathlib import Path
 
 from hpaloc.evaluation.folder import evaluate, read_controls
 from hpaloc.layout import CollectionFiles
+from hpaloc.network.folder import read_settings
 from hpaloc.progress import log_to
 
 
 def main(job):
     collections = [CollectionFiles(**known) for known in job.params.collections]
     controls = read_controls(dict(zip(job.params.controls, job.input.controls, strict=True)), job.input.model)
-    folder = Path(job.output.metrics).parent
-    evaluate(collections, folder, controls, seed=job.params.seed, threads=job.threads, unscored=job.params.unscored)
+    evaluate(
+        collections,
+        Path(job.output.metrics).parent,
+        controls,
+        seed=job.params.seed,
+        threads=job.threads,
+        unscored=job.params.unscored,
+        temperature=read_settings(Path(job.params.model))[1].get("temperature") if collections else None,
+    )
 
 
 if __name__ == "__main__":

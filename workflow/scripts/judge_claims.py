@@ -23,7 +23,6 @@ def main(job):
         InterpretationSettings(**job.params.settings),
         job.params.seed,
         mixtures,
-        field_weight=job.params.field_weight,
         trained_here=job.params.trained_here,
         processes=job.threads,
     )
