@@ -83,25 +83,20 @@ def evaluate_collection(
         inherited = cells["field"].map(lambda name: labels_of.get(name, ""))
         scored = cells.assign(true_labels=inherited)[(inherited != "") & ~inherited.str.contains("|", regex=False)]
     owners = _list_owners(cells["field"], fields, labels_of)
-    p, labels, called = (
-        _probabilities(scored),
-        *(label_matrix(parse_all(scored[column])) for column in ("true_labels", "labels")),
-    )
+    labels, called = (label_matrix(parse_all(scored[column])) for column in ("true_labels", "labels"))
+    p = _probabilities(scored)
     groups = scored["field"].map(owners["field"].groups).to_numpy()
     every_p = _probabilities(cells)
     scores = {level: score_owners(every_p, own, replicates, seed) for level, own in owners.items()}
     pooled = [measure_owners(every_p, own, seed).assign(level=level) for level, own in owners.items()]
     point = {level: {key: own[key] for key in ("accuracy", "macro_ap")} for level, own in scores.items()}
     metrics: dict[str, Any] = {"n_fields": len(fields), "n_cells": len(cells)}
-    single = pick_single_labels(labels)
-    one = single >= 0
     for suffix, columns in outputs.items():
         values = scored[list(columns)].to_numpy(np.float64)
         metrics[f"cells{suffix}"] = score_cells(values, labels, groups, replicates, seed)
-    metrics["calibration"] = {"temperature": temperature, "ece": metrics["cells"]["ece"], "ece_calibrated": None}
-    if temperature and one.any():
-        table = bin_confidences(calibrate(p[one], temperature), single[one])
-        metrics["calibration"]["ece_calibrated"] = measure_calibration_error(table)
+    single = pick_single_labels(labels)
+    one = single >= 0
+    metrics["calibration"] = _score_calibration(p[one], single[one], temperature)
     metrics["label_sets"] = score_label_sets(called, labels, groups, replicates, seed)
     metrics |= {"fields": point["field"], "proteins": point.get("protein")}
     if matches is not None:
@@ -122,6 +117,15 @@ def evaluate_collection(
 
 def _probabilities(cells: pd.DataFrame) -> np.ndarray:
     return cells[list(PROBABILITIES)].to_numpy(np.float64)
+
+
+def _score_calibration(p: np.ndarray, single: np.ndarray, temperature: float | None) -> dict[str, float | None]:
+    """Return the calibration error of cells with one label, before and after the temperature; None if unknown."""
+    before, after = (
+        measure_calibration_error(bin_confidences(values, single)) if len(single) and values is not None else None
+        for values in (p, calibrate(p, temperature) if temperature else None)
+    )
+    return {"temperature": temperature, "ece": before, "ece_calibrated": after}
 
 
 def _list_owners(field: pd.Series, fields: pd.DataFrame, labels_of: Mapping[str, str]) -> dict[str, Owners]:
