@@ -29,8 +29,8 @@ from hpaloc.classes import COLOURS, N_CLASSES, NAMES, label_matrix, parse_labels
 from hpaloc.config import complete
 from hpaloc.evaluation.cells import score_cells
 from hpaloc.examples import EXAMPLES, place
-from hpaloc.prediction import lean_on_field
-from hpaloc.resampling import replicated_accuracy
+from hpaloc.network.calls import lean_on_field
+from hpaloc.resampling import share_interval
 from hpaloc.tables import to_table, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,7 +106,7 @@ def scores(cells: pd.DataFrame) -> dict[str, float]:
     of_field = cells.groupby("field")["labels"].first().astype(int).loc[fields.index].to_numpy()
     right = fields.to_numpy().argmax(1) == of_field
     row["field_accuracy"] = float(right.mean())
-    low, high = replicated_accuracy(right, fields.index.to_numpy()) or (np.nan, np.nan)
+    low, high = share_interval(right, fields.index.to_numpy()) or (np.nan, np.nan)
     row |= {"field_low": low, "field_high": high}
     for weight in FIELD_WEIGHTS[1:]:
         drawn = lean_on_field(p, cells["field"].tolist(), weight).argmax(1)

@@ -133,7 +133,7 @@ def main(arguments: argparse.Namespace) -> None:
                 truth_rows.append((name, cell, labels))
         truth = pd.DataFrame(truth_rows, columns=["field", "cell", "labels"])
         p = pd.DataFrame(generator.random((len(truth), N_CLASSES)), columns=list(PROBABILITIES))
-        cells = pd.concat([truth[["field", "cell"]], p], axis=1)
+        cells = pd.concat([truth, p], axis=1)
         fields = pd.DataFrame({"field": list(predicted), "sheet_labels": "", "antibody": ""})
 
         def read(name: str) -> tuple[np.ndarray, np.ndarray]:

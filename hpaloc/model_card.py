@@ -71,7 +71,8 @@ def model_card(
             f"{best[prefix + 'auc']:.4f} (one view)",
             "",
             "Thresholds, the rule for Negative and the epoch were chosen on these same cells, so quote a score on "
-            "other fields (evaluation/metrics.json)."
+            "other fields (evaluation/metrics.json). Validation cells passed the filters of training. Cells that a "
+            "rule made Negative are among them, and are left out of the scores without made negatives."
             if prefix
             else "There was no validation part, so these are scores of the cells that trained the network and say "
             "nothing about others; quote a score on other fields (evaluation/metrics.json).",

@@ -23,7 +23,7 @@ from hpaloc.manifests import read_annotations
 from hpaloc.mixtures.fractions import FRACTIONS, mixture_fractions, reading_fractions
 from hpaloc.mixtures.reading import MIXTURES
 from hpaloc.progress import log, track
-from hpaloc.tables import PROBABILITIES, write_table
+from hpaloc.tables import LEANED, PROBABILITIES, calling_columns, write_table
 from hpaloc.votes import pool_probabilities
 
 SHARES = tuple(f"share_{index}" for index in range(N_CLASSES))
@@ -184,9 +184,9 @@ def aggregate(
 ) -> None:
     """Join the shards of a collection into cells.parquet, fields.parquet, proteins.parquet and cells.h5ad.
 
-    If the model reads mixtures, cells.parquet keeps mixture_0..mixture_18 of every cell. Every field has a row in
-    fields.parquet, including rejected ones; proteins.parquet has a row for each known antibody. ``shard`` and ``row``
-    of cells.parquet say which row of which shard's predictions holds the embedding of a cell.
+    cells.parquet keeps leaned_0..leaned_18 and mixture_0..mixture_18 of every cell if the predictions have them. Every
+    field has a row in fields.parquet, including rejected ones; proteins.parquet has a row for each known antibody.
+    ``shard`` and ``row`` of cells.parquet say which row of which shard's predictions holds the embedding of a cell.
 
     prototypes: (19, 19) float64, mean ``outputs`` of cells of known class, see ``fractions.read_prototypes``
     columns: the table of the other columns of the sheet (``columns.read_columns``), which come last in fields.parquet
@@ -203,15 +203,15 @@ def aggregate(
         cell_table = annotate(pq.read_table(files.path("cells", shard)), said)
         table = cell_table.to_pandas()
         predicted = files.path("predictions", shard)
-        readings = [name for name in MIXTURES if name in pq.read_schema(predicted).names]
-        names = ["field", "cell", "labels", *PROBABILITIES, *readings]
+        outputs_of_cell = [*PROBABILITIES, *optional_outputs(predicted)]
+        names = ["field", "cell", "labels", *outputs_of_cell]
         predictions = pq.read_table(predicted, columns=names).to_pandas()
         fields = _read_fields(files.path("fields", shard), said)
         check_conserved(table, predictions, str(predicted))
         check_field_counts(fields, table)
         cell_parts.append(
             predictions.assign(shard=shard, row=np.arange(len(predictions), dtype=np.int32))[
-                ["field", "cell", "shard", "row", "labels", *PROBABILITIES, *readings]
+                ["field", "cell", "shard", "row", "labels", *outputs_of_cell]
             ]
         )
         field_parts.append(fields.assign(shard=shard))
@@ -236,6 +236,12 @@ def aggregate(
     log.info("%d cells of %d fields, %d proteins", len(cells), len(fields), len(owners))
 
 
+def optional_outputs(predictions: Path) -> list[str]:
+    """Return the columns of leaned probabilities and of readings of mixtures that a table of predictions has."""
+    present = pq.read_schema(predictions).names
+    return [name for name in (*LEANED, *MIXTURES) if name in present]
+
+
 def _read_fields(path: Path, said: Mapping[str, Mapping[str, str]] | None = None) -> pd.DataFrame:
     """Read a field table; the sheet's labels become sheet_labels, missing optional columns empty strings."""
     table = pq.read_table(path)
@@ -254,8 +260,9 @@ def write_h5ad(predictions: Sequence[Path], cells: pd.DataFrame, obs: pd.DataFra
     """Write embeddings, probabilities and cell table as AnnData, one shard's embeddings in memory at a time.
 
     X is the embedding (float32); obs is the cell table with the called labels, indexed "field:cell"; obsm holds
-    probabilities (n, 19), X_pca (up to 50 components, fitted on at most 20,000 cells) and spatial (centroid x, y in
-    px); uns holds the names of the locations in the order of the probabilities.
+    probabilities (n, 19), with a weight of the field leaned_probabilities (n, 19), X_pca (up to 50 components, fitted
+    on at most 20,000 cells) and spatial (centroid x, y in px); uns holds the names of the locations in the order of the
+    probabilities.
 
     predictions: the tables of the shards
     """
@@ -264,10 +271,13 @@ def write_h5ad(predictions: Sequence[Path], cells: pd.DataFrame, obs: pd.DataFra
     obs.index = pd.Index([f"{name}:{cell}" for name, cell in zip(obs["field"], obs["cell"], strict=True)])
     p = cells[list(PROBABILITIES)].to_numpy(np.float32)
     obs["called_labels"] = cells["labels"].to_numpy()
-    obs["called"] = pd.Categorical(np.array(NAMES)[p.argmax(axis=1)] if len(p) else [], categories=list(NAMES))
+    likeliest = cells[calling_columns(cells)].to_numpy().argmax(axis=1) if len(p) else []
+    obs["called"] = pd.Categorical(np.array(NAMES)[likeliest], categories=list(NAMES))
     for column in obs.select_dtypes("object").columns:
         obs[column] = obs[column].fillna("").astype(str).astype("category")
     obsm = {"probabilities": p}
+    if LEANED[0] in cells:
+        obsm["leaned_probabilities"] = cells[list(LEANED)].to_numpy(np.float32)
     if {"centroid_x", "centroid_y"} <= set(obs.columns):
         obsm["spatial"] = obs[["centroid_x", "centroid_y"]].to_numpy(np.float32)
     obsm["X_pca"] = _principal_components(predictions, len(obs), width)
@@ -328,7 +338,8 @@ def write_submission(files: CollectionFiles, path: Path) -> None:
         for shard in track(files.shards, what="shards submitted"):
             table = pq.read_table(files.path("cells", shard), columns=["field", "cell", "rle"]).to_pandas()
             predicted = files.path("predictions", shard)
-            predictions = pq.read_table(predicted, columns=["field", "cell", *PROBABILITIES]).to_pandas()
+            columns = calling_columns(pq.read_schema(predicted).names)
+            predictions = pq.read_table(predicted, columns=["field", "cell", *columns]).to_pandas()
             fields = _read_fields(files.path("fields", shard))
             check_conserved(table, predictions, str(predicted))
             check_field_counts(fields, table)
@@ -347,10 +358,10 @@ def prediction_strings(cells: pd.DataFrame, predictions: pd.DataFrame) -> dict[s
     Confidences are the shortest decimals that read back as the same float32.
 
     cells: field, rle
-    predictions: p_0..p_18, same rows
+    predictions: p_0..p_18, or leaned_0..leaned_18 if it has them; same rows
     """
     words: dict[str, list[str]] = {}
-    p = predictions[list(PROBABILITIES)].to_numpy(np.float32)
+    p = predictions[calling_columns(predictions)].to_numpy(np.float32)
     for name, counts, values in zip(cells["field"], cells["rle"], p, strict=True):
         mask = rle.to_kaggle(counts)
         triples = words.setdefault(name, [])

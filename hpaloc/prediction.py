@@ -3,25 +3,25 @@
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from hpaloc.classes import N_CLASSES, format_labels
+from hpaloc.classes import format_labels
 from hpaloc.files import atomic_path
 from hpaloc.mixtures.light import measure_light
 from hpaloc.mixtures.reading import MIXTURES, load_reading, read_mixtures
-from hpaloc.network.calls import call_labels, decision_thresholds, settle_negative
+from hpaloc.network.calls import call_labels, decision_thresholds, lean_on_field, settle_negative
 from hpaloc.network.device import choose_precision, precision_policy, select_device
 from hpaloc.network.inference import averaged
 from hpaloc.network.loading import load_folder
 from hpaloc.records import tile_dataset
+from hpaloc.tables import LEANED, PROBABILITIES
 
 log = logging.getLogger("hpaloc")
 
@@ -34,13 +34,17 @@ class PredictionError(ValueError):
     """Tiles and cell table do not match; the message names the cell."""
 
 
-def prediction_schema(units: int, mixtures: bool = False) -> pa.Schema:
-    """Return the schema of a prediction table with embeddings of ``units`` components, and mixtures if asked."""
+def prediction_schema(units: int, leaned: bool = False, mixtures: bool = False) -> pa.Schema:
+    """Return the schema of a prediction table, with embeddings of ``units`` components.
+
+    leaned, mixtures: whether it has probabilities that are shifted towards the field, and readings of mixtures
+    """
     return pa.schema(
         [
             pa.field("field", pa.string()),
             pa.field("cell", pa.int32()),
-            *(pa.field(f"p_{index}", pa.float32()) for index in range(N_CLASSES)),
+            *(pa.field(name, pa.float32()) for name in PROBABILITIES),
+            *(pa.field(name, pa.float32()) for name in LEANED if leaned),
             *(pa.field(name, pa.float32()) for name in MIXTURES if mixtures),
             pa.field("labels", pa.string()),
             pa.field("embedding", pa.list_(pa.float16(), units)),
@@ -73,29 +77,6 @@ def _whole_fields(batches: Iterator[Batch]) -> Iterator[Batch]:
         yield kept
 
 
-def lean_on_field(
-    probabilities: np.ndarray, fields: Sequence[str], weight: float, normalise: bool = False
-) -> np.ndarray:
-    """Shift the probabilities of each cell towards the mean over its field: p^(1-w) · mean^w.
-
-    With w = 0.5 the order of the classes is that of the product of cell and field, by which the best teams of the
-    competition ranked their calls (docs/model.md, "Prediction").
-
-    probabilities: (n, 19) float, every cell of each field
-    fields: (n,) names
-    weight: w, from 0 (unchanged) to 1 (every cell has the mean of its field)
-    normalise: whether to scale each row back to the sum 1, for a softmax head
-
-    Returns (n, 19), the dtype of the probabilities.
-    """
-    cells = pd.DataFrame(probabilities, dtype=np.float64)
-    mean = cells.groupby(np.asarray(fields)).transform("mean").to_numpy()
-    drawn = cells.to_numpy() ** (1.0 - weight) * mean**weight
-    if normalise:
-        drawn /= drawn.sum(axis=1, keepdims=True)
-    return drawn.astype(probabilities.dtype)
-
-
 def predict_shard(
     model_dir: Path,
     tiles: Mapping[str, Path],
@@ -112,13 +93,14 @@ def predict_shard(
     """Predict every cell of a shard and write its table to ``out``, atomically.
 
     The rows are those of the cell table, in its order: field, cell, p_0 to p_18 (means over ``views`` dihedral views,
-    Negative by the rule of the model folder), mixture_0 to mixture_18 if the folder reads mixtures (of the cell alone,
-    whatever the weight), labels (the set above the folder's thresholds, ``0|16``), embedding (float16). Memory holds a
-    few thousand rows, whatever the size of the shard.
+    Negative by the rule of the model folder), leaned_0 to leaned_18 with a weight of the field, mixture_0 to mixture_18
+    if the folder reads mixtures, labels (the set above the folder's thresholds for that weight, ``0|16``), embedding
+    (float16). All but leaned and labels are of the cell alone, whatever the weight. Memory holds a few thousand rows,
+    whatever the size of the shard.
 
     tiles: the TFRecord of each colour that the model takes
     cells: the cell table of the shard
-    field_weight: how far probabilities are shifted towards the field, see ``lean_on_field``
+    field_weight: how far the leaned probabilities are shifted towards the field, see ``lean_on_field``
     mixtures: whether to read mixtures
 
     Raises ModelError for a model folder that was changed, NoGpuError, and PredictionError if tiles and cell table
@@ -135,12 +117,14 @@ def predict_shard(
     missing = [colour for colour in channels if colour not in tiles]
     if missing:
         raise PredictionError(f"the model needs tiles of {', '.join(missing)}, which are missing")
-    thresholds = decision_thresholds(decision)
+    thresholds = decision_thresholds(decision, field_weight)
+    if field_weight and thresholds is not None and "leaned_thresholds" not in decision:
+        log.warning("%s has thresholds for predict.field_weight 0 only; they are used for %g", model_dir, field_weight)
     threads = threads or os.cpu_count() or 1
     images = tile_dataset({colour: [str(tiles[colour])] for colour in channels}, channels, config["input_size"])
     images = images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
     total = pq.ParquetFile(cells).metadata.num_rows
-    schema = prediction_schema(config["units"], reading is not None)
+    schema = prediction_schema(config["units"], field_weight > 0, reading is not None)
     start = time.monotonic()
 
     def batches() -> Iterator[Batch]:
@@ -165,14 +149,13 @@ def predict_shard(
                 wanted = next(expected, None)
                 if wanted != (field, cell):
                     raise PredictionError(f"tile of cell {cell} of field {field}, but {cells} has {wanted}")
-            if field_weight:
-                probabilities = lean_on_field(probabilities, fields, field_weight, config["head"] == "softmax")
-            sets = [format_labels(labels) for labels in call_labels(probabilities, thresholds)]
+            leaned = lean_on_field(probabilities, fields, field_weight, config["head"] == "softmax")
+            sets = [format_labels(labels) for labels in call_labels(leaned, thresholds)]
             flat = pa.array(embeddings.astype(np.float16).ravel())
             columns = [
                 pa.array(fields),
                 pa.array(ids),
-                *(pa.array(column) for column in (*probabilities.T, *read.T)),
+                *(pa.array(column) for column in (*probabilities.T, *(leaned.T if field_weight else ()), *read.T)),
                 pa.array(sets),
                 pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1]),
             ]

@@ -15,6 +15,13 @@ REGIONS = ("cell", "nucleus", "cytoplasm", "ring")
 # The three stains that do not depend on the protein: two images of the same cells agree in them.
 REFERENCE_COLOURS = ("red", "blue", "yellow")
 PROBABILITIES = tuple(f"p_{index}" for index in range(N_CLASSES))
+# Those shifted towards the field, in tables of predictions with a weight of the field (predict.field_weight).
+LEANED = tuple(f"leaned_{index}" for index in range(N_CLASSES))
+
+
+def calling_columns(columns: Sequence[str] | pd.DataFrame) -> list[str]:
+    """Return the names of the probabilities that the calls of a table of predictions follow: LEANED if it has them."""
+    return list(LEANED if LEANED[0] in columns else PROBABILITIES)
 
 
 def _measurements() -> list[tuple[str, pa.DataType]]:

@@ -6,13 +6,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import tensorflow as tf
 
 from hpaloc.network.device import precision_policy, select_device
 from hpaloc.network.loading import load_folder
 from hpaloc.progress import log, track
 from hpaloc.records import tile_dataset
-from hpaloc.tables import PROBABILITIES
+from hpaloc.tables import calling_columns
 
 # The last map of each of the network's stages, deepest first.
 _STAGES = ("conv5_block3_out", "conv4_block6_out", "conv3_block4_out", "conv2_block3_out")
@@ -77,8 +78,9 @@ def shard_activation_maps(
     select_device(gpu, threads)
     with precision_policy("float32"):
         model, config, _ = load_folder(model_dir)
-    table = pd.read_parquet(predictions, columns=["field", "cell", *PROBABILITIES])
-    classes = table[list(PROBABILITIES)].to_numpy().argmax(axis=1)
+    columns = calling_columns(pq.read_schema(predictions).names)
+    table = pd.read_parquet(predictions, columns=["field", "cell", *columns])
+    classes = table[columns].to_numpy().argmax(axis=1)
     maps_of = ActivationMaps(model)
     channels = config["channels"]
     dataset = tile_dataset({colour: [str(tiles[colour])] for colour in channels}, channels, config["input_size"])

@@ -17,7 +17,7 @@ from hpaloc.classes import COLOURS, LOCATIONS, parse_labels
 from hpaloc.files import atomic_path, write_text
 from hpaloc.layout import CollectionFiles
 from hpaloc.progress import log, track
-from hpaloc.tables import PROBABILITIES
+from hpaloc.tables import calling_columns
 
 APP = Path(__file__).parent / "app"
 # The files next to the collections' folders: the page, the bundled program and style, and the licences of its parts.
@@ -114,7 +114,7 @@ def collection_table(files: CollectionFiles, scored: bool = False, seed: int = 0
     picture_of = dict(zip(shown["field"], pictured["picture"], strict=True))
     shown_of_fields = fields.set_index("field").loc[list(numbers)]
     lacks = [colour for colour in COLOURS if len(table) and table.obs[f"{colour}_cell_mean"].isna().all()]
-    p = shown[list(PROBABILITIES)].to_numpy(np.float64)
+    p = shown[calling_columns(shown)].to_numpy(np.float64)
     columns = {
         "field": column(shown["field"].map(numbers), "uint32"),
         "cell": column(shown["cell"], "uint32"),

@@ -22,7 +22,7 @@ from hpaloc.levels import scaled
 from hpaloc.manifests import ManifestRow, unchanged
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
-from hpaloc.tables import PROBABILITIES
+from hpaloc.tables import calling_columns
 
 # The planes of a sheet, from top to bottom: the four colours, the cell's mask, its activation map.
 PLANES = (*COLOURS, "mask", "activation")
@@ -186,7 +186,7 @@ def write_pictures(
         traced = outlines(labels, boxes, picture_scale(labels.shape[0], labels.shape[1], field_size))
         page = field_picture(shown, traced, field_size)
         (folder / "fields" / f"{number:05d}.js").write_text(script(page), encoding="utf-8")
-    p = predictions[list(PROBABILITIES)].to_numpy()
+    p = predictions[calling_columns(predictions)].to_numpy()
     order = sorted(sprites, key=lambda position: (int(p[position].argmax()), -float(p[position].max()), position))
     a_sheet = COLUMNS * ROWS
     for start in range(0, len(order), a_sheet):

@@ -1,6 +1,6 @@
-"""Scores of single cells against their true labels, with intervals by resampling whole groups."""
+"""Scores of single cells against their true labels, with intervals by whole groups."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hpaloc.classes import N_CLASSES
 from hpaloc.evaluation.calibration import CALIBRATION_BINS, bin_confidences, find_bins, measure_calibration_error
-from hpaloc.resampling import REPLICATES, percentile_interval, resampled_groups, wilson_interval
+from hpaloc.resampling import REPLICATES, resampled_groups, score_interval, share_interval
 
 CELL_SCORES = ("accuracy", "balanced_accuracy", "macro_ap", "macro_auc", "ece")
 
@@ -43,9 +43,8 @@ def score_cells(
 
     accuracy, balanced_accuracy and ece are over rows with exactly one true label; the called class is the most likely
     one. macro_ap and macro_auc are means over the classes that occur, each class against the rest, over all rows. ci95
-    has a percentile interval per score from ``replicates`` resamplings of whole groups, or None if fewer than two
-    groups have such rows; if all groups are alike and resampling shows no spread, accuracy gets the Wilson interval
-    with the number of groups as trials. Undefined scores are None.
+    has the interval of each score, or None if fewer than two groups have such rows: ``share_interval`` of the accuracy,
+    and for the others, from ``replicates`` resamplings of whole groups, ``score_interval``. Undefined scores are None.
 
     p: (n, 19) float probabilities
     labels: (n, 19) 0 or 1, several per row allowed
@@ -74,11 +73,7 @@ def score_cells(
     }
     intervals = dict.fromkeys(scores)
     if groups is not None and replicates:
-        intervals |= _intervals(p, labels, single, np.asarray(groups), replicates, seed)
-        n_groups = len(np.unique(np.asarray(groups)[one]))
-        spread = intervals["accuracy"]
-        if spread is not None and spread[0] == spread[1]:
-            intervals["accuracy"] = list(wilson_interval(scores["accuracy"] * n_groups, n_groups))
+        intervals |= _intervals(p, labels, single, scores, np.asarray(groups), replicates, seed)
     return scores | {"ci95": intervals}
 
 
@@ -109,33 +104,38 @@ def mean_of_known(values: np.ndarray) -> float | None:
 
 
 def _intervals(
-    p: np.ndarray, labels: np.ndarray, single: np.ndarray, groups: np.ndarray, replicates: int, seed: int
-) -> dict[str, list[float] | None]:
+    p: np.ndarray,
+    labels: np.ndarray,
+    single: np.ndarray,
+    scores: Mapping[str, Any],
+    groups: np.ndarray,
+    replicates: int,
+    seed: int,
+) -> dict[str, tuple[float, float] | None]:
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < 2:
         return {}
     weights = resampled_groups(len(names), replicates, seed)
     one = single >= 0
-    right = (p.argmax(axis=1) == single)[one]
-    confidence = p.max(axis=1)[one]
-    by_class = _sums(weights, group[one], single[one], N_CLASSES)
-    right_by_class = _sums(weights, group[one], single[one], N_CLASSES, right)
-    gap = np.abs(_sums(weights, group[one], find_bins(confidence), CALIBRATION_BINS, right - confidence))
+    right, confidence, truth, of_one = (p.argmax(axis=1) == single)[one], p.max(axis=1)[one], single[one], group[one]
+    by_class = _sums(weights, of_one, truth, N_CLASSES)
+    right_by_class = _sums(weights, of_one, truth, N_CLASSES, right)
+    gap = np.abs(_sums(weights, of_one, find_bins(confidence), CALIBRATION_BINS, right - confidence)).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        n = by_class.sum(axis=1)
-        replicated = {
-            "accuracy": right_by_class.sum(axis=1) / n,
-            "balanced_accuracy": _nanmean_rows(right_by_class / by_class),
-            "ece": gap.sum(axis=1) / n,
-        }
-    if len(np.unique(group[one])) < 2:
-        # The scores of cells with one label have a single group, and resampling it shows nothing.
-        replicated = {}
+        balanced = _nanmean_rows(right_by_class / by_class)
+        gap /= by_class.sum(axis=1)
     ap, auc = np.full((replicates, N_CLASSES), np.nan), np.full((replicates, N_CLASSES), np.nan)
     for index in np.flatnonzero(labels.any(axis=0)):
         ap[:, index], auc[:, index] = _replicated_ranking(p[:, index], labels[:, index], group, weights)
-    replicated |= {"macro_ap": _nanmean_rows(ap), "macro_auc": _nanmean_rows(auc)}
-    return {name: percentile_interval(values) for name, values in replicated.items()}
+    # In means over classes, a cell of a rare class counts more.
+    of_class = 1 / np.maximum(labels.sum(axis=0), 1)
+    return {
+        "accuracy": share_interval(right, of_one),
+        "balanced_accuracy": score_interval(scores["balanced_accuracy"], balanced, of_one, of_class[truth]),
+        "ece": score_interval(scores["ece"], gap, of_one),
+        "macro_ap": score_interval(scores["macro_ap"], _nanmean_rows(ap), group, labels @ of_class),
+        "macro_auc": score_interval(scores["macro_auc"], _nanmean_rows(auc), group, labels @ of_class),
+    }
 
 
 def _nanmean_rows(values: np.ndarray) -> np.ndarray:

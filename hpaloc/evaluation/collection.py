@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hpaloc.classes import N_CLASSES, NAMES, label_matrix, parse_all, unite_labels
-from hpaloc.evaluation.calibration import bin_confidences
+from hpaloc.evaluation.calibration import bin_confidences, calibrate, measure_calibration_error
 from hpaloc.evaluation.cells import (
     CELL_SCORES,
     count_confusions,
@@ -18,11 +18,12 @@ from hpaloc.evaluation.cells import (
     score_rankings,
 )
 from hpaloc.evaluation.detection import DETECTION_IOU, Convention, list_detections, score_detections, score_masks
+from hpaloc.evaluation.label_sets import SET_SCORES, score_classes, score_label_sets
 from hpaloc.evaluation.pooled import POOLED_COLUMNS, Owners, measure_owners, score_owners
 from hpaloc.matching import Matches, carry_labels, check_present
 from hpaloc.progress import log
 from hpaloc.resampling import REPLICATES
-from hpaloc.tables import PROBABILITIES
+from hpaloc.tables import LEANED, PROBABILITIES
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,19 @@ def evaluate_collection(
     matches: Matches | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
+    temperature: float | None = None,
 ) -> Evaluation:
     """Score the predictions of one collection.
 
     truth and matches give per-cell truth; without them the cells of one-label fields inherit that label. A field
     without labels in the sheet has the labels of its true cells.
 
-    cells: field, cell, p_0..p_18, every predicted cell
+    cells: field, cell, labels (the called set), p_0..p_18, leaned_0..leaned_18 if there are; every predicted cell
     fields: field, sheet_labels (label string or ""), antibody ("" if unknown), every field including rejected ones, as
         ``pooling.aggregate`` writes them
     truth: field, cell, labels
     matches: the masks of the fields in truth
+    temperature: of the model, see ``calibration.calibrate``
 
     Raises ValueError if a true cell is not in the true masks, or if the predicted masks hold other cells than the
     table of predictions.
@@ -64,7 +67,8 @@ def evaluate_collection(
     if (truth is None) != (matches is None):
         raise ValueError("per-cell truth needs both the table of true cells and the overlap of the masks")
     labels_of = dict(zip(fields["field"], fields["sheet_labels"].fillna(""), strict=True))
-    detected: dict[Convention, np.ndarray] = {}
+    detected: dict[str, dict[Convention, np.ndarray]] = {}
+    outputs = {"": PROBABILITIES} | ({"_leaned": LEANED} if LEANED[0] in cells else {})
     if truth is not None and matches is not None:
         annotated = cells[cells["field"].isin(truth["field"])]
         _check_truth(annotated, truth, matches)
@@ -72,29 +76,37 @@ def evaluate_collection(
         scored = annotated.merge(partners, on=["field", "cell"], validate="one_to_one")
         united = truth.groupby("field")["labels"].agg(unite_labels)
         labels_of |= {name: labels_of.get(name) or labels for name, labels in united.items()}
-        detected = score_detections(list_detections(_of_labelled(annotated, truth, matches)), truth, matches.pairs)
+        known = _of_labelled(annotated, truth, matches)
+        for suffix, columns in outputs.items():
+            detected[suffix] = score_detections(list_detections(known, columns), truth, matches.pairs)
     else:
         inherited = cells["field"].map(lambda name: labels_of.get(name, ""))
         scored = cells.assign(true_labels=inherited)[(inherited != "") & ~inherited.str.contains("|", regex=False)]
     owners = _list_owners(cells["field"], fields, labels_of)
-    p, labels = _probabilities(scored), label_matrix(parse_all(scored["true_labels"]))
+    labels, called = (label_matrix(parse_all(scored[column])) for column in ("true_labels", "labels"))
+    p = _probabilities(scored)
     groups = scored["field"].map(owners["field"].groups).to_numpy()
     every_p = _probabilities(cells)
     scores = {level: score_owners(every_p, own, replicates, seed) for level, own in owners.items()}
     pooled = [measure_owners(every_p, own, seed).assign(level=level) for level, own in owners.items()]
     point = {level: {key: own[key] for key in ("accuracy", "macro_ap")} for level, own in scores.items()}
     metrics: dict[str, Any] = {"n_fields": len(fields), "n_cells": len(cells)}
-    metrics["cells"] = score_cells(p, labels, groups, replicates, seed)
-    metrics |= {"fields": point["field"], "proteins": point.get("protein")}
-    if matches is not None:
-        metrics["map60"] = {name: mean_of_known(values) for name, values in detected.items()}
-        metrics["segmentation"] = score_masks(matches)
-
+    for suffix, columns in outputs.items():
+        values = scored[list(columns)].to_numpy(np.float64)
+        metrics[f"cells{suffix}"] = score_cells(values, labels, groups, replicates, seed)
     single = pick_single_labels(labels)
     one = single >= 0
+    metrics["calibration"] = _score_calibration(p[one], single[one], temperature)
+    metrics["label_sets"] = score_label_sets(called, labels, groups, replicates, seed)
+    metrics |= {"fields": point["field"], "proteins": point.get("protein")}
+    if matches is not None:
+        for suffix, of_class in detected.items():
+            metrics[f"map60{suffix}"] = {name: mean_of_known(values) for name, values in of_class.items()}
+        metrics["segmentation"] = score_masks(matches)
+
     confusion = count_confusions(single[one], p[one].argmax(axis=1))
     tables = {
-        "per_class": _per_class(p, labels, confusion, detected),
+        "per_class": _per_class(p, labels, called, confusion, detected.get("", {})),
         "confusion": pd.DataFrame(confusion, index=list(NAMES), columns=list(NAMES)).rename_axis("true").reset_index(),
         "reliability": bin_confidences(p[one], single[one]),
         "pooled": pd.concat([table for table in pooled if len(table)] or pooled[:1])[["level", *POOLED_COLUMNS]],
@@ -105,6 +117,15 @@ def evaluate_collection(
 
 def _probabilities(cells: pd.DataFrame) -> np.ndarray:
     return cells[list(PROBABILITIES)].to_numpy(np.float64)
+
+
+def _score_calibration(p: np.ndarray, single: np.ndarray, temperature: float | None) -> dict[str, float | None]:
+    """Return the calibration error of cells with one label, before and after the temperature; None if unknown."""
+    before, after = (
+        measure_calibration_error(bin_confidences(values, single)) if len(single) and values is not None else None
+        for values in (p, calibrate(p, temperature) if temperature else None)
+    )
+    return {"temperature": temperature, "ece": before, "ece_calibrated": after}
 
 
 def _list_owners(field: pd.Series, fields: pd.DataFrame, labels_of: Mapping[str, str]) -> dict[str, Owners]:
@@ -141,10 +162,14 @@ def _of_labelled(cells: pd.DataFrame, truth: pd.DataFrame, matches: Matches) -> 
 
 
 def _per_class(
-    p: np.ndarray, labels: np.ndarray, confusion: np.ndarray, detected: Mapping[Convention, np.ndarray]
+    p: np.ndarray,
+    labels: np.ndarray,
+    called: np.ndarray,
+    confusion: np.ndarray,
+    detected: Mapping[Convention, np.ndarray],
 ) -> pd.DataFrame:
     ap, auc = score_rankings(p, labels)
-    right, true, called = np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    right, true, likeliest = np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     with np.errstate(invalid="ignore"):
         table = pd.DataFrame(
             {
@@ -152,14 +177,15 @@ def _per_class(
                 "name": NAMES,
                 "n_cells": (labels > 0).sum(axis=0),
                 "n_single": true,
-                "n_called": called,
+                "n_called": likeliest,
                 "recall": right / true,
-                "precision": right / called,
-                "f1": 2 * right / (true + called),
+                "precision": right / likeliest,
+                "f1": 2 * right / (true + likeliest),
                 "ap": ap,
                 "auc": auc,
             }
         )
+    table = pd.concat([table, score_classes(called, labels)], axis=1)
     for name, values in detected.items():
         table[f"ap60_{name}"] = values
     return table
@@ -170,14 +196,21 @@ def _score_table(
 ) -> pd.DataFrame:
     """List every score of a collection, one per row: level, score, value, low, high, n."""
     rows: list[tuple[str, str, float | None, float | None, float | None, int | None]] = []
-    for name in CELL_SCORES:
-        low, high = metrics["cells"]["ci95"][name] or (None, None)
-        rows.append(("cell", name, metrics["cells"][name], low, high, n_scored if "macro" in name else n_single))
+    for level, key, names in (
+        ("cell", "cells", CELL_SCORES),
+        ("cell_leaned", "cells_leaned", CELL_SCORES),
+        ("label_set", "label_sets", SET_SCORES),
+    ):
+        for name in names if key in metrics else ():
+            low, high = metrics[key]["ci95"][name] or (None, None)
+            n = n_scored if "macro" in name or level == "label_set" else n_single
+            rows.append((level, name, metrics[key][name], low, high, n))
+    rows.append(("cell", "ece_calibrated", metrics["calibration"]["ece_calibrated"], None, None, n_single))
     for level, scores in pooled.items():
         for name in ("accuracy", "macro_ap"):
             low, high = scores["ci95"][name] or (None, None)
             rows.append((level, name, scores[name], low, high, scores["n"][name]))
-    for level in ("map60", "segmentation"):
+    for level in ("map60", "map60_leaned", "segmentation"):
         rows += [(level, name, value, None, None, None) for name, value in metrics.get(level, {}).items()]
     return pd.DataFrame(rows, columns=["level", "score", "value", "low", "high", "n"])
 

@@ -1,5 +1,6 @@
 """Scores of predicted cells as detections: average precision of each class, and how well their masks fit."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -37,8 +38,8 @@ def score_masks(matches: Matches, threshold: float = DETECTION_IOU) -> dict[str,
     }
 
 
-def list_detections(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Convert a table of cells (field, cell, p_0..p_18) into detections: every class of every cell.
+def list_detections(predictions: pd.DataFrame, columns: Sequence[str] = PROBABILITIES) -> pd.DataFrame:
+    """Convert a table of cells (field, cell, the 19 ``columns``) into detections: every class of every cell.
 
     Returns field, cell, location int64, confidence float64, 19 rows per cell.
     """
@@ -48,7 +49,7 @@ def list_detections(predictions: pd.DataFrame) -> pd.DataFrame:
             "field": np.repeat(predictions["field"].to_numpy(), N_CLASSES),
             "cell": np.repeat(predictions["cell"].to_numpy(), N_CLASSES),
             "location": np.tile(np.arange(N_CLASSES), n),
-            "confidence": predictions[list(PROBABILITIES)].to_numpy(np.float64).ravel(),
+            "confidence": predictions[list(columns)].to_numpy(np.float64).ravel(),
         }
     )
 

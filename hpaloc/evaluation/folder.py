@@ -23,7 +23,7 @@ CONTROLS = ("tile_random_split", "class_sorted_split", "shuffled_labels")
 # What is left out of a collection of which training has seen nothing; see ``seen.finding.LEFT_OUT``.
 _NOTHING = pd.DataFrame({"field": [], "cell": [], "kind": []}).astype({"field": object, "cell": int, "kind": object})
 # The columns of cells and of fields that `evaluate_collection` reads.
-_PREDICTED_COLUMNS = (("field", "cell", *PROBABILITIES), ("field", "sheet_labels", "antibody"))
+_PREDICTED_COLUMNS = (("field", "cell", "labels", *PROBABILITIES), ("field", "sheet_labels", "antibody"))
 
 
 def read_controls(configs: Mapping[str, Path | str], model: Path | str | None = None) -> dict[str, dict[str, Any]]:
@@ -55,6 +55,7 @@ def evaluate(
     threads: int = 1,
     unscored: str | None = None,
     seen: Mapping[str, Path | str] | None = None,
+    temperature: float | None = None,
 ) -> dict[str, Any]:
     """Score collections, write the evaluation folder, and return its metrics.
 
@@ -67,6 +68,7 @@ def evaluate(
         is null
     seen: the table ``seen.finding.LEFT_OUT`` of each collection, which is not scored; None if it is not known what
         trained the model, and ``left_out`` of each collection is then null
+    temperature: of the model, see ``calibration.calibrate``
 
     Raises SeenError naming a collection of which nothing is left, ValueError for a control of an unknown name, and as
     ``evaluate_collection`` does.
@@ -86,7 +88,7 @@ def evaluate(
             truth = without_fields(truth, known)
             matches = _match_truth(files, fields, truth, threads)
         cells, truth, matches = without_cells(cells, truth, matches, known)
-        result = evaluate_collection(cells, fields, truth, matches, replicates, seed)
+        result = evaluate_collection(cells, fields, truth, matches, replicates, seed, temperature)
         metrics[name] = result.metrics | {"left_out": None if seen is None else plain_counts(left_out)}
         tables.setdefault("left_out", []).append(left_out.assign(collection=name)[["collection", *left_out]])
         write_table(out_dir / name / "cells.parquet", result.cells[["field", "cell", "true_labels"]])

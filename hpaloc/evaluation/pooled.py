@@ -9,7 +9,7 @@ import pandas as pd
 
 from hpaloc.classes import label_matrix, parse_all
 from hpaloc.evaluation.cells import mean_of_known, pick_single_labels, score_cells
-from hpaloc.resampling import replicated_accuracy
+from hpaloc.resampling import share_interval
 from hpaloc.votes import pool_probabilities
 
 POOL_SIZES = (1, 2, 3, 5, 10, 20, 50)
@@ -45,13 +45,13 @@ def score_owners(p: np.ndarray, owners: Owners, replicates: int, seed: int) -> d
     one = single >= 0
     right = pooled.by_mean == single
     group = np.array([owners.groups[name] for name in names], dtype=object)
-    interval = replicated_accuracy(right[one], group[one], replicates, seed)
+    interval = share_interval(right[one], group[one])
     ranked = score_cells(pooled.mean, truth, group, replicates, seed)
     return {
         "accuracy": mean_of_known(right[one]),
         "macro_ap": ranked["macro_ap"],
         "n": {"accuracy": int(one.sum()), "macro_ap": len(names)},
-        "ci95": {"accuracy": interval and list(interval), "macro_ap": ranked["ci95"]["macro_ap"]},
+        "ci95": {"accuracy": interval, "macro_ap": ranked["ci95"]["macro_ap"]},
     }
 
 
@@ -101,7 +101,7 @@ def measure_pooling(
         enough = count >= at_least[size]
         if not enough.any():
             continue
-        interval = replicated_accuracy(right[enough], group[enough], seed=seed) or (np.nan, np.nan)
+        interval = share_interval(right[enough], group[enough]) or (np.nan, np.nan)
         n_owners, n_cells = int(enough.sum()), int(count[enough].sum())
         rows.append((method, size, n_owners, n_cells, float(right[enough].mean()), *interval))
     return pd.DataFrame(rows, columns=list(POOLED_COLUMNS)).sort_values("method", kind="stable", ignore_index=True)

@@ -156,7 +156,6 @@ def interpret(
     settings: InterpretationSettings,
     seed: int,
     mixtures: Mapping[str, float] | None = None,
-    field_weight: float = 0.0,
     left_out: Mapping[str, Path] | None = None,
     processes: int = 1,
 ) -> list[Claim]:
@@ -170,7 +169,6 @@ def interpret(
     morphology: CellProfiler features of the chosen cells, in their order
     predictions: the cells.parquet of the collections that can be scored
     mixtures: ``score_mixtures``, or None
-    field_weight: how far the predictions are shifted towards the field
     left_out: collection to the table of what its scores leave out; None if it is not known what trained the network
     """
     chosen = chosen_cells(cells)
@@ -225,7 +223,7 @@ def interpret(
     unseen = [NAMES[label] for label in settings.held_out] if f"held_out/{DEEPEST}" in features else []
     judged = min(settings.examples, key=lambda number: abs(number - JUDGED_EXAMPLES))
     claims = [
-        *cell_claims(labelled_predictions(cells, predictions, left_out or {}), seed, field_weight),
+        *cell_claims(labelled_predictions(cells, predictions, left_out or {}), seed),
         *layer_claims(scores, singles, groups, kernels, DEEPEST, seen, seed),
         *unit_claims(units, seen),
         few_shot_claim(curves, unseen, JUDGED_LEARNER, judged),

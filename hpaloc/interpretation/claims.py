@@ -1,7 +1,7 @@
 """The claims of the method, each with its number, the number of its control, and a verdict."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 
 from hpaloc.files import write_json, write_text
 from hpaloc.interpretation.units import LEVEL, UnitTable
-from hpaloc.resampling import REPLICATES, jackknife_interval, replicated_accuracy, replicated_mean
+from hpaloc.resampling import REPLICATES, jackknife_interval, replicated_mean, share_interval
 from hpaloc.shuffles import shuffled_labels
 from hpaloc.tables import PROBABILITIES
 
@@ -39,29 +39,28 @@ def _accuracy(
     right: np.ndarray,
     by_chance: float,
     groups: np.ndarray,
-    seed: int,
 ) -> Claim:
     value = float(right.mean())
-    low, high = replicated_accuracy(right, groups, seed=seed) or (np.nan, np.nan)
+    low, high = share_interval(right, groups) or (np.nan, np.nan)
     verdict = HOLDS if value >= claimed and value > by_chance else FAILS
     near = ", though the interval reaches the claim" if verdict == FAILS and high >= claimed else ""
     sentence = (
         f"{value:.3f} of {len(right)} {what} are right (95 % interval {low:.3f} to {high:.3f}, "
-        f"{len(np.unique(groups))} groups resampled), against {claimed:.2f} claimed and {by_chance:.3f} when groups "
+        f"{len(np.unique(groups))} groups), against {claimed:.2f} claimed and {by_chance:.3f} when groups "
         f"take the labels of others{near}."
     )
     return Claim(claim, verdict, sentence, value, by_chance)
 
 
-def cell_claims(predictions: pd.DataFrame, seed: int, field_weight: float = 0.0) -> list[Claim]:
+def cell_claims(predictions: pd.DataFrame, seed: int) -> list[Claim]:
     """Judge the accuracy per cell and per protein on groups that the network did not see.
 
     A protein is a group with at least 10 cells, half of them of one true class; its call is the class of the greatest
     mean probability of all its cells.
 
-    predictions: field, cell, p_0..p_18, label (the true class, -1 unless it is one), group, of every cell of the
-        labelled collections that did not train; an empty table if there are none
-    field_weight: how far the probabilities of cells were shifted towards their field (predict.field_weight)
+    predictions: field, cell, p_0..p_18 (of the cell alone, whatever predict.field_weight), label (the true class, -1
+        unless it is one), group, of every cell of the labelled collections that did not train; an empty table if there
+        are none
     """
     titles = ("91 % of cells are called right", "99 % of proteins are called right")
     if predictions.empty:
@@ -71,13 +70,7 @@ def cell_claims(predictions: pd.DataFrame, seed: int, field_weight: float = 0.0)
     one = predictions["label"].to_numpy() >= 0
     called, label, owner = p.argmax(axis=1)[one], predictions["label"].to_numpy()[one], group[one]
     chance = float(np.mean([(called == label[shuffled_labels(owner, seed + turn)]).mean() for turn in range(20)]))
-    claim = _accuracy(titles[0], CELL_ACCURACY, "cells", called == label, chance, owner, seed)
-    if field_weight:
-        leaning = (
-            f" Calls depend on the other cells of the field (predict.field_weight {field_weight:g}), which raises it."
-        )
-        claim = replace(claim, sentence=claim.sentence + leaning)
-    claims = [claim]
+    claims = [_accuracy(titles[0], CELL_ACCURACY, "cells", called == label, chance, owner)]
     owners = pd.DataFrame(p).groupby(group).mean()
     count = pd.Series(group).value_counts()
     # Cells that a protein does not stain are Negative by their own truth.
@@ -90,7 +83,7 @@ def cell_claims(predictions: pd.DataFrame, seed: int, field_weight: float = 0.0)
     pooled, true = owners.loc[kept].to_numpy().argmax(axis=1), commonest.loc[kept].idxmax(axis=1).to_numpy()
     generator = np.random.default_rng(seed)
     chance = float(np.mean([(pooled == generator.permutation(true)).mean() for _ in range(200)]))
-    claims.append(_accuracy(titles[1], PROTEIN_ACCURACY, "proteins", pooled == true, chance, kept.to_numpy(), seed))
+    claims.append(_accuracy(titles[1], PROTEIN_ACCURACY, "proteins", pooled == true, chance, kept.to_numpy()))
     return claims
 
 

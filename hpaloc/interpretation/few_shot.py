@@ -23,7 +23,7 @@ from hpaloc.interpretation.annotated import check_choice, read_example_cells
 from hpaloc.interpretation.processes import in_processes
 from hpaloc.interpretation.separation import standardised
 from hpaloc.progress import log, track
-from hpaloc.resampling import replicated_accuracy, wilson_interval
+from hpaloc.resampling import share_interval, wilson_interval
 from hpaloc.tables import write_table
 
 LEARNERS = ("logistic_regression", "knn", "random_forest")
@@ -196,7 +196,7 @@ def cross_validated(
     features: (n, d) float, standardised
     labels, fields: (n,) str
 
-    Returns accuracy, low, high (95 % interval, whole fields resampled), n (the classified examples), by_label, and
+    Returns accuracy, low, high (95 % interval, by field), n (the classified examples), by_label, and
     ``by``: ``field`` if at least two labels have examples in two fields, so that learners from other fields know them;
     else ``cell``, with examples of one field on both sides, which makes the accuracy too high.
     """
@@ -224,7 +224,7 @@ def cross_validated(
     result: dict[str, Any] = {"by": "field" if across else "cell", "n": int(told.sum())}
     if not told.any():
         return result | {"accuracy": None, "low": None, "high": None, "by_label": {}}
-    low, high = replicated_accuracy(right, fields[told], seed=seed) or wilson_interval(float(right.sum()), len(right))
+    low, high = share_interval(right, fields[told]) or wilson_interval(float(right.sum()), len(right))
     by_label = {str(label): float(right[labels[told] == label].mean()) for label in np.unique(labels[told])}
     return result | {"accuracy": float(right.mean()), "low": low, "high": high, "by_label": by_label}
 

@@ -1,9 +1,10 @@
 """From probabilities to called locations, without TensorFlow."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from hpaloc.classes import NAMES, NEGATIVE
 from hpaloc.network.options import NEGATIVE_RULES, ModelError
@@ -29,6 +30,31 @@ def settle_negative(probabilities: np.ndarray, rule: str) -> np.ndarray:
     return settled
 
 
+def lean_on_field(
+    probabilities: np.ndarray, fields: Sequence[str], weight: float, normalise: bool = False
+) -> np.ndarray:
+    """Shift the probabilities of each cell towards the mean over its field: p^(1-w) · mean^w.
+
+    With w = 0.5 the order of the classes is that of the product of cell and field, by which the best teams of the
+    competition ranked their calls (docs/model.md, "Prediction").
+
+    probabilities: (n, 19) float, every cell of each field
+    fields: (n,) names
+    weight: w, from 0 (unchanged) to 1 (every cell has the mean of its field)
+    normalise: whether to scale each row back to the sum 1, for a softmax head
+
+    Returns (n, 19), the dtype of the probabilities.
+    """
+    if not weight:
+        return probabilities
+    cells = pd.DataFrame(probabilities, dtype=np.float64)
+    mean = cells.groupby(np.asarray(fields)).transform("mean").to_numpy()
+    drawn = cells.to_numpy() ** (1.0 - weight) * mean**weight
+    if normalise:
+        drawn /= drawn.sum(axis=1, keepdims=True)
+    return drawn.astype(probabilities.dtype)
+
+
 def call_labels(probabilities: np.ndarray, thresholds: np.ndarray | None) -> list[tuple[int, ...]]:
     """Return the label set of each cell.
 
@@ -43,9 +69,17 @@ def call_labels(probabilities: np.ndarray, thresholds: np.ndarray | None) -> lis
     return [tuple(np.flatnonzero(row).tolist()) for row in passed]
 
 
-def decision_thresholds(decision: Mapping[str, Any]) -> np.ndarray | None:
-    """Return the (19,) float32 thresholds of a thresholds.json, or None if the likeliest class is called."""
+def decision_thresholds(decision: Mapping[str, Any], field_weight: float = 0.0) -> np.ndarray | None:
+    """Return the (19,) float32 thresholds of a thresholds.json, or None if the likeliest class is called.
+
+    field_weight: of the probabilities that they are for, see ``lean_on_field``; between the weights that were fitted
+        they are interpolated, and a file without leaned_thresholds has those of weight 0 for every weight
+    """
     if decision["thresholds"] is None:
         return None
+    tables = {0.0: decision["thresholds"]}
+    tables |= {float(weight): table for weight, table in decision.get("leaned_thresholds", {}).items()}
+    weights = sorted(tables)
     # Negative has none: a cell is Negative if no location reaches its threshold.
-    return np.array([decision["thresholds"].get(name, np.inf) for name in NAMES], np.float32)
+    values = [[tables[weight].get(name, np.inf) for weight in weights] for name in NAMES[:NEGATIVE]]
+    return np.array([*(np.interp(field_weight, weights, row) for row in values), np.inf], np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 
 from hpaloc.classes import N_CLASSES, NAMES
 from hpaloc.files import digest, write_json
-from hpaloc.network.options import HEADS, LEVELS_EDITION, NEGATIVE_RULES, ModelError, check_channels
+from hpaloc.network.options import FIELD_WEIGHTS, HEADS, LEVELS_EDITION, NEGATIVE_RULES, ModelError, check_channels
 
 
 def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
@@ -66,12 +66,18 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ModelError(
             f"{path}: negative_rule is {decision['negative_rule']!r}, not one of {', '.join(NEGATIVE_RULES)}"
         )
-    thresholds = {} if decision["thresholds"] is None else decision["thresholds"]
-    if not isinstance(thresholds, dict):
-        raise ModelError(f"{path}: thresholds is {thresholds!r}, not a table of locations")
-    for name, value in thresholds.items():
-        if name not in NAMES or type(value) not in (int, float):
-            raise ModelError(f"{path}: the threshold of {name!r} is {value!r}, not a number for a known location")
+    leaned = decision.get("leaned_thresholds", {})
+    if not isinstance(leaned, dict) or not set(leaned) <= set(FIELD_WEIGHTS):
+        raise ModelError(f"{path}: leaned_thresholds is {leaned!r}, not a table of the weights 0.1 to 1.0")
+    for thresholds in ({} if decision["thresholds"] is None else decision["thresholds"], *leaned.values()):
+        if not isinstance(thresholds, dict):
+            raise ModelError(f"{path}: thresholds is {thresholds!r}, not a table of locations")
+        for name, value in thresholds.items():
+            if name not in NAMES or type(value) not in (int, float):
+                raise ModelError(f"{path}: the threshold of {name!r} is {value!r}, not a number for a known location")
+    temperature = decision.get("temperature")
+    if temperature is not None and (type(temperature) not in (int, float) or not 0 < temperature < np.inf):
+        raise ModelError(f"{path}: temperature is {temperature!r}, not a number above 0")
     try:
         prototype_table(decision.get("prototypes"))
     except ValueError as error:

@@ -8,6 +8,8 @@ from hpaloc.classes import COLOURS
 # edition 1 took black for 0 and white from the brightest 0.02 % of all cells' pixels.
 LEVELS_EDITION = 2
 HEADS = ("sigmoid", "softmax")
+# The weights of the field, besides 0, for which a training fits thresholds; see `calls.lean_on_field`.
+FIELD_WEIGHTS = tuple(f"{tenth / 10:.1f}" for tenth in range(1, 11))
 # How the probability of Negative follows from the network's 19 outputs; see `calls.settle_negative`.
 NEGATIVE_RULES = ("complement", "network", "mean")
 

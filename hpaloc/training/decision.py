@@ -5,31 +5,38 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit
 from sklearn.metrics import f1_score
 
 from hpaloc.classes import NAMES, NEGATIVE, class_prototypes, label_matrix
-from hpaloc.network.calls import call_labels, decision_thresholds, settle_negative
+from hpaloc.network.calls import call_labels, decision_thresholds, lean_on_field, settle_negative
 from hpaloc.network.inference import averaged
-from hpaloc.network.options import NEGATIVE_RULES
+from hpaloc.network.options import FIELD_WEIGHTS, NEGATIVE_RULES
 from hpaloc.training.settings import TrainSettings
 
 # Thresholds are fitted on probabilities made as `predict` makes them.
 VALIDATION_VIEWS = 8
+# The number of cells of a class at which its threshold lies half-way (in logits) between that of its best F1 and 0.5.
+_CELLS_AT_HALF = 100
 
 
-def fit_thresholds(labels: np.ndarray, probabilities: np.ndarray, fewest: int = 5) -> np.ndarray:
-    """Return the threshold of each class that gives its best F1, (19,) float64.
+def fit_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return a threshold for each class, between that of its best F1 and 0.5, (19,) float64.
 
-    Candidates are the midpoints between neighbouring probabilities; among equally good ones the nearest to 0.5 wins. A
-    class with fewer than ``fewest`` positives or negatives keeps 0.5.
+    Candidates are the midpoints between neighbouring probabilities; among equally good ones the nearest to 0.5 wins.
+    Few cells fit a threshold to their own chance, so its logit is multiplied by n / (n + 100), where n is the number of
+    cells with the class, or of those without it if there are fewer (docs/model.md has the measurement).
 
     labels: (n, 19) 0 or 1
     probabilities: (n, 19) float
     """
     thresholds = np.full(labels.shape[1], 0.5)
     for index, (truth, scores) in enumerate(zip(labels.T > 0, probabilities.T.astype(float), strict=True)):
-        if min(truth.sum(), (~truth).sum()) < fewest:
+        rarer = min(truth.sum(), (~truth).sum())
+        if not rarer:
             continue
         values = np.unique(scores)
         candidates = np.append((values[1:] + values[:-1]) / 2, 0.5)
@@ -38,8 +45,31 @@ def fit_thresholds(labels: np.ndarray, probabilities: np.ndarray, fewest: int = 
         wrong = (~truth).sum() - np.searchsorted(np.sort(scores[~truth]), candidates)
         f1 = 2 * found / (truth.sum() + found + wrong)
         best = candidates[f1 >= f1.max() - 1e-12]
-        thresholds[index] = best[np.abs(best - 0.5).argmin()]
+        nearest = np.clip(best[np.abs(best - 0.5).argmin()], 1e-12, 1 - 1e-12)
+        thresholds[index] = expit(logit(nearest) * rarer / (rarer + _CELLS_AT_HALF))
     return thresholds
+
+
+def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
+    """Return the temperature that calibrates the confidence of the likeliest class, None without one-label cells.
+
+    It minimises the log loss of whether that class is right, plus half its squared logarithm, so that a few cells that
+    are all right do not give 0; see ``calibration.calibrate``.
+
+    labels: (n, 19) 0 or 1
+    probabilities: (n, 19) float, settled
+    """
+    single = labels.sum(axis=1) == 1
+    if not single.any():
+        return None
+    right = probabilities[single].argmax(axis=1) == labels[single].argmax(axis=1)
+    confidence = logit(np.clip(probabilities[single].max(axis=1).astype(float), 1e-7, 1 - 1e-7))
+
+    def loss(logarithm: float) -> float:
+        scaled = confidence / np.exp(logarithm)
+        return float(np.logaddexp(0, np.where(right, -scaled, scaled)).sum() + logarithm**2 / 2)
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
 def choose_negative_rule(labels: np.ndarray, probabilities: np.ndarray) -> str:
@@ -62,9 +92,12 @@ def choose_negative_rule(labels: np.ndarray, probabilities: np.ndarray) -> str:
 
 
 def decide(
-    network: keras.Model, cells: tf.data.Dataset, settings: TrainSettings, part: str
+    network: keras.Model, cells: tf.data.Dataset, examples: pd.DataFrame, settings: TrainSettings, part: str
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Fit thresholds, the rule for Negative and prototypes on the cells of a part; return (thresholds.json, scores)."""
+    """Fit the decision on the cells of a part; return (thresholds.json, scores).
+
+    examples: field and origin of the cells, in their order
+    """
     forward = averaged(network, VALIDATION_VIEWS)
     outputs, truths = [], []
     for images, labels, _ in cells.batch(settings.batch_size):
@@ -73,25 +106,40 @@ def decide(
     probabilities, labels = np.concatenate(outputs), np.concatenate(truths)
     decision: dict[str, Any] = {"fitted_on": part, "views": VALIDATION_VIEWS, "cells": len(labels)}
     if settings.head == "sigmoid":
-        values = fit_thresholds(labels, probabilities)
-        decision["criterion"] = "best F1 of the class; Negative where no location reaches its threshold"
+        decision["criterion"] = (
+            "between the best F1 of the class and 0.5, by the number of its cells; Negative where no location reaches "
+            "its threshold"
+        )
         decision["negative_rule"] = choose_negative_rule(labels, probabilities)
-        decision["thresholds"] = {
-            # Significant digits: the threshold of a rare class can be below a millionth, and 0 would call every cell.
-            name: float(f"{value:.6g}")
-            for name, value in zip(NAMES, values, strict=True)
-            if name != NAMES[NEGATIVE]
+        probabilities = settle_negative(probabilities, decision["negative_rule"])
+        decision["thresholds"] = _named_thresholds(labels, probabilities)
+        fields = examples["field"].tolist()
+        decision["leaned_thresholds"] = {
+            weight: _named_thresholds(labels, lean_on_field(probabilities, fields, float(weight)))
+            for weight in FIELD_WEIGHTS
         }
     else:
         decision |= {"criterion": "likeliest class", "negative_rule": "network", "thresholds": None}
-    probabilities = settle_negative(probabilities, decision["negative_rule"])
+    decision["temperature"] = fit_temperature(labels, probabilities)
     single = labels.sum(axis=1) == 1
     prototypes = class_prototypes(probabilities, np.where(single, labels.argmax(axis=1), -1))
     decision["prototypes"] = {
         name: None if np.isnan(row).any() else np.round(row, 6).tolist()
         for name, row in zip(NAMES, prototypes, strict=True)
     }
-    return decision, _scores(labels, probabilities, decision)
+    scores = _scores(labels, probabilities, decision)
+    real = (examples["origin"] == "real").to_numpy()
+    if not real.all():
+        # A rule, not a person, says that the other cells are Negative.
+        own = _scores(labels[real], probabilities[real], decision) | {"cells": int(real.sum())}
+        scores |= {f"{name}_without_made_negatives": value for name, value in own.items()}
+    return decision, scores
+
+
+def _named_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    # Significant digits: the threshold of a rare class can be below a millionth, and 0 would call every cell.
+    values = zip(NAMES, fit_thresholds(labels, probabilities), strict=True)
+    return {name: float(f"{value:.6g}") for name, value in values if name != NAMES[NEGATIVE]}
 
 
 def _scores(labels: np.ndarray, probabilities: np.ndarray, decision: Mapping[str, Any]) -> dict[str, float]:

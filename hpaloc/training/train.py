@@ -89,7 +89,7 @@ def train_model(
         )
         judged = "validation" if counts["validation"] else "train"
         cells = datasets[judged] if counts["validation"] else datasets["train"].take(JUDGED_TRAINING_CELLS)
-        decision, scores = decide(network, cells, settings, judged)
+        decision, scores = decide(network, cells, parts[judged][: cells.cardinality().numpy()], settings, judged)
     config = {
         **_network_settings(settings, network, tiles),
         "scores": {"part": judged, "cells": decision["cells"]} | scores,
@@ -103,8 +103,12 @@ def train_model(
 
 
 def _parts(examples: Path, head: str) -> dict[str, pd.DataFrame]:
-    """Return the examples that train and those that validate; raise TrainingError if they cannot be trained on."""
-    table = pq.read_table(examples, columns=["part", *LABEL_COLUMNS]).to_pandas()
+    """Return the examples that train and those that validate, in the order of the record files.
+
+    Raises TrainingError if they cannot be trained on.
+    """
+    columns = ["part", "field", "origin", "record_shard", "position", *LABEL_COLUMNS]
+    table = pq.read_table(examples, columns=columns).to_pandas().sort_values(["record_shard", "position"])
     parts = {part: table[table["part"] == part] for part in ("train", "validation")}
     if parts["train"].empty:
         raise TrainingError(f"{examples}: there is no example of the part train")

@@ -18,7 +18,7 @@ from hpaloc.interpretation.analysis import _notes, labelled_predictions, read_kn
 from hpaloc.interpretation.cells import Source, StudyError, choose_cells
 from hpaloc.interpretation.morphology import measure_cells
 from hpaloc.simulate.field import simulate_field
-from hpaloc.tables import CELLS, FIELDS
+from hpaloc.tables import CELLS, FIELDS, LEANED, PROBABILITIES
 
 
 def clusters(seed=0, classes=3, groups=4, cells=12, between=4.0, of_group=0.0):
@@ -406,9 +406,19 @@ def test_a_claim_that_fails_is_reported_as_failed():
     cell, protein = claims.cell_claims(predictions(0.8), 0)
     assert (cell.verdict, protein.verdict) == ("failed", "holds")
     assert "0.91 claimed" in cell.sentence
-    assert "depend on the other cells" not in cell.sentence
-    assert "field_weight 0.8" in claims.cell_claims(predictions(0.8), 0, 0.8)[0].sentence
     assert {claim.verdict for claim in claims.cell_claims(pd.DataFrame(), 0)} == {"cannot be tested"}
+
+
+def test_claims_are_judged_on_the_probabilities_of_cells_alone(tmp_path):
+    table = predictions(0.8)
+    table = table.assign(field=table["group"], cell=np.arange(len(table)))
+    # Leaned on the field, every cell is right.
+    table[list(LEANED)] = np.eye(N_CLASSES)[table["label"]]
+    table.drop(columns=["label", "group"]).to_parquet(tmp_path / "cells.parquet")
+    cells = table[["field", "cell", "label", "group"]].assign(collection="test", seen=False)
+    cell, _ = claims.cell_claims(labelled_predictions(cells, {"test": tmp_path / "cells.parquet"}), 0)
+    alone = table[list(PROBABILITIES)].to_numpy().argmax(axis=1) == table["label"]
+    assert (cell.verdict, cell.value) == ("failed", pytest.approx(alone.mean()))
 
 
 def test_only_a_protein_of_one_location_has_a_call_to_be_right_about():

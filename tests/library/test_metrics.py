@@ -16,12 +16,19 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 import hpaloc.evaluation.cells as cells_room
 from hpaloc.classes import N_CLASSES, NEGATIVE, format_labels, label_matrix, parse_labels
 from hpaloc.controls import control_examples
-from hpaloc.evaluation.calibration import bin_confidences, measure_calibration_error
+from hpaloc.evaluation.calibration import bin_confidences, calibrate, measure_calibration_error
 from hpaloc.evaluation.cells import CELL_SCORES, score_cells
 from hpaloc.evaluation.collection import evaluate_collection
 from hpaloc.evaluation.detection import (
@@ -32,6 +39,7 @@ from hpaloc.evaluation.detection import (
     score_masks,
 )
 from hpaloc.evaluation.folder import CONTROLS, _match_truth, evaluate
+from hpaloc.evaluation.label_sets import SET_SCORES, score_classes, score_label_sets
 from hpaloc.evaluation.left_out import SeenError
 from hpaloc.evaluation.pooled import measure_pooling
 from hpaloc.layout import CollectionFiles
@@ -45,7 +53,7 @@ from hpaloc.matching import (
     read_truth,
 )
 from hpaloc.resampling import resampled_groups
-from hpaloc.tables import PROBABILITIES
+from hpaloc.tables import LEANED, PROBABILITIES
 
 CELL_TRUTH = Path(__file__).parents[3] / "shared" / "data" / "cell-truth"
 P = list(PROBABILITIES)
@@ -60,7 +68,8 @@ def map60(*tables: pd.DataFrame) -> dict[str, float]:
 
 
 def with_probabilities(cells: pd.DataFrame, p: np.ndarray) -> pd.DataFrame:
-    return pd.concat([cells.reset_index(drop=True), pd.DataFrame(p, columns=P)], axis=1)
+    called = [format_labels([label]) for label in p.argmax(axis=1)]
+    return pd.concat([cells.reset_index(drop=True).assign(labels=called), pd.DataFrame(p, columns=P)], axis=1)
 
 
 def simulated_masks(n_fields: int, seed: int) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], pd.DataFrame]:
@@ -455,7 +464,7 @@ def test_one_group_of_cells_with_one_label_has_no_interval() -> None:
     labels = label_matrix([(3,), (3,), (3, 4), (3, 4)])
     intervals = score_cells(p, labels, np.array(["a", "a", "b", "b"]))["ci95"]
     assert intervals["accuracy"] is intervals["balanced_accuracy"] is intervals["ece"] is None
-    assert intervals["macro_ap"] == [1, 1]
+    assert intervals["macro_ap"][1] == 1
 
 
 def test_intervals_resample_groups_and_not_cells() -> None:
@@ -472,7 +481,7 @@ def test_intervals_resample_groups_and_not_cells() -> None:
     assert (high - low) / 2 == pytest.approx(expected, rel=0.15)
     assert score_cells(p, labels, groups)["ci95"] == score_cells(p, labels, groups)["ci95"]
     again = generator.permutation(len(p))
-    assert score_cells(p[again], labels, groups[again])["ci95"]["accuracy"] == [low, high]
+    assert score_cells(p[again], labels, groups[again])["ci95"]["accuracy"] == (low, high)
 
 
 def test_a_perfect_score_has_no_interval_of_width_zero() -> None:
@@ -481,8 +490,8 @@ def test_a_perfect_score_has_no_interval_of_width_zero() -> None:
     labels = label_matrix([(3,)] * 60)
     low, high = score_cells(p, labels, np.repeat(np.arange(30), 2))["ci95"]["accuracy"]
     assert high == 1
-    # statsmodels' proportion_confint(30, 30, method="wilson") gives 0.8865.
-    assert low == pytest.approx(0.88649, abs=1e-4)
+    # Clopper and Pearson: 0.025 ** (1 / 30).
+    assert low == pytest.approx(0.88430, abs=1e-4)
     assert score_cells(p, labels, np.zeros(60))["ci95"]["accuracy"] is None
 
 
@@ -542,7 +551,9 @@ def test_evaluation_with_truth_per_cell() -> None:
     cells, fields, truth, matches = collection()
     result = evaluate_collection(cells, fields, truth, matches)
     scores = result.metrics
-    assert set(scores) == {"n_fields", "n_cells", "cells", "fields", "proteins", "map60", "segmentation"}
+    assert set(scores) == {
+        "n_fields", "n_cells", "cells", "calibration", "label_sets", "fields", "proteins", "map60", "segmentation",
+    }  # fmt: skip
     assert set(scores["cells"]) == {*CELL_SCORES, "ci95"}
     assert set(scores["fields"]) == set(scores["proteins"]) == {"accuracy", "macro_ap"}
     assert (scores["n_fields"], scores["n_cells"]) == (8, len(cells))
@@ -593,6 +604,68 @@ def test_detections_of_true_cells_without_a_label_are_not_scored(caplog: pytest.
     assert found.metrics["segmentation"] == evaluate_collection(cells, fields, truth, matches).metrics["segmentation"]
 
 
+def test_leaned_probabilities_have_scores_of_their_own() -> None:
+    cells, fields, truth, matches = collection()
+    plain = evaluate_collection(cells, fields, truth, matches)
+    leaned = cells.groupby("field")[P].transform("mean").set_axis(list(LEANED), axis=1)
+    both = evaluate_collection(cells.join(leaned), fields, truth, matches)
+    for level in ("cells", "fields", "proteins", "label_sets", "map60"):
+        assert both.metrics[level] == plain.metrics[level]
+    instead = evaluate_collection(
+        cells.assign(**dict(zip(P, leaned.to_numpy().T, strict=True))), fields, truth, matches
+    )
+    assert both.metrics["cells_leaned"] == instead.metrics["cells"] != both.metrics["cells"]
+    assert both.metrics["map60_leaned"] == instead.metrics["map60"] != both.metrics["map60"]
+    levels = set(both.tables["scores"]["level"]) - set(plain.tables["scores"]["level"])
+    assert levels == {"cell_leaned", "map60_leaned"}
+
+
+def test_label_sets_are_scored_as_by_scikit_learn() -> None:
+    generator = np.random.default_rng(4)
+    labels = (generator.random((200, N_CLASSES)) < 0.15).astype(int)
+    labels[:, 11] = 0
+    called = np.where(generator.random(labels.shape) < 0.1, 1 - labels, labels)
+    occurs = np.flatnonzero(labels.any(axis=0))
+    scores = score_label_sets(called, labels, np.arange(200) // 10)
+    assert scores["exact_match"] == accuracy_score(labels, called)
+    assert scores["macro_f1"] == pytest.approx(f1_score(labels, called, labels=occurs, average="macro"))
+    assert scores["micro_f1"] == pytest.approx(f1_score(labels, called, average="micro"))
+    for name in SET_SCORES:
+        low, high = scores["ci95"][name]
+        assert low < scores[name] < high
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, called, zero_division=np.nan)
+    table = score_classes(called, labels)
+    np.testing.assert_allclose(table["set_precision"], precision)
+    np.testing.assert_allclose(table["set_recall"][occurs], recall[occurs])
+    np.testing.assert_allclose(table["set_f1"], f1)
+
+
+def test_the_labels_after_the_thresholds_are_scored_and_not_the_likeliest_class() -> None:
+    cells, fields, truth, matches = collection()
+    cells["labels"] = "0|16"
+    result = evaluate_collection(cells, fields, truth, matches)
+    exact = (result.cells["true_labels"] == "0|16").mean()
+    assert result.metrics["label_sets"]["exact_match"] == pytest.approx(exact)
+    per_class = result.tables["per_class"].set_index("location")
+    assert per_class.loc[16, "set_recall"] == 1
+    assert per_class.loc[16, "set_precision"] == pytest.approx(
+        result.cells["true_labels"].str.split("|").map(lambda labels: "16" in labels).mean()
+    )
+    scores = result.tables["scores"].set_index(["level", "score"])
+    assert scores.loc[("label_set", "exact_match"), "n"] == len(result.cells)
+
+
+def test_calibration_is_scored_before_and_after_the_temperature() -> None:
+    cells, fields, truth, matches = collection()
+    metrics = evaluate_collection(cells, fields, truth, matches, temperature=2.0).metrics["calibration"]
+    # The temperature flattens: it is as if the probabilities were these.
+    flat = cells.assign(**dict(zip(P, calibrate(cells[P].to_numpy(), 2.0).T, strict=True)))
+    other = evaluate_collection(flat, fields, truth, matches).metrics["calibration"]
+    assert metrics["temperature"] == 2.0
+    assert metrics["ece_calibrated"] == pytest.approx(other["ece"]) != metrics["ece"]
+    assert other["temperature"] is other["ece_calibrated"] is None
+
+
 def test_evaluation_with_inherited_labels() -> None:
     cells, fields, _, _ = collection()
     result = evaluate_collection(cells, fields)
@@ -608,6 +681,7 @@ def test_evaluation_of_a_collection_without_labels_has_no_scores() -> None:
     cells, fields, _, _ = collection()
     result = evaluate_collection(cells, fields.assign(sheet_labels="", antibody=""))
     assert result.metrics["cells"] == {**dict.fromkeys(CELL_SCORES), "ci95": dict.fromkeys(CELL_SCORES)}
+    assert result.metrics["label_sets"] == {**dict.fromkeys(SET_SCORES), "ci95": dict.fromkeys(SET_SCORES)}
     assert result.metrics["fields"] == {"accuracy": None, "macro_ap": None}
     assert result.metrics["proteins"] is None
     assert result.tables["pooled"].empty

@@ -13,7 +13,7 @@ import pytest
 from coco_masks import decode, encode
 
 from hpaloc import pooling, rle
-from hpaloc.classes import N_CLASSES, label_matrix
+from hpaloc.classes import N_CLASSES, NAMES, label_matrix
 from hpaloc.column_pooling import pool_by_columns
 from hpaloc.columns import read_columns
 from hpaloc.layout import CollectionFiles
@@ -21,7 +21,7 @@ from hpaloc.manifests import ANNOTATIONS
 from hpaloc.mixtures.fractions import mixture_fractions, reading_fractions
 from hpaloc.mixtures.reading import MIXTURES
 from hpaloc.sheet import _OURS
-from hpaloc.tables import CELLS, FIELDS
+from hpaloc.tables import CELLS, FIELDS, LEANED
 
 WIDTH = 8
 
@@ -296,6 +296,31 @@ def test_a_field_whose_cells_were_not_all_tiled_is_named(files: CollectionFiles,
     fields.to_parquet(path)
     with pytest.raises(pooling.ConservationError, match="field a2: 4 cells were segmented, 3 have a row"):
         pooling.aggregate(files, tmp_path)
+
+
+def test_leaned_probabilities_are_kept_and_called_by_but_not_pooled(files: CollectionFiles, tmp_path: Path) -> None:
+    pooling.aggregate(files, tmp_path / "alone")
+    for shard in files.shards:
+        path = files.path("predictions", shard)
+        table = pq.read_table(path)
+        for index, name in enumerate(LEANED):
+            table = table.append_column(name, pa.array(np.full(len(table), 0.9 if index == 6 else 0.25, np.float32)))
+        pq.write_table(table, path)
+    pooling.aggregate(files, tmp_path / "leaned")
+    cells = pd.read_parquet(tmp_path / "leaned" / "cells.parquet")
+    assert (cells["leaned_6"] == np.float32(0.9)).all()
+    alone = pd.read_parquet(tmp_path / "alone" / "cells.parquet")
+    pd.testing.assert_frame_equal(cells[alone.columns], alone)
+    for name in ("fields", "proteins"):
+        pooled = [pd.read_parquet(tmp_path / folder / f"{name}.parquet") for folder in ("alone", "leaned")]
+        pd.testing.assert_frame_equal(*pooled)
+    table = anndata.read_h5ad(tmp_path / "leaned" / "cells.h5ad")
+    assert set(table.obs["called"]) == {NAMES[6]}
+    np.testing.assert_allclose(table.obsm["leaned_probabilities"][:, 6], 0.9)
+    np.testing.assert_allclose(table.obsm["probabilities"], alone[list(pooling.PROBABILITIES)], atol=1e-6)
+    pooling.write_submission(files, tmp_path / "submission.csv")
+    words = pd.read_csv(tmp_path / "submission.csv")["PredictionString"][0].split(" ")
+    assert (words[18], words[19]) == ("6", "0.9")
 
 
 def test_submission_decodes_to_the_masks_and_keeps_confidences(files: CollectionFiles, tmp_path: Path) -> None:

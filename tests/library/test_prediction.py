@@ -10,12 +10,13 @@ from hpaloc.classes import N_CLASSES, NEGATIVE, format_labels, label_matrix
 from hpaloc.mixtures.learning import learn_reading
 from hpaloc.mixtures.light import measure_light
 from hpaloc.mixtures.reading import MIXTURES, read_mixtures, write_reading
-from hpaloc.network.calls import call_labels, settle_negative
+from hpaloc.network.calls import call_labels, decision_thresholds, lean_on_field, settle_negative
 from hpaloc.network.device import NoGpuError
 from hpaloc.network.folder import write_checksums
 from hpaloc.network.inference import averaged
 from hpaloc.network.options import ModelError
-from hpaloc.prediction import PredictionError, lean_on_field, predict_shard
+from hpaloc.prediction import PredictionError, predict_shard
+from hpaloc.tables import LEANED, PROBABILITIES
 
 pytestmark = pytest.mark.network
 
@@ -120,10 +121,19 @@ def test_fields_torn_by_batches_lean_on_all_their_cells(folder, shard, tmp_path)
             *arguments, tmp_path / "p.parquet", 1, batch_size, "none", precision="float32", field_weight=weight
         )
         tables.append(pq.read_table(tmp_path / "p.parquet"))
-    arrays = [np.stack([table[f"p_{index}"].to_numpy() for index in range(N_CLASSES)], axis=1) for table in tables]
+    raw, again, torn = (np.stack([table[name].to_numpy() for name in PROBABILITIES], axis=1) for table in tables)
+    leaned, torn_leaned = (np.stack([table[name].to_numpy() for name in LEANED], axis=1) for table in tables[1:])
     names = tables[0]["field"].to_pylist()
-    np.testing.assert_allclose(arrays[1], lean_on_field(arrays[0], names, 0.7), rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(arrays[2], arrays[1], rtol=1e-3, atol=1e-6)
+    # The weight changes no probability of a cell alone.
+    np.testing.assert_allclose(again, raw, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(torn, raw, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(leaned, lean_on_field(raw, names, 0.7), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(torn_leaned, leaned, rtol=1e-3, atol=1e-6)
+    assert not set(LEANED) & set(tables[0].column_names)
+    # The label sets follow the leaned probabilities, at their own thresholds.
+    decision = json.loads((folder / "thresholds.json").read_text())
+    called = call_labels(leaned, decision_thresholds(decision, 0.7))
+    assert tables[1]["labels"].to_pylist() == [format_labels(labels) for labels in called]
     assert tables[2].select(["field", "cell"]).equals(tables[0].select(["field", "cell"]))
 
 

@@ -16,14 +16,16 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, label_matrix
 from hpaloc.levels import HEADROOM
 from hpaloc.model_card import write_card
+from hpaloc.network.calls import decision_thresholds
 from hpaloc.network.loading import load_folder
+from hpaloc.network.options import FIELD_WEIGHTS
 from hpaloc.network.receptive_field import measure_receptive_fields
 from hpaloc.network.resnet import FusedBatchNormalization
 from hpaloc.training import callbacks, train
 from hpaloc.training.augmentation import Augmentation
 from hpaloc.training.callbacks import TrainingError
 from hpaloc.training.class_weights import class_weights, weighted
-from hpaloc.training.decision import choose_negative_rule, decide, fit_thresholds
+from hpaloc.training.decision import choose_negative_rule, decide, fit_temperature, fit_thresholds
 from hpaloc.training.fit import fit
 from hpaloc.training.optimiser import FusedAdam
 from hpaloc.training.scores import Accuracy, BalancedAccuracy, MacroAUC
@@ -242,28 +244,91 @@ def test_renewed_statistics_are_those_of_the_images_without_dropout():
     assert np.array_equal(first.moving_mean, before)
 
 
-def test_thresholds_give_the_best_f1():
-    labels = np.zeros((40, N_CLASSES))
-    probabilities = np.zeros((40, N_CLASSES))
-    labels[:10, 2] = 1
-    probabilities[:, 2] = np.r_[np.linspace(0.2, 0.3, 10), np.linspace(0.0, 0.1, 30)]
-    labels[:2, 4] = 1
-    labels[:20, 6] = 1
-    probabilities[:, 6] = np.r_[np.full(20, 0.9), np.full(20, 0.1)]
-    thresholds = fit_thresholds(labels, probabilities)
-    assert 0.1 < thresholds[2] < 0.2
-    assert thresholds[4] == 0.5  # two positives fit nothing
-    assert thresholds[6] == 0.5
+def test_thresholds_of_many_cells_give_the_best_f1_and_those_of_few_stay_near_a_half():
+    def fitted(copies: int) -> np.ndarray:
+        labels = np.zeros((40, N_CLASSES))
+        probabilities = np.zeros((40, N_CLASSES))
+        labels[:10, 2] = 1
+        probabilities[:, 2] = np.r_[np.linspace(0.2, 0.3, 10), np.linspace(0.0, 0.1, 30)]
+        labels[:20, 6] = 1
+        probabilities[:, 6] = np.r_[np.full(20, 0.9), np.full(20, 0.1)]
+        return fit_thresholds(np.tile(labels, (copies, 1)), np.tile(probabilities, (copies, 1)))
+
+    many, few = fitted(500), fitted(1)
+    assert 0.1 < many[2] < 0.2
+    # Ten cells of the class: a tenth of the way, in logits.
+    assert few[2] == pytest.approx(1 / (1 + (0.85 / 0.15) ** (1 / 11)), abs=0.01)
+    assert many[6] == few[6] == 0.5
+    assert many[4] == 0.5  # no cell of the class
 
 
-def test_a_threshold_below_a_millionth_is_not_0():
+def test_fitted_thresholds_are_no_worse_than_a_half_on_other_cells():
+    def draw(generator: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        # A network whose probabilities are calibrated: 0.5 gives the most exact label sets.
+        labels = np.eye(N_CLASSES)[generator.integers(0, N_CLASSES, n)]
+        logits = 3 * (3 * labels + generator.normal(size=labels.shape))
+        return labels, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+    gains = []
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        thresholds = fit_thresholds(*draw(generator, 19 * 8))
+        labels, probabilities = draw(generator, 2000)
+        exact = [
+            ((probabilities >= values) == (labels > 0))[:, :NEGATIVE].all(axis=1).mean() for values in (thresholds, 0.5)
+        ]
+        gains.append(exact[0] - exact[1])
+    assert np.mean(gains) > -0.005
+
+
+def test_thresholds_are_fitted_at_the_weight_of_the_field_that_is_used():
+    keras.utils.set_random_seed(0)
+    cells = pd.DataFrame({"field": ["f"] * 18 + ["g"] * 18, "origin": "real"})
+    decision, scores = decide(small_network(), small_data(36), cells, SETTINGS, "validation")
+    assert list(decision["leaned_thresholds"]) == list(FIELD_WEIGHTS)
+    at = {weight: decision_thresholds(decision, weight) for weight in (0.0, 0.8, 0.85, 0.9)}
+    assert at[0.0][3] == np.float32(decision["thresholds"][NAMES[3]])
+    assert at[0.8][3] == np.float32(decision["leaned_thresholds"]["0.8"][NAMES[3]]) != at[0.0][3]
+    np.testing.assert_allclose(at[0.85], (at[0.8] + at[0.9]) / 2, rtol=1e-6)
+    assert not any("without" in name for name in scores)
+    # A folder of an older version has thresholds for cells alone.
+    del decision["leaned_thresholds"]
+    assert decision_thresholds(decision, 0.8)[3] == at[0.0][3]
+
+
+def test_made_negatives_are_left_out_of_a_second_score():
+    keras.utils.set_random_seed(0)
+    cells = pd.DataFrame({"field": "f", "origin": ["real"] * 30 + ["relabelled"] * 6})
+    network = small_network()
+    _, scores = decide(network, small_data(36), cells, SETTINGS, "validation")
+    _, own = decide(network, small_data(36).take(30), cells[:30], SETTINGS, "validation")
+    assert scores["cells_without_made_negatives"] == 30
+    assert scores["accuracy_without_made_negatives"] == pytest.approx(own["accuracy"])
+
+
+def test_a_temperature_makes_confidence_agree_with_accuracy():
+    generator = np.random.default_rng(0)
+    truth = generator.integers(0, N_CLASSES, 4000)
+    # Of normal values with their means apart by 3, the posterior is the softmax of 3 times the values.
+    logits = 3 * (generator.normal(size=(4000, N_CLASSES)) + 3 * np.eye(N_CLASSES)[truth])
+    true = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    timid = 1 / (1 + np.exp(-0.5 * np.log(true / (1 - true))))
+    temperature = fit_temperature(np.eye(N_CLASSES)[truth], timid)
+    assert temperature == pytest.approx(0.5, abs=0.1)
+    # All right, in few cells: not 0.
+    assert 0.1 < fit_temperature(np.eye(N_CLASSES)[truth[:3]], np.eye(N_CLASSES)[truth[:3]] * 0.8) < 1
+    assert fit_temperature(np.ones((2, N_CLASSES)), true[:2]) is None
+
+
+def test_a_threshold_between_tiny_probabilities_is_not_0():
     keras.utils.set_random_seed(0)
     network = small_network()
     kernel, bias = network.layers[-1].get_weights()
     network.layers[-1].set_weights([kernel, bias - 20])
-    decision, _ = decide(network, small_data(36), SETTINGS, "validation")
+    cells = pd.DataFrame({"field": ["f"] * 18 + ["g"] * 18, "origin": "real"})
+    decision, _ = decide(network, small_data(36), cells, SETTINGS, "validation")
     # One of 0 would call the location in every cell.
-    assert 0 < decision["thresholds"][NAMES[3]] < 1e-6
+    assert 0 < decision["thresholds"][NAMES[3]] < 0.2
 
 
 def test_the_rule_for_negative_is_the_one_that_finds_most():

@@ -65,6 +65,7 @@ rule evaluate:
         seen=SEEN,
         controls=expand("results/controls/{control}/model/config.json", control=CONTROLS),
         model=f"{MODEL}/config.json" if CONTROLS else [],
+        decision=model_files if SCORED else [],
     output:
         metrics=report(
             METRICS,
@@ -113,8 +114,10 @@ rule evaluate:
         controls=CONTROLS,
         unscored=UNSCORED,
         checked=CHECKED,
+        model=MODEL,
+        model_version=model_version if SCORED else None,
         seed=config["seed"],
-        version=code_of("evaluation.folder"),
+        version=code_of("evaluation.folder", "network.folder"),
     script:
         "../scripts/evaluate.py"
 

@@ -135,7 +135,6 @@ rule judge_claims:
         settings={key: config["interpretation"][key] for key in ("permutations", "held_out", "examples", "draws")},
         mixtures=mixture_table,
         collections=SCORED,
-        field_weight=config["predict"]["field_weight"],
         checked=CHECKED,
         seed=config["seed"],
         made_with=interpret_settings,

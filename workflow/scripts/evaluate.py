@@ -4,6 +4,7 @@ from pathlib import Path
 
 from hpaloc.evaluation.folder import evaluate, read_controls
 from hpaloc.layout import CollectionFiles
+from hpaloc.network.folder import read_settings
 from hpaloc.progress import log_to
 
 
@@ -22,6 +23,7 @@ def main(job):
         threads=job.threads,
         unscored=job.params.unscored,
         seen=seen,
+        temperature=read_settings(Path(job.params.model))[1].get("temperature") if collections else None,
     )
 
 

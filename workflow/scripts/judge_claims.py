@@ -25,7 +25,6 @@ def main(job):
         InterpretationSettings(**job.params.settings),
         job.params.seed,
         mixtures,
-        field_weight=job.params.field_weight,
         left_out=dict(zip(job.params.collections, map(Path, job.input.left_out), strict=True)) if checked else None,
         processes=job.threads,
     )
