@@ -7,7 +7,6 @@ import zlib
 from itertools import pairwise
 
 import numpy as np
-from pycocotools import mask as coco
 
 # The widest field of the Human Protein Atlas has 4096 px a side. An image or a mask that claims more pixels than this
 # is broken or hostile, and is refused before it takes memory.
@@ -25,6 +24,9 @@ def is_table(path: str | os.PathLike[str]) -> bool:
 
 
 def _string(runs: np.ndarray, height: int, width: int) -> str:
+    # Plans read no runs, and are made where pycocotools is not installed (envs/driver.yaml).
+    from pycocotools import mask as coco
+
     return coco.frPyObjects({"counts": runs.tolist(), "size": [height, width]}, height, width)["counts"].decode("ascii")
 
 
