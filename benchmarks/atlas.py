@@ -19,7 +19,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/support")]
 
 from atlas_xml import write_atlas  # noqa: E402
 
-from hpaloc.atlas import PARTS, AtlasSettings, atlas_lines, write_atlas_sheets  # noqa: E402
+from hpaloc.atlas.listing import AtlasSettings  # noqa: E402
+from hpaloc.atlas.sheets import PARTS, atlas_lines, write_atlas_sheets  # noqa: E402
 from hpaloc.classes import NAMES, parse_all  # noqa: E402
 
 

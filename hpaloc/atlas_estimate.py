@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpaloc.atlas import PARTS
+from hpaloc.atlas.sheets import PARTS
 from hpaloc.classes import NAMES
 from hpaloc.config import colours_of
 
@@ -43,7 +43,7 @@ def estimate_lines(config: Mapping[str, Any], summary: Mapping[str, Any]) -> lis
     """Return the estimate as lines for people: fields per class, disk, hours of download and of computation.
 
     config: the completed configuration
-    summary: of ``atlas.write_atlas_sheets``
+    summary: of ``atlas.sheets.write_atlas_sheets``
     """
     used = {name: own for name, own in config["collections"].items() if "atlas" in own}
     fields = {name: summary[own["atlas"]]["fields"] for name, own in used.items()}

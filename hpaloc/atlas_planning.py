@@ -9,7 +9,9 @@ from typing import Any
 
 import urllib3
 
-from hpaloc.atlas import PARTS, AtlasError, AtlasSettings, atlas_lines, write_atlas_sheets
+from hpaloc.atlas.entries import AtlasError
+from hpaloc.atlas.listing import AtlasSettings
+from hpaloc.atlas.sheets import PARTS, atlas_lines, write_atlas_sheets
 from hpaloc.config import ATLAS_FOLDER
 from hpaloc.download import DownloadError, FileKind, PassingError, RateLimiter, RetryPolicy, check_url, fetch
 from hpaloc.files import write_json
@@ -98,7 +100,7 @@ def plan_atlas(config: Mapping[str, Any], tell: Callable[[str], object]) -> None
     state = {
         "files": {str(path): file_state(str(path), path.stat(), False) for path in files},
         "settings": json.loads(json.dumps(asdict(settings))),
-        "version": room_version("atlas"),
+        "version": room_version("atlas.sheets"),
     }
     sheets = [Path(ATLAS_FOLDER, f"{part}.csv") for part in PARTS]
     whole = all(path.is_file() for path in (*sheets, summary_path, made_from))

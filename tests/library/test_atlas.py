@@ -13,7 +13,9 @@ from atlas_xml import SITE, address, antibody, data_of, entry, whole, write_atla
 from failing_server import failing_server
 from workflow_runs import ROOT
 
-from hpaloc.atlas import AtlasError, AtlasSettings, atlas_lines, read_atlas, split_fields, write_atlas_sheets
+from hpaloc.atlas.entries import AtlasError
+from hpaloc.atlas.listing import AtlasSettings, read_atlas
+from hpaloc.atlas.sheets import atlas_lines, split_fields, write_atlas_sheets
 from hpaloc.atlas_estimate import estimate_lines
 from hpaloc.atlas_planning import find_xml, plan_atlas
 from hpaloc.classes import NAMES, parse_labels
@@ -469,7 +471,8 @@ def test_the_estimate_counts_images_disk_and_hours(write, tmp_path):
 
 SCRIPT = """
 import json, resource, sys
-from hpaloc.atlas import AtlasSettings, write_atlas_sheets
+from hpaloc.atlas.listing import AtlasSettings
+from hpaloc.atlas.sheets import write_atlas_sheets
 write_atlas_sheets([sys.argv[1]], AtlasSettings(), sys.argv[2])
 print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6))
 """

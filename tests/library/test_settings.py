@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpaloc.atlas import AtlasSettings
+from hpaloc.atlas.listing import AtlasSettings
 from hpaloc.config import complete, load_schema
 from hpaloc.curation import CurationSettings, NegativeSettings
 from hpaloc.interpretation.analysis import InterpretationSettings

@@ -1,0 +1,300 @@
+"""The fields that the public XML of the Human Protein Atlas lists, and why others are left out."""
+
+import os
+import re
+import xml.etree.ElementTree as ElementTree
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from hpaloc.atlas.entries import IMMUNOFLUORESCENCE, AtlasError, entries
+from hpaloc.classes import COLOURS, NEGATIVE
+from hpaloc.location_names import read_labels
+from hpaloc.progress import log, track
+
+# The images of every release are at this host, also those that a release names at its own (v18.proteinatlas.org).
+_HOST = "https://images.proteinatlas.org/"
+_OF_RELEASE = re.compile(r"^https?://(v\d+|www)\.proteinatlas\.org/images/")
+_INSECURE = re.compile(r"^http:(?=//([\w-]+\.)*proteinatlas\.org/)")
+# Folder, plate, well and number; an addition of some releases; the colours.
+_IMAGE = re.compile(
+    r"(?P<address>.*/[^/]+/(?P<id>[0-9]+_[A-Za-z]+[0-9]+_[0-9]+))(?:_cr[0-9a-f]+)?"
+    rf"(?:_(?:{'|'.join(COLOURS)}))+(?:_selected)?\.(?:jpe?g|png|tiff?)(?:\.gz)?"
+)
+# The stains of other assays differ: in ciliated cell lines, red is the cilium and yellow the basal body.
+_USUAL_ASSAYS = ("", "human cell lines")
+_OLD_LEVELS = {"supportive": "supported"}
+_UNSTAINED = ("negative", "not detected")
+
+
+@dataclass(frozen=True)
+class AtlasSettings:
+    """Which fields of the atlas are listed; the keys of the section ``atlas`` of the configuration."""
+
+    xml: str | None = None
+    version: int | None = None
+    genes: Sequence[str] = ()
+    cell_lines: Sequence[str] = ()
+    reliability: Sequence[str] = ("enhanced", "supported", "approved")
+    leave_out: Sequence[str] = ()
+    per_class: int | None = None
+    test_fraction: float = 0.2
+    format: str = "jpg"
+    seed: int = 1
+
+
+class AtlasField(NamedTuple):
+    """A field that the atlas lists.
+
+    genes: those under which it is listed; an antibody against several is listed under each
+    address: of its files, without ``_`` and the colour
+    """
+
+    id: str
+    labels: tuple[int, ...]
+    antibody: str
+    genes: tuple[str, ...]
+    cell_line: str
+    reliability: str
+    address: str
+
+
+@dataclass
+class Listing:
+    """What was found in the XML.
+
+    fields: by address
+    left_out: {address: why} of the others
+    """
+
+    fields: dict[str, AtlasField] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    entries: int = 0
+    with_fields: int = 0
+    versions: Counter[str] = field(default_factory=Counter)
+    reliabilities: Counter[str] = field(default_factory=Counter)
+    without_class: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+    odd_names: list[str] = field(default_factory=list)
+    antibodies: set[str] = field(default_factory=set)
+    cell_lines: dict[str, str] = field(default_factory=dict)
+    genes: set[str] = field(default_factory=set)
+    several_genes: int = 0
+
+
+def _letters(text: str) -> str:
+    """Return a name as cell lines, genes and antibodies are compared: U-2 OS and U2OS are one."""
+    return re.sub(r"[\W_]", "", text).casefold()
+
+
+def _children(element: ElementTree.Element, *names: str) -> Iterator[ElementTree.Element]:
+    return (child for child in element if child.tag in names)
+
+
+def _text(element: ElementTree.Element | None) -> str:
+    return (element.text or "").strip() if element is not None else ""
+
+
+@lru_cache(maxsize=1 << 12)
+def _read_location(name: str) -> tuple[tuple[int, ...], str, str]:
+    """Return the class of a location's name, the name itself if it has no class, and the name if it is unknown."""
+    try:
+        # The atlas writes names; a number is none of its locations.
+        if name[:1].isdigit() or "|" in name:
+            raise ValueError(name)
+        labels, others = read_labels(name)
+    except ValueError:
+        return (), "", name or "(empty)"
+    return labels, "".join(others), ""
+
+
+def _reliability(*elements: ElementTree.Element) -> str:
+    """Return the level of the first element that has one: that of the sub-assay, of the antibody, or of the gene."""
+    for element in elements:
+        for verification in _children(element, "verification"):
+            if level := _text(verification).casefold():
+                return _OLD_LEVELS.get(level, level)
+    return "none"
+
+
+def _address_of(url: str) -> tuple[str, str] | None:
+    """Return the ID of a field and the address of its files up to the colour, from the address of an image of it."""
+    found = _IMAGE.fullmatch(_INSECURE.sub("https:", _OF_RELEASE.sub(_HOST, url)))
+    return (found["id"], found["address"]) if found else None
+
+
+class _Reader:
+    """Reads entries into a listing."""
+
+    def __init__(self, settings: AtlasSettings) -> None:
+        self.listing = Listing()
+        self._settings = settings
+        self._genes, self._lines, self._left_out = (
+            {_letters(name) for name in names} for names in (settings.genes, settings.cell_lines, settings.leave_out)
+        )
+        self._conflicts: set[str] = set()
+
+    def read(self, path: Path) -> None:
+        """Read a file; AtlasError naming it if it is damaged or of another version than the one asked for."""
+        asked = self._settings.version
+        for entry in entries(path):
+            self.listing.entries += 1
+            version = entry.get("version", "")
+            self.listing.versions[version or "not said"] += 1
+            if asked is not None and version and version.split(".")[0] != str(asked):
+                raise AtlasError(f"atlas XML {path}: is of version {version}, but config key atlas.version is {asked}")
+            self._read_entry(entry)
+
+    def _read_entry(self, entry: ElementTree.Element) -> None:
+        gene = _text(next(_children(entry, "name"), None))
+        names = {_letters(name) for name in (gene, *(one.get("id", "") for one in _children(entry, "identifier")))}
+        self.listing.genes |= names & self._genes
+        of_gene = [*_children(entry, *IMMUNOFLUORESCENCE)]
+        before = len(self.listing.fields) + len(self.listing.left_out)
+        for antibody in _children(entry, "antibody"):
+            id = antibody.get("id", "")
+            self.listing.antibodies.add(_letters(id))
+            for expression in _children(antibody, *IMMUNOFLUORESCENCE):
+                if "IF" not in expression.get("technology", "IF"):
+                    continue
+                for assay in (expression, *_children(expression, "subAssay")):
+                    why = self._judge_assay(names, id, assay)
+                    for data in _children(assay, "data"):
+                        self._read_data(data, (assay, expression, *of_gene), id, gene, why)
+        self.listing.with_fields += len(self.listing.fields) + len(self.listing.left_out) > before
+
+    def _judge_assay(self, genes: set[str], antibody: str, assay: ElementTree.Element) -> str:
+        """Return why all fields of a sub-assay are left out, empty if they are not."""
+        kind, subtype = assay.get("type", "human"), assay.get("subtype", "")
+        if self._genes and not genes & self._genes:
+            return "another gene"
+        if _letters(antibody) in self._left_out:
+            return "antibody left out"
+        return "" if kind == "human" and subtype in _USUAL_ASSAYS else f"assay: {subtype or kind}"
+
+    def _read_data(
+        self, data: ElementTree.Element, around: Sequence[ElementTree.Element], antibody: str, gene: str, why: str
+    ) -> None:
+        """Read the fields of a cell line.
+
+        around: the sub-assay, and what is around it, from the inside to the outside
+        why: they are left out, if they are
+        """
+        addresses: dict[str, str] = {}
+        for element in data.iter("imageUrl"):
+            if url := _text(element):
+                if found := _address_of(url):
+                    addresses[found[1]] = found[0]
+                else:
+                    self.listing.odd_names.append(url)
+        if not addresses:
+            return
+        cell_line = _text(next(_children(data, "cellLine"), None))
+        self.listing.cell_lines.setdefault(_letters(cell_line), cell_line)
+        level = _reliability(data, *around)
+        labels: tuple[int, ...] = ()
+        if not why:
+            why, labels = self._judge(data, cell_line, level, len(addresses))
+        for address, id in addresses.items():
+            self._add(AtlasField(id, labels, antibody, (gene,), cell_line, level, address), why)
+
+    def _judge(self, data: ElementTree.Element, cell_line: str, level: str, number: int) -> tuple[str, tuple[int, ...]]:
+        """Return why the fields of a cell line are left out, empty if they are not, and their labels.
+
+        number: of these fields
+        """
+        if self._lines and _letters(cell_line) not in self._lines:
+            return "another cell line", ()
+        self.listing.reliabilities[level] += number
+        # A location may have a level of its own in an attribute; the lowest counts, or its cells would lack a label.
+        own = {value.casefold() for place in _children(data, "location") for value in place.attrib.values()}
+        if level not in self._settings.reliability:
+            return f"reliability: {level}", ()
+        if lower := sorted(own & {"enhanced", "supported", "approved", "uncertain"} - set(self._settings.reliability)):
+            return f"reliability: {lower[0]}", ()
+        return self._read_labels(data, number)
+
+    def _read_labels(self, data: ElementTree.Element, number: int) -> tuple[str, tuple[int, ...]]:
+        """Return why fields have no label, empty if they have one, and their labels."""
+        names = [_text(place) for place in _children(data, "location")]
+        if not names:
+            levels = {_text(level).casefold() for level in _children(data, "level")}
+            return ("", (NEGATIVE,)) if levels & set(_UNSTAINED) else ("no location", ())
+        labels: set[int] = set()
+        for name in dict.fromkeys(names):
+            known, other, unknown = _read_location(name)
+            labels.update(known)
+            if other:
+                self.listing.without_class[other] += number
+            if unknown:
+                self.listing.unknown[unknown] += number
+        return ("", tuple(sorted(labels))) if labels else ("no location with a class", ())
+
+    def _add(self, new: AtlasField, why: str) -> None:
+        """Add a field, which may be listed under several genes."""
+        listing = self.listing
+        old = listing.fields.get(new.address)
+        if why or new.address in self._conflicts:
+            if old is None:
+                listing.left_out.setdefault(new.address, why)
+            return
+        if old is None:
+            listing.left_out.pop(new.address, None)
+            listing.fields[new.address] = new
+        elif old.labels != new.labels or old.antibody != new.antibody:
+            self._conflicts.add(new.address)
+            del listing.fields[new.address]
+            listing.left_out[new.address] = "listed with different labels or antibodies"
+        elif new.genes[0] not in old.genes:
+            listing.several_genes += len(old.genes) == 1
+            listing.fields[new.address] = old._replace(genes=(*old.genes, *new.genes))
+
+
+def read_atlas(paths: Sequence[str | os.PathLike[str]], settings: AtlasSettings) -> Listing:
+    """Read the fields that the atlas lists, file by file and entry by entry.
+
+    paths: the XML of the whole atlas, or one file per gene; each may be gzip'd
+    Raises AtlasError naming the file that is damaged, is not the atlas's XML or is of another version, the files if
+    they list no field, or the key of a cell line that they do not have.
+    """
+    reader = _Reader(settings)
+    for path in track(paths, len(paths), "files of the atlas"):
+        reader.read(Path(path))
+    listing = reader.listing
+    if not listing.cell_lines:
+        raise AtlasError(
+            f"atlas XML {shortened(paths)}: lists no immunofluorescence image (cellExpression) of an antibody; "
+            "name the XML of the whole atlas, or of genes that have some"
+        )
+    for line in settings.cell_lines:
+        if _letters(line) not in listing.cell_lines:
+            known = ", ".join(sorted(listing.cell_lines.values())[:40])
+            raise AtlasError(f"config key atlas.cell_lines: {line!r} is not in the atlas's XML, which has {known}")
+    for key, names, found in (
+        ("genes", settings.genes, listing.genes),
+        ("leave_out", settings.leave_out, listing.antibodies),
+    ):
+        if lacking := [name for name in names if _letters(name) not in found]:
+            log.warning("config key atlas.%s: not in the atlas's XML: %s", key, shortened(lacking))
+    _drop_shared_ids(listing)
+    return listing
+
+
+def shortened(names: Iterable[object]) -> str:
+    """Return the first names of many, and how many more there are."""
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:5]) + (f" and {len(texts) - 5} more" if len(texts) > 5 else "")
+
+
+def _drop_shared_ids(listing: Listing) -> None:
+    """Leave out the fields of several antibodies that have one plate, well and number: their ID names none of them."""
+    addresses = defaultdict(list)
+    for address, one in listing.fields.items():
+        addresses[one.id].append(address)
+    for shared in addresses.values():
+        for address in shared if len(shared) > 1 else ():
+            del listing.fields[address]
+            listing.left_out[address] = "one ID of several antibodies"
