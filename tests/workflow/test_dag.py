@@ -384,7 +384,7 @@ def test_a_changed_score_trains_neither_the_model_nor_a_control(finished):
         for room, old, new in (
             ("evaluation/calibration.py", "CALIBRATION_BINS = 15", "CALIBRATION_BINS = 10"),
             ("evaluation/pooled.py", "draws: int = 20", "draws: int = 10"),
-            ("resampling.py", "z = 1.95", "z = 1.96"),
+            ("resampling.py", "_PRIOR_CELLS = 4", "_PRIOR_CELLS = 5"),
             ("matching.py", "MATCHING_IOU = 0.5", "MATCHING_IOU = 0.6"),
         ):
             after = planned_after(finished, room, old, new, "controls.yaml")
