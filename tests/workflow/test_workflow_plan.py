@@ -394,7 +394,7 @@ def mistakes():
     yield training, [], "config key train.collection: 'other' is not among the collections (test, train)"
     yield weights, [], "config key train.weights: no such file: start.h5"
     yield model, ["predict_only"], "config key model.path: absent is not the folder of a trained model"
-    yield (lambda changed: None), ["predict_only"], "config key model.path: predict_only needs the folder"
+    yield (lambda changed: None), ["predict_only"], "config key model.path: predict_only needs a trained model"
 
 
 @pytest.mark.parametrize(("change", "arguments", "sentence"), [*mistakes()])

@@ -186,6 +186,18 @@ def to_curate(collection):
     return inputs
 
 
+def tables_that_train(wildcards):
+    """Return the tables of cells and fields, and the other columns of the sheets, of the collections that train."""
+    require_training()
+    names = training_collections(config)
+    return {
+        "tables": [
+            path for name in names for kind in ("cells", "fields", "annotations") for path in of_shards(kind, name)
+        ],
+        "columns": [path for name in names for path in table_of("columns", name)],
+    }
+
+
 def tiles_of(collection):
     """Return the input function of the tiles of a collection, colour by colour within each shard."""
 

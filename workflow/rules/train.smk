@@ -75,17 +75,11 @@ rule learn_mixtures:
 rule note_seen:
     """Note the fields and cells that train the network, as digests: scores leave out what it has seen."""
     input:
+        unpack(tables_that_train),
         examples=[
             *(["results/pretraining/examples.parquet"] if PRETRAINING else []),
             "results/dataset/examples.parquet",
         ],
-        tables=lambda wildcards: [
-            path
-            for name in training_collections(config)
-            for kind in ("cells", "fields", "annotations")
-            for path in of_shards(kind, name)
-        ],
-        columns=lambda wildcards: [path for name in training_collections(config) for path in table_of("columns", name)],
     output:
         "results/dataset/seen.npz",
     log:
@@ -99,7 +93,7 @@ rule note_seen:
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
-        collections=[{"name": name, "shards": SHARDS[name]} for name in training_collections(config)],
+        collections=lambda wildcards: [{"name": name, "shards": SHARDS[name]} for name in training_collections(config)],
         group_by=config["curation"]["group_by"],
         start=START,
         start_seen=lambda wildcards: content_of(f"{START}/seen.npz") if START else None,
