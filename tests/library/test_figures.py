@@ -224,6 +224,7 @@ def test_evaluation_figures(tmp_path: Path, drawn: list[Figure], n_classes: int)
         p[:, 3:17] = 0
     cells = pd.DataFrame({"field": [f"f{index // 12}" for index in range(len(single))], "cell": np.arange(len(single))})
     cells = pd.concat([cells, pd.DataFrame(p / p.sum(axis=1, keepdims=True), columns=list(PROBABILITIES))], axis=1)
+    cells["labels"] = p.argmax(axis=1).astype(str)
     fields = pd.DataFrame({"field": [f"f{index}" for index in range(60)], "sheet_labels": single[::12].astype(str)})
     fields["antibody"] = [f"HPA{label}" for label in single[::12]]
     # A collection may have a name that reads like a number or a missing value.

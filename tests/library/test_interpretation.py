@@ -416,7 +416,7 @@ def test_claims_are_judged_on_the_probabilities_of_cells_alone(tmp_path):
     table[list(LEANED)] = np.eye(N_CLASSES)[table["label"]]
     table.drop(columns=["label", "group"]).to_parquet(tmp_path / "cells.parquet")
     cells = table[["field", "cell", "label", "group"]].assign(collection="test", seen=False)
-    cell, _ = claims.cell_claims(labelled_predictions(cells, {"test": tmp_path / "cells.parquet"}), 0)
+    cell, _ = claims.cell_claims(labelled_predictions(cells, {"test": tmp_path / "cells.parquet"}, {}), 0)
     alone = table[list(PROBABILITIES)].to_numpy().argmax(axis=1) == table["label"]
     assert (cell.verdict, cell.value) == ("failed", pytest.approx(alone.mean()))
 
