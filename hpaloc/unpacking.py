@@ -95,6 +95,10 @@ def unpack_model(archive: Path, folder: Path, name: str) -> None:
             if f"{FOLDER}/{LISTING}" not in sizes:
                 raise ModelError(f"{name} is not a packed model: it has no {FOLDER}/{LISTING}; make it by pack_model")
             listed = _listed(packed.read(f"{FOLDER}/{LISTING}"), name)
+            if "seen.npz" not in listed:
+                raise ModelError(
+                    f"{name}: {FOLDER}/{LISTING} does not list seen.npz, which says what trained the model"
+                )
             for file in listed:
                 if f"{FOLDER}/{file}" not in sizes:
                     raise ModelError(f"{name}: {FOLDER}/{file} is missing")

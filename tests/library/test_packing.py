@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from failing_server import failing_server
-from stand_in_models import write_stand_in
+from stand_in_models import write_packable
 
 from hpaloc.download import RetryPolicy
 from hpaloc.network.folder import check_folder
@@ -17,7 +17,7 @@ from hpaloc.network.options import ModelError
 from hpaloc.packing import pack_model
 from hpaloc.unpacking import model_folder, provide_model
 
-FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json")
+FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json", "seen.npz", "seen.checksums.json")
 QUICK = RetryPolicy(tries=3, first_wait=0.01, timeout=5)
 
 
@@ -28,7 +28,7 @@ def packed(tmp_path):
 
 
 def pack(folder, name, content=0, **metrics):
-    model = write_stand_in(folder / "made", content)
+    model = write_packable(folder / "made", content)
     (folder / "card.md").write_text("# Model card\n")
     row = {
         "collection": "test",
@@ -43,7 +43,7 @@ def pack(folder, name, content=0, **metrics):
     scores.to_csv(folder / "scores.csv", index=False)
     (folder / "metrics.json").write_text(json.dumps(metrics or {"test": {}}))
     tables = [folder / name for name in ("card.md", "scores.csv", "metrics.json")]
-    pack_model([model / file for file in FILES], *tables, "CC BY-SA 4.0", folder / name)
+    pack_model(model, *tables, "CC BY-SA 4.0", folder / name)
     return folder / name
 
 
@@ -157,6 +157,10 @@ def listing(**values):
     return lambda entries: relisted(entries, lambda told: told.update(values))
 
 
+def only(name):
+    return lambda entries: relisted(entries, lambda told: told.update(files={name: told["files"][name]}))
+
+
 def lists(name):
     return lambda entries: relisted(entries, lambda told: told["files"].update({name: "0" * 64}))
 
@@ -169,7 +173,8 @@ def lists(name):
         (without("model/package.json"), "other.zip is not a packed model: it has no model/package.json"),
         (listing(files=["model.keras"]), "other.zip: model/package.json does not list files and their digests"),
         (listing(files={"model.keras": 1}), "other.zip: model/package.json does not list files and their digests"),
-        (listing(files={}), "other.zip: model is not a model folder: it has no checksums.json"),
+        (listing(files={}), "other.zip: model/package.json does not list seen.npz, which says what trained the model"),
+        (only("seen.npz"), "other.zip: model is not a model folder: it has no checksums.json"),
         (lists("../outside"), "other.zip: model/package.json lists '../outside', which is not a file of the folder"),
         (lists("a\\b"), "other.zip: model/package.json lists 'a\\\\b', which is not a file of the folder"),
         (lists("/etc/x"), "other.zip: model/package.json lists '/etc/x', which is not a file of the folder"),

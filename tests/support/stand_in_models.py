@@ -10,6 +10,7 @@ import numpy as np
 from hpaloc.classes import NAMES
 from hpaloc.network.folder import write_checksums
 from hpaloc.network.options import LEVELS_EDITION
+from hpaloc.seen.record import Seen, add_seen, write_seen
 
 CHANNELS, UNITS = ("red", "green", "blue"), 8
 
@@ -36,7 +37,8 @@ def write_stand_in(folder, content=0, mask_neighbours=None):
         for index, shape in enumerate(((7, 7, len(CHANNELS), 64), (2048, UNITS), (UNITS, len(NAMES)))):
             file[f"layers/{index}"] = np.full(shape, content, np.uint8)
     with zipfile.ZipFile(folder / "model.keras", "w") as archive:
-        archive.writestr("model.weights.h5", arrays.getvalue())
+        # With the time of no clock: equal content is equal bytes.
+        archive.writestr(zipfile.ZipInfo("model.weights.h5"), arrays.getvalue())
     config = {"channels": CHANNELS, "head": "sigmoid", "input_size": 32, "units": UNITS, "dropout": [0.5, 0.25]}
     config["preprocessing"] = {"levels": LEVELS_EDITION}
     if mask_neighbours is not None:
@@ -45,3 +47,15 @@ def write_stand_in(folder, content=0, mask_neighbours=None):
     (folder / "thresholds.json").write_text(json.dumps({"thresholds": None, "negative_rule": "complement"}))
     write_checksums(folder, ("model.keras", "config.json", "thresholds.json"))
     return folder
+
+
+def write_packable(folder, content=0):
+    """Write a folder as ``write_stand_in`` does, which also says that nothing trained it; return its files."""
+    write_stand_in(folder, content)
+    nothing = {name: np.zeros(0, np.uint64) for name in ("ids", "images", "values")}
+    write_seen(
+        folder / "nothing.npz", Seen(**nothing, hashes=np.zeros((0, 3), np.uint64), cells=np.zeros((0, 14), np.int16))
+    )
+    add_seen(folder, folder / "nothing.npz")
+    names = ("model.keras", "config.json", "thresholds.json", "checksums.json", "seen.npz", "seen.checksums.json")
+    return [folder / name for name in names]

@@ -9,11 +9,9 @@ import yaml
 from dag import copy_workflow, listed_jobs, write_collections
 from failing_server import failing_server
 from forked_plans import plan, run
-from stand_in_models import write_stand_in
+from stand_in_models import write_packable
 
 from hpaloc.packing import pack_model
-
-NAMES = ("model.keras", "config.json", "thresholds.json", "checksums.json")
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +25,8 @@ def workflow(tmp_path_factory):
     (folder / "scores.csv").write_text("collection,level,score,value,low,high,n\n")
     tables = [folder / name for name in ("card.md", "scores.csv", "metrics.json")]
     for number in (1, 2):
-        model = write_stand_in(folder / str(number), content=number)
-        pack_model([model / name for name in NAMES], *tables, "CC0", folder / f"{number}.zip")
+        model = write_packable(folder / str(number), content=number)
+        pack_model(model, *tables, "CC0", folder / f"{number}.zip")
     return copy_workflow(folder / "workflow"), folder
 
 
@@ -53,7 +51,9 @@ def test_jobs_read_a_model_that_the_plan_fetched_and_another_one_predicts_again(
     archives = {f"/{number}.zip": (made / f"{number}.zip").read_bytes() for number in (1, 2)}
     with failing_server(archives) as server:
         configure(folder, path=f"{server.url}/1.zip", sha256=sha256(made / "1.zip"))
-        run(snakefile, folder, "predict_only", "--cores", "2")
+        planned, _ = listed_jobs(run(snakefile, folder, "predict_only", "--cores", "2").text)
+        # What trained the model is looked for in the first run too, whose plan has fetched it.
+        assert planned["find_seen"] == 1
         # Jobs may run where nothing outside can be reached.
         assert len(server.requests) == 1
         assert list((folder / "results/predictions/test").glob("shards/*.parquet"))

@@ -159,7 +159,8 @@ SCORED = [
     if COLLECTIONS[name]["labels"] and (config["model"]["path"] or name not in training_collections(config))
 ]
 # Whether it is known what trained the model, so that it can be left out of the scores.
-CHECKED = not config["model"]["path"] or Path(MODEL, "seen.npz").is_file()
+# A packed model says it; it may not be unpacked yet.
+CHECKED = MODEL != config["model"]["path"] or Path(MODEL, "seen.npz").is_file()
 SEEN = [f"results/evaluation/{name}/seen.parquet" for name in SCORED if CHECKED]
 # The figures of the data show the collection that trains or, if there is none, the first labelled one; with model.path
 # they show a predicted collection.
