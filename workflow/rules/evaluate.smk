@@ -3,8 +3,9 @@
 Inputs: the predictions of the labelled collections, their masks, and their truth per cell if there is one; what trained
 the model.
 Outputs: metrics.json, tables per class, confusion matrices; figures of them.
-Steps: find what training has seen, which is left out; match predicted to true cells, score, resample groups for intervals; draw. If there is nothing to score, the
-files are written too, and say so: otherwise scores of an earlier run would look like those of this run.
+Steps: find what training has seen, which is left out; match predicted to true cells, score, resample groups for
+intervals; draw. If there is nothing to score, the files are written too, and say so: otherwise scores of an earlier run
+would look like those of this run.
 """
 
 UNSCORED = None
