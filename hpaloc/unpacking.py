@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 
 import urllib3
@@ -105,9 +106,8 @@ def unpack_model(archive: Path, folder: Path, name: str) -> None:
                 with packed.open(f"{FOLDER}/{file}") as source, open(folder / file, "wb") as target:
                     while content := source.read(_READ):
                         target.write(content)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, ModelError):
-            raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        # A file with a password, or of a compression that Python lacks, is a RuntimeError.
         raise ModelError(f"{name}: is not a sound zip file ({error})") from None
     for file, expected in listed.items():
         if digest(folder / file) != expected:

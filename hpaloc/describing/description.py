@@ -62,7 +62,7 @@ def describe(images: str) -> Description:
     """Describe the images of a folder by their names and a look into a few of them.
 
     images: a folder, a file, or a pattern
-    Raises DescriptionError if there are no images.
+    Raises DescriptionError if it finds no image.
     """
     listing = list_images(images)
     layouts = find_layouts(listing.paths)

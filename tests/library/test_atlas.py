@@ -1,4 +1,4 @@
-"""The atlas's XML: every field is listed or left out with a reason, and damaged files are told in a sentence."""
+"""The atlas's XML: each field is listed or left out for a reason, and a sentence names each damaged file."""
 
 import csv
 import gzip

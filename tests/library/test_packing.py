@@ -207,6 +207,27 @@ def test_a_damaged_zip_is_refused(tmp_path, packed):
         assert not list(Path("resources/models").iterdir())
 
 
+def test_a_zip_that_python_cannot_unpack_is_refused(tmp_path, packed):
+    listed = packed.read_bytes()
+    at = listed.rindex(b"PK\x01\x02", 0, listed.rindex(b"model/package.json"))
+    with_password = bytearray(listed)
+    # The flag of a password, in the directory and before the file itself.
+    with_password[at + 8] |= 1
+    with_password[listed.index(b"model/package.json") - 30 + 6] |= 1
+    with zipfile.ZipFile(packed) as old, zipfile.ZipFile(tmp_path / "deflated.zip", "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    deflated = bytearray((tmp_path / "deflated.zip").read_bytes())
+    start = deflated.index(b"model/package.json") + len(b"model/package.json")
+    deflated[start : start + 20] = b"\xff" * 20
+    with chdir(tmp_path):
+        for name, content in (("password.zip", with_password), ("deflated.zip", deflated)):
+            Path(name).write_bytes(content)
+            with pytest.raises(ModelError, match=f"{name}: is not a sound zip file"):
+                provide_model(name, None)
+        assert not list(Path("resources/models").iterdir())
+
+
 def test_a_zip_with_more_than_a_model_has_is_not_unpacked(tmp_path, packed):
     changed(packed, tmp_path / "many.zip", lambda entries: entries.update({f"model/{n}": b"" for n in range(1000)}))
     with chdir(tmp_path), pytest.raises(ModelError, match="unpacks to more files or bytes than a model has"):
