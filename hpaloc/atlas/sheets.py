@@ -13,6 +13,7 @@ from hpaloc.atlas.entries import AtlasError
 from hpaloc.atlas.listing import AtlasField, AtlasSettings, read_atlas, shortened
 from hpaloc.classes import COLOURS, NAMES, format_labels
 from hpaloc.files import write_if_changed, write_json
+from hpaloc.linking import linked_groups
 
 PARTS = ("train", "test")
 COLUMNS = ("ID", "Label", "antibody", "gene", "cell_line", "reliability", *(f"url_{colour}" for colour in COLOURS))
@@ -29,21 +30,8 @@ def _rarest(fields: Iterable[AtlasField], counts: Mapping[int, int]) -> int:
 
 def _groups(fields: Sequence[AtlasField]) -> list[list[AtlasField]]:
     """Return the fields that share an antibody or a gene, directly or through others, together."""
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    for one in fields:
-        for gene in one.genes:
-            parent[root(f"gene {gene}")] = root(one.antibody)
-    groups = defaultdict(list)
-    for one in fields:
-        groups[root(one.antibody)].append(one)
-    return list(groups.values())
+    keys = ([("antibody", one.antibody), *(("gene", gene) for gene in one.genes)] for one in fields)
+    return [[fields[number] for number in group] for group in linked_groups(keys)]
 
 
 def split_fields(fields: Iterable[AtlasField], settings: AtlasSettings) -> dict[str, list[AtlasField]]:

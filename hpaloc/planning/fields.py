@@ -9,6 +9,7 @@ from hpaloc.classes import NAMES, NEGATIVE
 from hpaloc.config import ConfigError, training_collections
 from hpaloc.delimited import letters_of
 from hpaloc.ids import alike, normal_text
+from hpaloc.linking import linked_groups
 from hpaloc.manifests import SheetRow
 from hpaloc.progress import log
 from hpaloc.scan import Scan
@@ -208,21 +209,9 @@ def _shared(members: Sequence[SheetRow], scan: Scan, group_by: Sequence[str]) ->
 
 def _groups(rows: Sequence[SheetRow], scan: Scan, group_by: Sequence[str]) -> list[list[SheetRow]]:
     """Return the rows by what must not be split: those that share a known value, directly or through a third row."""
-    above: dict[tuple[str, str], tuple[str, str]] = {}
-
-    def root(key: tuple[str, str]) -> tuple[str, str]:
-        while above.setdefault(key, key) != key:
-            above[key] = key = above[above[key]]
-        return key
-
-    for row in rows:
-        for column in _columns(group_by):
-            if (value := _value(row, scan, column)) is not None:
-                above[root(("", row.id))] = root((column, value))
-    groups: dict[tuple[str, str], list[SheetRow]] = {}
-    for row in rows:
-        groups.setdefault(root(("", row.id)), []).append(row)
-    return list(groups.values())
+    values = ([(column, _value(row, scan, column)) for column in _columns(group_by)] for row in rows)
+    known = ([(column, value) for column, value in own if value is not None] for own in values)
+    return [[rows[number] for number in group] for group in linked_groups(known)]
 
 
 def check_studied(scans: Mapping[str, Scan], studied: Sequence[str], config: Mapping[str, Any]) -> None:
