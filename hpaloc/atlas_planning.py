@@ -12,7 +12,7 @@ import urllib3
 from hpaloc.atlas.entries import AtlasError
 from hpaloc.atlas.listing import AtlasSettings
 from hpaloc.atlas.sheets import PARTS, atlas_lines, write_atlas_sheets
-from hpaloc.config import ATLAS_FOLDER
+from hpaloc.config import ATLAS_FOLDER, is_address
 from hpaloc.download import DownloadError, FileKind, PassingError, RateLimiter, RetryPolicy, check_url, fetch
 from hpaloc.files import write_json
 from hpaloc.manifests import file_state
@@ -40,7 +40,7 @@ def find_xml(settings: AtlasSettings, root: str, retries: RetryPolicy | None = N
     if "{gene}" in xml and not settings.genes:
         raise AtlasError("config key atlas.xml: has {gene}, but atlas.genes names none; list them (ENSG00000134057)")
     places = [xml.replace("{gene}", gene) for gene in settings.genes] if "{gene}" in xml else [xml]
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", xml):
+    if is_address(xml):
         return _fetched(places, retries or RetryPolicy())
     files: list[Path] = []
     for place in map(Path, places):
@@ -93,7 +93,7 @@ def plan_atlas(config: Mapping[str, Any], tell: Callable[[str], object]) -> None
     if not used:
         return
     settings = AtlasSettings(**config["atlas"])
-    if not settings.xml or "://" in settings.xml:
+    if not settings.xml or is_address(settings.xml):
         tell(f"atlas: {address_of_xml(settings)} is fetched once, into {ATLAS_FOLDER}/xml")
     files = find_xml(settings, config["root"])
     summary_path, made_from = (Path(ATLAS_FOLDER, name) for name in ("summary.json", "made_from.json"))

@@ -5,6 +5,7 @@ import difflib
 import itertools
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -237,12 +238,17 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
+def is_address(path: str) -> bool:
+    """Return whether a setting names an address (https://…), not a file or folder."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
+
+
 def _settle_model(model: dict[str, Any]) -> None:
     """Write the path of a model in its shortest form; raise ConfigError if its digest is missing, or not of a model."""
     path, sha256 = model["path"], model["sha256"]
     if path is None and sha256:
         raise ConfigError("config key model.sha256: only applies with model.path, a zip or its address")
-    if path and "://" in path:
+    if path and is_address(path):
         if not sha256:
             raise ConfigError(
                 f"config key model.path: {path} is an address, which may have another file tomorrow; give the SHA-256 "

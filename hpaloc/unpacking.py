@@ -7,6 +7,7 @@ from pathlib import Path
 
 import urllib3
 
+from hpaloc.config import is_address
 from hpaloc.download import DownloadError, FileKind, RateLimiter, RetryPolicy, fetch
 from hpaloc.files import atomic_directory, digest
 from hpaloc.network.folder import check_folder
@@ -21,11 +22,6 @@ _DIGITS = 16
 _MOST_BYTES, _MOST_FILES = 2**32, 1000
 _READ = 2**20
 _ZIP = FileKind("a zip file", (b"PK",))
-
-
-def is_address(path: str) -> bool:
-    """Return whether a model is named by an address, not by a file or folder."""
-    return "://" in path
 
 
 def model_folder(path: str, sha256: str | None) -> str:
