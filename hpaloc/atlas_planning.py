@@ -9,10 +9,11 @@ from typing import Any
 
 import urllib3
 
+from hpaloc.addresses import is_address
 from hpaloc.atlas.entries import AtlasError
 from hpaloc.atlas.listing import AtlasSettings
 from hpaloc.atlas.sheets import PARTS, atlas_lines, write_atlas_sheets
-from hpaloc.config import ATLAS_FOLDER, is_address
+from hpaloc.config import ATLAS_FOLDER
 from hpaloc.download import DownloadError, FileKind, PassingError, RateLimiter, RetryPolicy, check_url, fetch
 from hpaloc.files import write_json
 from hpaloc.manifests import file_state

@@ -5,7 +5,6 @@ import difflib
 import itertools
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from hpaloc.addresses import is_address
 from hpaloc.classes import COLOURS
 from hpaloc.endings import is_imported, unknown_ending
 from hpaloc.ids import normal_text
@@ -236,11 +236,6 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     if filled["few_shot"]["collection"] is None:
         filled["few_shot"]["collection"] = filled["predict"]["collections"][0]
     return filled
-
-
-def is_address(path: str) -> bool:
-    """Return whether a setting names an address (https://…), not a file or folder."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
 
 
 def _settle_model(model: dict[str, Any]) -> None:

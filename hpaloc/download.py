@@ -12,8 +12,8 @@ from urllib.parse import urljoin
 
 import urllib3
 
+from hpaloc.addresses import split_url
 from hpaloc.files import FileNameError, atomic_path, digest, names_checked
-from hpaloc.finding import split_url
 from hpaloc.manifests import ManifestRow
 from hpaloc.progress import log, track
 from hpaloc.rejection import too_many

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import SplitResult, urlsplit
 
 from hpaloc.classes import COLOURS, format_labels
 from hpaloc.config import as_written
@@ -259,20 +258,6 @@ def check_missing(
             text += f"{count}: the sheet may list only fields whose files exist"
         raise SheetError(text)
     log.warning("%s; %d of %d fields will be rejected", text, lacking, len(found))
-
-
-def split_url(url: str) -> SplitResult:
-    """Return the parts of an address; raise ValueError with the reason unless it is https, or http on this machine."""
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise ValueError(f"{url}: is not an address ({error})") from None
-    local = parts.hostname in ("127.0.0.1", "localhost", "::1")
-    if parts.scheme != "https" and not (parts.scheme == "http" and local):
-        raise ValueError(f"{url}: only https is allowed")
-    if not parts.hostname:
-        raise ValueError(f"{url}: has no host")
-    return parts
 
 
 def format_manifests(

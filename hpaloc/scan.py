@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from hpaloc.addresses import split_url
 from hpaloc.classes import COLOURS, parse_labels
 from hpaloc.config import colours_of, named_channels, training_collections
 from hpaloc.delimited import SheetError, check_fields, read_delimited
@@ -26,7 +27,6 @@ from hpaloc.finding import (
     format_manifests,
     shard_of,
     shards_of,
-    split_url,
     table_name,
 )
 from hpaloc.ids import shown

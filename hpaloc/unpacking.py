@@ -7,7 +7,7 @@ from pathlib import Path
 
 import urllib3
 
-from hpaloc.config import is_address
+from hpaloc.addresses import is_address
 from hpaloc.download import DownloadError, FileKind, RateLimiter, RetryPolicy, fetch
 from hpaloc.files import atomic_directory, digest
 from hpaloc.network.folder import check_folder
