@@ -5,7 +5,6 @@ from typing import Any
 
 from hpaloc.atlas.sheets import PARTS
 from hpaloc.classes import NAMES
-from hpaloc.config import colours_of
 
 # The mean area of a field in megapixels: of the 21,806 fields of the competition of 2021, most are 2048 x 2048 px, and
 # a fifth 3072 x 3072.
@@ -39,11 +38,12 @@ def _table(summary: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
     return lines
 
 
-def estimate_lines(config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+def estimate_lines(config: Mapping[str, Any], summary: Mapping[str, Any], n_colours: Mapping[str, int]) -> list[str]:
     """Return the estimate as lines for people: fields per class, disk, hours of download and of computation.
 
     config: the completed configuration
     summary: of ``atlas.sheets.write_atlas_sheets``
+    n_colours: the number of images of a field of each collection
     """
     used = {name: own for name, own in config["collections"].items() if "atlas" in own}
     fields = {name: summary[own["atlas"]]["fields"] for name, own in used.items()}
@@ -52,7 +52,7 @@ def estimate_lines(config: Mapping[str, Any], summary: Mapping[str, Any]) -> lis
         lines.append(f"{name}: {number} fields of {summary[used[name]['atlas']]['antibodies']} antibodies")
 
     kind = config["atlas"]["format"]
-    images = {name: fields[name] * len(colours_of(own)) for name, own in used.items() if "download" in own}
+    images = {name: fields[name] * n_colours[name] for name, own in used.items() if "download" in own}
     number = sum(images.values())
     hours = sum(count / used[name]["download"]["per_second"] for name, count in images.items()) / 3600
     lines += [

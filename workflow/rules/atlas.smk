@@ -23,6 +23,7 @@ rule estimate_atlas:
         mem_mb=grows(500),
         runtime=grows(10),
     params:
+        n_colours={name: len(colours_of(own)) for name, own in COLLECTIONS.items()},
         version=code_of("atlas_estimate"),
     script:
         "../scripts/estimate_atlas.py"

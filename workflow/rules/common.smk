@@ -15,7 +15,7 @@ from snakemake.logging import logger
 
 from hpaloc.accounting import left_out_lines, summary_lines
 from hpaloc.classes import COLOURS
-from hpaloc.config import ATLAS_FOLDER, complete, read_command_line, shortened, training_collections
+from hpaloc.config import ATLAS_FOLDER, colours_of, complete, read_command_line, shortened, training_collections
 from hpaloc.files import digest, spelled_as_on_disk
 from hpaloc.finding import shards_of
 from hpaloc.layout import PATTERNS

@@ -10,7 +10,7 @@ from hpaloc.progress import log_to
 
 def main(job, terminal):
     summary = json.loads(Path(job.input[0]).read_bytes())
-    print("\n".join(estimate_lines(job.config, summary)), file=terminal, flush=True)
+    print("\n".join(estimate_lines(job.config, summary, job.params.n_colours)), file=terminal, flush=True)
 
 
 if __name__ == "__main__":
