@@ -17,6 +17,7 @@ PATTERNS = {
     "cells": "results/cells/{collection}/{shard}.parquet",
     "fields": "results/cells/{collection}/{shard}.fields.parquet",
     "tiles": "results/tiles/{collection}/{shard}/{colour}.tfrecord",
+    "baselines": "results/baselines/{collection}/{shard}.parquet",
     "predictions": "results/predictions/{collection}/shards/{shard}.parquet",
     "pictures": "results/browser/{collection}/{shard}",
     # Of a collection.

@@ -19,7 +19,11 @@ PLACES = (
     "sheet/*/",
     "sheet/*.parquet",
     "sheet/*/truth.csv",
-    *(f"{stage}/{level}" for stage in ("imported", "segmentation", "cells", "tiles") for level in ("*", "*/*")),
+    *(
+        f"{stage}/{level}"
+        for stage in ("imported", "segmentation", "cells", "tiles", "baselines")
+        for level in ("*", "*/*")
+    ),
     "predictions/*/",
     "predictions/*/shards/*",
     "predictions/*/pooled.parquet",

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from hpaloc.baselines.record import load_baselines
 from hpaloc.classes import NAMES
 from hpaloc.files import write_text
 from hpaloc.network.folder import read_settings
@@ -18,9 +19,10 @@ def write_card(model_dir: Path, examples: Path, out: Path) -> None:
     Raises ModelError for a folder whose files are invalid.
     """
     config, decision = read_settings(Path(model_dir))
+    baselines = load_baselines(Path(model_dir))
     table = pq.read_table(examples, columns=["part", "field", "origin"]).to_pandas()
     parts = {part: table[table["part"] == part] for part in ("train", "validation")}
-    write_text(out, model_card(config, decision, pd.read_csv(Path(model_dir) / "history.csv"), parts))
+    write_text(out, model_card(config, decision, pd.read_csv(Path(model_dir) / "history.csv"), parts, baselines))
 
 
 def model_card(
@@ -28,8 +30,12 @@ def model_card(
     decision: Mapping[str, Any],
     history: pd.DataFrame,
     parts: Mapping[str, pd.DataFrame],
+    baselines: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return the model card, a Markdown page: input, output, training data, scores, limits."""
+    """Return the model card, a Markdown page: input, output, training data, scores, limits.
+
+    baselines: from ``baselines.record.load_baselines``
+    """
     scores = {name: value for name, value in config["scores"].items() if name not in ("part", "cells")}
     best = history.iloc[config["best_epoch"]]
     prefix = "val_" if decision["fitted_on"] == "validation" else ""
@@ -67,6 +73,10 @@ def model_card(
             f"## Scores on the {decision['fitted_on']} cells",
             "",
             *(f"- {name.replace('_', ' ')}: {value:.4g}" for name, value in sorted(scores.items())),
+            *(
+                f"- accuracy of the baseline {name.replace('_', ' ')}: {value:.4g}"
+                for name, value in (baselines or {}).get("validation_accuracy", {}).items()
+            ),
             f"- epoch {config['best_epoch']} of {len(history)}: loss {best[prefix + 'loss']:.4f}, AUC "
             f"{best[prefix + 'auc']:.4f} (one view)",
             "",

@@ -109,10 +109,7 @@ def resampled_groups(n_groups: int, replicates: int, seed: int) -> np.ndarray:
 def replicated_mean(
     values: np.ndarray, groups: np.ndarray, replicates: int = REPLICATES, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Return the 95 % interval of a mean by resampling whole groups, None for fewer than two groups.
-
-    The percentiles lie further out than 2.5 and 97.5 for few groups, as Student's t does (Hesterberg 2015, "expanded
-    percentile interval").
+    """Return the ``difference_interval`` of a mean by resampling whole groups, None for fewer than two groups.
 
     values: (n,) float
     groups: (n,), any type
@@ -123,9 +120,22 @@ def replicated_mean(
         return None
     weights = resampled_groups(n_groups, replicates, seed)
     drawn = weights @ np.bincount(group, minlength=n_groups)
-    means = weights @ np.bincount(group, weights=values, minlength=n_groups) / drawn
+    return difference_interval(weights @ np.bincount(group, weights=values, minlength=n_groups) / drawn, n_groups)
+
+
+def difference_interval(replicated: np.ndarray, n_groups: int) -> tuple[float, float] | None:
+    """Return the 95 % interval of a difference from its values in resamplings of at least two groups.
+
+    The percentiles lie further out than 2.5 and 97.5 for few groups, as Student's t does (Hesterberg 2015, "expanded
+    percentile interval"). None if no value is finite.
+
+    replicated: (replicates,) float
+    """
+    replicated = replicated[np.isfinite(replicated)]
+    if not len(replicated):
+        return None
     tail = ndtr(-np.sqrt(n_groups / (n_groups - 1)) * stdtrit(n_groups - 1, 0.975))
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(replicated, [tail, 1 - tail])
     return float(low), float(high)
 
 

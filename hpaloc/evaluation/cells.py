@@ -115,7 +115,33 @@ def _intervals(
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < 2:
         return {}
-    weights = resampled_groups(len(names), replicates, seed)
+    found = replicate_scores(p, labels, group, resampled_groups(len(names), replicates, seed))
+    one = single >= 0
+    truth, of_one = single[one], group[one]
+    # In means over classes, a cell of a rare class counts more.
+    of_class = 1 / np.maximum(labels.sum(axis=0), 1)
+    return {
+        "accuracy": share_interval(p.argmax(axis=1)[one] == truth, of_one),
+        "balanced_accuracy": score_interval(
+            scores["balanced_accuracy"], found["balanced_accuracy"], of_one, of_class[truth]
+        ),
+        "ece": score_interval(scores["ece"], found["ece"], of_one),
+        "macro_ap": score_interval(scores["macro_ap"], found["macro_ap"], group, labels @ of_class),
+        "macro_auc": score_interval(scores["macro_auc"], found["macro_auc"], group, labels @ of_class),
+    }
+
+
+def replicate_scores(
+    p: np.ndarray, labels: np.ndarray, group: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return each of CELL_SCORES in every resampling of the groups, (replicates,) float64; nan if it is undefined.
+
+    p: (n, 19) float probabilities
+    labels: (n, 19) bool
+    group: (n,) int, from 0
+    weights: (replicates, groups) float, from ``resampling.resampled_groups``
+    """
+    single = pick_single_labels(labels)
     one = single >= 0
     right, confidence, truth, of_one = (p.argmax(axis=1) == single)[one], p.max(axis=1)[one], single[one], group[one]
     by_class = _sums(weights, of_one, truth, N_CLASSES)
@@ -123,18 +149,16 @@ def _intervals(
     gap = np.abs(_sums(weights, of_one, find_bins(confidence), CALIBRATION_BINS, right - confidence)).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         balanced = _nanmean_rows(right_by_class / by_class)
-        gap /= by_class.sum(axis=1)
-    ap, auc = np.full((replicates, N_CLASSES), np.nan), np.full((replicates, N_CLASSES), np.nan)
+        accuracy, gap = (total / by_class.sum(axis=1) for total in (right_by_class.sum(axis=1), gap))
+    ap, auc = np.full((len(weights), N_CLASSES), np.nan), np.full((len(weights), N_CLASSES), np.nan)
     for index in np.flatnonzero(labels.any(axis=0)):
         ap[:, index], auc[:, index] = _replicated_ranking(p[:, index], labels[:, index], group, weights)
-    # In means over classes, a cell of a rare class counts more.
-    of_class = 1 / np.maximum(labels.sum(axis=0), 1)
     return {
-        "accuracy": share_interval(right, of_one),
-        "balanced_accuracy": score_interval(scores["balanced_accuracy"], balanced, of_one, of_class[truth]),
-        "ece": score_interval(scores["ece"], gap, of_one),
-        "macro_ap": score_interval(scores["macro_ap"], _nanmean_rows(ap), group, labels @ of_class),
-        "macro_auc": score_interval(scores["macro_auc"], _nanmean_rows(auc), group, labels @ of_class),
+        "accuracy": accuracy,
+        "balanced_accuracy": balanced,
+        "macro_ap": _nanmean_rows(ap),
+        "macro_auc": _nanmean_rows(auc),
+        "ece": gap,
     }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hpaloc.classes import N_CLASSES, NAMES, label_matrix, parse_all, unite_labels
+from hpaloc.evaluation.baselines import BASELINE_SCORES, compare, score_baselines, tabulate_baselines
 from hpaloc.evaluation.calibration import bin_confidences, calibrate, measure_calibration_error
 from hpaloc.evaluation.cells import (
     CELL_SCORES,
@@ -20,6 +21,7 @@ from hpaloc.evaluation.cells import (
 from hpaloc.evaluation.detection import DETECTION_IOU, Convention, list_detections, score_detections, score_masks
 from hpaloc.evaluation.label_sets import SET_SCORES, score_classes, score_label_sets
 from hpaloc.evaluation.pooled import POOLED_COLUMNS, Owners, measure_owners, score_owners
+from hpaloc.leaving_out import cell_index
 from hpaloc.matching import Matches, carry_labels, check_present
 from hpaloc.progress import log
 from hpaloc.resampling import REPLICATES
@@ -31,7 +33,7 @@ class Evaluation:
     """The scores of one collection.
 
     metrics: the collection's part of metrics.json
-    tables: per_class, confusion, reliability, pooled and scores, see docs/evaluation.md
+    tables: per_class, confusion, reliability, pooled, baselines and scores, see docs/evaluation.md
     cells: the scored cells with their truth (true_labels)
     """
 
@@ -48,6 +50,8 @@ def evaluate_collection(
     replicates: int = REPLICATES,
     seed: int = 0,
     temperature: float | None = None,
+    baselines: Mapping[str, pd.DataFrame] | None = None,
+    shares: np.ndarray | None = None,
 ) -> Evaluation:
     """Score the predictions of one collection.
 
@@ -60,9 +64,11 @@ def evaluate_collection(
     truth: field, cell, labels
     matches: the masks of the fields in truth
     temperature: of the model, see ``calibration.calibrate``
+    baselines: field, cell, p_0..p_18 of every predicted cell by each learned baseline; None if the model has none
+    shares: (19,) float, of the locations in the training cells
 
-    Raises ValueError if a true cell is not in the true masks, or if the predicted masks hold other cells than the
-    table of predictions.
+    Raises ValueError if a true cell is not in the true masks, or if the predicted masks or the predictions of a
+    baseline hold other cells than the table of predictions.
     """
     if (truth is None) != (matches is None):
         raise ValueError("per-cell truth needs both the table of true cells and the overlap of the masks")
@@ -96,6 +102,9 @@ def evaluate_collection(
         metrics[f"cells{suffix}"] = score_cells(values, labels, groups, replicates, seed)
     single = pick_single_labels(labels)
     one = single >= 0
+    learned = {name: _probabilities(_rows_of(scored, table, name)) for name, table in (baselines or {}).items()}
+    rivals = score_baselines(p, labels, groups, learned, shares, replicates, seed)
+    metrics |= {"baselines": rivals, "over_baseline": compare(metrics["cells"], rivals, baselines is not None)}
     metrics["calibration"] = _score_calibration(p[one], single[one], temperature)
     metrics["label_sets"] = score_label_sets(called, labels, groups, replicates, seed)
     metrics |= {"fields": point["field"], "proteins": point.get("protein")}
@@ -110,9 +119,19 @@ def evaluate_collection(
         "confusion": pd.DataFrame(confusion, index=list(NAMES), columns=list(NAMES)).rename_axis("true").reset_index(),
         "reliability": bin_confidences(p[one], single[one]),
         "pooled": pd.concat([table for table in pooled if len(table)] or pooled[:1])[["level", *POOLED_COLUMNS]],
+        "baselines": tabulate_baselines(metrics["cells"], rivals),
         "scores": _score_table(metrics, int(one.sum()), len(scored), scores),
     }
     return Evaluation(plain(metrics), tables, scored)
+
+
+def _rows_of(scored: pd.DataFrame, table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the rows of a baseline's predictions that are of the scored cells, in their order."""
+    rows = cell_index(table).get_indexer(cell_index(scored))
+    if (rows < 0).any():
+        field, cell = scored.iloc[int(np.flatnonzero(rows < 0)[0])][["field", "cell"]]
+        raise ValueError(f"field {field}, cell {cell}: predicted by the network, but not by the baseline {name}")
+    return table.iloc[rows]
 
 
 def _probabilities(cells: pd.DataFrame) -> np.ndarray:
@@ -205,6 +224,10 @@ def _score_table(
             low, high = metrics[key]["ci95"][name] or (None, None)
             n = n_scored if "macro" in name or level == "label_set" else n_single
             rows.append((level, name, metrics[key][name], low, high, n))
+    for level, own in metrics["baselines"].items():
+        for name in BASELINE_SCORES:
+            low, high = own["ci95"][name] or (None, None)
+            rows.append((level, name, own[name], low, high, n_scored if "macro" in name else n_single))
     rows.append(("cell", "ece_calibrated", metrics["calibration"]["ece_calibrated"], None, None, n_single))
     for level, scores in pooled.items():
         for name in ("accuracy", "macro_ap"):

@@ -56,11 +56,13 @@ def evaluate(
     unscored: str | None = None,
     seen: Mapping[str, Path | str] | None = None,
     temperature: float | None = None,
+    baselines: Mapping[str, Mapping[str, pd.DataFrame]] | None = None,
+    shares: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Score collections, write the evaluation folder, and return its metrics.
 
-    The folder gets metrics.json and per_class.csv, confusion.csv, reliability.csv, pooled.csv, scores.csv and
-    left_out.csv, each with a first column ``collection``; and {collection}/cells.parquet, the true labels of each
+    The folder gets metrics.json; per_class.csv, confusion.csv, reliability.csv, pooled.csv, baselines.csv, scores.csv
+    and left_out.csv, each with a first column ``collection``; and {collection}/cells.parquet, the true labels of each
     scored cell (field, cell, true_labels). Without any collection the tables have no rows, and metrics.json has
     ``unscored``, the reason.
 
@@ -69,6 +71,7 @@ def evaluate(
     seen: the table ``seen.finding.LEFT_OUT`` of each collection, which is not scored; None if it is not known what
         trained the model, and ``left_out`` of each collection is then null
     temperature: of the model, see ``calibration.calibrate``
+    baselines, shares: see ``evaluate_collection``; baselines of each collection
 
     Raises SeenError naming a collection of which nothing is left, ValueError for a control of an unknown name, and as
     ``evaluate_collection`` does.
@@ -88,7 +91,8 @@ def evaluate(
             truth = without_fields(truth, known)
             matches = _match_truth(files, fields, truth, threads)
         cells, truth, matches = without_cells(cells, truth, matches, known)
-        result = evaluate_collection(cells, fields, truth, matches, replicates, seed, temperature)
+        learned = None if baselines is None else baselines[name]
+        result = evaluate_collection(cells, fields, truth, matches, replicates, seed, temperature, learned, shares)
         metrics[name] = result.metrics | {"left_out": None if seen is None else plain_counts(left_out)}
         tables.setdefault("left_out", []).append(left_out.assign(collection=name)[["collection", *left_out]])
         write_table(out_dir / name / "cells.parquet", result.cells[["field", "cell", "true_labels"]])

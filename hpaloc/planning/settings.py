@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpaloc.baselines.record import load_baselines
 from hpaloc.config import ConfigError, colours_of, image_patterns, training_collections
 from hpaloc.delimited import check_fields
 from hpaloc.files import spelled_as_on_disk
@@ -28,6 +29,8 @@ MODEL_FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json"
 READING_FILES = ("mixtures.json", "mixtures.checksums.json")
 # Those that say what trained it.
 SEEN_FILES = ("seen.npz", "seen.checksums.json")
+# Those of its baselines.
+BASELINE_FILES = ("baselines.json", "baselines.checksums.json")
 
 
 def spell_paths(config: dict[str, Any]) -> None:
@@ -164,6 +167,7 @@ def check_model(config: Mapping[str, Any]) -> None:
         made, _ = read_settings(Path(path))
         check_network(Path(path, "model.keras"), made)
         load_reading(Path(path))
+        load_baselines(Path(path))
         if load_seen(Path(path)) is None:
             log.warning(
                 "config key model.path: %s does not say what trained the model (seen.npz), so fields and cells that it "

@@ -553,6 +553,7 @@ def test_evaluation_with_truth_per_cell() -> None:
     scores = result.metrics
     assert set(scores) == {
         "n_fields", "n_cells", "cells", "calibration", "label_sets", "fields", "proteins", "map60", "segmentation",
+        "baselines", "over_baseline",
     }  # fmt: skip
     assert set(scores["cells"]) == {*CELL_SCORES, "ci95"}
     assert set(scores["fields"]) == set(scores["proteins"]) == {"accuracy", "macro_ap"}
@@ -757,7 +758,7 @@ def test_evaluate_writes_the_folder(tmp_path: Path) -> None:
     result = evaluate([], tmp_path / "out", unscored="nothing has labels")
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == result
     assert result == {"unscored": "nothing has labels", "controls": dict.fromkeys(CONTROLS)}
-    for name in ("per_class", "confusion", "reliability", "pooled", "scores"):
+    for name in ("per_class", "confusion", "reliability", "pooled", "baselines", "scores"):
         table = pd.read_csv(tmp_path / "out" / f"{name}.csv")
         assert table.empty
         assert len(table.columns) > 5

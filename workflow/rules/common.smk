@@ -13,7 +13,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from hpaloc.accounting import left_out_lines, summary_lines
+from hpaloc.accounting import baseline_lines, left_out_lines, summary_lines
 from hpaloc.classes import COLOURS
 from hpaloc.config import ATLAS_FOLDER, colours_of, complete, read_command_line, shortened, training_collections
 from hpaloc.files import digest, spelled_as_on_disk
@@ -21,6 +21,7 @@ from hpaloc.finding import shards_of
 from hpaloc.layout import PATTERNS
 from hpaloc.planning.fields import check_pooling, check_rows, check_studied, check_unseen
 from hpaloc.planning.settings import (
+    BASELINE_FILES,
     MODEL_FILES,
     NO_MODEL,
     READING_FILES,
@@ -36,6 +37,7 @@ from hpaloc.planning.settings import (
     spell_paths,
 )
 from hpaloc.left_over import left_over_lines, unconfigured
+from hpaloc.network.folder import read_settings
 from hpaloc.scan import plan_collections, restore_tables
 from hpaloc.unpacking import model_folder
 from hpaloc.version import files_version, room_version
@@ -162,6 +164,10 @@ SCORED = [
 # A packed model says it; it may not be unpacked yet.
 CHECKED = MODEL != config["model"]["path"] or Path(MODEL, "seen.npz").is_file()
 SEEN = [f"results/evaluation/{name}/seen.parquet" for name in SCORED if CHECKED]
+# Whether the model has learned baselines.
+BASELINES = not config["model"]["path"] or Path(MODEL, "baselines.json").is_file()
+# The collections whose cells are measured for them.
+MEASURED = [*SCORED, *([] if config["model"]["path"] else [TRAINING])] if BASELINES else []
 # The figures of the data show the collection that trains or, if there is none, the first labelled one; with model.path
 # they show a predicted collection.
 EXPLORABLE = PREDICTED if config["model"]["path"] else [TRAINING, *COLLECTIONS]

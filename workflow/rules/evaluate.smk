@@ -53,6 +53,32 @@ rule find_seen:
         "../scripts/find_seen.py"
 
 
+rule measure_baselines:
+    """Measure the cells of one shard as the baselines of the network take them."""
+    input:
+        cells="results/cells/{collection}/{shard}.parquet",
+        fields="results/cells/{collection}/{shard}.fields.parquet",
+        tiles=[f"results/tiles/{{collection}}/{{shard}}/{colour}.tfrecord" for colour in COLOURS],
+    output:
+        "results/baselines/{collection}/{shard}.parquet",
+    log:
+        "logs/measure_baselines/{collection}/{shard}.log",
+    benchmark:
+        "benchmarks/measure_baselines/{collection}/{shard}.tsv"
+    conda:
+        "../../envs/tensorflow.yaml"
+    threads: 8
+    resources:
+        **GPU,
+        mem_mb=grows(8000),
+        runtime=grows(120),
+    params:
+        tiles_of_model=lambda wildcards: tiles_of_model(),
+        version=code_of("baselines.measures"),
+    script:
+        "../scripts/measure_baselines.py"
+
+
 rule evaluate:
     """Score the predictions of the labelled collections."""
     input:
@@ -64,6 +90,8 @@ rule evaluate:
         masks=of_shards("segmentation", *SCORED),
         truth=[path for name in SCORED for path in truth_files(name)],
         seen=SEEN,
+        measures=of_shards("baselines", *SCORED) if BASELINES else [],
+        baselines=trained_here(*BASELINE_FILES) if SCORED else [],
         controls=expand("results/controls/{control}/model/config.json", control=CONTROLS),
         model=f"{MODEL}/config.json" if CONTROLS else [],
         decision=model_files if SCORED else [],
@@ -92,6 +120,7 @@ rule evaluate:
             )
             for name, caption, title in (
                 ("scores", "metrics", "scores with intervals"),
+                ("baselines", "baselines", "the network and its baselines"),
                 ("left_out", "left_out", "what training has seen, which is not scored"),
                 ("confusion", "confusion", "confusion of locations"),
                 ("reliability", "reliability", "reliability of confidences"),
@@ -117,8 +146,10 @@ rule evaluate:
         checked=CHECKED,
         model=MODEL,
         model_version=model_version if SCORED else None,
+        baselines=BASELINES,
+        baselines_version=lambda wildcards: content_of(f"{MODEL}/baselines.json") if config["model"]["path"] else None,
         seed=config["seed"],
-        version=code_of("evaluation.folder", "network.folder"),
+        version=code_of("evaluation.folder", "baselines.record"),
     script:
         "../scripts/evaluate.py"
 

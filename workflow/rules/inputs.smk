@@ -167,7 +167,8 @@ def model_outputs(wildcards):
     """Return the card of the model, what it has seen and the curves of its training if this run trains it."""
     if config["model"]["path"]:
         return []
-    return ["results/model/card.md", *expand("results/model/{name}", name=SEEN_FILES)] + expand(
+    names = ["card.md", *SEEN_FILES, *BASELINE_FILES]
+    return expand("results/model/{name}", name=names) + expand(
         "results/figures/{name}.{suffix}", name=TRAINING_FIGURES, suffix=["svg", "png"]
     )
 
@@ -232,11 +233,23 @@ def model_version(wildcards):
     return content_of(*(path for name in (*MODEL_FILES, *READING_FILES) if os.path.isfile(path := f"{MODEL}/{name}")))
 
 
+@refusing
+def tiles_of_model():
+    """Return the colours and the input size, in px, that the network takes."""
+    if not config["model"]["path"]:
+        return {key: config["train"][key] for key in ("channels", "input_size")}
+    require_model()
+    made, _ = read_settings(Path(MODEL))
+    return {key: made[key] for key in ("channels", "input_size")}
+
+
 def model_to_pack(wildcards):
     """Return the files of the model folder that are packed."""
     require_packing()
     # Its checksums list the history too.
-    return [f"{MODEL}/{name}" for name in (*MODEL_FILES, *SEEN_FILES, "history.csv")] + reading_files(wildcards)
+    return [f"{MODEL}/{name}" for name in (*MODEL_FILES, *SEEN_FILES, *BASELINE_FILES, "history.csv")] + reading_files(
+        wildcards
+    )
 
 
 def used_collections(wildcards):

@@ -17,6 +17,7 @@ def listed_jobs(wildcards):
     of_stage = {
         **dict.fromkeys(("predict", "aggregate", "submit", "browse_shard"), PREDICTED),
         **{stage: [name for name in explored if stage in COLLECTIONS[name]] for stage in ("simulate", "download")},
+        "measure_baselines": MEASURED,
         "import_images": [name for name in explored if imports(name)],
     }
     found = []
@@ -51,6 +52,7 @@ def kept_paths():
         kept += of_shards("predictions", name) + of_shards("pictures", name)
         kept += expand("results/predictions/{name}/{table}", name=name, table=POOLED)
     kept += expand("results/evaluation/{collection}", collection=SCORED)
+    kept += expand("results/baselines/{collection}", collection=MEASURED) + of_shards("baselines", *MEASURED)
     kept += expand("results/controls/{control}", control=CONTROLS)
     kept += [f"results/few_shot/{FEW_SHOT}"] if config["few_shot"]["table"] else []
     kept += ["results/held_out"] if HELD_OUT else []

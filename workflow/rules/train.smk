@@ -126,9 +126,35 @@ rule add_seen:
         "../scripts/add_seen.py"
 
 
+rule learn_baselines:
+    """Learn the baselines of the network from the cells that train it."""
+    input:
+        model="results/model/checksums.json",
+        examples="results/dataset/examples.parquet",
+        measures=lambda wildcards: of_shards("baselines", TRAINING),
+    output:
+        expand("results/model/{name}", name=BASELINE_FILES),
+    log:
+        "logs/learn_baselines.log",
+    benchmark:
+        "benchmarks/learn_baselines.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 2
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(60),
+    params:
+        seed=config["seed"],
+        version=code_of("baselines.learning"),
+    script:
+        "../scripts/learn_baselines.py"
+
+
 rule model_card:
     """Write the model card."""
     input:
+        baselines=expand("results/model/{name}", name=BASELINE_FILES),
         model=expand("results/model/{name}", name=["config.json", "thresholds.json", "history.csv"]),
         examples="results/dataset/examples.parquet",
     output:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hpaloc.baselines.record import load_baselines, predict_baselines, training_shares
 from hpaloc.evaluation.folder import evaluate, read_controls
 from hpaloc.layout import CollectionFiles
 from hpaloc.network.folder import read_settings
@@ -15,6 +16,8 @@ def main(job):
     # Nothing is known about a model of model.path that does not say what trained it.
     names = [files.name for files in collections]
     seen = dict(zip(names, job.input.seen, strict=True)) if job.params.checked else None
+    model = Path(job.params.model)
+    learned = load_baselines(model) if collections and job.params.baselines else None
     evaluate(
         collections,
         folder,
@@ -23,7 +26,10 @@ def main(job):
         threads=job.threads,
         unscored=job.params.unscored,
         seen=seen,
-        temperature=read_settings(Path(job.params.model))[1].get("temperature") if collections else None,
+        temperature=read_settings(model)[1].get("temperature") if collections else None,
+        baselines=learned
+        and {files.name: predict_baselines(learned, files.of_shards("baselines")) for files in collections},
+        shares=training_shares(model) if collections else None,
     )
 
 

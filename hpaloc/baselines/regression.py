@@ -1,0 +1,91 @@
+"""Logistic regression with several classes, kept as plain numbers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+
+from hpaloc.classes import N_CLASSES, NAMES
+
+# Further measurements of a cell count as if they were this many standard deviations from the mean.
+_FURTHEST = 5.0
+
+
+def fit_regression(
+    measures: np.ndarray, labels: np.ndarray, weights: np.ndarray, strength: float = 0.1
+) -> dict[str, Any]:
+    """Fit the probabilities of the locations to measurements of cells.
+
+    A cell of several locations counts in equal parts for each.
+
+    measures: (n, d) float, nan if undefined
+    labels: (n, 19) 0 or 1, at least one per cell
+    weights: (n,) float, of the cells
+    strength: inverse of the penalty on the coefficients, C of scikit-learn
+
+    Returns classes (names), mean, scale (d,), coefficients (classes, d) and intercept (classes,), as lists.
+    """
+    row, label = np.nonzero(labels)
+    mean, scale = np.nanmean(measures, axis=0), np.nanstd(measures, axis=0)
+    mean[~np.isfinite(mean)] = 0
+    scale[~(scale > 0)] = 1
+    classes = np.unique(label)
+    if len(classes) > 1:
+        learned = LogisticRegression(C=strength, max_iter=500)
+        learned.fit(_standard(measures, mean, scale)[row], label, weights[row] / labels.sum(axis=1)[row])
+        coefficients, intercept = learned.coef_, learned.intercept_
+        if len(classes) == 2:
+            # Of two classes, scikit-learn has the difference.
+            coefficients, intercept = (np.concatenate([-half, half]) / 2 for half in (coefficients, intercept))
+    else:
+        coefficients, intercept = np.zeros((len(classes), measures.shape[1])), np.zeros(len(classes))
+    return {
+        "classes": [NAMES[index] for index in classes],
+        "mean": mean.tolist(),
+        "scale": scale.tolist(),
+        "coefficients": coefficients.tolist(),
+        "intercept": intercept.tolist(),
+    }
+
+
+def apply_regression(regression: Mapping[str, Any], measures: np.ndarray) -> np.ndarray:
+    """Return the probability of each location, (n, 19) float64, 0 for one that was not learned.
+
+    regression: from ``fit_regression``
+    measures: (n, d) float, nan if undefined
+    """
+    standard = _standard(measures, np.array(regression["mean"]), np.array(regression["scale"]))
+    logits = standard @ np.array(regression["coefficients"]).T + np.array(regression["intercept"])
+    p = np.zeros((len(measures), N_CLASSES))
+    p[:, [NAMES.index(name) for name in regression["classes"]]] = softmax(logits, axis=1)
+    return p
+
+
+def _standard(measures: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return measurements as multiples of the standard deviation, those that are undefined as 0, the mean."""
+    return np.nan_to_num(np.clip((measures.astype(np.float64) - mean) / scale, -_FURTHEST, _FURTHEST))
+
+
+def check_regression(regression: Any) -> None:
+    """Raise ValueError, naming the invalid key, unless ``regression`` is from ``fit_regression``."""
+    if not isinstance(regression, dict):
+        raise ValueError("it is not a table")
+    classes = regression.get("classes")
+    if (
+        not isinstance(classes, list)
+        or not classes
+        or sorted(map(str, classes)) != sorted(name for name in NAMES if name in classes)
+    ):
+        raise ValueError(f"classes is {classes!r}, not different locations")
+    mean = regression.get("mean")
+    width = len(mean) if isinstance(mean, list) else 0
+    shapes = {"mean": (width,), "scale": (width,), "coefficients": (len(classes), width), "intercept": (len(classes),)}
+    for key, shape in shapes.items():
+        try:
+            values = np.array(regression.get(key), np.float64)
+        except (TypeError, ValueError):
+            values = np.zeros(0)
+        if values.shape != shape or not np.isfinite(values).all() or (key == "scale" and not (values > 0).all()):
+            raise ValueError(f"{key} is not {' x '.join(map(str, shape))} numbers")

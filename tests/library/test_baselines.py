@@ -1,0 +1,337 @@
+"""Baselines: what they learn, how the network compares with them, and what a model folder keeps of them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hpaloc.accounting import baseline_lines
+from hpaloc.baselines.columns import describe_cells
+from hpaloc.baselines.learning import BaselineError, learn_baselines
+from hpaloc.baselines.record import load_baselines, predict_baselines, read_measures, training_shares
+from hpaloc.baselines.regression import apply_regression, fit_regression
+from hpaloc.classes import N_CLASSES, NAMES, label_matrix
+from hpaloc.evaluation.baselines import compare, score_baselines, tabulate_baselines
+from hpaloc.evaluation.cells import score_cells
+from hpaloc.evaluation.collection import evaluate_collection
+from hpaloc.examples import EXAMPLES
+from hpaloc.files import write_json
+from hpaloc.network.folder import write_checksums
+from hpaloc.network.options import LEVELS_EDITION, ModelError
+from hpaloc.tables import CELLS, TableError, to_table, write_table
+
+P = [f"p_{index}" for index in range(N_CLASSES)]
+
+
+def measured(labels, seed=0, width=6):
+    """Return measurements whose first numbers tell the labels apart, with one that is undefined and one constant."""
+    measures = np.random.default_rng(seed).normal(0, 0.3, (len(labels), width)).astype(np.float32)
+    measures[:, 0] += np.where(labels == 3, 3, 0)
+    measures[:, 1] += np.where(labels == 16, 3, 0)
+    measures[:, -2] = 7
+    measures[::5, -1] = np.nan
+    return measures
+
+
+def test_a_regression_learns_what_measurements_tell():
+    labels = np.array([0, 3, 16] * 60)
+    learned = fit_regression(measured(labels), label_matrix([(label,) for label in labels]), np.ones(180))
+    assert learned["classes"] == [NAMES[label] for label in (0, 3, 16)]
+    p = apply_regression(json.loads(json.dumps(learned)), measured(labels, 1))
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    assert (p.argmax(axis=1) == labels).mean() > 0.95
+    assert not p[:, 5].any()
+
+
+def test_two_locations_and_one_are_regressions_too():
+    labels = np.array([0, 3] * 60)
+    two = fit_regression(measured(labels), label_matrix([(label,) for label in labels]), np.ones(120))
+    p = apply_regression(two, measured(labels, 1))
+    assert (p.argmax(axis=1) == labels).mean() > 0.95
+    one = fit_regression(measured(labels), label_matrix([(3,)] * 120), np.ones(120))
+    assert apply_regression(one, measured(labels))[:, 3].tolist() == [1] * 120
+
+
+def test_a_cell_of_two_locations_counts_half_for_each():
+    both = [(0, 3)] * 50 + [(16,)] * 50
+    p = apply_regression(
+        fit_regression(measured(np.repeat([3, 16], 50)), label_matrix(both), np.ones(100)), measured(np.full(9, 3), 2)
+    )
+    np.testing.assert_allclose(p[:, 0], p[:, 3], atol=0.01)
+    assert (p[:, 0] > 0.4).all()
+
+
+def test_cells_without_nucleus_are_described():
+    cells = pd.DataFrame({name: np.ones(3) for name in CELLS.names}).assign(field="f", y1=21.0, x1=[11.0, 21.0, 41.0])
+    cells.loc[1, ["nucleus_area_um2", "green_nucleus_mean", "green_nucleus_cytoplasm_ratio"]] = np.nan
+    fields = pd.DataFrame({"field": ["f"], "green_background": [0.0], "green_white": [2.0]})
+    described = describe_cells(cells, fields)
+    assert described.shape == (3, 17)
+    assert np.isfinite(described[[0, 2]]).all()
+    assert np.isnan(described[1]).sum() == 3
+    # Brightness is relative to the field, so a field that is stored with other levels is described alike.
+    levels = [
+        name for name in CELLS.names if name.startswith("green_") and name.endswith(("mean", "std", "p99", "peak"))
+    ]
+    scaled = cells.assign(**{name: cells[name] * 257 for name in (*levels, "green_median")})
+    fields[["green_background", "green_white"]] *= 257
+    np.testing.assert_allclose(describe_cells(scaled, fields), described)
+
+
+def predicted(labels, right, seed=0):
+    """Return probabilities whose most likely class is right in a share of the cells."""
+    generator = np.random.default_rng(seed)
+    called = np.where(generator.random(len(labels)) < right, labels, (labels + 1) % N_CLASSES)
+    p = generator.random((len(labels), N_CLASSES)) * 0.1
+    p[np.arange(len(labels)), called] += 0.8
+    return p
+
+
+LABELS = np.repeat([0, 3, 16, 16], 100)
+GROUPS = np.repeat(np.arange(40), 10)
+SHARES = np.eye(N_CLASSES)[[0, 16, 16, 16]].mean(axis=0)
+
+
+def compared(right, baseline, learned=True, groups=GROUPS):
+    labels = label_matrix([(label,) for label in LABELS])
+    p = predicted(LABELS, right)
+    known = {"logistic_regression": predicted(LABELS, baseline, 1)} if learned else {}
+    rivals = score_baselines(p, labels, groups, known, SHARES, replicates=200)
+    return score_cells(p, labels), rivals, compare(score_cells(p, labels), rivals, learned)
+
+
+def test_chance_and_majority_by_hand():
+    _, rivals, _ = compared(0.9, 0.7)
+    # Class 16 is most of the training and half of these cells; class 3 never trained.
+    assert rivals["majority"]["accuracy"] == 0.5
+    assert rivals["majority"]["balanced_accuracy"] == pytest.approx(1 / 3)
+    assert rivals["majority"]["macro_ap"] == pytest.approx(1 / 3)
+    assert rivals["chance"]["accuracy"] == pytest.approx((0.25 * 100 + 0.75 * 200) / 400)
+    assert rivals["chance"]["balanced_accuracy"] == pytest.approx(1 / 3)
+    assert rivals["chance"]["macro_auc"] == 0.5
+    assert set(rivals["chance"]["ci95"].values()) == {None}
+
+
+def test_a_network_that_is_better_worse_or_equal_is_called_so():
+    network, rivals, better = compared(0.9, 0.7)
+    low, high = better["ci95"]
+    assert better["accuracy"] == pytest.approx(network["accuracy"] - rivals["logistic_regression"]["accuracy"])
+    assert 0 < low < better["accuracy"] < high
+    assert "beats its best baseline, a logistic regression on shape and light, by 0.147 (" in better["sentence"]
+    worse = compared(0.7, 0.9)[2]
+    assert worse["accuracy"] < 0
+    assert "is worse than its best baseline, a logistic regression on shape and light, by 0.265 (" in worse["sentence"]
+    assert "does not measurably differ from its best baseline" in compared(0.8, 0.81)[2]["sentence"]
+    alone = compared(0.9, 0.7, groups=np.zeros(400))[2]
+    assert alone["ci95"] is None
+    assert "no interval" in alone["sentence"]
+
+
+def test_differences_are_of_the_same_cells():
+    """Cells that both call wrong widen the interval of each score and not that of the difference."""
+    labels = label_matrix([(label,) for label in LABELS])
+    hard = GROUPS % 2 == 0
+    p, other = (np.where(hard[:, None], np.roll(labels, 1, axis=1), labels) for _ in range(2))
+    other = other.copy()
+    other[1::20] = np.roll(labels[1::20], 2, axis=1)
+    rivals = score_baselines(p, labels, GROUPS, {"logistic_regression": other}, None, replicates=200)
+    low, high = rivals["logistic_regression"]["difference"]["ci95"]["accuracy"]
+    own = score_cells(p, labels, GROUPS)["ci95"]["accuracy"]
+    assert high - low < 0.1 * (own[1] - own[0])
+
+
+def test_a_model_without_learned_baselines_says_so():
+    _, rivals, alone = compared(0.9, 0, learned=False)
+    assert list(rivals) == ["majority", "chance"]
+    assert alone["baseline"] == "majority"
+    assert "the model folder has no learned baselines (baselines.json)" in alone["sentence"]
+    assert compare(score_cells(predicted(LABELS, 1), label_matrix([(0, 3)] * 400)), rivals, True) is None
+
+
+def test_the_table_has_a_row_for_the_network_and_each_baseline():
+    network, rivals, _ = compared(0.9, 0.7)
+    network["ci95"] = dict.fromkeys(network["ci95"] | network)
+    table = tabulate_baselines(network, rivals).set_index("predictor")
+    assert list(table.index) == ["network", "logistic_regression", "majority", "chance"]
+    gap = table["accuracy"]["network"] - table["accuracy"]["majority"]
+    assert table["network_minus_it_accuracy"]["majority"] == pytest.approx(gap)
+    assert table.loc["majority", "network_minus_it_accuracy_low"] < gap
+    assert table.loc[["network", "chance"], "network_minus_it_accuracy"].isna().all()
+
+
+def test_baselines_are_scored_on_the_cells_of_the_network():
+    generator = np.random.default_rng(3)
+    cells = pd.DataFrame({"field": [f"f{i // 10}" for i in range(100)], "cell": np.arange(100) % 10 + 1})
+    labels = np.repeat([0, 3, 16, 16, 0], 20)
+    own = cells.assign(labels="0", **dict(zip(P, predicted(labels, 0.9).T, strict=True)))
+    fields = pd.DataFrame(
+        {
+            "field": [f"f{i}" for i in range(10)],
+            "sheet_labels": np.repeat(["0", "3", "16", "", "0|3"], 2),
+            "antibody": "",
+        }
+    )
+    table = cells.assign(**dict(zip(P, predicted(labels, 0.6, 1).T, strict=True)))
+    known = table[:60]
+    shuffled = table.iloc[generator.permutation(100)]
+    result = evaluate_collection(own, fields, baselines={"logistic_regression": shuffled}, shares=SHARES)
+    right = (known[P].to_numpy().argmax(axis=1) == labels[:60]).mean()
+    assert result.metrics["baselines"]["logistic_regression"]["accuracy"] == pytest.approx(right)
+    rows = result.tables["scores"].set_index(["level", "score"])["value"]
+    assert rows["logistic_regression", "accuracy"] == pytest.approx(right)
+    assert "chance" in rows.index
+    with pytest.raises(ValueError, match="field f1, cell 1: predicted by the network, but not by the baseline frozen"):
+        evaluate_collection(own, fields, baselines={"frozen_network": table.drop(10)}, shares=SHARES)
+
+
+def test_the_end_of_a_run_says_how_the_network_compares(tmp_path):
+    write_json(
+        tmp_path / "metrics.json",
+        {"test": {"over_baseline": {"sentence": "the network beats"}}, "bare": {"over_baseline": None}, "controls": {}},
+    )
+    assert baseline_lines(tmp_path / "metrics.json") == ["test: the network beats"]
+    write_json(tmp_path / "metrics.json", {"unscored": "nothing", "controls": {}})
+    assert baseline_lines(tmp_path / "metrics.json") == []
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Write a model folder, the examples of its training, and the measurements of their cells in two shards."""
+    labels = np.array([0, 3, 16] * 40)
+    cells = pd.DataFrame({"field": [f"f{i // 10}" for i in range(120)], "cell": np.arange(120) % 10 + 1})
+    examples = cells.assign(
+        part=np.where(np.arange(120) < 90, "train", "validation"),
+        origin="real", green_scale=1.0, weight=1.0, labels=labels.astype(str), **{
+            f"label_{index}": (labels == index).astype(np.uint8) for index in range(N_CLASSES)
+        },
+    )  # fmt: skip
+    # A copy of a cell with dimmed green is not among the cells that are measured.
+    examples = pd.concat([examples, examples[:1].assign(origin="synthetic", field="none")], ignore_index=True)
+    write_table(tmp_path / "examples.parquet", to_table(examples.reindex(columns=EXAMPLES.names), EXAMPLES))
+    paths = []
+    for shard, rows in enumerate((slice(60), slice(60, None), slice(0))):
+        paths.append(tmp_path / f"{shard}.parquet")
+        lists = {
+            name: pa.FixedSizeListArray.from_arrays(pa.array(values[rows].ravel()), values.shape[1])
+            for name, values in (("measures", measured(labels)), ("outputs", measured(labels, 1).astype(np.float16)))
+        }
+        pq.write_table(pa.table({"field": cells["field"][rows], "cell": cells["cell"][rows], **lists}), paths[-1])
+    folder = tmp_path / "model"
+    folder.mkdir()
+    counts = {name: int((labels[:90] == index).sum()) for index, name in enumerate(NAMES)}
+    config = {"channels": ["red", "green", "blue"], "head": "sigmoid", "input_size": 64, "units": 512}
+    config |= {"dropout": [0.5, 0.25], "classes": list(NAMES), "preprocessing": {"levels": LEVELS_EDITION}}
+    write_json(folder / "config.json", config | {"examples": {"train": counts}})
+    write_json(folder / "thresholds.json", {"thresholds": None, "negative_rule": "network"})
+    write_checksums(folder, ("config.json", "thresholds.json"))
+    return folder, tmp_path / "examples.parquet", paths, labels
+
+
+def test_what_is_learned_travels_with_the_model_folder(trained):
+    folder, examples, paths, labels = trained
+    assert load_baselines(folder) is None
+    learn_baselines(folder, examples, paths)
+    first = (folder / "baselines.json").read_bytes()
+    learned = load_baselines(folder)
+    assert learned["cells"] == 90
+    assert learned["validation_accuracy"]["logistic_regression"] > 0.9
+    found = predict_baselines(learned, paths)
+    assert list(found) == ["logistic_regression", "frozen_network"]
+    for table in found.values():
+        assert list(table) == ["field", "cell", *P]
+        assert (table[P].to_numpy().argmax(axis=1) == labels).mean() > 0.9
+    learn_baselines(folder, examples, paths)
+    assert (folder / "baselines.json").read_bytes() == first
+    assert training_shares(folder)[[0, 3, 16]].tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_a_validation_cell_changes_no_coefficient(trained):
+    folder, examples, paths, _ = trained
+    learn_baselines(folder, examples, paths)
+    before = load_baselines(folder)
+    table = pd.read_parquet(examples)
+    table.loc[table["part"] == "validation", ["label_0", "label_3", "label_16"]] = [0, 0, 1]
+    write_table(examples, to_table(table, EXAMPLES))
+    learn_baselines(folder, examples, paths)
+    after = load_baselines(folder)
+    assert after["logistic_regression"] == before["logistic_regression"]
+    assert after["validation_accuracy"] != before["validation_accuracy"]
+
+
+def test_changed_and_foreign_baselines_are_refused(trained):
+    folder, examples, paths, _ = trained
+    learn_baselines(folder, examples, paths)
+    learned = load_baselines(folder)
+    for key, value, told in (
+        ("classes", ["Nowhere"], "classes is"),
+        ("scale", [0.0] * 6, "scale is not 6 numbers"),
+        ("coefficients", [[1.0]], "coefficients is not 3 x 6 numbers"),
+        ("intercept", [float("nan")] * 3, "intercept is not 3 numbers"),
+        ("mean", None, "mean is not 0 numbers"),
+    ):
+        content = learned | {"frozen_network": learned["frozen_network"] | {key: value}}
+        (folder / "baselines.json").write_text(json.dumps(content))
+        write_checksums(folder, ("checksums.json", "baselines.json"), to="baselines.checksums.json")
+        with pytest.raises(ModelError, match=rf"baselines\.json: frozen_network: {told}"):
+            load_baselines(folder)
+    learn_baselines(folder, examples, paths)
+    (folder / "baselines.json").write_text(json.dumps(learned) + " ")
+    with pytest.raises(ModelError, match=r"baselines\.json was changed"):
+        load_baselines(folder)
+    learn_baselines(folder, examples, paths)
+    # They are of one network.
+    (folder / "checksums.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"checksums\.json was changed"):
+        load_baselines(folder)
+
+
+def test_other_measurements_and_cells_that_were_not_measured_are_errors(trained):
+    folder, examples, paths, _ = trained
+    learn_baselines(folder, examples, paths)
+    learned = load_baselines(folder)
+    learned["logistic_regression"]["mean"].append(0.0)
+    with pytest.raises(ModelError, match="takes 7 measurements of a cell, but this version makes 6"):
+        predict_baselines(learned, paths)
+    with pytest.raises(BaselineError, match="cell 1 of field f6 trains the network, but was not measured"):
+        learn_baselines(folder, examples, paths[:1])
+
+
+def test_the_share_of_each_location_is_unknown_of_an_older_folder(trained):
+    folder = trained[0]
+    config = json.loads((folder / "config.json").read_text())
+    for examples in (None, {}, {"train": {}}):
+        write_json(folder / "config.json", config | {"examples": examples})
+        assert training_shares(folder) is None
+    write_json(folder / "config.json", config | {"examples": {"train": {NAMES[0]: -1}}})
+    with pytest.raises(ModelError, match=r"config\.json: examples\.train"):
+        training_shares(folder)
+
+
+def test_cells_are_measured_alike_in_every_run(tmp_path):
+    from model_inputs import patterned_tiles, write_tile_shard
+
+    from hpaloc.baselines.measures import measure_shard
+    from hpaloc.tables import FIELDS
+
+    colours = ("red", "green", "blue")
+    cells = write_tile_shard(tmp_path, patterned_tiles(np.array([0, 3, 5] * 4), 64, 3), colours)
+    fields = pd.DataFrame({"field": cells["field"].unique()}).reindex(columns=FIELDS.names)
+    write_table(tmp_path / "fields.parquet", to_table(fields, FIELDS))
+    tiles = {colour: tmp_path / f"{colour}.tfrecord" for colour in colours}
+    for name in ("once", "again"):
+        measure_shard(tmp_path / "cells.parquet", tmp_path / "fields.parquet", tiles, tmp_path / name, colours, 64, 5)
+    assert (tmp_path / "once").read_bytes() == (tmp_path / "again").read_bytes()
+    ids, measures = read_measures([tmp_path / "once"])
+    assert ids.to_numpy().tolist() == cells.to_numpy().tolist()
+    # The light of three colours, and 17 numbers of the table of cells.
+    assert measures["measures"].shape == (12, 33 + 9 * 2 + 17)
+    outputs = measures["outputs"]
+    assert outputs.shape == (12, 512)
+    assert np.isfinite(outputs).all()
+    assert np.ptp(outputs, axis=0).max() > 0.1
+    write_table(tmp_path / "cells.parquet", to_table(cells[::-1].reindex(columns=CELLS.names), CELLS))
+    with pytest.raises(TableError, match="are not those of the cells in"):
+        measure_shard(tmp_path / "cells.parquet", tmp_path / "fields.parquet", tiles, tmp_path / "no", colours, 64)
