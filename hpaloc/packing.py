@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from hpaloc import __version__
+from hpaloc.accounting import baseline_lines
 from hpaloc.files import atomic_path
 
 # The folder in the archive, and the file in it that lists the others.
@@ -26,7 +27,8 @@ def pack_model(files: Sequence[Path], card: Path, scores: Path, metrics: Path, l
     """
     scored = metrics.read_text(encoding="utf-8")
     reason = json.loads(scored).get("unscored")
-    page = package_card(card.read_text(encoding="utf-8"), pd.read_csv(scores), reason, licence)
+    compared = baseline_lines(metrics)
+    page = package_card(card.read_text(encoding="utf-8"), pd.read_csv(scores), compared, reason, licence)
     contents = {path.name: path.read_bytes() for path in files}
     contents |= {"card.md": page.encode(), "scores.json": scored.encode()}
     listing = {
@@ -40,10 +42,11 @@ def pack_model(files: Sequence[Path], card: Path, scores: Path, metrics: Path, l
             archive.writestr(zipfile.ZipInfo(f"{FOLDER}/{name}", _TIME), content)
 
 
-def package_card(card: str, scores: pd.DataFrame, reason: str | None, licence: str) -> str:
+def package_card(card: str, scores: pd.DataFrame, compared: Sequence[str], reason: str | None, licence: str) -> str:
     """Return a model card with the scores of other collections and the licence of the training images.
 
     scores: the table scores.csv of the evaluation
+    compared: sentences about the network and its baselines
     reason: why no collection is scored; None if one is
     """
     rows = []
@@ -59,6 +62,7 @@ def package_card(card: str, scores: pd.DataFrame, reason: str | None, licence: s
             "## Scores on other collections",
             "",
             *(heads + rows if rows else [f"None: {reason}."]),
+            *(f"\n{sentence}." for sentence in compared),
             "",
             "## Licence of the training images",
             "",

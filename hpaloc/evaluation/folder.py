@@ -71,7 +71,8 @@ def evaluate(
     seen: the table ``seen.finding.LEFT_OUT`` of each collection, which is not scored; None if it is not known what
         trained the model, and ``left_out`` of each collection is then null
     temperature: of the model, see ``calibration.calibrate``
-    baselines, shares: see ``evaluate_collection``; baselines of each collection
+    baselines: of each collection, see ``evaluate_collection``
+    shares: (19,) float, of the locations in the training cells
 
     Raises SeenError naming a collection of which nothing is left, ValueError for a control of an unknown name, and as
     ``evaluate_collection`` does.

@@ -73,10 +73,9 @@ def test_cells_without_nucleus_are_described():
     assert np.isfinite(described[[0, 2]]).all()
     assert np.isnan(described[1]).sum() == 3
     # Brightness is relative to the field, so a field that is stored with other levels is described alike.
-    levels = [
-        name for name in CELLS.names if name.startswith("green_") and name.endswith(("mean", "std", "p99", "peak"))
-    ]
-    scaled = cells.assign(**{name: cells[name] * 257 for name in (*levels, "green_median")})
+    ends = ("mean", "std", "median", "p99", "peak")
+    levels = [name for name in CELLS.names if name.startswith("green_") and name.endswith(ends)]
+    scaled = cells.assign(**{name: cells[name] * 257 for name in levels})
     fields[["green_background", "green_white"]] *= 257
     np.testing.assert_allclose(describe_cells(scaled, fields), described)
 
@@ -124,7 +123,7 @@ def test_a_network_that_is_better_worse_or_equal_is_called_so():
     worse = compared(0.7, 0.9)[2]
     assert worse["accuracy"] < 0
     assert "is worse than its best baseline, a logistic regression on shape and light, by 0.265 (" in worse["sentence"]
-    assert "does not measurably differ from its best baseline" in compared(0.8, 0.81)[2]["sentence"]
+    assert "does not measurably differ from its best baseline" in compared(0.8, 0.74)[2]["sentence"]
     alone = compared(0.9, 0.7, groups=np.zeros(400))[2]
     assert alone["ci95"] is None
     assert "no interval" in alone["sentence"]

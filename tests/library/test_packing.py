@@ -41,7 +41,7 @@ def pack(folder, name, content=0, **metrics):
     }
     scores = pd.DataFrame([] if metrics else [row], columns=list(row))
     scores.to_csv(folder / "scores.csv", index=False)
-    (folder / "metrics.json").write_text(json.dumps(metrics or {"test": {}}))
+    (folder / "metrics.json").write_text(json.dumps(metrics or {"test": {"over_baseline": {"sentence": "the network beats its best baseline"}}}))
     tables = [folder / name for name in ("card.md", "scores.csv", "metrics.json")]
     pack_model(model, *tables, "CC BY-SA 4.0", folder / name)
     return folder / name
@@ -73,6 +73,7 @@ def test_a_packed_model_has_checksums_card_scores_and_licence(packed):
     assert listing["licence_of_training_images"] == "CC BY-SA 4.0"
     card = contents["card.md"].decode()
     assert "| test | cell | accuracy | 0.900 | 0.850 to 0.940 | 841 |" in card
+    assert "\ntest: the network beats its best baseline.\n" in card
     assert "CC BY-SA 4.0" in card
 
 

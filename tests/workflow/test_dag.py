@@ -325,9 +325,11 @@ STUDIED = {"study_cells", "study_networks", "study_morphology", *JUDGED}
 SCORED = {"evaluate", "draw_scores"}
 PREDICTED = {"predict", "aggregate", "submit", "browse_shard", "browse", "summary", *SCORED, *JUDGED}
 OF_MODEL = {"model_card", "receptive_field", "training_curves"}
-TRAINED = {"train", *OF_MODEL, "add_seen", "study_networks", *PREDICTED}
+LEARNED = {"learn_baselines", "model_card", *SCORED}
+MEASURED = {"measure_baselines", *LEARNED}
+TRAINED = {"train", *OF_MODEL, "add_seen", "learn_baselines", "study_networks", *PREDICTED}
 CURATED = {"curate", "records", *SEEN, "study_cells", "study_morphology", *TRAINED}
-TILED = {"tile", "sheet", "rejected", *CURATED}
+TILED = {"tile", "sheet", "rejected", "measure_baselines", *CURATED}
 
 
 @pytest.mark.parametrize(
@@ -340,7 +342,10 @@ TILED = {"tile", "sheet", "rejected", *CURATED}
         ("grouping.py", "DUPLICATE_BITS = 20", "DUPLICATE_BITS = 21", CURATED),
         ("splitting.py", *STATEMENT, CURATED),
         ("training/augmentation.py", *STATEMENT, TRAINED),
-        ("network/resnet.py", *STATEMENT, TRAINED),
+        ("network/resnet.py", *STATEMENT, TRAINED | MEASURED),
+        ("baselines/measures.py", "_LIGHT_SIDE = 128", "_LIGHT_SIDE = 96", MEASURED),
+        ("baselines/learning.py", "_MOST_CELLS = 100_000", "_MOST_CELLS = 9", LEARNED),
+        ("evaluation/baselines.py", *STATEMENT, SCORED),
         ("evaluation/calibration.py", "CALIBRATION_BINS = 15", "CALIBRATION_BINS = 10", SCORED),
         ("model_card.py", '"## Limits"', '"## Bounds"', {"model_card"}),
         (
@@ -359,7 +364,7 @@ TILED = {"tile", "sheet", "rejected", *CURATED}
         ("evaluation/left_out.py", "SeenError(", "SeenCollectionError(", SCORED),
         # Nobody reads mixtures here.
         ("mixtures/learning.py", "_RIDGE = 10.0", "_RIDGE = 1.0", set()),
-        ("mixtures/light.py", "_GRAINS = (0.7", "_GRAINS = (0.8", PREDICTED),
+        ("mixtures/light.py", "_GRAINS = (0.7", "_GRAINS = (0.8", PREDICTED | MEASURED),
         ("mixtures/fractions.py", "= 2 / 3", "= 1 / 3", PREDICTED - {"predict", "browse_shard"}),
         ("figures/data.py", *STATEMENT, {"explore_data"}),
         ("figures/training.py", *STATEMENT, {"training_curves"}),

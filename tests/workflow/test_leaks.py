@@ -141,14 +141,17 @@ def test_a_model_from_elsewhere_knows_what_trained_it(elsewhere):
     settings(elsewhere, **config)
     snakemake(elsewhere, METRICS)
     assert {kind: of["fields"] for kind, of in left_out(elsewhere, "mixed").items()} == {"same images": 1}
+    # What it learned to be compared with travels with it.
+    scores = json.loads((elsewhere / METRICS).read_text())["mixed"]
+    assert set(scores["baselines"]) == {"logistic_regression", "frozen_network", "majority", "chance"}
 
 
 def test_an_older_model_folder_is_used_with_a_warning(elsewhere):
-    for name in ("seen.npz", "seen.checksums.json"):
+    for name in ("seen.npz", "seen.checksums.json", "baselines.json", "baselines.checksums.json"):
         (elsewhere / "model" / name).unlink()
     done = snakemake(elsewhere, "--dry-run", METRICS)
     assert "model.path: model does not say what trained the model (seen.npz)" in done.stdout
-    assert "find_seen" not in planned(elsewhere, METRICS)[0]
+    assert not {"find_seen", "measure_baselines"} & set(planned(elsewhere, METRICS)[0])
 
 
 def test_a_changed_list_of_what_was_seen_is_refused(elsewhere):

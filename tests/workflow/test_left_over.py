@@ -72,7 +72,7 @@ def test_a_collection_and_a_control_taken_out_are_named_and_their_jobs_listed_no
     snakefile, folder, settings = finished
     del settings["collections"]["old"], settings["evaluation"]
     printed = do(snakefile, folder, settings)
-    stages = ("sheet", "segmentation", "cells", "tiles", "predictions", "browser", "evaluation")
+    stages = ("sheet", "segmentation", "cells", "tiles", "predictions", "browser", "evaluation", "baselines")
     expected = {f"results/{stage}/old" for stage in stages}
     assert left(folder) == expected | {"results/sheet/old.parquet", "results/controls/shuffled_labels"}
     assert "left by earlier runs" in printed
@@ -111,6 +111,7 @@ def test_shards_that_there_are_no_more_are_named(finished):
         "results/tiles/old/001",
         "results/predictions/old/shards/001.parquet",
         "results/browser/old/001",
+        "results/baselines/old/001.parquet",
     }
     assert {"segment/old/000", "aggregate/old"} <= jobs(folder)
     assert not {"segment/old/001", "predict/old/001", "browse_shard/old/001"} & jobs(folder)

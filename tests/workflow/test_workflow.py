@@ -244,6 +244,7 @@ def test_a_packed_model_is_the_one_that_was_trained_and_scored(folder):
         card, scores = (archive.read(f"model/{name}").decode() for name in ("card.md", "scores.json"))
     assert card.startswith((folder / "results/model/card.md").read_text())
     assert "| test | cell | accuracy |" in card
+    assert "\ntest: the network " in card
     assert json.loads(scores) == json.loads((folder / "results/evaluation/metrics.json").read_text())
     unpacked = folder / "unpacked"
     unpacked.mkdir()

@@ -46,7 +46,8 @@ def test_the_plan_lists_every_stage(folder):
     assert [jobs[stage] for stage in stages] == [2, 2, 2, 1, 1, 1, 1, 1, 1, 1]
     assert jobs["explore_data"] == jobs["report_zip"] == jobs["browse"] == jobs["record_run"] == jobs["model_card"] == 1
     assert jobs["browse_shard"] == jobs["predict"]
-    assert jobs["draw_scores"] == 1
+    assert jobs["draw_scores"] == jobs["learn_baselines"] == 1
+    assert jobs["measure_baselines"] == 2
 
 
 def test_planning_and_rules_make_each_file_where_the_library_looks_for_it(folder):
