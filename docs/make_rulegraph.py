@@ -17,9 +17,22 @@ STAGES = {
     "data": ("#dcebf7", ("simulate", "download", "segment", "tile", "sheet", "rejected", "summary", "explore_data")),
     "model": (
         "#fbe3cf",
-        ("curate", "records", "train", "model_card", "training_curves", "receptive_field", "note_seen", "add_seen", "learn_baselines"),
+        (
+            "curate",
+            "records",
+            "train",
+            "model_card",
+            "training_curves",
+            "receptive_field",
+            "note_seen",
+            "add_seen",
+            "learn_baselines",
+        ),
     ),
-    "calls": ("#d5efe6", ("predict", "aggregate", "pool", "submit", "find_seen", "measure_baselines", "evaluate", "draw_scores")),
+    "calls": (
+        "#d5efe6",
+        ("predict", "aggregate", "pool", "submit", "find_seen", "measure_baselines", "evaluate", "draw_scores"),
+    ),
     "people": ("#efe3ee", ("browse_shard", "browse", "record_run", "report_zip")),
 }
 LEFT_OUT = {"all", "predict_only", "explore", "interpret"}

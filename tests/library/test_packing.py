@@ -41,7 +41,9 @@ def pack(folder, name, content=0, **metrics):
     }
     scores = pd.DataFrame([] if metrics else [row], columns=list(row))
     scores.to_csv(folder / "scores.csv", index=False)
-    (folder / "metrics.json").write_text(json.dumps(metrics or {"test": {"over_baseline": {"sentence": "the network beats its best baseline"}}}))
+    (folder / "metrics.json").write_text(
+        json.dumps(metrics or {"test": {"over_baseline": {"sentence": "the network beats its best baseline"}}})
+    )
     tables = [folder / name for name in ("card.md", "scores.csv", "metrics.json")]
     pack_model(model, *tables, "CC BY-SA 4.0", folder / name)
     return folder / name
