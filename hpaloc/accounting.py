@@ -1,11 +1,9 @@
 """The account of a run: how many fields and cells came in, went through and were rejected, and why."""
 
 import csv
-import json
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from hpaloc.files import atomic_path
 
@@ -130,11 +128,14 @@ def left_out_lines(left_out: str | os.PathLike[str]) -> list[str]:
     return lines
 
 
-def baseline_lines(metrics: str | os.PathLike[str]) -> list[str]:
-    """Return how the network compares with its best baseline, a sentence per collection; metrics: metrics.json."""
-    scores = json.loads(Path(metrics).read_text(encoding="utf-8"))
-    found = {name: of_one.get("over_baseline") for name, of_one in scores.items() if isinstance(of_one, dict)}
-    return [f"{name}: {compared['sentence']}" for name, compared in found.items() if compared]
+def baseline_lines(baselines: str | os.PathLike[str]) -> list[str]:
+    """Return how the network compares with its best baseline, a sentence per collection; baselines: baselines.csv."""
+    return [
+        f"{name}: {row['comparison']}"
+        for name, rows in _by_collection(baselines).items()
+        for row in rows
+        if row["comparison"]
+    ]
 
 
 def _by_collection(table: str | os.PathLike[str]) -> dict[str, list[dict[str, str]]]:

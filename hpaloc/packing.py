@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 
 from hpaloc import __version__
-from hpaloc.accounting import baseline_lines
 from hpaloc.files import atomic_path
 
 # The folder in the archive, and the file in it that lists the others.
@@ -26,8 +25,13 @@ def pack_model(files: Sequence[Path], card: Path, scores: Path, metrics: Path, l
     licence: of the images that trained the model
     """
     scored = metrics.read_text(encoding="utf-8")
-    reason = json.loads(scored).get("unscored")
-    compared = baseline_lines(metrics)
+    known = json.loads(scored)
+    compared = [
+        f"{name}: {of_one['over_baseline']['sentence']}"
+        for name, of_one in known.items()
+        if isinstance(of_one, dict) and of_one.get("over_baseline")
+    ]
+    reason = known.get("unscored")
     page = package_card(card.read_text(encoding="utf-8"), pd.read_csv(scores), compared, reason, licence)
     contents = {path.name: path.read_bytes() for path in files}
     contents |= {"card.md": page.encode(), "scores.json": scored.encode()}

@@ -21,6 +21,7 @@ BASELINE_COLUMNS = [
     "predictor",
     *(f"{score}{end}" for score in BASELINE_SCORES for end in ("", "_low", "_high")),
     *(f"network_minus_it_{score}{end}" for score in _DIFFERENCES for end in ("", "_low", "_high")),
+    "comparison",
 ]
 
 
@@ -110,11 +111,14 @@ def compare(
     return {"baseline": best, "accuracy": gap, "ci95": interval, "sentence": sentence}
 
 
-def tabulate_baselines(network: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return one row for the network and one per baseline, with BASELINE_COLUMNS.
+def tabulate_baselines(
+    network: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]], compared: Mapping[str, Any] | None
+) -> pd.DataFrame:
+    """Return one row for the network, with the sentence of the comparison, and one per baseline, with BASELINE_COLUMNS.
 
     network: from ``score_cells``
     baselines: from ``score_baselines``
+    compared: from ``compare``
     """
     rows = []
     for predictor, scores in {"network": network, **baselines}.items():
@@ -127,4 +131,5 @@ def tabulate_baselines(network: Mapping[str, Any], baselines: Mapping[str, Mappi
                 low, high = values["ci95"][score] or (None, None)
                 row |= {prefix + score: values[score], f"{prefix}{score}_low": low, f"{prefix}{score}_high": high}
         rows.append(row)
+    rows[0]["comparison"] = compared and compared["sentence"]
     return pd.DataFrame(rows, columns=BASELINE_COLUMNS)

@@ -119,7 +119,7 @@ def evaluate_collection(
         "confusion": pd.DataFrame(confusion, index=list(NAMES), columns=list(NAMES)).rename_axis("true").reset_index(),
         "reliability": bin_confidences(p[one], single[one]),
         "pooled": pd.concat([table for table in pooled if len(table)] or pooled[:1])[["level", *POOLED_COLUMNS]],
-        "baselines": tabulate_baselines(metrics["cells"], rivals),
+        "baselines": tabulate_baselines(metrics["cells"], rivals, metrics["over_baseline"]),
         "scores": _score_table(metrics, int(one.sum()), len(scored), scores),
     }
     return Evaluation(plain(metrics), tables, scored)

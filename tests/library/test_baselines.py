@@ -151,9 +151,9 @@ def test_a_model_without_learned_baselines_says_so():
 
 
 def test_the_table_has_a_row_for_the_network_and_each_baseline():
-    network, rivals, _ = compared(0.9, 0.7)
+    network, rivals, better = compared(0.9, 0.7)
     network["ci95"] = dict.fromkeys(network["ci95"] | network)
-    table = tabulate_baselines(network, rivals).set_index("predictor")
+    table = tabulate_baselines(network, rivals, better).set_index("predictor")
     assert list(table.index) == ["network", "logistic_regression", "majority", "chance"]
     gap = table["accuracy"]["network"] - table["accuracy"]["majority"]
     assert table["network_minus_it_accuracy"]["majority"] == pytest.approx(gap)
@@ -187,13 +187,13 @@ def test_baselines_are_scored_on_the_cells_of_the_network():
 
 
 def test_the_end_of_a_run_says_how_the_network_compares(tmp_path):
-    write_json(
-        tmp_path / "metrics.json",
-        {"test": {"over_baseline": {"sentence": "the network beats"}}, "bare": {"over_baseline": None}, "controls": {}},
-    )
-    assert baseline_lines(tmp_path / "metrics.json") == ["test: the network beats"]
-    write_json(tmp_path / "metrics.json", {"unscored": "nothing", "controls": {}})
-    assert baseline_lines(tmp_path / "metrics.json") == []
+    network, rivals, better = compared(0.9, 0.7)
+    network["ci95"] = dict.fromkeys(network)
+    table = tabulate_baselines(network, rivals, better).assign(collection="test")
+    table.to_csv(tmp_path / "baselines.csv", index=False)
+    assert baseline_lines(tmp_path / "baselines.csv") == [f"test: {better['sentence']}"]
+    table[:0].to_csv(tmp_path / "baselines.csv", index=False)
+    assert baseline_lines(tmp_path / "baselines.csv") == []
 
 
 @pytest.fixture

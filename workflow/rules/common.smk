@@ -46,6 +46,7 @@ STARTED = time.time()
 SUMMARY = "results/sheet/summary.csv"
 WARNED = "results/sheet/warnings.csv"
 METRICS = "results/evaluation/metrics.json"
+COMPARED = "results/evaluation/baselines.csv"
 LEFT_OUT_OF_SCORES = "results/evaluation/left_out.csv"
 LEFT_OVER = "results/run/left_over.csv"
 # The scan of each collection; empty in a job.

@@ -109,7 +109,7 @@ rule summary:
 
 onsuccess:
     lines = summary_lines(SUMMARY, "results/sheet/rejected.csv", WARNED) if is_new(SUMMARY) else []
-    lines += baseline_lines(METRICS) if is_new(METRICS) else []
+    lines += baseline_lines(COMPARED) if is_new(COMPARED) else []
     lines += left_out_lines(LEFT_OUT_OF_SCORES) if is_new(LEFT_OUT_OF_SCORES) else []
     lines += [UNCHECKED] if UNCHECKED and is_new(METRICS) else []
     lines += [UNSCORED] if UNSCORED and (is_new(SUMMARY) or is_new(METRICS)) else []
