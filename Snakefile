@@ -97,6 +97,11 @@ if DESCRIBED is None:
         input:
             atlas_files,
 
+    rule cross_validate:
+        """Train and predict fold by fold, so that every cell of the training collection is predicted without its group."""
+        input:
+            cross_validate_outputs,
+
     rule interpret:
         """Study what the network learned, and judge the claims of the method."""
         input:

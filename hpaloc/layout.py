@@ -29,6 +29,8 @@ PATTERNS = {
     "anndata": "results/predictions/{collection}/cells.h5ad",
     "scored_cells": "results/evaluation/{collection}/cells.parquet",
 }
+# The kinds of what a network says of a collection; in a cross-validation they are in a folder of their own.
+_PREDICTED = {"predictions", "pictures", "pooled_cells", "pooled_fields", "anndata", "scored_cells"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class CollectionFiles:
     true_states: the table truth.csv of the true masks and their states at planning; None if the run makes them
     folder: the working folder of the workflow
     of_2018: whether numbers in ``true_cells`` are those of the competition of 2018
+    predicted_in: the folder of predictions, their pictures and scores, as below ``results`` without cross-validation
     """
 
     name: str
@@ -50,10 +53,14 @@ class CollectionFiles:
     true_states: str | os.PathLike[str] | None = None
     folder: str | os.PathLike[str] = ""
     of_2018: bool = False
+    predicted_in: str = "results"
 
     def path(self, kind: str, shard: str = "", colour: str = "") -> Path:
         """Return the file of a kind (of PATTERNS) of the collection or of a shard; tiles need a colour."""
-        return Path(self.folder, PATTERNS[kind].format(collection=self.name, shard=shard, colour=colour))
+        pattern = PATTERNS[kind]
+        if kind in _PREDICTED:
+            pattern = self.predicted_in + pattern.removeprefix("results")
+        return Path(self.folder, pattern.format(collection=self.name, shard=shard, colour=colour))
 
     def of_shards(self, kind: str, colour: str = "") -> list[Path]:
         """Return the files of a kind (of PATTERNS) of all shards in their order."""

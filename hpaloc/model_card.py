@@ -13,16 +13,18 @@ from hpaloc.files import write_text
 from hpaloc.network.folder import read_settings
 
 
-def write_card(model_dir: Path, examples: Path, out: Path) -> None:
+def write_card(model_dir: Path, examples: Path, out: Path, cross_validated: str | None = None) -> None:
     """Write the card of a model folder, as Markdown; ``examples`` is the table of the cells that trained it.
+
+    cross_validated: the line of ``cross_validation.describe_scores``, if there is a cross-validation
 
     Raises ModelError for a folder whose files are invalid.
     """
     config, decision = read_settings(Path(model_dir))
-    baselines = load_baselines(Path(model_dir))
     table = pq.read_table(examples, columns=["part", "field", "origin"]).to_pandas()
     parts = {part: table[table["part"] == part] for part in ("train", "validation")}
-    write_text(out, model_card(config, decision, pd.read_csv(Path(model_dir) / "history.csv"), parts, baselines))
+    history = pd.read_csv(Path(model_dir) / "history.csv")
+    write_text(out, model_card(config, decision, history, parts, load_baselines(Path(model_dir)), cross_validated))
 
 
 def model_card(
@@ -31,10 +33,12 @@ def model_card(
     history: pd.DataFrame,
     parts: Mapping[str, pd.DataFrame],
     baselines: Mapping[str, Any] | None = None,
+    cross_validated: str | None = None,
 ) -> str:
     """Return the model card, a Markdown page: input, output, training data, scores, limits.
 
     baselines: from ``baselines.record.load_baselines``
+    cross_validated: as for ``write_card``
     """
     scores = {name: value for name, value in config["scores"].items() if name not in ("part", "cells")}
     best = history.iloc[config["best_epoch"]]
@@ -87,6 +91,7 @@ def model_card(
             else "There was no validation part, so these are scores of the cells that trained the network and say "
             "nothing about others; quote a score on other fields (evaluation/metrics.json).",
             "",
+            *([cross_validated, ""] if cross_validated else []),
             "## Limits",
             "",
             "- A cell inherits the label of its field, unless per-cell truth was given; cells that differ from their "

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -52,9 +52,10 @@ def prediction_schema(units: int, leaned: bool = False, mixtures: bool = False) 
     )
 
 
-def _expected(cells: Path) -> Iterator[tuple[str, int]]:
+def _expected(cells: Path, fields: Collection[str] | None) -> Iterator[tuple[str, int]]:
     for batch in pq.ParquetFile(cells).iter_batches(ROW_GROUP, columns=["field", "cell"]):
-        yield from zip(batch["field"].to_pylist(), batch["cell"].to_pylist(), strict=True)
+        rows = zip(batch["field"].to_pylist(), batch["cell"].to_pylist(), strict=True)
+        yield from rows if fields is None else ((field, cell) for field, cell in rows if field in fields)
 
 
 # Fields, ids, probabilities, readings of mixtures (no columns if the model has none), embeddings.
@@ -89,8 +90,9 @@ def predict_shard(
     precision: str = "auto",
     field_weight: float = 0.0,
     mixtures: bool = True,
+    fields: Collection[str] | None = None,
 ) -> None:
-    """Predict every cell of a shard and write its table to ``out``, atomically.
+    """Predict every cell of a shard, or of some of its fields, and write its table to ``out``, atomically.
 
     The rows are those of the cell table, in its order: field, cell, p_0 to p_18 (means over ``views`` dihedral views,
     Negative by the rule of the model folder), leaned_0 to leaned_18 with a weight of the field, mixture_0 to mixture_18
@@ -102,6 +104,7 @@ def predict_shard(
     cells: the cell table of the shard
     field_weight: how far the leaned probabilities are shifted towards the field, see ``lean_on_field``
     mixtures: whether to read mixtures
+    fields: those whose cells are predicted, which may be of other shards too; None for all
 
     Raises ModelError for a model folder that was changed, NoGpuError, and PredictionError if tiles and cell table
     differ.
@@ -121,9 +124,12 @@ def predict_shard(
     if field_weight and thresholds is not None and "leaned_thresholds" not in decision:
         log.warning("%s has thresholds for predict.field_weight 0 only; they are used for %g", model_dir, field_weight)
     threads = threads or os.cpu_count() or 1
-    images = tile_dataset({colour: [str(tiles[colour])] for colour in channels}, channels, config["input_size"])
+    of_shard = pq.read_table(cells, columns=["field"])["field"].to_pylist()
+    wanted_fields = None if fields is None else set(of_shard) & set(fields)
+    total = len(of_shard) if wanted_fields is None else sum(field in wanted_fields for field in of_shard)
+    paths = {colour: [str(tiles[colour])] for colour in channels}
+    images = tile_dataset(paths, channels, config["input_size"], wanted_fields)
     images = images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
-    total = pq.ParquetFile(cells).metadata.num_rows
     schema = prediction_schema(config["units"], field_weight > 0, reading is not None)
     start = time.monotonic()
 
@@ -142,18 +148,18 @@ def predict_shard(
                 yield names, batch["cell"].numpy(), probabilities, read, embeddings
 
     with atomic_path(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        expected = _expected(Path(cells))
+        expected = _expected(Path(cells), wanted_fields)
         done, waiting, n_waiting = 0, [], 0
-        for fields, ids, probabilities, read, embeddings in _whole_fields(batches()) if field_weight else batches():
-            for field, cell in zip(fields, ids.tolist(), strict=True):
+        for names, ids, probabilities, read, embeddings in _whole_fields(batches()) if field_weight else batches():
+            for field, cell in zip(names, ids.tolist(), strict=True):
                 wanted = next(expected, None)
                 if wanted != (field, cell):
                     raise PredictionError(f"tile of cell {cell} of field {field}, but {cells} has {wanted}")
-            leaned = lean_on_field(probabilities, fields, field_weight, config["head"] == "softmax")
+            leaned = lean_on_field(probabilities, names, field_weight, config["head"] == "softmax")
             sets = [format_labels(labels) for labels in call_labels(leaned, thresholds)]
             flat = pa.array(embeddings.astype(np.float16).ravel())
             columns = [
-                pa.array(fields),
+                pa.array(names),
                 pa.array(ids),
                 *(pa.array(column) for column in (*probabilities.T, *(leaned.T if field_weight else ()), *read.T)),
                 pa.array(sets),

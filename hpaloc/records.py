@@ -5,7 +5,7 @@ so that writing records needs neither.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -219,6 +219,7 @@ def tile_dataset(
     paths: Mapping[str, Sequence[str | os.PathLike[str]]],
     channels: Sequence[str] = COLOURS,
     input_size: int = 256,
+    fields: Collection[str] | None = None,
 ) -> "tf.data.Dataset":
     """Read tiles of any subset of the colours, in the order of the files.
 
@@ -226,6 +227,7 @@ def tile_dataset(
 
     paths: {colour: its record files}, with the cells in the same order; only the files of ``channels`` are opened
     input_size: px
+    fields: those whose cells are read; None for all
     Returns elements {"image": (input_size, input_size, n_channels) uint8, "field": string, "cell": int32}.
     Raises ValueError for an unknown channel and FileNotFoundError for a missing file; iterating raises
     tf.errors.InvalidArgumentError if two colours have different cells, and DataLossError if a file is damaged.
@@ -246,6 +248,9 @@ def tile_dataset(
     if len(set(counts.values())) > 1:
         raise ValueError(f"the colours have different numbers of tiles: {counts}")
     dataset = serialized.map(without_key, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    if fields is not None:
+        wanted = tf.constant(sorted(fields), tf.string)
+        return dataset.filter(lambda element: tf.reduce_any(element["field"] == wanted))
     return dataset.apply(tf.data.experimental.assert_cardinality(counts[channels[0]]))
 
 

@@ -1,6 +1,6 @@
 """Activation maps: the part of a tile that supports the called location of its cell."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import keras
@@ -66,11 +66,13 @@ def shard_activation_maps(
     batch_size: int = 64,
     gpu: str = "auto",
     threads: int | None = None,
+    fields: Collection[str] | None = None,
 ) -> np.ndarray:
     """Return the activation map of every cell of a shard for its likeliest location.
 
     tiles: the TFRecord of each colour
     predictions: the prediction table of the shard, rows in the order of the tiles
+    fields: those that the prediction table has; None for all fields of the tiles
 
     Returns (n, side, side) uint8, 255 at the strongest place of each map.
     Raises ModelError for a model folder that was changed, and ValueError if tiles and predictions hold different cells.
@@ -83,7 +85,8 @@ def shard_activation_maps(
     classes = table[columns].to_numpy().argmax(axis=1)
     maps_of = ActivationMaps(model)
     channels = config["channels"]
-    dataset = tile_dataset({colour: [str(tiles[colour])] for colour in channels}, channels, config["input_size"])
+    paths = {colour: [str(tiles[colour])] for colour in channels}
+    dataset = tile_dataset(paths, channels, config["input_size"], fields)
     maps = np.zeros((len(table), maps_of.side, maps_of.side), np.uint8)
     start = 0
     batches = dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)

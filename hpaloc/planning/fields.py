@@ -39,6 +39,25 @@ def check_rows(name: str, scan: Scan, config: Mapping[str, Any]) -> None:
         )
 
 
+def check_folds(scan: Scan, config: Mapping[str, Any]) -> None:
+    """Raise ConfigError if the collection that trains has too few groups for a cross-validation.
+
+    ``scan`` is that of the collection; ``config`` is complete. Near-duplicates, which only the images show, may leave
+    fewer groups.
+    """
+    name, n_folds = config["train"]["collection"], config["evaluation"]["folds"]
+    curation = config["curation"]
+    n_groups = len(_groups(_rows_that_train(f"collection {name}", scan, curation), scan, curation["group_by"]))
+    # What is left without a fold has a training and a validation part: two groups.
+    needed = max(n_folds, 4 if n_folds == 2 else 3)
+    if n_groups < needed:
+        raise ConfigError(
+            f"config key evaluation.folds: {n_folds} folds of collection {name} need at least "
+            f"{needed} groups of training fields, and curation.group_by "
+            f"({', '.join(curation['group_by'])}) makes {n_groups}; ask for fewer folds, or add fields"
+        )
+
+
 def _check_columns(
     key: str, name: str, scan: Scan, asked: Sequence[str], more: Sequence[str] = (), table: str = "sheet"
 ) -> None:

@@ -64,7 +64,7 @@ def check_places(config: Mapping[str, Any]) -> None:
     written += [f"results/sheet/{name}.csv" for name in ("rejected", "warnings", "summary")]
     written += ["results/few_shot", "logs", "benchmarks"]
     if not config["model"]["path"]:
-        written += ["results/dataset", "results/model", "results/model.zip"]
+        written += ["results/dataset", "results/model", "results/model.zip", "results/cross_validation"]
         written += ["results/pretraining"] if config["train"]["pretraining"] else []
         written += ["results/controls"] if config["evaluation"]["controls"] else []
         written += ["results/held_out"] if config["interpretation"]["held_out"] else []

@@ -19,7 +19,7 @@ from hpaloc.config import ATLAS_FOLDER, colours_of, complete, read_command_line,
 from hpaloc.files import digest, spelled_as_on_disk
 from hpaloc.finding import shards_of
 from hpaloc.layout import PATTERNS
-from hpaloc.planning.fields import check_pooling, check_rows, check_studied, check_unseen
+from hpaloc.planning.fields import check_folds, check_pooling, check_rows, check_studied, check_unseen
 from hpaloc.planning.settings import (
     BASELINE_FILES,
     MODEL_FILES,
@@ -36,7 +36,7 @@ from hpaloc.planning.settings import (
     known_mixtures,
     spell_paths,
 )
-from hpaloc.left_over import left_over_lines, unconfigured
+from hpaloc.left_over import left_over_lines, other_settings, outdated, unconfigured
 from hpaloc.network.folder import read_settings
 from hpaloc.scan import plan_collections, restore_tables
 from hpaloc.unpacking import model_folder
@@ -139,6 +139,9 @@ onstart:
 
 TRAINING = config["train"]["collection"]
 PRETRAINING = None if config["model"]["path"] else config["train"]["pretraining"]
+# The folder of the cross-validation, and its folds.
+CROSS_VALIDATION = "results/cross_validation"
+FOLDS = [] if config["model"]["path"] else range(1, config["evaluation"]["folds"] + 1)
 CONTROLS = [] if config["model"]["path"] else config["evaluation"]["controls"]
 # The settings that change the weights of the network; the device is not one of them.
 TRAIN_SETTINGS = {key: value for key, value in config["train"].items() if key not in ("gpu", "pretraining", "blends")}

@@ -96,6 +96,70 @@ def few_shot_settings(wildcards):
     }
 
 
+@refusing
+def require_folds():
+    """Refuse the configuration unless its training can be cross-validated."""
+    if config["model"]["path"]:
+        refuse("config key model.path: cross_validate trains a network for each fold; leave model.path out")
+    require_training()
+    if SCANS:
+        check_folds(SCANS[TRAINING], config)
+
+
+def to_divide(wildcards):
+    """Return the tables from which folds are made."""
+    require_folds()
+    return to_curate(TRAINING)(wildcards) | {"columns": table_of("columns", TRAINING)}
+
+
+def cross_validate_outputs(wildcards):
+    """Return the final files of the cross-validation."""
+    require_folds()
+    return [
+        f"{CROSS_VALIDATION}/{name}"
+        for name in (
+            *(f"predictions/{TRAINING}/{table}" for table in ("cells.parquet", "fields.parquet", "cells.h5ad")),
+            "evaluation/metrics.json",
+            *(f"evaluation/{TRAINING}/{name}.{suffix}" for name in EVALUATION_FIGURES for suffix in ("svg", "png")),
+            "browser/index.html",
+            "summary.json",
+        )
+    ]
+
+
+def cross_validation_settings(wildcards):
+    """Return the settings of the cross-validation, by the names that left_over.csv shows."""
+    return {
+        **{f"train.{key}": value for key, value in TRAIN_SETTINGS.items()},
+        "train.pretraining": PRETRAINING,
+        "content of train.weights": content_of(*WEIGHTS),
+        **{f"curation.{key}": value for key, value in config["curation"].items()},
+        **{f"predict.{key}": config["predict"][key] for key in ("views", "field_weight")},
+        "tiles": config["tiles"],
+        "evaluation.folds": config["evaluation"]["folds"],
+        "labels and groups of the fields": content_of(
+            *of_shards("annotations", TRAINING), *table_of("groups", TRAINING)
+        ),
+        "seed": config["seed"],
+    }
+
+
+def cross_validation():
+    """Return the last file of the cross-validation, what it was made from and its settings; None if there is none."""
+    made = f"{CROSS_VALIDATION}/summary.json"
+    if config["model"]["path"] or not os.path.exists(made):
+        return None
+    return made, of_shards("cells", *training_collections(config)), cross_validation_settings(None)
+
+
+def cross_validation_of_card(wildcards):
+    """Return, as a parameter, the line of the cross-validation if one was made with this configuration."""
+    found = cross_validation()
+    if found is None or outdated(*found[:2]) or other_settings(f"{CROSS_VALIDATION}/settings.json", found[2]):
+        return None
+    return {"summary": found[0], "content": content_of(found[0])}
+
+
 def few_shot_inputs(wildcards):
     """Return the predictions, with the embeddings, of the collection whose cells are to be labelled."""
     require_few_shot()

@@ -6,6 +6,8 @@ from snakemake.io import strip_wildcard_constraints
 UNLISTED_STAGES = {
     *("study_cells", "study_networks", "study_morphology", "judge_claims", "draw_interpretation", "few_shot"),
     *("held_out", "records_held_out", "train_held_out", "pack_model"),
+    *("divide_folds", "curate_fold", "records_fold", "train_fold", "predict_fold", "join_folds", "find_seen_folds"),
+    *("evaluate_folds", "draw_score_folds", "browse_shard_folds", "browse_folds", "describe_folds"),
     *("record_run", "report"),
 }
 
@@ -60,7 +62,19 @@ def kept_paths():
     kept += explore_outputs() + model_outputs(None)
     if not config["model"]["path"]:
         kept += ["results/dataset", "results/model", "results/figures/receptive_field.npz", *reading_files(None)]
+        kept += kept_of_folds()
     return kept
+
+
+def kept_of_folds():
+    """Return what `cross_validate` makes with this configuration."""
+    folder = CROSS_VALIDATION
+    shards = SHARDS.get(TRAINING, [])
+    kept = [folder, *(f"{folder}/{name}" for name in ("predictions", "evaluation", "browser", *FOLDS))]
+    kept += [f"{folder}/{name}/{TRAINING}" for name in ("predictions", "evaluation", "browser")]
+    kept += expand(f"{folder}/{{fold}}/shards/{{shard}}.parquet", fold=FOLDS, shard=shards)
+    kept += expand(f"{folder}/predictions/{TRAINING}/shards/{{shard}}.parquet", shard=shards)
+    return kept + expand(f"{folder}/browser/{TRAINING}/{{shard}}", shard=shards)
 
 
 def model_in_use():
@@ -71,7 +85,9 @@ def model_in_use():
 def studies():
     """Return the results of separate targets, not part of this run: {target: (last file, sources, settings)}."""
     scored = expand("results/predictions/{collection}/cells.parquet", collection=SCORED or PREDICTED)
-    return {
+    # Its settings have digests of tables, which other runs do not need.
+    cross_validated = {"cross_validate": cross_validation()} if cross_validation() else {}
+    return cross_validated | {
         "interpret": (
             "results/interpretation/claims.json",
             [*scored, f"{MODEL}/model.keras"],

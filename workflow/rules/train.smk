@@ -171,6 +171,7 @@ rule model_card:
         mem_mb=grows(2000),
         runtime=grows(10),
     params:
+        cross_validation=cross_validation_of_card,
         version=code_of("model_card"),
     script:
         "../scripts/model_card.py"
@@ -244,6 +245,9 @@ if PRETRAINING:
 if CONTROLS:
 
     include: "controls.smk"
+
+
+include: "cross_validate.smk"
 
 
 if HELD_OUT:

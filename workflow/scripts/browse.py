@@ -8,7 +8,10 @@ from hpaloc.progress import log_to
 
 
 def main(job):
-    collections = [CollectionFiles(name, shards) for name, shards in job.params.shards.items()]
+    predicted_in = job.params.get("predicted_in", "results")
+    collections = [
+        CollectionFiles(name, shards, predicted_in=predicted_in) for name, shards in job.params.shards.items()
+    ]
     write_page(Path(job.output[0]).parent, collections, job.params.true_cells, seed=job.params.seed)
 
 

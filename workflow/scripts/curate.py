@@ -1,5 +1,7 @@
 """Choose and label the cells that train and validate the model."""
 
+import pandas as pd
+
 from hpaloc.columns import columns_of, read_columns
 from hpaloc.curation import CurationSettings, curate
 from hpaloc.examples import EXAMPLES
@@ -16,6 +18,13 @@ def main(job):
     fields = read_fields(job.input.fields, job.input.annotations)
     if job.input.groups:
         fields = fields.join(columns_of(fields["field"], read_columns(job.input.groups[0], as_text=True)).to_pandas())
+    if folds := job.input.get("folds"):
+        # A fold trains on the fields of all others.
+        fold_of = pd.read_parquet(folds).set_index("field")["fold"]
+        cells, fields = (
+            table[table["field"].map(fold_of) != int(job.wildcards.fold)].reset_index(drop=True)
+            for table in (cells, fields)
+        )
     truth = None
     if job.params.true_cells:
         truth = read_true_labels(cells, fields, CollectionFiles(**job.params.true_cells))

@@ -16,8 +16,9 @@ def main(job):
     # Nothing is known about a model of model.path that does not say what trained it.
     names = [files.name for files in collections]
     seen = dict(zip(names, job.input.seen, strict=True)) if job.params.checked else None
-    model = Path(job.params.model)
-    learned = load_baselines(model) if collections and job.params.baselines else None
+    models = [Path(model) for model in job.params.models]
+    # A cross-validation has a temperature for each of its networks.
+    decision = read_settings(models[0])[1] if collections and len(models) == 1 else {}
     evaluate(
         collections,
         folder,
@@ -26,10 +27,7 @@ def main(job):
         threads=job.threads,
         unscored=job.params.unscored,
         seen=seen,
-        temperature=read_settings(model)[1].get("temperature") if collections else None,
-        baselines=learned
-        and {files.name: predict_baselines(learned, files.of_shards("baselines")) for files in collections},
-        shares=training_shares(model) if collections else None,
+        temperature=decision.get("temperature"),
     )
 
 

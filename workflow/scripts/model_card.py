@@ -1,5 +1,6 @@
 """Write the model card."""
 
+import json
 from pathlib import Path
 
 from hpaloc.model_card import write_card
@@ -7,7 +8,10 @@ from hpaloc.progress import log_to
 
 
 def main(job):
-    write_card(Path(job.input.model[0]).parent, Path(job.input.examples), Path(job.output[0]))
+    line = None
+    if job.params.cross_validation:
+        line = json.loads(Path(job.params.cross_validation["summary"]).read_text(encoding="utf-8"))["line"]
+    write_card(Path(job.input.model[0]).parent, Path(job.input.examples), Path(job.output[0]), line)
 
 
 if __name__ == "__main__":
