@@ -73,6 +73,6 @@ def describe_scores(scores: pd.DataFrame, collection: str, n_folds: int, group_b
     )
 
 
-def _share(row: Mapping[str, Any]) -> str:
+def _share(row: Mapping[Any, Any]) -> str:
     interval = "" if pd.isna(row["low"]) else f" ({row['low']:.3f} to {row['high']:.3f})"
     return f"{row['value']:.3f}{interval} of {int(row['n'])}"

@@ -182,3 +182,21 @@ def test_cells_are_read_as_mixtures_each_by_itself(tmp_path):
     write_checksums(folder, ("model.keras", "config.json", "thresholds.json"))
     with pytest.raises(ModelError, match=r"thresholds\.json: mixtures\.intercept"):
         predict_shard(folder, paths(tmp_path / "tiles"), tmp_path / "tiles/cells.parquet", tmp_path / "q.parquet")
+
+
+def test_some_fields_of_a_shard_are_predicted_as_with_the_others(folder, shard, tmp_path):
+    tile_folder, _ = shard
+    cells = tile_folder / "cells.parquet"
+    options = {"views": 1, "batch_size": 4, "gpu": "none", "precision": "float32", "field_weight": 0.5}
+    predict_shard(folder, paths(tile_folder), cells, tmp_path / "all.parquet", **options)
+    # A field of another shard does not matter.
+    asked = {"field0", "field2", "elsewhere"}
+    predict_shard(folder, paths(tile_folder), cells, tmp_path / "some.parquet", fields=asked, **options)
+    every, some = (pq.read_table(tmp_path / f"{name}.parquet").to_pandas() for name in ("all", "some"))
+    expected = every[every["field"].isin(asked)].reset_index(drop=True)
+    assert some["field"].tolist() == expected["field"].tolist() == ["field0"] * 5 + ["field2"]
+    assert some["cell"].tolist() == expected["cell"].tolist()
+    for columns in (PROBABILITIES, LEANED):
+        np.testing.assert_allclose(some[list(columns)], expected[list(columns)], rtol=1e-4, atol=1e-6)
+    predict_shard(folder, paths(tile_folder), cells, tmp_path / "none.parquet", fields=set(), **options)
+    assert pq.read_table(tmp_path / "none.parquet").num_rows == 0
