@@ -69,7 +69,7 @@ rule browse:
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
-        shards={name: SHARDS[name] for name in PREDICTED},
+        collections=[{"name": name, "shards": SHARDS[name]} for name in PREDICTED],
         true_cells=TRUE_CELLS,
         seed=config["seed"],
         version=code_of("browser.page"),

@@ -9,6 +9,7 @@ its fields; join the predictions; leave out what the network of a fold has seen;
 
 # The network of a fold, whose training is that of results/model without the fields of the fold.
 OF_FOLD = f"{CROSS_VALIDATION}/{{fold}}"
+PREDICTED_IN_FOLDS = {"name": TRAINING, "shards": SHARDS.get(TRAINING, []), "predicted_in": CROSS_VALIDATION}
 CROSS_VALIDATED = f"{CROSS_VALIDATION}/predictions/{TRAINING}"
 
 
@@ -131,9 +132,7 @@ rule join_folds:
         mem_mb=grows(16000),
         runtime=grows(60),
     params:
-        collection=TRAINING,
-        shards=SHARDS.get(TRAINING, []),
-        predicted_in=CROSS_VALIDATION,
+        files=PREDICTED_IN_FOLDS,
         version=code_of("cross_validation", "pooling"),
     script:
         "../scripts/join_folds.py"
@@ -273,9 +272,8 @@ use rule browse as browse_folds with:
     benchmark:
         "benchmarks/browse_folds.tsv"
     params:
-        shards={TRAINING: SHARDS.get(TRAINING, [])},
+        collections=[PREDICTED_IN_FOLDS],
         true_cells=[TRAINING] if {"truth", "simulate"} & set(COLLECTIONS.get(TRAINING, {})) else [],
-        predicted_in=CROSS_VALIDATION,
         seed=config["seed"],
         version=code_of("browser.page"),
         app=files_version(*(f"browser/app/{name}" for name in BROWSER_FILES)),

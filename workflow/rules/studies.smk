@@ -140,6 +140,7 @@ def cross_validation_settings(wildcards):
         "labels and groups of the fields": content_of(
             *of_shards("annotations", TRAINING), *table_of("groups", TRAINING)
         ),
+        "content of truth.cells": true_content(TRAINING) if TRAINING in COLLECTIONS else None,
         "seed": config["seed"],
     }
 

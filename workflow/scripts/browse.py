@@ -8,10 +8,7 @@ from hpaloc.progress import log_to
 
 
 def main(job):
-    predicted_in = job.params.get("predicted_in", "results")
-    collections = [
-        CollectionFiles(name, shards, predicted_in=predicted_in) for name, shards in job.params.shards.items()
-    ]
+    collections = [CollectionFiles(**known) for known in job.params.collections]
     write_page(Path(job.output[0]).parent, collections, job.params.true_cells, seed=job.params.seed)
 
 

@@ -9,8 +9,8 @@ from hpaloc.progress import log_to
 
 
 def main(job):
-    files = CollectionFiles(job.params.collection, job.params.shards, predicted_in=job.params.predicted_in)
-    n_shards = len(job.params.shards)
+    files = CollectionFiles(**job.params.files)
+    n_shards = len(files.shards)
     for place, (cells, out) in enumerate(zip(job.input.cells, job.output.shards, strict=True)):
         join_predictions(job.input.predictions[place::n_shards], cells, out)
     # The prototypes of the folds differ, and so would the fractions of their fields.
