@@ -266,7 +266,8 @@ def test_the_profiles_do_not_get_in_each_others_way():
     for path in (ROOT / "workflow/rules").glob("*.smk"):
         for rule in re.split(r"\n(?:use rule \w+ as|rule) ", path.read_text())[1:]:
             name = re.match(r"\w+", rule)[0]
-            if "**GPU" in rule or f"use rule train as {name} " in path.read_text():
+            bases = (f"use rule {base} as {name} " for base in ("train", "predict"))
+            if "**GPU" in rule or any(base in path.read_text() for base in bases):
                 on_gpus.add(name)
     assert on_gpus == set(slurm["set-resources"])
     for of_rule in slurm["set-resources"].values():
