@@ -124,12 +124,12 @@ def predict_shard(
     if field_weight and thresholds is not None and "leaned_thresholds" not in decision:
         log.warning("%s has thresholds for predict.field_weight 0 only; they are used for %g", model_dir, field_weight)
     threads = threads or os.cpu_count() or 1
-    of_shard = pq.read_table(cells, columns=["field"])["field"].to_pylist()
-    wanted_fields = None if fields is None else set(of_shard) & set(fields)
-    total = len(of_shard) if wanted_fields is None else sum(field in wanted_fields for field in of_shard)
+    if fields is not None:
+        fields = set(pq.read_table(cells, columns=["field"])["field"].unique().to_pylist()) & set(fields)
     paths = {colour: [str(tiles[colour])] for colour in channels}
-    images = tile_dataset(paths, channels, config["input_size"], wanted_fields)
+    images = tile_dataset(paths, channels, config["input_size"], fields)
     images = images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    total = sum(1 for _ in _expected(cells, fields))
     schema = prediction_schema(config["units"], field_weight > 0, reading is not None)
     start = time.monotonic()
 
@@ -148,7 +148,7 @@ def predict_shard(
                 yield names, batch["cell"].numpy(), probabilities, read, embeddings
 
     with atomic_path(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        expected = _expected(Path(cells), wanted_fields)
+        expected = _expected(Path(cells), fields)
         done, waiting, n_waiting = 0, [], 0
         for names, ids, probabilities, read, embeddings in _whole_fields(batches()) if field_weight else batches():
             for field, cell in zip(names, ids.tolist(), strict=True):

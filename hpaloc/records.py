@@ -250,7 +250,12 @@ def tile_dataset(
     dataset = serialized.map(without_key, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if fields is not None:
         wanted = tf.constant(sorted(fields), tf.string)
-        return dataset.filter(lambda element: tf.reduce_any(element["field"] == wanted))
+
+        @tf.autograph.experimental.do_not_convert
+        def is_wanted(element: dict[str, "tf.Tensor"]) -> "tf.Tensor":
+            return tf.reduce_any(element["field"] == wanted)
+
+        return dataset.filter(is_wanted)
     return dataset.apply(tf.data.experimental.assert_cardinality(counts[channels[0]]))
 
 
