@@ -34,13 +34,19 @@ def _matrix(column: Any) -> np.ndarray:
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1).astype(np.float32)
 
 
-def training_shares(folder: Path) -> np.ndarray | None:
-    """Return the share of each location in the training cells of a model folder, (19,) float; None if it is unknown.
+def training_shares(folders: Sequence[Path]) -> np.ndarray | None:
+    """Return the share of each location in the training cells, (19,) float, the mean of all model folders.
 
-    Cells of several locations count for each.
+    Cells of several locations count for each. None if there is no folder, or one does not say it.
 
     Raises ModelError for an invalid folder.
     """
+    shares = [_training_shares(folder) for folder in folders]
+    known = [share for share in shares if share is not None]
+    return np.mean(known, axis=0) if shares and len(known) == len(shares) else None
+
+
+def _training_shares(folder: Path) -> np.ndarray | None:
     config, _ = read_settings(folder)
     examples = config.get("examples")
     counted = examples.get("train") if isinstance(examples, dict) else None
@@ -98,3 +104,20 @@ def predict_baselines(baselines: Mapping[str, Any], paths: Sequence[Path]) -> di
         p = apply_regression(baselines[name], values) if len(ids) else np.zeros((0, N_CLASSES))
         found[name] = pd.concat([ids, pd.DataFrame(p, columns=[f"p_{index}" for index in range(N_CLASSES)])], axis=1)
     return found
+
+
+def predict_folds(
+    learned: Sequence[Mapping[str, Any]], paths: Sequence[Path], fold_of: pd.Series
+) -> dict[str, pd.DataFrame]:
+    """Return the result of ``predict_baselines``, for each field by the baselines of the fold that leaves it out.
+
+    learned: the baselines of each fold, from ``load_baselines``
+    fold_of: the fold of each field, from 1, indexed by field
+
+    Raises ModelError if the regressions take other measurements.
+    """
+    found: dict[str, list[pd.DataFrame]] = {name: [] for name in REGRESSIONS}
+    for fold, baselines in enumerate(learned, 1):
+        for name, table in predict_baselines(baselines, paths).items():
+            found[name].append(table[table["field"].map(fold_of) == fold])
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}

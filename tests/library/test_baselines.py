@@ -11,7 +11,7 @@ import pytest
 from hpaloc.accounting import baseline_lines
 from hpaloc.baselines.columns import describe_cells
 from hpaloc.baselines.learning import BaselineError, learn_baselines
-from hpaloc.baselines.record import load_baselines, predict_baselines, read_measures, training_shares
+from hpaloc.baselines.record import load_baselines, predict_baselines, predict_folds, read_measures, training_shares
 from hpaloc.baselines.regression import apply_regression, fit_regression
 from hpaloc.classes import N_CLASSES, NAMES, label_matrix
 from hpaloc.evaluation.baselines import compare, score_baselines, tabulate_baselines
@@ -244,7 +244,26 @@ def test_what_is_learned_travels_with_the_model_folder(trained):
         assert (table[P].to_numpy().argmax(axis=1) == labels).mean() > 0.9
     learn_baselines(folder, examples, paths)
     assert (folder / "baselines.json").read_bytes() == first
-    assert training_shares(folder)[[0, 3, 16]].tolist() == pytest.approx([1 / 3] * 3)
+    assert training_shares([folder])[[0, 3, 16]].tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_the_baselines_of_a_fold_predict_the_fields_that_it_leaves_out(trained):
+    folder, examples, paths, labels = trained
+    learn_baselines(folder, examples, paths)
+    learned = load_baselines(folder)
+    # A second fold whose baseline knows one location only.
+    width = len(learned["logistic_regression"]["mean"])
+    one_location = fit_regression(np.zeros((4, width)), label_matrix([(5,)] * 4), np.ones(4))
+    other = learned | {"logistic_regression": one_location}
+    fold_of = pd.Series({f"f{i}": 1 + i % 2 for i in range(12)})
+    found = predict_folds([learned, other], paths, fold_of)
+    assert list(found) == ["logistic_regression", "frozen_network"]
+    table, all_of_first = found["logistic_regression"], predict_baselines(learned, paths)["logistic_regression"]
+    assert len(table) == len(labels)
+    second = table["field"].map(fold_of) == 2
+    assert (table.loc[second, "p_5"] == 1).all()
+    first = all_of_first["field"].map(fold_of) == 1
+    pd.testing.assert_frame_equal(table[~second].reset_index(drop=True), all_of_first[first].reset_index(drop=True))
 
 
 def test_a_validation_cell_changes_no_coefficient(trained):
@@ -303,10 +322,10 @@ def test_the_share_of_each_location_is_unknown_of_an_older_folder(trained):
     config = json.loads((folder / "config.json").read_text())
     for examples in (None, {}, {"train": {}}):
         write_json(folder / "config.json", config | {"examples": examples})
-        assert training_shares(folder) is None
+        assert training_shares([folder]) is None
     write_json(folder / "config.json", config | {"examples": {"train": {NAMES[0]: -1}}})
     with pytest.raises(ModelError, match=r"config\.json: examples\.train"):
-        training_shares(folder)
+        training_shares([folder])
 
 
 def test_cells_are_measured_alike_in_every_run(tmp_path):

@@ -15,7 +15,7 @@ from workflow_runs import planned, snakemake, write_sheet, write_small_run
 from hpaloc.cross_validation import FOLD
 
 SUMMARY = "results/cross_validation/summary.json"
-OF_EACH_FOLD = ("curate_fold", "records_fold", "train_fold")
+OF_EACH_FOLD = ("curate_fold", "records_fold", "train_fold", "learn_baselines_fold")
 ONCE = ("divide_folds", "join_folds", "find_seen_folds", "evaluate_folds", "browse_folds", "describe_folds")
 # The job that ends the cross-validation keeps what it was made with as the real one does.
 DESCRIBE = """
@@ -53,6 +53,7 @@ def test_each_fold_is_a_training_of_its_own_and_the_first_training_runs_once(fol
     assert jobs["pretrain"] == jobs["cross_validate"] == 1
     # The collection that trains and that of the first training; not the one to predict, and not the model.
     assert jobs["segment"] == jobs["tile"] == 2
+    assert jobs["measure_baselines"] == 1
     assert not {"train", "predict", "learn_mixtures", "evaluate", "report_zip"} & set(jobs)
     text = snakemake(folder, "--dry-run", "cross_validate").stdout
     fold = text.split("rule train_fold:")[1].split("\n[")[0]

@@ -168,8 +168,8 @@ SCORED = [
 # A packed model says it; it may not be unpacked yet.
 CHECKED = MODEL != config["model"]["path"] or Path(MODEL, "seen.npz").is_file()
 SEEN = [f"results/evaluation/{name}/seen.parquet" for name in SCORED if CHECKED]
-# Whether the model has learned baselines.
-BASELINES = not config["model"]["path"] or Path(MODEL, "baselines.json").is_file()
+# Whether the model has learned baselines; a packed model has.
+BASELINES = MODEL != config["model"]["path"] or Path(MODEL, "baselines.json").is_file()
 # The collections whose cells are measured for them.
 MEASURED = [*SCORED, *([] if config["model"]["path"] else [TRAINING])] if BASELINES else []
 # The figures of the data show the collection that trains or, if there is none, the first labelled one; with model.path

@@ -86,6 +86,19 @@ use rule train as train_fold with:
         "benchmarks/train_fold/{fold}.tsv"
 
 
+use rule learn_baselines as learn_baselines_fold with:
+    input:
+        model=f"{OF_FOLD}/model/checksums.json",
+        examples=f"{OF_FOLD}/examples.parquet",
+        measures=lambda wildcards: of_shards("baselines", TRAINING),
+    output:
+        [f"{OF_FOLD}/model/{name}" for name in BASELINE_FILES],
+    log:
+        "logs/learn_baselines_fold/{fold}.log",
+    benchmark:
+        "benchmarks/learn_baselines_fold/{fold}.tsv"
+
+
 use rule predict as predict_fold with:
     input:
         model=[f"{OF_FOLD}/model/{name}" for name in MODEL_FILES],
@@ -179,14 +192,18 @@ use rule evaluate as evaluate_folds with:
         masks=lambda wildcards: of_shards("segmentation", TRAINING),
         truth=lambda wildcards: truth_files(TRAINING),
         seen=rules.find_seen_folds.output,
+        measures=lambda wildcards: of_shards("baselines", TRAINING),
+        baselines=expand(f"{OF_FOLD}/model/{{name}}", fold=FOLDS, name=BASELINE_FILES),
+        folds=rules.divide_folds.output.folds,
         controls=[],
         model=[],
+        decision=[],
     output:
         metrics=f"{CROSS_VALIDATION}/evaluation/metrics.json",
         per_class=f"{CROSS_VALIDATION}/evaluation/per_class.csv",
         others=[
             f"{CROSS_VALIDATION}/evaluation/{name}.csv"
-            for name in ("scores", "left_out", "confusion", "reliability", "pooled")
+            for name in ("scores", "baselines", "left_out", "confusion", "reliability", "pooled")
         ],
         cells=f"{CROSS_VALIDATION}/evaluation/{TRAINING}/cells.parquet",
     log:
@@ -199,10 +216,11 @@ use rule evaluate as evaluate_folds with:
         controls=[],
         unscored=None,
         checked=True,
-        # Each fold has its own temperature.
-        model=None,
+        models=[f"{CROSS_VALIDATION}/{fold}/model" for fold in FOLDS],
+        model_version=None,
+        baselines_version=None,
         seed=config["seed"],
-        version=code_of("evaluation.folder", "network.folder"),
+        version=code_of("evaluation.folder", "baselines.record"),
 
 
 use rule draw_scores as draw_score_folds with:

@@ -144,10 +144,9 @@ rule evaluate:
         controls=CONTROLS,
         unscored=UNSCORED,
         checked=CHECKED,
-        model=MODEL,
+        models=[MODEL],
         model_version=model_version if SCORED else None,
-        baselines=BASELINES,
-        baselines_version=lambda wildcards: content_of(f"{MODEL}/baselines.json") if config["model"]["path"] else None,
+        baselines_version=baselines_version if SCORED else None,
         seed=config["seed"],
         version=code_of("evaluation.folder", "baselines.record"),
     script:

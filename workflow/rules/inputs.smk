@@ -233,6 +233,14 @@ def model_version(wildcards):
     return content_of(*(path for name in (*MODEL_FILES, *READING_FILES) if os.path.isfile(path := f"{MODEL}/{name}")))
 
 
+def baselines_version(wildcards):
+    """Return the digest of the baselines of the model that model.path names; None if there are none."""
+    if not config["model"]["path"] or not BASELINES:
+        return None
+    require_model()
+    return content_of(f"{MODEL}/baselines.json")
+
+
 @refusing
 def tiles_of_model():
     """Return the colours and the input size, in px, that the network takes."""

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from hpaloc.baselines.record import load_baselines, predict_baselines, training_shares
+import pandas as pd
+
+from hpaloc.baselines.record import load_baselines, predict_baselines, predict_folds, training_shares
 from hpaloc.evaluation.folder import evaluate, read_controls
 from hpaloc.layout import CollectionFiles
 from hpaloc.network.folder import read_settings
@@ -16,9 +18,11 @@ def main(job):
     # Nothing is known about a model of model.path that does not say what trained it.
     names = [files.name for files in collections]
     seen = dict(zip(names, job.input.seen, strict=True)) if job.params.checked else None
-    models = [Path(model) for model in job.params.models]
-    # A cross-validation has a temperature for each of its networks.
-    decision = read_settings(models[0])[1] if collections and len(models) == 1 else {}
+    models = [Path(model) for model in job.params.models] if collections else []
+    learned = [load_baselines(model) for model in models]
+    baselines = None
+    if all(learned):
+        baselines = {files.name: predict(job, learned, files.of_shards("baselines")) for files in collections}
     evaluate(
         collections,
         folder,
@@ -27,8 +31,17 @@ def main(job):
         threads=job.threads,
         unscored=job.params.unscored,
         seen=seen,
-        temperature=decision.get("temperature"),
+        # A cross-validation has a temperature for each of its networks.
+        temperature=read_settings(models[0])[1].get("temperature") if len(models) == 1 else None,
+        baselines=baselines,
+        shares=training_shares(models),
     )
+
+
+def predict(job, learned, measures):
+    if not job.input.get("folds"):
+        return predict_baselines(learned[0], measures)
+    return predict_folds(learned, measures, pd.read_parquet(job.input.folds).set_index("field")["fold"])
 
 
 if __name__ == "__main__":
