@@ -6,8 +6,16 @@ from snakemake.io import strip_wildcard_constraints
 UNLISTED_STAGES = {
     *("study_cells", "study_networks", "study_morphology", "judge_claims", "draw_interpretation", "few_shot"),
     *("held_out", "records_held_out", "train_held_out", "pack_model"),
-    *("divide_folds", "curate_fold", "records_fold", "train_fold", "predict_fold", "join_folds", "find_seen_folds"),
-    *("evaluate_folds", "draw_score_folds", "browse_shard_folds", "browse_folds", "describe_folds"),
+    *("divide_folds", "curate_fold", "records_fold", "train_fold", "learn_baselines_fold", "predict_fold"),
+    *(
+        "join_folds",
+        "find_seen_folds",
+        "evaluate_folds",
+        "draw_score_folds",
+        "browse_shard_folds",
+        "browse_folds",
+        "describe_folds",
+    ),
     *("record_run", "report"),
 }
 
