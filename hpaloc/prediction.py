@@ -58,6 +58,8 @@ def _expected(cells: Path, fields: Collection[str] | None) -> Iterator[tuple[str
         yield from rows if fields is None else ((field, cell) for field, cell in rows if field in fields)
 
 
+# The largest number that an embedding can hold.
+_LARGEST = np.finfo(np.float16).max
 # Fields, ids, probabilities, readings of mixtures (no columns if the model has none), embeddings.
 Batch = tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -157,7 +159,8 @@ def predict_shard(
                     raise PredictionError(f"tile of cell {cell} of field {field}, but {cells} has {wanted}")
             leaned = lean_on_field(probabilities, names, field_weight, config["head"] == "softmax")
             sets = [format_labels(labels) for labels in call_labels(leaned, thresholds)]
-            flat = pa.array(embeddings.astype(np.float16).ravel())
+            # A larger number, as of a network that was hardly trained, would be infinite.
+            flat = pa.array(np.clip(embeddings, -_LARGEST, _LARGEST).astype(np.float16).ravel())
             columns = [
                 pa.array(names),
                 pa.array(ids),

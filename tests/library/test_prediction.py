@@ -70,6 +70,18 @@ def test_every_cell_is_predicted_in_the_order_of_the_cell_table(network, folder,
     assert len({path.name for path in tmp_path.iterdir()}) == 1
 
 
+def test_an_embedding_beyond_half_precision_is_the_largest_number(shard, tmp_path):
+    tile_folder, _ = shard
+    # Other tests use the network as it is.
+    network = untrained_classifier(CHANNELS, SIZE)
+    embedding = network.get_layer("embedding")
+    embedding.set_weights([weights * 1e9 for weights in embedding.get_weights()])
+    folder = write_model_folder(tmp_path / "m", network, CHANNELS, "sigmoid", SIZE)
+    predict_shard(folder, paths(tile_folder), tile_folder / "cells.parquet", tmp_path / "out.parquet", 1, 4, "none")
+    vectors = np.stack(pq.read_table(tmp_path / "out.parquet")["embedding"].to_pylist())
+    assert vectors.max() == np.finfo(np.float16).max
+
+
 def test_a_shard_without_cells_gives_an_empty_table(folder, tmp_path):
     write_tile_shard(tmp_path, np.zeros((0, SIZE, SIZE, 3), np.uint8), ("red", "green", "blue"))
     predict_shard(folder, paths(tmp_path), tmp_path / "cells.parquet", tmp_path / "out.parquet", 1, 4, "none")
