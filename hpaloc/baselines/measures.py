@@ -29,12 +29,18 @@ _PROBED = "conv3_block4_out"
 def frozen_network(channels: Sequence[str], input_size: int) -> keras.Model:
     """Return a network with random weights, always the same: tiles 0..255 (n, S, S, c) to outputs (n, 512) float32.
 
-    It is the network before its first step, up to its second stage, averaged over the tile. Random weights lose more
-    of the image with every layer.
+    It is the network up to its second stage, averaged over the tile, with weights of variance 2 / inputs (He et al.
+    2015). Random weights lose more of the image with every layer.
     """
-    keras.utils.set_random_seed(_SEED)
-    network = classifier(channels, "sigmoid", input_size)
-    return keras.Model(network.input, keras.layers.GlobalAveragePooling2D()(network.get_layer(_PROBED).output))
+    whole = classifier(channels, "sigmoid", input_size)
+    network = keras.Model(whole.input, keras.layers.GlobalAveragePooling2D()(whole.get_layer(_PROBED).output))
+    # Regressions travel with models: unlike those of Keras, NumPy's legacy numbers are the same in every version.
+    numbers = np.random.RandomState(_SEED)
+    for weights in network.weights:
+        if len(weights.shape) > 1:
+            spread = np.sqrt(2 / np.prod(weights.shape[:-1]))
+            weights.assign(spread * numbers.standard_normal(weights.shape))
+    return network
 
 
 def measure_shard(

@@ -353,3 +353,18 @@ def test_cells_are_measured_alike_in_every_run(tmp_path):
     write_table(tmp_path / "cells.parquet", to_table(cells[::-1].reindex(columns=CELLS.names), CELLS))
     with pytest.raises(TableError, match="are not those of the cells in"):
         measure_shard(tmp_path / "cells.parquet", tmp_path / "fields.parquet", tiles, tmp_path / "no", colours, 64)
+
+
+def test_the_frozen_network_is_the_same_with_every_keras():
+    import keras
+
+    from hpaloc.baselines.measures import frozen_network
+
+    tiles = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
+    keras.utils.set_random_seed(1)
+    first = frozen_network(("red", "green", "blue"), 64)
+    keras.utils.set_random_seed(2)
+    np.testing.assert_array_equal(frozen_network(("red", "green", "blue"), 64)(tiles), first(tiles))
+    kernels = [weights for weights in first.weights if len(weights.shape) > 1]
+    # The first of NumPy's legacy normal numbers, for 7 x 7 px of three colours.
+    assert np.ravel(kernels[0])[0] == pytest.approx(1.764052 * np.sqrt(2 / 147), rel=1e-5)
