@@ -58,7 +58,7 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if edition != LEVELS_EDITION:
         raise ModelError(
             f"{path}: the network was trained on tiles of edition {edition!r} of the levels, but tiles are scaled by "
-            f"edition {LEVELS_EDITION} now; train it anew, or use the hpaloc that made it"
+            f"edition {LEVELS_EDITION} now; train it again, or use the hpaloc that made it"
         )
     path = folder / "thresholds.json"
     decision = read_json(path, ("thresholds", "negative_rule"))
