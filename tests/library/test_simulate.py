@@ -1,6 +1,5 @@
 import csv
 import hashlib
-import importlib.util
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from made_pages import load_program
 from scipy import ndimage
 
 from hpaloc.classes import COLOURS, N_CLASSES, NEGATIVE, parse_labels
@@ -448,9 +448,7 @@ def read_demo(part: str) -> list[dict[str, str]]:
 
 
 def test_committed_demo_sheets_are_the_ones_that_the_program_makes():
-    place = importlib.util.spec_from_file_location("make_demo_sheets", ROOT / "docs" / "make_demo_sheets.py")
-    sheets = importlib.util.module_from_spec(place)
-    place.loader.exec_module(sheets)
+    sheets = load_program("make_demo_sheets.py")
     for part in ("train", "test"):
         assert (sheets.FOLDER / f"{part}.csv").read_text() == sheets.demo_sheet(part)
 
