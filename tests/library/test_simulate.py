@@ -1,4 +1,3 @@
-import csv
 import hashlib
 import os
 import subprocess
@@ -12,6 +11,7 @@ import pandas as pd
 import pytest
 from made_pages import load_program
 from scipy import ndimage
+from workflow_runs import read_rows
 
 from hpaloc.classes import COLOURS, N_CLASSES, NEGATIVE, parse_labels
 from hpaloc.manifests import ManifestRow
@@ -428,8 +428,7 @@ def test_shard_writes_pictures_masks_and_truth(tmp_path):
         image = cv2.imread(str(tmp_path / "one" / f"f0_{kind}.png"), cv2.IMREAD_UNCHANGED)
         assert image.dtype == expected.dtype
         assert np.array_equal(image, expected)
-    with open(tmp_path / "one" / "cells.csv", newline="") as file:
-        truth = [row for row in csv.DictReader(file) if row["ID"] == "f0"]
+    truth = [row for row in read_rows(tmp_path / "one" / "cells.csv") if row["ID"] == "f0"]
     assert [(int(row["cell"]), parse_labels(row["Label"])) for row in truth] == field.truth
 
 
@@ -443,8 +442,7 @@ PAIRS = {"0|16", "0|2", "0|13", "13|16", "0|7", "0|12"}
 
 
 def read_demo(part: str) -> list[dict[str, str]]:
-    with open(ROOT / "config" / "demo" / f"{part}.csv", newline="") as file:
-        return list(csv.DictReader(file))
+    return read_rows(ROOT / "config" / "demo" / f"{part}.csv")
 
 
 def test_committed_demo_sheets_are_the_ones_that_the_program_makes():

@@ -66,6 +66,12 @@ def write_sheet(path, rows):
         writer.writerows(rows)
 
 
+def read_rows(path):
+    """Return the rows of a CSV with a header, as dictionaries of text."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def write_config(path, **config):
     """Write a configuration."""
     Path(path).write_text(yaml.safe_dump(config))
