@@ -76,12 +76,8 @@ def test_what_is_recorded_is_of_this_workflow_not_of_the_outer_one(outer):
     recorded = yaml.safe_load((outer / "results/run/config.yaml").read_text())
     assert recorded["train"]["gpu"] == "auto"
     assert set(recorded["collections"]) == {"train", "test"}
-    assert {row["environment"] for row in read_rows(outer / "results/run/software.csv")} == {
-        "",
-        "analysis",
-        "segmentation",
-        "tensorflow",
-    }
+    environments = {row["environment"] for row in read_rows(outer / "results/run/software.csv")}
+    assert environments == {"", "analysis", "segmentation", "tensorflow"}
     jobs = {(row["rule"], row["job"]) for row in read_rows(outer / "results/run/jobs.csv")}
     assert ("segment", "test/000") in jobs
     assert "outer" not in {rule for rule, _ in jobs}
