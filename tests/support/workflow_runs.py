@@ -77,6 +77,14 @@ def write_config(path, **config):
     Path(path).write_text(yaml.safe_dump(config))
 
 
+def change_config(folder, **changed):
+    """Change keys of the configuration of a run in ``folder``, and return it."""
+    path = Path(folder, "config.yaml")
+    config = yaml.safe_load(path.read_text()) | changed
+    write_config(path, **config)
+    return config
+
+
 def write_small_run(folder):
     """Write sheets and configuration of the smallest run with every stage, on simulated fields."""
     labels = ["0", "0", "14", "14", "2", "2", "0|14", "18"]
