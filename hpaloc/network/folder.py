@@ -76,7 +76,7 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if not isinstance(table, dict):
             raise ModelError(f"{path}: {key} is {table!r}, not a table of locations")
         for name, value in table.items():
-            if name not in NAMES or type(value) not in (int, float) or np.isnan(value):
+            if name not in NAMES or type(value) not in (int, float) or not -np.inf < value < np.inf:
                 raise ModelError(f"{path}: {key} has {value!r} for {name!r}, not a number for a known location")
     temperature = decision.get("temperature")
     if temperature is not None and (type(temperature) not in (int, float) or not 0 < temperature < np.inf):
