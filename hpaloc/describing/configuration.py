@@ -87,7 +87,7 @@ def _files(found: Description) -> list[str]:
         lines += [f"  {sum(len(other.files) for other in left):,} in {len(left)} more patterns"] * bool(left)
     merged, small = found.layouts.merged, found.layouts.thumbnails
     for paths, what in (
-        (merged, "pictures of several colours in one, which are no single channels"),
+        (merged, "pictures of several colours in one, which are not single channels"),
         (small, f"pictures {_SMALL}, by their names"),
     ):
         if paths and layout.files[0].path not in paths:
@@ -121,7 +121,7 @@ def _inside(found: Description) -> list[str]:
     if max(series) > 1:
         lines += [f"  Series: a file holds up to {max(series)} images; hpaloc reads one of each, here the first"]
     if any(of_file.alpha for of_file in found.looks):
-        lines += ["  The last sample of a pixel is its opacity, which is the same everywhere; it is no channel."]
+        lines += ["  The last sample of a pixel is its opacity, which is the same everywhere; it is not a channel."]
     return lines
 
 

@@ -54,7 +54,7 @@ class Description:
         return _looks(self.seen)
 
     def field_name(self, values: Sequence[str]) -> str:
-        """Return the ID of the field of which the parts of the names have these values."""
+        """Return the ID of the field whose names have these values in their parts."""
         return _field_name(values, self.listing.folder)
 
 

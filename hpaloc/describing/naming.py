@@ -355,7 +355,9 @@ def _names(shape: Sequence[str], own: Sequence[int], values: Sequence[set[str]])
     for at in own:
         name = shape[at]
         if not name or name in names.values():
-            name = "site" if all(value.isdigit() for value in values[at]) else "plate" if wells else "name"
+            # Below a well are its sites, whatever they are called.
+            above_well = at < max(wells, default=-1)
+            name = "site" if all(value.isdigit() for value in values[at]) else "plate" if above_well else "name"
             name = "well" if at in wells else name
         number = sum(re.fullmatch(rf"{name}(_\d+)?", other) is not None for other in names.values())
         names[at] = f"{name}_{number + 1}" if number else name

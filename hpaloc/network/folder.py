@@ -58,7 +58,7 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if edition != LEVELS_EDITION:
         raise ModelError(
             f"{path}: the network was trained on tiles of edition {edition!r} of the levels, but tiles are scaled by "
-            f"edition {LEVELS_EDITION} now; train it anew, or use the hpaloc that made it"
+            f"edition {LEVELS_EDITION} now; train it again, or use the hpaloc that made it"
         )
     path = folder / "thresholds.json"
     decision = read_json(path, ("thresholds", "negative_rule"))
@@ -69,12 +69,15 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     leaned = decision.get("leaned_thresholds", {})
     if not isinstance(leaned, dict) or not set(leaned) <= set(FIELD_WEIGHTS):
         raise ModelError(f"{path}: leaned_thresholds is {leaned!r}, not a table of the weights 0.1 to 1.0")
-    for thresholds in ({} if decision["thresholds"] is None else decision["thresholds"], *leaned.values()):
-        if not isinstance(thresholds, dict):
-            raise ModelError(f"{path}: thresholds is {thresholds!r}, not a table of locations")
-        for name, value in thresholds.items():
-            if name not in NAMES or type(value) not in (int, float):
-                raise ModelError(f"{path}: the threshold of {name!r} is {value!r}, not a number for a known location")
+    tables = {f"leaned_thresholds.{weight}": table for weight, table in leaned.items()}
+    # A softmax model has none.
+    tables |= {} if decision["thresholds"] is None else {"thresholds": decision["thresholds"]}
+    for key, table in tables.items():
+        if not isinstance(table, dict):
+            raise ModelError(f"{path}: {key} is {table!r}, not a table of locations")
+        for name, value in table.items():
+            if name not in NAMES or type(value) not in (int, float) or not -np.inf < value < np.inf:
+                raise ModelError(f"{path}: {key} has {value!r} for {name!r}, not a number for a known location")
     temperature = decision.get("temperature")
     if temperature is not None and (type(temperature) not in (int, float) or not 0 < temperature < np.inf):
         raise ModelError(f"{path}: temperature is {temperature!r}, not a number above 0")

@@ -123,6 +123,8 @@ def check_training(config: Mapping[str, Any]) -> None:
     if weights not in ("none", "imagenet"):
         try:
             check_starting_weights(weights)
+            if Path(weights).suffix == ".keras":
+                _check_seen(Path(weights).parent, "train.weights", weights)
         except ModelError as error:
             raise ConfigError(str(error)) from None
     if config["evaluation"]["controls"]:
@@ -132,6 +134,17 @@ def check_training(config: Mapping[str, Any]) -> None:
             )
         if not any(collections[name]["labels"] and name not in names for name in config["predict"]["collections"]):
             raise ConfigError("config key evaluation.controls: there is no labelled collection to predict and score")
+
+
+def _check_seen(folder: Path, key: str, given: str) -> None:
+    """Warn if a model folder does not say what trained it; raise ModelError if what it says is damaged."""
+    if load_seen(folder) is None:
+        log.warning(
+            "config key %s: %s does not say what trained the model (seen.npz), so fields and cells that it has seen "
+            "are not left out of the scores",
+            key,
+            given,
+        )
 
 
 def _check_colours(config: Mapping[str, Any], names: Sequence[str], channels: Sequence[str], key: str) -> None:
@@ -168,12 +181,7 @@ def check_model(config: Mapping[str, Any]) -> None:
         check_network(Path(path, "model.keras"), made)
         load_reading(Path(path))
         load_baselines(Path(path))
-        if load_seen(Path(path)) is None:
-            log.warning(
-                "config key model.path: %s does not say what trained the model (seen.npz), so fields and cells that it "
-                "has seen are not left out of the scores",
-                given,
-            )
+        _check_seen(Path(path), "model.path", given)
     except ModelError as error:
         raise ConfigError(str(error)) from None
     _check_colours(config, config["predict"]["collections"], made["channels"], "model.path")

@@ -140,7 +140,12 @@ def note_seen(
 
 
 def find_seen(
-    cells: pd.DataFrame, fields: pd.DataFrame, columns: pd.DataFrame, seen: Seen, group_by: Sequence[str]
+    cells: pd.DataFrame,
+    fields: pd.DataFrame,
+    columns: pd.DataFrame,
+    seen: Seen,
+    group_by: Sequence[str],
+    threads: int = 1,
 ) -> pd.DataFrame:
     """Find the fields and cells of a collection that a network has seen, or that are of a group that it has seen.
 
@@ -166,7 +171,7 @@ def find_seen(
     for column, digests in values.items():
         known = digests.notna().to_numpy() & np.isin(digests.fillna(0).to_numpy(np.uint64), seen.values)
         mark(known, "gene" if _criterion(column) == "gene" else column)
-    same = _same_cells(describe_cells(cells, fields), seen.cells)
+    same = _same_cells(describe_cells(cells, fields), seen.cells, threads)
     share = pd.Series(same).groupby(cells["field"].to_numpy()).mean()
     mark(fields["field"].map(share).fillna(0).to_numpy(np.float64) > 0.5, "same cells")
     asked = {"antibody", "gene", *map(_criterion, group_by)}
@@ -192,7 +197,7 @@ def _near(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return found
 
 
-def _same_cells(cells: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _same_cells(cells: np.ndarray, others: np.ndarray, threads: int) -> np.ndarray:
     """Return which cells are among others, (n,) bool; (n, 14) and (m, 14) int16 as ``describe_cells`` returns them."""
     found = np.zeros(len(cells), bool)
     known, of_others = (table[:, _OF_SIZE::_OF_COLOUR] != _LACKING for table in (cells, others))
@@ -202,7 +207,7 @@ def _same_cells(cells: np.ndarray, others: np.ndarray) -> np.ndarray:
         columns = np.concatenate([np.ones(_OF_SIZE, bool), np.repeat(colours, _OF_COLOUR)])
         reach = _SAME_CELL[int(colours.sum())] / _STEP * np.sqrt(columns.sum())
         tree = cKDTree(others[rows_of_others][:, columns].astype(np.float64))
-        near, _ = tree.query(cells[rows][:, columns].astype(np.float64), distance_upper_bound=reach, workers=-1)
+        near, _ = tree.query(cells[rows][:, columns].astype(np.float64), distance_upper_bound=reach, workers=threads)
         found[rows] |= np.isfinite(near)
     return found
 

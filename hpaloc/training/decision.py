@@ -129,7 +129,7 @@ def decide(
     }
     scores = _scores(labels, probabilities, decision)
     real = (examples["origin"] == "real").to_numpy()
-    if not real.all():
+    if real.any() and not real.all():
         # A rule, not a person, says that the other cells are Negative.
         own = _scores(labels[real], probabilities[real], decision) | {"cells": int(real.sum())}
         scores |= {f"{name}_without_made_negatives": value for name, value in own.items()}

@@ -1,7 +1,6 @@
 """The cell browser: its files, and the page in a real Chromium, opened from disk."""
 
 import base64
-import csv
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browsed_cells import HOSTILE, WORSE, chromium, large_browser, rename_fields, small_browser, small_files, sources
+from workflow_runs import read_rows
 
 from hpaloc.browser.page import (
     APP,
@@ -449,8 +449,7 @@ def test_the_keyboard_goes_through_cells_selects_and_exports(page, small):
     assert first == [0, 2]
     with page.expect_download() as download:
         page.click("#export")
-    with open(download.value.path(), newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(download.value.path())
     assert list(rows[0]) == ["field", "cell", "label"]
     known = set(zip(cells["field"], cells["cell"].astype(str), strict=True))
     assert len(rows) == 2

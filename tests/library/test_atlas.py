@@ -1,6 +1,5 @@
 """The atlas's XML: each field is listed or left out for a reason, and a sentence names each damaged file."""
 
-import csv
 import gzip
 import itertools
 import json
@@ -11,7 +10,7 @@ from collections import Counter
 import pytest
 from atlas_xml import SITE, address, antibody, data_of, entry, whole, write_atlas
 from failing_server import failing_server
-from workflow_runs import ROOT
+from workflow_runs import ROOT, read_rows
 
 from hpaloc.atlas.entries import AtlasError
 from hpaloc.atlas.listing import AtlasSettings, read_atlas
@@ -53,14 +52,9 @@ def sheets(write, tmp_path):
 
     def sheets(*entries, settings=EVERY):
         summary = write_atlas_sheets([write(whole(*entries))], settings, tmp_path / "out")
-        return [*rows(tmp_path / "out/train.csv"), *rows(tmp_path / "out/test.csv")], summary
+        return [*read_rows(tmp_path / "out/train.csv"), *read_rows(tmp_path / "out/test.csv")], summary
 
     return sheets
-
-
-def rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def gene(name, number, *places, plate=1, line="U-2 OS", **options):
@@ -488,9 +482,8 @@ def test_an_atlas_of_true_size_has_the_labels_of_the_list_and_fits_into_half_a_g
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert json.loads(done.stdout) < 0.5
     summary = json.loads((tmp_path / "out/summary.json").read_text())
-    found = {row["ID"]: row["Label"] for part in ("train", "test") for row in rows(tmp_path / f"out/{part}.csv")}
-    with open(LIST, newline="") as file:
-        known = {row["ID"]: row for row in csv.DictReader(file)}
+    found = {row["ID"]: row["Label"] for part in ("train", "test") for row in read_rows(tmp_path / f"out/{part}.csv")}
+    known = {row["ID"]: row for row in read_rows(LIST)}
     assert len(found) + sum(summary["left_out"].values()) == summary["fields"] == images
     # Left out are those of which the list has no label.
     assert {row["Label2021"] or row["LabelFromV18"] for id, row in known.items() if id not in found} == {""}

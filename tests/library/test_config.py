@@ -9,7 +9,7 @@ from dask.utils import parse_bytes
 from made_pages import check_page
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
-from stand_in_models import write_stand_in, write_stock
+from stand_in_models import write_packable, write_stand_in, write_stock
 
 from hpaloc.config import ConfigError, complete, load_schema, read_command_line, shortened
 from hpaloc.manifests import SheetRow
@@ -233,6 +233,24 @@ def test_controls_that_could_not_be_scored_are_refused():
         check_training(complete({"collections": collections, "curation": {"validation_fraction": 0}, **controls}))
     with pytest.raises(ConfigError, match="controls: there is no labelled collection"):
         check_training(complete({"collections": {"train": collections["train"]}, **controls}))
+
+
+def test_what_trained_the_starting_weights_is_known_or_warned_of(tmp_path, caplog):
+    write_stand_in(tmp_path / "older")
+    write_packable(tmp_path / "model")
+
+    def check(name):
+        check_training(complete(minimal(train={"weights": str(tmp_path / name / "model.keras")})))
+
+    check("model")
+    assert not caplog.records
+    check("older")
+    (record,) = caplog.records
+    assert f"train.weights: {tmp_path}/older/model.keras does not say what trained the model" in record.getMessage()
+    with open(tmp_path / "model/seen.npz", "ab") as file:
+        file.write(b"more")
+    with pytest.raises(ConfigError, match=r"seen\.npz was changed after the model folder was written"):
+        check("model")
 
 
 def test_a_training_starts_from_a_model_folder_or_a_h5_file(tmp_path):

@@ -100,6 +100,11 @@ LAYOUTS = {
         "{plate}/{well}/{site}_{channel}.tif",
         8,
     ),
+    "folders of wells": (
+        names("{p}/{w}/s{i}_{c}.tif", p=("p1", "p2"), w=("A1", "B12"), i="12", c=("DAPI", "GFP")),
+        "{plate}/{well}/{name}_{channel}.tif",
+        8,
+    ),
     "folders of channels": (names("{c}/img{i}.tif", c=("DAPI", "GFP"), i="123"), "{channel}/{id}.tif", 3),
     "folders of fields": (names("XY{i}/Image_XY{i}_CH{c}.tif", i=("01", "02"), c="123"), "{id}/*_CH{channel}.tif", 2),
     "no channel": (names("img_{i}.ome.tif", i="123"), "{id}.ome.tif", 3),
@@ -549,3 +554,10 @@ def test_the_first_and_the_last_fields_are_shown(tmp_path, fields):
     found, text, _ = described(tmp_path)
     assert [field.name for field in found.seen] == ["P1_B02_1", "P1_B03_1", "P1_B03_2", "P1_C07_2"]
     assert text.endswith("# predict: {pool_by: [plate, well]}\n")
+
+
+def test_the_calls_of_a_well_are_of_all_its_sites(tmp_path):
+    for path in LAYOUTS["folders of wells"][0]:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    assert described(tmp_path)[1].endswith("# predict: {pool_by: [plate, well]}\n")

@@ -1,6 +1,5 @@
 """Downloading from a server on this machine that fails in the usual ways."""
 
-import csv
 import gzip
 import hashlib
 import itertools
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import urllib3
 from failing_server import failing_server
-from workflow_runs import planned, snakemake, write_config, write_field, write_sheet
+from workflow_runs import planned, read_rows, snakemake, write_config, write_field, write_sheet
 
 from hpaloc import download
 from hpaloc.classes import COLOURS
@@ -215,7 +214,7 @@ def test_an_id_that_makes_no_file_name_is_a_row_with_a_reason(server, png, limit
     for _ in range(2):
         asked = len(server.requests)
         download_shard(rows, tmp_path / "log.csv", limiter, QUICK, max_failed_fraction=0.5)
-        reasons = [row["reason"] for row in csv.DictReader((tmp_path / "log.csv").open(encoding="utf-8"))]
+        reasons = [row["reason"] for row in read_rows(tmp_path / "log.csv")]
         assert [bool(reason) for reason in reasons] == [True] * 4 + [False] * 4
         assert "_red_of_many.png: the file system does not accept this file name (File name too long)" in " ".join(
             reasons
@@ -228,8 +227,7 @@ def test_an_id_that_makes_no_file_name_is_a_row_with_a_reason(server, png, limit
 def test_a_shard_is_fetched_once_and_its_digests_noted(server, png, limiter, tmp_path):
     rows = manifest(server, tmp_path)
     download_shard(rows, tmp_path / "log.csv", limiter, QUICK)
-    with open(tmp_path / "log.csv", newline="") as file:
-        entries = list(csv.DictReader(file))
+    entries = read_rows(tmp_path / "log.csv")
     assert len(entries) == 8
     assert {entry["sha256"] for entry in entries} == {hashlib.sha256(png).hexdigest()}
     asked = len(server.requests)
@@ -257,8 +255,7 @@ def test_a_field_that_cannot_be_had_is_listed_and_too_many_fail(server, limiter,
     del server.files["/b.png"]
     rows = manifest(server, tmp_path)
     download_shard(rows, tmp_path / "log.csv", limiter, QUICK, max_failed_fraction=0.5)
-    with open(tmp_path / "log.csv", newline="") as file:
-        reasons = {entry["id"]: entry["reason"] for entry in csv.DictReader(file)}
+    reasons = {entry["id"]: entry["reason"] for entry in read_rows(tmp_path / "log.csv")}
     assert reasons["a"] == ""
     assert "404" in reasons["b"]
     del server.files["/c.png"]

@@ -1,6 +1,5 @@
 """The import of files of microscopes: what is planned, read, written and refused."""
 
-import csv
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 import tifffile
 from plane_files import BY_NAME, BY_NUMBER, NAMES, planned, scanned, stack
 from vendor_files import PIXEL_SIZE, SCENES, WRITERS, write_lif
+from workflow_runs import read_rows
 
 from hpaloc.classes import COLOURS
 from hpaloc.config import ConfigError, complete
@@ -104,8 +104,7 @@ def imported(found, **keys):
     into = Path("results/imported/train/000")
     into.mkdir(parents=True, exist_ok=True)
     import_shard("results/sheet/train/000.csv", into, **keys)
-    with open(into / "imported.csv", newline="") as table:
-        return rows, list(csv.DictReader(table))
+    return rows, read_rows(into / "imported.csv")
 
 
 def in_memory(*images, **options):
@@ -409,8 +408,7 @@ def test_an_id_that_is_no_file_name_rejects_its_field():
     manifest.write_text(manifest.read_text().replace("000/b_", f"000/{long}_"))
     find, _ = in_memory(stack(1, 4, 1))
     import_shard(manifest, "made", find=find)
-    with open("made/imported.csv", newline="") as table:
-        reasons = {line["id"]: line["reason"] for line in csv.DictReader(table)}
+    reasons = {line["id"]: line["reason"] for line in read_rows("made/imported.csv")}
     assert reasons["a"] == ""
     assert "the file system does not accept this file name" in reasons["b"]
     # Nor can its reason be written.

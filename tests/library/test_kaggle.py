@@ -1,11 +1,11 @@
 """The published experiment: its settings, and the division of its sheet."""
 
-import importlib.util
 from collections import Counter
 from itertools import chain
 
 import pytest
 import yaml
+from made_pages import load_program
 from snakemake.utils import update_config
 from workflow_runs import ROOT
 
@@ -17,9 +17,7 @@ from hpaloc.training.settings import TrainSettings
 
 TRAIN_CSV = ROOT.parent / "shared/data/hpa-2021/train.csv"
 
-spec = importlib.util.spec_from_file_location("make_kaggle_sheets", ROOT / "docs/make_kaggle_sheets.py")
-make_kaggle_sheets = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make_kaggle_sheets)
+make_kaggle_sheets = load_program("make_kaggle_sheets.py")
 
 
 def settings(*names):

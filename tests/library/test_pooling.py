@@ -1,6 +1,5 @@
 """Pooled calls, the tables of a collection, and the submission."""
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from coco_masks import decode, encode
+from workflow_runs import read_rows
 
 from hpaloc import pooling, rle
 from hpaloc.classes import N_CLASSES, NAMES, label_matrix
@@ -326,8 +326,7 @@ def test_leaned_probabilities_are_kept_and_called_by_but_not_pooled(files: Colle
 def test_submission_decodes_to_the_masks_and_keeps_confidences(files: CollectionFiles, tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     pooling.write_submission(files, path)
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(path)
     assert list(rows[0]) == ["ID", "ImageWidth", "ImageHeight", "PredictionString"]
     assert [row["ID"] for row in rows] == ["a1", "b1", "c1", "a2", "d1"]
     assert [row["PredictionString"] == "" for row in rows] == [False, False, True, False, True]

@@ -1,6 +1,4 @@
-import csv
 import hashlib
-import importlib.util
 import os
 import subprocess
 import sys
@@ -11,7 +9,9 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from made_pages import load_program
 from scipy import ndimage
+from workflow_runs import read_rows
 
 from hpaloc.classes import COLOURS, N_CLASSES, NEGATIVE, parse_labels
 from hpaloc.manifests import ManifestRow
@@ -428,8 +428,7 @@ def test_shard_writes_pictures_masks_and_truth(tmp_path):
         image = cv2.imread(str(tmp_path / "one" / f"f0_{kind}.png"), cv2.IMREAD_UNCHANGED)
         assert image.dtype == expected.dtype
         assert np.array_equal(image, expected)
-    with open(tmp_path / "one" / "cells.csv", newline="") as file:
-        truth = [row for row in csv.DictReader(file) if row["ID"] == "f0"]
+    truth = [row for row in read_rows(tmp_path / "one" / "cells.csv") if row["ID"] == "f0"]
     assert [(int(row["cell"]), parse_labels(row["Label"])) for row in truth] == field.truth
 
 
@@ -443,14 +442,11 @@ PAIRS = {"0|16", "0|2", "0|13", "13|16", "0|7", "0|12"}
 
 
 def read_demo(part: str) -> list[dict[str, str]]:
-    with open(ROOT / "config" / "demo" / f"{part}.csv", newline="") as file:
-        return list(csv.DictReader(file))
+    return read_rows(ROOT / "config" / "demo" / f"{part}.csv")
 
 
 def test_committed_demo_sheets_are_the_ones_that_the_program_makes():
-    place = importlib.util.spec_from_file_location("make_demo_sheets", ROOT / "docs" / "make_demo_sheets.py")
-    sheets = importlib.util.module_from_spec(place)
-    place.loader.exec_module(sheets)
+    sheets = load_program("make_demo_sheets.py")
     for part in ("train", "test"):
         assert (sheets.FOLDER / f"{part}.csv").read_text() == sheets.demo_sheet(part)
 

@@ -306,6 +306,15 @@ def test_made_negatives_are_left_out_of_a_second_score():
     assert scores["accuracy_without_made_negatives"] == pytest.approx(own["accuracy"])
 
 
+def test_made_negatives_alone_have_no_second_score():
+    keras.utils.set_random_seed(0)
+    # Without the held-out classes, a part may be left with these.
+    cells = pd.DataFrame({"field": "f", "origin": ["relabelled"] * 6})
+    _, scores = decide(small_network(), small_data(6), cells, SETTINGS, "validation")
+    assert "accuracy" in scores
+    assert not any("without" in name for name in scores)
+
+
 def test_a_temperature_makes_confidence_agree_with_accuracy():
     generator = np.random.default_rng(0)
     truth = generator.integers(0, N_CLASSES, 4000)

@@ -1,6 +1,5 @@
 """Runs of all bad fields together through the stages of the library, and the outcome of each."""
 
-import csv
 from collections.abc import Sequence
 from contextlib import chdir
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 from bad_fields import FIELDS, MASKS, SHAPE, SUFFIXES, Bad, right_images, write_right
 from model_inputs import write_model_folder
+from workflow_runs import read_rows
 
 from hpaloc.accounting import list_rejected
 from hpaloc.classes import COLOURS
@@ -75,8 +75,7 @@ def run(rows: Sequence[ManifestRow], segmentation: SegmentationSettings, model: 
     for name, pairs in (("cells", found.tiled), ("predictions", found.predicted)):
         table = pd.read_parquet(f"{name}.parquet")
         pairs += zip(table["field"], table["cell"].tolist(), strict=True)
-    with open("rejected.csv", newline="") as file:
-        found.listed = {row["field"]: row["reason"] for row in csv.DictReader(file)}
+    found.listed = {row["field"]: row["reason"] for row in read_rows("rejected.csv")}
     return found
 
 

@@ -66,9 +66,23 @@ def write_sheet(path, rows):
         writer.writerows(rows)
 
 
+def read_rows(path):
+    """Return the rows of a CSV with a header, as dictionaries of text."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def write_config(path, **config):
     """Write a configuration."""
     Path(path).write_text(yaml.safe_dump(config))
+
+
+def change_config(folder, **changed):
+    """Change keys of the configuration of a run in ``folder``, and return it."""
+    path = Path(folder, "config.yaml")
+    config = yaml.safe_load(path.read_text()) | changed
+    write_config(path, **config)
+    return config
 
 
 def write_small_run(folder):

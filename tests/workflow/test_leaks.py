@@ -6,8 +6,7 @@ import shutil
 
 import pandas as pd
 import pytest
-import yaml
-from workflow_runs import planned, snakemake, write_config, write_sheet, write_small_run
+from workflow_runs import change_config, planned, snakemake, write_config, write_sheet, write_small_run
 
 from hpaloc.classes import COLOURS
 from hpaloc.interpretation.analysis import labelled_predictions
@@ -17,13 +16,6 @@ METRICS = "results/evaluation/metrics.json"
 
 def rows(**antibody_of):
     return [{"ID": name, "Label": "0", "antibody": antibody} for name, antibody in antibody_of.items()]
-
-
-def settings(folder, **changed):
-    """Write the configuration of a run in ``folder`` with other collections, and return it."""
-    config = yaml.safe_load((folder / "config.yaml").read_text()) | changed
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    return config
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +56,15 @@ def test_the_claims_are_judged_on_the_cells_that_are_scored(trained):
 
 def test_the_same_sheet_under_another_name_is_refused(tmp_path):
     write_small_run(tmp_path)
-    config = settings(tmp_path)
+    config = change_config(tmp_path)
     config["collections"]["again"] = config["collections"]["train"]
-    settings(tmp_path, **config)
+    change_config(tmp_path, **config)
     done = snakemake(tmp_path, "--dry-run", check=False)
     assert done.returncode != 0
     assert "collection again: training sees all of its 8 labelled fields (8 by ID, 0 by antibody)" in done.stdout
     # Named as what it is, the training collection is predicted without scores.
     del config["collections"]["again"]
-    settings(tmp_path, **config | {"predict": {"collections": ["train", "test"]}})
+    change_config(tmp_path, **config | {"predict": {"collections": ["train", "test"]}})
     jobs, _ = planned(tmp_path)
     assert jobs["find_seen"] == 1
     assert jobs["aggregate"] == 2
@@ -80,16 +72,16 @@ def test_the_same_sheet_under_another_name_is_refused(tmp_path):
 
 def test_what_a_first_training_sees_counts(tmp_path):
     write_small_run(tmp_path)
-    config = settings(tmp_path)
+    config = change_config(tmp_path)
     write_sheet(tmp_path / "first.csv", rows(one="HPA1", two="HPA2"))
     config["collections"]["first"] = config["collections"]["train"] | {"sheet": "first.csv"}
     config["train"]["pretraining"] = {"collection": "first", "epochs": 1}
-    settings(tmp_path, **config)
+    change_config(tmp_path, **config)
     noted = re.search(r"rule note_seen:\n +input: (.*)", snakemake(tmp_path, "--dry-run").stdout)[1]
     assert {"results/pretraining/examples.parquet", "results/dataset/examples.parquet"} <= set(noted.split(", "))
     assert {"results/cells/first/000.parquet", "results/cells/train/000.parquet"} <= set(noted.split(", "))
     config["collections"]["again"] = config["collections"]["first"]
-    settings(tmp_path, **config)
+    change_config(tmp_path, **config)
     done = snakemake(tmp_path, "--dry-run", check=False)
     assert "collection again: training sees all of its 2 labelled fields (2 by ID, 0 by antibody)" in done.stdout
 
@@ -136,9 +128,9 @@ def test_a_model_from_elsewhere_knows_what_trained_it(elsewhere):
     log = (elsewhere / "logs/evaluate.log").read_text()
     assert "collection copies: training has seen all of its 2 labelled fields (2 by same images)" in log
     assert (elsewhere / "results/predictions/copies/cells.parquet").exists()
-    config = settings(elsewhere)
+    config = change_config(elsewhere)
     config["collections"]["copies"]["labels"] = False
-    settings(elsewhere, **config)
+    change_config(elsewhere, **config)
     snakemake(elsewhere, METRICS)
     assert {kind: of["fields"] for kind, of in left_out(elsewhere, "mixed").items()} == {"same images": 1}
     # What it learned to be compared with travels with it.

@@ -1,7 +1,6 @@
 """What a run leaves in the files of all collections is of that run, and what earlier runs left is named."""
 
 import copy
-import csv
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ import yaml
 from dag import copy_workflow, listed_jobs, with_scripts, write_collections
 from forked_plans import run
 from stand_in_models import write_stand_in
+from workflow_runs import read_rows
 
 from hpaloc.classes import NAMES
 from hpaloc.left_over import left_over_lines, other_settings, outdated, unconfigured, write_left_over
@@ -47,22 +47,17 @@ def do(snakefile, folder, settings, *arguments):
     return run(snakefile, folder, "--cores", "2", *arguments).text
 
 
-def rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def left(folder):
-    return {row["path"] for row in rows(folder / "results/run/left_over.csv")}
+    return {row["path"] for row in read_rows(folder / "results/run/left_over.csv")}
 
 
 def jobs(folder):
-    return {f"{row['rule']}/{row['job']}".rstrip("/") for row in rows(folder / "results/run/jobs.csv")}
+    return {f"{row['rule']}/{row['job']}".rstrip("/") for row in read_rows(folder / "results/run/jobs.csv")}
 
 
 def test_a_first_run_leaves_nothing_over_and_lists_all_its_jobs(finished):
     _, folder, _ = finished
-    assert rows(folder / "results/run/left_over.csv") == []
+    assert read_rows(folder / "results/run/left_over.csv") == []
     ran = {str(path.relative_to(folder / "benchmarks").with_suffix("")) for path in folder.glob("benchmarks/**/*.tsv")}
     assert jobs(folder) == ran - {"record_run", "report"}
     assert {"segment/old/001", "train_control/shuffled_labels", "sheet/rejected"} <= jobs(folder)
@@ -191,7 +186,7 @@ def test_a_reading_of_mixtures_that_is_learnt_no_more_is_kept_and_named(finished
     assert left(folder) == files
     assert all(
         row["what_to_do"].startswith("delete it before you copy the model")
-        for row in rows(folder / "results/run/left_over.csv")
+        for row in read_rows(folder / "results/run/left_over.csv")
     )
 
 
@@ -218,7 +213,7 @@ def studied(finished):
 
 
 def reasons(folder):
-    return {row["path"]: row["reason"] for row in rows(folder / "results/run/left_over.csv")}
+    return {row["path"]: row["reason"] for row in read_rows(folder / "results/run/left_over.csv")}
 
 
 def test_a_study_of_older_predictions_is_named_until_it_is_made_anew(studied):
@@ -228,7 +223,7 @@ def test_a_study_of_older_predictions_is_named_until_it_is_made_anew(studied):
     assert left(folder) == set()
     settings |= {"predict": {"views": 1}}
     do(snakefile, folder, settings)
-    (row,) = rows(folder / "results/run/left_over.csv")
+    (row,) = read_rows(folder / "results/run/left_over.csv")
     assert row["path"] == "results/interpretation"
     assert "older than results/predictions/old/cells.parquet" in row["reason"]
     assert row["what_to_do"] == "make it again: snakemake interpret"
@@ -298,7 +293,7 @@ def test_each_path_has_its_newest_date_and_what_to_do(tmp_path):
         (old / name).touch()
         os.utime(old / name, (date, date))
     write_left_over(table, [str(old), str(tmp_path / "gone")], {str(study): ("is older", "interpret")})
-    of_old, of_study = rows(table)
+    of_old, of_study = read_rows(table)
     assert of_old["newest"][:10] in ("2001-09-10", "2001-09-09", "2001-09-11")
     assert "delete it" in of_old["what_to_do"]
     assert (of_study["reason"], of_study["what_to_do"]) == ("is older", "make it again: snakemake interpret")

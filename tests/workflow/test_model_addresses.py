@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 from dag import copy_workflow, listed_jobs, write_collections
 from failing_server import failing_server
 from forked_plans import plan, run
 from stand_in_models import write_packable
+from workflow_runs import change_config
 
 from hpaloc.packing import pack_model
 
@@ -37,11 +37,6 @@ def folder(workflow, tmp_path):
     return tmp_path / "run"
 
 
-def configure(folder, **model):
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"model": model}))
-
-
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -50,7 +45,7 @@ def test_jobs_read_a_model_that_the_plan_fetched_and_another_one_predicts_again(
     snakefile, made = workflow
     archives = {f"/{number}.zip": (made / f"{number}.zip").read_bytes() for number in (1, 2)}
     with failing_server(archives) as server:
-        configure(folder, path=f"{server.url}/1.zip", sha256=sha256(made / "1.zip"))
+        change_config(folder, model={"path": f"{server.url}/1.zip", "sha256": sha256(made / "1.zip")})
         planned, _ = listed_jobs(run(snakefile, folder, "predict_only", "--cores", "2").text)
         # What trained the model is looked for in the first run too, whose plan has fetched it.
         assert planned["find_seen"] == 1
@@ -58,18 +53,18 @@ def test_jobs_read_a_model_that_the_plan_fetched_and_another_one_predicts_again(
         assert len(server.requests) == 1
         assert list((folder / "results/predictions/test").glob("shards/*.parquet"))
         assert "Nothing to be done" in run(snakefile, folder, "predict_only", "--dry-run").text
-        configure(folder, path=f"{server.url}/2.zip", sha256=sha256(made / "2.zip"))
+        change_config(folder, model={"path": f"{server.url}/2.zip", "sha256": sha256(made / "2.zip")})
         jobs, _ = listed_jobs(run(snakefile, folder, "predict_only", "--dry-run").text)
         assert jobs["predict"] >= 1
         assert not jobs["tile"]
     # The zip of the first one is the model that has predicted, wherever it is.
-    configure(folder, path=str(made / "1.zip"))
+    change_config(folder, model={"path": str(made / "1.zip")})
     jobs, _ = listed_jobs(run(snakefile, folder, "predict_only", "--dry-run").text)
     assert set(jobs) == {"record_run", "report_zip", "predict_only"}
 
 
 def test_figures_of_the_data_need_no_model(workflow, folder):
-    configure(folder, path="https://localhost:9/no.zip", sha256="0" * 64)
+    change_config(folder, model={"path": "https://localhost:9/no.zip", "sha256": "0" * 64})
     run(workflow[0], folder, "explore", "--dry-run")
     assert not (folder / "resources/models").exists()
 
@@ -95,7 +90,7 @@ def test_a_model_that_cannot_be_had_stops_the_plan_with_one_sentence(workflow, f
     shutil.copy(made / "1.zip", folder)
     shutil.make_archive(str(folder / "run"), "zip", made / "1")
     with failing_server({"/1.zip": (made / "1.zip").read_bytes()}) as server:
-        configure(folder, **{key: value.format(url=server.url) for key, value in model.items()})
+        change_config(folder, model={key: value.format(url=server.url) for key, value in model.items()})
         done = plan(snakefile, folder, target, "--dry-run")
         assert done.returncode != 0
         assert sentence.format(url=server.url) in done.text.splitlines()[-1]

@@ -1,6 +1,5 @@
 """The workflow as a module of another one, which runs to its end and keeps what is its own."""
 
-import csv
 import json
 import zipfile
 
@@ -8,7 +7,7 @@ import pytest
 import yaml
 from dag import copy_workflow, with_scripts, write_collections
 from forked_plans import run
-from workflow_runs import ROOT, write_small_run
+from workflow_runs import ROOT, read_rows, write_small_run
 
 # Writes the settings that a script sees where it would segment.
 TELLING = """import json
@@ -77,10 +76,9 @@ def test_what_is_recorded_is_of_this_workflow_not_of_the_outer_one(outer):
     recorded = yaml.safe_load((outer / "results/run/config.yaml").read_text())
     assert recorded["train"]["gpu"] == "auto"
     assert set(recorded["collections"]) == {"train", "test"}
-    with open(outer / "results/run/software.csv", newline="") as file:
-        assert {row["environment"] for row in csv.DictReader(file)} == {"", "analysis", "segmentation", "tensorflow"}
-    with open(outer / "results/run/jobs.csv", newline="") as file:
-        jobs = {(row["rule"], row["job"]) for row in csv.DictReader(file)}
+    environments = {row["environment"] for row in read_rows(outer / "results/run/software.csv")}
+    assert environments == {"", "analysis", "segmentation", "tensorflow"}
+    jobs = {(row["rule"], row["job"]) for row in read_rows(outer / "results/run/jobs.csv")}
     assert ("segment", "test/000") in jobs
     assert "outer" not in {rule for rule, _ in jobs}
 
@@ -122,8 +120,7 @@ def test_a_changed_rule_is_listed_and_a_refusal_puts_every_manifest_back(tmp_pat
     outer = tmp_path / "run/Snakefile"
     outer.write_text(outer.read_text() + CHANGED)
     run(outer, tmp_path / "run", "--cores", "2")
-    with open(tmp_path / "run/results/run/jobs.csv", newline="") as file:
-        assert "train" in {row["rule"] for row in csv.DictReader(file)}
+    assert "train" in {row["rule"] for row in read_rows(tmp_path / "run/results/run/jobs.csv")}
     sheet = tmp_path / "run/train.csv"
     sheet.write_text(sheet.read_text().rsplit("\n", 2)[0] + "\n")
     manifests = {path: path.read_bytes() for path in (tmp_path / "run/results/sheet").glob("*/*.csv")}

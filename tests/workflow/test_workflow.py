@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from pycocotools import mask as coco
-from workflow_runs import ROOT, planned, snakemake, write_config, write_field, write_sheet
+from workflow_runs import ROOT, planned, read_rows, snakemake, write_config, write_field, write_sheet
 
 from hpaloc.classes import COLOURS, format_labels
 from hpaloc.finding import shard_of
@@ -149,8 +149,7 @@ def test_tiles_hold_the_cells_of_the_table_in_each_colour(folder):
 
 
 def test_an_unreadable_field_is_listed_and_the_rest_goes_on(folder):
-    with open(folder / "results/sheet/rejected.csv", newline="") as file:
-        rejected = list(csv.DictReader(file))
+    rejected = read_rows(folder / "results/sheet/rejected.csv")
     assert [(row["collection"], row["field"], row["stage"]) for row in rejected] == [("test", "broken", "segment")]
     assert "broken_" in rejected[0]["reason"]
     fields = pd.read_parquet(folder / "results/predictions/test/fields.parquet")
@@ -159,8 +158,7 @@ def test_an_unreadable_field_is_listed_and_the_rest_goes_on(folder):
 
 def test_the_submission_decodes_to_the_masks(folder):
     csv.field_size_limit(2**27)
-    with open(folder / "results/predictions/test/submission.csv", newline="") as file:
-        rows = {row["ID"]: row for row in csv.DictReader(file)}
+    rows = {row["ID"]: row for row in read_rows(folder / "results/predictions/test/submission.csv")}
     assert set(rows) == {"test-0", "test-1", "test-2", "broken"}
     assert rows["broken"]["PredictionString"] == ""
     shard = shard_of("test-0", 2)
@@ -360,8 +358,7 @@ def test_the_network_is_interpreted_and_its_claims_judged(folder):
 @pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is absent")
 def test_real_fields_are_explored_and_predicted(folder):
     ids = sorted({path.name.rsplit("_", 1)[0] for path in (DATA / "images").glob("*.png")})
-    with open(DATA / "train.csv", newline="") as file:
-        write_sheet(folder / "real.csv", [row for row in csv.DictReader(file) if row["ID"] in ids])
+    write_sheet(folder / "real.csv", [row for row in read_rows(DATA / "train.csv") if row["ID"] in ids])
     write_config(
         folder / "real.yaml",
         root=os.fspath(DATA),

@@ -12,7 +12,7 @@ from hpaloc.tables import to_table, write_table
 def main(job):
     tables = read_collection(CollectionFiles(job.wildcards.collection, job.params.shards))
     seen = read_seen(Path(job.input.seen)) if job.input.seen else load_seen(Path(job.params.model))
-    found = find_seen(*tables, seen, job.params.group_by)
+    found = find_seen(*tables, seen, job.params.group_by, job.threads)
     log.info("seen by training: %s", found["kind"].value_counts(sort=False).to_dict() or "nothing")
     write_table(job.output[0], to_table(found, LEFT_OUT))
 
