@@ -19,7 +19,7 @@ if not SCORED:
 UNCHECKED = None
 if SCORED and not CHECKED:
     UNCHECKED = (
-        f"what trained the model is not left out of the scores, because its folder does not say it ({MODEL}/seen.npz)"
+        f"what trained the model is not left out of the scores, because {MODEL}/seen.npz, which says it, is missing"
     )
 
 
@@ -45,7 +45,7 @@ rule find_seen:
         runtime=grows(60),
     params:
         model=MODEL,
-        model_seen=lambda wildcards: content_of(f"{MODEL}/seen.npz") if config["model"]["path"] else None,
+        model_seen=model_seen,
         shards=lambda wildcards: SHARDS[wildcards.collection],
         group_by=config["curation"]["group_by"],
         version=code_of("seen.finding", "tables"),

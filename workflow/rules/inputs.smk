@@ -233,6 +233,14 @@ def model_version(wildcards):
     return content_of(*(path for name in (*MODEL_FILES, *READING_FILES) if os.path.isfile(path := f"{MODEL}/{name}")))
 
 
+def model_seen(wildcards):
+    """Return the digest of what trained the model that model.path names; None if this run trains the model."""
+    if not config["model"]["path"]:
+        return None
+    require_model()
+    return content_of(f"{MODEL}/seen.npz")
+
+
 def baselines_version(wildcards):
     """Return the digest of the baselines of the model that model.path names; None if there are none."""
     if not config["model"]["path"] or not BASELINES:

@@ -28,6 +28,7 @@ def listed_jobs(wildcards):
         **dict.fromkeys(("predict", "aggregate", "submit", "browse_shard"), PREDICTED),
         **{stage: [name for name in explored if stage in COLLECTIONS[name]] for stage in ("simulate", "download")},
         "measure_baselines": MEASURED,
+        "find_seen": SCORED if CHECKED else [],
         "import_images": [name for name in explored if imports(name)],
     }
     found = []
