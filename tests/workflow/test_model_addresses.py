@@ -63,6 +63,13 @@ def test_jobs_read_a_model_that_the_plan_fetched_and_another_one_predicts_again(
     assert set(jobs) == {"record_run", "report_zip", "predict_only"}
 
 
+def test_what_a_packed_model_has_seen_is_looked_for_alone_too(workflow, folder):
+    change_config(folder, model={"path": str(workflow[1] / "1.zip")})
+    run(workflow[0], folder, "results/evaluation/test/seen.parquet", "--cores", "2")
+    # The plan of a later run has the digest of the same model.
+    assert not listed_jobs(run(workflow[0], folder, "predict_only", "--dry-run").text)[0]["find_seen"]
+
+
 def test_figures_of_the_data_need_no_model(workflow, folder):
     change_config(folder, model={"path": "https://localhost:9/no.zip", "sha256": "0" * 64})
     run(workflow[0], folder, "explore", "--dry-run")
