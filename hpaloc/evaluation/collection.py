@@ -1,6 +1,6 @@
 """All scores of one collection."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,15 +76,9 @@ def evaluate_collection(
     detected: dict[str, dict[Convention, np.ndarray]] = {}
     outputs = {"": PROBABILITIES} | ({"_leaned": LEANED} if LEANED[0] in cells else {})
     if truth is not None and matches is not None:
-        annotated = cells[cells["field"].isin(truth["field"])]
-        _check_truth(annotated, truth, matches)
-        partners = carry_labels(truth, matches.pairs).rename(columns={"labels": "true_labels"})
-        scored = annotated.merge(partners, on=["field", "cell"], validate="one_to_one")
+        scored, detected = _score_truth(cells[cells["field"].isin(truth["field"])], truth, matches, outputs)
         united = truth.groupby("field")["labels"].agg(unite_labels)
         labels_of |= {name: labels_of.get(name) or labels for name, labels in united.items()}
-        known = _of_labelled(annotated, truth, matches)
-        for suffix, columns in outputs.items():
-            detected[suffix] = score_detections(list_detections(known, columns), truth, matches.pairs)
     else:
         inherited = cells["field"].map(lambda name: labels_of.get(name, ""))
         scored = cells.assign(true_labels=inherited)[(inherited != "") & ~inherited.str.contains("|", regex=False)]
@@ -123,6 +117,24 @@ def evaluate_collection(
         "scores": _score_table(metrics, int(one.sum()), len(scored), scores),
     }
     return Evaluation(plain(metrics), tables, scored)
+
+
+def _score_truth(
+    cells: pd.DataFrame, truth: pd.DataFrame, matches: Matches, outputs: Mapping[str, Sequence[str]]
+) -> tuple[pd.DataFrame, dict[str, dict[Convention, np.ndarray]]]:
+    """Return the cells that match a true cell, with its labels, and the scores of the cells as detections.
+
+    cells: of the fields in ``truth``
+    outputs: the columns of probabilities, by the ending of the scores' names
+    """
+    _check_truth(cells, truth, matches)
+    partners = carry_labels(truth, matches.pairs).rename(columns={"labels": "true_labels"})
+    known = _of_labelled(cells, truth, matches)
+    detected = {
+        suffix: score_detections(list_detections(known, columns), truth, matches.pairs)
+        for suffix, columns in outputs.items()
+    }
+    return cells.merge(partners, on=["field", "cell"], validate="one_to_one"), detected
 
 
 def _rows_of(scored: pd.DataFrame, table: pd.DataFrame, name: str) -> pd.DataFrame:
