@@ -83,7 +83,8 @@ def outputs_of(snakemake, folder):
     outputs, rules = defaultdict(list), {}
     for line in snakemake("--summary").text.splitlines():
         cells = line.split("\t")
-        if len(cells) == 6 and cells[0] != "output_file":
+        # The log of an output that is not made yet is "-".
+        if len(cells) == 6 and cells[3].startswith("logs/"):
             path, _, rule, logs, *_ = cells
             outputs[rule].append(folder / path)
             # Each rule's log and benchmark have the same path, in two folders.
@@ -92,8 +93,8 @@ def outputs_of(snakemake, folder):
 
 
 def on_disk(path):
-    """Return the bytes that a file or a folder takes on disk, and its number of files."""
-    paths = [path, *path.rglob("*")] if path.is_dir() else [path]
+    """Return the bytes that a file or a folder takes on disk, and its number of files; none of what is deleted."""
+    paths = [part for part in (path, *path.rglob("*")) if part.exists()]
     return sum(part.lstat().st_blocks * 512 for part in paths), sum(part.is_file() for part in paths)
 
 
