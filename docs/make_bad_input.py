@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT / "tests/support"))
 
 from bad_fields import FIELDS, MASKS, Bad  # noqa: E402
 from bad_settings import (  # noqa: E402
+    ATLAS,
     CONFIGS,
     EXAMPLES,
     IMAGES,
@@ -34,6 +35,7 @@ TABLES = {
     "examples": EXAMPLES,
     "mixtures": MIXTURES,
     "configurations": CONFIGS,
+    "atlas": ATLAS,
     "fields without a sheet": IMAGES,
     "trainings": TRAININGS,
     "models": MODELS,

@@ -89,6 +89,8 @@ def _named_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     mixtures = config["interpretation"]["mixtures"]
     if mixtures and mixtures["collection"] in config["collections"]:
         yield "interpretation.mixtures.table", known_mixtures(config)
+    if any("atlas" in collection for collection in config["collections"].values()):
+        yield "atlas.xml", (config["atlas"]["xml"] or "").replace("{root}", config["root"])
     for name, collection in config["collections"].items():
         patterns = {"sheet": [collection.get("sheet", "")]}
         for colour, of_colour in image_patterns(collection).items():

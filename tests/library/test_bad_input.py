@@ -8,6 +8,7 @@ import pytest
 from bad_fields import FIELDS, MASKS, SUFFIXES, right_images
 from bad_input_runs import expected, good, model_folder, run_fields, run_masks
 from bad_settings import (
+    ATLAS,
     CONFIGS,
     EXAMPLES,
     IMAGES,
@@ -18,6 +19,7 @@ from bad_settings import (
     TRAININGS,
     TRUTH,
     WEIGHTS,
+    of_atlas,
     of_config,
     of_examples,
     of_images,
@@ -137,6 +139,12 @@ def test_a_bad_configuration(setting, tmp_path):
     assert of_config(setting, tmp_path) == (setting.outcome, setting.message)
 
 
+@pytest.mark.parametrize("setting", ATLAS, ids=lambda setting: setting.id)
+def test_a_bad_setting_or_xml_of_the_atlas(setting, tmp_path):
+    assert of_atlas(setting, tmp_path) == (setting.outcome, setting.message)
+    assert "\n" not in setting.message
+
+
 @pytest.mark.parametrize("setting", IMAGES, ids=lambda setting: setting.id)
 def test_fields_without_a_sheet(setting, tmp_path):
     assert of_images(setting, tmp_path) == (setting.outcome, setting.message)
@@ -171,6 +179,7 @@ def test_no_two_inputs_have_one_name():
         EXAMPLES,
         MIXTURES,
         CONFIGS,
+        ATLAS,
         IMAGES,
         TRAININGS,
         MODELS,

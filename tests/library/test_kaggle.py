@@ -56,6 +56,16 @@ def test_the_second_file_changes_the_start_of_the_learning_rate_alone():
     assert first == second
 
 
+def test_the_third_file_leaves_the_defaults_of_today_but_for_what_the_sheet_needs():
+    third = settings("kaggle-2021.yaml", "kaggle-2021/present.yaml")
+    assert third["curation"].pop("group_by") == ["duplicates"]
+    first = yaml.safe_load((ROOT / "config/kaggle-2021.yaml").read_text())
+    defaults = complete({key: first[key] for key in ("root", "collections", "shards")})
+    del defaults["curation"]["group_by"]
+    assert third == defaults
+    assert settings("kaggle-2021.yaml") != third
+
+
 def test_every_line_is_in_one_part_as_it_was():
     lines = [f"{at},{label}" for at, label in enumerate(["0", "0|0", "16", "0|16", "2", "2"] * 10 + ["11|3"])]
     parts = make_kaggle_sheets.divide_sheet("ID,Label\n" + "\n".join(lines) + "\n")

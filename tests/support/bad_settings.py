@@ -2,6 +2,7 @@
 
 # ruff: noqa: E501 - one input a line, however long its sentence
 
+import gzip
 import json
 import logging
 import pickle
@@ -14,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import yaml
+from atlas_xml import address, antibody, data_of, entry, whole
 from bad_fields import slug
 
+from hpaloc.atlas_planning import plan_atlas
 from hpaloc.config import complete
 from hpaloc.delimited import check_fields
 from hpaloc.endings import unknown_ending
@@ -449,6 +452,99 @@ CONFIGS = [
     Setting("Mixtures in the folder of the interpretation", "interpretation: {mixtures: {collection: train, table: results/interpretation/few_shot.csv}}", "rejected", "config key interpretation.mixtures.table: results/interpretation/few_shot.csv is where this run writes, and would be deleted; copy it to another folder and name the copy"),
     Setting("A sheet that is the summary of a run", "collections: {train: {sheet: results/sheet/summary.csv, images: '{id}_{colour}.png'}}", "rejected", "config key collections.train.sheet: results/sheet/summary.csv is where this run writes, and would be deleted; copy it to another folder and name the copy"),
     Setting("Examples in the folder of the predictions", "few_shot: {table: ./results/predictions/train/mine.csv}", "rejected", "config key few_shot.table: ./results/predictions/train/mine.csv is where this run writes, and would be deleted; copy it to another folder and name the copy"),
+]  # fmt: skip
+
+
+def atlas_xml(*reliabilities: str) -> str:
+    """Return the XML of an atlas of two genes of each of two locations, and one more for each reliability."""
+    places = ["Nucleoli", "Nucleoli", "Cytosol", "Cytosol", *["Mitochondria"] * len(reliabilities)]
+    genes = []
+    for number, (place, level) in enumerate(zip(places, ["supported"] * 4 + [*reliabilities], strict=True), 1):
+        data = data_of("U-2 OS", [place], [address(number, f"{number}_A1_1")])
+        genes.append(entry(f"GENE{number}", antibody(f"HPA{number:06d}", data, reliability=level)))
+    return whole(*genes)
+
+
+def of_atlas(setting: Setting, folder: Path) -> tuple[str, str]:
+    """Complete a configuration of two collections of the atlas, check it, and plan the sheets; return their lengths.
+
+    What is given is YAML or, for the XML itself, bytes.
+    """
+    section = {"atlas": {"xml": "atlas.xml"}}
+    parts = {part: {"atlas": part, "labels": True, "download": {}} for part in ("train", "test")}
+    with chdir(folder):
+        of_file = isinstance(setting.given, bytes)
+        Path("atlas.xml").write_bytes(setting.given if of_file else atlas_xml("uncertain").encode())
+        given = section if of_file else yaml.safe_load(setting.given)
+        if not of_file and isinstance(given.get("atlas", {}), dict):
+            given["atlas"] = section["atlas"] | given.get("atlas", {})
+
+        def plan() -> str:
+            filled = complete({"collections": parts, **given})
+            check_places(filled)
+            check_training(filled)
+            plan_atlas(filled, lambda line: None)
+            sheets = sorted(Path("resources/atlas").glob("*.csv"), reverse=True)
+            return ", ".join(f"{path.stem}: {len(path.read_text().splitlines()) - 1} fields" for path in sheets)
+
+        return told(plan)
+
+
+_KEYS = "config key atlas"
+_NONE = "atlas XML atlas.xml: the keys of atlas leave none of its 5 fields: "
+_NO_PART = "no field of the atlas is in the part test; change atlas.test_fraction, or what atlas asks for"
+_TRAIN = "config key collections.train"
+ATLAS = [
+    Setting("The atlas without any key", "{}", "accepted", "train: 2 fields, test: 2 fields"),
+    Setting("An unknown key of the atlas", "atlas: {gene: [GENE1]}", "rejected", f"{_KEYS}: unknown key 'gene' (did you mean genes?)"),
+    Setting("An empty section of the atlas", "atlas:", "rejected", f"{_KEYS}: None is not of type object"),
+    Setting("A part of the atlas for its section", "atlas: train", "rejected", f"{_KEYS}: 'train' is not of type object"),
+    Setting("A gene that is not in a list", "atlas: {genes: GENE1}", "rejected", f"{_KEYS}.genes: 'GENE1' is not of type array"),
+    Setting("A gene by a number", "atlas: {genes: [1]}", "rejected", f"{_KEYS}.genes.0: 1 is not of type string; quote it, since YAML reads 10:00:00, 007 or on as something else"),
+    Setting("A gene twice", "atlas: {genes: [GENE1, GENE1]}", "rejected", f"{_KEYS}.genes: ['GENE1', 'GENE1'] has non-unique elements"),
+    Setting("A gene without a name", "atlas: {genes: ['']}", "rejected", f"{_KEYS}.genes.0: is empty"),
+    Setting("One gene of several that the atlas lacks", "atlas: {genes: [GENE1, ENSGGENE2, GENE9]}", "warned", f"{_KEYS}.genes: not in the atlas's XML: GENE9"),
+    Setting("Only a gene that the atlas lacks", "atlas: {genes: [GENE9]}", "rejected", f"{_NONE}another gene (5)"),
+    Setting("An unknown cell line", "atlas: {cell_lines: [U-2 0S]}", "rejected", f"{_KEYS}.cell_lines: 'U-2 0S' is not in the atlas's XML, which has U-2 OS"),
+    Setting("A cell line in other letters", "atlas: {cell_lines: [u2os]}", "accepted", "train: 2 fields, test: 2 fields"),
+    Setting("An unknown reliability", "atlas: {reliability: [sure]}", "rejected", f"{_KEYS}.reliability.0: 'sure' is not one of enhanced, supported, approved, uncertain"),
+    Setting("A reliability in capitals", "atlas: {reliability: [Enhanced]}", "rejected", f"{_KEYS}.reliability.0: 'Enhanced' is not one of enhanced, supported, approved, uncertain"),
+    Setting("No reliability", "atlas: {reliability: []}", "rejected", f"{_KEYS}.reliability: is empty"),
+    Setting("A reliability that no field has", "atlas: {reliability: [enhanced]}", "rejected", f"{_NONE}reliability: supported (4); reliability: uncertain (1)"),
+    Setting("An antibody to leave out that is not in a list", "atlas: {leave_out: HPA000001}", "rejected", f"{_KEYS}.leave_out: 'HPA000001' is not of type array"),
+    Setting("An antibody to leave out that the atlas lacks", "atlas: {leave_out: [HPA000009]}", "warned", f"{_KEYS}.leave_out: not in the atlas's XML: HPA000009"),
+    Setting("All antibodies left out", "atlas: {leave_out: [HPA000001, HPA000002, HPA000003, HPA000004, HPA000005]}", "rejected", f"{_NONE}antibody left out (5)"),
+    Setting("A cap below 0", "atlas: {per_class: -1}", "rejected", f"{_KEYS}.per_class: -1 is less than the minimum of 1"),
+    Setting("A cap of a class by name", "atlas: {per_class: {Nucleoli: 5}}", "rejected", f"{_KEYS}.per_class: {{'Nucleoli': 5}} is not of type integer or null"),
+    Setting("A cap of one field, which leaves none to test", "atlas: {per_class: 1}", "rejected", f"config key collections.test.atlas: {_NO_PART}"),
+    Setting("A share of the test fields in percent", "atlas: {test_fraction: 20}", "rejected", f"{_KEYS}.test_fraction: 20 is greater than or equal to the maximum of 1"),
+    Setting("Test fields of no share", "atlas: {test_fraction: 0}", "rejected", f"config key collections.test.atlas: {_NO_PART}"),
+    Setting("Images of the atlas of another format", "atlas: {format: tif}", "rejected", f"{_KEYS}.format: 'tif' is not one of jpg, tif.gz"),
+    Setting("A seed of the atlas below 0", "atlas: {seed: -1}", "rejected", f"{_KEYS}.seed: -1 is less than the minimum of 0"),
+    Setting("A version of the atlas with its letter", "atlas: {version: v23}", "rejected", f"{_KEYS}.version: 'v23' is not of type integer or null"),
+    Setting("XML of another version", "atlas: {version: 22}", "rejected", "atlas XML atlas.xml: is of version 23.0, but config key atlas.version is 22"),
+    Setting("XML that is missing", "atlas: {xml: proteinatlas.xml.gz}", "rejected", f"{_KEYS}.xml: proteinatlas.xml.gz: no such file or folder"),
+    Setting("A folder without XML", "atlas: {xml: ..}", "rejected", f"{_KEYS}.xml: the folder .. has no file that ends with .xml or .xml.gz"),
+    Setting("XML with a NUL in its path", 'atlas: {xml: "a\\0.xml"}', "rejected", f"{_KEYS}.xml: 'a\\x00.xml' contains a NUL character, which no path or name can have"),
+    Setting("XML where the run writes", "atlas: {xml: results/dataset/atlas.xml}", "rejected", f"{_KEYS}.xml: results/dataset/atlas.xml is where this run writes, and would be deleted; copy it to another folder and name the copy"),
+    Setting("An address of XML that is not https", "atlas: {xml: 'http://host/atlas.xml'}", "rejected", f"{_KEYS}.xml: http://host/atlas.xml: only https is allowed"),
+    Setting("Files per gene without genes", "atlas: {xml: 'https://host/{gene}.xml'}", "rejected", f"{_KEYS}.xml: has {{gene}}, but atlas.genes names none; list them (ENSG00000134057)"),
+    Setting("A file per gene of which one is missing", "atlas: {xml: '{gene}.xml', genes: [atlas, GENE9]}", "rejected", f"{_KEYS}.xml: GENE9.xml: no such file or folder"),
+    Setting("A part that the atlas is not divided into", "collections: {train: {atlas: validation, labels: true, download: {}}}", "rejected", f"{_TRAIN}.atlas: 'validation' is not one of train, test"),
+    Setting("The section of the atlas in a collection", "collections: {train: {atlas: {per_class: 40}, labels: true, download: {}}}", "rejected", f"{_TRAIN}.atlas: {{'per_class': 40}} is not one of train, test"),
+    Setting("A sheet beside the atlas", "collections: {train: {atlas: train, sheet: s.csv, labels: true, download: {}}}", "rejected", f"{_TRAIN}: 'sheet' cannot be combined with 'atlas', which makes it"),
+    Setting("Fields of the atlas without a source of images", "collections: {train: {atlas: train, labels: true}}", "rejected", f"{_TRAIN}: the key 'images' (or 'simulate' or 'download') is missing"),
+    Setting("Fields of the atlas that train, without labels", "collections: {train: {atlas: train, download: {}}}", "rejected", "config key train.collection: the collection 'train' has no labels; set its labels: true"),
+    Setting("Fields of the atlas with the numbers of 2018", "collections: {train: {atlas: train, labels: hpa2018, download: {}}}", "rejected", f"{_TRAIN}.labels: the atlas's sheets have other numbers; write true"),
+    Setting("Images of the atlas that are there", "collections: {train: {atlas: train, labels: true, images: '{id}_{colour}.jpg'}}", "accepted", "train: 2 fields, test: 2 fields"),
+    Setting("Keys of the atlas that no collection uses", "{atlas: {per_class: 40}, collections: {train: {sheet: s.csv, labels: true, images: '{id}_{colour}.png'}}}", "accepted"),
+    Setting("An empty file of XML", b"", "rejected", "atlas XML atlas.xml: is empty; fetch it again"),
+    Setting("Text called .xml", b"no XML", "rejected", "atlas XML atlas.xml: is neither XML nor gzip (it starts with b'no X'); fetch it again"),
+    Setting("A web page for XML", b"<!doctype html><html></html>", "rejected", "atlas XML atlas.xml: is a web page (HTML), not the atlas's XML; fetch it again"),
+    Setting("A zip file for XML", b"PK\x03\x04", "rejected", "atlas XML atlas.xml: is a zip file; unpack it, and name the XML in it"),
+    Setting("Gzip'd XML cut in half", gzip.compress(atlas_xml().encode(), mtime=0)[:300], "rejected", "atlas XML atlas.xml: is cut short or damaged (Compressed file ended before the end-of-stream marker was reached); fetch it again"),
+    Setting("XML of another kind", b"<svg></svg>", "rejected", "atlas XML atlas.xml: has no entry of a gene (its first element is svg); name the atlas's XML"),
+    Setting("XML of a gene without images", whole(entry("GENE1")).encode(), "rejected", "atlas XML atlas.xml: lists no immunofluorescence image (cellExpression) of an antibody; name the XML of the whole atlas, or of genes that have some"),
 ]  # fmt: skip
 
 
