@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpaloc.baselines.record import REGRESSIONS, read_measures, write_baselines
+from hpaloc.baselines.prediction import read_measures
+from hpaloc.baselines.record import REGRESSIONS, write_baselines
 from hpaloc.baselines.regression import apply_regression, fit_regression
 from hpaloc.examples import LABEL_COLUMNS, PARTS
 from hpaloc.progress import log

@@ -66,26 +66,3 @@ def apply_regression(regression: Mapping[str, Any], measures: np.ndarray) -> np.
 def _standard(measures: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Return measurements as multiples of the standard deviation, those that are undefined as 0, the mean."""
     return np.nan_to_num(np.clip((measures.astype(np.float64) - mean) / scale, -_FURTHEST, _FURTHEST))
-
-
-def check_regression(regression: Any) -> None:
-    """Raise ValueError, naming the invalid key, unless ``regression`` is from ``fit_regression``."""
-    if not isinstance(regression, dict):
-        raise ValueError("it is not a table")
-    classes = regression.get("classes")
-    if (
-        not isinstance(classes, list)
-        or not classes
-        or sorted(map(str, classes)) != sorted(name for name in NAMES if name in classes)
-    ):
-        raise ValueError(f"classes is {classes!r}, not different locations")
-    mean = regression.get("mean")
-    width = len(mean) if isinstance(mean, list) else 0
-    shapes = {"mean": (width,), "scale": (width,), "coefficients": (len(classes), width), "intercept": (len(classes),)}
-    for key, shape in shapes.items():
-        try:
-            values = np.array(regression.get(key), np.float64)
-        except (TypeError, ValueError):
-            values = np.zeros(0)
-        if values.shape != shape or not np.isfinite(values).all() or (key == "scale" and not (values > 0).all()):
-            raise ValueError(f"{key} is not {' x '.join(map(str, shape))} numbers")

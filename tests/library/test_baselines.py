@@ -11,7 +11,8 @@ import pytest
 from hpaloc.accounting import baseline_lines
 from hpaloc.baselines.columns import describe_cells
 from hpaloc.baselines.learning import BaselineError, learn_baselines
-from hpaloc.baselines.record import load_baselines, predict_baselines, predict_folds, read_measures, training_shares
+from hpaloc.baselines.prediction import predict_baselines, predict_folds, read_measures
+from hpaloc.baselines.record import load_baselines, training_shares
 from hpaloc.baselines.regression import apply_regression, fit_regression
 from hpaloc.classes import N_CLASSES, NAMES, label_matrix
 from hpaloc.evaluation.baselines import compare, score_baselines, tabulate_baselines

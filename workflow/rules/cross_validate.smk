@@ -220,7 +220,7 @@ use rule evaluate as evaluate_folds with:
         model_version=None,
         baselines_version=None,
         seed=config["seed"],
-        version=code_of("evaluation.folder", "baselines.record"),
+        version=code_of("evaluation.folder", "baselines.prediction"),
 
 
 use rule draw_scores as draw_score_folds with:

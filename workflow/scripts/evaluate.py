@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from hpaloc.baselines.record import load_baselines, predict_baselines, predict_folds, training_shares
+from hpaloc.baselines.prediction import predict_baselines, predict_folds
+from hpaloc.baselines.record import load_baselines, training_shares
 from hpaloc.evaluation.folder import evaluate, read_controls
 from hpaloc.layout import CollectionFiles
 from hpaloc.network.folder import read_settings
