@@ -22,7 +22,8 @@ AFTER = ("sheet", "rejected", "aggregate", "submit", "summary")
 TRAINING = ("simulate", "segment", "tile", "curate", "records", "train", "predict", "aggregate", "submit", "evaluate")
 # Tables of seconds, dates and file names; everything else is the same from run to run.
 VOLATILE = ("report.zip", "history.csv", "card.md", "model/config.json", "model/checksums.json", "logs/", ".svg", ".h5")
-VOLATILE += ("run/jobs.csv",)
+# Those of what is added to a model folder list its checksums.json too.
+VOLATILE += ("run/jobs.csv", ".checksums.json")
 TRAINING += ("explore", "model_card", "training_curves", "sheet", "rejected", "summary", "report_zip")
 
 
