@@ -193,7 +193,7 @@ def test_a_changed_image_lists_its_shard_and_what_depends_on_it(folder):
         shutil.copy(folder / "images/test-0_green.tif", path)
         jobs, shards = planned(folder)
         shard = f"collection=test, shard={shard_of('test-1', 2)}"
-        assert shards == {rule: {shard} for rule in ("segment", "tile", "predict", "browse_shard")}
+        assert shards == {rule: {shard} for rule in ("segment", "tile", "measure_baselines", "predict", "browse_shard")}
         for rule in (
             "aggregate",
             "submit",
