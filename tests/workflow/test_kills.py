@@ -238,7 +238,8 @@ def test_after_a_power_cut_and_kills_the_same_command_gives_the_same_bytes(unbro
     sentence = "another run works in this folder, or one was killed here; if none does, `snakemake --unlock` frees it"
     assert any(line.endswith(sentence) for line in done.stdout.splitlines()), done.stdout
     snakemake(folder, "--unlock")
-    survived = survive(folder, ["predict_only"], STAGES, 0.5, durations(whole), results(whole), VOLATILE)
+    # Early: a job that is four times as fast as it was in the unbroken run is still killed.
+    survived = survive(folder, ["predict_only"], STAGES, 0.25, durations(whole), results(whole), VOLATILE)
     assert set(survived) == set(STAGES)
     assert steady(folder) == steady(whole)
 
