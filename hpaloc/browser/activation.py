@@ -1,6 +1,6 @@
 """Activation maps: the part of a tile that supports the called location of its cell."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -100,3 +100,30 @@ def shard_activation_maps(
         raise ValueError(f"{predictions}: has {len(table)} cells, but the tiles have {start}")
     log.info("activation maps of %d cells, %d positions a side", len(table), maps_of.side)
     return maps
+
+
+def fold_activation_maps(
+    model_dirs: Sequence[Path],
+    tiles: Mapping[str, Path],
+    parts: Sequence[Path],
+    predictions: Path,
+    gpu: str = "auto",
+    threads: int | None = None,
+) -> np.ndarray:
+    """Return the maps of ``shard_activation_maps`` in a cross-validation, each by the network that predicts its cell.
+
+    model_dirs, parts: the model folder of each fold, and its prediction table of the shard
+    tiles: the TFRecord of each colour
+    predictions: the joined table, whose order the maps have
+
+    Returns (n, side, side) uint8.
+    Raises as ``shard_activation_maps`` does.
+    """
+    ids = [pd.read_parquet(part, columns=["field", "cell"]) for part in parts]
+    maps = [
+        shard_activation_maps(model, tiles, part, gpu=gpu, threads=threads, fields=set(of_fold["field"]))
+        for model, part, of_fold in zip(model_dirs, parts, ids, strict=True)
+    ]
+    found = pd.MultiIndex.from_frame(pd.concat(ids))
+    wanted = pd.MultiIndex.from_frame(pd.read_parquet(predictions, columns=["field", "cell"]))
+    return np.concatenate(maps)[found.get_indexer(wanted)]

@@ -271,7 +271,7 @@ rule browse_shard_folds:
         field_size=config["browser"]["field_size"],
         version=code_of("browser.activation", "browser.pictures"),
     script:
-        "../scripts/browse_shard_folds.py"
+        "../scripts/browse_shard.py"
 
 
 use rule browse as browse_folds with:

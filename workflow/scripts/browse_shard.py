@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hpaloc.browser.activation import shard_activation_maps
+from hpaloc.browser.activation import fold_activation_maps, shard_activation_maps
 from hpaloc.browser.pictures import write_pictures
 from hpaloc.classes import COLOURS
 from hpaloc.files import atomic_directory
@@ -16,9 +16,12 @@ def main(job):
     tiles = dict(zip(COLOURS, map(Path, job.input.tiles), strict=True))
     # The job requests no GPU: it uses one if there is one, but does not fail without, even if training requires one.
     gpu = "none" if job.config["train"]["gpu"] == "none" else "auto"
-    maps = shard_activation_maps(
-        Path(job.params.model), tiles, Path(job.input.predictions), gpu=gpu, threads=job.threads
-    )
+    predictions = Path(job.input.predictions)
+    if folds := job.input.get("of_folds"):
+        models = [Path(path).parent for path in job.input.models]
+        maps = fold_activation_maps(models, tiles, [Path(path) for path in folds], predictions, gpu, job.threads)
+    else:
+        maps = shard_activation_maps(Path(job.params.model), tiles, predictions, gpu=gpu, threads=job.threads)
     with atomic_directory(job.output[0]) as folder:
         write_pictures(
             folder,
@@ -26,7 +29,7 @@ def main(job):
             Path(job.input.segmentation),
             pd.read_parquet(job.input.cells),
             pd.read_parquet(job.input.fields),
-            pd.read_parquet(job.input.predictions),
+            pd.read_parquet(predictions),
             maps,
             most_fields=job.params.most_fields,
             field_size=job.params.field_size,
