@@ -218,11 +218,12 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         if filled["segmentation"]["backend"] == "masks" and "masks" not in collection:
             raise ConfigError(f"config key collections.{name}: segmentation.backend masks needs the key 'masks'")
     _settle_model(filled["model"])
-    curation = filled["curation"]
-    for what in ("cell", "nucleus"):
-        least, most = curation[f"min_{what}_area"], curation[f"max_{what}_area"]
-        if least is not None and most is not None and least > most:
-            raise ConfigError(f"config key curation.min_{what}_area: {least} is above max_{what}_area, {most}")
+    _check_areas("curation", filled["curation"])
+    if pretraining := filled["train"]["pretraining"]:
+        _check_areas("train.pretraining.curation", pretraining["curation"])
+        if pretraining["curation"]["labels"] is None:
+            known = has_truth(filled["collections"].get(pretraining["collection"], {}))
+            pretraining["curation"]["labels"] = "cells" if known else "single"
     predicted = filled["predict"]["collections"]
     if predicted is None:
         others = [name for name in filled["collections"] if name not in training_collections(filled)]
@@ -236,6 +237,13 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     if filled["few_shot"]["collection"] is None:
         filled["few_shot"]["collection"] = filled["predict"]["collections"][0]
     return filled
+
+
+def _check_areas(section: str, curation: Mapping[str, Any]) -> None:
+    for what in ("cell", "nucleus"):
+        least, most = curation[f"min_{what}_area"], curation[f"max_{what}_area"]
+        if least is not None and most is not None and least > most:
+            raise ConfigError(f"config key {section}.min_{what}_area: {least} is above max_{what}_area, {most}")
 
 
 def _settle_model(model: dict[str, Any]) -> None:
@@ -416,6 +424,19 @@ def training_collections(config: Mapping[str, Any]) -> list[str]:
     """Return the collections that train: that of the pretraining, if there is one, and that of the training."""
     pretraining = config["train"]["pretraining"]
     return [*([pretraining["collection"]] if pretraining else []), config["train"]["collection"]]
+
+
+def curation_of(config: Mapping[str, Any], name: str) -> tuple[str, dict[str, Any]]:
+    """Return the key and the settings by which the cells of a collection are chosen: its own in a first training."""
+    pretraining = config["train"]["pretraining"]
+    if pretraining and name == pretraining["collection"]:
+        return "train.pretraining.curation", pretraining["curation"]
+    return "curation", config["curation"]
+
+
+def has_truth(collection: Mapping[str, Any]) -> bool:
+    """Return whether the locations of each single cell of a collection are known."""
+    return bool({"truth", "simulate"} & set(collection))
 
 
 def shortened(train: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:

@@ -59,29 +59,23 @@ class CurationSettings:
             object.__setattr__(self, "negatives", NegativeSettings(**self.negatives))
 
 
-def _truth_labels(cells: pd.DataFrame, truth: pd.DataFrame | None) -> list[tuple[int, ...] | None]:
+def _truth_labels(cells: pd.DataFrame, truth: pd.DataFrame | None) -> list[tuple[int, ...]]:
     if truth is None:
         raise ValueError("curation.labels is cells, but no truth per cell is given")
     known = dict(zip(zip(truth["field"], truth["cell"], strict=True), parse_all(truth["labels"]), strict=True))
-    return [known.get(cell) for cell in zip(cells["field"], cells["cell"], strict=True)]
+    return [known.get(cell, ()) for cell in zip(cells["field"], cells["cell"], strict=True)]
 
 
 def _assign_labels(
-    cells: pd.DataFrame, mode: str, truth: pd.DataFrame | None
+    cells: pd.DataFrame, mode: str, truth: pd.DataFrame | None, one_location: bool
 ) -> tuple[list[tuple[int, ...]], np.ndarray]:
-    """Return the labels of each cell, and the reason if it gets none (else "")."""
-    if mode == "cells":
-        found = _truth_labels(cells, truth)
-        return [labels or () for labels in found], np.array(["" if labels else "no_truth" for labels in found], object)
-    labels = parse_all(cells["labels"])
-    reason = np.array(
-        [
-            "no_label" if not of_cell else "several_labels" if mode == "single" and len(of_cell) > 1 else ""
-            for of_cell in labels
-        ],
-        object,
+    """Return the labels of each cell, and the reason if it is no example (else "")."""
+    labels, unknown = (
+        (_truth_labels(cells, truth), "no_truth") if mode == "cells" else (parse_all(cells["labels"]), "no_label")
     )
-    return labels, reason
+    alone = mode == "single" or (mode == "cells" and one_location)
+    reason = [unknown if not of_cell else "several_labels" if alone and len(of_cell) > 1 else "" for of_cell in labels]
+    return labels, np.array(reason, object)
 
 
 def filter_cells(cells: pd.DataFrame, positive: np.ndarray, settings: CurationSettings) -> dict[str, np.ndarray]:
@@ -172,10 +166,10 @@ class _Judged:
     filters: dict[str, dict[str, int]]
 
 
-def _judge(cells: pd.DataFrame, settings: CurationSettings, truth: pd.DataFrame | None) -> _Judged:
+def _judge(cells: pd.DataFrame, settings: CurationSettings, truth: pd.DataFrame | None, one_location: bool) -> _Judged:
     """Label every cell and apply every filter."""
     negatives = settings.negatives
-    labels, reason = _assign_labels(cells, settings.labels, truth)
+    labels, reason = _assign_labels(cells, settings.labels, truth, one_location)
     inherited = settings.labels != "cells"
     only_negative = np.array([of_cell == (NEGATIVE,) for of_cell in labels], bool)
     positive = np.array([bool(of_cell) for of_cell in labels], bool) & ~only_negative
@@ -288,6 +282,7 @@ def curate(
     settings: CurationSettings,
     seed: int,
     truth: pd.DataFrame | None = None,
+    one_location: bool = False,
 ) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]:
     """Select, label, split and oversample the cells that train and validate the model.
 
@@ -297,6 +292,7 @@ def curate(
     cells: as ``joining.read_cells`` returns them, with shard and row
     fields: columns of FIELDS
     truth: field, cell, labels, for the mode `cells` (see ``matching.read_true_labels``)
+    one_location: whether this mode leaves out cells of several locations, which a softmax head cannot learn
 
     Returns the examples (EXAMPLES, in the order of the record files), a summary of counts that JSON can hold, and the
     cells left out (field, cell, reason).
@@ -308,7 +304,7 @@ def curate(
     cells = cells.sort_values(["field", "cell"], ignore_index=True)
     if unknown := set(cells["field"]) - set(fields["field"]):
         raise TableError(f"the table of fields has no row of field {min(unknown)!r}")
-    judged = _judge(cells, settings, truth)
+    judged = _judge(cells, settings, truth, one_location)
     kept = np.flatnonzero(judged.reason == "")
     if not len(kept):
         raise ValueError("curation leaves no cell: every cell lacks a label or fails a filter")

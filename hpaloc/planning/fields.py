@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from hpaloc.classes import NAMES, NEGATIVE
-from hpaloc.config import ConfigError, training_collections
+from hpaloc.config import ConfigError, curation_of, training_collections
 from hpaloc.delimited import letters_of
 from hpaloc.ids import alike, normal_text
 from hpaloc.linking import linked_groups
@@ -22,14 +22,16 @@ def check_rows(name: str, scan: Scan, config: Mapping[str, Any]) -> None:
     ``scan`` is that of the collection ``name``; ``config`` is complete. Curation and training would find the same
     after hours of segmentation; what depends on the images (filters, near-duplicates) only they can find.
     """
-    collection = f"collection {name}"
-    used = _rows_that_train(collection, scan, config["curation"])
+    section, curation = curation_of(config, name)
+    used = _rows_that_train(name, scan, config)
     _check_criteria(name, used, scan, config)
-    _check_groups(collection, used, scan, config["curation"])
-    labels = [_labels_of(row, scan, config["curation"]) for row in used]
-    if config["train"]["head"] == "softmax" and any(len(own) > 1 for sets in labels for own in sets):
+    _check_groups(name, used, scan, config)
+    labels = [_labels_of(row, scan, curation) for row in used]
+    # Of cells with a truth of their own, those of several locations are left out.
+    several = curation["labels"] != "cells" and any(len(own) > 1 for sets in labels for own in sets)
+    if config["train"]["head"] == "softmax" and several:
         raise ConfigError(
-            "config key train.head: softmax needs exactly one location a cell; use sigmoid or curation.labels: single"
+            f"config key train.head: softmax needs exactly one location a cell; use sigmoid or {section}.labels: single"
         )
     alone = {own[0] for sets in labels for own in sets if len(own) == 1} - {NEGATIVE}
     # The sheet does not say the labels of simulated cells.
@@ -47,7 +49,7 @@ def check_folds(scan: Scan, config: Mapping[str, Any]) -> None:
     """
     name, n_folds = config["train"]["collection"], config["evaluation"]["folds"]
     curation = config["curation"]
-    n_groups = len(_groups(_rows_that_train(f"collection {name}", scan, curation), scan, curation["group_by"]))
+    n_groups = len(_groups(_rows_that_train(name, scan, config), scan, curation["group_by"]))
     # What is left without a fold has a training and a validation part: two groups.
     needed = max(n_folds, 4 if n_folds == 2 else 3)
     if n_groups < needed:
@@ -87,21 +89,22 @@ def _check_criteria(name: str, used: Sequence[SheetRow], scan: Scan, config: Map
 
     An antibody may be absent, and in the collection of the pretraining any of them.
     """
-    group_by = config["curation"]["group_by"]
-    if name == config["train"]["collection"]:
-        asked = [column for column in _columns(group_by) if column != "antibody"]
-        _check_columns("curation.group_by", name, scan, asked, ("duplicates", "field"))
+    section, curation = curation_of(config, name)
+    group_by = curation["group_by"]
+    asked = [column for column in _columns(group_by) if column != "antibody"]
+    _check_columns(f"{section}.group_by", name, scan, asked, ("duplicates", "field"))
     # By default, sheets without antibodies are usual.
     for column in _columns(group_by) if group_by != ["antibody", "duplicates"] else ():
         if lacking := sum(_value(row, scan, column) is None for row in used):
             log.warning(
-                "collection %s: %d of %d training fields have no %s; in curation.group_by each has one of its own",
-                *(name, lacking, len(used), column),
+                "collection %s: %d of %d training fields have no %s; in %s.group_by each has one of its own",
+                *(name, lacking, len(used), column, section),
             )
 
 
-def _check_groups(collection: str, used: Sequence[SheetRow], scan: Scan, curation: Mapping[str, Any]) -> None:
+def _check_groups(name: str, used: Sequence[SheetRow], scan: Scan, config: Mapping[str, Any]) -> None:
     """Raise ConfigError if the training fields cannot be split into a training and a validation part."""
+    section, curation = curation_of(config, name)
     groups = _groups(used, scan, curation["group_by"])
     fraction = curation["validation_fraction"]
     if len(groups) < 2 and fraction > 0:
@@ -109,15 +112,15 @@ def _check_groups(collection: str, used: Sequence[SheetRow], scan: Scan, curatio
         if len(used) > 1:
             column, value = _shared(used, scan, curation["group_by"])
             cause = f"all {len(used)} training fields have the {column} {value}"
-            others, instead = f"fields of another {column}", f" or remove {column} from curation.group_by"
+            others, instead = f"fields of another {column}", f" or remove {column} from {section}.group_by"
             if column == "antibody" and len(_columns(curation["group_by"])) == 1:
-                instead = " or curation.group_by: [duplicates] (an antibody is then in both parts)"
+                instead = f" or {section}.group_by: [duplicates] (an antibody is then in both parts)"
             if value is None:
                 cause = f"all {len(used)} training fields are in one group by {column}"
-                others, instead = "fields of another group", " or remove one of these from curation.group_by"
+                others, instead = "fields of another group", f" or remove one of these from {section}.group_by"
         raise ConfigError(
-            f"{collection}: {cause}, and a split into training and validation needs two groups; add {others}, or set "
-            f"curation.validation_fraction: 0 (no validation){instead}"
+            f"collection {name}: {cause}, and a split into training and validation needs two groups; add {others}, or "
+            f"set {section}.validation_fraction: 0 (no validation){instead}"
         )
     for members in groups:
         field_of = {row.split: row.id for row in members if row.split}
@@ -125,9 +128,9 @@ def _check_groups(collection: str, used: Sequence[SheetRow], scan: Scan, curatio
             column, value = _shared(members, scan, curation["group_by"])
             which = f"the {column} {value}" if value is not None else f"one group by {column}"
             raise ConfigError(
-                f"{collection}: the column split puts {field_of['train']} and {field_of['validation']} of {which} into "
-                f"different parts; give them the same part, or remove {column if value else 'one of these'} from "
-                "curation.group_by"
+                f"collection {name}: the column split puts {field_of['train']} and {field_of['validation']} of {which} "
+                f"into different parts; give them the same part, or remove {column if value else 'one of these'} from "
+                f"{section}.group_by"
             )
     # A field without a part goes with its group.
     parts = {next((row.split for row in members if row.split), None) for members in groups}
@@ -135,8 +138,8 @@ def _check_groups(collection: str, used: Sequence[SheetRow], scan: Scan, curatio
         for part in ("train", *(["validation"] if fraction > 0 else [])):
             if part not in parts:
                 raise ConfigError(
-                    f"{collection}: the column split leaves the part {part} without fields; name some, or leave cells "
-                    "of the column empty"
+                    f"collection {name}: the column split leaves the part {part} without fields; name some, or leave "
+                    "cells of the column empty"
                 )
 
 
@@ -147,16 +150,17 @@ def _labels_of(row: SheetRow, scan: Scan, curation: Mapping[str, Any]) -> set[tu
     return scan.truth.get(row.id, set()) if scan.truth is not None else set()
 
 
-def _rows_that_train(collection: str, scan: Scan, curation: Mapping[str, Any]) -> list[SheetRow]:
+def _rows_that_train(name: str, scan: Scan, config: Mapping[str, Any]) -> list[SheetRow]:
     """Return the rows whose labels allow their cells to be examples; raise ConfigError if there are none."""
+    section, curation = curation_of(config, name)
     if curation["labels"] == "cells":
         return [row for row in scan.rows if scan.truth is None or row.id in scan.truth]
     single = curation["labels"] == "single"
     used = [row for row in scan.rows if row.labels and (len(row.labels) == 1 or not single)]
     if not used:
         raise ConfigError(
-            f"{collection}: every field has several labels, and curation.labels: single trains on fields with one; set "
-            "curation.labels: all"
+            f"collection {name}: every field has several labels, and {section}.labels: single trains on fields with "
+            f"one; set {section}.labels: all"
         )
     negatives = curation["negatives"]
     external = negatives["external"]
@@ -169,8 +173,8 @@ def _rows_that_train(collection: str, scan: Scan, curation: Mapping[str, Any]) -
     ]
     if not positive:
         raise ConfigError(
-            f"{collection}: every field that could train is labelled {NEGATIVE} ({NAMES[NEGATIVE]}), and "
-            "curation.negatives.negative_fields: false leaves them out"
+            f"collection {name}: every field that could train is labelled {NEGATIVE} ({NAMES[NEGATIVE]}), and "
+            f"{section}.negatives.negative_fields: false leaves them out"
         )
     return positive
 
@@ -183,7 +187,7 @@ def check_unseen(config: Mapping[str, Any], scans: Mapping[str, Scan], scored: S
     """
     used = []
     for name in training_collections(config):
-        used += _rows_that_train(f"collection {name}", scans[name], config["curation"])
+        used += _rows_that_train(name, scans[name], config)
     ids = {alike(row.id) for row in used}
     antibodies = {alike(row.antibody) for row in used if row.antibody}
     for name in scored:
@@ -255,10 +259,10 @@ def check_studied(scans: Mapping[str, Scan], studied: Sequence[str], config: Map
                 f"config key interpretation.held_out: no field is labelled {label} ({NAMES[label]}){only}; leave it out"
             )
     source = training_collections(config)[0]
-    curation = config["curation"]
+    _, curation = curation_of(config, source)
     if not held_out or (curation["labels"] == "cells" and scans[source].truth is None):
         return
-    used = _rows_that_train(f"collection {source}", scans[source], curation)
+    used = _rows_that_train(source, scans[source], config)
     left = [
         members
         for members in _groups(used, scans[source], curation["group_by"])
@@ -275,8 +279,9 @@ def check_studied(scans: Mapping[str, Scan], studied: Sequence[str], config: Map
 def _studied_labels(name: str, scan: Scan, config: Mapping[str, Any]) -> set[tuple[int, ...]] | None:
     """Return the label sets that cells of a studied collection can have; None if they depend on the images."""
     trains = config["model"]["path"] is None and name in training_collections(config)
-    if trains and config["curation"]["labels"] != "cells":
-        return {own for row in scan.rows for own in _labels_of(row, scan, config["curation"])}
+    _, curation = curation_of(config, name)
+    if trains and curation["labels"] != "cells":
+        return {own for row in scan.rows for own in _labels_of(row, scan, curation)}
     if scan.truth is None:
         return None if "simulate" in config["collections"][name] else {row.labels for row in scan.rows if row.labels}
     return {own for sets in scan.truth.values() for own in sets}

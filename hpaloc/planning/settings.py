@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hpaloc.baselines.record import load_baselines
-from hpaloc.config import ConfigError, colours_of, image_patterns, training_collections
+from hpaloc.config import ConfigError, colours_of, curation_of, has_truth, image_patterns, training_collections
 from hpaloc.delimited import check_fields
 from hpaloc.files import spelled_as_on_disk
 from hpaloc.interpretation.annotated import check_choice, read_example_cells, read_mixed_fields
@@ -116,8 +116,9 @@ def check_training(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"config key {key}: {name!r} is not among the collections ({', '.join(collections)})")
         if not collections[name]["labels"]:
             raise ConfigError(f"config key {key}: the collection {name!r} has no labels; set its labels: true")
-        if config["curation"]["labels"] == "cells" and not {"truth", "simulate"} & set(collections[name]):
-            raise ConfigError(f"config key curation.labels: cells needs the truth of the collection {name!r}")
+        section, curation = curation_of(config, name)
+        if curation["labels"] == "cells" and not has_truth(collections[name]):
+            raise ConfigError(f"config key {section}.labels: cells needs the truth of the collection {name!r}")
     if config["train"]["blends"] and not {"green", "blue"} <= set(config["train"]["channels"]):
         raise ConfigError("config key train.blends: blending needs green and blue; add them to train.channels")
     _check_colours(config, [*names, *config["predict"]["collections"]], config["train"]["channels"], "train.channels")

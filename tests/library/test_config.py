@@ -34,6 +34,25 @@ def test_every_key_but_the_collections_has_a_default():
     assert complete(filled) == filled
 
 
+@pytest.mark.parametrize(
+    ("first", "labels"),
+    [
+        ({"simulate": {}}, "cells"),
+        ({"images": "x_{id}_{colour}.png", "truth": {"cells": "c.csv", "masks": "{id}.png"}}, "cells"),
+        ({"images": "x_{id}_{colour}.png"}, "single"),
+    ],
+)
+def test_a_first_training_has_a_curation_of_its_own_with_the_truth_per_cell_where_it_is_known(first, labels):
+    config = minimal(
+        train={"pretraining": {"collection": "first"}}, curation={"labels": "all", "validation_fraction": 0.0}
+    )
+    config["collections"]["first"] = {"sheet": "s.csv", "labels": True, **first}
+    curation = complete(config)["train"]["pretraining"]["curation"]
+    assert (curation["labels"], curation["validation_fraction"]) == (labels, 0.2)
+    config["train"]["pretraining"]["curation"] = {"labels": "all"}
+    assert complete(config)["train"]["pretraining"]["curation"]["labels"] == "all"
+
+
 def test_a_shorter_training_brings_its_rate_down_too():
     train = complete(minimal())["train"]
     rate = {"start": 0.0005, "max": 0.001, "min": 0.0, "ramp_epochs": 2, "sustain_epochs": 4, "decay": 0.5}

@@ -431,6 +431,15 @@ def test_label_modes():
     assert summary["filters"]["green_signal"]["failing"] == 0
     assert Counter(examples["labels"]) == {"18": 50, "3": 50}
 
+    truth.loc[truth.index[:10], "labels"] = "3|7"
+    examples, summary, _ = run(cells, fields, labels="cells", truth=truth)
+    assert (examples["labels"] == "3|7").sum() == 10
+    # A softmax head cannot learn them.
+    settings = CurationSettings(labels="cells")
+    examples, summary, _ = curation.curate(cells, fields, settings, 0, truth, one_location=True)
+    assert summary["unlabelled"]["several_labels"] == 10
+    assert Counter(examples["labels"]) == {"18": 45, "3": 45}
+
 
 def dark(cells, share=0.5, seed=0):
     rng = np.random.default_rng(seed)

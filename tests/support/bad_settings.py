@@ -417,6 +417,8 @@ CONFIGS = [
     Setting("An unknown collection to predict", "predict: {collections: [tset]}", "rejected", "config key predict.collections: 'tset' is not among the collections (train)"),
     Setting("An unknown collection to train on", "train: {collection: other}", "rejected", "config key train.collection: 'other' is not among the collections (train)"),
     Setting("The collection of a first training alone", "train: {collection: second, pretraining: {collection: train}}", "rejected", "config key train.collection: 'second' is not among the collections (train)"),
+    Setting("A first training with a smallest cell above the largest", "train: {pretraining: {collection: train, curation: {min_cell_area: 500, max_cell_area: 50}}}", "rejected", "config key train.pretraining.curation.min_cell_area: 500 is above max_cell_area, 50"),
+    Setting("A first training with an unknown key", "train: {pretraining: {collection: train, curation: {label: all}}}", "rejected", "config key train.pretraining.curation: unknown key 'label' (did you mean labels?)"),
     Setting("One rate of dropout", "train: {dropout: [0.3]}", "rejected", "config key train.dropout: has 1 of at least 2 values"),
     Setting("No collections", "collections: {}", "rejected", "config key collections: is empty"),
     Setting("A collection with labels and without a sheet", "collections: {train: {images: x, labels: true}}", "rejected", "config key collections.train: labels: true needs the key 'sheet', whose column Label has them"),

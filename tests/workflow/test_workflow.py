@@ -327,6 +327,8 @@ def test_the_network_is_interpreted_and_its_claims_judged(folder):
     held = first[["label_0", "label_14"]].to_numpy().any(axis=1)
     kept = first[~first["group"].isin(first.loc[held, "group"])]
     assert held.any()
+    # What it is taught is what the simulation drew in each cell, not the labels of the field.
+    assert set(first.loc[first["field"] == "train-6", "labels"]) - {"18"} != {"0|14"}
     assert set(left["key"]) == set(kept["key"])
     history = pd.read_csv(folder / "results/held_out/model/history.csv")
     assert len(history) == 1

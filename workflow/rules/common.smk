@@ -15,7 +15,15 @@ from snakemake.logging import logger
 
 from hpaloc.accounting import baseline_lines, left_out_lines, summary_lines
 from hpaloc.classes import COLOURS
-from hpaloc.config import ATLAS_FOLDER, colours_of, complete, read_command_line, shortened, training_collections
+from hpaloc.config import (
+    ATLAS_FOLDER,
+    colours_of,
+    complete,
+    curation_of,
+    read_command_line,
+    shortened,
+    training_collections,
+)
 from hpaloc.files import digest, spelled_as_on_disk
 from hpaloc.finding import shards_of
 from hpaloc.layout import PATTERNS
@@ -145,6 +153,8 @@ FOLDS = [] if config["model"]["path"] else range(1, config["evaluation"]["folds"
 CONTROLS = [] if config["model"]["path"] else config["evaluation"]["controls"]
 # The settings that change the weights of the network; the device is not one of them.
 TRAIN_SETTINGS = {key: value for key, value in config["train"].items() if key not in ("gpu", "pretraining", "blends")}
+# Those of a first training, and of the training itself.
+FIRST_SETTINGS = TRAIN_SETTINGS | {key: value for key, value in (PRETRAINING or {}).items() if key != "curation"}
 FINAL_SETTINGS = {
     **TRAIN_SETTINGS,
     **({"weights": "results/pretraining/model/model.keras"} if PRETRAINING else {}),
@@ -220,7 +230,6 @@ INTERPRETATION_FIGURES = (
     "few_shot",
 )
 FEW_SHOT = config["few_shot"]["collection"]
-TRUE_LABELS = config["curation"]["labels"] == "cells"
 GIVEN_MASKS = config["segmentation"]["backend"] == "masks"
 # Jobs request a GPU unless the configuration excludes it; without a limit, a local run ignores the request.
 GPU = {} if config["train"]["gpu"] == "none" else {"gpu": 1}

@@ -37,10 +37,12 @@ rule divide_folds:
     params:
         folds=config["evaluation"]["folds"],
         group_by=config["curation"]["group_by"],
-        true_cells=lambda wildcards: files_of(TRAINING) if TRUE_LABELS else None,
-        true_content=lambda wildcards: true_content(TRAINING) if TRUE_LABELS else None,
+        true_cells=lambda wildcards: files_of(TRAINING) if labelled_by_truth(TRAINING) else None,
+        true_content=lambda wildcards: true_content(TRAINING) if labelled_by_truth(TRAINING) else None,
         seed=config["seed"],
-        version=code_of("columns", "cross_validation", "folds", "joining", *(["matching"] if TRUE_LABELS else [])),
+        version=code_of(
+            "columns", "cross_validation", "folds", "joining", *(["matching"] if labelled_by_truth(TRAINING) else [])
+        ),
     script:
         "../scripts/divide_folds.py"
 

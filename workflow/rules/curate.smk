@@ -31,10 +31,6 @@ rule curate:
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
-        curation=config["curation"],
-        true_cells=lambda wildcards: files_of(TRAINING) if TRUE_LABELS else None,
-        true_content=lambda wildcards: true_content(TRAINING) if TRUE_LABELS else None,
-        seed=config["seed"],
-        version=code_of("columns", "curation", "joining", *(["matching"] if TRUE_LABELS else [])),
+        **curation_params(TRAINING),
     script:
         "../scripts/curate.py"

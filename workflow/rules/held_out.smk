@@ -56,7 +56,7 @@ use rule train as train_held_out with:
     benchmark:
         "benchmarks/train_held_out.tsv"
     params:
-        train=shortened({**TRAIN_SETTINGS, **(PRETRAINING or {})}, config["interpretation"]["epochs"]),
+        train=shortened(FIRST_SETTINGS, config["interpretation"]["epochs"]),
         start=lambda wildcards: content_of(*WEIGHTS),
         seed=config["seed"],
         version=code_of("training.train"),

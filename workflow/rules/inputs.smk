@@ -181,10 +181,28 @@ def to_curate(collection):
         return {
             **{kind: of_shards(kind, collection) for kind in ("cells", "fields", "annotations")},
             "groups": table_of("groups", collection),
-            "truth": truth_files(collection) if TRUE_LABELS else [],
+            "truth": truth_files(collection) if labelled_by_truth(collection) else [],
         }
 
     return inputs
+
+
+def labelled_by_truth(collection):
+    """Return whether the cells of a collection that trains get their labels from the truth per cell."""
+    return curation_of(config, collection)[1]["labels"] == "cells"
+
+
+def curation_params(collection):
+    """Return the parameters of the curation of a collection."""
+    by_truth = labelled_by_truth(collection)
+    return {
+        "curation": curation_of(config, collection)[1],
+        "one_location": config["train"]["head"] == "softmax",
+        "true_cells": lambda wildcards: files_of(collection) if by_truth else None,
+        "true_content": lambda wildcards: true_content(collection) if by_truth else None,
+        "seed": config["seed"],
+        "version": code_of("columns", "curation", "joining", *(["matching"] if by_truth else [])),
+    }
 
 
 def tables_that_train(wildcards):

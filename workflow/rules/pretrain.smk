@@ -18,11 +18,7 @@ use rule curate as curate_pretraining with:
     benchmark:
         "benchmarks/curate_pretraining.tsv"
     params:
-        curation=config["curation"],
-        true_cells=lambda wildcards: files_of(PRETRAINING["collection"]) if TRUE_LABELS else None,
-        true_content=lambda wildcards: true_content(PRETRAINING["collection"]) if TRUE_LABELS else None,
-        seed=config["seed"],
-        version=code_of("columns", "curation", "joining", *(["matching"] if TRUE_LABELS else [])),
+        **curation_params(PRETRAINING["collection"]),
 
 
 use rule records as records_pretraining with:
@@ -50,7 +46,7 @@ use rule train as pretrain with:
     benchmark:
         "benchmarks/pretrain.tsv"
     params:
-        train={**TRAIN_SETTINGS, **PRETRAINING},
+        train=FIRST_SETTINGS,
         start=lambda wildcards: content_of(*WEIGHTS),
         seed=config["seed"],
         version=code_of("training.train"),

@@ -29,7 +29,7 @@ def main(job):
     if job.params.true_cells:
         truth = read_true_labels(cells, fields, CollectionFiles(**job.params.true_cells))
     settings = CurationSettings(**job.params.curation)
-    examples, summary, rejected = curate(cells, fields, settings, job.params.seed, truth)
+    examples, summary, rejected = curate(cells, fields, settings, job.params.seed, truth, job.params.one_location)
     write_table(job.output.examples, to_table(examples, EXAMPLES))
     write_json(job.output.summary, summary)
     with atomic_path(job.output.rejected) as temporary:
