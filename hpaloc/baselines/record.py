@@ -8,7 +8,8 @@ import numpy as np
 
 from hpaloc.classes import NAMES
 from hpaloc.files import write_json
-from hpaloc.network.folder import check_files, read_json, read_settings, write_checksums
+from hpaloc.network.additions import add_checksums, check_regression, find_addition
+from hpaloc.network.folder import read_json, read_settings
 from hpaloc.network.options import ModelError
 
 # The regressions, and the column of the tables of ``measures.measure_shard`` that each takes.
@@ -24,7 +25,7 @@ def training_shares(folders: Sequence[Path]) -> np.ndarray | None:
     """
     shares = [_training_shares(folder) for folder in folders]
     known = [share for share in shares if share is not None]
-    return np.mean(known, axis=0) if shares and len(known) == len(shares) else None
+    return np.mean(known, axis=0) if known and len(known) == len(shares) else None
 
 
 def _training_shares(folder: Path) -> np.ndarray | None:
@@ -40,12 +41,9 @@ def _training_shares(folder: Path) -> np.ndarray | None:
 
 
 def write_baselines(folder: Path, baselines: Mapping[str, Any]) -> None:
-    """Write the result of ``learning.learn_baselines`` to baselines.json of a model folder, with its checksums.
-
-    They include the digest of the folder's own checksums.json, since the cells are those that trained its network.
-    """
+    """Write the result of ``learning.learn_baselines`` to baselines.json of a model folder, with its checksums."""
     write_json(folder / "baselines.json", baselines)
-    write_checksums(folder, ("checksums.json", "baselines.json"), to="baselines.checksums.json")
+    add_checksums(folder, "baselines.json")
 
 
 def load_baselines(folder: Path) -> dict[str, Any] | None:
@@ -53,37 +51,13 @@ def load_baselines(folder: Path) -> dict[str, Any] | None:
 
     Raises ModelError, naming file and key, if they are invalid, were changed, or belong to another network.
     """
-    path = folder / "baselines.json"
-    if not path.exists() and not (folder / "baselines.checksums.json").exists():
+    path = find_addition(folder, "baselines.json")
+    if path is None:
         return None
-    check_files(folder, "baselines.checksums.json", ("checksums.json", "baselines.json"))
     baselines = read_json(path, ("validation_accuracy", *REGRESSIONS))
     for name in REGRESSIONS:
         try:
-            _check_regression(baselines[name])
+            check_regression(baselines[name], name)
         except ValueError as error:
-            raise ModelError(f"{path}: {name}: {error}") from None
+            raise ModelError(f"{path}: {error}") from None
     return baselines
-
-
-def _check_regression(regression: Any) -> None:
-    """Raise ValueError, naming the invalid key, unless ``regression`` is from ``fit_regression``."""
-    if not isinstance(regression, dict):
-        raise ValueError("it is not a table")
-    classes = regression.get("classes")
-    if (
-        not isinstance(classes, list)
-        or not classes
-        or sorted(map(str, classes)) != sorted(name for name in NAMES if name in classes)
-    ):
-        raise ValueError(f"classes is {classes!r}, not different locations")
-    mean = regression.get("mean")
-    width = len(mean) if isinstance(mean, list) else 0
-    shapes = {"mean": (width,), "scale": (width,), "coefficients": (len(classes), width), "intercept": (len(classes),)}
-    for key, shape in shapes.items():
-        try:
-            values = np.array(regression.get(key), np.float64)
-        except (TypeError, ValueError):
-            values = np.zeros(0)
-        if values.shape != shape or not np.isfinite(values).all() or (key == "scale" and not (values > 0).all()):
-            raise ValueError(f"{key} is not {' x '.join(map(str, shape))} numbers")

@@ -8,7 +8,8 @@ import numpy as np
 
 from hpaloc.classes import N_CLASSES, NAMES
 from hpaloc.files import write_json
-from hpaloc.network.folder import check_files, prototype_table, read_json, read_settings, write_checksums
+from hpaloc.network.additions import add_checksums, check_regression, find_addition
+from hpaloc.network.folder import prototype_table, read_json, read_settings
 from hpaloc.network.options import ModelError
 
 MIXTURES = tuple(f"mixture_{index}" for index in range(N_CLASSES))
@@ -29,12 +30,9 @@ def cell_outputs(probabilities: np.ndarray, light: np.ndarray, classes: Sequence
 
 
 def write_reading(folder: Path, reading: Mapping[str, Any]) -> None:
-    """Write the result of ``learning.learn_reading`` to mixtures.json of a model folder, with its checksums.
-
-    They include the digest of the folder's own checksums.json, since a reading belongs to one network.
-    """
+    """Write the result of ``learning.learn_reading`` to mixtures.json of a model folder, with its checksums."""
     write_json(folder / "mixtures.json", reading)
-    write_checksums(folder, ("checksums.json", "mixtures.json"), to="mixtures.checksums.json")
+    add_checksums(folder, "mixtures.json")
 
 
 def load_reading(folder: Path) -> dict[str, Any] | None:
@@ -44,9 +42,8 @@ def load_reading(folder: Path) -> dict[str, Any] | None:
     """
     folder = Path(folder)
     config, decision = read_settings(folder)
-    path = folder / "mixtures.json"
-    if path.exists() or (folder / "mixtures.checksums.json").exists():
-        check_files(folder, "mixtures.checksums.json", ("checksums.json", "mixtures.json"))
+    path = find_addition(folder, "mixtures.json")
+    if path is not None:
         reading = read_json(path)
     elif "mixtures" in decision:
         # Folders of older versions keep it there.
@@ -66,23 +63,7 @@ def load_reading(folder: Path) -> dict[str, Any] | None:
 
 def check_reading(reading: Any) -> None:
     """Raise ValueError, naming the invalid key, unless ``reading`` is a result of ``learning.learn_reading``."""
-    if not isinstance(reading, dict):
-        raise ValueError("mixtures is not a table")
-    classes = reading.get("classes")
-    if not isinstance(classes, list) or sorted(map(str, classes)) != sorted(
-        {name for name in NAMES if name in classes}
-    ):
-        raise ValueError(f"mixtures.classes is {classes!r}, not different locations")
-    mean = reading.get("mean")
-    width = len(mean) if isinstance(mean, list) else 0
-    shapes = {"mean": (width,), "scale": (width,), "coefficients": (len(classes), width), "intercept": (len(classes),)}
-    for key, shape in shapes.items():
-        try:
-            values = np.array(reading.get(key), np.float64)
-        except (TypeError, ValueError):
-            values = np.zeros(0)
-        if values.shape != shape or not np.isfinite(values).all():
-            raise ValueError(f"mixtures.{key} is not {' x '.join(map(str, shape))} numbers")
+    check_regression(reading, "mixtures")
     prototype_table(reading.get("prototypes"))
 
 

@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from hpaloc.files import atomic_path
-from hpaloc.network.folder import check_files, write_checksums
+from hpaloc.network.additions import add_checksums, find_addition
 from hpaloc.network.options import ModelError
 
 # How many perceptual hashes a field has, and how many measurements describe a cell.
@@ -76,13 +76,10 @@ def read_seen(path: Path) -> Seen:
 
 
 def add_seen(folder: Path, path: Path) -> None:
-    """Copy a file seen.npz into a model folder, and write its checksums.
-
-    They include the digest of the folder's own checksums.json, since it belongs to one network.
-    """
+    """Copy a file seen.npz into a model folder, and write its checksums."""
     with atomic_path(folder / "seen.npz") as temporary:
         shutil.copyfile(path, temporary)
-    write_checksums(folder, ("checksums.json", "seen.npz"), to="seen.checksums.json")
+    add_checksums(folder, "seen.npz")
 
 
 def load_seen(folder: Path) -> Seen | None:
@@ -90,8 +87,5 @@ def load_seen(folder: Path) -> Seen | None:
 
     Raises ModelError, naming the file, if it is invalid, was changed, or belongs to another network.
     """
-    path = folder / "seen.npz"
-    if not path.exists() and not (folder / "seen.checksums.json").exists():
-        return None
-    check_files(folder, "seen.checksums.json", ("checksums.json", "seen.npz"))
-    return read_seen(path)
+    path = find_addition(folder, "seen.npz")
+    return None if path is None else read_seen(path)
