@@ -50,6 +50,14 @@ def columns_of(fields: Sequence[str], columns: pa.Table) -> pa.Table:
     return columns.drop_columns(["id"]).take(place)
 
 
+def join_columns(fields: pd.DataFrame, path: str | os.PathLike[str] | None) -> pd.DataFrame:
+    """Return a table of fields with the columns of a table columns.csv or groups.csv, as text.
+
+    path: as in ``read_columns``
+    """
+    return fields.join(columns_of(fields["field"].tolist(), read_columns(path, as_text=True)).to_pandas())
+
+
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """Convert a table to a data frame in which integers stay integers, also if some are unknown."""
     frame = table.to_pandas()

@@ -37,7 +37,7 @@ def join_predictions(parts: Sequence[Path], cells: Path, out: Path) -> None:
 def write_columns(folds: pd.DataFrame, columns: Path | None, out: Path) -> None:
     """Write the other columns of a sheet with the fold of each field, as ``columns.read_columns`` reads them.
 
-    folds: a table ``folds.FOLDS``
+    folds: a table ``fold_table.FOLDS``
     columns: the other columns of the sheet, if there are any
     """
     table = pa.table({"field": folds["field"], FOLD: folds["fold"].astype(str)})

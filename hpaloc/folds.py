@@ -4,14 +4,25 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from sklearn.model_selection import KFold
 
-from hpaloc.classes import N_CLASSES, label_matrix
+from hpaloc.classes import N_CLASSES, label_matrix, parse_labels, unite_labels
 from hpaloc.grouping import group_fields
 
-FOLDS = pa.schema([("field", pa.string()), ("group", pa.string()), ("fold", pa.int32())])
+
+def label_fields(
+    fields: pd.DataFrame, cells: pd.DataFrame, truth: pd.DataFrame | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Return the labels of each labelled field that has cells: those of its true cells, if they are known.
+
+    fields: field, labels
+    cells: field of every cell
+    truth: from ``matching.read_truth``
+    """
+    texts = fields.set_index("field")["labels"] if truth is None else truth.groupby("field")["labels"].agg(unite_labels)
+    with_cells = set(cells["field"])
+    return {field: parse_labels(text) for field, text in texts.items() if text and field in with_cells}
 
 
 def divide_fields(
@@ -27,10 +38,10 @@ def divide_fields(
     and over the part that the sheet gives them. The other groups are spread at random.
 
     fields: as ``joining.read_fields`` returns them, with the columns that ``group_by`` names
-    labels: the labels of each labelled field that has cells
+    labels: from ``label_fields``
     group_by: see ``grouping.group_fields``
 
-    Returns a row of FOLDS for each field, in their order; folds are numbered from 1.
+    Returns a row of ``fold_table.FOLDS`` for each field, in their order; folds are numbered from 1.
     Raises ValueError if there are too few groups of labelled fields for each fold to have one and, without any of the
     folds, for two to be left.
     """

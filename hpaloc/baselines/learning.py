@@ -11,6 +11,7 @@ from hpaloc.baselines.prediction import read_measures
 from hpaloc.baselines.record import REGRESSIONS, write_baselines
 from hpaloc.baselines.regression import apply_regression, fit_regression
 from hpaloc.examples import LABEL_COLUMNS, PARTS
+from hpaloc.leaving_out import cell_index
 from hpaloc.progress import log
 
 # More cells would take hours and hardly change the coefficients.
@@ -36,9 +37,7 @@ def learn_baselines(model_dir: Path, examples: Path, paths: Sequence[Path], seed
     table = pd.read_parquet(examples)
     table = table[table["origin"] != "synthetic"]
     ids, measures = read_measures(paths)
-    rows = pd.MultiIndex.from_frame(ids.astype({"cell": int})).get_indexer(
-        pd.MultiIndex.from_frame(table[["field", "cell"]].astype({"cell": int}))
-    )
+    rows = cell_index(ids).get_indexer(cell_index(table))
     if (rows < 0).any():
         field, cell = table.iloc[int(np.flatnonzero(rows < 0)[0])][["field", "cell"]]
         raise BaselineError(f"cell {cell} of field {field} trains the network, but was not measured for the baselines")

@@ -12,6 +12,7 @@ from hpaloc.baselines.record import REGRESSIONS
 from hpaloc.baselines.regression import apply_regression
 from hpaloc.classes import N_CLASSES
 from hpaloc.network.options import ModelError
+from hpaloc.tables import PROBABILITIES
 
 
 def read_measures(paths: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
@@ -30,39 +31,31 @@ def _matrix(column: Any) -> np.ndarray:
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1).astype(np.float32)
 
 
-def predict_baselines(baselines: Mapping[str, Any], paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
+def predict_baselines(
+    learned: Sequence[Mapping[str, Any]], paths: Sequence[Path], folds: pd.Series | None = None
+) -> dict[str, pd.DataFrame]:
     """Return the probabilities of the locations of cells by each regression: field, cell, p_0 to p_18.
 
-    baselines: from ``load_baselines``
+    learned: from ``load_baselines``: those of the one model folder or, with ``folds``, those of each fold
     paths: tables of ``measures.measure_shard``
+    folds: from ``fold_table.read_folds``; the baselines of a fold predict the fields that it leaves out
 
     Raises ModelError if the regressions take other measurements.
     """
     ids, measures = read_measures(paths)
+    fold_of = np.ones(len(ids), int) if folds is None else ids["field"].map(folds).to_numpy()
     found = {}
     for name, column in REGRESSIONS.items():
-        values, width = measures[column], len(baselines[name]["mean"])
-        if len(ids) and values.shape[1] != width:
-            raise ModelError(
-                f"baselines.json: {name} takes {width} measurements of a cell, but this version makes {values.shape[1]}"
-            )
-        p = apply_regression(baselines[name], values) if len(ids) else np.zeros((0, N_CLASSES))
-        found[name] = pd.concat([ids, pd.DataFrame(p, columns=[f"p_{index}" for index in range(N_CLASSES)])], axis=1)
+        p = np.zeros((len(ids), N_CLASSES))
+        for fold, baselines in enumerate(learned, 1):
+            rows = fold_of == fold
+            values, width = measures[column][rows], len(baselines[name]["mean"])
+            if len(values) and values.shape[1] != width:
+                raise ModelError(
+                    f"baselines.json: {name} takes {width} measurements of a cell, but this version makes "
+                    f"{values.shape[1]}"
+                )
+            if len(values):
+                p[rows] = apply_regression(baselines[name], values)
+        found[name] = pd.concat([ids, pd.DataFrame(p, columns=list(PROBABILITIES))], axis=1)
     return found
-
-
-def predict_folds(
-    learned: Sequence[Mapping[str, Any]], paths: Sequence[Path], fold_of: pd.Series
-) -> dict[str, pd.DataFrame]:
-    """Return the result of ``predict_baselines``, for each field by the baselines of the fold that leaves it out.
-
-    learned: the baselines of each fold, from ``load_baselines``
-    fold_of: the fold of each field, from 1, indexed by field
-
-    Raises ModelError if the regressions take other measurements.
-    """
-    found: dict[str, list[pd.DataFrame]] = {name: [] for name in REGRESSIONS}
-    for fold, baselines in enumerate(learned, 1):
-        for name, table in predict_baselines(baselines, paths).items():
-            found[name].append(table[table["field"].map(fold_of) == fold])
-    return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}

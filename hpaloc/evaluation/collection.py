@@ -139,11 +139,8 @@ def _score_truth(
 
 def _rows_of(scored: pd.DataFrame, table: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the rows of a baseline's predictions that are of the scored cells, in their order."""
-    rows = cell_index(table).get_indexer(cell_index(scored))
-    if (rows < 0).any():
-        field, cell = scored.iloc[int(np.flatnonzero(rows < 0)[0])][["field", "cell"]]
-        raise ValueError(f"field {field}, cell {cell}: predicted by the network, but not by the baseline {name}")
-    return table.iloc[rows]
+    check_present(scored, table, f"predicted by the network, but not by the baseline {name}")
+    return table.iloc[cell_index(table).get_indexer(cell_index(scored))]
 
 
 def _probabilities(cells: pd.DataFrame) -> np.ndarray:

@@ -80,17 +80,6 @@ def read_collection(files: CollectionFiles) -> tuple[pd.DataFrame, pd.DataFrame,
     return cells, fields, columns_of(fields["field"].tolist(), columns).to_pandas().reindex(fields.index)
 
 
-def keep_criteria(
-    cells: pd.DataFrame, fields: pd.DataFrame, columns: pd.DataFrame, group_by: Sequence[str]
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Return the tables of ``read_collection`` with the values of only those columns of the sheet that group fields.
-
-    group_by: the columns whose values are kept; antibodies and genes are not kept without being named
-    """
-    own = fields.assign(**{name: None for name in ("antibody", "cell_line") if name not in group_by})
-    return cells, own, columns[[name for name in columns if name in group_by]]
-
-
 def describe_cells(cells: pd.DataFrame, fields: pd.DataFrame) -> np.ndarray:
     """Describe each cell by its size and by the light of its reference colours, whichever way it is turned.
 

@@ -11,7 +11,7 @@ import pytest
 from hpaloc.accounting import baseline_lines
 from hpaloc.baselines.columns import describe_cells
 from hpaloc.baselines.learning import BaselineError, learn_baselines
-from hpaloc.baselines.prediction import predict_baselines, predict_folds, read_measures
+from hpaloc.baselines.prediction import predict_baselines, read_measures
 from hpaloc.baselines.record import load_baselines, training_shares
 from hpaloc.baselines.regression import apply_regression, fit_regression
 from hpaloc.classes import N_CLASSES, NAMES, label_matrix
@@ -238,7 +238,7 @@ def test_what_is_learned_travels_with_the_model_folder(trained):
     learned = load_baselines(folder)
     assert learned["cells"] == 90
     assert learned["validation_accuracy"]["logistic_regression"] > 0.9
-    found = predict_baselines(learned, paths)
+    found = predict_baselines([learned], paths)
     assert list(found) == ["logistic_regression", "frozen_network"]
     for table in found.values():
         assert list(table) == ["field", "cell", *P]
@@ -257,9 +257,9 @@ def test_the_baselines_of_a_fold_predict_the_fields_that_it_leaves_out(trained):
     one_location = fit_regression(np.zeros((4, width)), label_matrix([(5,)] * 4), np.ones(4))
     other = learned | {"logistic_regression": one_location}
     fold_of = pd.Series({f"f{i}": 1 + i % 2 for i in range(12)})
-    found = predict_folds([learned, other], paths, fold_of)
+    found = predict_baselines([learned, other], paths, fold_of)
     assert list(found) == ["logistic_regression", "frozen_network"]
-    table, all_of_first = found["logistic_regression"], predict_baselines(learned, paths)["logistic_regression"]
+    table, all_of_first = found["logistic_regression"], predict_baselines([learned], paths)["logistic_regression"]
     assert len(table) == len(labels)
     second = table["field"].map(fold_of) == 2
     assert (table.loc[second, "p_5"] == 1).all()
@@ -313,7 +313,7 @@ def test_other_measurements_and_cells_that_were_not_measured_are_errors(trained)
     learned = load_baselines(folder)
     learned["logistic_regression"]["mean"].append(0.0)
     with pytest.raises(ModelError, match="takes 7 measurements of a cell, but this version makes 6"):
-        predict_baselines(learned, paths)
+        predict_baselines([learned], paths)
     with pytest.raises(BaselineError, match="cell 1 of field f6 trains the network, but was not measured"):
         learn_baselines(folder, examples, paths[:1])
 

@@ -6,11 +6,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hpaloc.columns import columns_of, read_columns
+from hpaloc.columns import columns_of, join_columns, read_columns
 from hpaloc.cross_validation import FOLD, describe_scores, join_predictions, write_columns
-from hpaloc.folds import divide_fields
+from hpaloc.fold_table import FOLDS, is_in_fold, read_folds
+from hpaloc.folds import divide_fields, label_fields
 from hpaloc.layout import CollectionFiles
-from hpaloc.seen.finding import keep_criteria
+from hpaloc.seen.folds import keep_criteria
+from hpaloc.tables import to_table, write_table
 
 
 def fields_of(antibodies, **columns):
@@ -57,6 +59,31 @@ def test_too_few_groups_are_an_error(groups, folds):
     labels = dict.fromkeys(fields["field"], (0,))
     with pytest.raises(ValueError, match=f"evaluation.folds: {folds} folds need more than {groups} groups"):
         divide_fields(fields, labels, folds, ["antibody"], 0)
+
+
+def test_a_field_has_the_labels_of_its_true_cells_if_they_are_known():
+    fields = pd.DataFrame({"field": ["a", "b", "c", "d"], "labels": ["0", "14|0", "", "2"]})
+    cells = pd.DataFrame({"field": ["a", "a", "b", "c"]})
+    assert label_fields(fields, cells) == {"a": (0,), "b": (0, 14)}
+    truth = pd.DataFrame({"field": ["b", "b", "c", "d"], "labels": ["3", "16", "2", "5"]})
+    assert label_fields(fields, cells, truth) == {"b": (3, 16), "c": (2,)}
+
+
+def test_the_rows_of_a_fold_are_those_of_the_fields_that_it_leaves_out(tmp_path):
+    folds = pd.DataFrame({"field": ["a", "b", "c"], "group": ["a", "b", "a"], "fold": [1, 2, 1]})
+    write_table(tmp_path / "folds.parquet", to_table(folds, FOLDS))
+    found = read_folds(tmp_path / "folds.parquet")
+    assert found.to_dict() == {"a": 1, "b": 2, "c": 1}
+    cells = pd.DataFrame({"field": ["c", "b", "c", "a"]})
+    assert is_in_fold(cells, found, 1).tolist() == [True, False, True, True]
+    assert is_in_fold(cells[:0], found, 1).tolist() == []
+
+
+def test_columns_of_a_sheet_are_joined_by_field_as_text(tmp_path):
+    fields = pd.DataFrame({"field": ["f1", "f0"]})
+    assert join_columns(fields, None).equals(fields)
+    (tmp_path / "groups.csv").write_text("id,plate\nf0,007\nf1,8\n")
+    assert join_columns(fields, tmp_path / "groups.csv")["plate"].tolist() == ["8", "007"]
 
 
 def write_part(path, rows):

@@ -15,6 +15,7 @@ from hpaloc.measuring import measure_field
 from hpaloc.network.folder import write_checksums
 from hpaloc.network.options import ModelError
 from hpaloc.seen.finding import LEFT_OUT, describe_cells, find_seen, note_seen
+from hpaloc.seen.folds import find_seen_by_folds
 from hpaloc.seen.record import add_seen, load_seen, unite_seen, write_seen
 from hpaloc.simulate.field import simulate_field
 from hpaloc.tables import CELLS, FIELDS, to_table
@@ -140,6 +141,25 @@ def test_the_group_of_a_field_that_was_seen_is_left_out_with_it(seen, pictures):
     fields = {"copy": pictures[0], "other": pictures[3], "apart": pictures[2]}
     tables = collection(fields, antibody=["HPA8", "HPA8", "HPA9"])
     assert found(seen, tables) == [("copy", 0, "same images"), ("other", 0, "group")]
+
+
+def test_in_a_cross_validation_a_field_is_compared_with_what_its_own_network_has_seen(seen, pictures):
+    fields = dict(zip(("x", "copy of x", "of a training before", "new"), (*pictures[2:3] * 2, *pictures[:2]), strict=True))
+    tables = collection(fields, patient=["p7", "p7", "p8", "p9"])
+    names = list(fields)
+    examples = [pd.DataFrame({"field": own}) for own in (["copy of x", "new"], ["x", "of a training before"])]
+
+    def found_by(folds, before=()):
+        found = find_seen_by_folds(tables, pd.Series(folds, names), examples, before, ["patient"])
+        return [(row["field"], row["cell"], row["kind"]) for row in to_table(found, LEFT_OUT).to_pylist()]
+
+    apart = [1, 2, 1, 2]
+    assert found_by(apart) == [("x", 0, "same images"), ("copy of x", 0, "same images")]
+    # The networks of both folds have seen two fields of the first training.
+    assert found_by(apart, [seen])[1] == ("of a training before", 0, "same images")
+    assert ("new", 0, "same images") in found_by(apart, [seen])
+    examples = [pd.DataFrame({"field": own}) for own in (["of a training before", "new"], ["x", "copy of x"])]
+    assert found_by([1, 1, 2, 2]) == []
 
 
 def test_a_collection_that_lacks_colours_is_compared_in_those_it_has(seen, pictures):

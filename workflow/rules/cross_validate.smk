@@ -11,6 +11,8 @@ its fields; join the predictions; leave out what the network of a fold has seen;
 OF_FOLD = f"{CROSS_VALIDATION}/{{fold}}"
 PREDICTED_IN_FOLDS = {"name": TRAINING, "shards": SHARDS.get(TRAINING, []), "predicted_in": CROSS_VALIDATION}
 CROSS_VALIDATED = f"{CROSS_VALIDATION}/predictions/{TRAINING}"
+# The training collection, if its true cells are known, as TRUE_CELLS of the predicted collections.
+TRUE_IN_FOLDS = [name for name in COLLECTIONS if name == TRAINING and truth_files(name)]
 
 
 wildcard_constraints:
@@ -41,7 +43,12 @@ rule divide_folds:
         true_content=lambda wildcards: true_content(TRAINING) if labelled_by_truth(TRAINING) else None,
         seed=config["seed"],
         version=code_of(
-            "columns", "cross_validation", "folds", "joining", *(["matching"] if labelled_by_truth(TRAINING) else [])
+            "columns",
+            "cross_validation",
+            "fold_table",
+            "folds",
+            "joining",
+            *(["matching"] if labelled_by_truth(TRAINING) else []),
         ),
     script:
         "../scripts/divide_folds.py"
@@ -119,7 +126,7 @@ use rule predict as predict_fold with:
         precision=config["train"]["precision"],
         views=config["predict"]["views"],
         field_weight=config["predict"]["field_weight"],
-        version=code_of("prediction"),
+        version=code_of("fold_table", "prediction"),
 
 
 rule join_folds:
@@ -156,16 +163,10 @@ rule join_folds:
 rule find_seen_folds:
     """Find the fields and cells that the network which predicts them has seen all the same, to leave them out of the scores."""
     input:
+        unpack(tables_that_train),
         folds=rules.divide_folds.output.folds,
         examples=expand(f"{OF_FOLD}/examples.parquet", fold=FOLDS),
         pretraining=["results/pretraining/examples.parquet"] if PRETRAINING else [],
-        tables=lambda wildcards: [
-            path
-            for name in training_collections(config)
-            for kind in ("cells", "fields", "annotations")
-            for path in of_shards(kind, name)
-        ],
-        columns=lambda wildcards: [path for name in training_collections(config) for path in table_of("columns", name)],
     output:
         f"{CROSS_VALIDATION}/evaluation/{TRAINING}/seen.parquet",
     log:
@@ -179,11 +180,11 @@ rule find_seen_folds:
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
-        collections=[{"name": name, "shards": SHARDS.get(name, [])} for name in training_collections(config)],
+        collections=lambda wildcards: [{"name": name, "shards": SHARDS[name]} for name in training_collections(config)],
         group_by=config["curation"]["group_by"],
         start=START,
         start_seen=lambda wildcards: content_of(f"{START}/seen.npz") if START else None,
-        version=code_of("seen.finding", "tables"),
+        version=code_of("seen.folds", "tables"),
     script:
         "../scripts/find_seen_folds.py"
 
@@ -222,7 +223,7 @@ use rule evaluate as evaluate_folds with:
         model_version=None,
         baselines_version=None,
         seed=config["seed"],
-        version=code_of("evaluation.folder", "baselines.prediction"),
+        version=code_of("baselines.prediction", "evaluation.folder", "fold_table"),
 
 
 use rule draw_scores as draw_score_folds with:
@@ -280,11 +281,7 @@ use rule browse as browse_folds with:
     input:
         tables=[f"{CROSS_VALIDATED}/{name}" for name in ("cells.parquet", "fields.parquet", "cells.h5ad")],
         pictures=expand(f"{CROSS_VALIDATION}/browser/{TRAINING}/{{shard}}", shard=SHARDS.get(TRAINING, [])),
-        truth=(
-            f"{CROSS_VALIDATION}/evaluation/{TRAINING}/cells.parquet"
-            if {"truth", "simulate"} & set(COLLECTIONS.get(TRAINING, {}))
-            else []
-        ),
+        truth=expand(f"{CROSS_VALIDATION}/evaluation/{{collection}}/cells.parquet", collection=TRUE_IN_FOLDS),
     output:
         [f"{CROSS_VALIDATION}/browser/{name}" for name in (*BROWSER_FILES, "about.js", f"{TRAINING}/table.js")],
     log:
@@ -293,7 +290,7 @@ use rule browse as browse_folds with:
         "benchmarks/browse_folds.tsv"
     params:
         collections=[PREDICTED_IN_FOLDS],
-        true_cells=[TRAINING] if {"truth", "simulate"} & set(COLLECTIONS.get(TRAINING, {})) else [],
+        true_cells=TRUE_IN_FOLDS,
         seed=config["seed"],
         version=code_of("browser.page"),
         app=files_version(*(f"browser/app/{name}" for name in BROWSER_FILES)),

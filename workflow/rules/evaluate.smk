@@ -148,7 +148,7 @@ rule evaluate:
         model_version=model_version if SCORED else None,
         baselines_version=baselines_version if SCORED else None,
         seed=config["seed"],
-        version=code_of("evaluation.folder", "baselines.prediction"),
+        version=code_of("baselines.prediction", "evaluation.folder", "fold_table"),
     script:
         "../scripts/evaluate.py"
 

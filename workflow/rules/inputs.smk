@@ -201,7 +201,7 @@ def curation_params(collection):
         "true_cells": lambda wildcards: files_of(collection) if by_truth else None,
         "true_content": lambda wildcards: true_content(collection) if by_truth else None,
         "seed": config["seed"],
-        "version": code_of("columns", "curation", "joining", *(["matching"] if by_truth else [])),
+        "version": code_of("columns", "curation", "fold_table", "joining", *(["matching"] if by_truth else [])),
     }
 
 

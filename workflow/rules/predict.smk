@@ -32,6 +32,6 @@ rule predict:
         precision=config["train"]["precision"],
         views=config["predict"]["views"],
         field_weight=config["predict"]["field_weight"],
-        version=code_of("prediction"),
+        version=code_of("fold_table", "prediction"),
     script:
         "../scripts/predict.py"

@@ -1,11 +1,10 @@
 """Choose and label the cells that train and validate the model."""
 
-import pandas as pd
-
-from hpaloc.columns import columns_of, read_columns
+from hpaloc.columns import join_columns
 from hpaloc.curation import CurationSettings, curate
 from hpaloc.examples import EXAMPLES
 from hpaloc.files import atomic_path, write_json
+from hpaloc.fold_table import is_in_fold, read_folds
 from hpaloc.joining import read_cells, read_fields
 from hpaloc.layout import CollectionFiles
 from hpaloc.matching import read_true_labels
@@ -15,16 +14,12 @@ from hpaloc.tables import to_table, write_table
 
 def main(job):
     cells = read_cells(job.input.cells, job.input.annotations)
-    fields = read_fields(job.input.fields, job.input.annotations)
-    if job.input.groups:
-        fields = fields.join(columns_of(fields["field"], read_columns(job.input.groups[0], as_text=True)).to_pandas())
-    if folds := job.input.get("folds"):
+    groups = job.input.groups[0] if job.input.groups else None
+    fields = join_columns(read_fields(job.input.fields, job.input.annotations), groups)
+    if path := job.input.get("folds"):
         # A fold trains on the fields of all others.
-        fold_of = pd.read_parquet(folds).set_index("field")["fold"]
-        cells, fields = (
-            table[table["field"].map(fold_of) != int(job.wildcards.fold)].reset_index(drop=True)
-            for table in (cells, fields)
-        )
+        folds, fold = read_folds(path), int(job.wildcards.fold)
+        cells, fields = (table[~is_in_fold(table, folds, fold)].reset_index(drop=True) for table in (cells, fields))
     truth = None
     if job.params.true_cells:
         truth = read_true_labels(cells, fields, CollectionFiles(**job.params.true_cells))

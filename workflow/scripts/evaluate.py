@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import pandas as pd
-
-from hpaloc.baselines.prediction import predict_baselines, predict_folds
+from hpaloc.baselines.prediction import predict_baselines
 from hpaloc.baselines.record import load_baselines, training_shares
 from hpaloc.evaluation.folder import evaluate, read_controls
+from hpaloc.fold_table import read_folds
 from hpaloc.layout import CollectionFiles
 from hpaloc.network.folder import read_settings
 from hpaloc.progress import log_to
@@ -21,9 +20,12 @@ def main(job):
     seen = dict(zip(names, job.input.seen, strict=True)) if job.params.checked else None
     models = [Path(model) for model in job.params.models] if collections else []
     learned = [load_baselines(model) for model in models]
+    folds = read_folds(job.input.folds) if job.input.get("folds") else None
     baselines = None
     if all(learned):
-        baselines = {files.name: predict(job, learned, files.of_shards("baselines")) for files in collections}
+        baselines = {
+            files.name: predict_baselines(learned, files.of_shards("baselines"), folds) for files in collections
+        }
     evaluate(
         collections,
         folder,
@@ -37,12 +39,6 @@ def main(job):
         baselines=baselines,
         shares=training_shares(models),
     )
-
-
-def predict(job, learned, measures):
-    if not job.input.get("folds"):
-        return predict_baselines(learned[0], measures)
-    return predict_folds(learned, measures, pd.read_parquet(job.input.folds).set_index("field")["fold"])
 
 
 if __name__ == "__main__":

@@ -2,18 +2,17 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from hpaloc.classes import COLOURS
+from hpaloc.fold_table import read_folds
 from hpaloc.prediction import predict_shard
 from hpaloc.progress import log_to
 
 
 def main(job):
     fields = None
-    if folds := job.input.get("folds"):
-        fold_of = pd.read_parquet(folds)
-        fields = set(fold_of.loc[fold_of["fold"] == int(job.wildcards.fold), "field"])
+    if path := job.input.get("folds"):
+        folds = read_folds(path)
+        fields = set(folds.index[folds == int(job.wildcards.fold)])
     predict_shard(
         Path(job.params.model),
         dict(zip(COLOURS, job.input.tiles, strict=True)),
