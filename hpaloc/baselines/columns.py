@@ -10,7 +10,7 @@ _LEVELS = (*(f"{region}_mean" for region in REGIONS), "median", "p99", "peak")
 _LEAST_LIGHT, _LEAST_RATIO = 1e-3, 1e-2
 
 
-def describe_cells(cells: pd.DataFrame, fields: pd.DataFrame) -> np.ndarray:
+def describe_shape_and_light(cells: pd.DataFrame, fields: pd.DataFrame) -> np.ndarray:
     """Return 17 measurements of the shape and the green light of each cell, (n, 17) float64, nan if undefined.
 
     They are, mostly as logarithms: areas of cell and nucleus, the nucleus' share, how long the box is; green above the

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from hpaloc.baselines.columns import describe_cells
+from hpaloc.baselines.columns import describe_shape_and_light
 from hpaloc.joining import read_cells, read_fields
 from hpaloc.mixtures.light import measure_light
 from hpaloc.network.device import select_device
@@ -58,7 +58,7 @@ def measure_shard(
     """Measure every cell of a shard for the baselines, and write the table ``out``, atomically.
 
     A row per cell, in the order of the table of cells: field, cell, ``measures`` (``light_features`` if there are green
-    and blue, then ``columns.describe_cells``, float32) and ``outputs`` (of ``frozen_network``, float16).
+    and blue, then ``columns.describe_shape_and_light``, float32) and ``outputs`` (of ``frozen_network``, float16).
 
     cells, fields: the tables of the shard
     tiles: the TFRecord of each colour
@@ -69,7 +69,7 @@ def measure_shard(
     select_device(gpu, threads)
     forward = tf.function(frozen_network(channels, input_size), reduce_retracing=True)
     table = read_cells([cells])
-    described = describe_cells(table, read_fields([fields]))
+    described = describe_shape_and_light(table, read_fields([fields]))
     paths = {colour: [str(tiles[colour])] for colour in channels}
     sides = (input_size, _LIGHT_SIDE)
     batches = [tile_dataset(paths, channels, side).batch(batch_size).prefetch(tf.data.AUTOTUNE) for side in sides]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hpaloc.accounting import baseline_lines
-from hpaloc.baselines.columns import describe_cells
+from hpaloc.baselines.columns import describe_shape_and_light
 from hpaloc.baselines.learning import BaselineError, learn_baselines
 from hpaloc.baselines.prediction import predict_baselines, read_measures
 from hpaloc.baselines.record import load_baselines, training_shares
@@ -69,7 +69,7 @@ def test_cells_without_nucleus_are_described():
     cells = pd.DataFrame({name: np.ones(3) for name in CELLS.names}).assign(field="f", y1=21.0, x1=[11.0, 21.0, 41.0])
     cells.loc[1, ["nucleus_area_um2", "green_nucleus_mean", "green_nucleus_cytoplasm_ratio"]] = np.nan
     fields = pd.DataFrame({"field": ["f"], "green_background": [0.0], "green_white": [2.0]})
-    described = describe_cells(cells, fields)
+    described = describe_shape_and_light(cells, fields)
     assert described.shape == (3, 17)
     assert np.isfinite(described[[0, 2]]).all()
     assert np.isnan(described[1]).sum() == 3
@@ -78,7 +78,7 @@ def test_cells_without_nucleus_are_described():
     levels = [name for name in CELLS.names if name.startswith("green_") and name.endswith(ends)]
     scaled = cells.assign(**{name: cells[name] * 257 for name in levels})
     fields[["green_background", "green_white"]] *= 257
-    np.testing.assert_allclose(describe_cells(scaled, fields), described)
+    np.testing.assert_allclose(describe_shape_and_light(scaled, fields), described)
 
 
 def predicted(labels, right, seed=0):
