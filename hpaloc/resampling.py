@@ -109,7 +109,7 @@ def resampled_groups(n_groups: int, replicates: int, seed: int) -> np.ndarray:
 def replicated_mean(
     values: np.ndarray, groups: np.ndarray, replicates: int = REPLICATES, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Return the ``difference_interval`` of a mean by resampling whole groups, None for fewer than two groups.
+    """Return the ``percentile_interval`` of a mean by resampling whole groups, None for fewer than two groups.
 
     values: (n,) float
     groups: (n,), any type
@@ -120,13 +120,13 @@ def replicated_mean(
         return None
     weights = resampled_groups(n_groups, replicates, seed)
     drawn = weights @ np.bincount(group, minlength=n_groups)
-    return difference_interval(weights @ np.bincount(group, weights=values, minlength=n_groups) / drawn, n_groups)
+    return percentile_interval(weights @ np.bincount(group, weights=values, minlength=n_groups) / drawn, n_groups)
 
 
-def difference_interval(replicated: np.ndarray, n_groups: int) -> tuple[float, float] | None:
-    """Return the 95 % interval of a difference from its values in resamplings of at least two groups.
+def percentile_interval(replicated: np.ndarray, n_groups: int) -> tuple[float, float] | None:
+    """Return the 95 % interval of a mean or a difference from its values in resamplings of at least two groups.
 
-    The percentiles lie further out than 2.5 and 97.5 for few groups, as Student's t does (Hesterberg 2015, "expanded
+    For few groups, the percentiles are further out than 2.5 and 97.5, as Student's t is (Hesterberg 2015, "expanded
     percentile interval"). None if no value is finite.
 
     replicated: (replicates,) float

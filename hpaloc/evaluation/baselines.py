@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from hpaloc.evaluation.cells import mean_of_known, pick_single_labels, replicate_scores, score_cells
-from hpaloc.resampling import REPLICATES, difference_interval, resampled_groups
+from hpaloc.resampling import REPLICATES, percentile_interval, resampled_groups
 
 BASELINE_SCORES = ("accuracy", "balanced_accuracy", "macro_ap", "macro_auc")
 # Of the network minus a baseline.
@@ -64,7 +64,7 @@ def score_baselines(
         for score in _DIFFERENCES:
             difference[score] = None if own[score] is None else own[score] - scores[score]
             gaps = drawn[score] - others[score] if drawn else np.zeros(0)
-            difference["ci95"][score] = difference_interval(gaps, len(names))
+            difference["ci95"][score] = percentile_interval(gaps, len(names))
         found[name] = {score: scores[score] for score in BASELINE_SCORES}
         found[name] |= {"ci95": {score: scores["ci95"][score] for score in BASELINE_SCORES}, "difference": difference}
     if shares is not None:
