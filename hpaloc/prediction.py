@@ -1,11 +1,11 @@
 """Per-cell prediction: a shard's tiles through a model folder into one Parquet table, batch by batch."""
 
-import logging
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,14 +20,14 @@ from hpaloc.network.calls import call_labels, decision_thresholds, lean_on_field
 from hpaloc.network.device import choose_precision, precision_policy, select_device
 from hpaloc.network.inference import averaged
 from hpaloc.network.loading import load_folder
+from hpaloc.progress import log
 from hpaloc.records import tile_dataset
 from hpaloc.tables import LEANED, PROBABILITIES
 
-log = logging.getLogger("hpaloc")
-
-
 # Rows of a row group: enough for compression, few enough for memory.
 ROW_GROUP = 4096
+# The largest number that an embedding can hold.
+_LARGEST = np.finfo(np.float16).max
 
 
 class PredictionError(ValueError):
@@ -52,19 +52,54 @@ def prediction_schema(units: int, leaned: bool = False, mixtures: bool = False) 
     )
 
 
-def _expected(cells: Path, fields: Collection[str] | None) -> Iterator[tuple[str, int]]:
-    for batch in pq.ParquetFile(cells).iter_batches(ROW_GROUP, columns=["field", "cell"]):
-        rows = zip(batch["field"].to_pylist(), batch["cell"].to_pylist(), strict=True)
-        yield from rows if fields is None else ((field, cell) for field, cell in rows if field in fields)
-
-
-# The largest number that an embedding can hold.
-_LARGEST = np.finfo(np.float16).max
 # Fields, ids, probabilities, readings of mixtures (no columns if the model has none), embeddings.
 Batch = tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def _whole_fields(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _read_ids(cells: Path, fields: Collection[str] | None) -> list[tuple[str, int]]:
+    """Return field and cell of the rows of a cell table that are of ``fields``, in its order."""
+    table = pq.read_table(cells, columns=["field", "cell"])
+    rows = zip(table["field"].to_pylist(), table["cell"].to_pylist(), strict=True)
+    return [(field, cell) for field, cell in rows if fields is None or field in fields]
+
+
+def _predict(
+    images: tf.data.Dataset,
+    forward: Any,
+    negative_rule: str,
+    reading: Mapping[str, Any] | None,
+    channels: Sequence[str],
+    threads: int,
+) -> Iterator[Batch]:
+    """Predict batches of tiles, and read their mixtures if there is a reading."""
+    with ThreadPoolExecutor(1) as beside:
+        for batch in images:
+            tiles = batch["image"].numpy()
+            # While the network runs, often on a GPU.
+            light = beside.submit(measure_light, tiles, channels, threads) if reading is not None else None
+            probabilities, embeddings = (output.numpy() for output in forward(batch["image"]))
+            probabilities = settle_negative(probabilities, negative_rule)
+            read = np.zeros((len(tiles), 0))
+            if reading is not None and light is not None:
+                read = read_mixtures(reading, probabilities, light.result())
+            names = [name.decode() for name in batch["field"].numpy()]
+            yield names, batch["cell"].numpy(), probabilities, read, embeddings
+
+
+def _check_cells(batches: Iterable[Batch], expected: Sequence[tuple[str, int]], cells: Path) -> Iterator[Batch]:
+    """Yield batches; raise PredictionError unless all of them together have the expected cells in their order."""
+    to_come = iter(expected)
+    for batch in batches:
+        for field, cell in zip(batch[0], batch[1].tolist(), strict=True):
+            wanted = next(to_come, None)
+            if wanted != (field, cell):
+                raise PredictionError(f"tile of cell {cell} of field {field}, but {cells} has {wanted}")
+        yield batch
+    if (extra := next(to_come, None)) is not None:
+        raise PredictionError(f"there is no tile of cell {extra[1]} of field {extra[0]}, which {cells} lists")
+
+
+def _whole_fields(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Regroup batches so that no field is split."""
     kept: Batch | None = None
     for batch in batches:
@@ -78,6 +113,36 @@ def _whole_fields(batches: Iterator[Batch]) -> Iterator[Batch]:
         kept = (fields[end:], batch[1][end:], batch[2][end:], batch[3][end:], batch[4][end:])
     if kept is not None:
         yield kept
+
+
+def _to_table(
+    batch: Batch, schema: pa.Schema, thresholds: np.ndarray | None, field_weight: float, normalise: bool
+) -> pa.Table:
+    """Return the rows of a batch, whose fields are whole if there is a weight of the field."""
+    names, ids, probabilities, read, embeddings = batch
+    leaned = lean_on_field(probabilities, names, field_weight, normalise)
+    # A larger number, as of a network that was hardly trained, would be infinite.
+    flat = pa.array(np.clip(embeddings, -_LARGEST, _LARGEST).astype(np.float16).ravel())
+    columns = [
+        pa.array(names),
+        pa.array(ids),
+        *(pa.array(column) for column in (*probabilities.T, *(leaned.T if field_weight else ()), *read.T)),
+        pa.array([format_labels(labels) for labels in call_labels(leaned, thresholds)]),
+        pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1]),
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _join_rows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Join tables into ones that have the rows of a row group."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(map(len, waiting)) >= ROW_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def predict_shard(
@@ -99,8 +164,8 @@ def predict_shard(
     The rows are those of the cell table, in its order: field, cell, p_0 to p_18 (means over ``views`` dihedral views,
     Negative by the rule of the model folder), leaned_0 to leaned_18 with a weight of the field, mixture_0 to mixture_18
     if the folder reads mixtures, labels (the set above the folder's thresholds for that weight, ``0|16``), embedding
-    (float16). All but leaned and labels are of the cell alone, whatever the weight. Memory holds a few thousand rows,
-    whatever the size of the shard.
+    (float16). All but leaned and labels are of the cell alone, whatever the weight. Memory holds the ids of all cells
+    and the other columns of a few thousand rows.
 
     tiles: the TFRecord of each colour that the model takes
     cells: the cell table of the shard
@@ -125,58 +190,22 @@ def predict_shard(
     thresholds = decision_thresholds(decision, field_weight)
     if field_weight and thresholds is not None and "leaned_thresholds" not in decision:
         log.warning("%s has thresholds for predict.field_weight 0 only; they are used for %g", model_dir, field_weight)
-    threads = threads or os.cpu_count() or 1
-    if fields is not None:
-        fields = set(pq.read_table(cells, columns=["field"])["field"].unique().to_pylist()) & set(fields)
+    expected = _read_ids(Path(cells), fields)
     paths = {colour: [str(tiles[colour])] for colour in channels}
-    images = tile_dataset(paths, channels, config["input_size"], fields)
-    images = images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
-    total = sum(1 for _ in _expected(cells, fields))
-    schema = prediction_schema(config["units"], field_weight > 0, reading is not None)
+    # Each tile is compared with all of these fields, and those of other shards would only take time.
+    own = None if fields is None else {field for field, _ in expected}
+    images = tile_dataset(paths, channels, config["input_size"], own).batch(batch_size).prefetch(tf.data.AUTOTUNE)
     start = time.monotonic()
-
-    def batches() -> Iterator[Batch]:
-        with ThreadPoolExecutor(1) as beside:
-            for batch in images:
-                tiles = batch["image"].numpy()
-                # While the network runs, often on a GPU.
-                light = beside.submit(measure_light, tiles, channels, threads) if reading is not None else None
-                probabilities, embeddings = (output.numpy() for output in forward(batch["image"]))
-                probabilities = settle_negative(probabilities, decision["negative_rule"])
-                read = np.zeros((len(tiles), 0))
-                if reading is not None and light is not None:
-                    read = read_mixtures(reading, probabilities, light.result())
-                names = [name.decode() for name in batch["field"].numpy()]
-                yield names, batch["cell"].numpy(), probabilities, read, embeddings
-
+    threads = threads or os.cpu_count() or 1
+    predicted = _predict(images, forward, decision["negative_rule"], reading, channels, threads)
+    batches = _check_cells(predicted, expected, cells)
+    if field_weight:
+        batches = _whole_fields(batches)
+    schema = prediction_schema(config["units"], field_weight > 0, reading is not None)
     with atomic_path(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        expected = _expected(Path(cells), fields)
-        done, waiting, n_waiting = 0, [], 0
-        for names, ids, probabilities, read, embeddings in _whole_fields(batches()) if field_weight else batches():
-            for field, cell in zip(names, ids.tolist(), strict=True):
-                wanted = next(expected, None)
-                if wanted != (field, cell):
-                    raise PredictionError(f"tile of cell {cell} of field {field}, but {cells} has {wanted}")
-            leaned = lean_on_field(probabilities, names, field_weight, config["head"] == "softmax")
-            sets = [format_labels(labels) for labels in call_labels(leaned, thresholds)]
-            # A larger number, as of a network that was hardly trained, would be infinite.
-            flat = pa.array(np.clip(embeddings, -_LARGEST, _LARGEST).astype(np.float16).ravel())
-            columns = [
-                pa.array(names),
-                pa.array(ids),
-                *(pa.array(column) for column in (*probabilities.T, *(leaned.T if field_weight else ()), *read.T)),
-                pa.array(sets),
-                pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1]),
-            ]
-            waiting.append(pa.Table.from_arrays(columns, schema=schema))
-            done += len(ids)
-            n_waiting += len(ids)
-            if n_waiting >= ROW_GROUP:
-                writer.write_table(pa.concat_tables(waiting))
-                waiting, n_waiting = [], 0
-        if waiting:
-            writer.write_table(pa.concat_tables(waiting))
-        if (extra := next(expected, None)) is not None:
-            raise PredictionError(f"there is no tile of cell {extra[1]} of field {extra[0]}, which {cells} lists")
+        made = (_to_table(batch, schema, thresholds, field_weight, config["head"] == "softmax") for batch in batches)
+        for rows in _join_rows(made):
+            writer.write_table(rows)
     seconds = time.monotonic() - start
-    log.info("cells: %d of %d predicted in %.1f s (%.1f/s, %d views)", done, total, seconds, done / seconds, views)
+    count = len(expected)
+    log.info("cells: %d predicted in %.1f s (%.1f/s, %d views)", count, seconds, count / seconds, views)
