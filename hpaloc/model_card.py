@@ -40,15 +40,6 @@ def model_card(
     baselines: from ``baselines.record.load_baselines``
     cross_validated: as for ``write_card``
     """
-    scores = {name: value for name, value in config["scores"].items() if name not in ("part", "cells")}
-    best = history.iloc[config["best_epoch"]]
-    prefix = "val_" if decision["fitted_on"] == "validation" else ""
-    rows = [
-        f"| {index} | {name} | {config['examples']['train'][name]} | {config['examples']['validation'][name]} "
-        f"| {config['class_weights'][name]:.3f} | {(decision['thresholds'] or {}).get(name, '')} |"
-        for index, name in enumerate(NAMES)
-    ]
-    origins = ", ".join(f"{count} {origin}" for origin, count in parts["train"]["origin"].value_counts().items())
     absent = [name for name in NAMES if not config["examples"]["train"][name]]
     return "\n".join(
         [
@@ -65,32 +56,8 @@ def model_card(
             f"of {config['units']} numbers.",
             f"- Negative by the rule `{decision['negative_rule']}`.",
             "",
-            "## Training data",
-            "",
-            f"{len(parts['train'])} cells of {parts['train']['field'].nunique()} fields ({origins}); validation: "
-            f"{len(parts['validation'])} cells of {parts['validation']['field'].nunique()} other fields.",
-            "",
-            "| # | class | train | validation | class weight | threshold |",
-            "|---|---|---|---|---|---|",
-            *rows,
-            "",
-            f"## Scores on the {decision['fitted_on']} cells",
-            "",
-            *(f"- {name.replace('_', ' ')}: {value:.4g}" for name, value in sorted(scores.items())),
-            *(
-                f"- accuracy of the baseline {name.replace('_', ' ')}: {value:.4g}"
-                for name, value in (baselines or {}).get("validation_accuracy", {}).items()
-            ),
-            f"- epoch {config['best_epoch']} of {len(history)}: loss {best[prefix + 'loss']:.4f}, AUC "
-            f"{best[prefix + 'auc']:.4f} (one view)",
-            "",
-            "Thresholds, the rule for Negative and the epoch were chosen on these same cells, so quote a score on "
-            "other fields (evaluation/metrics.json). Validation cells passed the filters of training. Cells that a "
-            "rule made Negative are among them, and are left out of the scores without made negatives."
-            if prefix
-            else "There was no validation part, so these are scores of the cells that trained the network and say "
-            "nothing about others; quote a score on other fields (evaluation/metrics.json).",
-            "",
+            *_training_data(config, decision, parts),
+            *_scores(config, decision, history, baselines),
             *([cross_validated, ""] if cross_validated else []),
             "## Limits",
             "",
@@ -103,3 +70,54 @@ def model_card(
             "",
         ]
     )
+
+
+def _training_data(
+    config: Mapping[str, Any], decision: Mapping[str, Any], parts: Mapping[str, pd.DataFrame]
+) -> list[str]:
+    origins = ", ".join(f"{count} {origin}" for origin, count in parts["train"]["origin"].value_counts().items())
+    return [
+        "## Training data",
+        "",
+        f"{len(parts['train'])} cells of {parts['train']['field'].nunique()} fields ({origins}); validation: "
+        f"{len(parts['validation'])} cells of {parts['validation']['field'].nunique()} other fields.",
+        "",
+        "| # | class | train | validation | class weight | threshold |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {index} | {name} | {config['examples']['train'][name]} | {config['examples']['validation'][name]} "
+            f"| {config['class_weights'][name]:.3f} | {(decision['thresholds'] or {}).get(name, '')} |"
+            for index, name in enumerate(NAMES)
+        ),
+        "",
+    ]
+
+
+def _scores(
+    config: Mapping[str, Any],
+    decision: Mapping[str, Any],
+    history: pd.DataFrame,
+    baselines: Mapping[str, Any] | None,
+) -> list[str]:
+    scores = {name: value for name, value in config["scores"].items() if name not in ("part", "cells")}
+    of_baselines = baselines["validation_accuracy"] if baselines else {}
+    best = history.iloc[config["best_epoch"]]
+    prefix = "val_" if decision["fitted_on"] == "validation" else ""
+    return [
+        f"## Scores on the {decision['fitted_on']} cells",
+        "",
+        *(f"- {name.replace('_', ' ')}: {value:.4g}" for name, value in sorted(scores.items())),
+        *(
+            f"- accuracy of the baseline {name.replace('_', ' ')}: {value:.4g}" for name, value in of_baselines.items()
+        ),
+        f"- epoch {config['best_epoch']} of {len(history)}: loss {best[prefix + 'loss']:.4f}, AUC "
+        f"{best[prefix + 'auc']:.4f} (one view)",
+        "",
+        "Thresholds, the rule for Negative and the epoch were chosen on these same cells, so quote a score on "
+        "other fields (evaluation/metrics.json). Validation cells passed the filters of training. Cells that a "
+        "rule made Negative are among them, and are left out of the scores without made negatives."
+        if prefix
+        else "There was no validation part, so these are scores of the cells that trained the network and say "
+        "nothing about others; quote a score on other fields (evaluation/metrics.json).",
+        "",
+    ]

@@ -15,7 +15,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, label_matrix
 from hpaloc.levels import HEADROOM
-from hpaloc.model_card import write_card
+from hpaloc.model_card import model_card, write_card
 from hpaloc.network.calls import decision_thresholds
 from hpaloc.network.loading import load_folder
 from hpaloc.network.options import FIELD_WEIGHTS
@@ -575,6 +575,12 @@ def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
         assert 0 < fields["radius_50"] < fields["radius_95"] < 483 / 2
     assert "| 3 | Nucleoli fibrillar center | 6 | 3 |" in card
     assert "Never seen in training: Nuclear membrane" in card
+    assert "baseline" not in card
+    parts = dict.fromkeys(("train", "validation"), pd.read_parquet(examples))
+    baselines = {"validation_accuracy": {"frozen_network": 0.25}}
+    page = model_card(config, decision, pd.read_csv(folder / "history.csv"), parts, baselines, "Cross-validated.")
+    assert "\n- accuracy of the baseline frozen network: 0.25\n" in page
+    assert "\n\nCross-validated.\n\n## Limits\n" in page
 
 
 def test_data_that_cannot_be_trained_on_is_named(training_data, tmp_path):
