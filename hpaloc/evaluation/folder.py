@@ -77,37 +77,24 @@ def evaluate(
     Raises SeenError naming a collection of which nothing is left, ValueError for a control of an unknown name, and as
     ``evaluate_collection`` does.
     """
+    unknown = set(controls or {}) - set(CONTROLS)
+    if unknown:
+        raise ValueError(f"unknown control {min(unknown)!r}, not one of {', '.join(CONTROLS)}")
     metrics: dict[str, Any] = {}
     tables: dict[str, list[pd.DataFrame]] = {}
     for files in collections:
         name = files.name
-        cells, fields = (pd.read_parquet(files.path(kind)) for kind in ("pooled_cells", "pooled_fields"))
         known = _NOTHING if seen is None else pd.read_parquet(seen[name])
-        truth = read_truth(files, fields["field"]) if files.true_cells else None
-        check_unseen(name, fields, truth, known)
-        left_out = count_left_out(cells, known)
-        cells, fields = without_fields(cells, known), without_fields(fields, known)
-        matches = None
-        if truth is not None:
-            truth = without_fields(truth, known)
-            matches = _match_truth(files, fields, truth, threads)
-        cells, truth, matches = without_cells(cells, truth, matches, known)
+        cells, fields, truth, matches, left_out = _read_unseen(files, known, threads)
         learned = None if baselines is None else baselines[name]
         result = evaluate_collection(cells, fields, truth, matches, replicates, seed, temperature, learned, shares)
         metrics[name] = result.metrics | {"left_out": None if seen is None else plain_counts(left_out)}
-        tables.setdefault("left_out", []).append(left_out.assign(collection=name)[["collection", *left_out]])
         write_table(out_dir / name / "cells.parquet", result.cells[["field", "cell", "true_labels"]])
-        for table, rows in result.tables.items():
+        for table, rows in {"left_out": left_out, **result.tables}.items():
             tables.setdefault(table, []).append(rows.assign(collection=name)[["collection", *rows.columns]])
     if not collections:
         metrics["unscored"] = unscored
-        cells, fields = (pd.DataFrame(columns=columns) for columns in _PREDICTED_COLUMNS)
-        empty = evaluate_collection(cells.astype(dict.fromkeys(PROBABILITIES, float)), fields).tables
-        empty["left_out"] = count_left_out(cells, _NOTHING)
-        tables = {table: [rows.iloc[:0].reindex(columns=["collection", *rows])] for table, rows in empty.items()}
-    unknown = set(controls or {}) - set(CONTROLS)
-    if unknown:
-        raise ValueError(f"unknown control {min(unknown)!r}, not one of {', '.join(CONTROLS)}")
+        tables = {table: [rows] for table, rows in _empty_tables().items()}
     metrics["controls"] = {name: plain((controls or {}).get(name)) for name in CONTROLS}
     for table, parts in tables.items():
         filled = [rows for rows in parts if len(rows)] or parts[:1]
@@ -115,6 +102,31 @@ def evaluate(
             pd.concat(filled, ignore_index=True).to_csv(temporary, index=False, float_format="%.6g")
     write_json(out_dir / "metrics.json", metrics)
     return metrics
+
+
+def _read_unseen(
+    files: CollectionFiles, seen: pd.DataFrame, threads: int
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None, Matches | None, pd.DataFrame]:
+    """Return cells, fields, true cells and their matches without what training has seen, and what that is, counted."""
+    cells, fields = (pd.read_parquet(files.path(kind)) for kind in ("pooled_cells", "pooled_fields"))
+    truth = read_truth(files, fields["field"]) if files.true_cells else None
+    check_unseen(files.name, fields, truth, seen)
+    left_out = count_left_out(cells, seen)
+    cells, fields = without_fields(cells, seen), without_fields(fields, seen)
+    matches = None
+    if truth is not None:
+        truth = without_fields(truth, seen)
+        matches = _match_truth(files, fields, truth, threads)
+    cells, truth, matches = without_cells(cells, truth, matches, seen)
+    return cells, fields, truth, matches, left_out
+
+
+def _empty_tables() -> dict[str, pd.DataFrame]:
+    """Return the tables without rows, with the columns that they have otherwise."""
+    cells, fields = (pd.DataFrame(columns=columns) for columns in _PREDICTED_COLUMNS)
+    tables = evaluate_collection(cells.astype(dict.fromkeys(PROBABILITIES, float)), fields).tables
+    tables = tables | {"left_out": count_left_out(cells, _NOTHING)}
+    return {table: rows.iloc[:0].reindex(columns=["collection", *rows]) for table, rows in tables.items()}
 
 
 def _match_truth(files: CollectionFiles, fields: pd.DataFrame, truth: pd.DataFrame, threads: int) -> Matches:
