@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpaloc.evaluation.cells import mean_of_known, pick_single_labels, replicate_scores, score_cells
-from hpaloc.resampling import REPLICATES, percentile_interval, resampled_groups
+from hpaloc.evaluation.cells import mean_of_known, pick_single_labels, score_replicated
+from hpaloc.resampling import REPLICATES, percentile_interval
 
 BASELINE_SCORES = ("accuracy", "balanced_accuracy", "macro_ap", "macro_auc")
 # Of the network minus a baseline.
@@ -52,19 +52,16 @@ def score_baselines(
     predicted = {name: np.asarray(p, np.float64) for name, p in learned.items()}
     if shares is not None:
         predicted["majority"] = np.tile(shares, (len(labels), 1))
-    names, group = np.unique(groups, return_inverse=True)
-    weights = resampled_groups(len(names), replicates, seed) if len(names) > 1 and replicates else None
-    own = score_cells(network, labels)
-    drawn = {} if weights is None else replicate_scores(network, labels, group, weights)
+    n_groups = len(np.unique(groups))
+    own, replicated = score_replicated(network, labels, groups, replicates, seed)
     found: dict[str, dict[str, Any]] = {}
     for name, p in predicted.items():
-        scores = score_cells(p, labels, groups, replicates, seed)
+        scores, others = score_replicated(p, labels, groups, replicates, seed)
         difference: dict[str, Any] = {"ci95": {}}
-        others = {} if weights is None else replicate_scores(p, labels, group, weights)
         for score in _DIFFERENCES:
             difference[score] = None if own[score] is None else own[score] - scores[score]
-            gaps = drawn[score] - others[score] if drawn else np.zeros(0)
-            difference["ci95"][score] = percentile_interval(gaps, len(names))
+            gaps = replicated[score] - others[score] if replicated else np.zeros(0)
+            difference["ci95"][score] = percentile_interval(gaps, n_groups)
         found[name] = {score: scores[score] for score in BASELINE_SCORES}
         found[name] |= {"ci95": {score: scores["ci95"][score] for score in BASELINE_SCORES}, "difference": difference}
     if shares is not None:

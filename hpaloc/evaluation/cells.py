@@ -52,6 +52,25 @@ def score_cells(
 
     Raises ValueError for arrays of other shapes and for a probability that is not finite.
     """
+    return score_replicated(p, labels, groups, replicates, seed)[0]
+
+
+def score_replicated(
+    p: np.ndarray,
+    labels: np.ndarray,
+    groups: Sequence[Any] | np.ndarray | None = None,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the result of ``score_cells``, and each of CELL_SCORES in every resampling of the groups.
+
+    p: (n, 19) float probabilities
+    labels: (n, 19) 0 or 1, several per row allowed
+    groups: (n,) as in ``score_cells``; the same groups are resampled in the same way
+
+    Returns the scores, and (replicates,) float64 for each, nan where it is undefined; none for fewer than two groups.
+    Raises ValueError for arrays of other shapes and for a probability that is not finite.
+    """
     p, labels = np.asarray(p, np.float64), np.asarray(labels) > 0
     if p.ndim != 2 or p.shape[1] != N_CLASSES or p.shape != labels.shape:
         raise ValueError(f"expected two (n, {N_CLASSES}) arrays, got {p.shape} and {labels.shape}")
@@ -71,10 +90,14 @@ def score_cells(
         "macro_auc": mean_of_known(auc),
         "ece": measure_calibration_error(bin_confidences(p[one], single[one])) if one.any() else None,
     }
-    intervals = dict.fromkeys(scores)
+    intervals: dict[str, tuple[float, float] | None] = dict.fromkeys(scores)
+    replicated: dict[str, np.ndarray] = {}
     if groups is not None and replicates:
-        intervals |= _intervals(p, labels, single, scores, np.asarray(groups), replicates, seed)
-    return scores | {"ci95": intervals}
+        names, group = np.unique(np.asarray(groups), return_inverse=True)
+        if len(names) > 1:
+            replicated = _replicate(p, labels, group, resampled_groups(len(names), replicates, seed))
+            intervals = _intervals(p, labels, scores, group, replicated)
+    return scores | {"ci95": intervals}, replicated
 
 
 def score_rankings(p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,16 +129,11 @@ def mean_of_known(values: np.ndarray) -> float | None:
 def _intervals(
     p: np.ndarray,
     labels: np.ndarray,
-    single: np.ndarray,
     scores: Mapping[str, Any],
-    groups: np.ndarray,
-    replicates: int,
-    seed: int,
+    group: np.ndarray,
+    replicated: Mapping[str, np.ndarray],
 ) -> dict[str, tuple[float, float] | None]:
-    names, group = np.unique(groups, return_inverse=True)
-    if len(names) < 2:
-        return {}
-    found = replicate_scores(p, labels, group, resampled_groups(len(names), replicates, seed))
+    single = pick_single_labels(labels)
     one = single >= 0
     truth, of_one = single[one], group[one]
     # In means over classes, a cell of a rare class counts more.
@@ -123,24 +141,16 @@ def _intervals(
     return {
         "accuracy": share_interval(p.argmax(axis=1)[one] == truth, of_one),
         "balanced_accuracy": score_interval(
-            scores["balanced_accuracy"], found["balanced_accuracy"], of_one, of_class[truth]
+            scores["balanced_accuracy"], replicated["balanced_accuracy"], of_one, of_class[truth]
         ),
-        "ece": score_interval(scores["ece"], found["ece"], of_one),
-        "macro_ap": score_interval(scores["macro_ap"], found["macro_ap"], group, labels @ of_class),
-        "macro_auc": score_interval(scores["macro_auc"], found["macro_auc"], group, labels @ of_class),
+        "ece": score_interval(scores["ece"], replicated["ece"], of_one),
+        "macro_ap": score_interval(scores["macro_ap"], replicated["macro_ap"], group, labels @ of_class),
+        "macro_auc": score_interval(scores["macro_auc"], replicated["macro_auc"], group, labels @ of_class),
     }
 
 
-def replicate_scores(
-    p: np.ndarray, labels: np.ndarray, group: np.ndarray, weights: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Return each of CELL_SCORES in every resampling of the groups, (replicates,) float64; nan if it is undefined.
-
-    p: (n, 19) float probabilities
-    labels: (n, 19) bool
-    group: (n,) int, from 0
-    weights: (replicates, groups) float, from ``resampling.resampled_groups``
-    """
+def _replicate(p: np.ndarray, labels: np.ndarray, group: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Return each of CELL_SCORES in every resampling of the groups; weights: (replicates, groups)."""
     single = pick_single_labels(labels)
     one = single >= 0
     right, confidence, truth, of_one = (p.argmax(axis=1) == single)[one], p.max(axis=1)[one], single[one], group[one]

@@ -224,19 +224,16 @@ def _score_table(
 ) -> pd.DataFrame:
     """List every score of a collection, one per row: level, score, value, low, high, n."""
     rows: list[tuple[str, str, float | None, float | None, float | None, int | None]] = []
-    for level, key, names in (
-        ("cell", "cells", CELL_SCORES),
-        ("cell_leaned", "cells_leaned", CELL_SCORES),
-        ("label_set", "label_sets", SET_SCORES),
+    for level, own, names in (
+        ("cell", metrics["cells"], CELL_SCORES),
+        ("cell_leaned", metrics.get("cells_leaned"), CELL_SCORES),
+        ("label_set", metrics["label_sets"], SET_SCORES),
+        *((baseline, scores, BASELINE_SCORES) for baseline, scores in metrics["baselines"].items()),
     ):
-        for name in names if key in metrics else ():
-            low, high = metrics[key]["ci95"][name] or (None, None)
-            n = n_scored if "macro" in name or level == "label_set" else n_single
-            rows.append((level, name, metrics[key][name], low, high, n))
-    for level, own in metrics["baselines"].items():
-        for name in BASELINE_SCORES:
+        for name in names if own else ():
             low, high = own["ci95"][name] or (None, None)
-            rows.append((level, name, own[name], low, high, n_scored if "macro" in name else n_single))
+            n = n_scored if "macro" in name or level == "label_set" else n_single
+            rows.append((level, name, own[name], low, high, n))
     rows.append(("cell", "ece_calibrated", metrics["calibration"]["ece_calibrated"], None, None, n_single))
     for level, scores in pooled.items():
         for name in ("accuracy", "macro_ap"):
