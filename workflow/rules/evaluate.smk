@@ -45,7 +45,7 @@ rule find_seen:
         runtime=grows(60),
     params:
         model=MODEL,
-        model_seen=model_seen,
+        model_seen=version_of_model("seen.npz"),
         shards=lambda wildcards: SHARDS[wildcards.collection],
         group_by=config["curation"]["group_by"],
         version=code_of("seen.finding", "tables"),
@@ -146,7 +146,7 @@ rule evaluate:
         checked=CHECKED,
         models=[MODEL],
         model_version=model_version if SCORED else None,
-        baselines_version=baselines_version if SCORED else None,
+        baselines_version=version_of_model("baselines.json") if SCORED else None,
         seed=config["seed"],
         version=code_of("baselines.prediction", "evaluation.folder", "fold_table"),
     script:

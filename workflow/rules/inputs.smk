@@ -243,28 +243,22 @@ def reading_files(wildcards):
     return trained_here(*READING_FILES) if config["train"]["blends"] else []
 
 
-def model_version(wildcards):
-    """Return the digest of the model that model.path names; None if this run trains the model."""
-    if not config["model"]["path"]:
-        return None
-    require_model()
-    return content_of(*(path for name in (*MODEL_FILES, *READING_FILES) if os.path.isfile(path := f"{MODEL}/{name}")))
+def version_of_model(*names):
+    """Return the parameter function of the digests of files of the model that model.path names.
+
+    It is None if this run trains the model; the digest of a file that the model lacks is None.
+    """
+
+    def version(wildcards):
+        if not config["model"]["path"]:
+            return None
+        require_model()
+        return content_of(*(f"{MODEL}/{name}" for name in names))
+
+    return version
 
 
-def model_seen(wildcards):
-    """Return the digest of what trained the model that model.path names; None if this run trains the model."""
-    if not config["model"]["path"]:
-        return None
-    require_model()
-    return content_of(f"{MODEL}/seen.npz")
-
-
-def baselines_version(wildcards):
-    """Return the digest of the baselines of the model that model.path names; None if there are none."""
-    if not config["model"]["path"] or not BASELINES:
-        return None
-    require_model()
-    return content_of(f"{MODEL}/baselines.json")
+model_version = version_of_model(*MODEL_FILES, *READING_FILES)
 
 
 @refusing

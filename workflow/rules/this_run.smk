@@ -7,15 +7,8 @@ UNLISTED_STAGES = {
     *("study_cells", "study_networks", "study_morphology", "judge_claims", "draw_interpretation", "few_shot"),
     *("held_out", "records_held_out", "train_held_out", "pack_model"),
     *("divide_folds", "curate_fold", "records_fold", "train_fold", "learn_baselines_fold", "predict_fold"),
-    *(
-        "join_folds",
-        "find_seen_folds",
-        "evaluate_folds",
-        "draw_score_folds",
-        "browse_shard_folds",
-        "browse_folds",
-        "describe_folds",
-    ),
+    *("join_folds", "find_seen_folds", "evaluate_folds", "draw_score_folds", "describe_folds"),
+    *("browse_shard_folds", "browse_folds"),
     *("record_run", "report"),
 }
 
@@ -95,8 +88,8 @@ def studies():
     """Return the results of separate targets, not part of this run: {target: (last file, sources, settings)}."""
     scored = expand("results/predictions/{collection}/cells.parquet", collection=SCORED or PREDICTED)
     # Its settings have digests of tables, which other runs do not need.
-    cross_validated = {"cross_validate": cross_validation()} if cross_validation() else {}
-    return cross_validated | {
+    made = cross_validation()
+    return ({"cross_validate": made} if made else {}) | {
         "interpret": (
             "results/interpretation/claims.json",
             [*scored, f"{MODEL}/model.keras"],
