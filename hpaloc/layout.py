@@ -43,7 +43,7 @@ class CollectionFiles:
     true_states: the table truth.csv of the true masks and their states at planning; None if the run makes them
     folder: the working folder of the workflow
     of_2018: whether numbers in ``true_cells`` are those of the competition of 2018
-    predicted_in: the folder of predictions, their pictures and scores, as below ``results`` without cross-validation
+    predicted_in: the folder that has predictions, pictures and scores; a cross-validation has its own
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Groups of things that share something, directly or through others, without any package."""
+"""Groups of things that share something, directly or through others."""
 
 from collections.abc import Hashable, Iterable
 
@@ -15,13 +15,12 @@ def linked_groups(keys: Iterable[Iterable[Hashable]]) -> list[list[int]]:
             above[key] = key = above[above[key]]
         return key
 
-    # A number in a tuple of one is no key of anybody's.
-    own: list[tuple[int]] = []
+    n_things = 0
     for number, of_thing in enumerate(keys):
-        own.append((number,))
+        n_things += 1
         for key in of_thing:
-            above[root((number,))] = root(("key", key))
+            above[root(("thing", number))] = root(("key", key))
     groups: dict[Hashable, list[int]] = {}
-    for thing in own:
-        groups.setdefault(root(thing), []).append(thing[0])
+    for number in range(n_things):
+        groups.setdefault(root(("thing", number)), []).append(number)
     return list(groups.values())

@@ -6,14 +6,14 @@ import pandas as pd
 from hpaloc.tables import REGIONS
 
 _LEVELS = (*(f"{region}_mean" for region in REGIONS), "median", "p99", "peak")
-# Light below this share of white is as good as none, and signals and ratios below this one are.
+# Less light, as a share of white, counts as this much, and so do lower areas, ratios and signals.
 _LEAST_LIGHT, _LEAST_RATIO = 1e-3, 1e-2
 
 
 def describe_shape_and_light(cells: pd.DataFrame, fields: pd.DataFrame) -> np.ndarray:
     """Return 17 measurements of the shape and the green light of each cell, (n, 17) float64, nan if undefined.
 
-    They are, mostly as logarithms: areas of cell and nucleus, the nucleus' share, how long the box is; green above the
+    Most are logarithms: areas of cell and nucleus, the share of the nucleus, the elongation of the box; green above the
     background in units of the field's white (means of the regions, median, 99th percentile, peak); its standard
     deviations relative to the mean; its ratio of nucleus to cytoplasm; ``green_signal``.
 

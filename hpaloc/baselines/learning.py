@@ -25,9 +25,9 @@ class BaselineError(ValueError):
 def learn_baselines(model_dir: Path, examples: Path, paths: Sequence[Path], seed: int = 0) -> None:
     """Learn the regressions from the training cells of a network, and write them into its model folder.
 
-    Every example of the part train counts with its weight, except synthetic ones, whose cells are not measured with
-    dimmed light. Of more than 100,000, as many are drawn. ``validation_accuracy`` is the share of the validation cells
-    of one location that each calls right.
+    Every example of the part train counts with its weight, except synthetic ones, since cells are not measured with
+    dimmed light. If there are more than 100,000, 100,000 are drawn at random. ``validation_accuracy`` is the share of
+    the validation cells of one location that a regression calls right.
 
     examples: results/dataset/examples.parquet
     paths: tables of ``measures.measure_shard`` of all shards of the collection that trains

@@ -18,12 +18,12 @@ from hpaloc.progress import log
 from hpaloc.records import tile_dataset
 from hpaloc.tables import TableError, write_table
 
-# The side of the tiles whose light is measured, px, whatever the network takes.
+# Light is measured in tiles of this side, px; the network may take others.
 _LIGHT_SIDE = 128
-# Of the random weights, which are the same for all cells.
+# The random weights are the same in every job.
 _SEED = 0
-# On the demo, a regression on this layer calls 0.68 of the test cells right; with other random weights, 0.67, and 0.40
-# on the last map, 0.35 on `embedding`.
+# On the demo, a regression on this layer calls 0.68 of the test cells right, and 0.67 with other random weights; one on
+# the last map 0.40, one on `embedding` 0.35.
 _PROBED = "conv3_block4_out"
 
 

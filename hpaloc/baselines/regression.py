@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from hpaloc.classes import N_CLASSES, NAMES
 
-# Further measurements of a cell count as if they were this many standard deviations from the mean.
+# Measurements that are further from the mean count as if they were this many standard deviations from it.
 _FURTHEST = 5.0
 
 
@@ -37,8 +37,8 @@ def fit_regression(
         learned.fit(_standard(measures, mean, scale)[row], label, weights[row] / labels.sum(axis=1)[row])
         coefficients, intercept = learned.coef_, learned.intercept_
         if len(classes) == 2:
-            # Of two classes, scikit-learn has the difference.
-            coefficients, intercept = (np.concatenate([-half, half]) / 2 for half in (coefficients, intercept))
+            # For two classes, scikit-learn gives the difference of the two.
+            coefficients, intercept = (np.concatenate([-gap, gap]) / 2 for gap in (coefficients, intercept))
     else:
         coefficients, intercept = np.zeros((len(classes), measures.shape[1])), np.zeros(len(classes))
     return {
