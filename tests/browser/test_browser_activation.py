@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from model_inputs import patterned_tiles, untrained_classifier, write_model_folder, write_tile_shard
 
-from hpaloc.browser.activation import ActivationMaps, shard_activation_maps
+from hpaloc.browser.activation import ActivationMaps, fold_activation_maps, shard_activation_maps
 from hpaloc.tables import PROBABILITIES
 
 pytestmark = pytest.mark.network
@@ -59,3 +59,30 @@ def test_the_maps_of_a_shard_are_in_the_order_of_its_predictions(network, tmp_pa
     table.iloc[:3].to_parquet(tmp_path / "predictions.parquet")
     with pytest.raises(ValueError, match=r"tiles|has 3 cells"):
         shard_activation_maps(folder, paths, tmp_path / "predictions.parquet", batch_size=3, gpu="none")
+
+
+def test_in_a_cross_validation_a_map_is_of_the_network_that_predicts_the_cell(network, tmp_path):
+    other = untrained_classifier(CHANNELS, SIZE)
+    # The second network takes each location for the next one.
+    location = other.get_layer("location")
+    location.set_weights([np.roll(weights, 1, axis=-1) for weights in location.get_weights()])
+    folders = [
+        write_model_folder(tmp_path / f"model{fold}", model, CHANNELS, "sigmoid", SIZE)
+        for fold, model in ((1, network), (2, other))
+    ]
+    tiles = patterned_tiles(np.arange(12), SIZE, 3)
+    cells = write_tile_shard(tmp_path / "tiles", tiles, ("red", "green", "blue"))
+    p = 0.9 * np.eye(len(PROBABILITIES), dtype=np.float32)[:12]
+    table = pd.concat([cells, pd.DataFrame(p, columns=list(PROBABILITIES))], axis=1)
+    table.to_parquet(tmp_path / "joined.parquet")
+    # The fields before and after it are of the first fold.
+    second = (table["field"] == "field1").to_numpy()
+    parts = [tmp_path / "1.parquet", tmp_path / "2.parquet"]
+    for path, rows in zip(parts, (~second, second), strict=True):
+        table[rows].to_parquet(path)
+    paths = {colour: tmp_path / "tiles" / f"{colour}.tfrecord" for colour in ("red", "green", "blue")}
+    maps = fold_activation_maps(folders, paths, parts, tmp_path / "joined.parquet", gpu="none")
+    images = tiles[..., [1, 0]].astype(np.float32)
+    by_first, by_second = (ActivationMaps(model)(images, np.arange(12)) for model in (network, other))
+    assert np.abs(by_first - by_second).max(axis=(1, 2)).min() > 0.1
+    np.testing.assert_allclose(maps / 255, np.where(second[:, None, None], by_second, by_first), atol=0.02)
