@@ -87,6 +87,12 @@ def imported_behind(path):
     return found - set(sys.stdlib_module_names)
 
 
+def test_every_environment_of_jobs_is_compared():
+    # The process that plans has no script.
+    of_jobs = {path.stem for path in (ROOT / "envs").glob("*.yaml")} - {"driver"}
+    assert {environment for environment, _ in rules()} == of_jobs
+
+
 @pytest.mark.parametrize(("environment", "script"), rules())
 def test_an_environment_has_what_a_script_imports(environment, script):
     installed = installed_by(environment)

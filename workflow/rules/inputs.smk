@@ -275,9 +275,8 @@ def model_to_pack(wildcards):
     """Return the files of the model folder that are packed."""
     require_packing()
     # Its checksums list the history too.
-    return [f"{MODEL}/{name}" for name in (*MODEL_FILES, *SEEN_FILES, *BASELINE_FILES, "history.csv")] + reading_files(
-        wildcards
-    )
+    names = (*MODEL_FILES, *SEEN_FILES, *BASELINE_FILES, "history.csv")
+    return [*(f"{MODEL}/{name}" for name in names), *reading_files(wildcards)]
 
 
 def used_collections(wildcards):
