@@ -11,6 +11,7 @@ from hpaloc.progress import log_to
 def main(job):
     files = CollectionFiles(**job.params.files)
     n_shards = len(files.shards)
+    # All shards of the first fold, then all of the second.
     for place, (cells, out) in enumerate(zip(job.input.cells, job.output.shards, strict=True)):
         join_predictions(job.input.predictions[place::n_shards], cells, out)
     # The prototypes of the folds differ, and so would the fractions of their fields.
