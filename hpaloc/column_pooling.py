@@ -32,7 +32,7 @@ def pool_by_columns(
     """
     cells = pd.read_parquet(files.path("pooled_cells"))
     fields = to_frame(pq.read_table(files.path("pooled_fields"), columns=["field", "sheet_labels", *columns]))
-    # The groups are no column, whose name a column of the sheet might have.
+    # Not as a column of the table, since a column of the sheet may have any name.
     group = fields.groupby(list(columns), dropna=False).ngroup().to_numpy()
     of_group = fields.groupby(group)
     first = pd.Series(group).drop_duplicates().sort_values().index

@@ -85,5 +85,5 @@ def as_plain(path: str | os.PathLike[str]) -> str | dict[str, Any]:
 
 
 def from_plain(plain: str | dict[str, Any]) -> str | Plane:
-    """Return the path or the plane of which ``as_plain`` returned ``plain``."""
+    """Return the path or the plane for which ``as_plain`` returned ``plain``."""
     return plain if isinstance(plain, str) else Plane(**plain)

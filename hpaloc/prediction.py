@@ -72,11 +72,11 @@ def _predict(
     threads: int,
 ) -> Iterator[Batch]:
     """Predict batches of tiles, and read their mixtures if there is a reading."""
-    with ThreadPoolExecutor(1) as beside:
+    with ThreadPoolExecutor(1) as pool:
         for batch in images:
             tiles = batch["image"].numpy()
             # While the network runs, often on a GPU.
-            light = beside.submit(measure_light, tiles, channels, threads) if reading is not None else None
+            light = pool.submit(measure_light, tiles, channels, threads) if reading is not None else None
             probabilities, embeddings = (output.numpy() for output in forward(batch["image"]))
             probabilities = settle_negative(probabilities, negative_rule)
             read = np.zeros((len(tiles), 0))

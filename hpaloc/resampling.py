@@ -48,7 +48,7 @@ def share_interval(right: np.ndarray, groups: np.ndarray) -> tuple[float, float]
 def score_interval(
     score: float | None, replicated: np.ndarray, groups: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[float, float] | None:
-    """Return the 95 % interval of a score from 0 to 1 that is no share of cells, from its values in replicates.
+    """Return the 95 % interval of a score from 0 to 1 that is not a share of cells, from its values in replicates.
 
     None for fewer than two groups, without a score, or if no replicate is finite; see ``_interval``.
 

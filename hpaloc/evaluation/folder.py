@@ -20,7 +20,7 @@ from hpaloc.tables import PROBABILITIES, write_table
 # The controls of ``controls.control_examples``; metrics.json names each.
 CONTROLS = ("tile_random_split", "class_sorted_split", "shuffled_labels")
 
-# What is left out of a collection of which training has seen nothing; see ``seen.finding.LEFT_OUT``.
+# The table ``seen.finding.LEFT_OUT`` of a collection if training has seen nothing of it.
 _NOTHING = pd.DataFrame({"field": [], "cell": [], "kind": []}).astype({"field": object, "cell": int, "kind": object})
 # The columns of cells and of fields that `evaluate_collection` reads.
 _PREDICTED_COLUMNS = (("field", "cell", "labels", *PROBABILITIES), ("field", "sheet_labels", "antibody"))
@@ -74,7 +74,7 @@ def evaluate(
     baselines: of each collection, see ``evaluate_collection``
     shares: (19,) float, of the locations in the training cells
 
-    Raises SeenError naming a collection of which nothing is left, ValueError for a control of an unknown name, and as
+    Raises SeenError naming a collection if nothing of it is left, ValueError for a control of an unknown name, and as
     ``evaluate_collection`` does.
     """
     unknown = set(controls or {}) - set(CONTROLS)

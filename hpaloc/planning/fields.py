@@ -203,7 +203,7 @@ def check_unseen(config: Mapping[str, Any], scans: Mapping[str, Scan], scored: S
 
 
 def check_pooling(config: Mapping[str, Any], scans: Mapping[str, Scan]) -> None:
-    """Raise ConfigError if ``predict.pool_by`` names a column of which a predicted collection's sheet has no values.
+    """Raise ConfigError if ``predict.pool_by`` names a column without values in the sheet of a predicted collection.
 
     ``scans`` are those of the collections by name, empty if they are not known.
     """

@@ -70,7 +70,7 @@ def check_places(config: Mapping[str, Any]) -> None:
         written += ["results/held_out"] if config["interpretation"]["held_out"] else []
     folders = [os.path.realpath(folder) for folder in written]
     for key, path in _named_paths(config):
-        # What stands in a pattern before its first placeholder or wildcard.
+        # The part of a pattern before its first placeholder or wildcard.
         start = re.split(r"[{*?\[]", path)[0]
         place = os.path.realpath(start)
         if start and any(place == folder or place.startswith(folder + os.sep) for folder in folders):
