@@ -22,7 +22,7 @@ def label_fields(
     """
     texts = fields.set_index("field")["labels"] if truth is None else truth.groupby("field")["labels"].agg(unite_labels)
     with_cells = set(cells["field"])
-    return {field: parse_labels(text) for field, text in texts.items() if text and field in with_cells}
+    return {str(field): parse_labels(text) for field, text in texts.items() if text and field in with_cells}
 
 
 def divide_fields(

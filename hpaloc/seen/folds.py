@@ -43,6 +43,7 @@ def find_seen_by_folds(
     for fold, of_fold in enumerate(examples, 1):
         seen = unite_seen([*before, note_seen(cells, fields, columns, of_fold, group_by)])
         left_out = is_in_fold(fields, folds, fold)
-        own = (cells[is_in_fold(cells, folds, fold)], fields[left_out], columns[left_out])
-        parts.append(find_seen(*(table.reset_index(drop=True) for table in own), seen, group_by, threads))
+        rows = (is_in_fold(cells, folds, fold), left_out, left_out)
+        own = [table[of_table].reset_index(drop=True) for table, of_table in zip(tables, rows, strict=True)]
+        parts.append(find_seen(own[0], own[1], own[2], seen, group_by, threads))
     return pd.concat(parts, ignore_index=True)

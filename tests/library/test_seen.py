@@ -144,7 +144,7 @@ def test_the_group_of_a_field_that_was_seen_is_left_out_with_it(seen, pictures):
 
 
 def test_in_a_cross_validation_a_field_is_compared_with_what_its_own_network_has_seen(seen, pictures):
-    fields = dict(zip(("x", "copy of x", "of a training before", "new"), (*pictures[2:3] * 2, *pictures[:2]), strict=True))
+    fields = {"x": pictures[2], "copy of x": pictures[2], "of a training before": pictures[0], "new": pictures[1]}
     tables = collection(fields, patient=["p7", "p7", "p8", "p9"])
     names = list(fields)
     examples = [pd.DataFrame({"field": own}) for own in (["copy of x", "new"], ["x", "of a training before"])]
