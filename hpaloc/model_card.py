@@ -11,20 +11,25 @@ from hpaloc.baselines.record import load_baselines
 from hpaloc.classes import NAMES
 from hpaloc.files import write_text
 from hpaloc.network.folder import read_settings
+from hpaloc.network.fusion import decision_in_use
 
 
-def write_card(model_dir: Path, examples: Path, out: Path, cross_validated: str | None = None) -> None:
+def write_card(
+    model_dir: Path, examples: Path, out: Path, cross_validated: str | None = None, fused: bool = True
+) -> None:
     """Write the card of a model folder, as Markdown; ``examples`` is the table of the cells that trained it.
 
     cross_validated: the line of ``cross_validation.describe_scores``, if there is a cross-validation
+    fused: whether the network is fused with its regression, if the folder has a fusion
 
     Raises ModelError for a folder whose files are invalid.
     """
-    config, decision = read_settings(Path(model_dir))
+    folder = Path(model_dir)
+    config, _ = read_settings(folder)
     table = pq.read_table(examples, columns=["part", "field", "origin"]).to_pandas()
     parts = {part: table[table["part"] == part] for part in ("train", "validation")}
-    history = pd.read_csv(Path(model_dir) / "history.csv")
-    write_text(out, model_card(config, decision, history, parts, load_baselines(Path(model_dir)), cross_validated))
+    history, decision = pd.read_csv(folder / "history.csv"), decision_in_use(folder, fused)
+    write_text(out, model_card(config, decision, history, parts, load_baselines(folder), cross_validated))
 
 
 def model_card(
@@ -37,6 +42,7 @@ def model_card(
 ) -> str:
     """Return the model card, a Markdown page: input, output, training data, scores, limits.
 
+    decision: thresholds.json, or fusion.json if the network is fused with its regression
     baselines: from ``baselines.record.load_baselines``
     cross_validated: as for ``write_card``
     """
@@ -55,6 +61,14 @@ def model_card(
             f"- Probabilities of {len(NAMES)} classes ({config['head']}), label sets by thresholds.json, an embedding "
             f"of {config['units']} numbers.",
             f"- Negative by the rule `{decision['negative_rule']}`.",
+            *(
+                [
+                    "- The probabilities are those of the network fused with a logistic regression on shape and light, "
+                    f"whose weight in the logits is {decision['weight']:g}."
+                ]
+                if "weight" in decision
+                else []
+            ),
             "",
             *_training_data(config, decision, parts),
             *_scores(config, decision, history, baselines),
@@ -101,15 +115,15 @@ def _scores(
 ) -> list[str]:
     scores = {name: value for name, value in config["scores"].items() if name not in ("part", "cells")}
     of_baselines = baselines["validation_accuracy"] if baselines else {}
+    alone = ", network alone" if "weight" in decision else ""
     best = history.iloc[config["best_epoch"]]
     prefix = "val_" if decision["fitted_on"] == "validation" else ""
     return [
         f"## Scores on the {decision['fitted_on']} cells",
         "",
-        *(f"- {name.replace('_', ' ')}: {value:.4g}" for name, value in sorted(scores.items())),
-        *(
-            f"- accuracy of the baseline {name.replace('_', ' ')}: {value:.4g}" for name, value in of_baselines.items()
-        ),
+        *(f"- {name.replace('_', ' ')}: {value:.4g}" for name, value in sorted(decision.get("scores", {}).items())),
+        *(f"- {name.replace('_', ' ')}{alone}: {value:.4g}" for name, value in sorted(scores.items())),
+        *(f"- accuracy of the baseline {name.replace('_', ' ')}: {value:.4g}" for name, value in of_baselines.items()),
         f"- epoch {config['best_epoch']} of {len(history)}: loss {best[prefix + 'loss']:.4f}, AUC "
         f"{best[prefix + 'auc']:.4f} (one view)",
         "",

@@ -23,7 +23,7 @@ from hpaloc.manifests import read_annotations
 from hpaloc.mixtures.fractions import FRACTIONS, mixture_fractions, reading_fractions
 from hpaloc.mixtures.reading import MIXTURES
 from hpaloc.progress import log, track
-from hpaloc.tables import LEANED, PROBABILITIES, calling_columns, write_table
+from hpaloc.tables import LEANED, NETWORK, PROBABILITIES, calling_columns, write_table
 from hpaloc.votes import pool_probabilities
 
 SHARES = tuple(f"share_{index}" for index in range(N_CLASSES))
@@ -184,9 +184,10 @@ def aggregate(
 ) -> None:
     """Join the shards of a collection into cells.parquet, fields.parquet, proteins.parquet and cells.h5ad.
 
-    cells.parquet keeps leaned_0..leaned_18 and mixture_0..mixture_18 of every cell if the predictions have them. Every
-    field has a row in fields.parquet, including rejected ones; proteins.parquet has a row for each known antibody.
-    ``shard`` and ``row`` of cells.parquet say which row of which shard's predictions holds the embedding of a cell.
+    cells.parquet keeps network_0..network_18, leaned_0..leaned_18 and mixture_0..mixture_18 of every cell if the
+    predictions have them. Every field has a row in fields.parquet, including rejected ones; proteins.parquet has a row
+    for each known antibody. ``shard`` and ``row`` of cells.parquet say which row of which shard's predictions holds the
+    embedding of a cell.
 
     prototypes: (19, 19) float64, mean ``outputs`` of cells of known class, see ``fractions.read_prototypes``
     columns: the table of the other columns of the sheet (``columns.read_columns``), which come last in fields.parquet
@@ -237,9 +238,9 @@ def aggregate(
 
 
 def optional_outputs(predictions: Path) -> list[str]:
-    """Return the columns of leaned probabilities and of readings of mixtures that a table of predictions has."""
+    """Return the columns of predictions that only some models or settings have, and a table of predictions has."""
     present = pq.read_schema(predictions).names
-    return [name for name in (*LEANED, *MIXTURES) if name in present]
+    return [name for name in (*NETWORK, *LEANED, *MIXTURES) if name in present]
 
 
 def _read_fields(path: Path, said: Mapping[str, Mapping[str, str]] | None = None) -> pd.DataFrame:
@@ -260,7 +261,8 @@ def write_h5ad(predictions: Sequence[Path], cells: pd.DataFrame, obs: pd.DataFra
     """Write embeddings, probabilities and cell table as AnnData, one shard's embeddings in memory at a time.
 
     X is the embedding (float32); obs is the cell table with the called labels, indexed "field:cell"; obsm holds
-    probabilities (n, 19), with a weight of the field leaned_probabilities (n, 19), X_pca (up to 50 components, fitted
+    probabilities (n, 19), network_probabilities (n, 19) if they are fused, with a weight of the field
+    leaned_probabilities (n, 19), X_pca (up to 50 components, fitted
     on at most 20,000 cells) and spatial (centroid x, y in px); uns holds the names of the locations in the order of the
     probabilities.
 
@@ -276,8 +278,9 @@ def write_h5ad(predictions: Sequence[Path], cells: pd.DataFrame, obs: pd.DataFra
     for column in obs.select_dtypes("object").columns:
         obs[column] = obs[column].fillna("").astype(str).astype("category")
     obsm = {"probabilities": p}
-    if LEANED[0] in cells:
-        obsm["leaned_probabilities"] = cells[list(LEANED)].to_numpy(np.float32)
+    for name, columns in (("network_probabilities", NETWORK), ("leaned_probabilities", LEANED)):
+        if columns[0] in cells:
+            obsm[name] = cells[list(columns)].to_numpy(np.float32)
     if {"centroid_x", "centroid_y"} <= set(obs.columns):
         obsm["spatial"] = obs[["centroid_x", "centroid_y"]].to_numpy(np.float32)
     obsm["X_pca"] = _principal_components(predictions, len(obs), width)

@@ -8,21 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
+from hpaloc.baselines.prediction import look_up, predict_baselines
+from hpaloc.baselines.record import load_baselines
 from hpaloc.classes import format_labels
 from hpaloc.files import atomic_path
 from hpaloc.mixtures.light import measure_light
 from hpaloc.mixtures.reading import MIXTURES, load_reading, read_mixtures
-from hpaloc.network.calls import call_labels, decision_thresholds, lean_on_field, settle_negative
+from hpaloc.network.calls import call_labels, decision_thresholds, fuse, lean_on_field, settle_negative
 from hpaloc.network.device import choose_precision, precision_policy, select_device
+from hpaloc.network.fusion import FUSED, load_fusion
 from hpaloc.network.inference import averaged
 from hpaloc.network.loading import load_folder
+from hpaloc.network.options import ModelError
 from hpaloc.progress import log
 from hpaloc.records import tile_dataset
-from hpaloc.tables import LEANED, PROBABILITIES
+from hpaloc.tables import LEANED, NETWORK, PROBABILITIES
 
 # Rows of a row group: enough for compression, few enough for memory.
 ROW_GROUP = 4096
@@ -34,16 +39,18 @@ class PredictionError(ValueError):
     """Tiles and cell table do not match; the message names the cell."""
 
 
-def prediction_schema(units: int, leaned: bool = False, mixtures: bool = False) -> pa.Schema:
+def prediction_schema(units: int, fused: bool = False, leaned: bool = False, mixtures: bool = False) -> pa.Schema:
     """Return the schema of a prediction table, with embeddings of ``units`` components.
 
-    leaned, mixtures: whether it has probabilities that are shifted towards the field, and readings of mixtures
+    fused, leaned, mixtures: whether it has probabilities of the network alone, those that are shifted towards the
+        field, and readings of mixtures
     """
     return pa.schema(
         [
             pa.field("field", pa.string()),
             pa.field("cell", pa.int32()),
             *(pa.field(name, pa.float32()) for name in PROBABILITIES),
+            *(pa.field(name, pa.float32()) for name in NETWORK if fused),
             *(pa.field(name, pa.float32()) for name in LEANED if leaned),
             *(pa.field(name, pa.float32()) for name in MIXTURES if mixtures),
             pa.field("labels", pa.string()),
@@ -52,8 +59,8 @@ def prediction_schema(units: int, leaned: bool = False, mixtures: bool = False) 
     )
 
 
-# Fields, ids, probabilities, readings of mixtures (no columns if the model has none), embeddings.
-Batch = tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+# Fields, ids, probabilities, those of the network alone and readings of mixtures (no columns without them), embeddings.
+Batch = tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _read_ids(cells: Path, fields: Collection[str] | None) -> list[tuple[str, int]]:
@@ -83,7 +90,7 @@ def _predict(
             if reading is not None and light is not None:
                 read = read_mixtures(reading, probabilities, light.result())
             names = [name.decode() for name in batch["field"].numpy()]
-            yield names, batch["cell"].numpy(), probabilities, read, embeddings
+            yield names, batch["cell"].numpy(), probabilities, np.zeros((len(tiles), 0)), read, embeddings
 
 
 def _check_cells(batches: Iterable[Batch], expected: Sequence[tuple[str, int]], cells: Path) -> Iterator[Batch]:
@@ -99,6 +106,15 @@ def _check_cells(batches: Iterable[Batch], expected: Sequence[tuple[str, int]], 
         raise PredictionError(f"there is no tile of cell {extra[1]} of field {extra[0]}, which {cells} lists")
 
 
+def _fuse(
+    batches: Iterable[Batch], regression: pd.DataFrame, fusion: Mapping[str, Any], normalise: bool
+) -> Iterator[Batch]:
+    """Fuse the probabilities of batches with those of a regression, and keep those of the network alone."""
+    for names, ids, network, _, read, embeddings in batches:
+        fused = fuse(network, look_up(regression, names, ids), fusion["weight"], normalise)
+        yield names, ids, settle_negative(fused, fusion["negative_rule"]), network, read, embeddings
+
+
 def _whole_fields(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Regroup batches so that no field is split."""
     kept: Batch | None = None
@@ -109,24 +125,29 @@ def _whole_fields(batches: Iterable[Batch]) -> Iterator[Batch]:
         # The last field may continue in the next batch.
         end = fields.index(fields[-1])
         if end:
-            yield fields[:end], batch[1][:end], batch[2][:end], batch[3][:end], batch[4][:end]
-        kept = (fields[end:], batch[1][end:], batch[2][end:], batch[3][end:], batch[4][end:])
+            yield _cut(batch, slice(end))
+        kept = _cut(batch, slice(end, None))
     if kept is not None:
         yield kept
+
+
+def _cut(batch: Batch, rows: slice) -> Batch:
+    names, ids, probabilities, network, read, embeddings = batch
+    return names[rows], ids[rows], probabilities[rows], network[rows], read[rows], embeddings[rows]
 
 
 def _to_table(
     batch: Batch, schema: pa.Schema, thresholds: np.ndarray | None, field_weight: float, normalise: bool
 ) -> pa.Table:
     """Return the rows of a batch, whose fields are whole if there is a weight of the field."""
-    names, ids, probabilities, read, embeddings = batch
+    names, ids, probabilities, network, read, embeddings = batch
     leaned = lean_on_field(probabilities, names, field_weight, normalise)
     # A larger number, as of a network that was hardly trained, would be infinite.
     flat = pa.array(np.clip(embeddings, -_LARGEST, _LARGEST).astype(np.float16).ravel())
     columns = [
         pa.array(names),
         pa.array(ids),
-        *(pa.array(column) for column in (*probabilities.T, *(leaned.T if field_weight else ()), *read.T)),
+        *(pa.array(column) for column in (*probabilities.T, *network.T, *(leaned.T if field_weight else ()), *read.T)),
         pa.array([format_labels(labels) for labels in call_labels(leaned, thresholds)]),
         pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1]),
     ]
@@ -145,6 +166,14 @@ def _join_rows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
+def _regress(model_dir: Path, measures: Path) -> pd.DataFrame:
+    """Return the probabilities of the measured cells of a shard by the regression that is fused."""
+    baselines = load_baselines(model_dir)
+    if baselines is None:
+        raise ModelError(f"{model_dir / 'baselines.json'} is missing")
+    return predict_baselines([baselines], [measures])[FUSED]
+
+
 def predict_shard(
     model_dir: Path,
     tiles: Mapping[str, Path],
@@ -157,20 +186,23 @@ def predict_shard(
     precision: str = "auto",
     field_weight: float = 0.0,
     mixtures: bool = True,
+    measures: Path | None = None,
     fields: Collection[str] | None = None,
 ) -> None:
     """Predict every cell of a shard, or of some of its fields, and write its table to ``out``, atomically.
 
     The rows are those of the cell table, in its order: field, cell, p_0 to p_18 (means over ``views`` dihedral views,
-    Negative by the rule of the model folder), leaned_0 to leaned_18 with a weight of the field, mixture_0 to mixture_18
-    if the folder reads mixtures, labels (the set above the folder's thresholds for that weight, ``0|16``), embedding
-    (float16). All but leaned and labels are of the cell alone, whatever the weight. Memory holds the ids of all cells
-    and the other columns of a few thousand rows.
+    Negative by the rule of the model folder; fused with the regression of the folder), network_0 to network_18 (of the
+    network alone, if they are fused), leaned_0 to leaned_18 with a weight of the field, mixture_0 to mixture_18 if the
+    folder reads mixtures, labels (the set above the folder's thresholds for that weight, ``0|16``), embedding
+    (float16). All but leaned and labels are of the cell alone, whatever the weight. Memory holds the ids of all cells,
+    the regression's probabilities, and the other columns of a few thousand rows.
 
     tiles: the TFRecord of each colour that the model takes
     cells: the cell table of the shard
     field_weight: how far the leaned probabilities are shifted towards the field, see ``lean_on_field``
     mixtures: whether to read mixtures
+    measures: the table of ``measures.measure_shard`` of the shard; with None, the probabilities are not fused
     fields: those whose cells are predicted, which may be of other shards too; None for all
 
     Raises ModelError for a model folder that was changed, NoGpuError, and PredictionError if tiles and cell table
@@ -187,8 +219,10 @@ def predict_shard(
     missing = [colour for colour in channels if colour not in tiles]
     if missing:
         raise PredictionError(f"the model needs tiles of {', '.join(missing)}, which are missing")
-    thresholds = decision_thresholds(decision, field_weight)
-    if field_weight and thresholds is not None and "leaned_thresholds" not in decision:
+    fusion = load_fusion(model_dir) if measures is not None else None
+    in_use = fusion or decision
+    thresholds = decision_thresholds(in_use, field_weight)
+    if field_weight and thresholds is not None and "leaned_thresholds" not in in_use:
         log.warning("%s has thresholds for predict.field_weight 0 only; they are used for %g", model_dir, field_weight)
     expected = _read_ids(Path(cells), fields)
     paths = {colour: [str(tiles[colour])] for colour in channels}
@@ -199,11 +233,14 @@ def predict_shard(
     threads = threads or os.cpu_count() or 1
     predicted = _predict(images, forward, decision["negative_rule"], reading, channels, threads)
     batches = _check_cells(predicted, expected, cells)
+    softmax = config["head"] == "softmax"
+    if fusion is not None and measures is not None:
+        batches = _fuse(batches, _regress(model_dir, measures), fusion, softmax)
     if field_weight:
         batches = _whole_fields(batches)
-    schema = prediction_schema(config["units"], field_weight > 0, reading is not None)
+    schema = prediction_schema(config["units"], fusion is not None, field_weight > 0, reading is not None)
     with atomic_path(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        made = (_to_table(batch, schema, thresholds, field_weight, config["head"] == "softmax") for batch in batches)
+        made = (_to_table(batch, schema, thresholds, field_weight, softmax) for batch in batches)
         for rows in _join_rows(made):
             writer.write_table(rows)
     seconds = time.monotonic() - start

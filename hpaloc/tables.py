@@ -15,6 +15,8 @@ REGIONS = ("cell", "nucleus", "cytoplasm", "ring")
 # The three stains that do not depend on the protein: two images of the same cells agree in them.
 REFERENCE_COLOURS = ("red", "blue", "yellow")
 PROBABILITIES = tuple(f"p_{index}" for index in range(N_CLASSES))
+# Those of the network alone, where they are fused with a regression (train.fusion).
+NETWORK = tuple(f"network_{index}" for index in range(N_CLASSES))
 # Those shifted towards the field, in tables of predictions with a weight of the field (predict.field_weight).
 LEANED = tuple(f"leaned_{index}" for index in range(N_CLASSES))
 

@@ -59,3 +59,16 @@ def predict_baselines(
                 p[rows] = apply_regression(baselines[name], values)
         found[name] = pd.concat([ids, pd.DataFrame(p, columns=list(PROBABILITIES))], axis=1)
     return found
+
+
+def look_up(predicted: pd.DataFrame, fields: Sequence[str], cells: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return the rows of cells in a table of ``predict_baselines``, in their order, (n, 19) float64.
+
+    Raises ModelError naming a cell that the table lacks.
+    """
+    known = pd.MultiIndex.from_frame(predicted[["field", "cell"]].astype({"cell": int}))
+    rows = known.get_indexer(pd.MultiIndex.from_arrays([list(fields), np.asarray(cells, int)]))
+    if (rows < 0).any():
+        lacking = int(np.flatnonzero(rows < 0)[0])
+        raise ModelError(f"cell {cells[lacking]} of field {fields[lacking]} is not measured")
+    return predicted[list(PROBABILITIES)].to_numpy()[rows]

@@ -9,6 +9,8 @@ import pandas as pd
 from hpaloc.evaluation.cells import mean_of_known, pick_single_labels, score_replicated
 from hpaloc.resampling import REPLICATES, percentile_interval
 
+# The network without the regression that it is fused with; no baseline, but compared like one.
+ALONE = "network_alone"
 BASELINE_SCORES = ("accuracy", "balanced_accuracy", "macro_ap", "macro_auc")
 # Of the network minus a baseline.
 _DIFFERENCES = ("accuracy", "balanced_accuracy", "macro_ap")
@@ -86,7 +88,7 @@ def compare(
     baselines: from ``score_baselines``
     learned: whether the model folder has learned baselines; without them, the sentence says so
     """
-    rivals = {name: scores for name, scores in baselines.items() if "difference" in scores}
+    rivals = {name: scores for name, scores in baselines.items() if "difference" in scores and name in _IN_WORDS}
     if not rivals or network["accuracy"] is None:
         return None
     best = max(rivals, key=lambda name: rivals[name]["accuracy"])
@@ -99,8 +101,9 @@ def compare(
     else:
         verdict, span = f"does not measurably differ from its best baseline, {_IN_WORDS[best]}: {gap:+.3f}", (low, high)
     sure = f"95 % interval {span[0]:.3f} to {span[1]:.3f}" if interval else "no interval, as there is one group only"
+    network_is = "the network with its regression" if ALONE in baselines else "the network"
     sentence = (
-        f"the network {verdict} ({sure}) in the share of cells that are right, {network['accuracy']:.3f} against "
+        f"{network_is} {verdict} ({sure}) in the share of cells that are right, {network['accuracy']:.3f} against "
         f"{rivals[best]['accuracy']:.3f}"
     )
     if not learned:
@@ -129,4 +132,5 @@ def tabulate_baselines(
                 row |= {prefix + score: values[score], f"{prefix}{score}_low": low, f"{prefix}{score}_high": high}
         rows.append(row)
     rows[0]["comparison"] = compared and compared["sentence"]
-    return pd.DataFrame(rows, columns=BASELINE_COLUMNS)
+    # A column without values has the type that it has in other collections, whose tables are joined.
+    return pd.DataFrame(rows, columns=BASELINE_COLUMNS).astype(dict.fromkeys(BASELINE_COLUMNS[1:-1], float))

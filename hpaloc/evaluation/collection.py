@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hpaloc.classes import N_CLASSES, NAMES, label_matrix, parse_all, unite_labels
-from hpaloc.evaluation.baselines import BASELINE_SCORES, compare, score_baselines, tabulate_baselines
+from hpaloc.evaluation.baselines import ALONE, BASELINE_SCORES, compare, score_baselines, tabulate_baselines
 from hpaloc.evaluation.calibration import bin_confidences, calibrate, measure_calibration_error
 from hpaloc.evaluation.cells import (
     CELL_SCORES,
@@ -25,7 +25,7 @@ from hpaloc.leaving_out import cell_index
 from hpaloc.matching import Matches, carry_labels, check_present
 from hpaloc.progress import log
 from hpaloc.resampling import REPLICATES
-from hpaloc.tables import LEANED, PROBABILITIES
+from hpaloc.tables import LEANED, NETWORK, PROBABILITIES
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ def evaluate_collection(
     truth and matches give per-cell truth; without them the cells of one-label fields inherit that label. A field
     without labels in the sheet has the labels of its true cells.
 
-    cells: field, cell, labels (the called set), p_0..p_18, leaned_0..leaned_18 if there are; every predicted cell
+    cells: field, cell, labels (the called set), p_0..p_18, network_0..network_18 and leaned_0..leaned_18 if there are;
+        every predicted cell
     fields: field, sheet_labels (label string or ""), antibody ("" if unknown), every field including rejected ones, as
         ``pooling.aggregate`` writes them
     truth: field, cell, labels
@@ -97,6 +98,8 @@ def evaluate_collection(
     single = pick_single_labels(labels)
     one = single >= 0
     learned = {name: _probabilities(_rows_of(scored, table, name)) for name, table in (baselines or {}).items()}
+    if NETWORK[0] in scored:
+        learned = {ALONE: scored[list(NETWORK)].to_numpy(np.float64), **learned}
     rivals = score_baselines(p, labels, groups, learned, shares, replicates, seed)
     metrics |= {"baselines": rivals, "over_baseline": compare(metrics["cells"], rivals, baselines is not None)}
     metrics["calibration"] = _score_calibration(p[one], single[one], temperature)

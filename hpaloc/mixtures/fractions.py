@@ -7,7 +7,8 @@ from scipy.optimize import nnls
 
 from hpaloc.classes import N_CLASSES
 from hpaloc.mixtures.reading import MIXTURES, load_reading
-from hpaloc.network.folder import prototype_table, read_settings
+from hpaloc.network.folder import prototype_table
+from hpaloc.network.fusion import decision_in_use
 from hpaloc.tables import PROBABILITIES
 
 FRACTIONS = tuple(f"fraction_{index}" for index in range(N_CLASSES))
@@ -15,16 +16,20 @@ FRACTIONS = tuple(f"fraction_{index}" for index in range(N_CLASSES))
 _PROTOTYPE_WEIGHT = 2 / 3
 
 
-def read_prototypes(folder: Path, mixtures: bool = True) -> tuple[np.ndarray, tuple[str, ...]] | None:
+def read_prototypes(
+    folder: Path, mixtures: bool = True, fused: bool = True
+) -> tuple[np.ndarray, tuple[str, ...]] | None:
     """Read the class prototypes of a model folder, and the columns of their outputs.
 
-    They are those of its reading of mixtures, or of its thresholds.json if it has none or ``mixtures`` is False.
+    They are those of its reading of mixtures, or of its probabilities if it has none or ``mixtures`` is False.
+
+    fused: whether the probabilities are fused, if the folder has a fusion
 
     Returns (19, 19) float64 with rows of nan for locations without prototype, and the columns with the outputs of a
     cell (readings or probabilities); None without prototypes.
     Raises ModelError naming the invalid file.
     """
-    _, decision = read_settings(folder)
+    decision = decision_in_use(folder, fused)
     reading = load_reading(folder) if mixtures else None
     prototypes = prototype_table((reading or decision).get("prototypes"))
     return (prototypes, MIXTURES if reading else PROBABILITIES) if np.isfinite(prototypes).any() else None

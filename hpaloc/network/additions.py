@@ -13,22 +13,26 @@ def _checksums_of(name: str) -> str:
     return f"{Path(name).stem}.checksums.json"
 
 
-def add_checksums(folder: Path, name: str) -> None:
+def add_checksums(folder: Path, name: str, *needed: str) -> None:
     """Write the checksums of a file that was added to a model folder, such as mixtures.checksums.json.
 
     They include the digest of the folder's own checksums.json, since what is added belongs to one network.
+
+    needed: further files of the folder to which it belongs
     """
-    write_checksums(folder, ("checksums.json", name), to=_checksums_of(name))
+    write_checksums(folder, ("checksums.json", *needed, name), to=_checksums_of(name))
 
 
-def find_addition(folder: Path, name: str) -> Path | None:
+def find_addition(folder: Path, name: str, *needed: str) -> Path | None:
     """Return the path of a file that was added to a model folder, None if the folder has no such file.
+
+    needed: as for ``add_checksums``
 
     Raises ModelError, naming the file, if it was changed or belongs to another network.
     """
     if not (folder / name).exists() and not (folder / _checksums_of(name)).exists():
         return None
-    check_files(folder, _checksums_of(name), ("checksums.json", name))
+    check_files(folder, _checksums_of(name), ("checksums.json", *needed, name))
     return folder / name
 
 

@@ -5,9 +5,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
 
 from hpaloc.classes import NAMES, NEGATIVE
 from hpaloc.network.options import NEGATIVE_RULES, ModelError
+
+# In a fusion, a predictor that is surer than this counts as this sure, so that one alone cannot decide.
+_LEAST_PROBABILITY = 1e-4
 
 
 def settle_negative(probabilities: np.ndarray, rule: str) -> np.ndarray:
@@ -28,6 +32,25 @@ def settle_negative(probabilities: np.ndarray, rule: str) -> np.ndarray:
     elif rule == "mean":
         settled[:, NEGATIVE] = (settled[:, NEGATIVE] + complement) / 2
     return settled
+
+
+def fuse(network: np.ndarray, regression: np.ndarray, weight: float, normalise: bool = False) -> np.ndarray:
+    """Return the probabilities whose logits are the weighted mean of those of a network and a regression.
+
+    network, regression: (n, 19) float
+    weight: that of the regression, from 0 to 1
+    normalise: for a softmax head, the mean is of the logarithms, and each row is scaled back to the sum 1
+
+    Returns (n, 19), the dtype of ``network``.
+    """
+    least, most = _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY
+    one, other = (np.clip(np.asarray(p, np.float64), least, most) for p in (network, regression))
+    if normalise:
+        fused = one ** (1 - weight) * other**weight
+        fused /= fused.sum(axis=1, keepdims=True)
+    else:
+        fused = expit((1 - weight) * logit(one) + weight * logit(other))
+    return np.asarray(fused, network.dtype)
 
 
 def lean_on_field(

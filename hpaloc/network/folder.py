@@ -62,6 +62,12 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     path = folder / "thresholds.json"
     decision = read_json(path, ("thresholds", "negative_rule"))
+    check_decision(path, decision)
+    return config, decision
+
+
+def check_decision(path: Path, decision: Mapping[str, Any]) -> None:
+    """Raise ModelError, naming ``path`` and the invalid key, unless a decision is from ``decision.fit_decision``."""
     if decision["negative_rule"] not in NEGATIVE_RULES:
         raise ModelError(
             f"{path}: negative_rule is {decision['negative_rule']!r}, not one of {', '.join(NEGATIVE_RULES)}"
@@ -85,7 +91,6 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         prototype_table(decision.get("prototypes"))
     except ValueError as error:
         raise ModelError(f"{path}: {error}") from None
-    return config, decision
 
 
 def prototype_table(named: Any) -> np.ndarray:

@@ -14,6 +14,7 @@ from hpaloc.interpretation.annotated import check_choice, read_example_cells, re
 from hpaloc.layout import PATTERNS
 from hpaloc.mixtures.reading import load_reading
 from hpaloc.network.folder import check_folder, check_network, check_starting_weights, read_settings
+from hpaloc.network.fusion import load_fusion
 from hpaloc.network.options import ModelError
 from hpaloc.progress import log
 from hpaloc.scan import Scan
@@ -31,6 +32,8 @@ READING_FILES = ("mixtures.json", "mixtures.checksums.json")
 SEEN_FILES = ("seen.npz", "seen.checksums.json")
 # Those of its baselines.
 BASELINE_FILES = ("baselines.json", "baselines.checksums.json")
+# Those that it also has if the network is fused with its regression.
+FUSION_FILES = ("fusion.json", "fusion.checksums.json")
 
 
 def spell_paths(config: dict[str, Any]) -> None:
@@ -184,6 +187,7 @@ def check_model(config: Mapping[str, Any]) -> None:
         check_network(Path(path, "model.keras"), made)
         load_reading(Path(path))
         load_baselines(Path(path))
+        load_fusion(Path(path))
         _check_seen(Path(path), "model.path", given)
     except ModelError as error:
         raise ConfigError(str(error)) from None

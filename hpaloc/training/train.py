@@ -29,7 +29,7 @@ from hpaloc.network.starting_weights import load_weights
 from hpaloc.records import training_dataset
 from hpaloc.training.callbacks import TrainingError
 from hpaloc.training.class_weights import class_weights, label_counts, weighted
-from hpaloc.training.decision import decide
+from hpaloc.training.decision import fit_decision, predict_examples
 from hpaloc.training.fit import fit
 from hpaloc.training.settings import TrainSettings
 from hpaloc.version import room_version
@@ -65,7 +65,7 @@ def train_model(
     policy = choose_precision(settings.precision)
     log.info("precision: %s, seed %d", policy, seed)
     keras.utils.set_random_seed(seed)
-    parts = _parts(examples, settings.head)
+    parts = read_parts(examples, settings.head)
     counts = {part: len(rows) for part, rows in parts.items()}
     weights = class_weights(label_counts(parts["train"]), settings.class_weight_m)
     datasets = {
@@ -89,7 +89,8 @@ def train_model(
         )
         judged = "validation" if counts["validation"] else "train"
         cells = datasets[judged] if counts["validation"] else datasets["train"].take(JUDGED_TRAINING_CELLS)
-        decision, scores = decide(network, cells, parts[judged][: cells.cardinality().numpy()], settings, judged)
+        probabilities, labels = predict_examples(network, cells, settings.batch_size)
+    decision, scores = fit_decision(probabilities, labels, parts[judged][: len(labels)], settings.head, judged)
     config = {
         **_network_settings(settings, network, tiles),
         "scores": {"part": judged, "cells": decision["cells"]} | scores,
@@ -102,12 +103,12 @@ def train_model(
     shutil.rmtree(work_dir)
 
 
-def _parts(examples: Path, head: str) -> dict[str, pd.DataFrame]:
+def read_parts(examples: Path, head: str) -> dict[str, pd.DataFrame]:
     """Return the examples that train and those that validate, in the order of the record files.
 
     Raises TrainingError if they cannot be trained on.
     """
-    columns = ["part", "field", "origin", "record_shard", "position", *LABEL_COLUMNS]
+    columns = ["part", "field", "cell", "origin", "record_shard", "position", *LABEL_COLUMNS]
     table = pq.read_table(examples, columns=columns).to_pandas().sort_values(["record_shard", "position"])
     parts = {part: table[table["part"] == part] for part in ("train", "validation")}
     if parts["train"].empty:

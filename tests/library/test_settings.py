@@ -25,8 +25,8 @@ SECTIONS = {
     "dask": (DaskSettings, set()),
     "curation": (CurationSettings, set()),
     "curation.negatives": (NegativeSettings, set()),
-    # The first training has settings of its own, and blends teach what is no part of the network.
-    "train": (TrainSettings, {"pretraining", "blends"}),
+    # The first training has settings of its own; blends and fusion are no part of the network.
+    "train": (TrainSettings, {"pretraining", "blends", "fusion"}),
     "train.learning_rate": (LearningRate, set()),
     # Each of these is an argument or an input of another rule.
     "interpretation": (InterpretationSettings, {"cells", "fields", "epochs", "mixtures"}),

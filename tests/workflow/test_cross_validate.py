@@ -14,7 +14,7 @@ from workflow_runs import planned, read_rows, snakemake, write_sheet, write_smal
 from hpaloc.cross_validation import FOLD
 
 SUMMARY = "results/cross_validation/summary.json"
-OF_EACH_FOLD = ("curate_fold", "records_fold", "train_fold", "learn_baselines_fold")
+OF_EACH_FOLD = ("curate_fold", "records_fold", "train_fold", "learn_baselines_fold", "learn_fusion_fold")
 ONCE = ("divide_folds", "join_folds", "find_seen_folds", "evaluate_folds", "browse_folds", "describe_folds")
 # The job that ends the cross-validation keeps what it was made with as the real one does.
 DESCRIBE = """

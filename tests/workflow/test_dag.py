@@ -325,9 +325,9 @@ STUDIED = {"study_cells", "study_networks", "study_morphology", *JUDGED}
 SCORED = {"evaluate", "draw_scores"}
 PREDICTED = {"predict", "aggregate", "submit", "browse_shard", "browse", "summary", *SCORED, *JUDGED}
 OF_MODEL = {"model_card", "receptive_field", "training_curves"}
-LEARNED = {"learn_baselines", "model_card", *SCORED}
+LEARNED = {"learn_baselines", "learn_fusion", "model_card", *PREDICTED}
 MEASURED = {"measure_baselines", *LEARNED}
-TRAINED = {"train", *OF_MODEL, "add_seen", "learn_baselines", "study_networks", *PREDICTED}
+TRAINED = {"train", *OF_MODEL, "add_seen", *LEARNED, "study_networks"}
 CURATED = {"curate", "records", *SEEN, "study_cells", "study_morphology", *TRAINED}
 TILED = {"tile", "sheet", "rejected", "measure_baselines", *CURATED}
 

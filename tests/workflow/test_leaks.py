@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -135,11 +136,12 @@ def test_a_model_from_elsewhere_knows_what_trained_it(elsewhere):
     assert {kind: of["fields"] for kind, of in left_out(elsewhere, "mixed").items()} == {"same images": 1}
     # What it learned to be compared with travels with it.
     scores = json.loads((elsewhere / METRICS).read_text())["mixed"]
-    assert set(scores["baselines"]) == {"logistic_regression", "frozen_network", "majority", "chance"}
+    assert set(scores["baselines"]) == {"network_alone", "logistic_regression", "frozen_network", "majority", "chance"}
 
 
 def test_an_older_model_folder_is_used_with_a_warning(elsewhere):
-    for name in ("seen.npz", "seen.checksums.json", "baselines.json", "baselines.checksums.json"):
+    added = ("seen.npz", "baselines.json", "fusion.json")
+    for name in (*added, *(f"{Path(name).stem}.checksums.json" for name in added)):
         (elsewhere / "model" / name).unlink()
     done = snakemake(elsewhere, "--dry-run", METRICS)
     assert "model.path: model does not say what trained the model (seen.npz)" in done.stdout

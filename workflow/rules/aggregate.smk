@@ -17,6 +17,7 @@ rule aggregate:
         columns=other_columns,
         model=model_files,
         reading=reading_files,
+        fusion=fusion_files,
     output:
         cells="results/predictions/{collection}/cells.parquet",
         fields="results/predictions/{collection}/fields.parquet",
@@ -48,6 +49,7 @@ rule pool:
         fields=fields_to_pool,
         model=model_files,
         reading=reading_files,
+        fusion=fusion_files,
     output:
         "results/predictions/{collection}/pooled.parquet",
     log:

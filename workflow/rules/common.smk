@@ -30,6 +30,7 @@ from hpaloc.layout import PATTERNS
 from hpaloc.planning.fields import check_folds, check_pooling, check_rows, check_studied, check_unseen
 from hpaloc.planning.settings import (
     BASELINE_FILES,
+    FUSION_FILES,
     MODEL_FILES,
     NO_MODEL,
     READING_FILES,
@@ -152,7 +153,9 @@ CROSS_VALIDATION = "results/cross_validation"
 FOLDS = [] if config["model"]["path"] else range(1, config["evaluation"]["folds"] + 1)
 CONTROLS = [] if config["model"]["path"] else config["evaluation"]["controls"]
 # The settings that change the weights of the network; the device is not one of them.
-TRAIN_SETTINGS = {key: value for key, value in config["train"].items() if key not in ("gpu", "pretraining", "blends")}
+TRAIN_SETTINGS = {
+    key: value for key, value in config["train"].items() if key not in ("gpu", "pretraining", "blends", "fusion")
+}
 # Those of a first training, and of the training itself.
 FIRST_SETTINGS = TRAIN_SETTINGS | {key: value for key, value in (PRETRAINING or {}).items() if key != "curation"}
 FINAL_SETTINGS = {
@@ -180,8 +183,14 @@ CHECKED = MODEL != config["model"]["path"] or Path(MODEL, "seen.npz").is_file()
 SEEN = [f"results/evaluation/{name}/seen.parquet" for name in SCORED if CHECKED]
 # Whether the model has learned baselines; a packed model has.
 BASELINES = MODEL != config["model"]["path"] or Path(MODEL, "baselines.json").is_file()
-# The collections whose cells are measured for them.
-MEASURED = [*SCORED, *([] if config["model"]["path"] else [TRAINING])] if BASELINES else []
+# Whether the network may be fused with its regression; whether a packed model is, is known once it is unpacked.
+FUSED = (
+    BASELINES and (MODEL != config["model"]["path"] or Path(MODEL, "fusion.json").is_file())
+    if config["model"]["path"]
+    else config["train"]["fusion"] > 0
+)
+# The collections whose cells are measured for both.
+MEASURED = [*(PREDICTED if FUSED else SCORED), *([] if config["model"]["path"] else [TRAINING])] if BASELINES else []
 # The figures of the data show the collection that trains or, if there is none, the first labelled one; with model.path
 # they show a predicted collection.
 EXPLORABLE = PREDICTED if config["model"]["path"] else [TRAINING, *COLLECTIONS]

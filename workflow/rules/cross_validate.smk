@@ -108,10 +108,27 @@ use rule learn_baselines as learn_baselines_fold with:
         "benchmarks/learn_baselines_fold/{fold}.tsv"
 
 
+use rule learn_fusion as learn_fusion_fold with:
+    input:
+        model=[f"{OF_FOLD}/model/{name}" for name in MODEL_FILES],
+        baselines=[f"{OF_FOLD}/model/{name}" for name in BASELINE_FILES],
+        examples=f"{OF_FOLD}/examples.parquet",
+        parts=[f"{OF_FOLD}/train", f"{OF_FOLD}/validation"],
+        measures=lambda wildcards: of_shards("baselines", TRAINING),
+    output:
+        [f"{OF_FOLD}/model/{name}" for name in FUSION_FILES],
+    log:
+        "logs/learn_fusion_fold/{fold}.log",
+    benchmark:
+        "benchmarks/learn_fusion_fold/{fold}.tsv"
+
+
 use rule predict as predict_fold with:
     input:
         model=[f"{OF_FOLD}/model/{name}" for name in MODEL_FILES],
         reading=[],
+        fusion=[f"{OF_FOLD}/model/{name}" for name in FUSION_FILES] if FUSED else [],
+        measures=lambda wildcards: measures_to_fuse(TRAINING, wildcards.shard),
         cells=f"results/cells/{TRAINING}/{{shard}}.parquet",
         tiles=[f"results/tiles/{TRAINING}/{{shard}}/{colour}.tfrecord" for colour in COLOURS],
         folds=rules.divide_folds.output.folds,
@@ -223,7 +240,7 @@ use rule evaluate as evaluate_folds with:
         model_version=None,
         baselines_version=None,
         seed=config["seed"],
-        version=code_of("baselines.prediction", "evaluation.folder", "fold_table"),
+        version=code_of("baselines.prediction", "evaluation.folder", "fold_table", "network.fusion"),
 
 
 use rule draw_scores as draw_score_folds with:

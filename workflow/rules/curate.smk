@@ -32,5 +32,8 @@ rule curate:
         runtime=grows(60),
     params:
         **curation_params(TRAINING),
+        version=code_of(
+            "columns", "curation", "fold_table", "joining", *(["matching"] if labelled_by_truth(TRAINING) else [])
+        ),
     script:
         "../scripts/curate.py"

@@ -95,6 +95,7 @@ rule evaluate:
         controls=expand("results/controls/{control}/model/config.json", control=CONTROLS),
         model=f"{MODEL}/config.json" if CONTROLS else [],
         decision=model_files if SCORED else [],
+        fusion=fusion_files if SCORED else [],
     output:
         metrics=report(
             METRICS,
@@ -145,10 +146,11 @@ rule evaluate:
         unscored=UNSCORED,
         checked=CHECKED,
         models=[MODEL],
+        fused=FUSED,
         model_version=model_version if SCORED else None,
         baselines_version=version_of_model("baselines.json") if SCORED else None,
         seed=config["seed"],
-        version=code_of("baselines.prediction", "evaluation.folder", "fold_table"),
+        version=code_of("baselines.prediction", "evaluation.folder", "fold_table", "network.fusion"),
     script:
         "../scripts/evaluate.py"
 

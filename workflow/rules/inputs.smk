@@ -201,7 +201,6 @@ def curation_params(collection):
         "true_cells": lambda wildcards: files_of(collection) if by_truth else None,
         "true_content": lambda wildcards: true_content(collection) if by_truth else None,
         "seed": config["seed"],
-        "version": code_of("columns", "curation", "fold_table", "joining", *(["matching"] if by_truth else [])),
     }
 
 
@@ -243,6 +242,16 @@ def reading_files(wildcards):
     return trained_here(*READING_FILES) if config["train"]["blends"] else []
 
 
+def fusion_files(wildcards):
+    """Return the files of the fusion if this run trains the model and fuses it with its regression."""
+    return trained_here(*FUSION_FILES) if FUSED else []
+
+
+def measures_to_fuse(collection, shard):
+    """Return the measured cells of a shard if the network may be fused with its regression."""
+    return expand("results/baselines/{collection}/{shard}.parquet", collection=collection, shard=shard) if FUSED else []
+
+
 def version_of_model(*names):
     """Return the parameter function of the digests of files of the model that model.path names.
 
@@ -258,7 +267,7 @@ def version_of_model(*names):
     return version
 
 
-model_version = version_of_model(*MODEL_FILES, *READING_FILES)
+model_version = version_of_model(*MODEL_FILES, *READING_FILES, *FUSION_FILES)
 
 
 @refusing
@@ -276,7 +285,7 @@ def model_to_pack(wildcards):
     require_packing()
     # Its checksums list the history too.
     names = (*MODEL_FILES, *SEEN_FILES, *BASELINE_FILES, "history.csv")
-    return [*(f"{MODEL}/{name}" for name in names), *reading_files(wildcards)]
+    return [*(f"{MODEL}/{name}" for name in names), *reading_files(wildcards), *fusion_files(wildcards)]
 
 
 def used_collections(wildcards):

@@ -11,6 +11,8 @@ rule predict:
     input:
         model=model_files,
         reading=reading_files,
+        fusion=fusion_files,
+        measures=lambda wildcards: measures_to_fuse(wildcards.collection, wildcards.shard),
         cells="results/cells/{collection}/{shard}.parquet",
         tiles=[f"results/tiles/{{collection}}/{{shard}}/{colour}.tfrecord" for colour in COLOURS],
     output:

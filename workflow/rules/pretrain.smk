@@ -5,10 +5,12 @@ Outputs: results/pretraining, with its examples, records and model folder.
 Steps: those of curate, records and train.
 """
 
+FIRST = PRETRAINING["collection"]
+
 
 use rule curate as curate_pretraining with:
     input:
-        unpack(to_curate(PRETRAINING["collection"])),
+        unpack(to_curate(FIRST)),
     output:
         examples="results/pretraining/examples.parquet",
         summary="results/pretraining/summary.json",
@@ -18,13 +20,16 @@ use rule curate as curate_pretraining with:
     benchmark:
         "benchmarks/curate_pretraining.tsv"
     params:
-        **curation_params(PRETRAINING["collection"]),
+        **curation_params(FIRST),
+        version=code_of(
+            "columns", "curation", "fold_table", "joining", *(["matching"] if labelled_by_truth(FIRST) else [])
+        ),
 
 
 use rule records as records_pretraining with:
     input:
         examples="results/pretraining/examples.parquet",
-        tiles=tiles_of(PRETRAINING["collection"]),
+        tiles=tiles_of(FIRST),
     output:
         directory(expand("results/pretraining/{part}", part=["train", "validation"])),
     log:

@@ -132,6 +132,7 @@ def cross_validation_settings(wildcards):
     return {
         **{f"train.{key}": value for key, value in TRAIN_SETTINGS.items()},
         "train.pretraining": PRETRAINING,
+        "train.fusion": config["train"]["fusion"],
         "content of train.weights": content_of(*WEIGHTS),
         **{f"curation.{key}": value for key, value in config["curation"].items()},
         **{f"predict.{key}": config["predict"][key] for key in ("views", "field_weight")},

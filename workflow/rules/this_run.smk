@@ -6,7 +6,8 @@ from snakemake.io import strip_wildcard_constraints
 UNLISTED_STAGES = {
     *("study_cells", "study_networks", "study_morphology", "judge_claims", "draw_interpretation", "few_shot"),
     *("held_out", "records_held_out", "train_held_out", "pack_model"),
-    *("divide_folds", "curate_fold", "records_fold", "train_fold", "learn_baselines_fold", "predict_fold"),
+    *("divide_folds", "curate_fold", "records_fold", "train_fold", "learn_baselines_fold"),
+    *("learn_fusion_fold", "predict_fold"),
     *("join_folds", "find_seen_folds", "evaluate_folds", "draw_score_folds", "describe_folds"),
     *("browse_shard_folds", "browse_folds"),
     *("record_run", "report"),
@@ -64,6 +65,7 @@ def kept_paths():
     kept += explore_outputs() + model_outputs(None)
     if not config["model"]["path"]:
         kept += ["results/dataset", "results/model", "results/figures/receptive_field.npz", *reading_files(None)]
+        kept += fusion_files(None)
         kept += kept_of_folds()
     return kept
 
@@ -81,7 +83,7 @@ def kept_of_folds():
 
 def model_in_use():
     """Return the folder that model.path names, and its files that an earlier run may have left in results/model."""
-    return [MODEL, *(f"{MODEL}/{name}" for name in READING_FILES)] if config["model"]["path"] else []
+    return [MODEL, *(f"{MODEL}/{name}" for name in (*READING_FILES, *FUSION_FILES))] if config["model"]["path"] else []
 
 
 def studies():

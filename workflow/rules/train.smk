@@ -151,10 +151,41 @@ rule learn_baselines:
         "../scripts/learn_baselines.py"
 
 
+rule learn_fusion:
+    """Fit thresholds to the fused probabilities of the network and its regression (train.fusion)."""
+    input:
+        model=expand("results/model/{name}", name=MODEL_FILES),
+        baselines=expand("results/model/{name}", name=BASELINE_FILES),
+        examples="results/dataset/examples.parquet",
+        parts=expand("results/dataset/{part}", part=["train", "validation"]),
+        measures=lambda wildcards: of_shards("baselines", TRAINING),
+    output:
+        expand("results/model/{name}", name=FUSION_FILES),
+    log:
+        "logs/learn_fusion.log",
+    benchmark:
+        "benchmarks/learn_fusion.tsv"
+    conda:
+        "../../envs/tensorflow.yaml"
+    threads: 8
+    resources:
+        **GPU,
+        mem_mb=grows(8000),
+        runtime=grows(60),
+    params:
+        weight=config["train"]["fusion"],
+        batch_size=config["train"]["batch_size"],
+        precision=config["train"]["precision"],
+        version=code_of("fusion"),
+    script:
+        "../scripts/learn_fusion.py"
+
+
 rule model_card:
     """Write the model card."""
     input:
         baselines=expand("results/model/{name}", name=BASELINE_FILES),
+        fusion=fusion_files,
         model=expand("results/model/{name}", name=["config.json", "thresholds.json", "history.csv"]),
         examples="results/dataset/examples.parquet",
     output:

@@ -13,7 +13,8 @@ def main(job):
     files = CollectionFiles(job.wildcards.collection, job.params.shards)
     # A folder of model.path decides itself what it reads; results/model may have a reading of an earlier run.
     mixtures = bool(job.config["model"]["path"] or job.input.reading)
-    prototypes, outputs = read_prototypes(Path(job.params.model), mixtures) or (None, PROBABILITIES)
+    fused = bool(job.config["model"]["path"] or job.input.fusion)
+    prototypes, outputs = read_prototypes(Path(job.params.model), mixtures, fused) or (None, PROBABILITIES)
     columns = files.path("columns") if job.input.columns else None
     aggregate(files, Path(job.output.cells).parent, prototypes, outputs, columns)
 

@@ -7,7 +7,7 @@ from hpaloc.baselines.record import load_baselines, training_shares
 from hpaloc.evaluation.folder import evaluate, read_controls
 from hpaloc.fold_table import read_folds
 from hpaloc.layout import CollectionFiles
-from hpaloc.network.folder import read_settings
+from hpaloc.network.fusion import decision_in_use
 from hpaloc.progress import log_to
 
 
@@ -35,7 +35,7 @@ def main(job):
         unscored=job.params.unscored,
         seen=seen,
         # A cross-validation has a temperature for each of its networks.
-        temperature=read_settings(models[0])[1].get("temperature") if len(models) == 1 else None,
+        temperature=decision_in_use(models[0], job.params.fused).get("temperature") if len(models) == 1 else None,
         baselines=baselines,
         shares=training_shares(models),
     )

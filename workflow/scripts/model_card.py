@@ -11,7 +11,8 @@ def main(job):
     line = None
     if job.params.cross_validation:
         line = json.loads(Path(job.params.cross_validation["summary"]).read_text(encoding="utf-8"))["line"]
-    write_card(Path(job.input.model[0]).parent, Path(job.input.examples), Path(job.output[0]), line)
+    folder, fused = Path(job.input.model[0]).parent, bool(job.input.fusion)
+    write_card(folder, Path(job.input.examples), Path(job.output[0]), line, fused)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ def main(job):
     files = CollectionFiles(job.wildcards.collection)
     # As in aggregate.
     mixtures = bool(job.config["model"]["path"] or job.input.reading)
-    prototypes = read_prototypes(Path(job.params.model), mixtures) or ()
+    fused = bool(job.config["model"]["path"] or job.input.fusion)
+    prototypes = read_prototypes(Path(job.params.model), mixtures, fused) or ()
     pool_by_columns(files, job.params.columns, job.output[0], *prototypes)
 
 

@@ -26,6 +26,7 @@ def main(job):
         field_weight=job.params.field_weight,
         # A folder of model.path decides itself what it reads; results/model may have a reading of an earlier run.
         mixtures=bool(job.config["model"]["path"] or job.input.reading),
+        measures=Path(job.input.measures[0]) if job.input.measures else None,
         fields=fields,
     )
 

@@ -1,0 +1,201 @@
+"""The fusion of a network with a regression: the probabilities, their decision, and what a model folder keeps of it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from model_inputs import (
+    patterned_tiles,
+    untrained_classifier,
+    write_model_folder,
+    write_tile_shard,
+    write_training_data,
+)
+from scipy.special import expit, logit
+
+from hpaloc.baselines.learning import learn_baselines
+from hpaloc.baselines.prediction import look_up, predict_baselines
+from hpaloc.baselines.record import load_baselines
+from hpaloc.classes import N_CLASSES, NAMES
+from hpaloc.evaluation.baselines import ALONE, compare, score_baselines
+from hpaloc.evaluation.cells import score_cells
+from hpaloc.fusion import learn_fusion
+from hpaloc.model_card import write_card
+from hpaloc.network.calls import call_labels, decision_thresholds, fuse
+from hpaloc.network.folder import read_settings, write_checksums
+from hpaloc.network.fusion import decision_in_use, load_fusion, write_fusion
+from hpaloc.network.options import ModelError
+from hpaloc.prediction import predict_shard
+from hpaloc.tables import NETWORK, PROBABILITIES
+
+SIZE = 32
+CHANNELS = ("green", "red")
+
+
+def test_fused_logits_are_the_weighted_mean_of_both():
+    rng = np.random.default_rng(0)
+    network, regression = rng.uniform(0.01, 0.99, (2, 5, N_CLASSES)).astype(np.float32)
+    np.testing.assert_allclose(fuse(network, regression, 0), network, rtol=1e-6)
+    np.testing.assert_allclose(fuse(network, regression, 1), regression, rtol=1e-6)
+    expected = expit(0.75 * logit(network) + 0.25 * logit(regression))
+    np.testing.assert_allclose(fuse(network, regression, 0.25), expected, rtol=1e-5)
+    assert fuse(network, regression, 0.25).dtype == np.float32
+
+
+def test_fused_probabilities_of_a_softmax_head_sum_to_one():
+    rng = np.random.default_rng(0)
+    network, regression = (rng.dirichlet(np.ones(N_CLASSES), 5) for _ in range(2))
+    fused = fuse(network, regression, 0.5, normalise=True)
+    np.testing.assert_allclose(fused.sum(axis=1), 1)
+    likeliest = (network * regression).argmax(axis=1)
+    assert (fused.argmax(axis=1) == likeliest).all()
+
+
+def test_a_predictor_that_is_certain_does_not_decide_alone():
+    certain, other = np.array([[0.0, 1.0]]), np.array([[0.9999, 0.0001]])
+    np.testing.assert_allclose(fuse(certain, other, 0.5), 0.5)
+    assert np.isfinite(fuse(certain, certain, 0.5)).all()
+
+
+def write_measures(path, cells, classes):
+    """Write the measurements of cells, whose first numbers tell the classes 0, 3 and 18 apart."""
+    values = np.random.default_rng(1).normal(0, 0.2, (len(cells), 4)).astype(np.float32)
+    values[:, 0] += 3 * (classes == 3)
+    values[:, 1] += 3 * (classes == 18)
+    lists = {
+        name: pa.FixedSizeListArray.from_arrays(pa.array(column.ravel()), 4)
+        for name, column in (("measures", values), ("outputs", values.astype(np.float16)))
+    }
+    pq.write_table(
+        pa.table({"field": pa.array(cells["field"]), "cell": pa.array(cells["cell"], pa.int32()), **lists}), path
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return an untrained network with a regression that is right: its folder, its examples, the measured cells."""
+    root = tmp_path_factory.mktemp("fusion")
+    examples = write_training_data(root / "dataset", {"train": 30, "validation": 24}, SIZE, CHANNELS)
+    table = pd.read_parquet(examples)
+    write_measures(root / "measures.parquet", table, table["labels"].astype(int).to_numpy())
+    network = untrained_classifier(CHANNELS, SIZE)
+    folder = write_model_folder(root / "model", network, CHANNELS, "sigmoid", SIZE)
+    learn_baselines(folder, examples, [root / "measures.parquet"])
+    return folder, examples, root / "measures.parquet"
+
+
+def learn(trained, weight=0.5):
+    folder, examples, measures = trained
+    learn_fusion(folder, examples.parent, examples, [measures], weight, 8, "float32", "none")
+    return load_fusion(folder)
+
+
+@pytest.mark.network
+def test_the_decision_is_fitted_to_what_is_fused(trained):
+    folder = trained[0]
+    fusion = learn(trained)
+    assert fusion["weight"] == 0.5
+    assert (fusion["fitted_on"], fusion["cells"]) == ("validation", 24)
+    # The network knows nothing, and the regression everything.
+    assert fusion["scores"]["accuracy"] > 0.9
+    assert decision_in_use(folder, True) == fusion
+    assert decision_in_use(folder, False) == read_settings(folder)[1] != fusion
+    assert fusion["thresholds"] != learn(trained, 1.0)["thresholds"]
+
+
+@pytest.mark.network
+def test_a_shard_is_predicted_by_both_and_the_network_alone_is_kept(trained, tmp_path):
+    folder = trained[0]
+    fusion = learn(trained)
+    classes = np.array([0, 3, 18] * 4)
+    cells = write_tile_shard(tmp_path, patterned_tiles(classes, SIZE, 2), CHANNELS)
+    write_measures(tmp_path / "measures.parquet", cells, classes)
+    paths = {colour: tmp_path / f"{colour}.tfrecord" for colour in CHANNELS}
+    options = {"views": 1, "batch_size": 5, "gpu": "none", "precision": "float32", "field_weight": 0.3}
+    predict_shard(folder, paths, tmp_path / "cells.parquet", tmp_path / "alone.parquet", **options)
+    predict_shard(
+        folder, paths, tmp_path / "cells.parquet", tmp_path / "fused.parquet", **options,
+        measures=tmp_path / "measures.parquet",
+    )  # fmt: skip
+    alone, fused = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("alone", "fused"))
+    assert NETWORK[0] not in alone
+    network = fused[list(NETWORK)].to_numpy()
+    np.testing.assert_array_equal(network, alone[list(PROBABILITIES)].to_numpy())
+    regression = predict_baselines([load_baselines(folder)], [tmp_path / "measures.parquet"])["logistic_regression"]
+    p = fused[list(PROBABILITIES)].to_numpy()
+    expected = fuse(network, look_up(regression, cells["field"], cells["cell"].to_numpy()), 0.5)
+    np.testing.assert_allclose(p[:, :18], expected[:, :18], rtol=1e-5)
+    assert (p.argmax(axis=1) == classes).mean() > (network.argmax(axis=1) == classes).mean()
+    leaned = fused[[f"leaned_{index}" for index in range(N_CLASSES)]].to_numpy()
+    sets = ["|".join(map(str, labels)) for labels in call_labels(leaned, decision_thresholds(fusion, 0.3))]
+    assert fused["labels"].to_list() == sets
+    write_measures(tmp_path / "others.parquet", cells[1:], classes[1:])
+    with pytest.raises(ModelError, match="cell 1 of field field0 is not measured"):
+        predict_shard(
+            folder, paths, tmp_path / "cells.parquet", tmp_path / "x.parquet", **options,
+            measures=tmp_path / "others.parquet",
+        )  # fmt: skip
+
+
+@pytest.mark.network
+def test_a_changed_or_foreign_fusion_is_refused(trained):
+    folder, examples, measures = trained
+    fusion = learn(trained)
+    for key, value, told in (("weight", 1.5, "weight is 1.5"), ("negative_rule", "none", "negative_rule is 'none'")):
+        write_fusion(folder, 0.5, fusion, {})
+        (folder / "fusion.json").write_text(json.dumps(fusion | {key: value}))
+        write_checksums(folder, ("checksums.json", "baselines.json", "fusion.json"), to="fusion.checksums.json")
+        with pytest.raises(ModelError, match=rf"fusion\.json: {told}"):
+            load_fusion(folder)
+    learn(trained)
+    (folder / "fusion.json").write_text(json.dumps(fusion) + " ")
+    with pytest.raises(ModelError, match=r"fusion\.json was changed"):
+        load_fusion(folder)
+    learn(trained)
+    # It is of one regression too.
+    baselines = load_baselines(folder)
+    (folder / "baselines.json").write_text(json.dumps(baselines) + " ")
+    with pytest.raises(ModelError, match=r"baselines\.json was changed"):
+        load_fusion(folder)
+    learn_baselines(folder, examples, [measures])
+
+
+def test_the_network_alone_is_a_row_of_the_comparison_but_no_baseline():
+    labels = np.eye(N_CLASSES, dtype=int)[np.array([0, 3, 16] * 20)]
+    groups = np.repeat(np.arange(12), 5)
+    right, wrong = labels * 0.8 + 0.1, np.roll(labels, 1, axis=1) * 0.8 + 0.1
+    rivals = score_baselines(right, labels, groups, {ALONE: right, "logistic_regression": wrong}, None, 50)
+    assert rivals[ALONE]["accuracy"] == 1
+    told = compare(score_cells(right, labels, groups, 50), rivals, True)
+    assert told["baseline"] == "logistic_regression"
+    assert told["sentence"].startswith("the network with its regression beats its best baseline")
+
+
+def test_the_card_says_what_is_fused_with_scores_of_both(trained, tmp_path):
+    folder, examples, _ = trained
+    fusion = learn(trained)
+    config = json.loads((folder / "config.json").read_text())
+    counts = dict.fromkeys(NAMES, 1)
+    config |= {"scores": {"accuracy": 0.25}, "best_epoch": 0, "examples": {"train": counts, "validation": counts}}
+    config |= {"class_weights": dict.fromkeys(NAMES, 1.0), "versions": {"hpaloc": "0"}, "train": {"weights": "none"}}
+    config |= {"precision": "float32", "device": "CPU", "seed": 1}
+    copy = tmp_path / "model"
+    copy.mkdir()
+    for path in folder.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    (copy / "config.json").write_text(json.dumps(config))
+    thresholds = json.loads((copy / "thresholds.json").read_text())
+    (copy / "thresholds.json").write_text(json.dumps(thresholds | {"fitted_on": "validation"}))
+    write_checksums(copy, ("model.keras", "config.json", "thresholds.json"))
+    write_checksums(copy, ("checksums.json", "baselines.json"), to="baselines.checksums.json")
+    write_fusion(copy, 0.5, {key: value for key, value in fusion.items() if key != "scores"}, fusion["scores"])
+    (copy / "history.csv").write_text("val_loss,val_auc,loss,auc\n1,0.5,1,0.5\n")
+    for fused in (True, False):
+        write_card(copy, examples, tmp_path / "card.md", fused=fused)
+        card = (tmp_path / "card.md").read_text()
+        assert ("whose weight in the logits is 0.5" in card) == fused
+        assert ("accuracy, network alone: 0.25" in card) == fused
+        assert ("- accuracy: 0.25" in card) != fused
