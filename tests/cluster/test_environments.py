@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tifffile
 import yaml
+from exported_shards import IDS, write_predicted_run
 from plane_files import BY_NAME, NAMES, stack
 from vendor_files import write_lif, write_nd2
 from workflow_runs import ROOT, write_config, write_sheet, write_small_run
@@ -95,7 +96,7 @@ def test_an_environment_has_what_its_rules_import(environments, name):
 
 
 def test_the_names_of_the_environments_are_those_of_the_rules():
-    assert set(scripts_of_environments()) == {*LACKS, "hpacellseg", "import", "interpretation"}
+    assert set(scripts_of_environments()) == {*LACKS, "hpacellseg", "import", "interpretation", "geojson"}
     for name in LACKS:
         assert yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())["dependencies"]
 
@@ -112,3 +113,12 @@ def test_the_environment_of_the_import_reads_files_of_microscopes(tmp_path, writ
     for colour, name in BY_NAME.items():
         made = tifffile.imread(tmp_path / f"results/imported/new/000/a_{colour}.tif")
         assert (made == pixels[0, 0, NAMES.index(name)]).all(), colour
+
+
+@pytest.mark.parametrize(("format", "suffix"), [("geojson", ".geojson")])
+def test_the_environment_of_an_export_writes_it(tmp_path, format, suffix):
+    write_predicted_run(tmp_path)
+    rules = ["--allowed-rules", f"{format}_shard", f"export_{format}"]
+    run_in_environments(tmp_path, tmp_path / "conda", f"export_{format}", *rules)
+    written = {path.name for path in (tmp_path / f"results/export/{format}/new/000").glob("[!.]*")}
+    assert {f"{id}{suffix}" for id in IDS} <= written

@@ -16,6 +16,7 @@ UNLISTED_STAGES = {
         "browse_folds",
         "describe_folds",
     ),
+    "geojson_shard",
     *("record_run", "report"),
 }
 
@@ -62,6 +63,8 @@ def kept_paths():
         kept += expand("results/{stage}/{name}", stage=["predictions", "browser"], name=name)
         kept += of_shards("predictions", name) + of_shards("pictures", name)
         kept += expand("results/predictions/{name}/{table}", name=name, table=POOLED)
+        kept += [f"results/export/{format}/{name}" for format in EXPORTERS]
+        kept += expand("results/export/{format}/{name}/{shard}", format=EXPORTERS, name=name, shard=SHARDS[name])
     kept += expand("results/evaluation/{collection}", collection=SCORED)
     kept += expand("results/baselines/{collection}", collection=MEASURED) + of_shards("baselines", *MEASURED)
     kept += expand("results/controls/{control}", control=CONTROLS)

@@ -1,0 +1,45 @@
+"""Exports: what a run made, in formats that other programs read (docs/exports.md), each on request.
+
+Inputs: a shard's segmentation, its tables of cells and fields, its predictions.
+Outputs: results/export/<format>, a folder for each shard of the predicted collections.
+Steps: join the cells with their calls, and write them by the library of the format.
+"""
+
+
+def exported(format):
+    """Return the input function of a target: the folder of every shard of the predicted collections in a format."""
+
+    def folders(wildcards):
+        require_package(format)
+        return [
+            path
+            for name in PREDICTED
+            for path in expand("results/export/{format}/{name}/{shard}", format=format, name=name, shard=SHARDS[name])
+        ]
+
+    return folders
+
+
+rule geojson_shard:
+    """Write the cells of one shard with their calls as GeoJSON, one file per field."""
+    input:
+        segmentation="results/segmentation/{collection}/{shard}",
+        cells="results/cells/{collection}/{shard}.parquet",
+        fields="results/cells/{collection}/{shard}.fields.parquet",
+        predictions="results/predictions/{collection}/shards/{shard}.parquet",
+    output:
+        directory("results/export/geojson/{collection}/{shard}"),
+    log:
+        "logs/geojson_shard/{collection}/{shard}.log",
+    benchmark:
+        "benchmarks/geojson_shard/{collection}/{shard}.tsv"
+    conda:
+        "../../envs/geojson.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(120),
+    params:
+        version=code_of("exporting.calls", "exporting.geojson"),
+    script:
+        "../scripts/export_geojson.py"
