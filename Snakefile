@@ -108,6 +108,11 @@ if DESCRIBED is None:
         input:
             exported("geojson"),
 
+    rule export_ome_zarr:
+        """Write the fields of the collections to predict with their masks as OME-Zarr; no model is needed."""
+        input:
+            exported("ome_zarr"),
+
     rule interpret:
         """Study what the network learned, and judge the claims of the method."""
         input:

@@ -96,7 +96,7 @@ def test_an_environment_has_what_its_rules_import(environments, name):
 
 
 def test_the_names_of_the_environments_are_those_of_the_rules():
-    assert set(scripts_of_environments()) == {*LACKS, "hpacellseg", "import", "interpretation", "geojson"}
+    assert set(scripts_of_environments()) == {*LACKS, "hpacellseg", "import", "interpretation", "geojson", "ome_zarr"}
     for name in LACKS:
         assert yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())["dependencies"]
 
@@ -115,7 +115,7 @@ def test_the_environment_of_the_import_reads_files_of_microscopes(tmp_path, writ
         assert (made == pixels[0, 0, NAMES.index(name)]).all(), colour
 
 
-@pytest.mark.parametrize(("format", "suffix"), [("geojson", ".geojson")])
+@pytest.mark.parametrize(("format", "suffix"), [("geojson", ".geojson"), ("ome_zarr", ".ome.zarr")])
 def test_the_environment_of_an_export_writes_it(tmp_path, format, suffix):
     write_predicted_run(tmp_path)
     rules = ["--allowed-rules", f"{format}_shard", f"export_{format}"]

@@ -5,8 +5,10 @@ import re
 import shutil
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import yaml
+import zarr
 from dag import copy_workflow, listed_jobs, with_scripts, write_collections
 from exported_shards import IDS, export, write_predicted_run
 from forked_plans import plan, run
@@ -15,7 +17,7 @@ from workflow_runs import read_rows
 
 SHARDS = 3
 # The targets of a job per shard, and the package of each.
-OF_SHARDS = {"geojson": "geojson"}
+OF_SHARDS = {"geojson": "geojson", "ome_zarr": "ome_zarr"}
 
 
 HERE = [
@@ -106,6 +108,31 @@ def test_cells_are_written_as_geojson(predicted):
     assert {path.name for path in written.glob("[!.]*")} == {f"{id}.geojson" for id in (*IDS, "empty")}
     features = json.loads((written / f"{IDS[0]}.geojson").read_text())["features"]
     assert len(features) == shard.masks(IDS[0])[0].max()
+
+
+@pytest.mark.skipif(find_spec("ome_zarr") is None, reason="ome_zarr is not installed")
+def test_fields_are_written_as_ome_zarr(predicted):
+    folder, shard = predicted
+    export(folder, "ome_zarr")
+    written = folder / "results/export/ome_zarr/new/000"
+    assert {path.name for path in written.glob("[!.]*")} == {f"{id}.ome.zarr" for id in (*IDS, "empty")}
+    masks = zarr.open(written / f"{IDS[1]}.ome.zarr/labels/cells")["s0"][:]
+    assert np.array_equal(masks, shard.masks(IDS[1])[0])
+
+
+@pytest.mark.skipif(find_spec("ome_zarr") is None, reason="ome_zarr is not installed")
+def test_masks_are_exported_where_there_is_no_model(finished):
+    snakefile, folder = finished
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    shutil.rmtree(folder / "model")
+    # Neither labels nor a model: nothing can be trained or predicted.
+    unlabelled = {name: {**of_one, "labels": False} for name, of_one in settings["collections"].items()}
+    settings = {"collections": unlabelled, "predict": settings["predict"]}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert plan(snakefile, folder, "--cores", "1", "--dry-run").returncode == 1
+    jobs, _ = listed(finished, "export_ome_zarr")
+    assert jobs["ome_zarr_shard"] == SHARDS + 1
+    assert not {"train", "predict"} & set(jobs)
 
 
 @pytest.mark.parametrize("format", OF_SHARDS)

@@ -43,3 +43,28 @@ rule geojson_shard:
         version=code_of("exporting.calls", "exporting.geojson"),
     script:
         "../scripts/export_geojson.py"
+
+
+rule ome_zarr_shard:
+    """Write the fields of one shard with their masks as OME-Zarr, one folder per field."""
+    input:
+        manifest="results/sheet/{collection}/{shard}.csv",
+        images=made_images,
+        segmentation="results/segmentation/{collection}/{shard}",
+        fields="results/cells/{collection}/{shard}.fields.parquet",
+    output:
+        directory("results/export/ome_zarr/{collection}/{shard}"),
+    log:
+        "logs/ome_zarr_shard/{collection}/{shard}.log",
+    benchmark:
+        "benchmarks/ome_zarr_shard/{collection}/{shard}.tsv"
+    conda:
+        "../../envs/ome_zarr.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(120),
+    params:
+        version=code_of("exporting.ome_zarr"),
+    script:
+        "../scripts/export_ome_zarr.py"

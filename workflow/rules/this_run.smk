@@ -16,7 +16,7 @@ UNLISTED_STAGES = {
         "browse_folds",
         "describe_folds",
     ),
-    "geojson_shard",
+    *("geojson_shard", "ome_zarr_shard"),
     *("record_run", "report"),
 }
 
