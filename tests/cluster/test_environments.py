@@ -11,6 +11,7 @@ import pytest
 import tifffile
 import yaml
 from exported_shards import IDS, write_predicted_run
+from model_inputs import untrained_classifier, write_model_folder
 from plane_files import BY_NAME, NAMES, stack
 from vendor_files import write_lif, write_nd2
 from workflow_runs import ROOT, write_config, write_sheet, write_small_run
@@ -96,7 +97,8 @@ def test_an_environment_has_what_its_rules_import(environments, name):
 
 
 def test_the_names_of_the_environments_are_those_of_the_rules():
-    assert set(scripts_of_environments()) == {*LACKS, "hpacellseg", "import", "interpretation", "geojson", "ome_zarr"}
+    others = {"hpacellseg", "import", "interpretation", "geojson", "ome_zarr", "onnx"}
+    assert set(scripts_of_environments()) == LACKS.keys() | others
     for name in LACKS:
         assert yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())["dependencies"]
 
@@ -122,3 +124,12 @@ def test_the_environment_of_an_export_writes_it(tmp_path, format, suffix):
     run_in_environments(tmp_path, tmp_path / "conda", f"export_{format}", *rules)
     written = {path.name for path in (tmp_path / f"results/export/{format}/new/000").glob("[!.]*")}
     assert {f"{id}{suffix}" for id in IDS} <= written
+
+
+def test_the_environment_of_onnx_writes_a_model(tmp_path):
+    # What the model predicts is not read.
+    write_predicted_run(tmp_path)
+    channels = ("red", "green", "blue")
+    write_model_folder(tmp_path / "model", untrained_classifier(channels, 32), channels, "sigmoid", 32)
+    run_in_environments(tmp_path, tmp_path / "conda", "export_onnx")
+    assert (tmp_path / "results/export/onnx/model.onnx").stat().st_size > 50_000_000

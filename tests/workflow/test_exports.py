@@ -100,6 +100,22 @@ def predicted(tmp_path_factory):
     return folder, write_predicted_run(folder)
 
 
+@pytest.mark.skipif(find_spec("tf2onnx") is None, reason="tf2onnx is not installed")
+def test_a_model_is_written_as_onnx_once(finished):
+    snakefile, folder = finished
+    assert listed(finished, "export_onnx")[0] == {"export_onnx": 1}
+    run(snakefile, folder, "--cores", "2", "export_onnx")
+    assert "Nothing to be done" in run(snakefile, folder, "--dry-run", "export_onnx").text
+    write_stand_in(folder / "model", content=1)
+    assert listed(finished, "export_onnx")[0] == {"export_onnx": 1}
+    write_stand_in(folder / "model")
+    assert not listed(finished, "export_onnx")[0]
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings["predict"]["views"] = 2
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert listed(finished, "export_onnx")[0] == {"export_onnx": 1}
+
+
 @pytest.mark.skipif(find_spec("geojson") is None, reason="geojson is not installed")
 def test_cells_are_written_as_geojson(predicted):
     folder, shard = predicted
@@ -135,7 +151,7 @@ def test_masks_are_exported_where_there_is_no_model(finished):
     assert not {"train", "predict"} & set(jobs)
 
 
-@pytest.mark.parametrize("format", OF_SHARDS)
+@pytest.mark.parametrize("format", [*OF_SHARDS, "onnx"])
 def test_a_package_that_is_not_here_is_said_before_the_first_job(finished, format, tmp_path):
     _, folder = finished
     lacking = copy_workflow(tmp_path / "lacking")

@@ -20,6 +20,12 @@ def exported(format):
     return folders
 
 
+def model_for_export(wildcards):
+    """Return the files of the model that is written as ONNX."""
+    require_package("onnx")
+    return model_files(wildcards)
+
+
 rule geojson_shard:
     """Write the cells of one shard with their calls as GeoJSON, one file per field."""
     input:
@@ -68,3 +74,28 @@ rule ome_zarr_shard:
         version=code_of("exporting.ome_zarr"),
     script:
         "../scripts/export_ome_zarr.py"
+
+
+rule export_onnx:
+    """Write the model of the run with its preprocessing as ONNX, for onnxruntime."""
+    input:
+        model_for_export,
+    output:
+        "results/export/onnx/model.onnx",
+    log:
+        "logs/export_onnx.log",
+    benchmark:
+        "benchmarks/export_onnx.tsv"
+    conda:
+        "../../envs/onnx.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(30),
+    params:
+        model=MODEL,
+        model_version=model_version,
+        views=config["predict"]["views"],
+        version=code_of("exporting.onnx"),
+    script:
+        "../scripts/export_onnx.py"
