@@ -113,6 +113,11 @@ if DESCRIBED is None:
         input:
             exported("ome_zarr"),
 
+    rule export_spatialdata:
+        """Write the fields of the predicted collections with their masks and called cells as SpatialData."""
+        input:
+            exported("spatialdata"),
+
     rule interpret:
         """Study what the network learned, and judge the claims of the method."""
         input:

@@ -99,3 +99,30 @@ rule export_onnx:
         version=code_of("exporting.onnx"),
     script:
         "../scripts/export_onnx.py"
+
+
+rule spatialdata_shard:
+    """Write the fields of one shard with their masks and called cells as one SpatialData store."""
+    input:
+        manifest="results/sheet/{collection}/{shard}.csv",
+        images=made_images,
+        segmentation="results/segmentation/{collection}/{shard}",
+        cells="results/cells/{collection}/{shard}.parquet",
+        fields="results/cells/{collection}/{shard}.fields.parquet",
+        predictions="results/predictions/{collection}/shards/{shard}.parquet",
+    output:
+        directory("results/export/spatialdata/{collection}/{shard}"),
+    log:
+        "logs/spatialdata_shard/{collection}/{shard}.log",
+    benchmark:
+        "benchmarks/spatialdata_shard/{collection}/{shard}.tsv"
+    conda:
+        "../../envs/spatialdata.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(120),
+    params:
+        version=code_of("exporting.calls", "exporting.spatialdata"),
+    script:
+        "../scripts/export_spatialdata.py"
