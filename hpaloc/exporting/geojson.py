@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +25,48 @@ _SHOWN = {
 }
 _COLOURS = {location.name: [int(location.colour[at : at + 2], 16) for at in (1, 3, 5)] for location in LOCATIONS}
 
+# px, the side of the square that joins parts that touch at a corner.
+_JOINT = 0.1
+
 
 def trace(mask: np.ndarray, x0: int, y0: int) -> shapely.Geometry:
-    """Return the region of a mask, a polygon or several along the edges of its pixels, so that no area is lost.
+    """Return the region of a mask, along the edges of its pixels.
+
+    Parts that touch at a corner are joined there by a square of 0.1 px, so that a mask that hangs together is one
+    polygon, which more readers take than several.
 
     mask: (h, w) bool, a part of an image
     x0, y0: px, the place of its first column and row in the image
-    Returns a shapely geometry in px of the image, where pixel (0, 0) covers 0 to 1; empty if the mask is.
+    Returns a shapely Polygon or MultiPolygon in px of the image, pixel (0, 0) from 0 to 1; empty if the mask is.
     """
     steps = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     rows, starts = np.nonzero(steps == 1)
     ends = np.nonzero(steps == -1)[1]
     runs = shapely.box(starts + x0, rows + y0, ends + x0, rows + y0 + 1)
+    region = shapely.union_all(runs)
+    corners = [shapely.intersection(*pair) for pair in combinations(shapely.get_parts(region), 2)]
+    if any(not corner.is_empty for corner in corners):
+        region = shapely.union_all([region, *shapely.buffer(corners, _JOINT / 2, cap_style="square")])
     # Without a tolerance, simplifying only removes the corners of runs within straight edges.
-    return shapely.orient_polygons(shapely.simplify(shapely.union_all(runs), 0))
+    return shapely.orient_polygons(shapely.simplify(region, 0))
 
 
-def _measurements(cell: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a cell, under the names that are shown; what was not measured is left out."""
-    numbers = {}
+def _measurements(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the numbers of a cell with the names that are shown.
+
+    Newer QuPaths write a dictionary, but read this too, and the reader of napari reads nothing else. It wants the same
+    names of every cell; what was not measured is the text that QuPath takes for no number.
+    """
+    numbers = []
     for column, value in cell.items():
-        if column not in _NOT_MEASURED and not pd.isna(value):
+        if column in _NOT_MEASURED:
+            continue
+        shown: Any = "NaN"
+        if not pd.isna(value):
             whole = isinstance(value, bool | int | np.bool_ | np.integer)
             # Six digits are what 32 bits hold.
-            numbers[_SHOWN.get(column, column)] = int(value) if whole else float(f"{value:.6g}")
+            shown = int(value) if whole else float(f"{value:.6g}")
+        numbers.append({"name": _SHOWN.get(column, column), "value": shown})
     return numbers
 
 

@@ -34,16 +34,18 @@ class PredictedShard:
 
 
 def write_predicted_shard(folder, dtype="uint8"):
-    """Write a shard of two fields with cells, one of them in two parts, one with a hole, one without a nucleus; of one
-    without cells; and of one that was rejected.
+    """Write a shard of two fields with cells, of one without cells, and of one that was rejected.
+
+    Of the first, cell 2 is in two parts, cell 3 has a hole, cell 4 no nucleus; a pixel of cell 2 of the second touches
+    the others at a corner alone.
     """
     fields = {id: make_field(number, dtype=dtype) for number, id in enumerate(IDS)}
     fields["empty"] = make_field(7, cells=CELLS[:0], dtype=dtype)
     fields["rejected"] = make_field(8, dtype=dtype)
     _, cells, nuclei = fields[IDS[0]]
-    # A stray pixel, which touches its cell at a corner alone, and a hole.
-    y, x = min(zip(*(cells == 2).nonzero(), strict=True))
-    cells[y - 1, x - 1] = 2
+    for id, away in zip(IDS, (3, 1), strict=True):
+        y, x = min(zip(*(fields[id][1] == 2).nonzero(), strict=True))
+        fields[id][1][y - away, x - away] = 2
     cells[120:123, 40] = nuclei[120:123, 40] = 0
     nuclei[nuclei == 4] = 0
     rows, segmentation = write_shard(folder / "shard", fields)
