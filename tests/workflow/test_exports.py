@@ -1,9 +1,11 @@
 """The exports as targets: what they plan, what reruns them, and what a plan refuses."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
+import zipfile
 from importlib.util import find_spec
 
 import numpy as np
@@ -43,7 +45,7 @@ def first_run(tmp_path_factory):
     settings |= {"model": {"path": "model"}, "predict": {"collections": ["test", "other"]}}
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     snakefile = copy_workflow(folder.parent / "workflow")
-    with_scripts(snakefile.parent, "record_run")
+    with_scripts(snakefile.parent, "record_run", "export_crate")
     # Jobs that do nothing need no package.
     with_package(snakefile, "json")
     run(snakefile, folder, "--cores", "2", "predict_only")
@@ -114,6 +116,57 @@ def test_a_model_is_written_as_onnx_once(finished):
     assert listed(finished, "export_onnx")[0] == {"export_onnx": 1}
 
 
+def references(value):
+    """Return every @id that a part of JSON-LD refers to."""
+    if isinstance(value, list):
+        return {id for part in value for id in references(part)}
+    if not isinstance(value, dict):
+        return set()
+    return {value["@id"]} if set(value) == {"@id"} else {id for part in value.values() for id in references(part)}
+
+
+@pytest.mark.skipif(find_spec("rocrate") is None, reason="rocrate is not installed")
+def test_a_run_is_written_as_a_crate(finished):
+    from rocrate.rocrate import ROCrate
+
+    snakefile, folder = finished
+    run(snakefile, folder, "--cores", "2", "export_crate")
+    assert "Nothing to be done" in run(snakefile, folder, "--dry-run", "export_crate").text
+    path = folder / "results/export/crate/run.crate.zip"
+    crate = ROCrate(path)
+    (action,) = crate.get_by_type("CreateAction")
+    assert action["instrument"] is crate.mainEntity
+    assert crate.mainEntity["programmingLanguage"]["name"] == "Snakemake"
+    assert {entity.id for entity in action["object"]} == {
+        "results/run/config.yaml",
+        *(f"model/{name}" for name in ("config.json", "thresholds.json", "checksums.json")),
+    }
+    made = {entity.id for entity in action["result"]}
+    tables = ("cells.parquet", "fields.parquet", "proteins.parquet", "submission.csv")
+    assert {f"results/predictions/{name}/{table}" for name in ("test", "other") for table in tables} <= made
+    assert {"results/sheet/rejected.csv", "results/evaluation/metrics.json", "results/run/software.csv"} <= made
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    said = json.loads(content.pop("ro-crate-metadata.json"))
+    of_id = {entity["@id"]: entity for entity in said["@graph"]}
+    assert len(of_id) == len(said["@graph"])
+    # Every file is described, by its content too, and every description is of a file.
+    files = {id for id, entity in of_id.items() if "File" in entity["@type"]}
+    assert files == set(content) == {id for id in references(of_id["./"]["hasPart"])}
+    for name, written in content.items():
+        assert of_id[name]["sha256"] == hashlib.sha256(written).hexdigest(), name
+        assert int(of_id[name]["contentSize"]) == len(written)
+        assert of_id[name]["description"]
+    assert content["results/run/config.yaml"] == (folder / "results/run/config.yaml").read_bytes()
+    assert content["Snakefile"] == snakefile.read_bytes()
+    # What is named and not described is elsewhere, or a profile.
+    named = {id for entity in of_id.values() for id in references([entity[key] for key in entity if key != "@id"])}
+    assert all(id.startswith(("http://", "https://")) for id in named - of_id.keys())
+    profiles = {"https://w3id.org/ro/wfrun/process/0.5", "https://w3id.org/ro/wfrun/workflow/0.5"}
+    assert references(of_id["./"]["conformsTo"]) == profiles
+    assert references(of_id["./"]["mentions"]) == {action.id}
+
+
 @pytest.fixture(scope="module")
 def predicted(tmp_path_factory):
     """A folder with the predictions of a small shard, which every export may read."""
@@ -159,7 +212,7 @@ def test_a_package_that_is_not_here_is_said_before_the_first_job(finished, tmp_p
     _, folder = finished
     lacking = copy_workflow(tmp_path / "lacking")
     with_package(lacking, "of_no_name")
-    for target in (*TARGETS, "export_onnx"):
+    for target in (*TARGETS, "export_onnx", "export_crate"):
         done = plan(lacking, folder, "--cores", "1", "--dry-run", target)
         assert done.returncode == 1
         assert f"{target}: the package of_no_name is not in this environment; run with --sdm conda" in done.text

@@ -224,7 +224,13 @@ FEW_SHOT = config["few_shot"]["collection"]
 TRUE_LABELS = config["curation"]["labels"] == "cells"
 GIVEN_MASKS = config["segmentation"]["backend"] == "masks"
 # The package that writes each format of an export.
-EXPORTERS = {"geojson": "geojson", "ome_zarr": "ome_zarr", "onnx": "tf2onnx", "spatialdata": "spatialdata"}
+EXPORTERS = {
+    "geojson": "geojson",
+    "ome_zarr": "ome_zarr",
+    "spatialdata": "spatialdata",
+    "onnx": "tf2onnx",
+    "crate": "rocrate",
+}
 # Jobs request a GPU unless the configuration excludes it; without a limit, a local run ignores the request.
 GPU = {} if config["train"]["gpu"] == "none" else {"gpu": 1}
 

@@ -26,6 +26,24 @@ def model_for_export(wildcards):
     return model_files(wildcards)
 
 
+# The files of a model folder that say what it is, and the tables of a predicted collection that are in a crate.
+DESCRIBING_MODEL = ["config.json", "thresholds.json", "checksums.json", "card.md", "history.csv"]
+CRATED_TABLES = ["cells.parquet", "fields.parquet", "proteins.parquet", *POOLED, "submission.csv"]
+
+
+def checked_run(wildcards):
+    """Return nothing, after the check that there is a model to predict with and a package that writes a crate."""
+    require_package("crate")
+    require_model()
+    return []
+
+
+def workflow_code(wildcards):
+    """Return the digest of every file of rules and environments, and of the Snakefile, by its path in the workflow."""
+    found = [HERE / "Snakefile", *HERE.glob("workflow/rules/*.smk"), *HERE.glob("envs/*.yaml")]
+    return {str(path.relative_to(HERE)): digest(path) for path in sorted(found)}
+
+
 rule geojson_shard:
     """Write the cells of one shard with their calls as GeoJSON, one file per field."""
     input:
@@ -126,3 +144,43 @@ rule spatialdata_shard:
         version=code_of("exporting.calls", "exporting.spatialdata"),
     script:
         "../scripts/export_spatialdata.py"
+
+
+rule export_crate:
+    """Write the tables, scores and settings of the run as RO-Crate."""
+    input:
+        checked_run,
+        config="results/run/config.yaml",
+        run=["results/run/software.csv", "results/run/jobs.csv"],
+        tables=[
+            *expand("results/sheet/{collection}.parquet", collection=PREDICTED),
+            *expand("results/predictions/{collection}/{name}", collection=PREDICTED, name=CRATED_TABLES),
+            "results/sheet/rejected.csv",
+            WARNED,
+            SUMMARY,
+        ],
+        scores=rules.evaluate.output,
+        trained=trained_here(*DESCRIBING_MODEL),
+    output:
+        "results/export/crate/run.crate.zip",
+    log:
+        "logs/export_crate.log",
+    benchmark:
+        "benchmarks/export_crate.tsv"
+    localrule: True
+    conda:
+        "../../envs/crate.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(1000),
+        runtime=grows(30),
+    params:
+        collections=PREDICTED,
+        workflow=str(HERE),
+        code=workflow_code,
+        model=MODEL,
+        model_version=model_version,
+        of_model=DESCRIBING_MODEL if config["model"]["path"] else [],
+        version=code_of("exporting.crate"),
+    script:
+        "../scripts/export_crate.py"

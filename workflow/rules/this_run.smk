@@ -16,7 +16,7 @@ UNLISTED_STAGES = {
         "browse_folds",
         "describe_folds",
     ),
-    *("geojson_shard", "ome_zarr_shard", "spatialdata_shard", "export_onnx"),
+    *("geojson_shard", "ome_zarr_shard", "spatialdata_shard", "export_onnx", "export_crate"),
     *("record_run", "report"),
 }
 
