@@ -66,6 +66,7 @@ if DESCRIBED is None:
     include: "workflow/rules/this_run.smk"
     include: "workflow/rules/report.smk"
     include: "workflow/rules/pack.smk"
+    include: "workflow/rules/export.smk"
 
     # With model.path nothing is ever trained, even if the data would require it.
     if not config["model"]["path"]:
@@ -101,6 +102,21 @@ if DESCRIBED is None:
         """Train and predict fold by fold, so that every cell of the training collection is predicted without its group."""
         input:
             cross_validate_outputs,
+
+    rule export_geojson:
+        """Write the cells of the predicted collections with their calls as GeoJSON, for QuPath and napari."""
+        input:
+            exported("geojson"),
+
+    rule export_ome_zarr:
+        """Write the fields of the collections to predict with their masks as OME-Zarr; no model is needed."""
+        input:
+            exported("ome_zarr"),
+
+    rule export_spatialdata:
+        """Write the fields of the predicted collections with their masks and called cells as SpatialData."""
+        input:
+            exported("spatialdata"),
 
     rule interpret:
         """Study what the network learned, and judge the claims of the method."""

@@ -30,6 +30,8 @@ PLACES = (
     "evaluation/*/",
     "browser/*/",
     "browser/*/*/",
+    "export/*/*/",
+    "export/*/*/*/",
     "few_shot/*/",
     "controls/*/",
     "cross_validation",

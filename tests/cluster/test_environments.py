@@ -1,21 +1,18 @@
 """The per-rule environments, built and used: the whole chain runs in them, and each lacks what it should lack."""
 
-import os
 import re
-import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import tifffile
 import yaml
+from exported_shards import IDS, write_predicted_run
+from model_inputs import untrained_classifier, write_model_folder
 from plane_files import BY_NAME, NAMES, stack
+from rule_environments import run_in_environments
 from vendor_files import write_lif, write_nd2
 from workflow_runs import ROOT, write_config, write_sheet, write_small_run
 
-# A conda whose environments are made from the package index, for machines without one.
-STAND_IN = ROOT / "tests/support/conda-on-pypi/bin"
 LACKS = {
     # It has matplotlib, for the contact sheet of a described folder.
     "segmentation": ["tensorflow", "tensorflow_io", "keras", "torch", "sklearn", "anndata"],
@@ -35,26 +32,6 @@ def scripts_of_environments():
             for name in re.findall(r"envs/(\w+)\.yaml", rule):
                 scripts.setdefault(name, []).append(script)
     return scripts
-
-
-def run_in_environments(folder, prefix, *targets):
-    """Run the workflow of a folder with `--sdm conda`; its environments are made below ``prefix``."""
-    # The stand-in runs the Python that is found first, and installs with the uv beside it.
-    search = [str(Path(sys.executable).parent), os.environ["PATH"]]
-    if shutil.which("conda") is None:
-        search.insert(0, str(STAND_IN))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
-    command += ["--cores", "2", "--nocolor", "--sdm", "conda", "--conda-prefix", prefix, *targets]
-    command += ["--configfile", folder / "config.yaml"]
-    done = subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        env=os.environ | {"PATH": os.pathsep.join(search)},
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +72,8 @@ def test_an_environment_has_what_its_rules_import(environments, name):
 
 
 def test_the_names_of_the_environments_are_those_of_the_rules():
-    assert set(scripts_of_environments()) == {*LACKS, "hpacellseg", "import", "interpretation"}
+    others = {"hpacellseg", "import", "interpretation", "geojson", "ome_zarr", "onnx", "spatialdata", "crate"}
+    assert set(scripts_of_environments()) == LACKS.keys() | others
     for name in LACKS:
         assert yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())["dependencies"]
 
@@ -112,3 +90,21 @@ def test_the_environment_of_the_import_reads_files_of_microscopes(tmp_path, writ
     for colour, name in BY_NAME.items():
         made = tifffile.imread(tmp_path / f"results/imported/new/000/a_{colour}.tif")
         assert (made == pixels[0, 0, NAMES.index(name)]).all(), colour
+
+
+@pytest.mark.parametrize(("format", "suffix"), [("geojson", ".geojson"), ("ome_zarr", ".ome.zarr")])
+def test_the_environment_of_an_export_writes_it(tmp_path, format, suffix):
+    write_predicted_run(tmp_path)
+    rules = ["--allowed-rules", f"{format}_shard", f"export_{format}"]
+    run_in_environments(tmp_path, tmp_path / "conda", f"export_{format}", *rules)
+    written = {path.name for path in (tmp_path / f"results/export/{format}/new/000").glob("[!.]*")}
+    assert {f"{id}{suffix}" for id in IDS} <= written
+
+
+def test_the_environment_of_onnx_writes_a_model(tmp_path):
+    # What the model predicts is not read.
+    write_predicted_run(tmp_path)
+    channels = ("red", "green", "blue")
+    write_model_folder(tmp_path / "model", untrained_classifier(channels, 32), channels, "sigmoid", 32)
+    run_in_environments(tmp_path, tmp_path / "conda", "export_onnx")
+    assert (tmp_path / "results/export/onnx/model.onnx").stat().st_size > 50_000_000

@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from functools import cache, wraps
+from importlib.util import find_spec
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -240,6 +241,14 @@ INTERPRETATION_FIGURES = (
 )
 FEW_SHOT = config["few_shot"]["collection"]
 GIVEN_MASKS = config["segmentation"]["backend"] == "masks"
+# The package that writes each format of an export.
+EXPORTERS = {
+    "geojson": "geojson",
+    "ome_zarr": "ome_zarr",
+    "spatialdata": "spatialdata",
+    "onnx": "tf2onnx",
+    "crate": "rocrate",
+}
 # Jobs request a GPU unless the configuration excludes it; without a limit, a local run ignores the request.
 GPU = {} if config["train"]["gpu"] == "none" else {"gpu": 1}
 

@@ -28,6 +28,17 @@ def require_packing():
 
 
 @refusing
+def require_package(format):
+    """Refuse an export whose package is not here, unless its jobs have an environment of their own."""
+    own = workflow.deployment_settings.deployment_method
+    if workflow.is_main_process and not own and find_spec(EXPORTERS[format]) is None:
+        refuse(
+            f"export_{format}: the package {EXPORTERS[format]} is not in this environment; run with --sdm conda, or "
+            f"install what envs/{format}.yaml lists"
+        )
+
+
+@refusing
 def require_columns():
     """Refuse the configuration unless the sheets have the columns by which calls are pooled."""
     check_pooling(config, SCANS)

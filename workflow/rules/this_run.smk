@@ -10,6 +10,7 @@ UNLISTED_STAGES = {
     *("learn_fusion_fold", "predict_fold"),
     *("join_folds", "find_seen_folds", "evaluate_folds", "draw_score_folds", "describe_folds"),
     *("browse_shard_folds", "browse_folds"),
+    *("geojson_shard", "ome_zarr_shard", "spatialdata_shard", "export_onnx", "export_crate"),
     *("record_run", "report"),
 }
 
@@ -56,6 +57,8 @@ def kept_paths():
         kept += expand("results/{stage}/{name}", stage=["predictions", "browser"], name=name)
         kept += of_shards("predictions", name) + of_shards("pictures", name)
         kept += expand("results/predictions/{name}/{table}", name=name, table=POOLED)
+        kept += [f"results/export/{format}/{name}" for format in EXPORTERS]
+        kept += expand("results/export/{format}/{name}/{shard}", format=EXPORTERS, name=name, shard=SHARDS[name])
     kept += expand("results/evaluation/{collection}", collection=SCORED)
     kept += expand("results/baselines/{collection}", collection=MEASURED) + of_shards("baselines", *MEASURED)
     kept += expand("results/controls/{control}", control=CONTROLS)
