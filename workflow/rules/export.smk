@@ -5,43 +5,9 @@ Outputs: results/export/<format>, a folder for each shard of the predicted colle
 Steps: join the cells with their calls, and write them by the library of the format.
 """
 
-
-def exported(format):
-    """Return the input function of a target: the folder of every shard of the predicted collections in a format."""
-
-    def folders(wildcards):
-        require_package(format)
-        return [
-            path
-            for name in PREDICTED
-            for path in expand("results/export/{format}/{name}/{shard}", format=format, name=name, shard=SHARDS[name])
-        ]
-
-    return folders
-
-
-def model_for_export(wildcards):
-    """Return the files of the model that is written as ONNX."""
-    require_package("onnx")
-    return model_files(wildcards)
-
-
 # The files of a model folder that say what it is, and the tables of a predicted collection that are in a crate.
 DESCRIBING_MODEL = ["config.json", "thresholds.json", "checksums.json", "card.md", "history.csv"]
 CRATED_TABLES = ["cells.parquet", "fields.parquet", "proteins.parquet", *POOLED, "submission.csv"]
-
-
-def checked_run(wildcards):
-    """Return nothing, after the check that there is a model to predict with and a package that writes a crate."""
-    require_package("crate")
-    require_model()
-    return []
-
-
-def workflow_code(wildcards):
-    """Return the digest of every file of rules and environments, and of the Snakefile, by its path in the workflow."""
-    found = [HERE / "Snakefile", *HERE.glob("workflow/rules/*.smk"), *HERE.glob("envs/*.yaml")]
-    return {str(path.relative_to(HERE)): digest(path) for path in sorted(found)}
 
 
 rule geojson_shard:
@@ -178,7 +144,7 @@ rule export_crate:
         collections=PREDICTED,
         workflow=str(HERE),
         code=workflow_code,
-        model=MODEL,
+        model=lambda wildcards: MODEL,
         model_version=model_version,
         of_model=DESCRIBING_MODEL if config["model"]["path"] else [],
         version=code_of("exporting.crate"),

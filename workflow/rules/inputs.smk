@@ -325,3 +325,36 @@ def predict_only_outputs(wildcards):
     if not config["model"]["path"]:
         refuse(NO_MODEL)
     return [*predict_outputs(wildcards), "results/report.zip"]
+
+
+def exported(format):
+    """Return the input function of a target: the folder of every shard of the predicted collections in a format."""
+
+    def folders(wildcards):
+        require_package(format)
+        return [
+            path
+            for name in PREDICTED
+            for path in expand("results/export/{format}/{name}/{shard}", format=format, name=name, shard=SHARDS[name])
+        ]
+
+    return folders
+
+
+def model_for_export(wildcards):
+    """Return the files of the model that is written as ONNX."""
+    require_package("onnx")
+    return model_files(wildcards)
+
+
+def checked_run(wildcards):
+    """Return nothing, after the check that there is a model to predict with and a package that writes a crate."""
+    require_package("crate")
+    require_model()
+    return []
+
+
+def workflow_code(wildcards):
+    """Return the digest of every file of rules and environments, and of the Snakefile, by its path in the workflow."""
+    found = [HERE / "Snakefile", *HERE.glob("workflow/rules/*.smk"), *HERE.glob("envs/*.yaml")]
+    return {str(path.relative_to(HERE)): digest(path) for path in sorted(found)}
