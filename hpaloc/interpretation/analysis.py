@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from joblib import delayed
 
 from hpaloc.classes import N_CLASSES, NAMES
@@ -28,6 +29,7 @@ from hpaloc.interpretation.studied import chosen_cells
 from hpaloc.interpretation.units import describe_units
 from hpaloc.leaving_out import is_left_out
 from hpaloc.progress import log, track
+from hpaloc.tables import NETWORK, PROBABILITIES
 
 DEEPEST = "embedding"
 # The learner and the examples per class by which the transfer is judged, or the nearest configured number.
@@ -49,7 +51,8 @@ def labelled_predictions(
 ) -> pd.DataFrame:
     """Return the predictions of collections with label (-1 unless it is one location) and group of each cell.
 
-    Fields without a labelled cell are left out, and so is what the scores leave out: it does not test the network.
+    p_0..p_18 are of the network alone, also where the tables have them fused with a regression: it is studied. Fields
+    without a labelled cell are left out, and so is what the scores leave out: it does not test the network.
 
     cells: a table STUDIED
     predictions: collection to its cells.parquet
@@ -57,7 +60,9 @@ def labelled_predictions(
     """
     parts = []
     for name, path in predictions.items():
-        table = pd.read_parquet(path, columns=["field", "cell", *(f"p_{index}" for index in range(N_CLASSES))])
+        of_network = NETWORK if NETWORK[0] in pq.read_schema(path).names else PROBABILITIES
+        table = pd.read_parquet(path, columns=["field", "cell", *of_network])
+        table = table.rename(columns=dict(zip(of_network, PROBABILITIES, strict=True)))
         own = cells[cells["collection"] == name]
         table = table.merge(own[["field", "cell", "label"]], on=["field", "cell"], how="left")
         table["label"] = table["label"].fillna(-1).astype(int)

@@ -18,7 +18,7 @@ from hpaloc.interpretation.analysis import _notes, labelled_predictions, read_kn
 from hpaloc.interpretation.cells import Source, StudyError, choose_cells
 from hpaloc.interpretation.morphology import measure_cells
 from hpaloc.simulate.field import simulate_field
-from hpaloc.tables import CELLS, FIELDS, LEANED, PROBABILITIES
+from hpaloc.tables import CELLS, FIELDS, LEANED, NETWORK, PROBABILITIES
 
 
 def clusters(seed=0, classes=3, groups=4, cells=12, between=4.0, of_group=0.0):
@@ -419,6 +419,12 @@ def test_claims_are_judged_on_the_probabilities_of_cells_alone(tmp_path):
     cell, _ = claims.cell_claims(labelled_predictions(cells, {"test": tmp_path / "cells.parquet"}, {}), 0)
     alone = table[list(PROBABILITIES)].to_numpy().argmax(axis=1) == table["label"]
     assert (cell.verdict, cell.value) == ("failed", pytest.approx(alone.mean()))
+    # With a regression too; the claims are of the network.
+    table = table.rename(columns=dict(zip(PROBABILITIES, NETWORK, strict=True)))
+    table[list(PROBABILITIES)] = np.eye(N_CLASSES)[table["label"]]
+    table.drop(columns=["label", "group"]).to_parquet(tmp_path / "cells.parquet")
+    fused, _ = claims.cell_claims(labelled_predictions(cells, {"test": tmp_path / "cells.parquet"}, {}), 0)
+    assert fused.value == cell.value
 
 
 def test_only_a_protein_of_one_location_has_a_call_to_be_right_about():
