@@ -27,6 +27,7 @@ STAGES = {
             "note_seen",
             "add_seen",
             "learn_baselines",
+            "learn_fusion",
         ),
     ),
     "calls": (
@@ -36,7 +37,7 @@ STAGES = {
     "people": ("#efe3ee", ("browse_shard", "browse", "record_run", "report_zip")),
 }
 LEFT_OUT = {"all", "predict_only", "explore", "interpret"}
-WIDTH, HEIGHT, ACROSS, DOWN, LANE = 118, 30, 20, 30, 34
+WIDTH, HEIGHT, ACROSS, DOWN, LANE = 132, 30, 20, 30, 34
 
 
 def rule_edges() -> list[tuple[str, str]]:
