@@ -31,7 +31,7 @@ def settings(*names):
 
 def train_settings(filled):
     return TrainSettings(
-        **{key: value for key, value in filled["train"].items() if key not in ("pretraining", "blends")}
+        **{key: value for key, value in filled["train"].items() if key not in ("pretraining", "blends", "fusion")}
     )
 
 
@@ -45,6 +45,8 @@ def test_the_settings_are_those_of_the_paper():
     assert rates == pytest.approx(
         [0.0005, 0.0007, 0.0009, 0.0011, 0.0011, 0.0011, 0.00095, 0.0008375, 0.0007531, 0.0006898], abs=5e-8
     )
+    # The network alone.
+    assert filled["train"]["fusion"] == 0
     assert filled["evaluation"]["controls"] == ["tile_random_split", "class_sorted_split", "shuffled_labels"]
 
 
