@@ -25,7 +25,13 @@ from hpaloc.training import callbacks, train
 from hpaloc.training.augmentation import Augmentation
 from hpaloc.training.callbacks import TrainingError
 from hpaloc.training.class_weights import class_weights, weighted
-from hpaloc.training.decision import choose_negative_rule, decide, fit_temperature, fit_thresholds
+from hpaloc.training.decision import (
+    choose_negative_rule,
+    fit_decision,
+    fit_temperature,
+    fit_thresholds,
+    predict_examples,
+)
 from hpaloc.training.fit import fit
 from hpaloc.training.optimiser import FusedAdam
 from hpaloc.training.scores import Accuracy, BalancedAccuracy, MacroAUC
@@ -46,6 +52,12 @@ SETTINGS = TrainSettings(
     precision="float32",
     gpu="none",
 )
+
+
+def decide(network, data, cells):
+    """Predict examples and fit the decision to them, as a training does."""
+    probabilities, labels = predict_examples(network, data, SETTINGS.batch_size)
+    return fit_decision(probabilities, labels, cells, SETTINGS.head, "validation")
 
 
 def small_network(planes: int = 2, size: int = 16) -> keras.Model:
@@ -284,7 +296,7 @@ def test_fitted_thresholds_are_no_worse_than_a_half_on_other_cells():
 def test_thresholds_are_fitted_at_the_weight_of_the_field_that_is_used():
     keras.utils.set_random_seed(0)
     cells = pd.DataFrame({"field": ["f"] * 18 + ["g"] * 18, "origin": "real"})
-    decision, scores = decide(small_network(), small_data(36), cells, SETTINGS, "validation")
+    decision, scores = decide(small_network(), small_data(36), cells)
     assert list(decision["leaned_thresholds"]) == list(FIELD_WEIGHTS)
     at = {weight: decision_thresholds(decision, weight) for weight in (0.0, 0.8, 0.85, 0.9)}
     assert at[0.0][3] == np.float32(decision["thresholds"][NAMES[3]])
@@ -300,8 +312,8 @@ def test_made_negatives_are_left_out_of_a_second_score():
     keras.utils.set_random_seed(0)
     cells = pd.DataFrame({"field": "f", "origin": ["real"] * 30 + ["relabelled"] * 6})
     network = small_network()
-    _, scores = decide(network, small_data(36), cells, SETTINGS, "validation")
-    _, own = decide(network, small_data(36).take(30), cells[:30], SETTINGS, "validation")
+    _, scores = decide(network, small_data(36), cells)
+    _, own = decide(network, small_data(36).take(30), cells[:30])
     assert scores["cells_without_made_negatives"] == 30
     assert scores["accuracy_without_made_negatives"] == pytest.approx(own["accuracy"])
 
@@ -310,7 +322,7 @@ def test_made_negatives_alone_have_no_second_score():
     keras.utils.set_random_seed(0)
     # Without the held-out classes, a part may be left with these.
     cells = pd.DataFrame({"field": "f", "origin": ["relabelled"] * 6})
-    _, scores = decide(small_network(), small_data(6), cells, SETTINGS, "validation")
+    _, scores = decide(small_network(), small_data(6), cells)
     assert "accuracy" in scores
     assert not any("without" in name for name in scores)
 
@@ -335,7 +347,7 @@ def test_a_threshold_between_tiny_probabilities_is_not_0():
     kernel, bias = network.layers[-1].get_weights()
     network.layers[-1].set_weights([kernel, bias - 20])
     cells = pd.DataFrame({"field": ["f"] * 18 + ["g"] * 18, "origin": "real"})
-    decision, _ = decide(network, small_data(36), cells, SETTINGS, "validation")
+    decision, _ = decide(network, small_data(36), cells)
     # One of 0 would call the location in every cell.
     assert 0 < decision["thresholds"][NAMES[3]] < 0.2
 
