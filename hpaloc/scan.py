@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from hpaloc.addresses import split_url
 from hpaloc.classes import COLOURS, parse_labels
-from hpaloc.config import colours_of, named_channels, training_collections
+from hpaloc.config import colours_of, curation_of, named_channels, training_collections
 from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.endings import is_imported
 from hpaloc.files import atomic_path, write_if_changed
@@ -60,7 +60,7 @@ class Scan:
     truth: {field: label sets of its true cells}, None without a table of true cells
     other_columns: the names of the columns that only the user uses
     without_values: those of them, and of antibody and cell_line, in which no field has a known value
-    groups: {one of them that ``curation.group_by`` names: {field: its known value}}, of a collection that trains
+    groups: {one of them that ``group_by`` of its curation names: {field: its known value}}, of a collection that trains
     """
 
     rows: list[SheetRow]
@@ -111,7 +111,8 @@ def with_columns(
     if known:
         tables[places.path("columns").name] = format_csv([header, *rows])
     if name in training_collections(config):
-        groups = {column: values for column, values in known.items() if column in config["curation"]["group_by"]}
+        group_by = curation_of(config, name)[1]["group_by"]
+        groups = {column: values for column, values in known.items() if column in group_by}
     for column, values in groups.items():
         warn_of_spellings(table_of(name, collection), column, values.values())
     if groups:

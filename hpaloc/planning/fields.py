@@ -85,7 +85,7 @@ def _check_columns(
 
 
 def _check_criteria(name: str, used: Sequence[SheetRow], scan: Scan, config: Mapping[str, Any]) -> None:
-    """Check that a sheet has the columns that ``curation.group_by`` names, and warn of fields without a value.
+    """Check that a sheet has the columns that ``group_by`` of its curation names, and warn of fields without a value.
 
     An antibody may be absent, and in the collection of the pretraining any of them.
     """

@@ -638,9 +638,17 @@ def test_the_split_of_a_first_training_is_checked_before_anything_runs(project):
     project["collections"]["first"] = project["collections"]["train"] | {"sheet": "first.csv"}
     Path("first.csv").write_text("ID,Label,split\nf00,1,test\n")
     scan("first", project)
-    project["train"]["pretraining"] = {"collection": "first"}
+    project["train"]["pretraining"] = {"collection": "first", "curation": project["curation"]}
     with pytest.raises(SheetError, match=r"first\.csv \(ID f00\): split 'test' is not train or validation"):
         scan("first", project)
+
+
+def test_a_first_training_is_split_by_columns_of_its_own(project):
+    project["collections"]["first"] = project["collections"]["train"] | {"sheet": "first.csv"}
+    Path("first.csv").write_text("ID,Label,patient\nf00,1,p1\nf01,2,p1\n")
+    by_patient = project["curation"] | {"group_by": ["duplicates", "patient"]}
+    project["train"]["pretraining"] = {"collection": "first", "curation": by_patient}
+    assert scan_collection("first", project).groups == {"patient": {"f00": "p1", "f01": "p1"}}
 
 
 def test_a_downloaded_collection_has_its_truth_and_its_masks(project):

@@ -139,9 +139,13 @@ def cross_validation_settings(wildcards):
         "tiles": config["tiles"],
         "evaluation.folds": config["evaluation"]["folds"],
         "labels and groups of the fields": content_of(
-            *of_shards("annotations", TRAINING), *table_of("groups", TRAINING)
+            *(
+                path
+                for name in training_collections(config)
+                for path in (*of_shards("annotations", name), *table_of("groups", name))
+            )
         ),
-        "content of truth.cells": true_content(TRAINING) if TRAINING in COLLECTIONS else None,
+        "content of truth.cells": true_content(*(name for name in training_collections(config) if name in COLLECTIONS)),
         "seed": config["seed"],
     }
 
