@@ -14,13 +14,14 @@ import shapely
 from hpaloc.classes import LOCATIONS, NAMES, parse_labels
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
-from hpaloc.tables import LEANED, PROBABILITIES
+from hpaloc.tables import LEANED, NETWORK, PROBABILITIES
 
 # The columns of a called cell that are not measurements of it.
 _NOT_MEASURED = {"field", "cell", "height", "width", "pixel_size", "y0", "x0", "y1", "x1", "labels", "called"}
 # What QuPath shows in place of the columns of probabilities.
 _SHOWN = {
     **{column: f"p {name}" for column, name in zip(PROBABILITIES, NAMES, strict=True)},
+    **{column: f"network p {name}" for column, name in zip(NETWORK, NAMES, strict=True)},
     **{column: f"leaned p {name}" for column, name in zip(LEANED, NAMES, strict=True)},
 }
 _COLOURS = {location.name: [int(location.colour[at : at + 2], 16) for at in (1, 3, 5)] for location in LOCATIONS}

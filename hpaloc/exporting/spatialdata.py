@@ -17,7 +17,7 @@ from hpaloc.exporting.planes import STAINS, read_stack
 from hpaloc.manifests import ManifestRow
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
-from hpaloc.tables import LEANED, PROBABILITIES
+from hpaloc.tables import LEANED, NETWORK, PROBABILITIES
 
 
 def element_names(fields: Sequence[str]) -> dict[str, str]:
@@ -49,7 +49,7 @@ def cell_table(cells: pd.DataFrame, embeddings: np.ndarray, names: dict[str, str
     embeddings: (n, d) float32
     names: from ``element_names``
     """
-    probabilities = [name for name in (*PROBABILITIES, *LEANED) if name in cells]
+    probabilities = [name for name in (*PROBABILITIES, *NETWORK, *LEANED) if name in cells]
     obs = cells.drop(columns=probabilities).rename(columns={"labels": "called_labels"})
     obs["called"] = pd.Categorical(obs["called"], categories=list(NAMES))
     obs["region"] = pd.Categorical([f"{names[field]}_cells" for field in cells["field"]])
@@ -58,8 +58,9 @@ def cell_table(cells: pd.DataFrame, embeddings: np.ndarray, names: dict[str, str
         "probabilities": cells[list(PROBABILITIES)].to_numpy(np.float32),
         "spatial": cells[["centroid_x", "centroid_y"]].to_numpy(np.float32),
     }
-    if LEANED[0] in cells:
-        obsm["leaned_probabilities"] = cells[list(LEANED)].to_numpy(np.float32)
+    for name, columns in (("network_probabilities", NETWORK), ("leaned_probabilities", LEANED)):
+        if columns[0] in cells:
+            obsm[name] = cells[list(columns)].to_numpy(np.float32)
     table = anndata.AnnData(
         X=embeddings,
         obs=obs,
