@@ -53,7 +53,8 @@ def learn_fusion(
     rows = parts[part][: len(labels)]
     measured = (rows["origin"] != "synthetic").to_numpy()
     rows, probabilities, labels = rows[measured], probabilities[measured], labels[measured]
-    regression = look_up(predict_baselines([baselines], measures)[FUSED], rows["field"].tolist(), rows["cell"].tolist())
+    predicted = predict_baselines([baselines], measures, names=[FUSED])[FUSED]
+    regression = look_up(predicted, rows["field"].tolist(), rows["cell"].tolist())
     alone = settle_negative(probabilities, decision["negative_rule"])
     fused = fuse(alone, regression, weight, config["head"] == "softmax")
     decision, scores = fit_decision(fused, labels, rows, config["head"], part)

@@ -47,6 +47,7 @@ def model_card(
     cross_validated: as for ``write_card``
     """
     absent = [name for name in NAMES if not config["examples"]["train"][name]]
+    decided = "fusion.json" if "weight" in decision else "thresholds.json"
     return "\n".join(
         [
             "# Model card",
@@ -58,7 +59,7 @@ def model_card(
             "",
             f"- Tiles of one cell, {config['input_size']} px, colours {', '.join(config['channels'])}; preparation in "
             "config.json.",
-            f"- Probabilities of {len(NAMES)} classes ({config['head']}), label sets by thresholds.json, an embedding "
+            f"- Probabilities of {len(NAMES)} classes ({config['head']}), label sets by {decided}, an embedding "
             f"of {config['units']} numbers.",
             f"- Negative by the rule `{decision['negative_rule']}`.",
             *(

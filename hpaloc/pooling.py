@@ -262,9 +262,8 @@ def write_h5ad(predictions: Sequence[Path], cells: pd.DataFrame, obs: pd.DataFra
 
     X is the embedding (float32); obs is the cell table with the called labels, indexed "field:cell"; obsm holds
     probabilities (n, 19), network_probabilities (n, 19) if they are fused, with a weight of the field
-    leaned_probabilities (n, 19), X_pca (up to 50 components, fitted
-    on at most 20,000 cells) and spatial (centroid x, y in px); uns holds the names of the locations in the order of the
-    probabilities.
+    leaned_probabilities (n, 19), X_pca (up to 50 components, fitted on at most 20,000 cells) and spatial (centroid x, y
+    in px); uns holds the names of the locations in the order of the probabilities.
 
     predictions: the tables of the shards
     """

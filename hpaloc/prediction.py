@@ -171,7 +171,7 @@ def _regress(model_dir: Path, measures: Path) -> pd.DataFrame:
     baselines = load_baselines(model_dir)
     if baselines is None:
         raise ModelError(f"{model_dir / 'baselines.json'} is missing")
-    return predict_baselines([baselines], [measures])[FUSED]
+    return predict_baselines([baselines], [measures], names=[FUSED])[FUSED]
 
 
 def predict_shard(

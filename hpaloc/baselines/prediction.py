@@ -15,15 +15,21 @@ from hpaloc.network.options import ModelError
 from hpaloc.tables import PROBABILITIES
 
 
-def read_measures(paths: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Read tables of ``measures.measure_shard``: field and cell, and the columns of measurements, (n, d) float32."""
-    tables = [pq.read_table(path) for path in paths]
+def read_measures(
+    paths: Sequence[Path], names: Sequence[str] = tuple(REGRESSIONS)
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Read tables of ``measures.measure_shard``: field and cell, and the measurements of regressions, (n, d) float32.
+
+    names: of the regressions
+    """
+    columns = [REGRESSIONS[name] for name in names]
+    tables = [pq.read_table(path, columns=["field", "cell", *columns]) for path in paths]
     # The lists of a table without cells may have another length.
     tables = [table for table in tables if len(table)]
     ids = [table.select(["field", "cell"]).to_pandas() for table in tables]
     return pd.concat(ids or [pd.DataFrame({"field": [], "cell": []})], ignore_index=True), {
         column: np.concatenate([_matrix(table[column].combine_chunks()) for table in tables] or [np.zeros((0, 0))])
-        for column in REGRESSIONS.values()
+        for column in columns
     }
 
 
@@ -32,20 +38,25 @@ def _matrix(column: Any) -> np.ndarray:
 
 
 def predict_baselines(
-    learned: Sequence[Mapping[str, Any]], paths: Sequence[Path], folds: pd.Series | None = None
+    learned: Sequence[Mapping[str, Any]],
+    paths: Sequence[Path],
+    folds: pd.Series | None = None,
+    names: Sequence[str] = tuple(REGRESSIONS),
 ) -> dict[str, pd.DataFrame]:
     """Return the probabilities of the locations of cells by each regression: field, cell, p_0 to p_18.
 
     learned: from ``load_baselines``: those of the one model folder or, with ``folds``, those of each fold
     paths: tables of ``measures.measure_shard``
     folds: from ``fold_table.read_folds``; the baselines of a fold predict the fields that it leaves out
+    names: of the regressions
 
     Raises ModelError if the regressions take other measurements.
     """
-    ids, measures = read_measures(paths)
+    ids, measures = read_measures(paths, names)
     fold_of = np.ones(len(ids), int) if folds is None else ids["field"].map(folds).to_numpy()
     found = {}
-    for name, column in REGRESSIONS.items():
+    for name in names:
+        column = REGRESSIONS[name]
         p = np.zeros((len(ids), N_CLASSES))
         for fold, baselines in enumerate(learned, 1):
             rows = fold_of == fold

@@ -37,7 +37,8 @@ def settle_negative(probabilities: np.ndarray, rule: str) -> np.ndarray:
 def fuse(network: np.ndarray, regression: np.ndarray, weight: float, normalise: bool = False) -> np.ndarray:
     """Return the probabilities whose logits are the weighted mean of those of a network and a regression.
 
-    network, regression: (n, 19) float
+    network, regression: (n, 19) float; a location that the regression has not learned is 0 in all rows, and keeps the
+        probability of the network
     weight: that of the regression, from 0 to 1
     normalise: for a softmax head, the mean is of the logarithms, and each row is scaled back to the sum 1
 
@@ -45,6 +46,7 @@ def fuse(network: np.ndarray, regression: np.ndarray, weight: float, normalise: 
     """
     least, most = _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY
     one, other = (np.clip(np.asarray(p, np.float64), least, most) for p in (network, regression))
+    other = np.where(np.any(regression, axis=0), other, one)
     if normalise:
         fused = one ** (1 - weight) * other**weight
         fused /= fused.sum(axis=1, keepdims=True)

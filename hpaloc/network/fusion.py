@@ -16,7 +16,7 @@ FUSED = "logistic_regression"
 def write_fusion(folder: Path, weight: float, decision: Mapping[str, Any], scores: Mapping[str, float]) -> None:
     """Write fusion.json of a model folder, with checksums that include that of baselines.json, which is fused.
 
-    weight: of the regression, see ``fusing.fuse``
+    weight: of the regression, see ``calls.fuse``
     decision, scores: from ``decision.fit_decision``, on fused probabilities
     """
     write_json(folder / "fusion.json", {"weight": weight, **decision, "scores": dict(scores)})

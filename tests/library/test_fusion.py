@@ -33,6 +33,8 @@ from hpaloc.tables import NETWORK, PROBABILITIES
 
 SIZE = 32
 CHANNELS = ("green", "red")
+# What the regression learns.
+LEARNED = [0, 3, 18]
 
 
 def test_fused_logits_are_the_weighted_mean_of_both():
@@ -52,6 +54,15 @@ def test_fused_probabilities_of_a_softmax_head_sum_to_one():
     np.testing.assert_allclose(fused.sum(axis=1), 1)
     likeliest = (network * regression).argmax(axis=1)
     assert (fused.argmax(axis=1) == likeliest).all()
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_a_location_that_the_regression_has_not_learned_is_left_to_the_network(normalise):
+    network = np.tile([0.9, 0.05, 0.05], (2, 1))
+    regression = np.tile([0.0, 0.5, 0.5], (2, 1))
+    fused = fuse(network, regression, 0.5, normalise)
+    assert (fused.argmax(axis=1) == 0).all()
+    assert normalise or (fused[:, 0] == pytest.approx(0.9))
 
 
 def test_a_predictor_that_is_certain_does_not_decide_alone():
@@ -99,8 +110,10 @@ def test_the_decision_is_fitted_to_what_is_fused(trained):
     fusion = learn(trained)
     assert fusion["weight"] == 0.5
     assert (fusion["fitted_on"], fusion["cells"]) == ("validation", 24)
-    # The network knows nothing, and the regression everything.
-    assert fusion["scores"]["accuracy"] > 0.9
+    # The network knows nothing, and the regression tells its three locations apart.
+    prototypes = np.array([fusion["prototypes"][NAMES[index]] for index in LEARNED])[:, LEARNED]
+    assert prototypes[0, 0] > 1.2 * prototypes[1, 0]
+    assert prototypes[1, 1] > 1.2 * prototypes[0, 1]
     assert decision_in_use(folder, True) == fusion
     assert decision_in_use(folder, False) == read_settings(folder)[1] != fusion
     assert fusion["thresholds"] != learn(trained, 1.0)["thresholds"]
@@ -128,7 +141,9 @@ def test_a_shard_is_predicted_by_both_and_the_network_alone_is_kept(trained, tmp
     p = fused[list(PROBABILITIES)].to_numpy()
     expected = fuse(network, look_up(regression, cells["field"], cells["cell"].to_numpy()), 0.5)
     np.testing.assert_allclose(p[:, :18], expected[:, :18], rtol=1e-5)
-    assert (p.argmax(axis=1) == classes).mean() > (network.argmax(axis=1) == classes).mean()
+    # Among the locations that the regression has learned.
+    right = [(np.array(LEARNED)[each[:, LEARNED].argmax(axis=1)] == classes).mean() for each in (p, network)]
+    assert right[0] > right[1]
     leaned = fused[[f"leaned_{index}" for index in range(N_CLASSES)]].to_numpy()
     sets = ["|".join(map(str, labels)) for labels in call_labels(leaned, decision_thresholds(fusion, 0.3))]
     assert fused["labels"].to_list() == sets

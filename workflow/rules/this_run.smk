@@ -26,6 +26,8 @@ def listed_jobs(wildcards):
         "find_seen": SCORED if CHECKED else [],
         "import_images": [name for name in explored if imports(name)],
     }
+    files = {"learn_mixtures": reading_files(None), "learn_fusion": fusion_files(None)}
+    unused = [stage for stage, made in files.items() if not made]
     found = []
     for made_by in workflow.rules:
         # Another workflow with this one as a module has its own rules; a rule of this one that it changes has the
@@ -34,7 +36,7 @@ def listed_jobs(wildcards):
             continue
         pattern = strip_wildcard_constraints(str(made_by.benchmark))
         stage = Path(pattern).with_suffix("").parts[1]
-        if stage in UNLISTED_STAGES:
+        if stage in UNLISTED_STAGES or stage in unused:
             continue
         for name in of_stage.get(stage, used):
             found += expand(pattern, collection=name, shard=SHARDS[name], control=CONTROLS)
