@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpaloc.baselines.prediction import look_up, predict_baselines
-from hpaloc.baselines.record import load_baselines
+from hpaloc.baselines.prediction import look_up, regress_cells
 from hpaloc.network.calls import fuse, settle_negative
 from hpaloc.network.device import choose_precision, precision_policy, select_device
-from hpaloc.network.fusion import FUSED, write_fusion
+from hpaloc.network.fusion import write_fusion
 from hpaloc.network.loading import load_folder
-from hpaloc.network.options import ModelError
 from hpaloc.progress import log
 from hpaloc.records import training_dataset
 from hpaloc.training.decision import fit_decision, predict_examples
@@ -42,9 +40,6 @@ def learn_fusion(
     select_device(gpu, threads)
     with precision_policy(choose_precision(precision)):
         network, config, decision = load_folder(model_dir)
-        baselines = load_baselines(model_dir)
-        if baselines is None:
-            raise ModelError(f"{model_dir / 'baselines.json'} is missing")
         parts = read_parts(examples, config["head"])
         part = "train" if parts["validation"].empty else "validation"
         cells = training_dataset(Path(dataset_dir) / part, examples, config["channels"], config["input_size"])
@@ -53,8 +48,7 @@ def learn_fusion(
     rows = parts[part][: len(labels)]
     measured = (rows["origin"] != "synthetic").to_numpy()
     rows, probabilities, labels = rows[measured], probabilities[measured], labels[measured]
-    predicted = predict_baselines([baselines], measures, names=[FUSED])[FUSED]
-    regression = look_up(predicted, rows["field"].tolist(), rows["cell"].tolist())
+    regression = look_up(regress_cells(model_dir, measures), rows["field"].tolist(), rows["cell"].tolist())
     alone = settle_negative(probabilities, decision["negative_rule"])
     fused = fuse(alone, regression, weight, config["head"] == "softmax")
     decision, scores = fit_decision(fused, labels, rows, config["head"], part)

@@ -13,18 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from hpaloc.baselines.prediction import look_up, predict_baselines
-from hpaloc.baselines.record import load_baselines
+from hpaloc.baselines.prediction import look_up, regress_cells
 from hpaloc.classes import format_labels
 from hpaloc.files import atomic_path
 from hpaloc.mixtures.light import measure_light
 from hpaloc.mixtures.reading import MIXTURES, load_reading, read_mixtures
 from hpaloc.network.calls import call_labels, decision_thresholds, fuse, lean_on_field, settle_negative
 from hpaloc.network.device import choose_precision, precision_policy, select_device
-from hpaloc.network.fusion import FUSED, load_fusion
+from hpaloc.network.fusion import load_fusion
 from hpaloc.network.inference import averaged
 from hpaloc.network.loading import load_folder
-from hpaloc.network.options import ModelError
 from hpaloc.progress import log
 from hpaloc.records import tile_dataset
 from hpaloc.tables import LEANED, NETWORK, PROBABILITIES
@@ -166,14 +164,6 @@ def _join_rows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _regress(model_dir: Path, measures: Path) -> pd.DataFrame:
-    """Return the probabilities of the measured cells of a shard by the regression that is fused."""
-    baselines = load_baselines(model_dir)
-    if baselines is None:
-        raise ModelError(f"{model_dir / 'baselines.json'} is missing")
-    return predict_baselines([baselines], [measures], names=[FUSED])[FUSED]
-
-
 def predict_shard(
     model_dir: Path,
     tiles: Mapping[str, Path],
@@ -235,7 +225,7 @@ def predict_shard(
     batches = _check_cells(predicted, expected, cells)
     softmax = config["head"] == "softmax"
     if fusion is not None and measures is not None:
-        batches = _fuse(batches, _regress(model_dir, measures), fusion, softmax)
+        batches = _fuse(batches, regress_cells(model_dir, [measures]), fusion, softmax)
     if field_weight:
         batches = _whole_fields(batches)
     schema = prediction_schema(config["units"], fusion is not None, field_weight > 0, reading is not None)

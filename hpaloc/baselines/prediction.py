@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from hpaloc.baselines.record import REGRESSIONS
+from hpaloc.baselines.record import REGRESSIONS, load_baselines
 from hpaloc.baselines.regression import apply_regression
 from hpaloc.classes import N_CLASSES
+from hpaloc.network.fusion import FUSED
 from hpaloc.network.options import ModelError
 from hpaloc.tables import PROBABILITIES
 
@@ -70,6 +71,19 @@ def predict_baselines(
                 p[rows] = apply_regression(baselines[name], values)
         found[name] = pd.concat([ids, pd.DataFrame(p, columns=list(PROBABILITIES))], axis=1)
     return found
+
+
+def regress_cells(model_dir: Path, paths: Sequence[Path]) -> pd.DataFrame:
+    """Return the probabilities of cells by the regression that is fused with a network: field, cell, p_0 to p_18.
+
+    paths: tables of ``measures.measure_shard``
+
+    Raises ModelError for a folder without baselines, and as ``predict_baselines`` does.
+    """
+    baselines = load_baselines(model_dir)
+    if baselines is None:
+        raise ModelError(f"{model_dir / 'baselines.json'} is missing")
+    return predict_baselines([baselines], paths, names=[FUSED])[FUSED]
 
 
 def look_up(predicted: pd.DataFrame, fields: Sequence[str], cells: Sequence[int] | np.ndarray) -> np.ndarray:
