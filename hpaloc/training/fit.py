@@ -1,6 +1,7 @@
 """The fit of a network to examples, which a kill sets back by one epoch at most."""
 
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from hpaloc.training.augmentation import Augmentation
+from hpaloc.training.cache import kept_examples
 from hpaloc.training.callbacks import Backup, BestWeights, EpochStart, HistoryLog, StatisticsRenewal, TrainingError
 from hpaloc.training.epochs import RestartableEpochs
 from hpaloc.training.optimiser import FusedAdam
@@ -18,8 +20,6 @@ from hpaloc.training.settings import TrainSettings
 
 log = logging.getLogger("hpaloc")
 
-# Decoded tiles of at most this many bytes stay in memory.
-CACHE_BYTES = 4 << 30
 # Batches from which the batch norm statistics are estimated before each validation.
 STATISTICS_BATCHES = 16
 
@@ -32,6 +32,8 @@ def fit(
     settings: TrainSettings,
     seed: int,
     work_dir: Path,
+    memory_mb: float = 8000,
+    scratch: Path | None = None,
 ) -> None:
     """Train a classifier in place, to the weights of its best epoch, or of the last without ``validation``.
 
@@ -42,32 +44,48 @@ def fit(
     counts: how many examples each of them yields
     work_dir: has what a later call needs to continue after a kill (backup/, best.weights.h5), and finally
         last.weights.h5, history.csv and TensorBoard's logs/
+    memory_mb, scratch: the memory of the job and the folder for decoded tiles that it cannot hold, as in
+        ``cache.kept_examples``
 
     Raises TrainingError if loss or weights are no longer finite.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     # With 0, tf.data could not draw the order of an epoch from a seed that is a tensor.
     tf.random.set_seed(seed + 1)
-    size, planes = network.input_shape[1], network.input_shape[3]
-    tile_bytes = size * size * planes
-    epochs = RestartableEpochs(
-        train,
-        counts[0],
+    parts = [train] if validation is None else [train, validation]
+    tile_bytes = math.prod(network.input_shape[1:])
+    kept = kept_examples(parts, counts[: len(parts)], tile_bytes, memory_mb, scratch, str(work_dir.resolve()))
+    with kept as (readers, in_memory):
         # Examples that do not fill a batch are dropped.
-        _shared_batch_size(min(settings.batch_size, counts[0]), 0),
-        seed,
-        cache=counts[0] * tile_bytes <= CACHE_BYTES,
-    )
+        batch_size = _shared_batch_size(min(settings.batch_size, counts[0]), 0)
+        epochs = RestartableEpochs(readers[0], counts[0], batch_size, seed)
+        if validation is not None:
+            size = _shared_batch_size(min(max(settings.batch_size, 64), counts[1]), counts[1])
+            validation = readers[1]().batch(size).prefetch(tf.data.AUTOTUNE)
+        plain = readers[0]().map(lambda image, label, weight: image).batch(epochs.batch_size, drop_remainder=True)
+        # The first pass fills the memory; a part is enough to measure.
+        _log_pipeline(epochs.batches if in_memory else epochs.batches.take(50))
+        _fit(network, epochs, validation, plain.take(STATISTICS_BATCHES), settings, seed, work_dir)
+    network.save_weights(work_dir / "last.weights.h5")
     if validation is not None:
-        validation = validation.cache() if counts[1] * tile_bytes <= CACHE_BYTES / 4 else validation
-        validation = validation.batch(_shared_batch_size(min(max(settings.batch_size, 64), counts[1]), counts[1]))
-        validation = validation.prefetch(tf.data.AUTOTUNE)
-    plain = epochs.plain.map(lambda image, label, weight: image).batch(epochs.batch_size, drop_remainder=True)
-    plain = plain.take(STATISTICS_BATCHES)
+        network.load_weights(work_dir / "best.weights.h5")
+    # A loss can hide this: nan may become 0 after a relu.
+    if not all(np.isfinite(array).all() for array in network.get_weights()):
+        raise TrainingError("the weights are not finite after the training; lower train.learning_rate.max")
 
+
+def _fit(
+    network: keras.Model,
+    epochs: RestartableEpochs,
+    validation: tf.data.Dataset | None,
+    plain: tf.data.Dataset,
+    settings: TrainSettings,
+    seed: int,
+    work_dir: Path,
+) -> None:
+    """Train on the batches of the epochs; the batch norm statistics of the network are those of ``plain``."""
     rate = settings.learning_rate.at
     trainer, random = _compiled(network, settings, seed, rate(0))
-    _log_pipeline(epochs)
     history = HistoryLog(work_dir / "history.csv", rate, epochs.steps * epochs.batch_size)
     statistics = StatisticsRenewal(network, plain)
     best = [] if validation is None else [BestWeights(network, work_dir / "best.weights.h5", history)]
@@ -90,12 +108,6 @@ def fit(
     )
     if validation is None:
         statistics.renew(plain)
-    network.save_weights(work_dir / "last.weights.h5")
-    if validation is not None:
-        network.load_weights(work_dir / "best.weights.h5")
-    # A loss can hide this: nan may become 0 after a relu.
-    if not all(np.isfinite(array).all() for array in network.get_weights()):
-        raise TrainingError("the weights are not finite after the training; lower train.learning_rate.max")
 
 
 def _shared_batch_size(most: int, count: int) -> int:
@@ -130,10 +142,9 @@ def _compiled(network: keras.Model, settings: TrainSettings, seed: int, rate: fl
     return trainer, [layer.seed_generator for layer in (augmentation, *dropout)]
 
 
-def _log_pipeline(epochs: RestartableEpochs) -> None:
+def _log_pipeline(batches: tf.data.Dataset) -> None:
     """Log the examples per second of the input pipeline alone."""
     start, seen = time.monotonic(), 0
-    # The first pass fills the cache; without a cache, a part is enough to measure.
-    for _, labels, _ in epochs.batches if epochs.cached else epochs.batches.take(50):
+    for _, labels, _ in batches:
         seen += len(labels)
     log.info("input pipeline alone, first pass: %.0f examples/s", seen / (time.monotonic() - start))

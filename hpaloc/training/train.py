@@ -48,6 +48,8 @@ def train_model(
     seed: int,
     threads: int | None = None,
     tiles: Mapping[str, Any] | None = None,
+    memory_mb: float = 8000,
+    scratch: Path | None = None,
 ) -> None:
     """Train a classifier and write the model folder ``out_dir``.
 
@@ -58,6 +60,7 @@ def train_model(
     dataset_dir: has the folders train and validation of TFRecords
     examples: their table
     tiles: the section of the configuration by which the tiles were cut, recorded in the folder
+    memory_mb, scratch: the memory of the job and the folder for decoded tiles that it cannot hold
 
     Raises TrainingError for data that cannot be trained on, NoGpuError, ModelError.
     """
@@ -86,6 +89,8 @@ def train_model(
             settings,
             seed,
             work_dir,
+            memory_mb,
+            scratch,
         )
         judged = "validation" if counts["validation"] else "train"
         cells = datasets[judged] if counts["validation"] else datasets["train"].take(JUDGED_TRAINING_CELLS)

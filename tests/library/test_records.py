@@ -143,6 +143,28 @@ def test_raw_and_png_tiles_read_alike(shards):
         assert a["field"] == b["field"]
 
 
+@pytest.mark.parametrize("side", [17, 32, 48, 50, 96])
+def test_tiles_are_resized_as_tensorflow_resizes(shards, side):
+    elements = records.tile_dataset(paths(shards), ["green", "blue"], side).as_numpy_iterator()
+    for element, stored in zip(
+        elements, records.tile_dataset(paths(shards), ["green", "blue"], 48).as_numpy_iterator(), strict=True
+    ):
+        expected = tf.image.resize(stored["image"], (side, side), antialias=True).numpy()
+        # The pixels of the second are rounded before they are resized.
+        assert abs(element["image"] - expected).max() <= 1.01
+
+
+def test_tiles_of_8_and_16_bit_are_read_alike(tmp_path):
+    tile = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
+    for format in ("png", "raw"):
+        for number, dtype in enumerate((np.uint8, np.uint16)):
+            record = tfrecord.TileRecord("f", number, tile.astype(dtype), 200.0)
+            (tmp_path / f"{format}{number}").write_bytes(tfrecord.frame(record.encode(format)))
+        files = {"green": [tmp_path / f"{format}{number}" for number in range(2)]}
+        eight, sixteen = records.tile_dataset(files, ["green"], 24).as_numpy_iterator()
+        np.testing.assert_array_equal(eight["image"], sixteen["image"])
+
+
 def test_any_subset_of_colours_is_read_from_its_own_files_only(shards):
     only = {"yellow": paths(shards)["yellow"], "green": paths(shards)["green"]}
     everything = next(iter(records.tile_dataset(paths(shards), COLOURS, 32).as_numpy_iterator()))["image"]
@@ -335,6 +357,28 @@ def test_a_column_that_the_examples_lack_is_named(dataset):
 def test_text_columns_are_not_fed_to_the_graph(dataset):
     with pytest.raises(TableError, match="the column field of the examples is"):
         records.example_dataset(dataset[1], ["field"])
+
+
+def test_tensorflow_io_and_tensorflow_read_the_same_rows(dataset, caplog, monkeypatch):
+    caplog.set_level("INFO", "hpaloc")
+    columns = [*LABEL_COLUMNS, "weight", "green_scale", "key", "position"]
+    # Two batches.
+    examples = pd.concat([dataset[1]] * 50)
+    assert len(examples) > 1024
+    read = {}
+    for found in ("tensorflow-io", "TensorFlow"):
+        monkeypatch.setattr(records, "_TENSORFLOW_OF_IO", tf.__version__ if found == "tensorflow-io" else "none")
+        caplog.clear()
+        read[found] = list(records.example_dataset(examples, columns).as_numpy_iterator())
+        assert f"{found} reads the labels" in caplog.text.replace(f" {tf.__version__}", "")
+    for one, other in zip(*read.values(), strict=True):
+        assert list(one) == list(other) == columns
+        for column in columns:
+            np.testing.assert_array_equal(one[column], other[column])
+            assert one[column].dtype == other[column].dtype
+    for column in columns:
+        values = np.concatenate([batch[column] for batch in read["TensorFlow"]])
+        np.testing.assert_array_equal(values, examples[column])
 
 
 def test_damaged_images_are_an_error():

@@ -26,7 +26,7 @@ SECTIONS = {
     "curation": (CurationSettings, set()),
     "curation.negatives": (NegativeSettings, set()),
     # The first training has settings of its own; blends and fusion are no part of the network.
-    "train": (TrainSettings, {"pretraining", "blends", "fusion"}),
+    "train": (TrainSettings, {"cache", "pretraining", "blends", "fusion"}),
     "train.learning_rate": (LearningRate, set()),
     # Each of these is an argument or an input of another rule.
     "interpretation": (InterpretationSettings, {"cells", "fields", "epochs", "mixtures"}),
@@ -43,9 +43,14 @@ ARGUMENTS = {
     "tile_shard": {
         "size": "tiles.size",
         "mask_neighbours": "tiles.mask_neighbours",
+        "format": "tiles.format",
         "max_rejected_fraction": "max_rejected_fraction",
     },
-    "tile_field": {"size": "tiles.size", "mask_neighbours": "tiles.mask_neighbours"},
+    "tile_field": {
+        "size": "tiles.size",
+        "mask_neighbours": "tiles.mask_neighbours",
+        "format": "tiles.format",
+    },
     "classifier": {"head": "train.head", "input_size": "train.input_size", "dropout": "train.dropout"},
     "training_dataset": {"channels": "train.channels", "input_size": "train.input_size"},
     "learn_mixtures": {"precision": "train.precision", "gpu": "train.gpu"},

@@ -155,7 +155,9 @@ FOLDS = [] if config["model"]["path"] else range(1, config["evaluation"]["folds"
 CONTROLS = [] if config["model"]["path"] else config["evaluation"]["controls"]
 # The settings that change the weights of the network; the device is not one of them.
 TRAIN_SETTINGS = {
-    key: value for key, value in config["train"].items() if key not in ("gpu", "pretraining", "blends", "fusion")
+    key: value
+    for key, value in config["train"].items()
+    if key not in ("gpu", "cache", "pretraining", "blends", "fusion")
 }
 # Those of a first training, and of the training itself.
 FIRST_SETTINGS = TRAIN_SETTINGS | {key: value for key, value in (PRETRAINING or {}).items() if key != "curation"}

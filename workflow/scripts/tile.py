@@ -19,6 +19,7 @@ def main(job):
         dict(zip(COLOURS, job.output.tiles, strict=True)),
         size=job.params.tiles["size"],
         mask_neighbours=job.params.tiles["mask_neighbours"],
+        format=job.params.tiles["format"],
         threads=job.threads,
         max_rejected_fraction=job.config["max_rejected_fraction"],
         memory_mb=job.resources.mem_mb,

@@ -8,6 +8,9 @@ from hpaloc.training.train import train_model
 
 
 def main(job):
+    cache = job.config["train"]["cache"]
+    # Snakemake reads tmpdir on the node of the job.
+    scratch = {"auto": job.resources.tmpdir, "none": None}.get(cache, cache)
     train_model(
         Path(job.input.examples).parent,
         Path(job.input.examples),
@@ -16,6 +19,8 @@ def main(job):
         job.params.seed,
         threads=job.threads,
         tiles=job.config["tiles"],
+        memory_mb=job.resources.mem_mb,
+        scratch=Path(scratch) if scratch else None,
     )
 
 
