@@ -24,6 +24,10 @@ ATLAS_FOLDER = "resources/atlas"
 SCHEMA_PATH = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 
 
+# Keys of `train` that leave the network's weights as they are: where it is trained, and what is learned beside it.
+_BESIDE_TRAINING = ("gpu", "gpus", "xla", "cache", "pretraining", "blends", "fusion")
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message is one sentence that names the key."""
 
@@ -237,6 +241,11 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     if filled["few_shot"]["collection"] is None:
         filled["few_shot"]["collection"] = filled["predict"]["collections"][0]
     return filled
+
+
+def training_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the training in a completed configuration on which the network's weights depend."""
+    return {key: value for key, value in config["train"].items() if key not in _BESIDE_TRAINING}
 
 
 def _check_areas(section: str, curation: Mapping[str, Any]) -> None:

@@ -198,10 +198,8 @@ def predict_shard(
     Raises ModelError for a model folder that was changed, NoGpuError, and PredictionError if tiles and cell table
     differ.
     """
-    select_device(gpu, threads)
-    policy = choose_precision(precision)
-    log.info("precision: %s", policy)
-    with precision_policy(policy):
+    select_device(gpu, threads, precision=precision, batch_size=batch_size)
+    with precision_policy(choose_precision(precision)):
         model, config, decision = load_folder(model_dir)
         forward = averaged(model, views)
     reading = load_reading(model_dir) if mixtures else None

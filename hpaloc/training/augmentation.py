@@ -30,27 +30,36 @@ class Augmentation(keras.layers.Layer):
             return images
         settings = self.settings
         count, colours = tf.shape(images)[0], images.shape[-1]
-        draws = tf.random.stateless_uniform([3, count, 1, 1, 1], tf.cast(self.seed_generator.next(), tf.int32))
+        draws = self._draw(3, count, 1, 1, 1)
         images = tf.where(draws[0] < 0.5, tf.reverse(images, [1]), images)
         images = tf.where(draws[1] < 0.5, tf.reverse(images, [2]), images)
         images = tf.where(draws[2] < 0.5, tf.transpose(images, [0, 2, 1, 3]), images)
         if settings.rotation or settings.zoom:
-            draws = tf.random.stateless_uniform([2, count], tf.cast(self.seed_generator.next(), tf.int32))
+            draws = self._draw(2, count)
             images = _turned(
                 images,
                 float(settings.rotation) * math.pi / 2 * draws[0],
                 tf.exp(settings.zoom * (2.0 * draws[1] - 1.0)),
             )
         if settings.gain:
-            draws = tf.random.stateless_uniform(
-                [count, 1, 1, colours], tf.cast(self.seed_generator.next(), tf.int32), -settings.gain, settings.gain
-            )
-            images *= tf.exp(draws)
-        draws = tf.random.stateless_uniform([2, count, 1, 1, colours], tf.cast(self.seed_generator.next(), tf.int32))
+            images *= tf.exp(settings.gain * (2.0 * self._draw(1, count, 1, 1, colours)[0] - 1.0))
+        draws = self._draw(2, count, 1, 1, colours)
         mean = tf.reduce_mean(images, [1, 2], keepdims=True)
         images = mean + (images - mean) * (1.0 + settings.contrast * (2.0 * draws[0] - 1.0))
         images += 255.0 / HEADROOM * settings.brightness * (2.0 * draws[1] - 1.0)
         return tf.clip_by_value(images, 0.0, 255.0)
+
+    def _draw(self, kinds: int, count: Any, *rest: int) -> Any:
+        """Return numbers 0..1 (kinds, count, *rest) for the cells of this device.
+
+        Several devices together draw what one device draws for the whole batch.
+        """
+        context = tf.distribute.get_replica_context()
+        # A model is built outside of the devices.
+        devices, device = (context.num_replicas_in_sync, context.replica_id_in_sync_group) if context else (1, 0)
+        seed = tf.cast(self.seed_generator.next(), tf.int32)
+        draws = tf.random.stateless_uniform([kinds, count * devices, *rest], seed)
+        return draws[:, device * count : (device + 1) * count]
 
 
 def _turned(images: Any, angle: Any, scale: Any) -> Any:

@@ -20,6 +20,8 @@ from hpaloc.training.settings import TrainSettings
 
 log = logging.getLogger("hpaloc")
 
+# Batches with which the training step is timed with and without XLA.
+XLA_STEPS = 20
 # Batches from which the batch norm statistics are estimated before each validation.
 STATISTICS_BATCHES = 16
 
@@ -85,7 +87,11 @@ def _fit(
 ) -> None:
     """Train on the batches of the epochs; the batch norm statistics of the network are those of ``plain``."""
     rate = settings.learning_rate.at
-    trainer, random = _compiled(network, settings, seed, rate(0))
+    trainer, random = _trainer(network, settings, seed)
+    xla = settings.xla is True
+    if settings.xla == "auto" and tf.config.get_visible_devices("GPU"):
+        xla = is_faster_with_xla(trainer, settings, epochs.batches)
+    _compile(trainer, settings, rate(0), xla)
     history = HistoryLog(work_dir / "history.csv", rate, epochs.steps * epochs.batch_size)
     statistics = StatisticsRenewal(network, plain)
     best = [] if validation is None else [BestWeights(network, work_dir / "best.weights.h5", history)]
@@ -122,24 +128,57 @@ def _shared_batch_size(most: int, count: int) -> int:
     return most
 
 
-def _compiled(network: keras.Model, settings: TrainSettings, seed: int, rate: float) -> tuple[keras.Model, list[Any]]:
-    """Return the network after its augmentation, compiled, and the generators of its random layers."""
+def _trainer(network: keras.Model, settings: TrainSettings, seed: int) -> tuple[keras.Model, list[Any]]:
+    """Return the network after its augmentation, and the generators of its random layers."""
     augmentation = Augmentation(settings, seed)
     inputs = keras.Input(network.input_shape[1:], name="tile")
     trainer = keras.Model(inputs, network(augmentation(inputs)), name="trainer")
+    # A rate of 0 draws nothing.
+    dropout = [layer for layer in network.layers if isinstance(layer, keras.layers.Dropout) and layer.rate]
+    return trainer, [layer.seed_generator for layer in (augmentation, *dropout)]
+
+
+def _compile(trainer: keras.Model, settings: TrainSettings, rate: float, xla: bool) -> None:
+    """Compile the trainer, with an optimiser that has seen nothing."""
     loss = keras.losses.BinaryCrossentropy() if settings.head == "sigmoid" else keras.losses.CategoricalCrossentropy()
     trainer.compile(
         FusedAdam(rate, use_ema=settings.averaging > 0, ema_momentum=settings.averaging),
         loss,
         metrics=[Accuracy(), BalancedAccuracy(), MacroAUC()],
         # On a CPU, XLA takes more than twice the time for this network.
-        jit_compile=False,
+        jit_compile=xla,
     )
     # Within the first step, TensorFlow would trace that step twice to make these variables.
     trainer.optimizer.build(trainer.trainable_variables)
-    # A rate of 0 draws nothing.
-    dropout = [layer for layer in network.layers if isinstance(layer, keras.layers.Dropout) and layer.rate]
-    return trainer, [layer.seed_generator for layer in (augmentation, *dropout)]
+
+
+def is_faster_with_xla(trainer: keras.Model, settings: TrainSettings, batches: tf.data.Dataset) -> bool:
+    """Return whether steps on the first batches are faster with XLA, and log both rates.
+
+    The weights are the same afterwards; the optimiser is to be compiled again. If XLA fails, the answer is no.
+    """
+    weights = trainer.get_weights()
+    first = batches.take(XLA_STEPS).cache()
+    images = sum(len(labels) for _, labels, _ in first)
+    rates = []
+    for xla in (False, True):
+        _compile(trainer, settings, 0.0, xla)
+        try:
+            # The first pass compiles.
+            for _ in range(2):
+                start = time.monotonic()
+                trainer.fit(first, verbose=0, shuffle=False)
+            rates.append(images / (time.monotonic() - start))
+        except tf.errors.OpError as error:
+            log.warning("XLA: off, since it failed: %s", str(error).splitlines()[0])
+            rates.append(0.0)
+        trainer.set_weights(weights)
+    log.info("XLA: %s; the first steps: %.0f images/s with it, %.0f without", _on(rates[1] > rates[0]), *rates[::-1])
+    return rates[1] > rates[0]
+
+
+def _on(is_on: bool) -> str:
+    return "on" if is_on else "off"
 
 
 def _log_pipeline(batches: tf.data.Dataset) -> None:

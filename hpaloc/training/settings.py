@@ -54,6 +54,8 @@ class TrainSettings:
     class_weight_m: float = 50
     precision: str = "auto"
     gpu: str = "auto"
+    gpus: int = 1
+    xla: str | bool = "auto"
 
     def __post_init__(self) -> None:
         if not isinstance(self.learning_rate, LearningRate):

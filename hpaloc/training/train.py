@@ -64,9 +64,9 @@ def train_model(
 
     Raises TrainingError for data that cannot be trained on, NoGpuError, ModelError.
     """
-    strategy, device = select_device(settings.gpu, threads)
+    strategy, device = select_device(settings.gpu, threads, settings.gpus, settings.precision, settings.batch_size)
     policy = choose_precision(settings.precision)
-    log.info("precision: %s, seed %d", policy, seed)
+    log.info("seed: %d", seed)
     keras.utils.set_random_seed(seed)
     parts = read_parts(examples, settings.head)
     counts = {part: len(rows) for part, rows in parts.items()}

@@ -10,7 +10,7 @@ from snakemake.utils import update_config
 from workflow_runs import ROOT
 
 from hpaloc.classes import N_CLASSES, parse_labels
-from hpaloc.config import complete
+from hpaloc.config import complete, training_settings
 from hpaloc.curation import CurationSettings
 from hpaloc.planning.settings import check_training
 from hpaloc.training.settings import TrainSettings
@@ -30,9 +30,7 @@ def settings(*names):
 
 
 def train_settings(filled):
-    return TrainSettings(
-        **{key: value for key, value in filled["train"].items() if key not in ("pretraining", "blends", "fusion")}
-    )
+    return TrainSettings(**training_settings(filled))
 
 
 def test_the_settings_are_those_of_the_paper():

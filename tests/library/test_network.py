@@ -11,7 +11,7 @@ from model_inputs import write_model_folder
 
 from hpaloc.classes import N_CLASSES, NEGATIVE
 from hpaloc.network.calls import call_labels, settle_negative
-from hpaloc.network.device import NoGpuError, choose_precision, precision_policy, select_device
+from hpaloc.network.device import NoGpuError, check_capability, choose_precision, precision_policy, select_device
 from hpaloc.network.folder import check_folder, write_checksums
 from hpaloc.network.fully_convolutional import FullyConvolutionalResNet50
 from hpaloc.network.inference import averaged, dihedral_view, fold_batch_norm
@@ -258,10 +258,39 @@ def test_a_gpu_that_was_asked_for_and_is_not_there_is_an_error():
         pytest.skip("this machine has a GPU")
     with pytest.raises(NoGpuError, match="sees no GPU"):
         select_device("required")
-    strategy, name = select_device("auto")
+    with pytest.raises(NoGpuError, match="sees no GPU"):
+        select_device("required", gpus=2)
+    strategy, name = select_device("auto", gpus=2)
     assert (strategy.num_replicas_in_sync, name) == (1, "CPU")
     with pytest.raises(ModelError, match="maybe"):
         select_device("maybe")
+
+
+def test_the_first_line_names_device_precision_and_batch(caplog):
+    caplog.set_level("INFO", "hpaloc")
+    select_device("none", precision="mixed_bfloat16", batch_size=24)
+    assert f"device: CPU, all cores; precision mixed_bfloat16; 24 cells per step; TensorFlow {tf.__version__}" in (
+        caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("capability", "cuda", "works"),
+    [((9, 0), "12.3", True), ((10, 0), "12.3", False), ((12, 0), "12.5.1", False), ((12, 0), "12.8.0", True)],
+)
+def test_a_gpu_too_new_for_tensorflow_is_an_error(capability, cuda, works):
+    if works:
+        check_capability("card", capability, cuda)
+        return
+    with pytest.raises(NoGpuError, match=rf"card has compute capability {capability[0]}\.0.*built with CUDA {cuda}"):
+        check_capability("card", capability, cuda)
+
+
+def test_a_gpu_or_a_tensorflow_that_says_nothing_is_used():
+    check_capability("card", None, "12.3")
+    # The build for CPUs names no version of CUDA.
+    if not tf.sysconfig.get_build_info()["is_cuda_build"]:
+        check_capability("card", (12, 0))
 
 
 def test_precision_is_checked_and_put_back():

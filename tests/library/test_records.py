@@ -359,6 +359,7 @@ def test_text_columns_are_not_fed_to_the_graph(dataset):
         records.example_dataset(dataset[1], ["field"])
 
 
+@pytest.mark.skipif(not tf.__version__.startswith("2.16."), reason="tensorflow-io loads with TensorFlow 2.16 only")
 def test_tensorflow_io_and_tensorflow_read_the_same_rows(dataset, caplog, monkeypatch):
     caplog.set_level("INFO", "hpaloc")
     columns = [*LABEL_COLUMNS, "weight", "green_scale", "key", "position"]

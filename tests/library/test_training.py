@@ -1,7 +1,9 @@
 import json
 import logging
+import re
 import subprocess
 import sys
+import textwrap
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -32,7 +34,7 @@ from hpaloc.training.decision import (
     fit_thresholds,
     predict_examples,
 )
-from hpaloc.training.fit import fit
+from hpaloc.training.fit import _trainer, fit, is_faster_with_xla
 from hpaloc.training.optimiser import FusedAdam
 from hpaloc.training.scores import Accuracy, BalancedAccuracy, MacroAUC
 from hpaloc.training.settings import LearningRate, TrainSettings
@@ -626,24 +628,88 @@ def test_without_a_validation_part_the_last_epoch_is_kept(training_data, tmp_pat
     assert "say nothing about others" in " ".join((tmp_path / "card.md").read_text().split())
 
 
-@pytest.mark.slow
-def test_three_devices_share_a_batch_that_three_do_not_divide(tmp_path):
+def train_on_devices(devices, work_dir, body):
+    """Run code that has a network's ``scope`` over logical devices, ``work_dir`` and this module as ``small``."""
     # Logical devices must be made before TensorFlow's first operation, hence a process of its own.
     script = f"""
 import sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests/support")!r}, {str(Path(__file__).parent)!r}]
+import keras
+import numpy as np
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * {devices})
 from pathlib import Path
 import test_training as small
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1", "CPU:2"]).scope():
-    network = small.small_network()
-    # Nor 20 cells that validate: whole batches of 18 of them leave 2.
-    data = small.small_data(36), small.small_data(20, 1)
-    small.fit(network, *data, (36, 20), small.replace(small.SETTINGS, epochs=6), 5, Path({str(tmp_path)!r}))
+names = [f"CPU:{{number}}" for number in range({devices})]
+strategy = tf.distribute.MirroredStrategy(names) if {devices} > 1 else tf.distribute.get_strategy()
+work_dir = Path({str(work_dir)!r})
+keras.utils.set_random_seed(1)
+with strategy.scope():
+{textwrap.indent(body, "    ")}
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_three_devices_share_a_batch_that_three_do_not_divide(tmp_path):
+    train_on_devices(
+        3,
+        tmp_path,
+        """
+# Nor 20 cells that validate: whole batches of 18 of them leave 2.
+data = small.small_data(36), small.small_data(20, 1)
+small.fit(small.small_network(), *data, (36, 20), small.replace(small.SETTINGS, epochs=6), 5, work_dir)
+""",
+    )
     history = pd.read_csv(tmp_path / "history.csv")
     assert history["val_loss"].iloc[-1] < 0.9 * history["val_loss"].iloc[0]
+
+
+def test_two_and_four_devices_train_the_network_of_one(tmp_path):
+    # Batch norm is of the cells of a device, and Keras' dropout draws alike on each: neither is in this network.
+    body = """
+layers = [keras.layers.Conv2D(8, 3, activation="relu"), keras.layers.GlobalAveragePooling2D()]
+network = keras.Sequential([keras.Input((16, 16, 2)), *layers, keras.layers.Dense(19, "sigmoid")])
+settings = small.replace(small.SETTINGS, epochs=3, rotation=True, zoom=0.1, gain=0.3, averaging=0.9)
+small.fit(network, small.small_data(40), small.small_data(12, 1), (40, 12), settings, 5, work_dir)
+np.savez(work_dir / "weights.npz", *network.get_weights())
+"""
+    found = {}
+    for devices in (1, 2, 4):
+        train_on_devices(devices, tmp_path / str(devices), body)
+        found[devices] = list(np.load(tmp_path / str(devices) / "weights.npz").values())
+    for devices in (2, 4):
+        for one, several in zip(found[1], found[devices], strict=True):
+            np.testing.assert_allclose(several, one, atol=1e-5)
+
+
+def test_xla_is_timed_on_the_first_steps_and_leaves_the_weights(caplog):
+    caplog.set_level(logging.INFO, "hpaloc")
+    network = small_network()
+    trainer, _ = _trainer(network, SETTINGS, 0)
+    before = network.get_weights()
+    chosen = is_faster_with_xla(trainer, SETTINGS, small_data(48).batch(8, drop_remainder=True))
+    for one, other in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with_it, without = map(float, re.search(r"(\d+) images/s with it, (\d+) without", caplog.text).groups())
+    assert min(with_it, without) > 0
+    assert chosen == (with_it > without) or with_it == without
+    assert f"XLA: {'on' if chosen else 'off'}" in caplog.text
+
+
+@pytest.mark.parametrize("xla", [True, False, "auto"])
+def test_a_training_compiles_its_step_with_xla_if_it_is_asked_to(xla, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(
+        keras.Model,
+        "compile",
+        lambda self, *args, real=keras.Model.compile, **kwargs: (
+            compiled.append(kwargs["jit_compile"]),
+            real(self, *args, **kwargs),
+        )[1],
+    )
+    train_small(tmp_path, 1, xla=xla)
+    # `auto` is off on a CPU.
+    assert compiled == [xla is True]

@@ -24,6 +24,7 @@ from hpaloc.config import (
     read_command_line,
     shortened,
     training_collections,
+    training_settings,
 )
 from hpaloc.files import digest, spelled_as_on_disk
 from hpaloc.finding import shards_of
@@ -153,12 +154,7 @@ PRETRAINING = None if config["model"]["path"] else config["train"]["pretraining"
 CROSS_VALIDATION = "results/cross_validation"
 FOLDS = [] if config["model"]["path"] else range(1, config["evaluation"]["folds"] + 1)
 CONTROLS = [] if config["model"]["path"] else config["evaluation"]["controls"]
-# The settings that change the weights of the network; the device is not one of them.
-TRAIN_SETTINGS = {
-    key: value
-    for key, value in config["train"].items()
-    if key not in ("gpu", "cache", "pretraining", "blends", "fusion")
-}
+TRAIN_SETTINGS = training_settings(config)
 # Those of a first training, and of the training itself.
 FIRST_SETTINGS = TRAIN_SETTINGS | {key: value for key, value in (PRETRAINING or {}).items() if key != "curation"}
 FINAL_SETTINGS = {
@@ -253,6 +249,7 @@ EXPORTERS = {
 }
 # Jobs request a GPU unless the configuration excludes it; without a limit, a local run ignores the request.
 GPU = {} if config["train"]["gpu"] == "none" else {"gpu": 1}
+GPUS = GPU and {"gpu": config["train"]["gpus"]}
 
 
 wildcard_constraints:

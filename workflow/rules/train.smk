@@ -31,7 +31,7 @@ rule train:
         "../../envs/tensorflow.yaml"
     threads: 8
     resources:
-        **GPU,
+        **GPUS,
         mem_mb=grows(16000),
         runtime=grows(1440),
     params:

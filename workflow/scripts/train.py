@@ -8,14 +8,14 @@ from hpaloc.training.train import train_model
 
 
 def main(job):
-    cache = job.config["train"]["cache"]
+    train = job.config["train"]
     # Snakemake reads tmpdir on the node of the job.
-    scratch = {"auto": job.resources.tmpdir, "none": None}.get(cache, cache)
+    scratch = {"auto": job.resources.tmpdir, "none": None}.get(train["cache"], train["cache"])
     train_model(
         Path(job.input.examples).parent,
         Path(job.input.examples),
         Path(job.output.history).parent,
-        TrainSettings(**job.params.train, gpu=job.config["train"]["gpu"]),
+        TrainSettings(**job.params.train, **{key: train[key] for key in ("gpu", "gpus", "xla")}),
         job.params.seed,
         threads=job.threads,
         tiles=job.config["tiles"],
