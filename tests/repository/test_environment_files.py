@@ -88,8 +88,8 @@ def imported_behind(path):
 
 
 def test_every_environment_of_jobs_is_compared():
-    # The process that plans has no script.
-    of_jobs = {path.stem for path in (ROOT / "envs").glob("*.yaml")} - {"driver"}
+    # The process that plans has no script, and what may replace another environment is compared with it below.
+    of_jobs = {path.stem for path in (ROOT / "envs").glob("*.yaml")} - {"driver", "tensorflow-latest"}
     assert {environment for environment, _ in rules()} == of_jobs
 
 
@@ -103,3 +103,11 @@ def test_an_environment_has_what_a_script_imports(environment, script):
         if not {canonicalize_name(own) for own in (name, *DISTRIBUTIONS.get(name, []))} & installed
     ]
     assert not lacking, f"envs/{environment}.yaml lacks what workflow/scripts/{script}.py imports"
+
+
+def test_the_newest_tensorflow_comes_with_the_packages_of_the_other():
+    def packages(name):
+        listed = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())["dependencies"]
+        return {entry.split("==")[0] for entry in listed[-1]["pip"]}
+
+    assert packages("tensorflow-latest") == packages("tensorflow") - {"tensorflow-io"}
