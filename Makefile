@@ -1,26 +1,39 @@
 # make demo    run the whole workflow on simulated fields and print the paths of the results
 # make test    run the test suite
 SHELL := /bin/bash
-PYTHON ?= python3.11
+# The first of these that there is. Without one, make fetches Python 3.11 by uv.
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12))
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 # The installer itself, pinned: it reads the lock file and is several times faster than pip.
 UV := uv==0.13.9
 PIP_AUDIT := 2.10.1
 
-.PHONY: demo driver test test-quick test-full test-hpacellseg lint types audit lock docs browser-assets clean help
+.PHONY: demo driver test test-quick test-full test-hpacellseg test-latest lint types audit lock docs browser-assets clean help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
 # $(call environment,FOLDER,LOCK) installs a lock file into a new environment. The stamp is written last, so an
 # interrupted installation is repeated.
+define with_python
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || \
+	  { echo "hpaloc needs Python 3.11 or 3.12 (tensorflow-io); set PYTHON=/path/to/one"; exit 1; }
+	$(PYTHON) -m venv --clear $(1)
+endef
+
+define with_fetched_python
+	@echo "There is no python3.11 or python3.12 here: uv fetches Python 3.11 (or set PYTHON=/path/to/one)"
+	python3 -m venv --clear $(1)/fetch
+	$(1)/fetch/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
+	$(1)/fetch/bin/uv venv --quiet --seed --allow-existing --python 3.11 $(1)
+	rm -rf $(1)/fetch
+endef
+
 define environment
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "hpaloc needs Python 3.11 (TensorFlow 2.16 and tensorflow-io); set PYTHON=/path/to/python3.11"; exit 1; }
 	@# Through a link, --clear would empty the environment of another checkout.
 	@test ! -L $(1) || { echo "$(1) is a link; remove it, and make installs an environment here"; exit 1; }
-	$(PYTHON) -m venv --clear $(1)
+	$(if $(PYTHON),$(call with_python,$(1)),$(call with_fetched_python,$(1)))
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
 	@# Compiled now, or every process of the first run compiles, and all later ones if Python may not write there.
 	VIRTUAL_ENV=$(1) $(1)/bin/uv pip install --quiet --compile-bytecode --requirements $(2)
@@ -60,7 +73,7 @@ test-full: .venv/installed
 
 # make test-hpacellseg    run the tests that need torch, in an environment made from envs/hpacellseg.yaml
 .venv-hpacellseg/installed: envs/hpacellseg.yaml envs/hpacellseg.post-deploy.sh .venv/installed
-	$(PYTHON) -m venv --clear .venv-hpacellseg
+	$(BIN)/python -m venv --clear .venv-hpacellseg
 	$(call PIP_OF,$<) > .venv-hpacellseg/requirements.txt
 	VIRTUAL_ENV=.venv-hpacellseg $(BIN)/uv pip install --quiet --requirements .venv-hpacellseg/requirements.txt \
 	  pytest pytest-xdist psutil
@@ -70,6 +83,22 @@ test-full: .venv/installed
 test-hpacellseg: .venv-hpacellseg/installed
 	.venv-hpacellseg/bin/python -m pytest tests/library/test_segmentation_hpacellseg.py \
 	  tests/library/test_segmentation_labelling.py
+
+# make test-latest    run the tests of records, model, training and prediction with the newest TensorFlow, in an
+#                     environment made from envs/tensorflow-latest.yaml
+LATEST_PYTHON ?= python3.13
+.venv-latest/installed: envs/tensorflow-latest.yaml .venv/installed
+	$(BIN)/uv venv --quiet --clear --python $(LATEST_PYTHON) .venv-latest
+	@# The tests need no GPU: not the gigabytes of CUDA's packages.
+	$(call PIP_OF,$<) | sed 's/^tensorflow\[and-cuda\]/tensorflow-cpu/' > .venv-latest/requirements.txt
+	VIRTUAL_ENV=.venv-latest $(BIN)/uv pip install --quiet --requirements .venv-latest/requirements.txt \
+	  pytest pytest-xdist hypothesis psutil jsonschema scipy scikit-image connected-components-3d fill-voids edt
+	touch $@
+
+test-latest: .venv-latest/installed
+	HPALOC_OTHER_PYTHON=$(CURDIR)/$(BIN)/python .venv-latest/bin/python -m pytest --dist loadfile -n $(CORES) \
+	  tests/library/test_records.py tests/library/test_network.py tests/library/test_training.py \
+	  tests/library/test_training_cache.py tests/library/test_prediction.py tests/library/test_two_tensorflows.py
 
 # make lint    check the style of workflow and library, and the spelling
 lint: .venv/installed
@@ -90,8 +119,8 @@ audit: .venv/installed
 	  $(BIN)/uv tool run pip-audit==$(PIP_AUDIT) --strict --requirement $$lock --no-deps --disable-pip || exit 1; \
 	done
 
-# Options that make a lock file depend only on its source.
-LOCK := --quiet --python-version 3.11 --no-emit-index-url --no-header --output-file
+# Options that make a lock file depend only on its source, and serve Python 3.11 and 3.12 with the same versions.
+LOCK := --quiet --universal --python-version 3.11 --fork-strategy fewest --no-emit-index-url --no-header --output-file
 # The packages that an environment file installs from PyPI, one per line.
 PIP_OF = $(BIN)/python -c 'import yaml; \
   print(*next(e["pip"] for e in yaml.safe_load(open("$(1)"))["dependencies"] if isinstance(e, dict)), sep="\n")'
@@ -99,7 +128,8 @@ PIP_OF = $(BIN)/python -c 'import yaml; \
 # make lock    renew the lock files after a change of pyproject.toml or envs/driver.yaml
 lock: .venv/installed
 	$(BIN)/uv pip compile pyproject.toml --all-extras $(LOCK) requirements.lock
-	$(call PIP_OF,envs/driver.yaml) | $(BIN)/uv pip compile - $(LOCK) driver.lock
+	@# Nothing here forbids a newer numpy.
+	$(call PIP_OF,envs/driver.yaml) | $(BIN)/uv pip compile - --no-config $(LOCK) driver.lock
 
 # make docs    renew the pages that are made from the code, and build the site of all pages in site/
 docs: .venv/installed
