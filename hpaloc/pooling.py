@@ -31,6 +31,9 @@ SHARES = tuple(f"share_{index}" for index in range(N_CLASSES))
 # Enough for the leading components of an embedding; bounds the memory of a collection of any size.
 _PCA_SAMPLE = 20_000
 _PCA_COMPONENTS = 50
+# Of the embeddings: half of the time of gzip's usual level, and a tenth smaller, because float16 leaves bytes of zeros.
+# LZF would be twice as fast again, but readers in other languages than Python may lack it.
+_COMPRESSION = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 
 
 class ConservationError(ValueError):
@@ -293,11 +296,11 @@ def write_h5ad(predictions: Sequence[Path], cells: pd.DataFrame, obs: pd.DataFra
         },
     )
     with atomic_path(path) as temporary:
-        table.write_h5ad(temporary, compression="gzip")
+        table.write_h5ad(temporary, compression="gzip", compression_opts=1)
         with h5py.File(temporary, "r+") as file:
             if "X" in file:
                 del file["X"]
-            stored = {"chunks": (min(len(obs), 1024), width), "compression": "gzip"} if len(obs) else {}
+            stored = {"chunks": (min(len(obs), 1024), width), **_COMPRESSION} if len(obs) else {}
             data = file.create_dataset("X", (len(obs), width), "float32", **stored)
             data.attrs["encoding-type"], data.attrs["encoding-version"] = "array", "0.2.0"
             start = 0
