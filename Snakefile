@@ -47,6 +47,12 @@ include: "workflow/rules/describe.smk"
 if DESCRIBED is None:
 
     include: "workflow/rules/common.smk"
+
+    # Used with `--sdm apptainer` only.
+    if config["container"]:
+
+        container: config["container"]
+
     include: "workflow/rules/inputs.smk"
     include: "workflow/rules/studies.smk"
     include: "workflow/rules/simulate.smk"
