@@ -43,6 +43,8 @@ endef
 .venv/installed: requirements.lock
 	$(call environment,.venv,requirements.lock)
 
+# The rules' own environments have Python 3.11, and their scripts read what the driver's Python pickles.
+.venv-driver/installed: PYTHON = $(shell command -v python3.11)
 .venv-driver/installed: driver.lock
 	$(call environment,.venv-driver,driver.lock)
 
@@ -50,8 +52,11 @@ endef
 driver: .venv-driver/installed
 	@echo "The driver: $(CURDIR)/.venv-driver/bin/snakemake"
 
+# The cells that were found come before the training. A person who watches sees bars, not pages of log.
 demo: .venv/installed
-	$(BIN)/snakemake --cores $(CORES)
+	@echo "In about two minutes, the cells that were found: $(CURDIR)/results/preview/test.html"
+	@if [ -t 1 ]; then bars="--logger rich"; fi; \
+	  $(BIN)/snakemake --cores $(CORES) $$bars --prioritize results/preview/test.html
 	@echo "The cell browser: $(CURDIR)/results/browser/index.html"
 	@echo "The report: $(CURDIR)/results/report.zip"
 

@@ -61,6 +61,7 @@ if DESCRIBED is None:
     include: "workflow/rules/import.smk"
     include: "workflow/rules/segment.smk"
     include: "workflow/rules/tile.smk"
+    include: "workflow/rules/preview.smk"
     include: "workflow/rules/sheet.smk"
     include: "workflow/rules/predict.smk"
     include: "workflow/rules/aggregate.smk"

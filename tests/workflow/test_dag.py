@@ -329,7 +329,7 @@ LEARNED = {"learn_baselines", "learn_fusion", "model_card", *PREDICTED}
 MEASURED = {"measure_baselines", *LEARNED}
 TRAINED = {"train", *OF_MODEL, "add_seen", *LEARNED, "study_networks"}
 CURATED = {"curate", "records", *SEEN, "study_cells", "study_morphology", *TRAINED}
-TILED = {"tile", "sheet", "rejected", "measure_baselines", *CURATED}
+TILED = {"preview", "tile", "sheet", "rejected", "measure_baselines", *CURATED}
 
 
 @pytest.mark.parametrize(

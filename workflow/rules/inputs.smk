@@ -72,6 +72,11 @@ def of_shards(kind, *collections):
     return [path for of_collection in found for path in of_collection]
 
 
+def first_shard(kind):
+    """Return the input function of the file of a kind of the first shard of a collection."""
+    return lambda wildcards: of_shards(kind, wildcards.collection)[0]
+
+
 @refusing
 def content_of(*paths):
     """Return the digests of files that people name, a parameter of the rules that read them.
@@ -311,6 +316,7 @@ def predict_outputs(wildcards):
     require_unseen()
     names = ["cells.parquet", "fields.parquet", "submission.csv", "cells.h5ad", *POOLED]
     files = expand("results/predictions/{collection}/{name}", collection=PREDICTED, name=names)
+    files += expand("results/preview/{collection}.html", collection=PREDICTED)
     files += ["results/sheet/rejected.csv", WARNED, SUMMARY, "results/browser/index.html", METRICS]
     return files + expand(
         "results/evaluation/{collection}/{name}.{suffix}",
