@@ -7,14 +7,14 @@ import cc3d
 import cv2
 import fastremap
 import numpy as np
-from scipy import ndimage, sparse
+from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 from skimage.feature import structure_tensor
 from skimage.segmentation import expand_labels
 
 from hpaloc.segmentation.grid import blur, disk, whole
 from hpaloc.segmentation.nuclei import NucleusLevels, otsu
-from hpaloc.segmentation.regions import borders, join
+from hpaloc.segmentation.regions import borders, join, summarise
 
 # Lengths in µm, areas in µm². Levels are relative: 1 is the usual cytoplasm next to the field's nuclei.
 RING = 3.0  # the width of the cytoplasm next to a nucleus
@@ -219,7 +219,7 @@ def _share_between_touching(cells: np.ndarray, nuclei: np.ndarray, body: np.ndar
     around = np.where(nuclei == 0, cells, 0)
     cytoplasm = np.zeros(index.size)
     present = np.unique(around[around > 0])
-    cytoplasm[present] = ndimage.median(smooth, around, present)
+    cytoplasm[present] = summarise("median", smooth, around, present)
     wide = cv2.dilate(nuclei.astype(np.float32), disk(TOUCHING / size)).astype(np.int32)
     meet = (nuclei > 0) & (wide != nuclei)
     touching = {(int(min(a, b)), int(max(a, b))) for a, b in zip(nuclei[meet], wide[meet], strict=True)}

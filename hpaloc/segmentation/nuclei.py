@@ -14,7 +14,7 @@ from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
 from hpaloc.segmentation.grid import background, blur, disk
-from hpaloc.segmentation.regions import borders, join, solidity
+from hpaloc.segmentation.regions import borders, join, solidity, summarise
 
 # Lengths in µm, areas in µm².
 SMOOTHING = 0.4
@@ -91,7 +91,7 @@ def _object_levels(signal: np.ndarray, floor: float, size: float) -> np.ndarray:
     objects = cc3d.connected_components((signal > floor).astype(np.uint8), connectivity=8)
     area = np.bincount(objects.ravel())[1:] * size**2
     of_nuclei = 1 + np.flatnonzero((area >= MIN_AREA) & (area <= MAX_AREA))
-    return np.asarray(ndimage.median(signal, objects, of_nuclei)) if of_nuclei.size else np.zeros(0)
+    return summarise("median", signal, objects, of_nuclei) if of_nuclei.size else np.zeros(0)
 
 
 def _levels(signal: np.ndarray) -> NucleusLevels | None:
@@ -147,7 +147,9 @@ def find(signal: np.ndarray, size: float, levels: NucleusLevels) -> np.ndarray:
 def _merge_lobes(parts: np.ndarray, landscape: np.ndarray) -> np.ndarray:
     """Join the parts of a watershed over saddles, highest first, that reach NECK of the lower of their peaks."""
     pairs, saddle = borders(parts, landscape, np.minimum, "max")
-    peak = ndimage.maximum(landscape, parts, np.arange(int(parts.max()) + 1))
+    ids = np.arange(1, int(parts.max()) + 1)
+    # Of the background, 0, there is none.
+    peak = np.append(np.float32(0), summarise("max", landscape, parts, ids))
     chosen: list[tuple[int, int]] = []
     root = np.arange(peak.size)
 
@@ -191,8 +193,8 @@ def _join_unparted(nuclei: np.ndarray, signal: np.ndarray) -> np.ndarray:
     pairs, along = borders(nuclei, signal, np.minimum, "mean")
     if not len(pairs):
         return nuclei
-    level = np.asarray(ndimage.median(signal, nuclei, np.arange(int(nuclei.max()) + 1)))
-    return join(nuclei, pairs[along >= DARK_LINE * level[pairs].min(axis=1)])
+    level = summarise("median", signal, nuclei, np.arange(1, int(nuclei.max()) + 1))
+    return join(nuclei, pairs[along >= DARK_LINE * level[pairs - 1].min(axis=1)])
 
 
 def _without_debris(nuclei: np.ndarray, signal: np.ndarray, size: float, levels: NucleusLevels) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Literal
 import cv2
 import fastremap
 import numpy as np
-from scipy import sparse
+from scipy import ndimage, sparse
 from scipy.sparse.csgraph import connected_components
 
 
@@ -53,6 +53,19 @@ def join(labels: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     joined = (group + 1)[labels]
     joined[labels == 0] = 0
     return fastremap.renumber(joined.astype(np.int32))[0].astype(np.int32)
+
+
+def summarise(summary: Literal["max", "median"], values: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return the maximum or the median of an image in each of some regions, (n,) float.
+
+    values: (h, w) float
+    labels: (h, w) int, 0 is background
+    ids: (n,) int, above 0
+    """
+    # SciPy sorts all pixels that it is given.
+    inside = labels > 0
+    of_regions = {"max": ndimage.maximum, "median": ndimage.median}[summary]
+    return np.asarray(of_regions(values[inside], labels[inside], ids))
 
 
 def solidity(body: np.ndarray) -> float:
