@@ -118,9 +118,9 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _block(number: int, content: bytes) -> bytes:
-    """Return a length-delimited protocol buffer field."""
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
+def _block(number: int, *content: bytes) -> list[bytes]:
+    """Return the parts of a length-delimited protocol buffer field; an image among them is copied once, at the end."""
+    return [_varint(number << 3 | 2), _varint(sum(map(len, content))), *content]
 
 
 def encode_example(features: Mapping[str, bytes | int | float]) -> bytes:
@@ -129,17 +129,17 @@ def encode_example(features: Mapping[str, bytes | int | float]) -> bytes:
     Bytes become a bytes_list, int an int64_list, float a float_list, each of one value; features are written in the
     order of their names, so that equal features give equal bytes.
     """
-    entries = []
+    entries: list[bytes] = []
     for name in sorted(features):
         value = features[name]
         if isinstance(value, bytes):
-            feature = _block(1, _block(1, value))
+            feature = _block(1, *_block(1, value))
         elif isinstance(value, int):
-            feature = _block(3, _block(1, _varint(value)))
+            feature = _block(3, *_block(1, _varint(value)))
         else:
-            feature = _block(2, _block(1, _FLOAT.pack(value)))
-        entries.append(_block(1, _block(1, name.encode()) + _block(2, feature)))
-    return _block(1, b"".join(entries))
+            feature = _block(2, *_block(1, _FLOAT.pack(value)))
+        entries += _block(1, *_block(1, name.encode()), *_block(2, *feature))
+    return b"".join(_block(1, *entries))
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:

@@ -71,7 +71,9 @@ def _spikes(window: np.ndarray, start: int, stop: int, least: float) -> tuple[np
     around = np.ones((3, 3), np.uint8)
     around[1, 1] = 0
     highest = cv2.dilate(window, around, borderType=cv2.BORDER_REFLECT_101)[start:stop]
-    rows, columns = np.nonzero(cv2.subtract(window[start:stop], highest) > least)
+    above = cv2.subtract(window[start:stop], highest) > least
+    # NumPy looks through a line faster than through an image.
+    rows, columns = np.unravel_index(np.flatnonzero(above), above.shape)
     return rows + start, columns
 
 
