@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpaloc.baselines.prediction import look_up, regress_cells
+from hpaloc.baselines.prediction import regress_cells
 from hpaloc.network.calls import fuse, settle_negative
 from hpaloc.network.device import choose_precision, precision_policy, select_device
 from hpaloc.network.fusion import write_fusion
@@ -48,7 +48,7 @@ def learn_fusion(
     rows = parts[part][: len(labels)]
     measured = (rows["origin"] != "synthetic").to_numpy()
     rows, probabilities, labels = rows[measured], probabilities[measured], labels[measured]
-    regression = look_up(regress_cells(model_dir, measures), rows["field"].tolist(), rows["cell"].tolist())
+    regression = regress_cells(model_dir, measures, list(zip(rows["field"], rows["cell"], strict=True)))
     alone = settle_negative(probabilities, decision["negative_rule"])
     fused = fuse(alone, regression, weight, config["head"] == "softmax")
     decision, scores = fit_decision(fused, labels, rows, config["head"], part)

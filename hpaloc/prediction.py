@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from hpaloc.baselines.prediction import look_up, regress_cells
+from hpaloc.baselines.prediction import regress_cells
 from hpaloc.classes import format_labels
 from hpaloc.files import atomic_path
 from hpaloc.mixtures.light import measure_light
@@ -105,11 +104,13 @@ def _check_cells(batches: Iterable[Batch], expected: Sequence[tuple[str, int]], 
 
 
 def _fuse(
-    batches: Iterable[Batch], regression: pd.DataFrame, fusion: Mapping[str, Any], normalise: bool
+    batches: Iterable[Batch], regression: np.ndarray, fusion: Mapping[str, Any], normalise: bool
 ) -> Iterator[Batch]:
-    """Fuse the probabilities of batches with those of a regression, and keep those of the network alone."""
+    """Fuse the probabilities of batches with those of a regression for all cells; keep those of the network alone."""
+    start = 0
     for names, ids, network, _, read, embeddings in batches:
-        fused = fuse(network, look_up(regression, names, ids), fusion["weight"], normalise)
+        fused = fuse(network, regression[start : start + len(ids)], fusion["weight"], normalise)
+        start += len(ids)
         yield names, ids, settle_negative(fused, fusion["negative_rule"]), network, read, embeddings
 
 
@@ -223,7 +224,7 @@ def predict_shard(
     batches = _check_cells(predicted, expected, cells)
     softmax = config["head"] == "softmax"
     if fusion is not None and measures is not None:
-        batches = _fuse(batches, regress_cells(model_dir, [measures]), fusion, softmax)
+        batches = _fuse(batches, regress_cells(model_dir, [measures], expected), fusion, softmax)
     if field_weight:
         batches = _whole_fields(batches)
     schema = prediction_schema(config["units"], fusion is not None, field_weight > 0, reading is not None)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from hpaloc.baselines.record import REGRESSIONS, load_baselines
 from hpaloc.baselines.regression import apply_regression
 from hpaloc.classes import N_CLASSES
+from hpaloc.leaving_out import cell_index
 from hpaloc.network.fusion import FUSED
 from hpaloc.network.options import ModelError
 from hpaloc.tables import PROBABILITIES
@@ -73,27 +74,21 @@ def predict_baselines(
     return found
 
 
-def regress_cells(model_dir: Path, paths: Sequence[Path]) -> pd.DataFrame:
-    """Return the probabilities of cells by the regression that is fused with a network: field, cell, p_0 to p_18.
+def regress_cells(model_dir: Path, paths: Sequence[Path], cells: Sequence[tuple[str, int]]) -> np.ndarray:
+    """Return the probabilities of cells by the regression that is fused with a network, (n, 19) float64.
 
     paths: tables of ``measures.measure_shard``
+    cells: field and id of each, in the order of the result
 
-    Raises ModelError for a folder without baselines, and as ``predict_baselines`` does.
+    Raises ModelError for a folder without baselines and naming a cell that is not measured, and as
+    ``predict_baselines`` does.
     """
     baselines = load_baselines(model_dir)
     if baselines is None:
         raise ModelError(f"{model_dir / 'baselines.json'} is missing")
-    return predict_baselines([baselines], paths, names=[FUSED])[FUSED]
-
-
-def look_up(predicted: pd.DataFrame, fields: Sequence[str], cells: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return the rows of cells in a table of ``predict_baselines``, in their order, (n, 19) float64.
-
-    Raises ModelError naming a cell that the table lacks.
-    """
-    known = pd.MultiIndex.from_frame(predicted[["field", "cell"]].astype({"cell": int}))
-    rows = known.get_indexer(pd.MultiIndex.from_arrays([list(fields), np.asarray(cells, int)]))
+    predicted = predict_baselines([baselines], paths, names=[FUSED])[FUSED]
+    rows = cell_index(predicted).get_indexer(cell_index(pd.DataFrame(cells, columns=["field", "cell"])))
     if (rows < 0).any():
-        lacking = int(np.flatnonzero(rows < 0)[0])
-        raise ModelError(f"cell {cells[lacking]} of field {fields[lacking]} is not measured")
+        field, cell = cells[int(np.flatnonzero(rows < 0)[0])]
+        raise ModelError(f"cell {cell} of field {field} is not measured")
     return predicted[list(PROBABILITIES)].to_numpy()[rows]

@@ -17,7 +17,7 @@ from model_inputs import (
 from scipy.special import expit, logit
 
 from hpaloc.baselines.learning import learn_baselines
-from hpaloc.baselines.prediction import look_up, predict_baselines
+from hpaloc.baselines.prediction import regress_cells
 from hpaloc.baselines.record import load_baselines
 from hpaloc.classes import N_CLASSES, NAMES
 from hpaloc.evaluation.baselines import ALONE, compare, score_baselines
@@ -137,9 +137,9 @@ def test_a_shard_is_predicted_by_both_and_the_network_alone_is_kept(trained, tmp
     assert NETWORK[0] not in alone
     network = fused[list(NETWORK)].to_numpy()
     np.testing.assert_array_equal(network, alone[list(PROBABILITIES)].to_numpy())
-    regression = predict_baselines([load_baselines(folder)], [tmp_path / "measures.parquet"])["logistic_regression"]
+    wanted = list(zip(cells["field"], cells["cell"], strict=True))
+    expected = fuse(network, regress_cells(folder, [tmp_path / "measures.parquet"], wanted), 0.5)
     p = fused[list(PROBABILITIES)].to_numpy()
-    expected = fuse(network, look_up(regression, cells["field"], cells["cell"].to_numpy()), 0.5)
     np.testing.assert_allclose(p[:, :18], expected[:, :18], rtol=1e-5)
     # Among the locations that the regression has learned.
     right = [(np.array(LEARNED)[each[:, LEARNED].argmax(axis=1)] == classes).mean() for each in (p, network)]
@@ -147,6 +147,12 @@ def test_a_shard_is_predicted_by_both_and_the_network_alone_is_kept(trained, tmp
     leaned = fused[[f"leaned_{index}" for index in range(N_CLASSES)]].to_numpy()
     sets = ["|".join(map(str, labels)) for labels in call_labels(leaned, decision_thresholds(fusion, 0.3))]
     assert fused["labels"].to_list() == sets
+    predict_shard(
+        folder, paths, tmp_path / "cells.parquet", tmp_path / "part.parquet", **options,
+        measures=tmp_path / "measures.parquet", fields=["field1"],
+    )  # fmt: skip
+    part = fused[fused["field"] == "field1"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "part.parquet"), part, rtol=1e-4)
     write_measures(tmp_path / "others.parquet", cells[1:], classes[1:])
     with pytest.raises(ModelError, match="cell 1 of field field0 is not measured"):
         predict_shard(
