@@ -7,7 +7,8 @@ import anndata
 import pandas as pd
 import pytest
 import yaml
-from dag import copy_workflow, listed_jobs, with_scripts, write_collections
+from dag import copy_workflow, with_scripts, write_collections
+from finished_runs import copy_run, listed
 from forked_plans import run
 from workflow_runs import planned, read_rows, snakemake, write_sheet, write_small_run
 
@@ -104,13 +105,8 @@ def first_run(tmp_path_factory):
 
 @pytest.fixture
 def finished(first_run, tmp_path):
-    snakefile, folder = first_run
-    shutil.copytree(folder, tmp_path / "run")
-    return snakefile, tmp_path / "run"
-
-
-def listed(finished, *targets):
-    return listed_jobs(run(*finished, "--dry-run", *targets).text)[0]
+    """A copy of the first run to go on with."""
+    return copy_run(first_run, tmp_path / "run")
 
 
 def left(folder):
@@ -118,15 +114,15 @@ def left(folder):
 
 
 def test_a_finished_cross_validation_is_not_made_again_and_is_not_left_over(finished):
-    assert not listed(finished, "cross_validate")
-    assert not listed(finished)
+    assert not listed(finished, "cross_validate")[0]
+    assert not listed(finished)[0]
     assert left(finished[1]) == {}
 
 
 def test_another_number_of_folds_trains_nothing_else_and_names_what_is_older(finished):
     folder = finished[1]
     change(folder, evaluation={"folds": 2})
-    jobs = listed(finished)
+    jobs = listed(finished)[0]
     # The line is no longer in the model card.
     assert set(jobs) == {"model_card", "record_run", "report_zip", "all"}
     run(*finished, "--cores", "2")
@@ -134,12 +130,12 @@ def test_another_number_of_folds_trains_nothing_else_and_names_what_is_older(fin
         "results/cross_validation": "was made with other settings (evaluation.folds)",
         "results/cross_validation/3": "is from an earlier run; this configuration does not make it",
     }
-    assert set(OF_EACH_FOLD) <= set(listed(finished, "cross_validate"))
+    assert set(OF_EACH_FOLD) <= set(listed(finished, "cross_validate")[0])
 
 
 def test_a_setting_of_the_training_trains_every_fold_again_from_its_examples(finished):
     change(finished[1], train={"epochs": 7})
-    jobs = listed(finished, "cross_validate")
+    jobs = listed(finished, "cross_validate")[0]
     assert jobs["train_fold"] == jobs["predict_fold"] == 3
     assert jobs["join_folds"] == jobs["evaluate_folds"] == 1
     assert not {"segment", "tile", "divide_folds", "curate_fold", "records_fold"} & set(jobs)
@@ -147,7 +143,7 @@ def test_a_setting_of_the_training_trains_every_fold_again_from_its_examples(fin
 
 def test_the_views_of_a_prediction_train_no_fold_again(finished):
     change(finished[1], predict={"views": 1})
-    jobs = listed(finished, "cross_validate")
+    jobs = listed(finished, "cross_validate")[0]
     assert jobs["predict_fold"] == 3
     assert not {"train_fold", "curate_fold"} & set(jobs)
 
@@ -156,7 +152,7 @@ def test_a_killed_cross_validation_trains_only_the_folds_that_lack(finished):
     shutil.rmtree(finished[1] / "results/cross_validation/2/model")
     shutil.rmtree(finished[1] / "results/cross_validation/predictions")
     (finished[1] / "results/cross_validation/2/shards/000.parquet").unlink()
-    jobs = listed(finished, "cross_validate")
+    jobs = listed(finished, "cross_validate")[0]
     assert jobs["train_fold"] == jobs["predict_fold"] == 1
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 from dag import copy_workflow, listed_jobs, reruns, write_collections
+from finished_runs import listed
 from forked_plans import run
 from stand_in_models import write_stand_in, write_stock
 
@@ -34,10 +35,6 @@ def finished(tmp_path_factory):
     snakefile = copy_workflow(folder / "workflow")
     finish(snakefile, collections)
     return snakefile, collections
-
-
-def listed(finished, *targets):
-    return listed_jobs(run(*finished, "--dry-run", *targets).text)
 
 
 def test_nothing_is_to_be_done_where_nothing_has_changed(finished):

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import yaml
 import zarr
-from dag import copy_workflow, listed_jobs, with_scripts, write_collections
+from dag import copy_workflow, with_scripts, write_collections
 from exported_shards import IDS, export, write_predicted_run
+from finished_runs import copy_run, listed
 from forked_plans import plan, run
 from rule_environments import STAND_IN
 from stand_in_models import write_stand_in
@@ -54,14 +55,8 @@ def first_run(tmp_path_factory):
 
 @pytest.fixture
 def finished(first_run, tmp_path):
-    """A copy of the first run to go on with, its files as old as they are."""
-    snakefile, folder = first_run
-    shutil.copytree(folder, tmp_path / "run")
-    return snakefile, tmp_path / "run"
-
-
-def listed(finished, *targets):
-    return listed_jobs(run(*finished, "--dry-run", *targets).text)
+    """A copy of the first run to go on with."""
+    return copy_run(first_run, tmp_path / "run")
 
 
 def test_an_export_is_one_job_for_each_predicted_shard_and_nothing_else(finished):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 from dag import copy_workflow, listed_jobs, with_scripts, write_collections
+from finished_runs import copy_run
 from forked_plans import run
 from stand_in_models import write_stand_in
 from workflow_runs import read_rows
@@ -35,10 +36,9 @@ def first_run(tmp_path_factory):
 
 @pytest.fixture
 def finished(first_run, tmp_path):
-    """A copy of the first run to go on with, its files as old as they are."""
+    """A copy of the first run to go on with, and its settings."""
     snakefile, folder, settings = first_run
-    shutil.copytree(folder, tmp_path / "run")
-    return snakefile, tmp_path / "run", copy.deepcopy(settings)
+    return *copy_run((snakefile, folder), tmp_path / "run"), copy.deepcopy(settings)
 
 
 def do(snakefile, folder, settings, *arguments):
