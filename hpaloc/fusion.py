@@ -11,7 +11,7 @@ from hpaloc.network.loading import load_folder
 from hpaloc.progress import log
 from hpaloc.records import training_dataset
 from hpaloc.training.decision import fit_decision, predict_examples
-from hpaloc.training.train import JUDGED_TRAINING_CELLS, read_parts
+from hpaloc.training.train import judged_examples, read_parts
 
 
 def learn_fusion(
@@ -40,12 +40,9 @@ def learn_fusion(
     select_device(gpu, threads)
     with precision_policy(choose_precision(precision)):
         network, config, decision = load_folder(model_dir)
-        parts = read_parts(examples, config["head"])
-        part = "train" if parts["validation"].empty else "validation"
-        cells = training_dataset(Path(dataset_dir) / part, examples, config["channels"], config["input_size"])
-        cells = cells.take(JUDGED_TRAINING_CELLS) if part == "train" else cells
-        probabilities, labels = predict_examples(network, cells, batch_size)
-    rows = parts[part][: len(labels)]
+        part, rows = judged_examples(read_parts(examples, config["head"]))
+        cells = training_dataset(dataset_dir / part, examples, config["channels"], config["input_size"])
+        probabilities, labels = predict_examples(network, cells.take(len(rows)), batch_size)
     measured = (rows["origin"] != "synthetic").to_numpy()
     rows, probabilities, labels = rows[measured], probabilities[measured], labels[measured]
     regression = regress_cells(model_dir, measures, list(zip(rows["field"], rows["cell"], strict=True)))

@@ -92,10 +92,9 @@ def train_model(
             memory_mb,
             scratch,
         )
-        judged = "validation" if counts["validation"] else "train"
-        cells = datasets[judged] if counts["validation"] else datasets["train"].take(JUDGED_TRAINING_CELLS)
-        probabilities, labels = predict_examples(network, cells, settings.batch_size)
-    decision, scores = fit_decision(probabilities, labels, parts[judged][: len(labels)], settings.head, judged)
+        judged, rows = judged_examples(parts)
+        probabilities, labels = predict_examples(network, datasets[judged].take(len(rows)), settings.batch_size)
+    decision, scores = fit_decision(probabilities, labels, rows, settings.head, judged)
     config = {
         **_network_settings(settings, network, tiles),
         "scores": {"part": judged, "cells": decision["cells"]} | scores,
@@ -128,6 +127,16 @@ def read_parts(examples: Path, head: str) -> dict[str, pd.DataFrame]:
             "no cell validates: every epoch runs, the last is kept, and thresholds are fitted on training cells"
         )
     return parts
+
+
+def judged_examples(parts: Mapping[str, pd.DataFrame]) -> tuple[str, pd.DataFrame]:
+    """Return the part to which a decision is fitted, and its examples: the first that train if no cell validates.
+
+    parts: from ``read_parts``
+    """
+    if parts["validation"].empty:
+        return "train", parts["train"][:JUDGED_TRAINING_CELLS]
+    return "validation", parts["validation"]
 
 
 def _keep_if_same(work_dir: Path, settings: TrainSettings, seed: int, examples: Path, dataset_dir: Path) -> None:
