@@ -69,7 +69,7 @@ def _truth_labels(cells: pd.DataFrame, truth: pd.DataFrame | None) -> list[tuple
 def _assign_labels(
     cells: pd.DataFrame, mode: str, truth: pd.DataFrame | None, one_location: bool
 ) -> tuple[list[tuple[int, ...]], np.ndarray]:
-    """Return the labels of each cell, and the reason if it is no example (else "")."""
+    """Return the labels of each cell, and the reason if it is not an example (else "")."""
     labels, unknown = (
         (_truth_labels(cells, truth), "no_truth") if mode == "cells" else (parse_all(cells["labels"]), "no_label")
     )

@@ -55,8 +55,8 @@ def trace(mask: np.ndarray, x0: int, y0: int) -> shapely.Geometry:
 def _measurements(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the numbers of a cell with the names that are shown.
 
-    Newer QuPaths write a dictionary, but read this too, and the reader of napari reads nothing else. It wants the same
-    names of every cell; what was not measured is the text that QuPath takes for no number.
+    Newer QuPaths write a dictionary, but read this too, and the reader of napari reads nothing else. It needs the
+    same names for every cell; a value that is missing is "NaN", which QuPath reads as missing too.
     """
     numbers = []
     for column, value in cell.items():
@@ -75,7 +75,7 @@ def describe_cell(cell: Mapping[str, Any], collection: str, cells: np.ndarray, n
     """Return a cell as a GeoJSON feature that QuPath reads as a cell with its nucleus, class and measurements.
 
     cell: a row of ``calls.called_cells``
-    collection: its name; with field and cell it makes the id, so that the same cell always has the same
+    collection: its name; the same collection, field and cell always give the same id
     cells, nuclei: (H, W) label images of its field, with shared ids
     """
     id, x0, y0 = cell["cell"], cell["x0"], cell["y0"]
@@ -85,7 +85,7 @@ def describe_cell(cell: Mapping[str, Any], collection: str, cells: np.ndarray, n
     return geojson.Feature(
         id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"hpaloc:{collection}/{cell['field']}/{id}")),
         geometry=trace(cells[box] == id, x0, y0),
-        # Not of the standard: readers that do not know it read the cell alone.
+        # Not part of the standard: readers that do not know it read only the cell.
         **({} if nucleus.is_empty else {"nucleusGeometry": shapely.geometry.mapping(nucleus)}),
         properties={
             "objectType": "cell",

@@ -99,7 +99,7 @@ def write_field(
     path: a folder that does not exist yet
     stack: (C, H, W) uint8 or uint16, the planes of ``colours``
     masks: name of a label image to (H, W) uint16 or uint32
-    levels: of its row in the table of fields, ``pixel_size`` (µm) and ``{colour}_background`` and ``{colour}_white``
+    levels: ``pixel_size`` (µm), ``{colour}_background`` and ``{colour}_white`` of its row in the table of fields
     """
     written = {"fmt": FormatV05(), "storage_options": {"chunks": (1, _CHUNK, _CHUNK)}}
     space = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"]

@@ -25,12 +25,11 @@ _OPSET = 18
 def _resizing(size: int, input_size: int) -> Any:
     """Return the function that resizes images (n, size, size, c) 0..255 as ``records.tile_dataset`` does.
 
-    It is linear and the same along rows and columns, so that a matrix does it, which ONNX has; the resizing of
-    TensorFlow it has not.
+    ONNX lacks the resizing of TensorFlow. It is linear and the same along rows and columns, so a matrix can do it.
     """
     if size == input_size:
         return lambda images: images
-    # An array and no tensor, which would become an input of the graph.
+    # A tensor would become an input of the graph.
     matrix = tf.image.resize(tf.eye(size)[..., None], (input_size, size), antialias=True)[..., 0].numpy()
 
     def resize(images: Any) -> Any:

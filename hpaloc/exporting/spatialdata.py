@@ -29,7 +29,7 @@ def element_names(fields: Sequence[str]) -> dict[str, str]:
     taken: set[str] = set()
     for field in fields:
         plain = "".join(each if each.isalnum() or each in "._-" else "_" for each in field)
-        # It reserves names that start with two of them.
+        # SpatialData reserves names that start with two underscores.
         plain = plain.lstrip("_") or "field"
         name, number = plain, 1
         while name.casefold() in taken:

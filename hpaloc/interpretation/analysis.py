@@ -51,7 +51,7 @@ def labelled_predictions(
 ) -> pd.DataFrame:
     """Return the predictions of collections with label (-1 unless it is one location) and group of each cell.
 
-    p_0..p_18 are of the network alone, also where the tables have them fused with a regression: it is studied. Fields
+    p_0..p_18 are of the network alone, which is studied, even if the tables have them fused with a regression. Fields
     without a labelled cell are left out, and so is what the scores leave out: it does not test the network.
 
     cells: a table STUDIED

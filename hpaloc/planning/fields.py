@@ -27,7 +27,7 @@ def check_rows(name: str, scan: Scan, config: Mapping[str, Any]) -> None:
     _check_criteria(name, used, scan, config)
     _check_groups(name, used, scan, config)
     labels = [_labels_of(row, scan, curation) for row in used]
-    # Of cells with a truth of their own, those of several locations are left out.
+    # Cells whose own truth has several locations are left out.
     several = curation["labels"] != "cells" and any(len(own) > 1 for sets in labels for own in sets)
     if config["train"]["head"] == "softmax" and several:
         raise ConfigError(

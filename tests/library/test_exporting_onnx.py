@@ -20,7 +20,7 @@ pytestmark = pytest.mark.network
 pytest.importorskip("tf2onnx", reason="the packages of envs/onnx.yaml are not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime, which reads what is written, is not installed")
 
-# The network's input is smaller than the tiles, by a ratio that is no whole number.
+# The network's input is smaller than the tiles, by a ratio that is not a whole number.
 SIZE, TILES, CHANNELS, VIEWS = 36, 64, ("green", "red"), 8
 
 

@@ -25,7 +25,7 @@ SECTIONS = {
     "dask": (DaskSettings, set()),
     "curation": (CurationSettings, set()),
     "curation.negatives": (NegativeSettings, set()),
-    # The first training has settings of its own; blends and fusion are no part of the network.
+    # The first training has settings of its own; blends and fusion are not part of the network.
     "train": (TrainSettings, {"cache", "pretraining", "blends", "fusion"}),
     "train.learning_rate": (LearningRate, set()),
     # Each of these is an argument or an input of another rule.

@@ -36,8 +36,8 @@ class PredictedShard:
 def write_predicted_shard(folder, dtype="uint8"):
     """Write a shard of two fields with cells, of one without cells, and of one that was rejected.
 
-    Of the first, cell 2 is in two parts, cell 3 has a hole, cell 4 no nucleus; a pixel of cell 2 of the second touches
-    the others at a corner alone.
+    In the first field, cell 2 is in two parts, cell 3 has a hole and cell 4 has no nucleus. In the second, one pixel of
+    cell 2 touches the others only at a corner.
     """
     fields = {id: make_field(number, dtype=dtype) for number, id in enumerate(IDS)}
     fields["empty"] = make_field(7, cells=CELLS[:0], dtype=dtype)

@@ -9,7 +9,7 @@ from hpaloc.progress import log_to
 def main(job):
     code = {name: Path(job.params.workflow, name) for name in job.params.code}
     folder = Path(job.params.model)
-    # Of a model from elsewhere, the files that say what it is.
+    # The files that say what a model from elsewhere is.
     model = {f"model/{name}": folder / name for name in job.params.of_model if (folder / name).is_file()}
     config = str(job.input.config)
     made = [str(path) for path in (*job.input.run, *job.input.tables, *job.input.scores, *job.input.trained)]
