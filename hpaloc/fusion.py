@@ -10,7 +10,7 @@ from hpaloc.network.fusion import write_fusion
 from hpaloc.network.loading import load_folder
 from hpaloc.progress import log
 from hpaloc.records import training_dataset
-from hpaloc.training.decision import fit_decision, predict_examples
+from hpaloc.training.decision import fit_decision, predict_examples, score_decision
 from hpaloc.training.train import judged_examples, read_parts
 
 
@@ -48,6 +48,6 @@ def learn_fusion(
     regression = regress_cells(model_dir, measures, list(zip(rows["field"], rows["cell"], strict=True)))
     alone = settle_negative(probabilities, decision["negative_rule"])
     fused = fuse(alone, regression, weight, config["head"] == "softmax")
-    decision, scores = fit_decision(fused, labels, rows, config["head"], part)
-    write_fusion(model_dir, weight, decision, scores)
+    fitted, scores = fit_decision(fused, labels, rows, config["head"], part)
+    write_fusion(model_dir, weight, fitted, scores, score_decision(alone, labels, rows, decision))
     log.info("fusion: fitted on %d cells of the part %s", len(rows), part)

@@ -114,16 +114,21 @@ def _scores(
     history: pd.DataFrame,
     baselines: Mapping[str, Any] | None,
 ) -> list[str]:
-    scores = {name: value for name, value in config["scores"].items() if name not in ("part", "cells")}
+    scores = {"": {name: value for name, value in config["scores"].items() if name not in ("part", "cells")}}
+    if "weight" in decision:
+        # The training may have scored synthetic cells too, which are not fused.
+        scores = {"": decision["scores"], ", network alone": decision["network_scores"]}
     of_baselines = baselines["validation_accuracy"] if baselines else {}
-    alone = ", network alone" if "weight" in decision else ""
     best = history.iloc[config["best_epoch"]]
     prefix = "val_" if decision["fitted_on"] == "validation" else ""
     return [
         f"## Scores on the {decision['fitted_on']} cells",
         "",
-        *(f"- {name.replace('_', ' ')}: {value:.4g}" for name, value in sorted(decision.get("scores", {}).items())),
-        *(f"- {name.replace('_', ' ')}{alone}: {value:.4g}" for name, value in sorted(scores.items())),
+        *(
+            f"- {name.replace('_', ' ')}{of}: {value:.4g}"
+            for of, values in scores.items()
+            for name, value in sorted(values.items())
+        ),
         *(f"- accuracy of the baseline {name.replace('_', ' ')}: {value:.4g}" for name, value in of_baselines.items()),
         f"- epoch {config['best_epoch']} of {len(history)}: loss {best[prefix + 'loss']:.4f}, AUC "
         f"{best[prefix + 'auc']:.4f} (one view)",
@@ -132,7 +137,7 @@ def _scores(
         "other fields (evaluation/metrics.json). Validation cells passed the filters of training. Cells that a "
         "rule made Negative are among them, and are left out of the scores without made negatives."
         if prefix
-        else "There was no validation part, so these are scores of the cells that trained the network and say "
-        "nothing about others; quote a score on other fields (evaluation/metrics.json).",
+        else f"There was no validation part, so these are scores of {decision['cells']} of the cells that trained the "
+        "network and say nothing about others; quote a score on other fields (evaluation/metrics.json).",
         "",
     ]

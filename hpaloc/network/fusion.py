@@ -13,13 +13,21 @@ from hpaloc.network.options import ModelError
 FUSED = "logistic_regression"
 
 
-def write_fusion(folder: Path, weight: float, decision: Mapping[str, Any], scores: Mapping[str, float]) -> None:
+def write_fusion(
+    folder: Path,
+    weight: float,
+    decision: Mapping[str, Any],
+    scores: Mapping[str, float],
+    network_scores: Mapping[str, float],
+) -> None:
     """Write fusion.json of a model folder, with checksums that include that of baselines.json, which is fused.
 
     weight: of the regression, see ``calls.fuse``
     decision, scores: from ``decision.fit_decision``, on fused probabilities
+    network_scores: of the network alone on the same cells, from ``decision.score_decision``
     """
-    write_json(folder / "fusion.json", {"weight": weight, **decision, "scores": dict(scores)})
+    scored = {"scores": dict(scores), "network_scores": dict(network_scores)}
+    write_json(folder / "fusion.json", {"weight": weight, **decision, **scored})
     add_checksums(folder, "fusion.json", "baselines.json")
 
 

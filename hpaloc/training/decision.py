@@ -132,13 +132,25 @@ def fit_decision(
         name: None if np.isnan(row).any() else np.round(row, 6).tolist()
         for name, row in zip(NAMES, prototypes, strict=True)
     }
+    return decision, score_decision(probabilities, labels, examples, decision)
+
+
+def score_decision(
+    probabilities: np.ndarray, labels: np.ndarray, examples: pd.DataFrame, decision: Mapping[str, Any]
+) -> dict[str, float]:
+    """Score settled probabilities and the label sets that follow from them by a decision.
+
+    probabilities: (n, 19) float
+    labels: (n, 19) 0 or 1
+    examples: origin of the cells, in their order
+    """
     scores = _scores(labels, probabilities, decision)
     real = (examples["origin"] == "real").to_numpy()
     if real.any() and not real.all():
         # A rule, not a person, says that the other cells are Negative.
         own = _scores(labels[real], probabilities[real], decision) | {"cells": int(real.sum())}
         scores |= {f"{name}_without_made_negatives": value for name, value in own.items()}
-    return decision, scores
+    return scores
 
 
 def _named_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
@@ -148,7 +160,6 @@ def _named_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> dict[str
 
 
 def _scores(labels: np.ndarray, probabilities: np.ndarray, decision: Mapping[str, Any]) -> dict[str, float]:
-    """Score settled probabilities and the label sets that follow from them; labels, probabilities: (n, 19)."""
     sets = label_matrix(call_labels(probabilities, decision_thresholds(decision)))
     scores = {
         "macro_f1_of_label_sets": float(

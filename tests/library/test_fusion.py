@@ -1,6 +1,7 @@
 """The fusion of a network with a regression: the probabilities, their decision, and what a model folder keeps of it."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from hpaloc.baselines.record import load_baselines
 from hpaloc.classes import N_CLASSES, NAMES
 from hpaloc.evaluation.baselines import ALONE, compare, score_baselines
 from hpaloc.evaluation.cells import score_cells
+from hpaloc.examples import EXAMPLES, LABEL_COLUMNS
 from hpaloc.fusion import learn_fusion
 from hpaloc.model_card import write_card
 from hpaloc.network.calls import call_labels, decision_thresholds, fuse
@@ -29,7 +31,8 @@ from hpaloc.network.folder import read_settings, write_checksums
 from hpaloc.network.fusion import decision_in_use, load_fusion, write_fusion
 from hpaloc.network.options import ModelError
 from hpaloc.prediction import predict_shard
-from hpaloc.tables import NETWORK, PROBABILITIES
+from hpaloc.tables import NETWORK, PROBABILITIES, to_table, write_table
+from hpaloc.training import train
 
 SIZE = 32
 CHANNELS = ("green", "red")
@@ -98,6 +101,16 @@ def trained(tmp_path_factory):
     return folder, examples, root / "measures.parquet"
 
 
+def copy_folder(folder, copy, config, thresholds):
+    """Copy the network of a folder with other settings; return the copy."""
+    copy.mkdir()
+    os.link(folder / "model.keras", copy / "model.keras")
+    for name, changed in (("config.json", config), ("thresholds.json", thresholds)):
+        (copy / name).write_text(json.dumps(json.loads((folder / name).read_text()) | changed))
+    write_checksums(copy, ("model.keras", "config.json", "thresholds.json"))
+    return copy
+
+
 def learn(trained, weight=0.5):
     folder, examples, measures = trained
     learn_fusion(folder, examples.parent, examples, [measures], weight, 8, "float32", "none")
@@ -117,6 +130,32 @@ def test_the_decision_is_fitted_to_what_is_fused(trained):
     assert decision_in_use(folder, True) == fusion
     assert decision_in_use(folder, False) == read_settings(folder)[1] != fusion
     assert fusion["thresholds"] != learn(trained, 1.0)["thresholds"]
+
+
+@pytest.fixture
+def training_alone(trained, tmp_path):
+    """Return the examples of ``trained`` without those that validate; every fifth is a synthetic negative."""
+    table = pd.read_parquet(trained[1])
+    table = table[table["part"] == "train"].reset_index(drop=True)
+    table.loc[table["position"] % 5 == 0, ["origin", "labels", *LABEL_COLUMNS]] = ["synthetic", "18", *[0] * 18, 1]
+    write_table(tmp_path / "examples.parquet", to_table(table, EXAMPLES))
+    return tmp_path / "examples.parquet"
+
+
+@pytest.mark.network
+def test_without_a_validation_part_training_cells_decide_but_not_synthetic_ones(trained, training_alone, monkeypatch):
+    folder, examples, measures = trained
+    options = {"weight": 0.5, "batch_size": 8, "precision": "float32", "gpu": "none"}
+    learn_fusion(folder, examples.parent, training_alone, [measures], **options)
+    fusion = load_fusion(folder)
+    assert (fusion["fitted_on"], fusion["cells"]) == ("train", 24)
+    # All other cells are real: there are no scores without made negatives.
+    assert set(fusion["scores"]) == set(fusion["network_scores"])
+    assert not [name for name in fusion["scores"] if "without" in name]
+    assert fusion["network_scores"]["classes"] == fusion["scores"]["classes"] == 3
+    monkeypatch.setattr(train, "JUDGED_TRAINING_CELLS", 20)
+    learn_fusion(folder, examples.parent, training_alone, [measures], **options)
+    assert load_fusion(folder)["cells"] == 16
 
 
 @pytest.mark.network
@@ -166,7 +205,7 @@ def test_a_changed_or_foreign_fusion_is_refused(trained):
     folder, examples, measures = trained
     fusion = learn(trained)
     for key, value, told in (("weight", 1.5, "weight is 1.5"), ("negative_rule", "none", "negative_rule is 'none'")):
-        write_fusion(folder, 0.5, fusion, {})
+        write_fusion(folder, 0.5, fusion, {}, {})
         (folder / "fusion.json").write_text(json.dumps(fusion | {key: value}))
         write_checksums(folder, ("checksums.json", "baselines.json", "fusion.json"), to="fusion.checksums.json")
         with pytest.raises(ModelError, match=rf"fusion\.json: {told}"):
@@ -195,28 +234,26 @@ def test_the_network_alone_is_a_row_of_the_comparison_but_no_baseline():
     assert told["sentence"].startswith("the network with its regression beats its best baseline")
 
 
-def test_the_card_says_what_is_fused_with_scores_of_both(trained, tmp_path):
-    folder, examples, _ = trained
-    fusion = learn(trained)
-    config = json.loads((folder / "config.json").read_text())
+@pytest.mark.network
+@pytest.mark.parametrize("part", ["validation", "train"])
+def test_the_card_says_what_is_fused_with_scores_of_both(trained, training_alone, tmp_path, part):
+    measures = trained[2]
+    examples = trained[1] if part == "validation" else training_alone
     counts = dict.fromkeys(NAMES, 1)
-    config |= {"scores": {"accuracy": 0.25}, "best_epoch": 0, "examples": {"train": counts, "validation": counts}}
+    config = {"scores": {"accuracy": 0.25}, "best_epoch": 0, "examples": {"train": counts, "validation": counts}}
     config |= {"class_weights": dict.fromkeys(NAMES, 1.0), "versions": {"hpaloc": "0"}, "train": {"weights": "none"}}
     config |= {"precision": "float32", "device": "CPU", "seed": 1}
-    copy = tmp_path / "model"
-    copy.mkdir()
-    for path in folder.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
-    (copy / "config.json").write_text(json.dumps(config))
-    thresholds = json.loads((copy / "thresholds.json").read_text())
-    (copy / "thresholds.json").write_text(json.dumps(thresholds | {"fitted_on": "validation"}))
-    write_checksums(copy, ("model.keras", "config.json", "thresholds.json"))
-    write_checksums(copy, ("checksums.json", "baselines.json"), to="baselines.checksums.json")
-    write_fusion(copy, 0.5, {key: value for key, value in fusion.items() if key != "scores"}, fusion["scores"])
-    (copy / "history.csv").write_text("val_loss,val_auc,loss,auc\n1,0.5,1,0.5\n")
+    folder = copy_folder(trained[0], tmp_path / "model", config, {"fitted_on": part, "cells": 30})
+    learn_baselines(folder, examples, [measures])
+    learn_fusion(folder, trained[1].parent, examples, [measures], 0.5, 8, "float32", "none")
+    (folder / "history.csv").write_text("val_loss,val_auc,loss,auc\n1,0.5,1,0.5\n")
+    fusion = load_fusion(folder)
     for fused in (True, False):
-        write_card(copy, examples, tmp_path / "card.md", fused=fused)
+        write_card(folder, examples, tmp_path / "card.md", fused=fused)
         card = (tmp_path / "card.md").read_text()
         assert ("whose weight in the logits is 0.5" in card) == fused
-        assert ("accuracy, network alone: 0.25" in card) == fused
-        assert ("- accuracy: 0.25" in card) != fused
+        # Both are over the same cells; the training has scored synthetic ones too.
+        alone = f"- accuracy, network alone: {fusion['network_scores']['accuracy']:.4g}\n"
+        assert (f"- accuracy: {fusion['scores']['accuracy']:.4g}\n" in card) == (alone in card) == fused
+        assert ("- accuracy: 0.25\n" in card) != fused
+        assert (f"scores of {24 if fused else 30} of the cells that trained" in card) == (part == "train")
