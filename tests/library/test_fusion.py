@@ -159,6 +159,30 @@ def test_without_a_validation_part_training_cells_decide_but_not_synthetic_ones(
 
 
 @pytest.mark.network
+def test_a_softmax_head_is_fused_without_thresholds(trained, tmp_path):
+    examples, measures = trained[1:]
+    softmax = {"head": "softmax"}, {"thresholds": None, "negative_rule": "network"}
+    folder = copy_folder(trained[0], tmp_path / "model", *softmax)
+    learn_baselines(folder, examples, [measures])
+    fusion = learn((folder, examples, measures))
+    assert (fusion["thresholds"], fusion["negative_rule"]) == (None, "network")
+    classes = np.array([0, 3, 18, 0])
+    cells = write_tile_shard(tmp_path, patterned_tiles(classes, SIZE, 2), CHANNELS)
+    write_measures(tmp_path / "measures.parquet", cells, classes)
+    predict_shard(
+        folder, {colour: tmp_path / f"{colour}.tfrecord" for colour in CHANNELS}, tmp_path / "cells.parquet",
+        tmp_path / "out.parquet", views=1, gpu="none", precision="float32", measures=tmp_path / "measures.parquet",
+    )  # fmt: skip
+    table = pd.read_parquet(tmp_path / "out.parquet")
+    p, network = (table[list(names)].to_numpy() for names in (PROBABILITIES, NETWORK))
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
+    wanted = list(zip(cells["field"], cells["cell"], strict=True))
+    regression = regress_cells(folder, [tmp_path / "measures.parquet"], wanted)
+    np.testing.assert_allclose(p, fuse(network, regression, 0.5, normalise=True), rtol=1e-5)
+    assert table["labels"].to_list() == [str(index) for index in p.argmax(axis=1)]
+
+
+@pytest.mark.network
 def test_a_shard_is_predicted_by_both_and_the_network_alone_is_kept(trained, tmp_path):
     folder = trained[0]
     fusion = learn(trained)
