@@ -7,9 +7,12 @@ import zipfile
 import h5py
 import numpy as np
 
+from hpaloc.baselines.record import REGRESSIONS, write_baselines
 from hpaloc.classes import NAMES
 from hpaloc.network.folder import write_checksums
+from hpaloc.network.fusion import write_fusion
 from hpaloc.network.options import LEVELS_EDITION
+from hpaloc.planning.settings import BASELINE_FILES, FUSION_FILES
 from hpaloc.seen.record import Seen, add_seen, write_seen
 
 CHANNELS, UNITS = ("red", "green", "blue"), 8
@@ -49,13 +52,26 @@ def write_stand_in(folder, content=0, mask_neighbours=None):
     return folder
 
 
-def write_packable(folder, content=0):
-    """Write a folder as ``write_stand_in`` does, which also says that nothing trained it; return its files."""
+def write_packable(folder, content=0, fused=False):
+    """Write a folder as ``write_stand_in`` does, which also says that nothing trained it; return its files.
+
+    fused: whether it has a fusion too
+    """
     write_stand_in(folder, content)
     nothing = {name: np.zeros(0, np.uint64) for name in ("ids", "images", "values")}
     write_seen(
         folder / "nothing.npz", Seen(**nothing, hashes=np.zeros((0, 3), np.uint64), cells=np.zeros((0, 14), np.int16))
     )
     add_seen(folder, folder / "nothing.npz")
-    names = ("model.keras", "config.json", "thresholds.json", "checksums.json", "seen.npz", "seen.checksums.json")
+    names = ["model.keras", "config.json", "thresholds.json", "checksums.json", "seen.npz", "seen.checksums.json"]
+    if fused:
+        add_fusion(folder)
+        names += [*BASELINE_FILES, *FUSION_FILES]
     return [folder / name for name in names]
+
+
+def add_fusion(folder):
+    """Fuse the network of a folder with a regression that has learned nothing."""
+    regression = {"classes": NAMES[:1], "mean": [0], "scale": [1], "coefficients": [[0]], "intercept": [0]}
+    write_baselines(folder, {"validation_accuracy": {}, **dict.fromkeys(REGRESSIONS, regression)})
+    write_fusion(folder, 0.5, {"thresholds": None, "negative_rule": "complement"}, {}, {})

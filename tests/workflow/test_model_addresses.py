@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from dag import copy_workflow, listed_jobs, write_collections
 from failing_server import failing_server
 from forked_plans import plan, run
@@ -16,7 +17,7 @@ from hpaloc.packing import pack_model
 
 @pytest.fixture(scope="module")
 def workflow(tmp_path_factory):
-    """A copy of the workflow, a folder of collections, and two packed models."""
+    """A copy of the workflow, a folder of collections, and three packed models, the last with a fusion."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "run").mkdir()
     write_collections(folder / "run", 8, 2)
@@ -24,8 +25,8 @@ def workflow(tmp_path_factory):
         (folder / name).write_text(content)
     (folder / "scores.csv").write_text("collection,level,score,value,low,high,n\n")
     tables = [folder / name for name in ("card.md", "scores.csv", "metrics.json")]
-    for number in (1, 2):
-        model = write_packable(folder / str(number), content=number)
+    for number in (1, 2, 3):
+        model = write_packable(folder / str(number), content=number, fused=number == 3)
         pack_model(model, *tables, "CC0", folder / f"{number}.zip")
     return copy_workflow(folder / "workflow"), folder
 
@@ -49,6 +50,8 @@ def test_jobs_read_a_model_that_the_plan_fetched_and_another_one_predicts_again(
         planned, _ = listed_jobs(run(snakefile, folder, "predict_only", "--cores", "2").text)
         # What trained the model is looked for in the first run too, whose plan has fetched it.
         assert planned["find_seen"] == 1
+        # It has neither baselines nor a fusion, for which cells would be measured.
+        assert not planned["measure_baselines"]
         # Jobs may run where nothing outside can be reached.
         assert len(server.requests) == 1
         assert list((folder / "results/predictions/test").glob("shards/*.parquet"))
@@ -61,6 +64,27 @@ def test_jobs_read_a_model_that_the_plan_fetched_and_another_one_predicts_again(
     change_config(folder, model={"path": str(made / "1.zip")})
     jobs, _ = listed_jobs(run(snakefile, folder, "predict_only", "--dry-run").text)
     assert set(jobs) == {"record_run", "report_zip", "predict_only"}
+
+
+@pytest.mark.parametrize("address", [True, False])
+def test_a_packed_model_that_is_fused_predicts_from_measured_cells_with_and_without_labels(workflow, folder, address):
+    snakefile, made = workflow
+    shards = 3
+    collections = yaml.safe_load((folder / "config.yaml").read_text())["collections"]
+    unlabelled = collections["test"] | {"labels": False, "shards": shards}
+    with failing_server({"/3.zip": (made / "3.zip").read_bytes()}) as server:
+        model = {"path": f"{server.url}/3.zip" if address else str(made / "3.zip"), "sha256": sha256(made / "3.zip")}
+        change_config(folder, model=model, collections={"new": unlabelled}, predict={"collections": ["new"]})
+        planned, _ = listed_jobs(run(snakefile, folder, "predict_only", "--cores", "2").text)
+        assert planned["measure_baselines"] == planned["predict"] == shards
+        assert not planned["find_seen"]
+        assert "Nothing to be done" in run(snakefile, folder, "predict_only", "--dry-run").text
+        change_config(folder, collections={"new": unlabelled, "test": collections["test"]})
+        change_config(folder, predict={"collections": ["new", "test"]})
+        jobs, _ = listed_jobs(run(snakefile, folder, "predict_only", "--dry-run").text)
+        # Those of the labelled collection, which are compared too.
+        assert jobs["measure_baselines"] == jobs["predict"] >= 1
+        assert jobs["evaluate"] == 1
 
 
 def test_what_a_packed_model_has_seen_is_looked_for_alone_too(workflow, folder):

@@ -180,16 +180,6 @@ SCORED = [
 # A packed model says it; it may not be unpacked yet.
 CHECKED = MODEL != config["model"]["path"] or Path(MODEL, "seen.npz").is_file()
 SEEN = [f"results/evaluation/{name}/seen.parquet" for name in SCORED if CHECKED]
-# Whether the model has learned baselines; a packed model has.
-BASELINES = MODEL != config["model"]["path"] or Path(MODEL, "baselines.json").is_file()
-# Whether the network may be fused with its regression; whether a packed model is, is known once it is unpacked.
-FUSED = (
-    BASELINES and (MODEL != config["model"]["path"] or Path(MODEL, "fusion.json").is_file())
-    if config["model"]["path"]
-    else config["train"]["fusion"] > 0
-)
-# The collections whose cells are measured for both.
-MEASURED = [*(PREDICTED if FUSED else SCORED), *([] if config["model"]["path"] else [TRAINING])] if BASELINES else []
 # The figures of the data show the collection that trains or, if there is none, the first labelled one; with model.path
 # they show a predicted collection.
 EXPLORABLE = PREDICTED if config["model"]["path"] else [TRAINING, *COLLECTIONS]

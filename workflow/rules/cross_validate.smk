@@ -127,7 +127,7 @@ use rule predict as predict_fold with:
     input:
         model=[f"{OF_FOLD}/model/{name}" for name in MODEL_FILES],
         reading=[],
-        fusion=[f"{OF_FOLD}/model/{name}" for name in FUSION_FILES] if FUSED else [],
+        fusion=[f"{OF_FOLD}/model/{name}" for name in FUSION_FILES] if config["train"]["fusion"] > 0 else [],
         measures=lambda wildcards: measures_to_fuse(TRAINING, wildcards.shard),
         cells=f"results/cells/{TRAINING}/{{shard}}.parquet",
         tiles=[f"results/tiles/{TRAINING}/{{shard}}/{colour}.tfrecord" for colour in COLOURS],

@@ -260,12 +260,40 @@ def reading_files(wildcards):
 
 def fusion_files(wildcards):
     """Return the files of the fusion if this run trains the model and fuses it with its regression."""
-    return trained_here(*FUSION_FILES) if FUSED else []
+    return trained_here(*FUSION_FILES) if config["train"]["fusion"] > 0 else []
+
+
+def given_model_has(name):
+    """Return whether the model that model.path names has a file; a packed one is fetched and unpacked to know it."""
+    require_model()
+    return Path(MODEL, name).is_file()
+
+
+def has_baselines():
+    """Return whether the model has learned baselines."""
+    return not config["model"]["path"] or given_model_has("baselines.json")
+
+
+def is_fused(wildcards):
+    """Return whether the network is fused with its regression."""
+    return given_model_has("fusion.json") if config["model"]["path"] else config["train"]["fusion"] > 0
 
 
 def measures_to_fuse(collection, shard):
-    """Return the measured cells of a shard if the network may be fused with its regression."""
-    return expand("results/baselines/{collection}/{shard}.parquet", collection=collection, shard=shard) if FUSED else []
+    """Return the measured cells of a shard if the network is fused with its regression."""
+    return expand(PATTERNS["baselines"], collection=collection, shard=shard) if is_fused(None) else []
+
+
+def measures_to_compare(wildcards):
+    """Return the measured cells of the collections that are scored if the model has learned baselines."""
+    return of_shards("baselines", *SCORED) if SCORED and has_baselines() else []
+
+
+def measured_collections():
+    """Return the names of the collections whose cells are measured, for the baselines or the fusion."""
+    if not has_baselines():
+        return []
+    return [*(PREDICTED if is_fused(None) else SCORED), *([] if config["model"]["path"] else [TRAINING])]
 
 
 def version_of_model(*names):

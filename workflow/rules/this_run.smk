@@ -22,7 +22,7 @@ def listed_jobs(wildcards):
     of_stage = {
         **dict.fromkeys(("predict", "aggregate", "submit", "browse_shard"), PREDICTED),
         **{stage: [name for name in explored if stage in COLLECTIONS[name]] for stage in ("simulate", "download")},
-        "measure_baselines": MEASURED,
+        "measure_baselines": measured_collections(),
         "find_seen": SCORED if CHECKED else [],
         "import_images": [name for name in explored if imports(name)],
     }
@@ -62,7 +62,8 @@ def kept_paths():
         kept += [f"results/export/{format}/{name}" for format in EXPORTERS]
         kept += expand("results/export/{format}/{name}/{shard}", format=EXPORTERS, name=name, shard=SHARDS[name])
     kept += expand("results/evaluation/{collection}", collection=SCORED)
-    kept += expand("results/baselines/{collection}", collection=MEASURED) + of_shards("baselines", *MEASURED)
+    measured = measured_collections()
+    kept += expand("results/baselines/{collection}", collection=measured) + of_shards("baselines", *measured)
     kept += expand("results/controls/{control}", control=CONTROLS)
     kept += [f"results/few_shot/{FEW_SHOT}"] if config["few_shot"]["table"] else []
     kept += ["results/held_out"] if HELD_OUT else []
