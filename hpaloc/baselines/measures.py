@@ -18,6 +18,7 @@ from hpaloc.progress import log
 from hpaloc.records import tile_dataset
 from hpaloc.tables import TableError, write_table
 
+# A change of what is measured needs another MEASURES_EDITION (baselines/record.py).
 # Light is measured in tiles of this side, px; the network may take others.
 _LIGHT_SIDE = 128
 # The random weights are the same in every job.

@@ -14,6 +14,9 @@ from hpaloc.network.options import ModelError
 
 # The regressions, and the column of the tables of ``measures.measure_shard`` that each takes.
 REGRESSIONS = {"logistic_regression": "measures", "frozen_network": "outputs"}
+# The edition of these measurements: a regression takes cells that are measured as those that it learned from. A change
+# of what is measured (baselines/columns.py, baselines/measures.py, mixtures/light.py) needs another one.
+MEASURES_EDITION = 1
 
 
 def training_shares(folders: Sequence[Path]) -> np.ndarray | None:
@@ -42,7 +45,7 @@ def _training_shares(folder: Path) -> np.ndarray | None:
 
 def write_baselines(folder: Path, baselines: Mapping[str, Any]) -> None:
     """Write the result of ``learning.learn_baselines`` to baselines.json of a model folder, with its checksums."""
-    write_json(folder / "baselines.json", baselines)
+    write_json(folder / "baselines.json", {"measures": MEASURES_EDITION, **baselines})
     add_checksums(folder, "baselines.json")
 
 
@@ -55,6 +58,13 @@ def load_baselines(folder: Path) -> dict[str, Any] | None:
     if path is None:
         return None
     baselines = read_json(path, ("validation_accuracy", *REGRESSIONS))
+    # The first folders do not record it.
+    edition = baselines.get("measures", 1)
+    if edition != MEASURES_EDITION:
+        raise ModelError(
+            f"{path}: the regressions learned from cells that were measured by edition {edition!r}, but cells are "
+            f"measured by edition {MEASURES_EDITION} now; train the model again, or use the hpaloc that made it"
+        )
     for name in REGRESSIONS:
         try:
             check_regression(baselines[name], name)

@@ -12,7 +12,7 @@ from hpaloc.accounting import baseline_lines
 from hpaloc.baselines.columns import describe_shape_and_light
 from hpaloc.baselines.learning import BaselineError, learn_baselines
 from hpaloc.baselines.prediction import predict_baselines, read_measures
-from hpaloc.baselines.record import load_baselines, training_shares
+from hpaloc.baselines.record import MEASURES_EDITION, load_baselines, training_shares
 from hpaloc.baselines.regression import apply_regression, fit_regression
 from hpaloc.classes import N_CLASSES, NAMES, label_matrix
 from hpaloc.evaluation.baselines import compare, score_baselines, tabulate_baselines
@@ -301,6 +301,12 @@ def test_changed_and_foreign_baselines_are_refused(trained):
     with pytest.raises(ModelError, match=r"baselines\.json was changed"):
         load_baselines(folder)
     learn_baselines(folder, examples, paths)
+    for edition in (0, MEASURES_EDITION + 1):
+        (folder / "baselines.json").write_text(json.dumps(learned | {"measures": edition}))
+        write_checksums(folder, ("checksums.json", "baselines.json"), to="baselines.checksums.json")
+        with pytest.raises(ModelError, match=rf"baselines\.json: .* edition {edition}, but cells are"):
+            load_baselines(folder)
+    learn_baselines(folder, examples, paths)
     # They are of one network.
     (folder / "checksums.json").write_text("{}")
     with pytest.raises(ModelError, match=r"checksums\.json was changed"):
@@ -354,6 +360,26 @@ def test_cells_are_measured_alike_in_every_run(tmp_path):
     write_table(tmp_path / "cells.parquet", to_table(cells[::-1].reindex(columns=CELLS.names), CELLS))
     with pytest.raises(TableError, match="are not those of the cells in"):
         measure_shard(tmp_path / "cells.parquet", tmp_path / "fields.parquet", tiles, tmp_path / "no", colours, 64)
+
+
+def test_measurements_that_change_need_another_edition(tmp_path):
+    """A regression of the present edition takes cells that are measured like this."""
+    from tile_fields import make_field, tile, write_shard
+
+    from hpaloc.baselines.measures import measure_shard
+
+    rows, segmentation = write_shard(tmp_path, {"f": make_field(0)})
+    cells, fields, tiles = tile(rows, segmentation, tmp_path / "tables")
+    measure_shard(cells, fields, tiles, tmp_path / "measured", ("red", "green", "blue"), 64, gpu="none")
+    _, found = read_measures([tmp_path / "measured"])
+    of_edition_1 = {
+        "measures": [0.016254, 0.83696, 0.097356, 0.044911, 0.018911, 0.059827, 1.0077, -2.7783],
+        "outputs": [31.789, 34.274, 25.375, 2.7559, 29.031, 28.312, 80.75, 21.359],
+    }
+    assert MEASURES_EDITION == 1
+    for name, numbers in of_edition_1.items():
+        first = found[name][0]
+        assert [first.mean(), first.std(), *first[:: len(first) // 5]] == pytest.approx(numbers, rel=0.01)
 
 
 def test_the_frozen_network_is_the_same_with_every_keras():

@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 from atlas_xml import address, antibody, data_of, entry, whole
 from bad_fields import slug
+from stand_in_models import add_fusion
 
 from hpaloc.atlas_planning import plan_atlas
 from hpaloc.config import complete
@@ -26,6 +27,7 @@ from hpaloc.files import digest
 from hpaloc.interpretation.annotated import read_example_cells, read_mixed_fields
 from hpaloc.manifests import SheetRow
 from hpaloc.mask_tables import check_table, read_rle_table
+from hpaloc.network.additions import add_checksums
 from hpaloc.planning.fields import check_rows, check_studied
 from hpaloc.planning.settings import check_interpretation, check_model, check_places, check_training
 from hpaloc.scan import Scan, scan_collection, with_columns
@@ -729,6 +731,18 @@ def with_reading(of_network: str | None) -> Callable[[Path], None]:
     return make
 
 
+def with_fusion(measures: int) -> Callable[[Path], None]:
+    """Return a change that adds a regression of cells that an edition measured, and a fusion with it."""
+
+    def make(folder: Path) -> None:
+        add_fusion(folder)
+        edited("baselines.json", measures=measures)(folder)
+        add_checksums(folder, "baselines.json")
+        add_checksums(folder, "fusion.json", "baselines.json")
+
+    return make
+
+
 def of_model(setting: Setting, folder: Path) -> tuple[str, str]:
     """Check and load a model folder, `model` in the working directory, that was changed."""
     from hpaloc.mixtures.reading import load_reading
@@ -784,6 +798,7 @@ MODELS = [
     Setting("Checksums of a reading of mixtures that is not there", written("mixtures.checksums.json", "{}"), "rejected", "model/mixtures.checksums.json does not list checksums.json"),
     Setting("A reading of mixtures beside another network", with_reading("0" * 64), "rejected", "model/checksums.json was changed after the model folder was written (mixtures.checksums.json)"),
     Setting("A reading of mixtures that is empty", with_reading(None), "rejected", "model/mixtures.json: mixtures.classes is None, not different locations"),
+    Setting("Regressions of another edition of the measurements", with_fusion(2), "rejected", "model/baselines.json: the regressions learned from cells that were measured by edition 2, but cells are measured by edition 1 now; train the model again, or use the hpaloc that made it"),
 ]  # fmt: skip
 
 
