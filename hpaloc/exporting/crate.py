@@ -41,6 +41,7 @@ _DESCRIPTIONS = {
     "evaluation/cells.parquet": "the true locations of the scored cells",
     "model/config.json": "the network, its input and its training",
     "model/thresholds.json": "the thresholds of calls",
+    "model/fusion.json": "the weight of the regression in the probabilities, and the thresholds of calls from these",
     "model/checksums.json": "the digests of the files of the model, which is not in the crate",
     "model/card.md": "the model card",
     "model/history.csv": "one row per epoch of the training",

@@ -17,7 +17,7 @@ from exported_shards import IDS, export, write_predicted_run
 from finished_runs import copy_run, listed
 from forked_plans import plan, run
 from rule_environments import STAND_IN
-from stand_in_models import write_stand_in
+from stand_in_models import add_fusion, write_stand_in
 from workflow_runs import read_rows
 
 SHARDS = 3
@@ -125,6 +125,7 @@ def test_a_run_is_written_as_a_crate(finished):
     from rocrate.rocrate import ROCrate
 
     snakefile, folder = finished
+    add_fusion(folder / "model")
     run(snakefile, folder, "--cores", "2", "export_crate")
     assert "Nothing to be done" in run(snakefile, folder, "--dry-run", "export_crate").text
     path = folder / "results/export/crate/run.crate.zip"
@@ -134,7 +135,7 @@ def test_a_run_is_written_as_a_crate(finished):
     assert crate.mainEntity["programmingLanguage"]["name"] == "Snakemake"
     assert {entity.id for entity in action["object"]} == {
         "results/run/config.yaml",
-        *(f"model/{name}" for name in ("config.json", "thresholds.json", "checksums.json")),
+        *(f"model/{name}" for name in ("config.json", "thresholds.json", "checksums.json", "fusion.json")),
     }
     made = {entity.id for entity in action["result"]}
     tables = ("cells.parquet", "fields.parquet", "proteins.parquet", "submission.csv")

@@ -7,6 +7,8 @@ Steps: join the cells with their calls, and write them by the library of the for
 
 # The files of a model folder that say what it is, and the tables of a predicted collection that are in a crate.
 DESCRIBING_MODEL = ["config.json", "thresholds.json", "checksums.json", "card.md", "history.csv"]
+if config["model"]["path"] or config["train"]["fusion"] > 0:
+    DESCRIBING_MODEL.append("fusion.json")
 CRATED_TABLES = ["cells.parquet", "fields.parquet", "proteins.parquet", *POOLED, "submission.csv"]
 
 
