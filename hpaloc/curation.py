@@ -61,7 +61,7 @@ class CurationSettings:
 
 def _truth_labels(cells: pd.DataFrame, truth: pd.DataFrame | None) -> list[tuple[int, ...]]:
     if truth is None:
-        raise ValueError("curation.labels is cells, but no truth per cell is given")
+        raise ValueError("labels is cells, but no truth per cell is given")
     known = dict(zip(zip(truth["field"], truth["cell"], strict=True), parse_all(truth["labels"]), strict=True))
     return [known.get(cell, ()) for cell in zip(cells["field"], cells["cell"], strict=True)]
 

@@ -119,7 +119,7 @@ def read_parts(examples: Path, head: str) -> dict[str, pd.DataFrame]:
         raise TrainingError(f"{examples}: there is no example of the part train")
     if head == "softmax" and (table[list(LABEL_COLUMNS)].sum(axis=1) != 1).any():
         raise TrainingError(
-            "train.head: softmax needs exactly one location a cell; use sigmoid or curation.labels: single"
+            "train.head: softmax needs exactly one location a cell; use sigmoid, or labels: single in the curation"
         )
     log.info("%d training cells, %d validation cells", len(parts["train"]), len(parts["validation"]))
     if parts["validation"].empty:
