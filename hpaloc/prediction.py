@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -56,8 +56,15 @@ def prediction_schema(units: int, fused: bool = False, leaned: bool = False, mix
     )
 
 
-# Fields, ids, probabilities, those of the network alone and readings of mixtures (no columns without them), embeddings.
-Batch = tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+class Batch(NamedTuple):
+    """Cells, one per row; ``network`` has no columns without a fusion, ``mixtures`` has none without a reading."""
+
+    fields: list[str]
+    cells: np.ndarray
+    probabilities: np.ndarray
+    network: np.ndarray
+    mixtures: np.ndarray
+    embeddings: np.ndarray
 
 
 def _read_ids(cells: Path, fields: Collection[str] | None) -> list[tuple[str, int]]:
@@ -83,18 +90,19 @@ def _predict(
             light = pool.submit(measure_light, tiles, channels, threads) if reading is not None else None
             probabilities, embeddings = (output.numpy() for output in forward(batch["image"]))
             probabilities = settle_negative(probabilities, negative_rule)
-            read = np.zeros((len(tiles), 0))
+            none = np.zeros((len(tiles), 0))
+            mixtures = none
             if reading is not None and light is not None:
-                read = read_mixtures(reading, probabilities, light.result())
-            names = [name.decode() for name in batch["field"].numpy()]
-            yield names, batch["cell"].numpy(), probabilities, np.zeros((len(tiles), 0)), read, embeddings
+                mixtures = read_mixtures(reading, probabilities, light.result())
+            fields = [name.decode() for name in batch["field"].numpy()]
+            yield Batch(fields, batch["cell"].numpy(), probabilities, none, mixtures, embeddings)
 
 
 def _check_cells(batches: Iterable[Batch], expected: Sequence[tuple[str, int]], cells: Path) -> Iterator[Batch]:
     """Yield batches; raise PredictionError unless all of them together have the expected cells in their order."""
     to_come = iter(expected)
     for batch in batches:
-        for field, cell in zip(batch[0], batch[1].tolist(), strict=True):
+        for field, cell in zip(batch.fields, batch.cells.tolist(), strict=True):
             wanted = next(to_come, None)
             if wanted != (field, cell):
                 raise PredictionError(f"tile of cell {cell} of field {field}, but {cells} has {wanted}")
@@ -108,10 +116,12 @@ def _fuse(
 ) -> Iterator[Batch]:
     """Fuse the probabilities of batches with those of a regression for all cells; keep those of the network alone."""
     start = 0
-    for names, ids, network, _, read, embeddings in batches:
-        fused = fuse(network, regression[start : start + len(ids)], fusion["weight"], normalise)
-        start += len(ids)
-        yield names, ids, settle_negative(fused, fusion["negative_rule"]), network, read, embeddings
+    for batch in batches:
+        end = start + len(batch.cells)
+        fused = fuse(batch.probabilities, regression[start:end], fusion["weight"], normalise)
+        start = end
+        settled = settle_negative(fused, fusion["negative_rule"])
+        yield batch._replace(probabilities=settled, network=batch.probabilities)
 
 
 def _whole_fields(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -119,8 +129,9 @@ def _whole_fields(batches: Iterable[Batch]) -> Iterator[Batch]:
     kept: Batch | None = None
     for batch in batches:
         if kept is not None:
-            batch = (kept[0] + batch[0], *(np.concatenate(pair) for pair in zip(kept[1:], batch[1:], strict=True)))
-        fields = batch[0]
+            joined = (np.concatenate(pair) for pair in zip(kept[1:], batch[1:], strict=True))
+            batch = Batch(kept.fields + batch.fields, *joined)
+        fields = batch.fields
         # The last field may continue in the next batch.
         end = fields.index(fields[-1])
         if end:
@@ -131,24 +142,23 @@ def _whole_fields(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def _cut(batch: Batch, rows: slice) -> Batch:
-    names, ids, probabilities, network, read, embeddings = batch
-    return names[rows], ids[rows], probabilities[rows], network[rows], read[rows], embeddings[rows]
+    return Batch(batch.fields[rows], *(values[rows] for values in batch[1:]))
 
 
 def _to_table(
     batch: Batch, schema: pa.Schema, thresholds: np.ndarray | None, field_weight: float, normalise: bool
 ) -> pa.Table:
     """Return the rows of a batch, whose fields are whole if there is a weight of the field."""
-    names, ids, probabilities, network, read, embeddings = batch
-    leaned = lean_on_field(probabilities, names, field_weight, normalise)
+    leaned = lean_on_field(batch.probabilities, batch.fields, field_weight, normalise)
+    outputs = [batch.probabilities, batch.network, *([leaned] if field_weight else []), batch.mixtures]
     # A larger number, as of a network that was hardly trained, would be infinite.
-    flat = pa.array(np.clip(embeddings, -_LARGEST, _LARGEST).astype(np.float16).ravel())
+    flat = pa.array(np.clip(batch.embeddings, -_LARGEST, _LARGEST).astype(np.float16).ravel())
     columns = [
-        pa.array(names),
-        pa.array(ids),
-        *(pa.array(column) for column in (*probabilities.T, *network.T, *(leaned.T if field_weight else ()), *read.T)),
+        pa.array(batch.fields),
+        pa.array(batch.cells),
+        *(pa.array(column) for of_cells in outputs for column in of_cells.T),
         pa.array([format_labels(labels) for labels in call_labels(leaned, thresholds)]),
-        pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1]),
+        pa.FixedSizeListArray.from_arrays(flat, batch.embeddings.shape[1]),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 
