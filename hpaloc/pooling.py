@@ -23,7 +23,7 @@ from hpaloc.manifests import read_annotations
 from hpaloc.mixtures.fractions import FRACTIONS, mixture_fractions, reading_fractions
 from hpaloc.mixtures.reading import MIXTURES
 from hpaloc.progress import log, track
-from hpaloc.tables import LEANED, NETWORK, PROBABILITIES, calling_columns, write_table
+from hpaloc.tables import LEANED, NETWORK, PROBABILITIES, calling_columns, group_probabilities, write_table
 from hpaloc.votes import pool_probabilities
 
 SHARES = tuple(f"share_{index}" for index in range(N_CLASSES))
@@ -273,16 +273,12 @@ def write_h5ad(predictions: Sequence[Path], cells: pd.DataFrame, obs: pd.DataFra
     width = pq.read_schema(predictions[0]).field("embedding").type.list_size
     obs = obs.copy()
     obs.index = pd.Index([f"{name}:{cell}" for name, cell in zip(obs["field"], obs["cell"], strict=True)])
-    p = cells[list(PROBABILITIES)].to_numpy(np.float32)
     obs["called_labels"] = cells["labels"].to_numpy()
-    likeliest = cells[calling_columns(cells)].to_numpy().argmax(axis=1) if len(p) else []
+    likeliest = cells[calling_columns(cells)].to_numpy().argmax(axis=1) if len(cells) else []
     obs["called"] = pd.Categorical(np.array(NAMES)[likeliest], categories=list(NAMES))
     for column in obs.select_dtypes("object").columns:
         obs[column] = obs[column].fillna("").astype(str).astype("category")
-    obsm = {"probabilities": p}
-    for name, columns in (("network_probabilities", NETWORK), ("leaned_probabilities", LEANED)):
-        if columns[0] in cells:
-            obsm[name] = cells[list(columns)].to_numpy(np.float32)
+    obsm = group_probabilities(cells)
     if {"centroid_x", "centroid_y"} <= set(obs.columns):
         obsm["spatial"] = obs[["centroid_x", "centroid_y"]].to_numpy(np.float32)
     obsm["X_pca"] = _principal_components(predictions, len(obs), width)

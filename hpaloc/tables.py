@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,16 @@ LEANED = tuple(f"leaned_{index}" for index in range(N_CLASSES))
 def calling_columns(columns: Sequence[str] | pd.DataFrame) -> list[str]:
     """Return the names of the probabilities that the calls of a table of predictions follow: LEANED if it has them."""
     return list(LEANED if LEANED[0] in columns else PROBABILITIES)
+
+
+def group_probabilities(predictions: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return the probabilities that a table of predictions has, (n, 19) float32, by their names in AnnData."""
+    groups = {"probabilities": PROBABILITIES, "network_probabilities": NETWORK, "leaned_probabilities": LEANED}
+    return {
+        name: predictions[list(columns)].to_numpy(np.float32)
+        for name, columns in groups.items()
+        if columns[0] in predictions
+    }
 
 
 def _measurements() -> list[tuple[str, pa.DataType]]:

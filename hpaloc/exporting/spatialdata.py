@@ -17,7 +17,7 @@ from hpaloc.exporting.planes import STAINS, read_stack
 from hpaloc.manifests import ManifestRow
 from hpaloc.masks import mask_path, read_mask
 from hpaloc.progress import log, track
-from hpaloc.tables import LEANED, NETWORK, PROBABILITIES
+from hpaloc.tables import LEANED, NETWORK, PROBABILITIES, group_probabilities
 
 
 def element_names(fields: Sequence[str]) -> dict[str, str]:
@@ -54,18 +54,12 @@ def cell_table(cells: pd.DataFrame, embeddings: np.ndarray, names: dict[str, str
     obs["called"] = pd.Categorical(obs["called"], categories=list(NAMES))
     obs["region"] = pd.Categorical([f"{names[field]}_cells" for field in cells["field"]])
     obs.index = pd.Index([f"{field}:{cell}" for field, cell in zip(cells["field"], cells["cell"], strict=True)])
-    obsm = {
-        "probabilities": cells[list(PROBABILITIES)].to_numpy(np.float32),
-        "spatial": cells[["centroid_x", "centroid_y"]].to_numpy(np.float32),
-    }
-    for name, columns in (("network_probabilities", NETWORK), ("leaned_probabilities", LEANED)):
-        if columns[0] in cells:
-            obsm[name] = cells[list(columns)].to_numpy(np.float32)
+    spatial = cells[["centroid_x", "centroid_y"]].to_numpy(np.float32)
     table = anndata.AnnData(
         X=embeddings,
         obs=obs,
         var=pd.DataFrame(index=[f"embedding_{index}" for index in range(embeddings.shape[1])]),
-        obsm=obsm,
+        obsm={**group_probabilities(cells), "spatial": spatial},
         uns={
             "locations": np.array(NAMES, dtype=object),
             "called_colors": np.array([location.colour for location in LOCATIONS], dtype=object),
