@@ -402,6 +402,17 @@ def test_a_changed_score_trains_neither_the_model_nor_a_control(finished):
     assert planned_after(finished, *change) == set()
 
 
+@pytest.mark.parametrize(
+    ("weight", "planned"), [(0.3, {"learn_fusion", "model_card", *PREDICTED}), (0, {"model_card", *PREDICTED})]
+)
+def test_another_weight_of_the_fusion_trains_and_measures_nothing(finished, weight, planned):
+    folder = finished[1]
+    settings = yaml.safe_load((folder / "config.yaml").read_text()) | {"train": {"fusion": weight}}
+    (folder / "fusion.yaml").write_text(yaml.safe_dump(settings))
+    jobs, _ = listed_jobs(run(*finished, "--dry-run", "all", "interpret", config="fusion.yaml").text)
+    assert set(jobs) - {"record_run", "report_zip", "all", "interpret"} == planned
+
+
 def test_mixtures_are_learnt_and_forgotten_without_training(finished):
     folder = finished[1]
     settings = yaml.safe_load((folder / "config.yaml").read_text()) | {"train": {"blends": 100}}
