@@ -8,43 +8,25 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from hpaloc.files import FileNameError, atomic_path
+from hpaloc.files import FileNameError
 from hpaloc.image_metadata import resolve_pixel_size
-from hpaloc.images import ImageError, check_field, open_field
+from hpaloc.images import check_field, open_field
 from hpaloc.manifests import ManifestRow, unchanged
-from hpaloc.masks import MaskError, write_masks
+from hpaloc.masks import write_masks
 from hpaloc.pixels.strips import Lazily, strips
 from hpaloc.planes import as_plain, from_plain
 from hpaloc.progress import track
-from hpaloc.rejection import check_rejected
 from hpaloc.rle import MAX_PIXELS, RunLengths, is_table
 from hpaloc.segmentation.backends import COLOURS_OF, segment_field
 from hpaloc.segmentation.clock import clock
 from hpaloc.segmentation.cluster import Cluster, DaskSettings, start_cluster
 from hpaloc.segmentation.errors import SetupError
+from hpaloc.segmentation.outcome import new_row, reason_of, write_outcome
 from hpaloc.segmentation.ready_made import Given, read_given
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.segmentation.weights import ready
 
 log = logging.getLogger("hpaloc")
-
-SEGMENTED = pa.schema(
-    [
-        ("field", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("dtype", pa.string()),
-        ("pixel_size", pa.float64()),
-        ("n_cells", pa.int32()),
-        ("status", pa.string()),
-        ("stage", pa.string()),
-        ("reason", pa.string()),
-    ]
-)
 
 # The memory that one worker may need for a field of 4096 x 4096 px, in MB, with its libraries.
 WORKER_MB = {"watershed": 900, "hpacellseg": 3000, "masks": 900}
@@ -53,21 +35,6 @@ WORKER_MB = {"watershed": 900, "hpacellseg": 3000, "masks": 900}
 # of a field that is read in strips: a field that cannot fit is refused by its header, one that may fit is tried.
 _LIBRARIES_MB = 200
 _BYTES_PER_PIXEL, _BYTES_PER_LAZY_PIXEL = 7, 3
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError):
-        return f"does not fit in the memory of its worker ({text or type(error).__name__})"
-    if isinstance(error, ImageError | MaskError | ValueError | FileNameError) and text:
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _row(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the row of SEGMENTED of a field that is not segmented yet."""
-    row = {"field": task["field"], "height": 0, "width": 0, "dtype": "", "pixel_size": task["pixel_size"], "n_cells": 0}
-    return row | {"status": "ok", "stage": "segment", "reason": ""}
 
 
 def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +53,7 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
 
     # A worker has one thread for its field; OpenCV would use every core of the node.
     cv2.setNumThreads(1)
-    row = _row(task)
+    row = new_row(task["field"], task["pixel_size"])
     settings = SegmentationSettings(**task["settings"])
     try:
         started = time.perf_counter()
@@ -117,11 +84,11 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
         # Every field would fail in the same way.
         raise
     except Exception as error:
-        return row | {"status": "rejected", "reason": _reason(error)}
+        return row | {"status": "rejected", "reason": reason_of(error)}
     try:
         write_masks(task["out_dir"], task["field"], cells, nuclei)
     except FileNameError as error:
-        return row | {"status": "rejected", "reason": _reason(error)}
+        return row | {"status": "rejected", "reason": reason_of(error)}
     row["n_cells"] = max(int(strip.max()) for strip in strips(cells))
     row["seconds"] = {
         "read": read - started,
@@ -213,7 +180,9 @@ def _rows_of(cluster: Cluster, tasks: Sequence[Mapping[str, Any]]) -> dict[str, 
             if isinstance(result, Exception) and not isinstance(result, KilledWorker):
                 raise result
             killed = {"status": "rejected", "reason": "its worker died each time it was tried (out of memory?)"}
-            by_field[task["field"]] = result if isinstance(result, dict) else _row(task) | killed
+            by_field[task["field"]] = (
+                result if isinstance(result, dict) else new_row(task["field"], task["pixel_size"]) | killed
+            )
     return by_field
 
 
@@ -291,13 +260,7 @@ def segment_shard(
             by_field = _rows_of(cluster, tasks)
     ordered = [by_field[row.id] for row in rows]
     _log_shares(ordered)
-    table = pd.DataFrame(ordered, columns=SEGMENTED.names)
-    with atomic_path(out_dir / "fields.parquet") as temporary:
-        pq.write_table(pa.Table.from_pandas(table, schema=SEGMENTED, preserve_index=False), temporary)
-    rejected = [(row["field"], row["reason"]) for row in ordered if row["status"] == "rejected"]
-    for field, reason in rejected:
-        log.warning("rejected %s: %s", field, reason)
-    check_rejected(rejected, len(ordered), max_rejected_fraction)
+    write_outcome(ordered, out_dir, max_rejected_fraction)
 
 
 def _log_shares(rows: Sequence[Mapping[str, Any]]) -> None:
