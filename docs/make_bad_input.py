@@ -14,6 +14,7 @@ from bad_fields import FIELDS, MASKS, Bad  # noqa: E402
 from bad_settings import (  # noqa: E402
     ATLAS,
     CONFIGS,
+    CROPS,
     EXAMPLES,
     IMAGES,
     MASK_TABLES,
@@ -37,6 +38,7 @@ TABLES = {
     "configurations": CONFIGS,
     "atlas": ATLAS,
     "fields without a sheet": IMAGES,
+    "tables of crops": CROPS,
     "trainings": TRAININGS,
     "models": MODELS,
     "weights": WEIGHTS,

@@ -212,6 +212,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, collection in filled["collections"].items():
         for key in ("root", "shards", "pixel_size"):
             collection.setdefault(key, filled[key])
+        _check_crops(name, collection)
         _check_source(name, collection)
         _settle_atlas(name, collection)
         _settle_images(name, collection)
@@ -219,7 +220,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         _check_planes(name, collection)
         if "truth" in collection and not collection["labels"]:
             raise ConfigError(f"config key collections.{name}: 'truth' only applies with labels: true")
-        if filled["segmentation"]["backend"] == "masks" and "masks" not in collection:
+        given = filled["segmentation"]["backend"] == "masks" and not collection.get("crops")
+        if given and "masks" not in collection:
             raise ConfigError(f"config key collections.{name}: segmentation.backend masks needs the key 'masks'")
     _settle_model(filled["model"])
     _check_areas("curation", filled["curation"])
@@ -271,6 +273,33 @@ def _settle_model(model: dict[str, Any]) -> None:
         model["path"] = str(Path(path))
 
 
+def _check_crops(name: str, collection: Mapping[str, Any]) -> None:
+    """Raise ConfigError if keys of a collection contradict that it has ready-made crops, or a table of them."""
+    crops = collection.get("crops")
+    made = [key for key in ("simulate", "download", "atlas", "masks", "truth") if key in collection]
+    if crops and made:
+        raise ConfigError(
+            f"config key collections.{name}: {made[0]!r} cannot be combined with 'crops', pictures of one cell"
+        )
+    if not has_crop_table(collection):
+        if "antibodies" in collection:
+            raise ConfigError(f"config key collections.{name}.antibodies: only applies with a table of crops (crops)")
+        return
+    for key in ("sheet", "images", "series", "time", "project"):
+        if key in collection:
+            raise ConfigError(
+                f"config key collections.{name}: {key!r} cannot be combined with 'crops: {crops}', whose table names "
+                "the files"
+            )
+    if collection["labels"] == "hpa2018":
+        raise ConfigError(f"config key collections.{name}.labels: a table of crops has names of locations; write true")
+    if named_channels(collection):
+        raise ConfigError(
+            f"config key collections.{name}.channels: only null applies with 'crops: {crops}', whose table says which "
+            "colour is where"
+        )
+
+
 def _check_source(name: str, collection: Mapping[str, Any]) -> None:
     """Raise ConfigError unless a collection is simulated, downloaded or has images, and only one of them."""
     if "simulate" in collection and "download" in collection:
@@ -292,7 +321,7 @@ def _check_source(name: str, collection: Mapping[str, Any]) -> None:
                 )
         if not collection["labels"]:
             raise ConfigError(f"config key collections.{name}: a simulated collection needs labels: true")
-    elif "images" not in collection and "download" not in collection:
+    elif not any(key in collection for key in ("images", "download")) and not has_crop_table(collection):
         raise ConfigError(f"config key collections.{name}: the key 'images' (or 'simulate' or 'download') is missing")
 
 
@@ -333,7 +362,8 @@ def _check_sheet(name: str, collection: Mapping[str, Any]) -> None:
         **dict.fromkeys(("simulate", "download"), "the key 'sheet' is missing, which lists the fields to make"),
     }
     for key, sentence in needs.items():
-        if collection.get(key, False) is not False and "sheet" not in collection:
+        listed = "sheet" in collection or has_crop_table(collection)
+        if collection.get(key, False) is not False and not listed:
             raise ConfigError(f"config key collections.{name}: {sentence}")
 
 
@@ -441,6 +471,11 @@ def curation_of(config: Mapping[str, Any], name: str) -> tuple[str, dict[str, An
     if pretraining and name == pretraining["collection"]:
         return "train.pretraining.curation", pretraining["curation"]
     return "curation", config["curation"]
+
+
+def has_crop_table(collection: Mapping[str, Any]) -> bool:
+    """Return whether a table of ready-made crops says what the fields of a collection are, and where their files."""
+    return isinstance(collection.get("crops"), str)
 
 
 def has_truth(collection: Mapping[str, Any]) -> bool:

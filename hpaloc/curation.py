@@ -16,7 +16,7 @@ from hpaloc.grouping import group_fields
 from hpaloc.ids import normal_text
 from hpaloc.progress import log
 from hpaloc.splitting import split_groups
-from hpaloc.tables import TableError
+from hpaloc.tables import TableError, are_crops
 from hpaloc.tfrecord import cell_key
 
 FILTERS = ("border", "cell_area", "nucleus", "focus", "saturation", "green_signal")
@@ -81,9 +81,10 @@ def _assign_labels(
 def filter_cells(cells: pd.DataFrame, positive: np.ndarray, settings: CurationSettings) -> dict[str, np.ndarray]:
     """Apply every filter to every cell.
 
-    A limit of None is not applied. The nucleus filter skips fields without any nucleus: their nuclei are unknown. A
-    cell is too dark if its signal is low relative to the background, or below a share of the upper quartile of all
-    cells of its field.
+    A limit of None is not applied. The nucleus filter skips fields without any nucleus: their nuclei are unknown. The
+    filters of the border and of areas skip cells that are their whole field, ready-made crops: their outlines are
+    unknown. A cell is too dark if its signal is low relative to the background, or below a share of the upper quartile
+    of all cells of its field.
 
     cells: columns of CELLS
     positive: (n,) bool, the cells to which the green filter applies
@@ -109,8 +110,8 @@ def filter_cells(cells: pd.DataFrame, positive: np.ndarray, settings: CurationSe
         bright = cells.groupby("field")["green_signal"].transform("quantile", 0.75)
         dark |= (cells["green_signal"] < settings.min_green_share * bright).to_numpy(bool)
     return {
-        "border": cells["border"].to_numpy(bool) & settings.drop_border_cells,
-        "cell_area": outside("area_um2", settings.min_cell_area, settings.max_cell_area),
+        "border": cells["border"].to_numpy(bool) & settings.drop_border_cells & ~are_crops(cells),
+        "cell_area": outside("area_um2", settings.min_cell_area, settings.max_cell_area) & ~are_crops(cells),
         "nucleus": nucleus & with_nuclei,
         "focus": outside("focus", settings.min_focus, None),
         "saturation": outside("saturation", None, settings.max_saturation),

@@ -34,3 +34,17 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
     resized = np.asarray(Image.fromarray(image.astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC))
     return np.clip(np.rint(resized), 0, np.iinfo(image.dtype).max).astype(image.dtype)
+
+
+def fit(image: np.ndarray, size: int, enlarge: bool = True) -> np.ndarray:
+    """Make a square image that large: a larger one shrinks, a smaller one is enlarged or padded with zeros.
+
+    image: (n, n) uint8 or uint16
+    size: px
+    enlarge: whether a smaller one is enlarged; else zeros surround it, an odd pixel at the right and the bottom
+    Returns (size, size) of the same type.
+    """
+    lacking = size - image.shape[0]
+    if enlarge or lacking <= 0:
+        return resize(image, size)
+    return np.pad(image, (lacking // 2, lacking - lacking // 2))

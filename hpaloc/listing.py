@@ -40,11 +40,10 @@ def check_placeholders(pattern: str, key: str, allowed: Sequence[str]) -> None:
 
 def table_of(name: str, collection: Mapping[str, Any]) -> str:
     """Return what the table of a collection's fields is called in messages: its sheet, or the collection itself."""
-    return (
-        f"sheet {collection['sheet'].format(root=collection['root'])}"
-        if "sheet" in collection
-        else f"collection {name}"
-    )
+    for kind, path in (("sheet", collection.get("sheet")), ("crops", collection.get("crops"))):
+        if isinstance(path, str):
+            return f"{kind} {path.replace('{root}', collection['root'])}"
+    return f"collection {name}"
 
 
 def wanted_images(name: str, collection: Mapping[str, Any]) -> dict[str, Wanted]:

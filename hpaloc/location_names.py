@@ -34,6 +34,10 @@ _OTHER_NAMES: dict[str, tuple[str, ...]] = {
     ),
     "Negative": ("No staining",),
 }
+# The 19 classes of the benchmark HPAv23 (CHAMMI-75) by their names there; no other names count, such as Endosomes.
+HPAV23_CLASSES = {
+    "Vesicles" if location.name.startswith("Vesicles") else location.name: location.index for location in LOCATIONS
+}
 # Names in the atlas of what the competition of 2021 has no class for.
 _WITHOUT_CLASS = (
     *("Microtubule ends", "Microtubule plus end", "Cytokinetic bridge", "Midbody", "Midbody ring", "Cleavage furrow"),

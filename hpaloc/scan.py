@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 from hpaloc.addresses import split_url
 from hpaloc.classes import COLOURS, parse_labels
-from hpaloc.config import colours_of, curation_of, named_channels, training_collections
+from hpaloc.config import colours_of, curation_of, has_crop_table, named_channels, training_collections
+from hpaloc.crop_tables import read_crop_table
 from hpaloc.delimited import SheetError, check_fields, read_delimited
 from hpaloc.endings import is_imported
 from hpaloc.files import atomic_path, write_if_changed
@@ -78,8 +79,11 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     Raises SheetError naming the wrong row, key or files.
     """
     collection = config["collections"][name]
+    if has_crop_table(collection):
+        return _scan_crops(name, config)
     images = wanted_images(name, collection) if "images" in collection else {}
-    masks = given_masks(name, collection) if config["segmentation"]["backend"] == "masks" else {}
+    given = config["segmentation"]["backend"] == "masks" and not collection.get("crops")
+    masks = given_masks(name, collection) if given else {}
     truth = {"truth": Wanted([pattern_of_labels(name, collection, "truth", "masks")])} if "truth" in collection else {}
     others = [pattern for of_kind in (*masks.values(), *truth.values()) for pattern in of_kind.patterns]
     if "sheet" in collection:
@@ -88,6 +92,17 @@ def scan_collection(name: str, config: Mapping[str, Any]) -> Scan:
     else:
         fields = found_fields(name, config, images, others)
     return with_columns(name, _scan_files(name, config, fields, images, masks, truth), config, fields.columns)
+
+
+def _scan_crops(name: str, config: Mapping[str, Any]) -> Scan:
+    """Read a collection's table of ready-made crops and find their files."""
+    collection = config["collections"][name]
+    check_placeholders(collection["crops"], f"config key collections.{name}.crops", ["root"])
+    for part, path in collection.get("antibodies", {}).items():
+        check_placeholders(path, f"config key collections.{name}.antibodies.{part}", ["root"])
+    crops = read_crop_table(name, collection, config["verify"], config["max_rejected_fraction"])
+    texts = format_manifests(crops.rows, crops.files, collection["shards"], planes=crops.planes)
+    return with_columns(name, Scan(crops.rows, texts), config, crops.columns)
 
 
 def with_columns(

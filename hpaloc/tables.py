@@ -91,6 +91,11 @@ FIELDS = pa.schema(
 )
 
 
+def are_crops(cells: pd.DataFrame) -> np.ndarray:
+    """Return which cells are their whole field, as ready-made crops are, whose outlines are unknown: (n,) bool."""
+    return (cells["area_px"] == cells["height"] * cells["width"]).to_numpy(bool)
+
+
 class TableError(ValueError):
     """A table that lacks a column or has rows that do not fit together; the message names the file or column."""
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpaloc.cutting import resize, square
+from hpaloc.cutting import fit, square
 from hpaloc.files import atomic_path
 from hpaloc.image_metadata import check_pixel_size, read_each
 from hpaloc.images import check_field, find_odd_colours, read_field
@@ -55,6 +55,7 @@ def tile_field(
     format: str = "png",
     bits: Mapping[str, int | None] | None = None,
     empty: np.ndarray | None = None,
+    enlarge: bool = True,
 ) -> TiledField:
     """Measure every cell of a field and cut its tiles, which hold the levels above the field's background.
 
@@ -66,6 +67,7 @@ def tile_field(
     format: of the records, png or raw
     bits: {colour: the significant bits that its file gives}
     empty: (H, W) bool, where the field has no data, as ``find_empty`` returns it
+    enlarge: whether a cell smaller than a tile is enlarged; a ready-made crop is padded instead
     Returns the measured columns of the field's row, a row per cell in the order of ids, and the cells' records per
     colour in the same order.
     Raises ValueError if shapes or pixel types differ.
@@ -78,7 +80,7 @@ def tile_field(
         box = np.s_[cell["y0"] : cell["y1"], cell["x0"] : cell["x1"]]
         for colour, image in above.items():
             crop = image[box] * (cells[box] == cell["cell"]) if mask_neighbours else image[box]
-            tile = resize(square(crop), size)
+            tile = fit(square(crop), size, enlarge)
             record = TileRecord(field, cell["cell"], tile, HEADROOM * (row[f"{colour}_white"] - black[colour]))
             records[colour].append(frame(record.encode(format)))
     return TiledField(row, rows, records)
@@ -90,6 +92,7 @@ def _tile_row(
     folder: Path,
     size: int,
     mask_neighbours: bool,
+    enlarge: bool,
     format: str,
     max_pixels: int,
 ) -> TiledField:
@@ -112,7 +115,7 @@ def _tile_row(
         cells = read_mask(mask_path(folder, manifest.id, "cell"))
         nuclei = read_mask(mask_path(folder, manifest.id, "nucleus"))
         tiled = tile_field(
-            manifest.id, images, cells, nuclei, row["pixel_size"], size, mask_neighbours, format, bits, empty
+            manifest.id, images, cells, nuclei, row["pixel_size"], size, mask_neighbours, format, bits, empty, enlarge
         )
     except (OSError, ValueError) as error:
         row["reason"] = " ".join(str(error).split()) or type(error).__name__
@@ -142,6 +145,7 @@ def tile_shard(
     max_rejected_fraction: float = 0.05,
     format: str = "png",
     memory_mb: int | None = None,
+    enlarge: bool = True,
 ) -> None:
     """Measure and cut every cell of a shard's fields.
 
@@ -152,7 +156,7 @@ def tile_shard(
 
     segmentation_dir: the masks and fields.parquet of the rule ``segment``
     cells_path, fields_path, tile_paths: the files to write; tiles by colour
-    size, mask_neighbours, format: as in ``tile_field``
+    size, mask_neighbours, format, enlarge: as in ``tile_field``
     threads: the fields processed at a time, fewer if memory is short
     memory_mb: MB, the memory of the job; None does not limit it
     Raises TooManyRejected, after writing the tables, if more than ``max_rejected_fraction`` of the fields (rounded up)
@@ -172,7 +176,7 @@ def tile_shard(
         fits = max(0, memory_mb - _LIBRARIES_MB) * 10**6 // _BYTES_PER_PIXEL
         largest = max((row["height"] * row["width"] for row in segmented.values() if row["status"] == "ok"), default=1)
         threads = max(1, min(threads, fits // max(largest, 1)))
-    jobs = iter([(row, segmented[row.id], folder, size, mask_neighbours, format, fits) for row in rows])
+    jobs = iter([(row, segmented[row.id], folder, size, mask_neighbours, enlarge, format, fits) for row in rows])
     with ExitStack() as stack:
         files = {
             colour: stack.enter_context(open(stack.enter_context(atomic_path(path)), "wb"))

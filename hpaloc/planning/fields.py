@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from hpaloc.classes import NAMES, NEGATIVE
-from hpaloc.config import ConfigError, curation_of, training_collections
+from hpaloc.config import ConfigError, curation_of, has_crop_table, training_collections
 from hpaloc.delimited import letters_of
 from hpaloc.ids import alike, normal_text
 from hpaloc.linking import linked_groups
@@ -208,7 +208,8 @@ def check_pooling(config: Mapping[str, Any], scans: Mapping[str, Scan]) -> None:
     ``scans`` are those of the collections by name, empty if they are not known.
     """
     for name in config["predict"]["collections"] if scans else ():
-        table = "sheet" if "sheet" in config["collections"][name] else "pattern"
+        collection = config["collections"][name]
+        table = "sheet" if "sheet" in collection else "table of crops" if has_crop_table(collection) else "pattern"
         _check_columns("predict.pool_by", name, scans[name], config["predict"]["pool_by"], table=table)
 
 

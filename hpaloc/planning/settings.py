@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from hpaloc.baselines.record import load_baselines
-from hpaloc.config import ConfigError, colours_of, curation_of, has_truth, image_patterns, training_collections
+from hpaloc.config import (
+    ConfigError,
+    colours_of,
+    curation_of,
+    has_crop_table,
+    has_truth,
+    image_patterns,
+    training_collections,
+)
 from hpaloc.delimited import check_fields
 from hpaloc.files import spelled_as_on_disk
 from hpaloc.interpretation.annotated import check_choice, read_example_cells, read_mixed_fields
@@ -96,6 +104,9 @@ def _named_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "atlas.xml", (config["atlas"]["xml"] or "").replace("{root}", config["root"])
     for name, collection in config["collections"].items():
         patterns = {"sheet": [collection.get("sheet", "")]}
+        if has_crop_table(collection):
+            patterns["crops"] = [collection["crops"]]
+        patterns |= {f"antibodies.{part}": [path] for part, path in collection.get("antibodies", {}).items()}
         for colour, of_colour in image_patterns(collection).items():
             patterns[f"images.{colour}" if colour else "images"] = of_colour
         for section in ("masks", "truth"):

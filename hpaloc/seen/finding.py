@@ -16,7 +16,7 @@ from hpaloc.ids import alike
 from hpaloc.joining import read_cells, read_fields
 from hpaloc.layout import CollectionFiles
 from hpaloc.seen.record import Seen, sort_seen
-from hpaloc.tables import REFERENCE_COLOURS
+from hpaloc.tables import REFERENCE_COLOURS, are_crops
 from hpaloc.unknown_values import is_unknown
 
 # A row per field (cell 0) or single cell that training has seen, and by what it is known.
@@ -84,7 +84,8 @@ def describe_cells(cells: pd.DataFrame, fields: pd.DataFrame) -> np.ndarray:
     """Describe each cell by its size and by the light of its reference colours, whichever way it is turned.
 
     cells, fields: columns of CELLS and FIELDS
-    Returns (n, 14) int16: weighted logarithms in steps of 0.001; the least int16 for a colour that is lacking.
+    Returns (n, 14) int16: weighted logarithms in steps of 0.001; the least int16 for a colour that is lacking, and for
+    all of a ready-made crop.
     """
     # Levels in units of 8 bits, so that a field may be stored with 8 or with 16.
     unit = cells["field"].map(fields.set_index("field")["dtype"]).map({"uint8": 1.0, "uint16": 257.0}).to_numpy(float)
@@ -96,7 +97,8 @@ def describe_cells(cells: pd.DataFrame, fields: pd.DataFrame) -> np.ndarray:
         columns = [f"{colour}_{name}" for name in ("nucleus_mean", "nucleus_std", "p99", "cell_mean")]
         light = np.log(np.maximum(cells[columns].fillna(0).to_numpy(float) / unit[:, None], 1))
         light[:, 3] += 0.6 * area
-        light[cells[f"{colour}_cell_mean"].isna()] = np.nan
+        # Of a crop, neither the size of the cell nor the light of its nucleus is known, and many crops would be alike.
+        light[cells[f"{colour}_cell_mean"].isna() | are_crops(cells)] = np.nan
         described += list((light * (1, 1, 0.7, 0.7)).T)
     steps = np.stack(described, axis=1) / _STEP
     return np.where(np.isnan(steps), _LACKING, np.rint(steps)).astype(np.int16)

@@ -10,6 +10,7 @@ from bad_input_runs import expected, good, model_folder, run_fields, run_masks
 from bad_settings import (
     ATLAS,
     CONFIGS,
+    CROPS,
     EXAMPLES,
     IMAGES,
     MASK_TABLES,
@@ -21,6 +22,7 @@ from bad_settings import (
     WEIGHTS,
     of_atlas,
     of_config,
+    of_crops,
     of_examples,
     of_images,
     of_mask_table,
@@ -132,6 +134,11 @@ def test_a_bad_table_of_examples(setting, tmp_path):
 @pytest.mark.parametrize("setting", MIXTURES, ids=lambda setting: setting.id)
 def test_a_bad_table_of_mixtures(setting, tmp_path):
     assert of_mixtures(setting, tmp_path) == (setting.outcome, setting.message)
+
+
+@pytest.mark.parametrize("setting", CROPS, ids=lambda setting: setting.id)
+def test_a_bad_table_of_crops(setting, tmp_path):
+    assert of_crops(setting, tmp_path) == (setting.outcome, setting.message)
 
 
 @pytest.mark.parametrize("setting", CONFIGS, ids=lambda setting: setting.id)

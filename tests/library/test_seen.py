@@ -186,6 +186,21 @@ def folder(tmp_path, seen):
     return tmp_path
 
 
+def test_crops_of_unknown_outline_are_not_taken_for_one_cell(pictures):
+    crops = {}
+    for number, (images, mask, nuclei) in enumerate(pictures):
+        for place in range(16):
+            box = np.s_[place // 4 * 128 :, place % 4 * 128 :]
+            images_of_crop = {colour: np.ascontiguousarray(image[box][:128, :128]) for colour, image in images.items()}
+            whole, none = np.ones((128, 128), mask.dtype), np.zeros((128, 128), nuclei.dtype)
+            crops[f"{number}-{place}"] = images_of_crop, whole, none
+    names = list(crops)
+    half = {name: crops[name] for name in names[::2]}, {name: crops[name] for name in names[1::2]}
+    known = note_seen(*collection(half[0]), pd.DataFrame({"field": list(half[0])}), GROUP_BY)
+    assert found(known, collection(half[1])) == []
+    assert len(found(known, collection(half[0]))) == len(half[0])
+
+
 def test_what_was_seen_is_kept_without_names(folder, seen, pictures):
     stored = load_seen(folder)
     for name, array in vars(seen).items():

@@ -432,6 +432,14 @@ CONFIGS = [
     Setting("A memory that ends with a line break", 'dask: {jobqueue: {memory: "24GB\\n"}}', "rejected", "config key dask.jobqueue.memory: '24GB\\n' is not written like 24GB"),
     Setting("A collection called ../x", "collections: {../x: {sheet: s, images: x}}", "rejected", "config key collections: the name '../x' may have only letters, digits, - and _"),
     Setting("A collection called 1 or no", "collections: {no: {sheet: s, images: x}}", "rejected", "config key collections: the key False is not text; quote it"),
+    Setting("Crops without images", "collections: {train: {crops: true, sheet: s, labels: true}}", "rejected", "config key collections.train: the key 'images' (or 'simulate' or 'download') is missing"),
+    Setting("Crops that are to be segmented by masks from elsewhere", "collections: {train: {crops: true, sheet: s, labels: true, images: '{id}_{colour}.png', masks: {cells: '{id}.png'}}}", "rejected", "config key collections.train: 'masks' cannot be combined with 'crops', pictures of one cell"),
+    Setting("Crops beside masks for other collections", "{segmentation: {backend: masks}, collections: {train: {crops: true, sheet: s, labels: true, images: '{id}_{colour}.png'}}}", "accepted"),
+    Setting("A table of crops beside a sheet", "collections: {train: {crops: metadata.csv, sheet: s, labels: true}}", "rejected", "config key collections.train: 'sheet' cannot be combined with 'crops: metadata.csv', whose table names the files"),
+    Setting("A table of crops and channels", "collections: {train: {crops: metadata.csv, labels: true, channels: {red: 0, green: 1, blue: 2, yellow: 3}}}", "rejected", "config key collections.train.channels: only null applies with 'crops: metadata.csv', whose table says which colour is where"),
+    Setting("Lists of antibodies without a table of crops", "collections: {train: {sheet: s, images: x, labels: true, antibodies: {train: a.txt}}}", "rejected", "config key collections.train.antibodies: only applies with a table of crops (crops)"),
+    Setting("A table of crops that trains", "collections: {train: {crops: metadata.csv, labels: true}}", "accepted"),
+    Setting("A list of antibodies where the run writes", "collections: {train: {crops: metadata.csv, labels: true, antibodies: {train: results/model/a.txt}}}", "rejected", "config key collections.train.antibodies.train: results/model/a.txt is where this run writes, and would be deleted; copy it to another folder and name the copy"),
     Setting("A list of patterns that is empty", "collections: {train: {sheet: s, images: []}}", "rejected", "config key collections.train.images: is empty"),
     Setting("Channels of files of one colour", "collections: {train: {sheet: s, images: '{id}_{colour}.tif', labels: true, channels: {red: 0, green: 1, blue: 2, yellow: 3}}}", "rejected", "config key collections.train.channels: only applies to files that hold all colours; leave it out, or {colour} out of images (null, for a colour that the collection lacks, applies to all files)"),
     Setting("Channels without that of a colour", "collections: {train: {sheet: s, images: '{id}.tif', labels: true, channels: {red: 0, green: 1, blue: 2}}}", "rejected", "config key collections.train.channels: the key 'yellow' is missing; name the channel, or write null if the collection lacks red or yellow"),
@@ -549,6 +557,68 @@ ATLAS = [
     Setting("Gzip'd XML cut in half", gzip.compress(atlas_xml().encode(), mtime=0)[:300], "rejected", "atlas XML atlas.xml: is cut short or damaged (Compressed file ended before the end-of-stream marker was reached); fetch it again"),
     Setting("XML of another kind", b"<svg></svg>", "rejected", "atlas XML atlas.xml: has no entry of a gene (its first element is svg); name the atlas's XML"),
     Setting("XML of a gene without images", whole(entry("GENE1")).encode(), "rejected", "atlas XML atlas.xml: lists no immunofluorescence image (cellExpression) of an antibody; name the XML of the whole atlas, or of genes that have some"),
+]  # fmt: skip
+
+
+# The images of crops, and the starts of tables of crops.
+_PNG, _OTHER = "10/10_A1_1_3_cell_image.png", "10/10_A1_1_4_cell_image.png"
+_HPAV23 = "if_plate_id,position,sample,cell_id,antibody,locations\n"
+_SUBCELL = "r_image,y_image,b_image,g_image,output_prefix\n"
+_OF_HPAV23 = "crops: metadata.csv\nlabels: true"
+_LISTS = f"{_OF_HPAV23}\nantibodies: {{train: train.txt, validation: valid.txt}}"
+_CELL = "mt.png,er.png,nuc.png,prot.png"
+
+
+def of_crops(setting: Setting, folder: Path) -> tuple[str, str]:
+    """Read a table of ready-made crops among files, {name: text}; those that are not named have none."""
+    files, given = setting.given
+    with chdir(folder):
+        empty = dict.fromkeys((_PNG, _OTHER, *_CELL.split(",")), "")
+        for name, text in (empty | files).items():
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            if text is not None:
+                Path(name).write_text(text)
+
+        def read() -> str:
+            scan = scan_collection("new", complete({"collections": {"new": yaml.safe_load(given)}}))
+            found = ((row.id, row.labels, row.split) for row in scan.rows)
+            return ", ".join(
+                f"{id}: {'|'.join(map(str, labels or ()))} {split or ''}".strip() for id, labels, split in found
+            )
+
+        return told(read)
+
+
+CROPS = [
+    Setting("The table of HPAv23", ({"metadata.csv": f'{_HPAV23}10,A1,1,3,HPA1,"Nucleoli,Vesicles"\n10,A1,1,4,HPA1,\n'}, _OF_HPAV23), "accepted", "10_A1_1_3: 2|17, 10_A1_1_4: 18"),
+    Setting("A number of a cell with a point", ({"metadata.csv": f"{_HPAV23}10,A1,1,3.0,HPA1,Cytosol\n"}, _OF_HPAV23), "accepted", "10_A1_1_3: 16"),
+    Setting("A location that is no class of HPAv23", ({"metadata.csv": f'{_HPAV23}10,A1,1,3,HPA1,"Cytosol,Midbody"\n10,A1,1,4,HPA1,Endosomes\n'}, _OF_HPAV23), "warned", "crops metadata.csv: crops that have none of the 19 classes are left out: 1, of Endosomes (1)"),
+    Setting("No location that is a class of HPAv23", ({"metadata.csv": f"{_HPAV23}10,A1,1,4,HPA1,Endosomes\n"}, _OF_HPAV23), "rejected", "crops metadata.csv: has no crop that has one of the 19 classes"),
+    Setting("A table of crops without locations", ({"metadata.csv": "if_plate_id,position,sample,cell_id\n10,A1,1,3\n"}, _OF_HPAV23), "rejected", "crops metadata.csv: has no column locations (its header has if_plate_id, position, sample, cell_id)"),
+    Setting("A table of crops of another form", ({"metadata.csv": "plate,well\n10,A1\n"}, _OF_HPAV23), "rejected", "crops metadata.csv: is neither the table of HPAv23 (if_plate_id, position, sample, cell_id) nor that of SubCellPortable (r_image, y_image, b_image, g_image, output_prefix); its header has plate, well"),
+    Setting("A table of crops that there is not", ({}, _OF_HPAV23), "rejected", "crops metadata.csv: no such file"),
+    Setting("A table of crops without rows", ({"metadata.csv": _HPAV23}, _OF_HPAV23), "rejected", "crops metadata.csv: has no crop that has one of the 19 classes"),
+    Setting("A crop twice", ({"metadata.csv": f"{_HPAV23}10,A1,1,3,HPA1,Cytosol\n10,A1,1,3.0,HPA1,Cytosol\n"}, _OF_HPAV23), "rejected", "crops metadata.csv, line 3 (ID 10_A1_1_3): ID 10_A1_1_3 is a duplicate of line 2"),
+    Setting("A crop whose file is missing", ({"metadata.csv": f"{_HPAV23}10,A1,1,3,HPA1,Cytosol\n10,A1,1,9,HPA1,Cytosol\n10,B2,1,1,HPA1,Cytosol\n"}, _OF_HPAV23), "rejected", "crops metadata.csv: 2 of 3 crops lack a file: 10/10_A1_1_9_cell_image.png (line 3), 10/10_B2_1_1_cell_image.png (line 4); add the files, or remove the rows"),
+    Setting("A number of a cell that is none", ({"metadata.csv": f"{_HPAV23}10,A1,1,cell 3,HPA1,Cytosol\n"}, _OF_HPAV23), "rejected", "crops metadata.csv, line 2: cell_id 'cell 3' is not a number"),
+    Setting("A plate that leads to another folder", ({"metadata.csv": f"{_HPAV23}../10,A1,1,3,HPA1,Cytosol\n"}, _OF_HPAV23), "rejected", "crops metadata.csv, line 2: if_plate_id is ../10, which cannot be part of a file name"),
+    Setting("A crop without a plate", ({"metadata.csv": f"{_HPAV23},A1,1,3,HPA1,Cytosol\n"}, _OF_HPAV23), "rejected", "crops metadata.csv, line 2: if_plate_id is empty"),
+    Setting("Lists of antibodies", ({"metadata.csv": f"{_HPAV23}10,A1,1,3,HPA1,Cytosol\n10,A1,1,4,HPA2,Cytosol\n10,A1,1,5,HPA3,Cytosol\n", "train.txt": "HPA1\n", "valid.txt": "HPA2\n\n"}, _LISTS), "accepted", "10_A1_1_3: 16 train, 10_A1_1_4: 16 validation"),
+    Setting("An antibody in two lists", ({"metadata.csv": f"{_HPAV23}10,A1,1,3,HPA1,Cytosol\n", "train.txt": "HPA1\n", "valid.txt": "HPA1\n"}, _LISTS), "rejected", "config key collections.new.antibodies: HPA1 is in the lists of train and validation"),
+    Setting("Lists without an antibody of the table", ({"metadata.csv": f"{_HPAV23}10,A1,1,3,HPA1,Cytosol\n", "train.txt": "HPA7\n", "valid.txt": "HPA8\n"}, _LISTS), "rejected", "crops metadata.csv: has no crop of an antibody in the lists that has one of the 19 classes"),
+    Setting("A list of antibodies that there is not", ({"metadata.csv": _HPAV23, "train.txt": "HPA1\n"}, _LISTS), "rejected", "antibodies valid.txt: cannot be read (No such file or directory)"),
+    Setting("A list without antibodies", ({"metadata.csv": _HPAV23, "train.txt": "\n", "valid.txt": "HPA1\n"}, _LISTS), "rejected", "antibodies train.txt: lists no antibody"),
+    Setting("Lists for a table without antibodies", ({"metadata.csv": "if_plate_id,position,sample,cell_id,locations\n10,A1,1,3,Cytosol\n", "train.txt": "HPA1\n", "valid.txt": "HPA2\n"}, _LISTS), "rejected", "crops metadata.csv: has no column antibody (its header has if_plate_id, position, sample, cell_id, locations)"),
+    Setting("The table of SubCellPortable", ({"path_list.csv": f"{_SUBCELL}{_CELL},batch_A/cell_1\n#a.png,a.png,a.png,a.png,cell_2\n"}, "crops: path_list.csv"), "accepted", "batch_A_cell_1:"),
+    Setting("The table of SubCellPortable in its first form", ({"path_list.csv": f"#r_image,y_image,b_image,g_image,output_folder,output_prefix\n{_CELL},output,cell1_\n"}, "crops: path_list.csv"), "accepted", "cell1_:"),
+    Setting("A crop without yellow", ({"path_list.csv": f"{_SUBCELL}mt.png,,nuc.png,prot.png,cell_1\n"}, "crops: path_list.csv\nchannels: {yellow: null}"), "accepted", "cell_1:"),
+    Setting("A crop that lacks yellow", ({"path_list.csv": f"{_SUBCELL}mt.png,,nuc.png,prot.png,cell_1\n"}, "crops: path_list.csv"), "rejected", "crops path_list.csv, line 2: y_image is empty; if there is no yellow, write channels: {yellow: null}"),
+    Setting("A path that leaves the folder of the table", ({"path_list.csv": f"{_SUBCELL}mt.png,er.png,images/../../nuc.png,prot.png,cell_1\n"}, "crops: path_list.csv"), "rejected", "crops path_list.csv, line 2: b_image is images/../../nuc.png, outside of the folder of the table; write the whole path"),
+    Setting("A crop at an address", ({"path_list.csv": f"{_SUBCELL}mt.png,er.png,https://host/nuc.png,prot.png,cell_1\n"}, "crops: path_list.csv"), "rejected", "crops path_list.csv, line 2: b_image is https://host/nuc.png, an address; download the file and write its path"),
+    Setting("Two crops of one file", ({"path_list.csv": f"{_SUBCELL}{_CELL},cell_1\n{_CELL},cell_2\n"}, "crops: path_list.csv"), "rejected", "crops path_list.csv, line 3: the file mt.png is that of line 2, too"),
+    Setting("Two colours of one file", ({"path_list.csv": f"{_SUBCELL}mt.png,er.png,nuc.png,nuc.png,cell_1\n"}, "crops: path_list.csv"), "rejected", "crops path_list.csv, line 2: g_image and b_image are both nuc.png; give each colour its own file"),
+    Setting("A crop without a name", ({"path_list.csv": f"{_SUBCELL}{_CELL},\n"}, "crops: path_list.csv"), "rejected", "crops path_list.csv, line 2: the ID is empty"),
+    Setting("Labels of the table of SubCellPortable", ({"path_list.csv": f"{_SUBCELL}{_CELL},cell_1\n"}, "crops: path_list.csv\nlabels: true"), "rejected", "crops path_list.csv: has no labels and no antibodies; list labelled crops in a sheet (crops: true)"),
 ]  # fmt: skip
 
 

@@ -228,6 +228,8 @@ INTERPRETATION_FIGURES = (
     "few_shot",
 )
 FEW_SHOT = config["few_shot"]["collection"]
+# The collections of ready-made crops, which are not segmented.
+CROPS = [name for name, collection in COLLECTIONS.items() if collection.get("crops")]
 GIVEN_MASKS = config["segmentation"]["backend"] == "masks"
 # The package that writes each format of an export.
 EXPORTERS = {
@@ -246,6 +248,11 @@ wildcard_constraints:
     collection="|".join(COLLECTIONS),
     shard=r"\d+",
     colour="|".join(COLOURS),
+
+
+def one_of(names):
+    """Return the constraint of a wildcard that is one of ``names``; without any, it matches nothing."""
+    return "|".join(names) or "(?!)"
 
 
 def code_of(*rooms):

@@ -136,6 +136,11 @@ def to_segment(wildcards):
     return made_images(wildcards)
 
 
+def tiles_params(wildcards):
+    """Return, as a parameter, how the tiles of a collection are made."""
+    return config["tiles"] | ({"enlarge": False} if wildcards.collection in CROPS else {})
+
+
 def simulated_shards(collection):
     """Return the folders of a collection's simulated files where it is simulated."""
     return of_shards("simulated", collection) if "simulate" in COLLECTIONS[collection] else []

@@ -22,6 +22,8 @@ def listed_jobs(wildcards):
     of_stage = {
         **dict.fromkeys(("predict", "aggregate", "submit", "browse_shard"), PREDICTED),
         **{stage: [name for name in explored if stage in COLLECTIONS[name]] for stage in ("simulate", "download")},
+        "segment": [name for name in used if name not in CROPS],
+        "mark_crops": [name for name in used if name in CROPS],
         "measure_baselines": measured_collections(),
         "find_seen": SCORED if CHECKED else [],
         "import_images": [name for name in explored if imports(name)],

@@ -27,7 +27,7 @@ rule tile:
         mem_mb=grows(6000),
         runtime=grows(120),
     params:
-        tiles=config["tiles"],
+        tiles=tiles_params,
         version=code_of("tiles"),
     script:
         "../scripts/tile.py"
