@@ -67,6 +67,7 @@ if DESCRIBED is None:
     include: "workflow/rules/aggregate.smk"
     include: "workflow/rules/submit.smk"
     include: "workflow/rules/evaluate.smk"
+    include: "workflow/rules/hpav23.smk"
     include: "workflow/rules/explore.smk"
     include: "workflow/rules/browse.smk"
     include: "workflow/rules/interpret.smk"
@@ -104,6 +105,11 @@ if DESCRIBED is None:
         """Write the sheets of the atlas and their counts, which planning does, and nothing else."""
         input:
             atlas_files,
+
+    rule hpav23:
+        """Predict the crops of the benchmark HPAv23, after training on its other crops, and score them as it does."""
+        input:
+            hpav23_scores,
 
     rule cross_validate:
         """Train and predict fold by fold, so that every cell of the training collection is predicted without its group."""

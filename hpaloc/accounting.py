@@ -138,6 +138,23 @@ def baseline_lines(baselines: str | os.PathLike[str]) -> list[str]:
     ]
 
 
+def hpav23_lines(table: str | os.PathLike[str]) -> list[str]:
+    """Return the scores of the benchmark HPAv23 as a table for people; table: hpav23.csv."""
+
+    def number(text: str) -> str:
+        return f"{float(text):.4f}" if text else "-"
+
+    lines = []
+    for name, (overall, *locations) in _by_collection(table).items():
+        means = {"mean AP": "ap", "micro AP": "micro_ap", "ranking AP": "ranking_ap", "mean AUC": "auc"}
+        listed = ", ".join(f"{what} {number(overall[column])}" for what, column in means.items())
+        lines += [f"{name}: HPAv23, {overall['cells']} crops: {listed}"]
+        lines += [f"  {'location':<26}{'crops':>8}{'AP':>8}{'AUC':>8}"]
+        for row in locations:
+            lines += [f"  {row['location']:<26}{row['cells']:>8}{number(row['ap']):>8}{number(row['auc']):>8}"]
+    return lines
+
+
 def _by_collection(table: str | os.PathLike[str]) -> dict[str, list[dict[str, str]]]:
     found: dict[str, list[dict[str, str]]] = {}
     with open(table, newline="", encoding="utf-8") as file:

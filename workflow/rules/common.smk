@@ -14,13 +14,14 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from hpaloc.accounting import baseline_lines, left_out_lines, summary_lines
+from hpaloc.accounting import baseline_lines, hpav23_lines, left_out_lines, summary_lines
 from hpaloc.classes import COLOURS
 from hpaloc.config import (
     ATLAS_FOLDER,
     colours_of,
     complete,
     curation_of,
+    has_crop_table,
     read_command_line,
     shortened,
     training_collections,
@@ -59,6 +60,8 @@ WARNED = "results/sheet/warnings.csv"
 METRICS = "results/evaluation/metrics.json"
 COMPARED = "results/evaluation/baselines.csv"
 LEFT_OUT_OF_SCORES = "results/evaluation/left_out.csv"
+HPAV23_SCORES = "results/evaluation/hpav23.json"
+HPAV23_TABLE = "results/evaluation/hpav23.csv"
 LEFT_OVER = "results/run/left_over.csv"
 # The scan of each collection; empty in a job.
 SCANS = {}
@@ -176,6 +179,8 @@ SCORED = [
     for name in PREDICTED
     if COLLECTIONS[name]["labels"] and (config["model"]["path"] or name not in training_collections(config))
 ]
+# The collections that the benchmark HPAv23 scores: no other tables of crops have labels.
+HPAV23 = [name for name in SCORED if has_crop_table(COLLECTIONS[name])]
 # Whether it is known what trained the model, so that it can be left out of the scores.
 # A packed model says it; it may not be unpacked yet.
 CHECKED = MODEL != config["model"]["path"] or Path(MODEL, "seen.npz").is_file()

@@ -366,6 +366,19 @@ def predict_only_outputs(wildcards):
     return [*predict_outputs(wildcards), "results/report.zip"]
 
 
+@refusing
+def hpav23_scores(wildcards):
+    """Return the scores of the benchmark, after the check that there are a model and crops to score."""
+    require_model()
+    require_unseen()
+    if not HPAV23:
+        refuse(
+            "config key collections: hpav23 scores predicted collections whose table of crops (crops) has labels "
+            "(labels: true), and there is none; see config/hpav23.yaml"
+        )
+    return [HPAV23_SCORES, HPAV23_TABLE]
+
+
 def exported(format):
     """Return the input function of a target: the folder of every shard of the predicted collections in a format."""
 

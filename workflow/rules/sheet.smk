@@ -111,6 +111,7 @@ onsuccess:
     lines = summary_lines(SUMMARY, "results/sheet/rejected.csv", WARNED) if is_new(SUMMARY) else []
     lines += baseline_lines(COMPARED) if is_new(COMPARED) else []
     lines += left_out_lines(LEFT_OUT_OF_SCORES) if is_new(LEFT_OUT_OF_SCORES) else []
+    lines += hpav23_lines(HPAV23_TABLE) if is_new(HPAV23_TABLE) else []
     lines += [UNCHECKED] if UNCHECKED and is_new(METRICS) else []
     lines += [UNSCORED] if UNSCORED and (is_new(SUMMARY) or is_new(METRICS)) else []
     lines += left_over_lines(LEFT_OVER) if is_new(LEFT_OVER) else []
