@@ -35,9 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hpaloc.examples import EXAMPLES, LABEL_COLUMNS
 from hpaloc.records import record_name
-from hpaloc.simulate.field import simulate_field
 from hpaloc.tfrecord import cell_key
-from hpaloc.tiles import tile_field
 
 COLOURS = ("red", "green", "blue")
 STORED, DELIVERED, BATCH = 256, 224, 32
@@ -48,6 +46,10 @@ SIDE, MEMORY_MB, EPOCHS, PER_FILE = 128, 4000, 4, 500
 
 def write_examples(folder: Path, cells: int, format: str) -> Path:
     """Write the tiles of simulated cells as the part train of a training; return the table of the examples."""
+    # The interpreter of torch may lack what these need.
+    from hpaloc.simulate.field import simulate_field
+    from hpaloc.tiles import tile_field
+
     keys: list[int] = []
     (folder / "train").mkdir(parents=True)
     framed: dict[str, list[bytes]] = {colour: [] for colour in COLOURS}
@@ -126,7 +128,10 @@ def measure_torch(folder: Path) -> None:
     class Images(torch.utils.data.IterableDataset):
         def __iter__(self) -> Any:
             for records in zip(*colours, strict=True):
-                planes = [record["image"].reshape(1, STORED, STORED) / record["white"] for record in records]
+                planes = [
+                    np.frombuffer(record["image"], np.uint8).reshape(1, STORED, STORED) / record["white"]
+                    for record in records
+                ]
                 image = torch.from_numpy(np.concatenate(planes)).float().clip(0, 1)[None]
                 size = (DELIVERED, DELIVERED)
                 image = torch.nn.functional.interpolate(image, size, mode="bilinear", antialias=True)

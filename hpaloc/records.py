@@ -213,7 +213,8 @@ def _decoder(format: str, size: int, input_size: int) -> Callable[["tf.Tensor"],
         ):
             channels = [unpack(parsed["image"][index], parsed["depth"][index]) for index in range(records.shape[0])]
             scaled = tf.stack(channels) / parsed["white"][:, tf.newaxis, tf.newaxis]
-            image = tf.transpose(tf.clip_by_value(scaled, 0.0, 1.0), (1, 2, 0))
+            # No level is below 0.
+            image = tf.transpose(tf.minimum(scaled, 1.0), (1, 2, 0))
             image = tf.cast(tf.round((resize(image) if resize else image) * 255.0), tf.uint8)
             return {
                 "image": tf.ensure_shape(image, (input_size, input_size, records.shape[0])),
