@@ -20,10 +20,10 @@ rule preview:
         "logs/preview/{collection}.log",
     benchmark:
         "benchmarks/preview/{collection}.tsv"
+    priority: 10
     conda:
         "../../envs/tensorflow.yaml"
     threads: 1
-    priority: 10
     resources:
         mem_mb=grows(4000),
         runtime=grows(20),
