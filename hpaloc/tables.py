@@ -70,7 +70,8 @@ CELLS = pa.schema(
     ]
 )
 
-FIELDS = pa.schema(
+# What is known of a field after its segmentation, before its cells are measured.
+SEGMENTED = pa.schema(
     [
         ("field", pa.string()),
         ("height", pa.int32()),
@@ -81,12 +82,22 @@ FIELDS = pa.schema(
         ("status", pa.string()),
         ("stage", pa.string()),
         ("reason", pa.string()),
-        ("warnings", pa.string()),
-        *((f"{colour}_{what}", pa.float32()) for colour in COLOURS for what in ("background", "noise", "white")),
-        *((f"{colour}_full_scale", pa.int32()) for colour in COLOURS),
-        ("green_threshold", pa.float32()),
-        *((f"hash_{colour}", pa.uint64()) for colour in REFERENCE_COLOURS),
-        *((f"digest_{colour}", pa.uint64()) for colour in COLOURS),
+    ]
+)
+
+FIELDS = pa.schema(
+    [
+        *SEGMENTED,
+        pa.field("warnings", pa.string()),
+        *(
+            pa.field(f"{colour}_{what}", pa.float32())
+            for colour in COLOURS
+            for what in ("background", "noise", "white")
+        ),
+        *(pa.field(f"{colour}_full_scale", pa.int32()) for colour in COLOURS),
+        pa.field("green_threshold", pa.float32()),
+        *(pa.field(f"hash_{colour}", pa.uint64()) for colour in REFERENCE_COLOURS),
+        *(pa.field(f"digest_{colour}", pa.uint64()) for colour in COLOURS),
     ]
 )
 

@@ -6,30 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from hpaloc.files import FileNameError, atomic_path
+from hpaloc.files import FileNameError
 from hpaloc.images import ImageError
 from hpaloc.masks import MaskError
 from hpaloc.rejection import check_rejected
+from hpaloc.tables import SEGMENTED, to_table, write_table
 
 log = logging.getLogger("hpaloc")
-
-SEGMENTED = pa.schema(
-    [
-        ("field", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("dtype", pa.string()),
-        ("pixel_size", pa.float64()),
-        ("n_cells", pa.int32()),
-        ("status", pa.string()),
-        ("stage", pa.string()),
-        ("reason", pa.string()),
-    ]
-)
 
 
 def new_row(field: str, pixel_size: float) -> dict[str, Any]:
@@ -55,9 +38,7 @@ def write_outcome(
 
     Raises TooManyRejected, after writing, if more than ceil(max_rejected_fraction x fields) are rejected.
     """
-    table = pd.DataFrame(list(rows), columns=SEGMENTED.names)
-    with atomic_path(Path(out_dir, "fields.parquet")) as temporary:
-        pq.write_table(pa.Table.from_pandas(table, schema=SEGMENTED, preserve_index=False), temporary)
+    write_table(Path(out_dir, "fields.parquet"), to_table(rows, SEGMENTED))
     rejected = [(row["field"], row["reason"]) for row in rows if row["status"] == "rejected"]
     for field, reason in rejected:
         log.warning("rejected %s: %s", field, reason)
