@@ -67,6 +67,25 @@ def shown_levels(images: Mapping[str, np.ndarray], levels: Mapping[str, float]) 
     }
 
 
+def read_shown(
+    row: ManifestRow, segmentation: Path, levels: Mapping[str, float]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the label image of the cells of a field, (H, W) int, and its colours by ``shown_levels``.
+
+    segmentation: the folder of the masks of its shard
+    levels: as in ``shown_levels``
+
+    Raises ImageError or MaskError naming a file that can no longer be read, ChangedError naming one that changed after
+    the run was planned.
+    """
+    labels = read_mask(mask_path(segmentation, row.id, "cell"))
+    try:
+        with unchanged(row.paths, row.states):
+            return labels, shown_levels(read_field(row.paths), levels)
+    except ImageError as error:
+        raise ImageError(f"field {row.id} can no longer be read: {error}") from error
+
+
 def outlines(labels: np.ndarray, boxes: Mapping[int, tuple[int, int, int, int]], scale: float) -> dict[int, list[int]]:
     """Trace the outline of each cell.
 
@@ -163,15 +182,9 @@ def write_pictures(
     sprites: dict[int, np.ndarray] = {}
     shown_in: dict[int, int] = {}
     for number, row in enumerate(track(pictures, what="fields drawn")):
-        labels = read_mask(mask_path(segmentation, row.id, "cell"))
-        try:
-            with unchanged(row.paths, row.states):
-                images = read_field(row.paths)
-            # A colour that the collection lacks is black, so that every sheet has the same planes.
-            black = np.zeros(labels.shape, np.uint8)
-            shown = dict.fromkeys(COLOURS, black) | shown_levels(images, levels[row.id])
-        except ImageError as error:
-            raise ImageError(f"field {row.id} can no longer be read: {error}") from error
+        labels, shown = read_shown(row, segmentation, levels[row.id])
+        # A colour that the collection lacks is black, so that every sheet has the same planes.
+        shown = dict.fromkeys(COLOURS, np.zeros(labels.shape, np.uint8)) | shown
         boxes = {}
         for position in rows_of.get(row.id, ()):
             cell = cells.iloc[position]

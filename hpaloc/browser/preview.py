@@ -10,11 +10,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from hpaloc.browser.pictures import outlines, picture_scale, shown_fields, shown_levels
+from hpaloc.browser.pictures import outlines, picture_scale, read_shown, shown_fields
 from hpaloc.files import atomic_path
-from hpaloc.images import ImageError, read_field
-from hpaloc.manifests import ManifestRow, unchanged
-from hpaloc.masks import mask_path, read_mask
+from hpaloc.manifests import ManifestRow
 from hpaloc.progress import log, track
 
 # Fields on the page, and the longer side of their pictures in px.
@@ -75,12 +73,7 @@ def write_preview(
 
 def _draw(row: ManifestRow, segmentation: Path, cells: pd.DataFrame, levels: Mapping[Any, Any]) -> np.ndarray:
     """Return the picture of a field, (h, w, 3) uint8 in the order blue, green, red."""
-    labels = read_mask(mask_path(segmentation, row.id, "cell"))
-    try:
-        with unchanged(row.paths, row.states):
-            shown = shown_levels(read_field(row.paths), levels)
-    except ImageError as error:
-        raise ImageError(f"field {row.id} can no longer be read: {error}") from error
+    labels, shown = read_shown(row, segmentation, levels)
     scale = picture_scale(labels.shape[0], labels.shape[1], SIDE)
     size = (max(1, round(labels.shape[1] * scale)), max(1, round(labels.shape[0] * scale)))
     black = np.zeros(size[::-1], np.uint8)
