@@ -24,7 +24,7 @@ ATLAS_FOLDER = "resources/atlas"
 SCHEMA_PATH = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 
 
-# Keys of `train` that leave the network's weights as they are: where it is trained, and what is learned beside it.
+# Keys of `train` on which the network's weights do not depend: the device of its training, and what is learned later.
 _BESIDE_TRAINING = ("gpu", "gpus", "xla", "cache", "pretraining", "blends", "fusion")
 
 

@@ -149,7 +149,7 @@ def test_without_a_validation_part_training_cells_decide_but_not_synthetic_ones(
     learn_fusion(folder, examples.parent, training_alone, [measures], **options)
     fusion = load_fusion(folder)
     assert (fusion["fitted_on"], fusion["cells"]) == ("train", 24)
-    # All other cells are real: there are no scores without made negatives.
+    # No other cell is made, so the scores without made negatives would be the same and are not written.
     assert set(fusion["scores"]) == set(fusion["network_scores"])
     assert not [name for name in fusion["scores"] if "without" in name]
     assert fusion["network_scores"]["classes"] == fusion["scores"]["classes"] == 3
