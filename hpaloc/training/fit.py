@@ -173,12 +173,10 @@ def is_faster_with_xla(trainer: keras.Model, settings: TrainSettings, batches: t
             log.warning("XLA: off, since it failed: %s", str(error).splitlines()[0])
             rates.append(0.0)
         trainer.set_weights(weights)
-    log.info("XLA: %s; the first steps: %.0f images/s with it, %.0f without", _on(rates[1] > rates[0]), *rates[::-1])
-    return rates[1] > rates[0]
-
-
-def _on(is_on: bool) -> str:
-    return "on" if is_on else "off"
+    without, with_xla = rates
+    chosen = "on" if with_xla > without else "off"
+    log.info("XLA: %s; the first steps: %.0f images/s with it, %.0f without", chosen, with_xla, without)
+    return with_xla > without
 
 
 def _log_pipeline(batches: tf.data.Dataset) -> None:
