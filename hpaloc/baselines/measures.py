@@ -2,24 +2,33 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
+import cv2
 import keras
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
 
 from hpaloc.baselines.columns import describe_shape_and_light
+from hpaloc.baselines.light import N_MEASUREMENTS, describe_light
+from hpaloc.cutting import fit, square
 from hpaloc.joining import read_cells, read_fields
-from hpaloc.mixtures.light import measure_light
+from hpaloc.masks import mask_path, read_mask
 from hpaloc.network.device import select_device
 from hpaloc.network.resnet import classifier
 from hpaloc.progress import log
 from hpaloc.records import tile_dataset
-from hpaloc.tables import TableError, write_table
+from hpaloc.tables import TableError, are_crops, write_table
+from hpaloc.tfrecord import TileRecord, read_records
 
 # A change of what is measured needs another MEASURES_EDITION (baselines/record.py).
-# Light is measured in tiles of this side, px; the network may take others.
+# Light is measured in tiles of at most this side, px; the network may take others.
 _LIGHT_SIDE = 128
 # The random weights are the same in every job.
 _SEED = 0
@@ -45,9 +54,60 @@ def frozen_network(channels: Sequence[str], input_size: int) -> keras.Model:
     return network
 
 
+def measure_light(
+    cells: pd.DataFrame, segmentation: Path, tiles: Mapping[str, Path], channels: Sequence[str], threads: int = 1
+) -> np.ndarray:
+    """Measure the light of every cell by ``light.describe_light``, (n, N_MEASUREMENTS) float64.
+
+    cells: columns of CELLS, those of one field next to each other
+    segmentation: the folder of their masks
+    tiles: the TFRecord of each colour, in the order of the cells
+    channels: the colours that are compared with green
+    threads: the cells that are measured at a time
+
+    Raises TableError if tiles and cells differ, MaskError.
+    """
+    payloads = zip(*(read_records(tiles[colour]) for colour in channels), strict=True)
+    rows = zip(cells.assign(crop=are_crops(cells)).itertuples(index=False), payloads, strict=True)
+    found: list[np.ndarray] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for field, of_field in groupby(rows, lambda row: row[0].field):
+            masks = [read_mask(mask_path(segmentation, field, kind)) for kind in ("cell", "nucleus")]
+            measure = partial(_measure_cell, masks=masks, channels=channels)
+            found += pool.map(measure, *zip(*of_field, strict=True))
+    return np.stack(found) if found else np.zeros((0, N_MEASUREMENTS))
+
+
+def _measure_cell(
+    row: Any, payloads: Sequence[bytes], masks: Sequence[np.ndarray], channels: Sequence[str]
+) -> np.ndarray:
+    records = [TileRecord.decode(payload) for payload in payloads]
+    for record in records:
+        if (record.field, record.cell) != (row.field, row.cell):
+            raise TableError(
+                f"tile of cell {record.cell} of field {record.field} in the place of {row.cell} of {row.field}"
+            )
+    size = records[0].tile.shape[0]
+    side = min(size, _LIGHT_SIDE)
+
+    def reduce(tile: np.ndarray) -> np.ndarray:
+        return np.asarray(cv2.resize(tile.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA))
+
+    box = np.s_[row.y0 : row.y1, row.x0 : row.x1]
+    cell, nucleus = (
+        reduce(fit(square((mask[box] == row.cell).astype(np.uint8) * 255), size, not row.crop)) > 127 for mask in masks
+    )
+    length = max(row.y1 - row.y0, row.x1 - row.x0)
+    # A crop that is smaller than its tile is not enlarged.
+    pixel_size = row.pixel_size * (max(length, size) if row.crop else length) / side
+    planes = {colour: reduce(record.tile) for colour, record in zip(channels, records, strict=True)}
+    return describe_light(planes, cell, nucleus, pixel_size)
+
+
 def measure_shard(
     cells: Path,
     fields: Path,
+    segmentation: Path,
     tiles: Mapping[str, Path],
     out: Path,
     channels: Sequence[str],
@@ -58,10 +118,12 @@ def measure_shard(
 ) -> None:
     """Measure every cell of a shard for the baselines, and write the table ``out``, atomically.
 
-    A row per cell, in the order of the table of cells: field, cell, ``measures`` (``light_features`` if there are green
-    and blue, then ``columns.describe_shape_and_light``, float32) and ``outputs`` (of ``frozen_network``, float16).
+    A row per cell, in the order of the table of cells: field, cell, ``measures`` (``columns.describe_shape_and_light``,
+    then ``light.describe_light`` if green is among the channels, float32) and ``outputs`` (of ``frozen_network``,
+    float16).
 
     cells, fields: the tables of the shard
+    segmentation: the folder of its masks
     tiles: the TFRecord of each colour
     channels, input_size: as the network takes tiles
 
@@ -71,20 +133,17 @@ def measure_shard(
     forward = tf.function(frozen_network(channels, input_size), reduce_retracing=True)
     table = read_cells([cells])
     described = describe_shape_and_light(table, read_fields([fields]))
+    cores = threads or os.cpu_count() or 1
+    light = [measure_light(table, segmentation, tiles, channels, cores)] if "green" in channels else []
     paths = {colour: [str(tiles[colour])] for colour in channels}
-    sides = (input_size, _LIGHT_SIDE)
-    batches = [tile_dataset(paths, channels, side).batch(batch_size).prefetch(tf.data.AUTOTUNE) for side in sides]
-    light: list[np.ndarray] = []
     outputs: list[np.ndarray] = []
     ids: list[tuple[str, int]] = []
-    for small, large in tf.data.Dataset.zip(tuple(batches)):
-        ids += zip((name.decode() for name in small["field"].numpy()), small["cell"].numpy().tolist(), strict=True)
-        outputs.append(forward(tf.cast(small["image"], tf.float32)).numpy().astype(np.float16))
-        if {"green", "blue"} <= set(channels):
-            light.append(measure_light(large["image"].numpy(), channels, threads or os.cpu_count() or 1))
+    for batch in tile_dataset(paths, channels, input_size).batch(batch_size).prefetch(tf.data.AUTOTUNE):
+        ids += zip((name.decode() for name in batch["field"].numpy()), batch["cell"].numpy().tolist(), strict=True)
+        outputs.append(forward(tf.cast(batch["image"], tf.float32)).numpy().astype(np.float16))
     if ids != list(zip(table["field"], table["cell"].tolist(), strict=True)):
         raise TableError(f"the tiles of {next(iter(tiles.values()))} are not those of the cells in {cells}")
-    measures = np.concatenate([*([np.concatenate(light)] if light else []), described], axis=1, dtype=np.float32)
+    measures = np.concatenate([described, *light], axis=1, dtype=np.float32)
     columns = {"measures": measures, "outputs": np.concatenate(outputs) if outputs else np.zeros((0, 512), np.float16)}
     lists = {
         name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])

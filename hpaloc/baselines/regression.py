@@ -11,10 +11,12 @@ from hpaloc.classes import N_CLASSES, NAMES
 
 # Measurements that are further from the mean count as if they were this many standard deviations from it.
 _FURTHEST = 5.0
+# Half and twice of it change no score below by more than 0.02 (docs/evaluation.md, Baselines).
+_STRENGTH = 50.0
 
 
 def fit_regression(
-    measures: np.ndarray, labels: np.ndarray, weights: np.ndarray, strength: float = 0.1
+    measures: np.ndarray, labels: np.ndarray, weights: np.ndarray, strength: float = _STRENGTH
 ) -> dict[str, Any]:
     """Fit the probabilities of the locations to measurements of cells.
 
@@ -23,7 +25,8 @@ def fit_regression(
     measures: (n, d) float, nan if undefined
     labels: (n, 19) 0 or 1, at least one per cell
     weights: (n,) float, of the cells
-    strength: inverse of the penalty on the coefficients, C of scikit-learn
+    strength: inverse of the penalty on the coefficients relative to the mean loss of a cell: scikit-learn's C is this
+        over the sum of the weights
 
     Returns classes (names), mean, scale (d,), coefficients (classes, d) and intercept (classes,), as lists.
     """
@@ -33,7 +36,7 @@ def fit_regression(
     scale[~(scale > 0)] = 1
     classes = np.unique(label)
     if len(classes) > 1:
-        learned = LogisticRegression(C=strength, max_iter=500)
+        learned = LogisticRegression(C=strength / weights.sum(), max_iter=500)
         learned.fit(_standard(measures, mean, scale)[row], label, weights[row] / labels.sum(axis=1)[row])
         coefficients, intercept = learned.coef_, learned.intercept_
         if len(classes) == 2:

@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 from hpaloc.accounting import baseline_lines
 from hpaloc.baselines.columns import describe_shape_and_light
 from hpaloc.baselines.learning import BaselineError, learn_baselines
+from hpaloc.baselines.light import N_MEASUREMENTS, describe_light
 from hpaloc.baselines.prediction import predict_baselines, read_measures
 from hpaloc.baselines.record import MEASURES_EDITION, load_baselines, training_shares
 from hpaloc.baselines.regression import apply_regression, fit_regression
@@ -335,51 +337,122 @@ def test_the_share_of_each_location_is_unknown_of_an_older_folder(trained):
         training_shares([folder])
 
 
-def test_cells_are_measured_alike_in_every_run(tmp_path):
-    from model_inputs import patterned_tiles, write_tile_shard
+def round_cell(side=128, nucleus=0.3, pixel_size=0.25):
+    """Return the outlines of a round cell and of its round nucleus, and the distance from their middle, µm."""
+    rows, columns = np.mgrid[:side, :side]
+    distance = np.hypot(rows - side / 2 + 0.5, columns - side / 2 + 0.5)
+    cell = distance < 0.45 * side
+    return cell, distance < nucleus * 0.45 * side, distance * pixel_size
+
+
+def lit(pixel_size=0.25, side=128, **made):
+    """Return the description of a round cell by the light of a function of the distance from its middle."""
+    cell, nucleus, distance = round_cell(side, pixel_size=pixel_size)
+    return describe_light({"green": made["light"](distance, cell)}, cell, nucleus, pixel_size)
+
+
+def test_light_at_the_edge_of_the_cell_in_the_nucleus_and_in_between_is_told_apart():
+    edge = lit(light=lambda distance, cell: 1.0 + 5 * (distance > 12.5) * cell)
+    nuclear = lit(light=lambda distance, cell: 0.1 + 5 * (distance < 4))
+    # Mean light by depth in the nucleus (4), by distance from it (5), by depth in the cell (4), outermost first.
+    assert edge[9] > np.log(2) > 0 > edge[12]
+    assert nuclear[9] < np.log(0.5)
+    assert nuclear[0] < nuclear[3]
+    flat = lit(light=lambda distance, cell: np.ones_like(distance))
+    np.testing.assert_allclose(flat[:13][np.isfinite(flat[:13])], 0, atol=0.02)
+
+
+def test_descriptions_of_light_do_not_follow_its_unit_or_the_direction_of_the_cell():
+    rng = np.random.default_rng(0)
+    cell, nucleus, _ = round_cell()
+    cell[:40] = False
+    planes = {colour: cv2.GaussianBlur(rng.random(cell.shape), (0, 0), 2) * cell for colour in ("green", "red")}
+    described = describe_light(planes, cell, nucleus, 0.25)
+    doubled = describe_light({colour: 50 * plane for colour, plane in planes.items()}, cell, nucleus, 0.25)
+    np.testing.assert_allclose(doubled, described, rtol=1e-3, atol=1e-3)
+    turned = describe_light(
+        {colour: np.rot90(plane).copy() for colour, plane in planes.items()}, np.rot90(cell), np.rot90(nucleus), 0.25
+    )
+    np.testing.assert_allclose(turned, described, rtol=0.02, atol=0.02)
+    # Without blue and yellow.
+    assert np.isnan(described).sum() == 12
+
+
+def test_a_cell_without_a_nucleus_light_or_cytoplasm_is_described_as_far_as_it_can_be():
+    cell, nucleus, distance = round_cell()
+    none = np.zeros_like(nucleus)
+    without = describe_light({"green": 1 + distance}, cell, none, 0.25)
+    assert np.isnan(without[:4]).all()
+    assert np.isfinite(without[9:13]).all()
+    assert np.isnan(describe_light({"green": 0 * distance}, cell, nucleus, 0.25)).all()
+    assert np.isnan(describe_light({"green": 1 + distance}, nucleus, nucleus, 0.25)).all()
+
+
+def measure_fields(folder, rows, segmentation, out, colours=("red", "green", "blue"), **options):
+    """Tile and measure fields of ``tile_fields.write_shard``; return the table of cells, and the measurements."""
+    from tile_fields import tile
 
     from hpaloc.baselines.measures import measure_shard
-    from hpaloc.tables import FIELDS
 
-    colours = ("red", "green", "blue")
-    cells = write_tile_shard(tmp_path, patterned_tiles(np.array([0, 3, 5] * 4), 64, 3), colours)
-    fields = pd.DataFrame({"field": cells["field"].unique()}).reindex(columns=FIELDS.names)
-    write_table(tmp_path / "fields.parquet", to_table(fields, FIELDS))
-    tiles = {colour: tmp_path / f"{colour}.tfrecord" for colour in colours}
-    for name in ("once", "again"):
-        measure_shard(tmp_path / "cells.parquet", tmp_path / "fields.parquet", tiles, tmp_path / name, colours, 64, 5)
-    assert (tmp_path / "once").read_bytes() == (tmp_path / "again").read_bytes()
-    ids, measures = read_measures([tmp_path / "once"])
-    assert ids.to_numpy().tolist() == cells.to_numpy().tolist()
-    # The light of three colours, and 17 numbers of the table of cells.
-    assert measures["measures"].shape == (12, 33 + 9 * 2 + 17)
-    outputs = measures["outputs"]
-    assert outputs.shape == (12, 512)
-    assert np.isfinite(outputs).all()
-    assert np.ptp(outputs, axis=0).max() > 0.1
-    write_table(tmp_path / "cells.parquet", to_table(cells[::-1].reindex(columns=CELLS.names), CELLS))
-    with pytest.raises(TableError, match="are not those of the cells in"):
-        measure_shard(tmp_path / "cells.parquet", tmp_path / "fields.parquet", tiles, tmp_path / "no", colours, 64)
+    (folder / out).mkdir()
+    cells, fields, tiles = tile(rows, segmentation, folder / out, **options)
+    measure_shard(cells, fields, segmentation, tiles, folder / out / "measured", colours, 64, 5, gpu="none")
+    return pd.read_parquet(cells), folder / out / "measured"
 
 
-def test_measurements_that_change_need_another_edition(tmp_path):
-    """A regression of the present edition takes cells that are measured like this."""
+def test_cells_are_measured_alike_in_every_run(tmp_path):
     from tile_fields import make_field, tile, write_shard
 
     from hpaloc.baselines.measures import measure_shard
 
-    rows, segmentation = write_shard(tmp_path, {"f": make_field(0)})
-    cells, fields, tiles = tile(rows, segmentation, tmp_path / "tables")
-    measure_shard(cells, fields, tiles, tmp_path / "measured", ("red", "green", "blue"), 64, gpu="none")
-    _, found = read_measures([tmp_path / "measured"])
-    of_edition_1 = {
-        "measures": [0.016254, 0.83696, 0.097356, 0.044911, 0.018911, 0.059827, 1.0077, -2.7783],
+    rows, segmentation = write_shard(tmp_path, {"a": make_field(0), "b": make_field(1)})
+    cells, once = measure_fields(tmp_path, rows, segmentation, "once")
+    assert once.read_bytes() == measure_fields(tmp_path, rows, segmentation, "again")[1].read_bytes()
+    ids, measures = read_measures([once])
+    assert ids.to_numpy().tolist() == cells[["field", "cell"]].to_numpy().tolist()
+    assert measures["measures"].shape == (len(cells), 17 + N_MEASUREMENTS)
+    outputs = measures["outputs"]
+    assert outputs.shape == (len(cells), 512)
+    assert np.isfinite(outputs).all()
+    assert np.ptp(outputs, axis=0).max() > 0.1
+    _, fields, tiles = tile(rows, segmentation, tmp_path / "once")
+    write_table(tmp_path / "cells.parquet", to_table(cells[::-1].reindex(columns=CELLS.names), CELLS))
+    with pytest.raises(TableError, match="tile of cell 1 of field a in the place of"):
+        measure_shard(tmp_path / "cells.parquet", fields, segmentation, tiles, tmp_path / "no", ("red", "green"), 64)
+
+
+def test_light_is_measured_by_the_outlines_whatever_the_tile(tmp_path):
+    from tile_fields import make_field, write_shard
+
+    rows, segmentation = write_shard(tmp_path, {"a": make_field(0)})
+    small, large = (measure_fields(tmp_path, rows, segmentation, f"of{size}", size=size) for size in (64, 128))
+    light = [read_measures([path])[1]["measures"][:, 17:] for _, path in (small, large)]
+    with_nucleus = (small[0]["nucleus_area_px"] > 0).to_numpy()
+    assert np.isnan(light[0][~with_nucleus][:, :4]).all()
+    assert np.isfinite(light[0][with_nucleus]).mean() > 0.8
+    # The mean light by distance hardly depends on the size of a tile.
+    zones = np.abs(light[0] - light[1])[:, :13]
+    assert np.nanmedian(zones) < 0.1
+    # Without red, nothing is compared with it.
+    _, without = measure_fields(tmp_path, rows, segmentation, "without", ("green", "blue"))
+    assert np.isnan(read_measures([without])[1]["measures"][:, -18:]).all(axis=0).sum() == 12
+
+
+def test_measurements_that_change_need_another_edition(tmp_path):
+    """A regression of the present edition takes cells that are measured like this."""
+    from tile_fields import make_field, write_shard
+
+    _, path = measure_fields(tmp_path, *write_shard(tmp_path, {"f": make_field(0)}), "of_f")
+    _, found = read_measures([path])
+    of_edition_2 = {
+        "measures": [-0.33529, 1.0887, 2.1769, 1.67, 0.48408, -2.023, 0.94574],
         "outputs": [31.789, 34.274, 25.375, 2.7559, 29.031, 28.312, 80.75, 21.359],
     }
-    assert MEASURES_EDITION == 1
-    for name, numbers in of_edition_1.items():
+    assert MEASURES_EDITION == 2
+    for name, numbers in of_edition_2.items():
         first = found[name][0]
-        assert [first.mean(), first.std(), *first[:: len(first) // 5]] == pytest.approx(numbers, rel=0.01)
+        some = [np.nanmean(first), np.nanstd(first), *first[:: len(first) // 5]]
+        assert some[: len(numbers)] == pytest.approx(numbers, rel=0.01)
 
 
 def test_the_frozen_network_is_the_same_with_every_keras():

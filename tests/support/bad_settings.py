@@ -868,7 +868,7 @@ MODELS = [
     Setting("Checksums of a reading of mixtures that is not there", written("mixtures.checksums.json", "{}"), "rejected", "model/mixtures.checksums.json does not list checksums.json"),
     Setting("A reading of mixtures beside another network", with_reading("0" * 64), "rejected", "model/checksums.json was changed after the model folder was written (mixtures.checksums.json)"),
     Setting("A reading of mixtures that is empty", with_reading(None), "rejected", "model/mixtures.json: mixtures.classes is None, not different locations"),
-    Setting("Regressions of another edition of the measurements", with_fusion(2), "rejected", "model/baselines.json: the regressions learned from cells that were measured by edition 2, but cells are measured by edition 1 now; train the model again, or use the hpaloc that made it"),
+    Setting("Regressions of another edition of the measurements", with_fusion(3), "rejected", "model/baselines.json: the regressions learned from cells that were measured by edition 3, but cells are measured by edition 2 now; train the model again, or use the hpaloc that made it"),
 ]  # fmt: skip
 
 

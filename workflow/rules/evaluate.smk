@@ -58,6 +58,7 @@ rule measure_baselines:
     input:
         cells="results/cells/{collection}/{shard}.parquet",
         fields="results/cells/{collection}/{shard}.fields.parquet",
+        segmentation="results/segmentation/{collection}/{shard}",
         tiles=[f"results/tiles/{{collection}}/{{shard}}/{colour}.tfrecord" for colour in COLOURS],
     output:
         "results/baselines/{collection}/{shard}.parquet",

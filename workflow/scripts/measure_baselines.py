@@ -11,6 +11,7 @@ def main(job):
     measure_shard(
         Path(job.input.cells),
         Path(job.input.fields),
+        Path(job.input.segmentation),
         dict(zip(COLOURS, job.input.tiles, strict=True)),
         Path(job.output[0]),
         **job.params.tiles_of_model,
