@@ -9,7 +9,7 @@ BIN := .venv/bin
 UV := uv==0.13.9
 PIP_AUDIT := 2.10.1
 
-.PHONY: demo driver test test-quick test-full test-hpacellseg test-latest lint types audit lock docs browser-assets clean help
+.PHONY: demo driver test test-quick test-full test-hpacellseg test-torchscript test-latest lint types audit lock docs browser-assets clean help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -90,9 +90,23 @@ test-hpacellseg: .venv-hpacellseg/installed
 	.venv-hpacellseg/bin/python -m pytest tests/library/test_segmentation_hpacellseg.py \
 	  tests/library/test_segmentation_labelling.py
 
+# The Python of the environments that need a newer one.
+LATEST_PYTHON ?= python3.13
+
+# make test-torchscript    run the tests of networks that are TorchScript, in an environment made from
+#                          envs/torchscript.yaml
+.venv-torchscript/installed: envs/torchscript.yaml .venv/installed
+	$(BIN)/uv venv --quiet --clear --python $(LATEST_PYTHON) .venv-torchscript
+	$(call PIP_OF,$<) > .venv-torchscript/requirements.txt
+	VIRTUAL_ENV=.venv-torchscript $(BIN)/uv pip install --quiet --requirements .venv-torchscript/requirements.txt \
+	  pytest pytest-xdist psutil jsonschema
+	touch $@
+
+test-torchscript: .venv-torchscript/installed
+	.venv-torchscript/bin/python -m pytest tests/library/test_segmentation_torchscript.py
+
 # make test-latest    run the tests of records, model, training and prediction with the newest TensorFlow, in an
 #                     environment made from envs/tensorflow-latest.yaml
-LATEST_PYTHON ?= python3.13
 .venv-latest/installed: envs/tensorflow-latest.yaml .venv/installed
 	$(BIN)/uv venv --quiet --clear --python $(LATEST_PYTHON) .venv-latest
 	@# The tests need no GPU: not the gigabytes of CUDA's packages.

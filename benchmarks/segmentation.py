@@ -477,6 +477,7 @@ A cell body without a nucleus is assigned to the cell that it is connected to; a
 
 `hpacellseg` has one network for cells in red, yellow and blue, and another (`dpn_unet_cell_v2.pth`) for cells in red
 and blue, whose second plane is zero; a collection without yellow is segmented by the latter. Without red it has none.
+[backends.md](backends.md) has its two kinds of files, the backend `instanseg`, and how to add another.
 """
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from hpaloc.progress import log
 from hpaloc.scan import Scan
 from hpaloc.seen.record import load_seen
 from hpaloc.segmentation.settings import NetworkWeights
-from hpaloc.segmentation.weights import WeightsError, named_files
+from hpaloc.segmentation.weights import ALL_NETWORKS, NETWORKS, WeightsError, find, named_file, used_networks
 from hpaloc.unpacking import model_folder, provide_model
 
 NO_MODEL = "config key model.path: predict_only needs a trained model: its folder, its zip, or the address of its zip"
@@ -49,7 +49,7 @@ def spell_paths(config: dict[str, Any]) -> None:
     for section, key in (
         (config["model"], "path"),
         (config["train"], "weights"),
-        *((config["segmentation"]["weights"], key) for key in config["segmentation"]["weights"]),
+        *((config["segmentation"]["weights"], network) for network in ALL_NETWORKS),
     ):
         if section[key]:
             section[key] = spelled_as_on_disk(section[key])
@@ -94,8 +94,8 @@ def check_places(config: Mapping[str, Any]) -> None:
 def _named_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the key and the path or pattern of each file that a user names, except the model."""
     yield "train.weights", config["train"]["weights"]
-    for network, path in config["segmentation"]["weights"].items():
-        yield f"segmentation.weights.{network}", path or ""
+    for network in ALL_NETWORKS:
+        yield f"segmentation.weights.{network}", config["segmentation"]["weights"][network] or ""
     yield "few_shot.table", config["few_shot"]["table"] or ""
     mixtures = config["interpretation"]["mixtures"]
     if mixtures and mixtures["collection"] in config["collections"]:
@@ -229,18 +229,23 @@ def check_packing(config: Mapping[str, Any]) -> None:
 def check_segmentation(config: Mapping[str, Any], name: str) -> None:
     """Raise ConfigError if a completed configuration does not allow the segmentation of the collection ``name``.
 
-    hpacellseg needs red, and the files of weights that are named must exist, as they were at their first use.
+    hpacellseg needs red. The files of weights that are named must exist, as they were at their first use, and a network
+    that is used must be named or published.
     """
-    if config["segmentation"]["backend"] == "hpacellseg":
-        if "red" not in colours_of(config["collections"][name]):
-            raise ConfigError(
-                f"config key segmentation.backend: hpacellseg finds cells in red, which the collection {name} lacks "
-                f"(collections.{name}.channels); use watershed, or masks from elsewhere"
-            )
-        try:
-            named_files(NetworkWeights(**config["segmentation"]["weights"]))
-        except WeightsError as error:
-            raise ConfigError(str(error)) from None
+    backend, colours = config["segmentation"]["backend"], colours_of(config["collections"][name])
+    if backend == "hpacellseg" and "red" not in colours:
+        raise ConfigError(
+            f"config key segmentation.backend: hpacellseg finds cells in red, which the collection {name} lacks "
+            f"(collections.{name}.channels); use watershed, or masks from elsewhere"
+        )
+    weights = NetworkWeights(**config["segmentation"]["weights"])
+    try:
+        for network in NETWORKS.get(backend, ()):
+            named_file(weights, network)
+        for network in used_networks(backend, "yellow" in colours):
+            find(weights, network)
+    except WeightsError as error:
+        raise ConfigError(str(error)) from None
 
 
 def check_interpretation(config: Mapping[str, Any], scans: Mapping[str, Scan]) -> None:

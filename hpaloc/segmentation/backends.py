@@ -15,9 +15,10 @@ from hpaloc.segmentation.settings import SegmentationSettings
 COLOURS_OF = {
     "watershed": ("red", "yellow", "blue"),
     "hpacellseg": ("red", "yellow", "blue"),
+    "instanseg": ("red", "yellow", "blue"),
     "masks": ("blue",),
 }
-NEEDED = {"watershed": ("blue",), "hpacellseg": ("red", "blue"), "masks": ("blue",)}
+NEEDED = {"watershed": ("blue",), "hpacellseg": ("red", "blue"), "instanseg": ("blue",), "masks": ("blue",)}
 
 
 def segment_field(
@@ -94,7 +95,8 @@ def _segment(
         if given is None:
             raise ValueError("backend masks needs the masks: name them under collections.<name>.masks")
         return ready_made.segment(arrays["blue"], pixel_size, settings.scale, given, chunk_above=chunk_above)
-    # Only this backend needs torch, which most installations lack.
-    from hpaloc.segmentation import hpacellseg
+    # Only these backends need torch, which most installations lack.
+    from hpaloc.segmentation import hpacellseg, instanseg
 
-    return hpacellseg.segment(arrays, pixel_size, settings, chunk_above=chunk_above)
+    module = {"hpacellseg": hpacellseg, "instanseg": instanseg}[backend]
+    return module.segment(arrays, pixel_size, settings, chunk_above=chunk_above)

@@ -1,14 +1,15 @@
 """The backend ``hpacellseg``: the networks of HPA-Cell-Segmentation, with hpaloc's own preparation and labelling.
 
 The package's own prediction methods swap height and width in their results, need a size divisible by 32 and an older
-scikit-image; only its class and its networks are used here. torch and hpacellseg are imported with the first field.
+scikit-image; only its class and its networks are used here. The same networks as TorchScript need no package but torch.
+torch and hpacellseg are imported with the first field.
 """
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ from hpaloc.segmentation.clock import step
 from hpaloc.segmentation.grid import grid_of
 from hpaloc.segmentation.labelling import cell_threshold, label_maps
 from hpaloc.segmentation.settings import SegmentationSettings
+from hpaloc.segmentation.torch_networks import load_script, start_torch
 
 log = logging.getLogger("hpaloc")
 
@@ -32,52 +34,47 @@ MEAN = np.array([124, 117, 104], np.float32)[:, None, None] / 255
 STD = np.float32(1 / (0.0167 * 255))
 
 
-class DeviceError(weights.SetupError):
-    """The settings require a GPU and there is none."""
+class Networks(NamedTuple):
+    """The networks of a field and their torch device, by the names that hpacellseg's CellSegmentator gives them."""
 
-
-def choose_device(wanted: str) -> str:
-    """Return the torch device for the setting ``device`` (auto, cpu, cuda).
-
-    Raises DeviceError if a required GPU is absent.
-    """
-    import torch
-
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if not torch.cuda.is_available():
-        raise DeviceError(f"segmentation.device is {wanted}, but torch {torch.__version__} sees no GPU on this machine")
-    return "cuda"
+    nuclei_model: Any
+    cell_model: Any
+    device: str
 
 
 @lru_cache(maxsize=1)
 def load(settings: SegmentationSettings, yellow: bool = True) -> Any:
-    """Return hpacellseg's CellSegmentator with both networks, in evaluation mode, on the device of the settings.
+    """Return both networks in evaluation mode, on the device of the settings.
 
     They are checked and loaded once per process, not for every field.
 
     yellow: whether the cell network is the one for fields that have yellow
+    Returns hpacellseg's CellSegmentator, or Networks if they are TorchScript.
     Raises WeightsError, DeviceError.
     """
-    import torch
+    files = weights.ready(settings.weights, yellow)
+    device = start_torch(settings.device)
+    if settings.weights.format == "torchscript":
+        nuclei, cells = (load_script(path, device) for path in files)
+        return Networks(nuclei, cells, device)
     from hpacellseg.cellsegmentator import CellSegmentator
 
-    files = weights.ready(settings.weights, yellow)
-    device = choose_device(settings.device)
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    networks = []
-    for path in files:
-        log.info("unpickling %s (digest checked)", path)
-        # These files are pickles of whole modules; weights.ready has checked their digests.
-        network = torch.load(path, map_location="cpu", weights_only=False)
-        if isinstance(network, torch.nn.DataParallel):
-            network = network.module
-        if not isinstance(network, torch.nn.Module):
-            raise weights.WeightsError(f"{path}: contains a {type(network).__name__}, not a network")
-        networks.append(network.eval())
-    log.info("hpacellseg on %s, torch %s", device, torch.__version__)
+    networks = [_unpickle(path) for path in files]
     scale = settings.scale
     return CellSegmentator(*networks, scale_factor=scale, device=device, padding=True, multi_channel_model=yellow)
+
+
+def _unpickle(path: Path) -> Any:
+    import torch
+
+    log.info("unpickling %s (digest checked)", path)
+    # These files are pickles of whole modules; weights.ready has checked their digests.
+    network = torch.load(path, map_location="cpu", weights_only=False)
+    if isinstance(network, torch.nn.DataParallel):
+        network = network.module
+    if not isinstance(network, torch.nn.Module):
+        raise weights.WeightsError(f"{path}: contains a {type(network).__name__}, not a network")
+    return network.eval()
 
 
 def _prepared(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

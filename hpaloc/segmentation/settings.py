@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class NetworkWeights:
-    """The section ``segmentation.weights``: paths, or None for the published ones."""
+    """The section ``segmentation.weights``: paths, or None for the published ones of a format."""
 
     nuclei: str | None = None
     cells: str | None = None
     cells_without_yellow: str | None = None
+    instanseg: str | None = None
+    format: str = "pickle"
 
 
 @dataclass(frozen=True)

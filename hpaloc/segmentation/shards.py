@@ -29,7 +29,7 @@ from hpaloc.segmentation.weights import ready
 log = logging.getLogger("hpaloc")
 
 # The memory that one worker may need for a field of 4096 x 4096 px, in MB, with its libraries.
-WORKER_MB = {"watershed": 900, "hpacellseg": 3000, "masks": 900}
+WORKER_MB = {"watershed": 900, "hpacellseg": 3000, "instanseg": 3000, "masks": 900}
 
 # The memory of a worker's libraries, in MB, and the least memory of channels and label images, in bytes per pixel, also
 # of a field that is read in strips: a field that cannot fit is refused by its header, one that may fit is tried.
@@ -249,9 +249,8 @@ def segment_shard(
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    if settings.backend == "hpacellseg":
-        # Weights are fetched, or refused, once before any worker starts.
-        ready(settings.weights, yellow=any("yellow" in row.paths for row in rows))
+    # Weights are fetched, or refused, once before any worker starts.
+    ready(settings.weights, any("yellow" in row.paths for row in rows), settings.backend)
     n_workers = max(1, min(threads, memory_mb // WORKER_MB[settings.backend], len(rows)))
     worker_mb = max(1, memory_mb // n_workers)
     by_field: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""Network weights: resumable downloads, never unpickled before their digest has been checked."""
+"""Network weights: resumable downloads, never loaded before their digest has been checked."""
 
 import fcntl
 import json
@@ -6,9 +6,8 @@ import logging
 import os
 import urllib.error
 import urllib.request
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpaloc.files import digest, write_text
 from hpaloc.segmentation.errors import SetupError
@@ -16,13 +15,38 @@ from hpaloc.segmentation.settings import NetworkWeights
 
 log = logging.getLogger("hpaloc")
 
-# The authors' deposit of the networks of hpacellseg.
-SOURCE = "https://zenodo.org/records/4665863/files/"
-NETWORK_FILES = {
-    "nuclei": "dpn_unet_nuclei_v1.pth",
-    "cells": "dpn_unet_cell_3ch_v1.pth",
-    "cells_without_yellow": "dpn_unet_cell_v2.pth",
+
+class Published(NamedTuple):
+    """A file of weights that its authors have published; ``sha256`` is None if they do not give it."""
+
+    url: str
+    sha256: str | None = None
+
+
+_PICKLES = "https://zenodo.org/records/4665863/files/"
+# The authors' deposits of the networks of hpacellseg, by segmentation.weights.format: pickles of whole networks, and
+# TorchScript in the collection BioImage.IO (conscientious-seashell, loyal-parrot; CC-BY-4.0), whose descriptions have
+# the digests.
+PUBLISHED = {
+    "pickle": {
+        "nuclei": Published(f"{_PICKLES}dpn_unet_nuclei_v1.pth"),
+        "cells": Published(f"{_PICKLES}dpn_unet_cell_3ch_v1.pth"),
+        "cells_without_yellow": Published(f"{_PICKLES}dpn_unet_cell_v2.pth"),
+    },
+    "torchscript": {
+        "nuclei": Published(
+            "https://zenodo.org/records/7690494/files/nuclei_model.pt",
+            "8d3af116378b12d54a15d880b942c2d7e74ba52e11421a7ba16c702d1a112ba5",
+        ),
+        "cells": Published(
+            "https://zenodo.org/records/7702687/files/cell_model.pt",
+            "7e94848c41f2a8a2e881a194fbd0228af15d3df864313c53bf3b130e90ca0275",
+        ),
+    },
 }
+# The networks that a backend may use: keys of the section ``segmentation.weights``.
+NETWORKS = {"hpacellseg": ("nuclei", "cells", "cells_without_yellow"), "instanseg": ("instanseg",)}
+ALL_NETWORKS = tuple(network for networks in NETWORKS.values() for network in networks)
 _BLOCK = 1 << 20
 
 
@@ -35,37 +59,76 @@ def weights_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpaloc"
 
 
-def ready(weights: NetworkWeights, yellow: bool = True) -> tuple[Path, Path]:
-    """Return the checked files of the nucleus and the cell network; those that the settings do not name are fetched.
+def used_networks(backend: str, yellow: bool = True) -> tuple[str, ...]:
+    """Return the networks that a backend uses for fields with or without yellow: keys of ``segmentation.weights``."""
+    if backend == "hpacellseg":
+        return "nuclei", "cells" if yellow else "cells_without_yellow"
+    return NETWORKS.get(backend, ())
 
-    yellow: whether the fields have yellow; there is a cell network for either
-    Raises WeightsError if a file is missing, cannot be fetched or is not the recorded one.
+
+def ready(weights: NetworkWeights, yellow: bool = True, backend: str = "hpacellseg") -> list[Path]:
+    """Return the checked files of the networks of a backend; those that the settings do not name are fetched.
+
+    yellow: whether the fields have yellow
+    Raises WeightsError if a file is missing, cannot be fetched, or is not the published or recorded one.
     """
-    named = named_files(weights)
-    files = []
-    for network in ("nuclei", "cells" if yellow else "cells_without_yellow"):
-        name = NETWORK_FILES[network]
-        files.append(path := named.get(network, weights_folder() / name))
-        if not path.is_file():
-            fetch(SOURCE + name, path)
+    return [_ready(weights, network) for network in used_networks(backend, yellow)]
+
+
+def find(weights: NetworkWeights, network: str) -> Path | Published:
+    """Return the file of a network that the settings name, or the published one.
+
+    network: a key of the section ``segmentation.weights``
+    Raises WeightsError if there is neither, and as ``named_file`` does.
+    """
+    if path := named_file(weights, network):
+        return path
+    if network == "instanseg":
+        raise WeightsError(
+            "segmentation.weights.instanseg: name the file instanseg.pt of a model of InstanSeg; docs/backends.md says "
+            "where they are"
+        )
+    if network not in PUBLISHED[weights.format]:
+        raise WeightsError(
+            f"segmentation.weights.{network}: there is no published network of the format {weights.format}; name a "
+            "file, or write segmentation.weights.format: pickle"
+        )
+    return PUBLISHED[weights.format][network]
+
+
+def _ready(weights: NetworkWeights, network: str) -> Path:
+    found = find(weights, network)
+    if isinstance(found, Path):
+        check(found)
+        return found
+    path = weights_folder() / found.url.rpartition("/")[2]
+    if not path.is_file():
+        fetch(found.url, path)
+    if found.sha256 is None:
         check(path)
-    return files[0], files[1]
+    elif (own := digest(path)) != found.sha256:
+        raise WeightsError(
+            f"{path}: sha256 {own} is not that of the published file, {found.sha256}; nothing was loaded. Delete it, "
+            "and the next run fetches it again"
+        )
+    else:
+        log.info("%s: sha256 %s is the published one", path, own)
+    return path
 
 
-def named_files(weights: NetworkWeights) -> dict[str, Path]:
-    """Return the files that the section ``segmentation.weights`` names, by network.
+def named_file(weights: NetworkWeights, network: str) -> Path | None:
+    """Return the file that the section ``segmentation.weights`` names for a network, or None.
 
-    Raises WeightsError if one is missing, or is not the file that was recorded at its first use.
+    Raises WeightsError if it is missing, or is not the file that was recorded at its first use.
     """
-    files = {}
-    for network, name in asdict(weights).items():
-        if not name:
-            continue
-        path = files[network] = Path(name)
-        if not path.is_file():
-            raise WeightsError(f"segmentation.weights.{network}: {path}: no such file")
-        compare(path)
-    return files
+    name = getattr(weights, network)
+    if not name:
+        return None
+    path = Path(name)
+    if not path.is_file():
+        raise WeightsError(f"segmentation.weights.{network}: {path}: no such file")
+    compare(path)
+    return path
 
 
 def fetch(url: str, path: Path) -> None:
@@ -145,10 +208,10 @@ def compare(path: Path) -> tuple[dict[str, Any], bool]:
         recorded = json.loads(record.read_text())
         was = f"{recorded['sha256']} ({recorded['size']} bytes)"
     except (ValueError, TypeError, KeyError, OSError) as error:
-        raise WeightsError(f"{record}: is not a record of a digest ({error}); nothing was unpickled") from error
+        raise WeightsError(f"{record}: is not a record of a digest ({error}); nothing was loaded") from error
     if found != recorded:
         raise WeightsError(
             f"{path}: sha256 {found['sha256']} ({found['size']} bytes) is not the recorded {was}; "
-            f"nothing was unpickled. If the change is meant, delete {record}"
+            f"nothing was loaded. If the change is meant, delete {record}"
         )
     return found, True

@@ -72,7 +72,17 @@ def test_an_environment_has_what_its_rules_import(environments, name):
 
 
 def test_the_names_of_the_environments_are_those_of_the_rules():
-    others = {"hpacellseg", "import", "interpretation", "geojson", "ome_zarr", "onnx", "spatialdata", "crate"}
+    others = {
+        "hpacellseg",
+        "torchscript",
+        "import",
+        "interpretation",
+        "geojson",
+        "ome_zarr",
+        "onnx",
+        "spatialdata",
+        "crate",
+    }
     assert set(scripts_of_environments()) == LACKS.keys() | others
     for name in LACKS:
         assert yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())["dependencies"]

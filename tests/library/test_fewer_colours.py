@@ -189,6 +189,28 @@ def test_hpacellseg_needs_red_of_the_collection_that_it_segments():
     check_segmentation(config_of({"yellow": None}, segmentation={"backend": "hpacellseg"}), "test")
 
 
+def test_torchscript_needs_a_file_for_the_collection_without_yellow():
+    segmentation = {"backend": "hpacellseg", "weights": {"format": "torchscript"}}
+    config = config_of({"yellow": None}, segmentation=segmentation)
+    check_segmentation(config, "train")
+    with pytest.raises(
+        ConfigError, match=r"^segmentation\.weights\.cells_without_yellow: there is no published network"
+    ):
+        check_segmentation(config, "test")
+
+
+def test_instanseg_needs_a_file_and_no_other_colour_than_blue(tmp_path):
+    segmentation = {"backend": "instanseg"}
+    with pytest.raises(ConfigError, match=r"^segmentation\.weights\.instanseg: name the file instanseg\.pt of a model"):
+        check_segmentation(config_of({"red": None, "yellow": None}, segmentation=segmentation), "test")
+    own = tmp_path / "instanseg.pt"
+    segmentation["weights"] = {"instanseg": str(own)}
+    with pytest.raises(ConfigError, match=r"^segmentation\.weights\.instanseg: .*no such file"):
+        check_segmentation(config_of({"yellow": None}, segmentation=segmentation), "test")
+    own.write_bytes(b"own")
+    check_segmentation(config_of({"red": None, "yellow": None}, segmentation=segmentation), "test")
+
+
 def test_the_networks_of_hpacellseg_follow_the_colours(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     fetched = []

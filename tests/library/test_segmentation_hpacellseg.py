@@ -19,6 +19,7 @@ from segmented_fields import best_ious
 from hpaloc.manifests import ManifestRow
 from hpaloc.segmentation import weights
 from hpaloc.segmentation.backends import segment_field
+from hpaloc.segmentation.cluster import DaskSettings
 from hpaloc.segmentation.settings import NetworkWeights, SegmentationSettings
 from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import simulate_field
@@ -77,7 +78,7 @@ def test_weights_are_recorded_at_first_use_and_refused_on_change(tmp_path, caplo
     assert json.loads((tmp_path / "net.pth.sha256.json").read_text()) == {"size": 7, "sha256": found}
     assert weights.check(path) == found
     path.write_bytes(b"weightz")
-    with pytest.raises(weights.WeightsError, match="nothing was unpickled"):
+    with pytest.raises(weights.WeightsError, match="nothing was loaded"):
         weights.check(path)
 
 
@@ -86,7 +87,7 @@ def test_a_record_that_is_none_is_named_and_nothing_is_unpickled(tmp_path, recor
     path = tmp_path / "net.pth"
     path.write_bytes(b"weights")
     (tmp_path / "net.pth.sha256.json").write_bytes(record.encode("latin-1"))
-    with pytest.raises(weights.WeightsError, match=r"net\.pth\.sha256\.json: is not a record .* nothing was unpickled"):
+    with pytest.raises(weights.WeightsError, match=r"net\.pth\.sha256\.json: is not a record .* nothing was loaded"):
         weights.check(path)
 
 
@@ -129,7 +130,7 @@ def test_from_files_to_masks_through_the_driver(settings, tmp_path, monkeypatch)
         paths[colour] = str(tmp_path / f"a_{colour}.png")
         cv2.imwrite(paths[colour], image)
     rows = [ManifestRow(name, None, 0.16, paths=paths) for name in ("a", "b")]
-    segment_shard(rows, tmp_path / "out", settings, {}, 1, 4000, 0.0)
+    segment_shard(rows, tmp_path / "out", settings, DaskSettings(), 1, 4000, 0.0)
     table = pd.read_parquet(tmp_path / "out" / "fields.parquet")
     assert list(table["status"]) == ["ok", "ok"]
     assert (table["n_cells"] > 0).all()
@@ -247,7 +248,7 @@ def test_nothing_is_unpickled_before_its_digest_is_checked(settings, tmp_path, c
         torch.save(torch.nn.Identity(), paths[network])
         weights.check(tmp_path / f"{network}.pth")
     (tmp_path / "cells.pth").write_bytes(b"another file")
-    with caplog.at_level(logging.INFO, "hpaloc"), pytest.raises(weights.WeightsError, match="nothing was unpickled"):
+    with caplog.at_level(logging.INFO, "hpaloc"), pytest.raises(weights.WeightsError, match="nothing was loaded"):
         hpacellseg.load(replace(settings, weights=paths))
     assert "unpickling" not in caplog.text
 
@@ -288,7 +289,8 @@ def test_an_absent_gpu_is_an_error(settings):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     from hpaloc.segmentation import hpacellseg
+    from hpaloc.segmentation.torch_networks import DeviceError, choose_device
 
-    with pytest.raises(hpacellseg.DeviceError, match="sees no GPU"):
+    with pytest.raises(DeviceError, match="sees no GPU"):
         hpacellseg.load(replace(settings, device="cuda"))
-    assert hpacellseg.choose_device("auto") == "cpu"
+    assert choose_device("auto") == "cpu"

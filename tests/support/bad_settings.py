@@ -408,7 +408,8 @@ CONFIGS = [
     Setting("An infinite learning rate", "train: {learning_rate: {max: .inf}}", "rejected", "config key train.learning_rate.max: inf is not a finite number"),
     Setting("More than all fields rejected", "max_rejected_fraction: 5", "rejected", "config key max_rejected_fraction: 5 is greater than the maximum of 1"),
     Setting("A seed below 0", "seed: -1", "rejected", "config key seed: -1 is less than the minimum of 0"),
-    Setting("An unknown backend", "segmentation: {backend: stardist}", "rejected", "config key segmentation.backend: 'stardist' is not one of watershed, hpacellseg, masks"),
+    Setting("An unknown backend", "segmentation: {backend: stardist}", "rejected", "config key segmentation.backend: 'stardist' is not one of watershed, hpacellseg, instanseg, masks"),
+    Setting("An unknown format of weights", "segmentation: {weights: {format: onnx}}", "rejected", "config key segmentation.weights.format: 'onnx' is not one of pickle, torchscript"),
     Setting("An unknown colour", "train: {channels: [red, violet]}", "rejected", "config key train.channels.1: 'violet' is not one of red, green, blue, yellow"),
     Setting("A colour twice", "train: {channels: [red, red]}", "rejected", "config key train.channels: ['red', 'red'] has non-unique elements"),
     Setting("No colour", "train: {channels: []}", "rejected", "config key train.channels: is empty"),
@@ -895,5 +896,5 @@ WEIGHTS = [
     Setting("train.weights that is a pickle with code in it", ("code.h5", pickle.dumps(Code())), "rejected", "config key train.weights: code.h5 is not a file of weights: Unable to synchronously open file (file signature not found)"),
     Setting("train.weights of another ending", ("weights.pkl", pickle.dumps(Code())), "rejected", "config key train.weights: weights.pkl is neither a .keras nor a .h5 file"),
     Setting("train.weights that is a NumPy file", ("weights.npy", np.zeros(3).tobytes()), "rejected", "config key train.weights: weights.npy is neither a .keras nor a .h5 file"),
-    Setting("Segmentation weights that are not those of the first use", ("nuclei.pth", b"first", b"second"), "rejected", "nuclei.pth: sha256 16367aacb67a4a017c8da8ab95682ccb390863780f7114dda0a0e0c55644c7c4 (6 bytes) is not the recorded a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e (5 bytes); nothing was unpickled. If the change is meant, delete nuclei.pth.sha256.json"),
+    Setting("Segmentation weights that are not those of the first use", ("nuclei.pth", b"first", b"second"), "rejected", "nuclei.pth: sha256 16367aacb67a4a017c8da8ab95682ccb390863780f7114dda0a0e0c55644c7c4 (6 bytes) is not the recorded a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e (5 bytes); nothing was loaded. If the change is meant, delete nuclei.pth.sha256.json"),
 ]  # fmt: skip

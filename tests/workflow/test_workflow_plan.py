@@ -1,6 +1,7 @@
 """What the workflow says before it runs anything: the plan, the linter, and one sentence for each mistake."""
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from rule_environments import STAND_IN
 from stand_in_models import write_stand_in
 from workflow_runs import ROOT, planned, snakemake, write_config, write_field, write_sheet
 
@@ -445,6 +447,23 @@ def test_every_rule_has_what_the_design_asks():
             assert Path(path.parent, script).is_file(), name
 
 
+@pytest.mark.parametrize(
+    ("segmentation", "environment"),
+    [
+        ({"backend": "hpacellseg"}, "hpacellseg"),
+        ({"backend": "hpacellseg", "weights": {"format": "torchscript"}}, "torchscript"),
+        ({"backend": "instanseg", "weights": {"instanseg": "instanseg.pt"}}, "torchscript"),
+        ({"backend": "watershed", "weights": {"format": "torchscript"}}, None),
+    ],
+)
+def test_the_networks_of_a_backend_choose_its_environment(folder, segmentation, environment):
+    (folder / "instanseg.pt").write_bytes(b"")
+    write_config(folder / "config.yaml", **config(segmentation=segmentation))
+    search = os.environ | {"PATH": os.pathsep.join([str(STAND_IN), os.environ["PATH"]])}
+    listed = snakemake(folder, "--sdm", "conda", "--list-conda-envs", env=search).stdout
+    assert set(re.findall(r"envs/(hpacellseg|torchscript)\.yaml", listed)) == {environment} - {None}
+
+
 def locked_versions(name):
     """Return {package: version} of a lock file."""
     lines = (ROOT / name).read_text().splitlines()
@@ -455,8 +474,8 @@ def locked_versions(name):
 
 
 def test_the_environments_have_the_versions_of_the_lock_file():
-    # The driver has a lock file of its own, hpacellseg older packages, the last two newer ones.
-    others = ("driver", "hpacellseg", "spatialdata", "tensorflow-latest")
+    # The driver has a lock file of its own, hpacellseg older packages, the last three newer ones.
+    others = ("driver", "hpacellseg", "spatialdata", "tensorflow-latest", "torchscript")
     names = {path.stem for path in (ROOT / "envs").glob("*.yaml")}
     locked = {name: locked_versions("requirements.lock") for name in names.difference(others)}
     locked["driver"] = locked_versions("driver.lock")

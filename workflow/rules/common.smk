@@ -236,6 +236,11 @@ FEW_SHOT = config["few_shot"]["collection"]
 # The collections of ready-made crops, which are not segmented.
 CROPS = [name for name, collection in COLLECTIONS.items() if collection.get("crops")]
 GIVEN_MASKS = config["segmentation"]["backend"] == "masks"
+SEGMENTATION_ENVIRONMENT = {
+    ("hpacellseg", "pickle"): "hpacellseg",
+    ("hpacellseg", "torchscript"): "torchscript",
+    ("instanseg", config["segmentation"]["weights"]["format"]): "torchscript",
+}.get((config["segmentation"]["backend"], config["segmentation"]["weights"]["format"]), "segmentation")
 # The package that writes each format of an export.
 EXPORTERS = {
     "geojson": "geojson",

@@ -56,7 +56,7 @@ rule record_run:
             for name in (
                 "analysis",
                 "tensorflow",
-                "segmentation" if config["segmentation"]["backend"] != "hpacellseg" else "hpacellseg",
+                SEGMENTATION_ENVIRONMENT,
                 *(["import"] if any(imports(name) for name in COLLECTIONS) else []),
             )
         ),

@@ -23,9 +23,9 @@ rule segment:
     wildcard_constraints:
         collection=one_of(name for name in COLLECTIONS if name not in CROPS),
     conda:
-        "../../envs/hpacellseg.yaml"
-        if config["segmentation"]["backend"] == "hpacellseg"
-        else "../../envs/segmentation.yaml"
+        {"hpacellseg": "../../envs/hpacellseg.yaml", "torchscript": "../../envs/torchscript.yaml"}.get(
+            SEGMENTATION_ENVIRONMENT, "../../envs/segmentation.yaml"
+        )
     threads: 4
     resources:
         mem_mb=grows(8000),
