@@ -11,7 +11,7 @@ import torch
 from hpaloc.segmentation.hpacellseg import MARGIN, MEAN, STD, _prepared
 from hpaloc.simulate.field import SimulatedField, simulate_field
 
-STEPS, PATCH = 150, 128
+STEPS, PATCH = 300, 128
 
 
 def block(n_in: int, n_out: int) -> torch.nn.Sequential:
