@@ -11,7 +11,7 @@ from hpaloc.classes import N_CLASSES, NAMES
 
 # Measurements that are further from the mean count as if they were this many standard deviations from it.
 _FURTHEST = 5.0
-# Half and twice of it change no score below by more than 0.02 (docs/evaluation.md, Baselines).
+# docs/evaluation.md, Baselines, has the scores with others.
 _STRENGTH = 50.0
 
 
