@@ -1,11 +1,10 @@
 """From a segmented field to its measured cells and to one square tile per cell and colour, shard by shard."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from hpaloc.rejection import check_rejected
 from hpaloc.rle import MAX_PIXELS
 from hpaloc.tables import CELLS, FIELDS, to_table, write_table
 from hpaloc.tfrecord import FORMATS, TileRecord, frame
+from hpaloc.threads import in_order
 
 # Memory of the libraries in MB, and of a pixel of a field being tiled in bytes: on 5120 x 5120 px, 26 were measured
 # with 8 bits and 40 with 16.
@@ -125,14 +125,6 @@ def _tile_row(
     return tiled
 
 
-def _in_order(pool: ThreadPoolExecutor, jobs: Iterator[Any], ahead: int) -> Iterator[TiledField]:
-    """Yield the results of the jobs in their order, with at most ``ahead`` of them started and not yielded."""
-    running: list[Future[TiledField]] = [pool.submit(_tile_row, *job) for job in islice(jobs, ahead)]
-    while running:
-        yield running.pop(0).result()
-        running += [pool.submit(_tile_row, *job) for job in islice(jobs, 1)]
-
-
 def tile_shard(
     rows: Sequence[ManifestRow],
     segmentation_dir: str | os.PathLike[str],
@@ -183,7 +175,7 @@ def tile_shard(
             for colour, path in tile_paths.items()
         }
         pool = stack.enter_context(ThreadPoolExecutor(threads))
-        for tiled in track(_in_order(pool, jobs, threads), total=len(rows)):
+        for tiled in track(in_order(pool, _tile_row, jobs, threads), total=len(rows)):
             field_rows.append(tiled.row)
             cell_tables.append(to_table(tiled.cells, CELLS))
             for colour, records in tiled.records.items():

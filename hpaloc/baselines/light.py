@@ -1,4 +1,4 @@
-"""Where the green light of a cell is, by the outlines of the cell and its nucleus, as baselines take it."""
+"""Where the green light of a cell is, by the outlines of the cell and its nucleus."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from scipy import ndimage
 
 # µm. Edges of zones by depth in the nucleus, distance from the nucleus, and depth in the cell.
 _DEPTHS, _DISTANCES, _RIMS = (0, 0.6, 1.2, 2.4), (0, 1, 2.5, 5, 10), (0, 0.7, 1.5, 3, 6)
-# µm. Blurs before the brightest pixels are chosen, and of ridges; grains of two colours are compared between the two.
+# µm. The blur before the brightest pixels are chosen, those of ridges, and the two whose difference shows grains.
 _BLUR, _RIDGES, _GRAINS = 0.5, (0.35, 0.8), (0.3, 1.5)
 # The brightest share of a region, in percent, and percentiles of its light.
 _BRIGHTEST, _PERCENTILES = 8, (5, 25, 75, 95, 99.5)
@@ -37,7 +37,7 @@ def describe_light(
       concentration in one direction from there, number and largest area of their pieces, share of the light, mean
       distance from the edge of the nucleus and depth in the cell;
     - the concentration of all light of the cytoplasm in one direction;
-    - in the cytoplasm, for two widths: the share of ridges, that of spots, and both relative to the mean;
+    - in the cytoplasm, for two widths: the shares of ridges and of spots, and the strength of both together;
     - percentiles of the light of nucleus and cytoplasm;
     - its correlation with red, blue and yellow in nucleus, cytoplasm and cell, and that of their grains.
     """
@@ -48,15 +48,12 @@ def describe_light(
         return np.full(N_MEASUREMENTS, np.nan)
     # In 64 bits: with 32, the last digit of a blur and of a sum depends on the place in memory.
     green = np.asarray(planes["green"], np.float64) * (cell.sum() / total)
-    depth, distance, rim = (
-        ndimage.distance_transform_edt(mask) * pixel_size for mask in (nucleus, ~nucleus, np.pad(cell, 1))
-    )
-    rim = rim[1:-1, 1:-1]
-    if not nucleus.any():
-        distance = np.full(cell.shape, np.inf)
+    # Beyond the edge of the tile there is neither cell nor nucleus.
+    depth, rim = (ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] * pixel_size for mask in (nucleus, cell))
+    distance = ndimage.distance_transform_edt(~nucleus) * pixel_size if nucleus.any() else np.full(cell.shape, np.nan)
     values = [
         *_by_zone(green, nucleus, depth, _DEPTHS),
-        *_by_zone(green, cytoplasm, distance, _DISTANCES),
+        *(_by_zone(green, cytoplasm, distance, _DISTANCES) if nucleus.any() else [np.nan] * len(_DISTANCES)),
         *_by_zone(green, cell, rim, _RIMS)[:-1],
     ]
     rows, columns = np.indices(cell.shape) * pixel_size
@@ -128,7 +125,7 @@ def _brightest(
         *_logarithms([spread / np.sqrt(region.sum() / np.pi) / pixel_size, np.hypot(row, column) / radius]),
         _concentration(rows, columns, weights),
         *_logarithms([len(areas), areas.max(), green[chosen].sum() / max(float(green[region].sum()), _LEAST)]),
-        float(distance) if np.isfinite(distance) else np.nan,
+        float(distance),
         *_logarithms([np.average(rim[chosen], weights=weights) / radius]),
     ]
 

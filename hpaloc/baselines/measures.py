@@ -1,10 +1,8 @@
 """What baselines know of a cell: its shape, its light, and the output of a network with random weights."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +22,16 @@ from hpaloc.network.device import select_device
 from hpaloc.network.resnet import classifier
 from hpaloc.progress import log
 from hpaloc.records import tile_dataset
-from hpaloc.tables import TableError, are_crops, write_table
+from hpaloc.tables import TableError, write_table
 from hpaloc.tfrecord import TileRecord, read_records
+from hpaloc.threads import in_order
 
 # A change of what is measured needs another MEASURES_EDITION (baselines/record.py).
 # Light is measured in tiles of at most this side, px; the network may take others.
 _LIGHT_SIDE = 128
 # The random weights are the same in every job.
 _SEED = 0
-# On the demo, a regression on this layer calls 0.68 of the test cells right, and 0.67 with other random weights; one on
+# On the demo, a regression on this layer calls 0.69 of the test cells right, and 0.67 with other random weights; one on
 # the last map 0.40, one on `embedding` 0.35.
 _PROBED = "conv3_block4_out"
 
@@ -54,54 +53,71 @@ def frozen_network(channels: Sequence[str], input_size: int) -> keras.Model:
     return network
 
 
-def measure_light(
-    cells: pd.DataFrame, segmentation: Path, tiles: Mapping[str, Path], channels: Sequence[str], threads: int = 1
+def describe_cells(
+    cells: pd.DataFrame,
+    segmentation: Path,
+    tiles: Mapping[str, Path],
+    channels: Sequence[str],
+    enlarge: bool = True,
+    threads: int = 1,
 ) -> np.ndarray:
-    """Measure the light of every cell by ``light.describe_light``, (n, N_MEASUREMENTS) float64.
+    """Describe the light of every cell by ``light.describe_light``, (n, N_MEASUREMENTS) float64.
 
     cells: columns of CELLS, those of one field next to each other
     segmentation: the folder of their masks
-    tiles: the TFRecord of each colour, in the order of the cells
-    channels: the colours that are compared with green
-    threads: the cells that are measured at a time
+    tiles: the TFRecord of each colour, with the same cells in the same order
+    channels: green, and the colours that it is compared with
+    enlarge: as in ``tiles.tile_field``
+    threads: the cells that are described at a time
 
-    Raises TableError if tiles and cells differ, MaskError.
+    Raises TableError naming a mask that lacks a cell or is of another size, MaskError.
     """
-    payloads = zip(*(read_records(tiles[colour]) for colour in channels), strict=True)
-    rows = zip(cells.assign(crop=are_crops(cells)).itertuples(index=False), payloads, strict=True)
-    found: list[np.ndarray] = []
     with ThreadPoolExecutor(threads) as pool:
-        for field, of_field in groupby(rows, lambda row: row[0].field):
-            masks = [read_mask(mask_path(segmentation, field, kind)) for kind in ("cell", "nucleus")]
-            measure = partial(_measure_cell, masks=masks, channels=channels)
-            found += pool.map(measure, *zip(*of_field, strict=True))
+        jobs = _outlined_tiles(cells, segmentation, tiles, channels, enlarge)
+        found = list(in_order(pool, _describe_cell, jobs, 4 * threads))
     return np.stack(found) if found else np.zeros((0, N_MEASUREMENTS))
 
 
-def _measure_cell(
-    row: Any, payloads: Sequence[bytes], masks: Sequence[np.ndarray], channels: Sequence[str]
+def _outlined_tiles(
+    cells: pd.DataFrame, segmentation: Path, tiles: Mapping[str, Path], channels: Sequence[str], enlarge: bool
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the arguments of ``_describe_cell`` for each cell."""
+    payloads = zip(*(read_records(tiles[colour]) for colour in channels), strict=True)
+    field, masks = "", {}
+    row: Any
+    for row, records in zip(cells.itertuples(index=False), payloads, strict=True):
+        if row.field != field:
+            paths = [mask_path(segmentation, row.field, kind) for kind in ("cell", "nucleus")]
+            field, masks = row.field, {path: read_mask(path) for path in paths}
+        outlines = []
+        for path, mask in masks.items():
+            if mask.shape != (row.height, row.width):
+                raise TableError(
+                    f"{path}: is {mask.shape}, but the field was {(row.height, row.width)} when it was tiled"
+                )
+            outlines.append(mask[row.y0 : row.y1, row.x0 : row.x1] == row.cell)
+        if not outlines[0].any():
+            raise TableError(f"{next(iter(masks))}: has no cell {row.cell} in its place; was it made again?")
+        yield dict(zip(channels, records, strict=True)), outlines, row.pixel_size, enlarge
+
+
+def _describe_cell(
+    payloads: Mapping[str, bytes], outlines: Sequence[np.ndarray], pixel_size: float, enlarge: bool
 ) -> np.ndarray:
-    records = [TileRecord.decode(payload) for payload in payloads]
-    for record in records:
-        if (record.field, record.cell) != (row.field, row.cell):
-            raise TableError(
-                f"tile of cell {record.cell} of field {record.field} in the place of {row.cell} of {row.field}"
-            )
-    size = records[0].tile.shape[0]
+    """Describe the cell of a tile record for each colour; outlines: cell and nucleus in the box of the cell."""
+    tiles = {colour: TileRecord.decode(payload).tile for colour, payload in payloads.items()}
+    size = next(iter(tiles.values())).shape[0]
     side = min(size, _LIGHT_SIDE)
 
     def reduce(tile: np.ndarray) -> np.ndarray:
         return np.asarray(cv2.resize(tile.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA))
 
-    box = np.s_[row.y0 : row.y1, row.x0 : row.x1]
-    cell, nucleus = (
-        reduce(fit(square((mask[box] == row.cell).astype(np.uint8) * 255), size, not row.crop)) > 127 for mask in masks
+    cell, nucleus = (reduce(fit(square(outline.astype(np.uint8) * 255), size, enlarge)) > 127 for outline in outlines)
+    length = max(outlines[0].shape)
+    width = length if enlarge else max(length, size)
+    return describe_light(
+        {colour: reduce(tile) for colour, tile in tiles.items()}, cell, nucleus, pixel_size * width / side
     )
-    length = max(row.y1 - row.y0, row.x1 - row.x0)
-    # A crop that is smaller than its tile is not enlarged.
-    pixel_size = row.pixel_size * (max(length, size) if row.crop else length) / side
-    planes = {colour: reduce(record.tile) for colour, record in zip(channels, records, strict=True)}
-    return describe_light(planes, cell, nucleus, pixel_size)
 
 
 def measure_shard(
@@ -115,6 +131,7 @@ def measure_shard(
     batch_size: int = 64,
     gpu: str = "auto",
     threads: int | None = None,
+    enlarge: bool = True,
 ) -> None:
     """Measure every cell of a shard for the baselines, and write the table ``out``, atomically.
 
@@ -126,15 +143,14 @@ def measure_shard(
     segmentation: the folder of its masks
     tiles: the TFRecord of each colour
     channels, input_size: as the network takes tiles
+    enlarge: as in ``tiles.tile_field``
 
-    Raises TableError if tiles and cells differ, NoGpuError.
+    Raises TableError if tiles or masks are not those of the cells, MaskError, NoGpuError.
     """
     select_device(gpu, threads)
     forward = tf.function(frozen_network(channels, input_size), reduce_retracing=True)
     table = read_cells([cells])
     described = describe_shape_and_light(table, read_fields([fields]))
-    cores = threads or os.cpu_count() or 1
-    light = [measure_light(table, segmentation, tiles, channels, cores)] if "green" in channels else []
     paths = {colour: [str(tiles[colour])] for colour in channels}
     outputs: list[np.ndarray] = []
     ids: list[tuple[str, int]] = []
@@ -143,7 +159,11 @@ def measure_shard(
         outputs.append(forward(tf.cast(batch["image"], tf.float32)).numpy().astype(np.float16))
     if ids != list(zip(table["field"], table["cell"].tolist(), strict=True)):
         raise TableError(f"the tiles of {next(iter(tiles.values()))} are not those of the cells in {cells}")
-    measures = np.concatenate([described, *light], axis=1, dtype=np.float32)
+    if "green" in channels:
+        cores = threads or os.cpu_count() or 1
+        light = describe_cells(table, segmentation, tiles, channels, enlarge, cores)
+        described = np.concatenate([described, light], axis=1)
+    measures = described.astype(np.float32)
     columns = {"measures": measures, "outputs": np.concatenate(outputs) if outputs else np.zeros((0, 512), np.float16)}
     lists = {
         name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])

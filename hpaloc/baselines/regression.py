@@ -31,8 +31,10 @@ def fit_regression(
     Returns classes (names), mean, scale (d,), coefficients (classes, d) and intercept (classes,), as lists.
     """
     row, label = np.nonzero(labels)
-    mean, scale = np.nanmean(measures, axis=0), np.nanstd(measures, axis=0)
-    mean[~np.isfinite(mean)] = 0
+    known = np.isfinite(measures)
+    counts = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, measures, 0).sum(axis=0, dtype=np.float64) / counts
+    scale = np.sqrt((np.where(known, measures - mean, 0) ** 2).sum(axis=0, dtype=np.float64) / counts)
     scale[~(scale > 0)] = 1
     classes = np.unique(label)
     if len(classes) > 1:

@@ -75,6 +75,7 @@ rule measure_baselines:
         runtime=grows(120),
     params:
         tiles_of_model=lambda wildcards: tiles_of_model(),
+        enlarge=lambda wildcards: wildcards.collection not in CROPS,
         version=code_of("baselines.measures"),
     script:
         "../scripts/measure_baselines.py"

@@ -18,6 +18,7 @@ def main(job):
         batch_size=job.config["predict"]["batch_size"],
         gpu=job.config["train"]["gpu"],
         threads=job.threads,
+        enlarge=job.params.enlarge,
     )
 
 
