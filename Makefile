@@ -55,7 +55,7 @@ driver: .venv-driver/installed
 # The cells that were found come before the training (which the other scheduler of Snakemake cannot do). A person who
 # watches sees bars, not pages of log.
 demo: .venv/installed
-	@echo "In about two minutes, the cells that were found: $(CURDIR)/results/preview/test.html"
+	@echo "In about two minutes, the cells that were found: $(CURDIR)/results/preview/test.html; all of it takes about ten"
 	@if [ -t 1 ]; then bars="--logger rich"; fi; \
 	  $(BIN)/snakemake --cores $(CORES) $$bars --scheduler greedy --prioritize results/preview/test.html
 	@echo "The cell browser: $(CURDIR)/results/browser/index.html"

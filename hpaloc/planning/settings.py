@@ -240,10 +240,9 @@ def check_segmentation(config: Mapping[str, Any], name: str) -> None:
         )
     weights = NetworkWeights(**config["segmentation"]["weights"])
     try:
+        used = used_networks(backend, "yellow" in colours)
         for network in NETWORKS.get(backend, ()):
-            named_file(weights, network)
-        for network in used_networks(backend, "yellow" in colours):
-            find(weights, network)
+            (find if network in used else named_file)(weights, network)
     except WeightsError as error:
         raise ConfigError(str(error)) from None
 

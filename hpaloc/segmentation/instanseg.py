@@ -21,8 +21,9 @@ from hpaloc.segmentation.torch_networks import load_script, start_torch
 # As in InstanSeg's own preparation: these percentiles of a channel become 0 and 1.
 PERCENTILES = (0.1, 99.9)
 _LEAST_RANGE = 1e-3
-# px. Windows start at multiples of this, as the network halves its input several times.
-_MULTIPLE = 32
+# px. Windows start at multiples of this, as the network halves its input several times. They are not larger than
+# _LARGEST, since the labelling in the file compares all cells of a window with each other; smaller ones are padded.
+_MULTIPLE, _LARGEST, _SMALLEST = 32, 1280, 64
 
 
 @lru_cache(maxsize=1)
@@ -50,7 +51,8 @@ def segment(
 
     images: {red, yellow (both may be absent), blue: (H, W) uint8 or uint16}
     pixel_size: µm
-    chunk_above: px at the network's pixel size, the longer side above which it runs on overlapping blocks
+    chunk_above: px, the longer side above which it runs on overlapping blocks of about that size; at most 1280 px at
+        the network's pixel size
     Returns (nuclei, cells) as ``segment_field`` does.
     Raises WeightsError, DeviceError.
     """
@@ -61,24 +63,27 @@ def segment(
     factor = pixel_size / network.pixel_size
     shape = (max(1, round(height * factor)), max(1, round(width * factor)))
     planes = np.stack([_prepared(images[colour], shape) for colour in ("red", "yellow", "blue") if colour in images])
-    margin = round(MARGIN_UM / network.pixel_size)
-    whole = max(shape) + 2 * margin
-    side = whole if chunk_above is None or max(shape) <= chunk_above else chunk_above
-    blocks = cut(shape, side, margin, _MULTIPLE)
+    margin = -(-round(MARGIN_UM / network.pixel_size) // _MULTIPLE) * _MULTIPLE
+    side = _LARGEST if chunk_above is None else min(_LARGEST, round(chunk_above * factor))
+    blocks = cut(shape, side if max(shape) > side else max(shape) + 2 * margin, margin, _MULTIPLE)
     is_nucleus = np.zeros(shape, np.uint8)
 
     def label(block: Block) -> np.ndarray:
-        window = np.ascontiguousarray(planes[:, *block.window])
+        window = planes[:, *block.window]
+        rows, columns = window.shape[1:]
+        padding = [(0, max(0, _SMALLEST - length)) for length in (rows, columns)]
+        window = np.ascontiguousarray(np.pad(window, [(0, 0), *padding]))
         with step("filter"), torch.inference_mode():
-            nuclei, cells = network(torch.from_numpy(window)[None].to(device))[0].cpu().numpy()
+            nuclei, cells = network(torch.from_numpy(window)[None].to(device))[0, :, :rows, :columns].cpu().numpy()
         is_nucleus[block.core] = nuclei[block.core_in_window] > 0
         return cells.astype(np.int32)
 
     coarse = joined(blocks, label, shape).astype(np.float32)
     with step("label"):
         # Floats have every id below 2^24 exactly.
-        full = (cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST) for plane in (coarse, is_nucleus))
-        cells, nucleus = full
+        cells, nucleus = (
+            cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST) for plane in (coarse, is_nucleus)
+        )
         cells = as_array(compact(cells.astype(np.uint32)))
     return cells * (nucleus > 0), cells
 

@@ -249,8 +249,9 @@ def segment_shard(
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    # Weights are fetched, or refused, once before any worker starts.
-    ready(settings.weights, any("yellow" in row.paths for row in rows), settings.backend)
+    if rows:
+        # Weights are fetched, or refused, once before any worker starts.
+        ready(settings.weights, any("yellow" in row.paths for row in rows), settings.backend)
     n_workers = max(1, min(threads, memory_mb // WORKER_MB[settings.backend], len(rows)))
     worker_mb = max(1, memory_mb // n_workers)
     by_field: dict[str, dict[str, Any]] = {}

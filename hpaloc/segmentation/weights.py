@@ -83,15 +83,12 @@ def find(weights: NetworkWeights, network: str) -> Path | Published:
     """
     if path := named_file(weights, network):
         return path
-    if network == "instanseg":
-        raise WeightsError(
-            "segmentation.weights.instanseg: name the file instanseg.pt of a model of InstanSeg; docs/backends.md says "
-            "where they are"
-        )
     if network not in PUBLISHED[weights.format]:
+        others = [format for format, networks in PUBLISHED.items() if network in networks]
+        hint = f", or write segmentation.weights.format: {others[0]}" if others else "; docs/backends.md says which"
         raise WeightsError(
-            f"segmentation.weights.{network}: there is no published network of the format {weights.format}; name a "
-            "file, or write segmentation.weights.format: pickle"
+            f"segmentation.weights.{network}: no published network of the format {weights.format} is known; name a "
+            f"file{hint}"
         )
     return PUBLISHED[weights.format][network]
 

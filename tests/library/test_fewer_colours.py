@@ -201,7 +201,7 @@ def test_torchscript_needs_a_file_for_the_collection_without_yellow():
 
 def test_instanseg_needs_a_file_and_no_other_colour_than_blue(tmp_path):
     segmentation = {"backend": "instanseg"}
-    with pytest.raises(ConfigError, match=r"^segmentation\.weights\.instanseg: name the file instanseg\.pt of a model"):
+    with pytest.raises(ConfigError, match=r"^segmentation\.weights\.instanseg: no published network"):
         check_segmentation(config_of({"red": None, "yellow": None}, segmentation=segmentation), "test")
     own = tmp_path / "instanseg.pt"
     segmentation["weights"] = {"instanseg": str(own)}

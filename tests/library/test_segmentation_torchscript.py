@@ -39,7 +39,9 @@ def test_a_published_file_that_is_another_is_neither_loaded_nor_recorded(tmp_pat
 
 def test_there_is_no_published_script_for_fields_without_yellow(tmp_path):
     scripts = NetworkWeights(format="torchscript")
-    with pytest.raises(weights.WeightsError, match="cells_without_yellow: there is no published network of the format"):
+    with pytest.raises(
+        weights.WeightsError, match="cells_without_yellow: no published network of the format torchscript is known"
+    ):
         weights.find(scripts, "cells_without_yellow")
     own = tmp_path / "own.pt"
     own.write_bytes(b"own")
@@ -171,10 +173,31 @@ def test_a_field_without_red_and_yellow_or_without_cells_is_segmented(instanseg)
     assert not cells.any()
 
 
-def test_blocks_have_the_cells_of_the_field_in_one_piece(instanseg):
-    images, _ = discs((1100, 1500), 0.5)
-    nuclei, cells = segment_field(images, 0.5, instanseg)
+def test_blocks_have_the_cells_of_the_field_in_one_piece(instanseg, monkeypatch):
+    from hpaloc.segmentation import instanseg as backend
+
+    network, device = backend.load(instanseg)
+    windows = []
+
+    def counted(window):
+        windows.append(tuple(window.shape[2:]))
+        return network(window)
+
+    counted.pixel_size = network.pixel_size
+    monkeypatch.setattr(backend, "load", lambda settings: (counted, device))
+    images, _ = discs((1100, 1270), 0.5)
+    nuclei, cells = segment_field(images, 0.5, instanseg, chunk_above=6144)
+    assert windows == [(1100, 1270)]
     in_blocks = segment_field(images, 0.5, instanseg, chunk_above=600)
+    assert len(windows) > 3
+    assert max(map(max, windows[1:])) <= 800
+    windows.clear()
+    segment_field({colour: np.tile(image, (1, 2)) for colour, image in images.items()}, 0.5, instanseg)
+    assert max(map(max, windows)) <= 1280
+    windows.clear()
+    small = {colour: image[:50, :300] for colour, image in images.items()}
+    assert segment_field(small, 0.5, instanseg)[1].shape == (50, 300)
+    assert windows == [(64, 300)]
     assert (best_ious(cells, in_blocks[1]) == 1).all()
     assert in_blocks[1].max() == cells.max()
     np.testing.assert_array_equal(in_blocks[0] > 0, nuclei > 0)
@@ -191,7 +214,9 @@ def test_a_network_of_nuclei_alone_is_refused(instanseg, tmp_path):
 
 
 def test_no_network_of_instanseg_is_fetched():
-    with pytest.raises(weights.WeightsError, match=r"segmentation\.weights\.instanseg: name the file instanseg\.pt"):
+    with pytest.raises(
+        weights.WeightsError, match=r"segmentation\.weights\.instanseg: no published network .* docs/backends\.md"
+    ):
         weights.ready(NetworkWeights(), backend="instanseg")
 
 

@@ -236,11 +236,12 @@ FEW_SHOT = config["few_shot"]["collection"]
 # The collections of ready-made crops, which are not segmented.
 CROPS = [name for name, collection in COLLECTIONS.items() if collection.get("crops")]
 GIVEN_MASKS = config["segmentation"]["backend"] == "masks"
-SEGMENTATION_ENVIRONMENT = {
-    ("hpacellseg", "pickle"): "hpacellseg",
-    ("hpacellseg", "torchscript"): "torchscript",
-    ("instanseg", config["segmentation"]["weights"]["format"]): "torchscript",
-}.get((config["segmentation"]["backend"], config["segmentation"]["weights"]["format"]), "segmentation")
+# The environment of the rule segment.
+SEGMENTATION_ENVIRONMENT = {"hpacellseg": "hpacellseg", "instanseg": "torchscript"}.get(
+    config["segmentation"]["backend"], "segmentation"
+)
+if SEGMENTATION_ENVIRONMENT == "hpacellseg" and config["segmentation"]["weights"]["format"] == "torchscript":
+    SEGMENTATION_ENVIRONMENT = "torchscript"
 # The package that writes each format of an export.
 EXPORTERS = {
     "geojson": "geojson",
