@@ -193,9 +193,7 @@ def test_torchscript_needs_a_file_for_the_collection_without_yellow():
     segmentation = {"backend": "hpacellseg", "weights": {"format": "torchscript"}}
     config = config_of({"yellow": None}, segmentation=segmentation)
     check_segmentation(config, "train")
-    with pytest.raises(
-        ConfigError, match=r"^segmentation\.weights\.cells_without_yellow: there is no published network"
-    ):
+    with pytest.raises(ConfigError, match=r"^segmentation\.weights\.cells_without_yellow: no published network"):
         check_segmentation(config, "test")
 
 
