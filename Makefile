@@ -77,11 +77,14 @@ test: .venv/installed
 test-full: .venv/installed
 	$(PYTEST) $(MORE)
 
+# The environments below have other versions than that of `make`, whose overrides (pyproject.toml) do not apply to them:
+# --no-config.
+
 # make test-hpacellseg    run the tests that need torch, in an environment made from envs/hpacellseg.yaml
 .venv-hpacellseg/installed: envs/hpacellseg.yaml envs/hpacellseg.post-deploy.sh .venv/installed
 	$(BIN)/python -m venv --clear .venv-hpacellseg
 	$(call PIP_OF,$<) > .venv-hpacellseg/requirements.txt
-	VIRTUAL_ENV=.venv-hpacellseg $(BIN)/uv pip install --quiet --requirements .venv-hpacellseg/requirements.txt \
+	VIRTUAL_ENV=.venv-hpacellseg $(BIN)/uv pip install --no-config --quiet --requirements .venv-hpacellseg/requirements.txt \
 	  pytest pytest-xdist psutil
 	PATH=$(CURDIR)/.venv-hpacellseg/bin:$$PATH bash envs/hpacellseg.post-deploy.sh
 	touch $@
@@ -98,7 +101,7 @@ LATEST_PYTHON ?= python3.13
 .venv-torchscript/installed: envs/torchscript.yaml .venv/installed
 	$(BIN)/uv venv --quiet --clear --python $(LATEST_PYTHON) .venv-torchscript
 	$(call PIP_OF,$<) > .venv-torchscript/requirements.txt
-	VIRTUAL_ENV=.venv-torchscript $(BIN)/uv pip install --quiet --requirements .venv-torchscript/requirements.txt \
+	VIRTUAL_ENV=.venv-torchscript $(BIN)/uv pip install --no-config --quiet --requirements .venv-torchscript/requirements.txt \
 	  pytest pytest-xdist psutil jsonschema
 	touch $@
 
@@ -111,7 +114,7 @@ test-torchscript: .venv-torchscript/installed
 	$(BIN)/uv venv --quiet --clear --python $(LATEST_PYTHON) .venv-latest
 	@# The tests need no GPU: not the gigabytes of CUDA's packages.
 	$(call PIP_OF,$<) | sed 's/^tensorflow\[and-cuda\]/tensorflow-cpu/' > .venv-latest/requirements.txt
-	VIRTUAL_ENV=.venv-latest $(BIN)/uv pip install --quiet --requirements .venv-latest/requirements.txt \
+	VIRTUAL_ENV=.venv-latest $(BIN)/uv pip install --no-config --quiet --requirements .venv-latest/requirements.txt \
 	  pytest pytest-xdist hypothesis psutil jsonschema scipy scikit-image connected-components-3d fill-voids edt
 	touch $@
 
