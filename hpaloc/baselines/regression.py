@@ -11,7 +11,7 @@ from hpaloc.classes import N_CLASSES, NAMES
 
 # Measurements that are further from the mean count as if they were this many standard deviations from it.
 _FURTHEST = 5.0
-# docs/evaluation.md, Baselines, has the scores with others.
+# A penalty relative to the mean loss is as strong for few cells as for many; docs/evaluation.md, Baselines, has others.
 _STRENGTH = 50.0
 
 

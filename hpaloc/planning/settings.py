@@ -28,7 +28,7 @@ from hpaloc.progress import log
 from hpaloc.scan import Scan
 from hpaloc.seen.record import load_seen
 from hpaloc.segmentation.settings import NetworkWeights
-from hpaloc.segmentation.weights import ALL_NETWORKS, NETWORKS, WeightsError, find, named_file, used_networks
+from hpaloc.segmentation.weights import ALL_NETWORKS, NETWORKS, WeightsError, compare, find, named_file, used_networks
 from hpaloc.unpacking import model_folder, provide_model
 
 NO_MODEL = "config key model.path: predict_only needs a trained model: its folder, its zip, or the address of its zip"
@@ -242,7 +242,9 @@ def check_segmentation(config: Mapping[str, Any], name: str) -> None:
     try:
         used = used_networks(backend, "yellow" in colours)
         for network in NETWORKS.get(backend, ()):
-            (find if network in used else named_file)(weights, network)
+            found = find(weights, network) if network in used else named_file(weights, network)
+            if isinstance(found, Path):
+                compare(found)
     except WeightsError as error:
         raise ConfigError(str(error)) from None
 

@@ -116,7 +116,7 @@ def _ready(weights: NetworkWeights, network: str) -> Path:
 def named_file(weights: NetworkWeights, network: str) -> Path | None:
     """Return the file that the section ``segmentation.weights`` names for a network, or None.
 
-    Raises WeightsError if it is missing, or is not the file that was recorded at its first use.
+    Raises WeightsError if it is missing.
     """
     name = getattr(weights, network)
     if not name:
@@ -124,7 +124,6 @@ def named_file(weights: NetworkWeights, network: str) -> Path | None:
     path = Path(name)
     if not path.is_file():
         raise WeightsError(f"segmentation.weights.{network}: {path}: no such file")
-    compare(path)
     return path
 
 

@@ -10,18 +10,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
-import pandas as pd
 import pytest
-from segmented_fields import best_ious
+from segmented_fields import best_ious, segment_files
 
-from hpaloc.manifests import ManifestRow
 from hpaloc.segmentation import weights
 from hpaloc.segmentation.backends import segment_field
-from hpaloc.segmentation.cluster import DaskSettings
 from hpaloc.segmentation.settings import NetworkWeights, SegmentationSettings
-from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import simulate_field
 
 
@@ -124,14 +119,8 @@ def test_networks_of_a_minute_find_the_cells_of_simulated_fields(settings, colou
 def test_from_files_to_masks_through_the_driver(settings, tmp_path, monkeypatch):
     # The worker unpickles the networks, and looks for their class.
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"))
-    paths = {}
     field = simulate_field("test", (0,), 7, shape=(400, 520))
-    for colour, image in field.images.items():
-        paths[colour] = str(tmp_path / f"a_{colour}.png")
-        cv2.imwrite(paths[colour], image)
-    rows = [ManifestRow(name, None, 0.16, paths=paths) for name in ("a", "b")]
-    segment_shard(rows, tmp_path / "out", settings, DaskSettings(), 1, 4000, 0.0)
-    table = pd.read_parquet(tmp_path / "out" / "fields.parquet")
+    table = segment_files(tmp_path, field.images, 0.16, settings, ["a", "b"])
     assert list(table["status"]) == ["ok", "ok"]
     assert (table["n_cells"] > 0).all()
 

@@ -2,21 +2,16 @@
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
-from segmented_fields import best_ious
+from segmented_fields import best_ious, segment_files
 
 from hpaloc.files import digest
-from hpaloc.manifests import ManifestRow
 from hpaloc.segmentation import weights
 from hpaloc.segmentation.backends import segment_field
-from hpaloc.segmentation.cluster import DaskSettings
 from hpaloc.segmentation.settings import NetworkWeights, SegmentationSettings
-from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import simulate_field
 
 
@@ -90,14 +85,8 @@ def test_scripts_give_the_masks_of_the_pickles(networks, settings, colours):
 
 
 def test_from_files_to_masks_through_the_driver(settings, tmp_path):
-    paths = {}
     field = simulate_field("test", (0,), 7, shape=(400, 520))
-    for colour, image in field.images.items():
-        paths[colour] = str(tmp_path / f"a_{colour}.png")
-        cv2.imwrite(paths[colour], image)
-    rows = [ManifestRow(name, None, 0.16, paths=paths) for name in ("a", "b")]
-    segment_shard(rows, tmp_path / "out", settings, DaskSettings(), 1, 4000, 0.0)
-    table = pd.read_parquet(tmp_path / "out" / "fields.parquet")
+    table = segment_files(tmp_path, field.images, 0.16, settings, ["a", "b"])
     assert list(table["status"]) == ["ok", "ok"]
     assert (table["n_cells"] > 0).all()
 
@@ -222,9 +211,4 @@ def test_no_network_of_instanseg_is_fetched():
 
 def test_a_shard_is_segmented_by_instanseg(instanseg, tmp_path):
     images, true = discs()
-    paths = {}
-    for colour, image in images.items():
-        paths[colour] = str(Path(tmp_path, f"a_{colour}.png"))
-        cv2.imwrite(paths[colour], image)
-    segment_shard([ManifestRow("a", None, 0.2, paths=paths)], tmp_path / "out", instanseg, DaskSettings(), 1, 4000, 0.0)
-    assert pd.read_parquet(tmp_path / "out" / "fields.parquet")["n_cells"].tolist() == [true.max()]
+    assert segment_files(tmp_path, images, 0.2, instanseg, ["a"])["n_cells"].tolist() == [true.max()]

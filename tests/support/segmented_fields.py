@@ -1,12 +1,17 @@
 """Small simulated fields on disk, and the agreement of two label images, for the tests of the segmentation."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from hpaloc.manifests import ManifestRow
+from hpaloc.segmentation.cluster import DaskSettings
+from hpaloc.segmentation.settings import SegmentationSettings
+from hpaloc.segmentation.shards import segment_shard
 from hpaloc.simulate.field import SimulatedField, simulate_field
 
 
@@ -22,6 +27,26 @@ def ious(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
 def best_ious(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
     """Return the best IoU of each true cell, (n,)."""
     return ious(truth, found).max(axis=1, initial=0)
+
+
+def segment_files(
+    folder: Path,
+    images: Mapping[str, np.ndarray],
+    pixel_size: float,
+    settings: SegmentationSettings,
+    names: Sequence[str],
+) -> pd.DataFrame:
+    """Write the images of a field, segment it under each name by ``segment_shard``, and return the table of fields.
+
+    images: {colour: (H, W) uint8 or uint16}
+    pixel_size: µm
+    """
+    paths = {colour: str(folder / f"{colour}.png") for colour in images}
+    for colour, image in images.items():
+        assert cv2.imwrite(paths[colour], image)
+    rows = [ManifestRow(name, None, pixel_size, paths=paths) for name in names]
+    segment_shard(rows, folder / "out", settings, DaskSettings(), 1, 4000, 0.0)
+    return pd.read_parquet(folder / "out" / "fields.parquet")
 
 
 def manifest_rows(folder: Path) -> list[ManifestRow]:
