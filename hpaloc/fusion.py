@@ -1,50 +1,45 @@
 """The decision on fused probabilities, fitted after the training of the network and of the regression."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from hpaloc.baselines.prediction import regress_cells
+from hpaloc.examples import LABEL_COLUMNS
 from hpaloc.network.calls import fuse, settle_negative
-from hpaloc.network.device import choose_precision, precision_policy, select_device
+from hpaloc.network.folder import check_folder, read_settings
 from hpaloc.network.fusion import write_fusion
-from hpaloc.network.loading import load_folder
-from hpaloc.progress import log
-from hpaloc.records import training_dataset
-from hpaloc.training.decision import fit_decision, predict_examples, score_decision
-from hpaloc.training.train import judged_examples, read_parts
+from hpaloc.network.options import ModelError
+from hpaloc.training.decision import fit_decision, score_decision
+from hpaloc.training.parts import judged_examples, read_parts
+
+log = logging.getLogger("hpaloc")
 
 
-def learn_fusion(
-    model_dir: Path,
-    dataset_dir: Path,
-    examples: Path,
-    measures: Sequence[Path],
-    weight: float,
-    batch_size: int = 64,
-    precision: str = "auto",
-    gpu: str = "auto",
-    threads: int | None = None,
-) -> None:
+def learn_fusion(model_dir: Path, examples: Path, measures: Sequence[Path], weight: float) -> None:
     """Fit thresholds, temperature and prototypes to the fused probabilities, and write fusion.json of a model folder.
 
-    The cells are those on which the training fitted thresholds.json, without synthetic ones, which are not measured.
+    The cells are those on which the training fitted thresholds.json, without synthetic ones, which are not measured;
+    the probabilities of the network are those that the training kept (judged.npy), so the network is not run.
 
-    model_dir: with the network and baselines.json
-    dataset_dir: has the folders train and validation of TFRecords
-    examples: their table
+    model_dir: with the network, judged.npy and baselines.json
+    examples: the table of examples that trained the network
     measures: tables of ``measures.measure_shard`` of all shards of the collection that trains
     weight: of the regression, see ``calls.fuse``
 
-    Raises ModelError for a folder that was changed or has no baselines, NoGpuError.
+    Raises ModelError for a folder that was changed, has no baselines, or whose judged.npy is of other examples.
     """
-    select_device(gpu, threads)
-    with precision_policy(choose_precision(precision)):
-        network, config, decision = load_folder(model_dir)
-        part, rows = judged_examples(read_parts(examples, config["head"]))
-        cells = training_dataset(dataset_dir / part, examples, config["channels"], config["input_size"])
-        probabilities, labels = predict_examples(network, cells.take(len(rows)), batch_size)
+    check_folder(model_dir)
+    config, decision = read_settings(model_dir)
+    part, rows = judged_examples(read_parts(examples, config["head"]))
+    probabilities = np.load(model_dir / "judged.npy", allow_pickle=False)
+    if len(probabilities) != len(rows):
+        raise ModelError(f"{model_dir / 'judged.npy'}: has {len(probabilities)} cells, but {examples} has {len(rows)}")
     measured = (rows["origin"] != "synthetic").to_numpy()
-    rows, probabilities, labels = rows[measured], probabilities[measured], labels[measured]
+    rows, probabilities = rows[measured], probabilities[measured]
+    labels = rows[list(LABEL_COLUMNS)].to_numpy(np.float32)
     regression = regress_cells(model_dir, measures, list(zip(rows["field"], rows["cell"], strict=True)))
     alone = settle_negative(probabilities, decision["negative_rule"])
     fused = fuse(alone, regression, weight, config["head"] == "softmax")

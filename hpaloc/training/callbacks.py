@@ -16,16 +16,13 @@ import tensorflow as tf
 
 from hpaloc.files import atomic_directory, atomic_path
 from hpaloc.training.epochs import RestartableEpochs
+from hpaloc.training.settings import TrainingError
 from hpaloc.training.statistics import statistics_renewal
 
 log = logging.getLogger("hpaloc")
 
 PATIENCE = 5
 BACKUP_SECONDS = 60.0
-
-
-class TrainingError(ValueError):
-    """Training cannot start or continue; the message names the setting or the data."""
 
 
 class EpochStart(keras.callbacks.Callback):

@@ -3,17 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 from sklearn.metrics import f1_score
 
 from hpaloc.classes import NAMES, NEGATIVE, class_prototypes, label_matrix
 from hpaloc.network.calls import call_labels, decision_thresholds, lean_on_field, settle_negative
-from hpaloc.network.inference import averaged
 from hpaloc.network.options import FIELD_WEIGHTS, NEGATIVE_RULES
 
 # Thresholds are fitted on probabilities made as `predict` makes them.
@@ -90,22 +87,12 @@ def choose_negative_rule(labels: np.ndarray, probabilities: np.ndarray) -> str:
     return max(NEGATIVE_RULES, key=lambda rule: scores[rule])
 
 
-def predict_examples(network: keras.Model, cells: tf.data.Dataset, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the probabilities (n, 19) float32 and the labels (n, 19) of examples, as ``predict`` would make them."""
-    forward = averaged(network, VALIDATION_VIEWS)
-    outputs, truths = [], []
-    for images, labels, _ in cells.batch(batch_size):
-        outputs.append(forward(images)[0].numpy())
-        truths.append(labels.numpy())
-    return np.concatenate(outputs), np.concatenate(truths)
-
-
 def fit_decision(
     probabilities: np.ndarray, labels: np.ndarray, examples: pd.DataFrame, head: str, part: str
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Fit the decision on the cells of a part; return (thresholds.json, scores).
 
-    probabilities: (n, 19) float32, from ``predict_examples``
+    probabilities: (n, 19) float32, from ``train.predict_examples``
     labels: (n, 19) 0 or 1
     examples: field and origin of the cells, in their order
     """

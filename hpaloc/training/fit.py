@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from hpaloc.training.augmentation import Augmentation
 from hpaloc.training.cache import kept_examples
-from hpaloc.training.callbacks import Backup, BestWeights, EpochStart, HistoryLog, StatisticsRenewal, TrainingError
+from hpaloc.training.callbacks import Backup, BestWeights, EpochStart, HistoryLog, StatisticsRenewal
 from hpaloc.training.epochs import RestartableEpochs
 from hpaloc.training.optimiser import FusedAdam
 from hpaloc.training.scores import Accuracy, BalancedAccuracy, MacroAUC
-from hpaloc.training.settings import TrainSettings
+from hpaloc.training.settings import TrainingError, TrainSettings
 
 log = logging.getLogger("hpaloc")
 

@@ -4,6 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+class TrainingError(ValueError):
+    """Training cannot start or continue; the message names the setting or the data."""
+
+
 @dataclass(frozen=True)
 class LearningRate:
     """The course of the learning rate: the section ``train.learning_rate``."""

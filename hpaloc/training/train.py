@@ -14,30 +14,26 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import tensorflow as tf
 
 import hpaloc
 from hpaloc.classes import NAMES
-from hpaloc.examples import LABEL_COLUMNS
 from hpaloc.files import atomic_directory, digest
 from hpaloc.network.device import choose_precision, precision_policy, select_device
 from hpaloc.network.folder import write_checksums
+from hpaloc.network.inference import averaged
 from hpaloc.network.options import LEVELS_EDITION
 from hpaloc.network.resnet import classifier
 from hpaloc.network.starting_weights import load_weights
 from hpaloc.records import training_dataset
-from hpaloc.training.callbacks import TrainingError
 from hpaloc.training.class_weights import class_weights, label_counts, weighted
-from hpaloc.training.decision import fit_decision, predict_examples
+from hpaloc.training.decision import VALIDATION_VIEWS, fit_decision
 from hpaloc.training.fit import fit
+from hpaloc.training.parts import judged_examples, read_parts
 from hpaloc.training.settings import TrainSettings
 from hpaloc.version import room_version
 
 log = logging.getLogger("hpaloc")
-
-# If no cell validates, the first this many training cells, whose order is random, are scored instead.
-JUDGED_TRAINING_CELLS = 1024
 
 
 def train_model(
@@ -54,7 +50,9 @@ def train_model(
     """Train a classifier and write the model folder ``out_dir``.
 
     The folder gets model.keras (weights of the epoch with the lowest validation loss, or of the last epoch if no cell
-    validates), config.json, thresholds.json, history.csv, checksums.json and logs/ (TensorBoard, last.weights.h5).
+    validates), config.json, thresholds.json, judged.npy (the probabilities of the cells to which thresholds were
+    fitted, (n, 19) float32, in the order of ``parts.judged_examples``), history.csv, checksums.json and logs/
+    (TensorBoard, last.weights.h5).
     ``out_dir`` + .work keeps epochs, so that a killed call continues, and is removed at the end.
 
     dataset_dir: has the folders train and validation of TFRecords
@@ -103,40 +101,18 @@ def train_model(
         "seed": seed,
         **_training_record(settings, parts, weights, pd.read_csv(work_dir / "history.csv")),
     }
-    _write_folder(out_dir, network, config, decision, work_dir)
+    _write_folder(out_dir, network, config, decision, probabilities, work_dir)
     shutil.rmtree(work_dir)
 
 
-def read_parts(examples: Path, head: str) -> dict[str, pd.DataFrame]:
-    """Return the examples that train and those that validate, in the order of the record files.
-
-    Raises TrainingError if they cannot be trained on.
-    """
-    columns = ["part", "field", "cell", "origin", "record_shard", "position", *LABEL_COLUMNS]
-    table = pq.read_table(examples, columns=columns).to_pandas().sort_values(["record_shard", "position"])
-    parts = {part: table[table["part"] == part] for part in ("train", "validation")}
-    if parts["train"].empty:
-        raise TrainingError(f"{examples}: there is no example of the part train")
-    if head == "softmax" and (table[list(LABEL_COLUMNS)].sum(axis=1) != 1).any():
-        raise TrainingError(
-            "train.head: softmax needs exactly one location a cell; use sigmoid, or labels: single in the curation"
-        )
-    log.info("%d training cells, %d validation cells", len(parts["train"]), len(parts["validation"]))
-    if parts["validation"].empty:
-        log.warning(
-            "no cell validates: every epoch runs, the last is kept, and thresholds are fitted on training cells"
-        )
-    return parts
-
-
-def judged_examples(parts: Mapping[str, pd.DataFrame]) -> tuple[str, pd.DataFrame]:
-    """Return the part to which a decision is fitted, and its examples: the first that train if no cell validates.
-
-    parts: from ``read_parts``
-    """
-    if parts["validation"].empty:
-        return "train", parts["train"][:JUDGED_TRAINING_CELLS]
-    return "validation", parts["validation"]
+def predict_examples(network: keras.Model, cells: tf.data.Dataset, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probabilities (n, 19) float32 and the labels (n, 19) of examples, as ``predict`` would make them."""
+    forward = averaged(network, VALIDATION_VIEWS)
+    outputs, truths = [], []
+    for images, labels, _ in cells.batch(batch_size):
+        outputs.append(forward(images)[0].numpy())
+        truths.append(labels.numpy())
+    return np.concatenate(outputs), np.concatenate(truths)
 
 
 def _keep_if_same(work_dir: Path, settings: TrainSettings, seed: int, examples: Path, dataset_dir: Path) -> None:
@@ -162,12 +138,18 @@ def _keep_if_same(work_dir: Path, settings: TrainSettings, seed: int, examples: 
 
 
 def _write_folder(
-    out_dir: Path, network: keras.Model, config: Mapping[str, Any], decision: Mapping[str, Any], work_dir: Path
+    out_dir: Path,
+    network: keras.Model,
+    config: Mapping[str, Any],
+    decision: Mapping[str, Any],
+    probabilities: np.ndarray,
+    work_dir: Path,
 ) -> None:
     with atomic_directory(out_dir) as folder:
         network.save(folder / "model.keras")
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         (folder / "thresholds.json").write_text(json.dumps(decision, indent=2) + "\n")
+        np.save(folder / "judged.npy", probabilities)
         shutil.copyfile(work_dir / "history.csv", folder / "history.csv")
         shutil.copytree(work_dir / "logs", folder / "logs")
         shutil.copyfile(work_dir / "last.weights.h5", folder / "logs" / "last.weights.h5")

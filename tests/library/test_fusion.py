@@ -32,7 +32,7 @@ from hpaloc.network.fusion import decision_in_use, load_fusion, write_fusion
 from hpaloc.network.options import ModelError
 from hpaloc.prediction import predict_shard
 from hpaloc.tables import NETWORK, PROBABILITIES, to_table, write_table
-from hpaloc.training import train
+from hpaloc.training import parts
 
 SIZE = 32
 CHANNELS = ("green", "red")
@@ -88,6 +88,11 @@ def write_measures(path, cells, classes):
     )
 
 
+def write_judged(folder, count):
+    """Write probabilities that know nothing of the judged cells, as a training keeps them."""
+    np.save(folder / "judged.npy", np.random.default_rng(2).uniform(0.001, 0.01, (count, N_CLASSES)).astype(np.float32))
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Return an untrained network with a regression that is right: its folder, its examples, the measured cells."""
@@ -97,6 +102,7 @@ def trained(tmp_path_factory):
     write_measures(root / "measures.parquet", table, table["labels"].astype(int).to_numpy())
     network = untrained_classifier(CHANNELS, SIZE)
     folder = write_model_folder(root / "model", network, CHANNELS, "sigmoid", SIZE)
+    write_judged(folder, 24)
     learn_baselines(folder, examples, [root / "measures.parquet"])
     return folder, examples, root / "measures.parquet"
 
@@ -104,7 +110,8 @@ def trained(tmp_path_factory):
 def copy_folder(folder, copy, config, thresholds):
     """Copy the network of a folder with other settings; return the copy."""
     copy.mkdir()
-    os.link(folder / "model.keras", copy / "model.keras")
+    for name in ("model.keras", "judged.npy"):
+        os.link(folder / name, copy / name)
     for name, changed in (("config.json", config), ("thresholds.json", thresholds)):
         (copy / name).write_text(json.dumps(json.loads((folder / name).read_text()) | changed))
     write_checksums(copy, ("model.keras", "config.json", "thresholds.json"))
@@ -113,7 +120,7 @@ def copy_folder(folder, copy, config, thresholds):
 
 def learn(trained, weight=0.5):
     folder, examples, measures = trained
-    learn_fusion(folder, examples.parent, examples, [measures], weight, 8, "float32", "none")
+    learn_fusion(folder, examples, [measures], weight)
     return load_fusion(folder)
 
 
@@ -144,18 +151,26 @@ def training_alone(trained, tmp_path):
 
 @pytest.mark.network
 def test_without_a_validation_part_training_cells_decide_but_not_synthetic_ones(trained, training_alone, monkeypatch):
-    folder, examples, measures = trained
-    options = {"weight": 0.5, "batch_size": 8, "precision": "float32", "gpu": "none"}
-    learn_fusion(folder, examples.parent, training_alone, [measures], **options)
+    folder, measures = trained[0], trained[2]
+    write_judged(folder, 30)
+    learn_fusion(folder, training_alone, [measures], 0.5)
     fusion = load_fusion(folder)
     assert (fusion["fitted_on"], fusion["cells"]) == ("train", 24)
     # No other cell is made, so the scores without made negatives would be the same and are not written.
     assert set(fusion["scores"]) == set(fusion["network_scores"])
     assert not [name for name in fusion["scores"] if "without" in name]
     assert fusion["network_scores"]["classes"] == fusion["scores"]["classes"] == 3
-    monkeypatch.setattr(train, "JUDGED_TRAINING_CELLS", 20)
-    learn_fusion(folder, examples.parent, training_alone, [measures], **options)
+    monkeypatch.setattr(parts, "JUDGED_TRAINING_CELLS", 20)
+    write_judged(folder, 20)
+    learn_fusion(folder, training_alone, [measures], 0.5)
     assert load_fusion(folder)["cells"] == 16
+    write_judged(folder, 24)
+
+
+def test_probabilities_of_other_cells_are_refused(trained, training_alone):
+    folder, _, measures = trained
+    with pytest.raises(ModelError, match=r"judged\.npy: has 24 cells, but .*examples\.parquet has 30"):
+        learn_fusion(folder, training_alone, [measures], 0.5)
 
 
 @pytest.mark.network
@@ -269,7 +284,8 @@ def test_the_card_says_what_is_fused_with_scores_of_both(trained, training_alone
     config |= {"precision": "float32", "device": "CPU", "seed": 1}
     folder = copy_folder(trained[0], tmp_path / "model", config, {"fitted_on": part, "cells": 30})
     learn_baselines(folder, examples, [measures])
-    learn_fusion(folder, trained[1].parent, examples, [measures], 0.5, 8, "float32", "none")
+    write_judged(folder, 24 if part == "validation" else 30)
+    learn_fusion(folder, examples, [measures], 0.5)
     (folder / "history.csv").write_text("val_loss,val_auc,loss,auc\n1,0.5,1,0.5\n")
     fusion = load_fusion(folder)
     for fused in (True, False):

@@ -16,6 +16,7 @@ from model_inputs import patterned_tiles, write_training_data
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from hpaloc.classes import N_CLASSES, NAMES, NEGATIVE, label_matrix
+from hpaloc.examples import LABEL_COLUMNS
 from hpaloc.levels import HEADROOM
 from hpaloc.model_card import model_card, write_card
 from hpaloc.network.calls import decision_thresholds
@@ -23,23 +24,22 @@ from hpaloc.network.loading import load_folder
 from hpaloc.network.options import FIELD_WEIGHTS
 from hpaloc.network.receptive_field import measure_receptive_fields
 from hpaloc.network.resnet import FusedBatchNormalization
-from hpaloc.training import callbacks, train
+from hpaloc.records import training_dataset
+from hpaloc.training import callbacks, parts, train
 from hpaloc.training.augmentation import Augmentation
-from hpaloc.training.callbacks import TrainingError
 from hpaloc.training.class_weights import class_weights, weighted
 from hpaloc.training.decision import (
     choose_negative_rule,
     fit_decision,
     fit_temperature,
     fit_thresholds,
-    predict_examples,
 )
 from hpaloc.training.fit import _trainer, fit, is_faster_with_xla
 from hpaloc.training.optimiser import FusedAdam
 from hpaloc.training.scores import Accuracy, BalancedAccuracy, MacroAUC
-from hpaloc.training.settings import LearningRate, TrainSettings
+from hpaloc.training.settings import LearningRate, TrainingError, TrainSettings
 from hpaloc.training.statistics import statistics_renewal
-from hpaloc.training.train import train_model
+from hpaloc.training.train import predict_examples, train_model
 
 pytestmark = pytest.mark.network
 
@@ -559,7 +559,7 @@ def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
         train_model(training_data, training_data / "examples.parquet", tmp_path / "model", SETTINGS, 3, tiles=tiles)
     assert caplog.records[0].getMessage().startswith("device: CPU")
     folder = tmp_path / "model"
-    names = {"model.keras", "config.json", "thresholds.json", "history.csv", "checksums.json", "logs"}
+    names = {"model.keras", "config.json", "thresholds.json", "judged.npy", "history.csv", "checksums.json", "logs"}
     assert {path.name for path in folder.iterdir()} == names
     assert {path.name for path in tmp_path.iterdir()} == {"model"}
     assert any((folder / "logs").rglob("events.out.tfevents*"))
@@ -576,8 +576,14 @@ def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
     assert len(decision["prototypes"]["Nucleoplasm"]) == N_CLASSES
     assert decision["prototypes"]["Golgi apparatus"] is None
     assert (config["scores"]["part"], config["scores"]["cells"], config["scores"]["classes"]) == ("validation", 9, 3)
-    assert set(json.loads((folder / "checksums.json").read_text())) == names - {"checksums.json", "logs"}
+    assert set(json.loads((folder / "checksums.json").read_text())) == names - {"judged.npy", "checksums.json", "logs"}
     examples = training_data / "examples.parquet"
+    # What the fusion gets of the network are its probabilities of the validation cells, in the order of their records.
+    cells = training_dataset(training_data / "validation", examples, SETTINGS.channels, SETTINGS.input_size)
+    probabilities, labels = predict_examples(network, cells, 8)
+    np.testing.assert_allclose(np.load(folder / "judged.npy"), probabilities, atol=1e-6)
+    rows = parts.judged_examples(parts.read_parts(examples, "sigmoid"))[1]
+    np.testing.assert_array_equal(rows[list(LABEL_COLUMNS)], labels)
     write_card(folder, examples, folder / "card.md")
     card = (folder / "card.md").read_text()
     assert "18 cells of 4 fields (18 real)" in card
@@ -590,9 +596,9 @@ def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
     assert "| 3 | Nucleoli fibrillar center | 6 | 3 |" in card
     assert "Never seen in training: Nuclear membrane" in card
     assert "baseline" not in card
-    parts = dict.fromkeys(("train", "validation"), pd.read_parquet(examples))
+    shown = dict.fromkeys(("train", "validation"), pd.read_parquet(examples))
     baselines = {"validation_accuracy": {"frozen_network": 0.25}}
-    page = model_card(config, decision, pd.read_csv(folder / "history.csv"), parts, baselines, "Cross-validated.")
+    page = model_card(config, decision, pd.read_csv(folder / "history.csv"), shown, baselines, "Cross-validated.")
     assert "\n- accuracy of the baseline frozen network: 0.25\n" in page
     assert "\n\nCross-validated.\n\n## Limits\n" in page
 
@@ -611,7 +617,7 @@ def test_data_that_cannot_be_trained_on_is_named(training_data, tmp_path):
 
 
 def test_without_a_validation_part_the_last_epoch_is_kept(training_data, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(train, "JUDGED_TRAINING_CELLS", 8)
+    monkeypatch.setattr(parts, "JUDGED_TRAINING_CELLS", 8)
     table = pd.read_parquet(training_data / "examples.parquet")
     table[table["part"] == "train"].to_parquet(tmp_path / "examples.parquet")
     settings = replace(SETTINGS, epochs=2, rotation=True, zoom=0.1, gain=0.3)
@@ -620,7 +626,7 @@ def test_without_a_validation_part_the_last_epoch_is_kept(training_data, tmp_pat
     _, config, decision = load_folder(tmp_path / "model")
     assert config["best_epoch"] == 1
     assert decision["fitted_on"] == config["scores"]["part"] == "train"
-    assert decision["cells"] == config["scores"]["cells"] == 8
+    assert decision["cells"] == config["scores"]["cells"] == len(np.load(tmp_path / "model" / "judged.npy")) == 8
     history = pd.read_csv(tmp_path / "model" / "history.csv")
     assert len(history) == 2
     assert "val_loss" not in history

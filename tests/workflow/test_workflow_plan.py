@@ -268,7 +268,7 @@ def test_the_profiles_do_not_get_in_each_others_way():
     for path in (ROOT / "workflow/rules").glob("*.smk"):
         for rule in re.split(r"\n(?:use rule \w+ as|rule) ", path.read_text())[1:]:
             name = re.match(r"\w+", rule)[0]
-            bases = (f"use rule {base} as {name} " for base in ("train", "predict", "learn_fusion"))
+            bases = (f"use rule {base} as {name} " for base in ("train", "predict"))
             if "**GPU" in rule or any(base in path.read_text() for base in bases):
                 on_gpus.add(name)
     assert on_gpus == set(slurm["set-resources"])

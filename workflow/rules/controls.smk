@@ -59,6 +59,7 @@ use rule train as train_control with:
     output:
         expand("results/controls/{{control}}/model/{name}", name=MODEL_FILES),
         history="results/controls/{control}/model/history.csv",
+        judged="results/controls/{control}/model/judged.npy",
         logs=directory("results/controls/{control}/model/logs"),
     log:
         "logs/train_control/{control}.log",

@@ -88,6 +88,7 @@ use rule train as train_fold with:
     output:
         [f"{OF_FOLD}/model/{name}" for name in MODEL_FILES],
         history=f"{OF_FOLD}/model/history.csv",
+        judged=f"{OF_FOLD}/model/judged.npy",
         logs=directory(f"{OF_FOLD}/model/logs"),
     log:
         "logs/train_fold/{fold}.log",
@@ -111,9 +112,9 @@ use rule learn_baselines as learn_baselines_fold with:
 use rule learn_fusion as learn_fusion_fold with:
     input:
         model=[f"{OF_FOLD}/model/{name}" for name in MODEL_FILES],
+        judged=f"{OF_FOLD}/model/judged.npy",
         baselines=[f"{OF_FOLD}/model/{name}" for name in BASELINE_FILES],
         examples=f"{OF_FOLD}/examples.parquet",
-        parts=[f"{OF_FOLD}/train", f"{OF_FOLD}/validation"],
         measures=lambda wildcards: of_shards("baselines", TRAINING),
     output:
         [f"{OF_FOLD}/model/{name}" for name in FUSION_FILES],

@@ -50,6 +50,7 @@ use rule train as train_held_out with:
     output:
         expand("results/held_out/model/{name}", name=MODEL_FILES),
         history="results/held_out/model/history.csv",
+        judged="results/held_out/model/judged.npy",
         logs=directory("results/held_out/model/logs"),
     log:
         "logs/train_held_out.log",

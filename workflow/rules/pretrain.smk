@@ -45,6 +45,7 @@ use rule train as pretrain with:
     output:
         expand("results/pretraining/model/{name}", name=MODEL_FILES),
         history="results/pretraining/model/history.csv",
+        judged="results/pretraining/model/judged.npy",
         logs=directory("results/pretraining/model/logs"),
     log:
         "logs/pretrain.log",

@@ -22,6 +22,7 @@ rule train:
             subcategory="Tables",
             labels={"table": "all values, epoch by epoch", "format": "csv"},
         ),
+        judged="results/model/judged.npy",
         logs=directory("results/model/logs"),
     log:
         "logs/train.log",
@@ -155,9 +156,9 @@ rule learn_fusion:
     """Fit thresholds to the fused probabilities of the network and its regression (train.fusion)."""
     input:
         model=expand("results/model/{name}", name=MODEL_FILES),
+        judged="results/model/judged.npy",
         baselines=expand("results/model/{name}", name=BASELINE_FILES),
         examples="results/dataset/examples.parquet",
-        parts=expand("results/dataset/{part}", part=["train", "validation"]),
         measures=lambda wildcards: of_shards("baselines", TRAINING),
     output:
         expand("results/model/{name}", name=FUSION_FILES),
@@ -166,16 +167,13 @@ rule learn_fusion:
     benchmark:
         "benchmarks/learn_fusion.tsv"
     conda:
-        "../../envs/tensorflow.yaml"
-    threads: 8
+        "../../envs/analysis.yaml"
+    threads: 1
     resources:
-        **GPU,
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
         weight=config["train"]["fusion"],
-        batch_size=config["train"]["batch_size"],
-        precision=config["train"]["precision"],
         version=code_of("fusion"),
     script:
         "../scripts/learn_fusion.py"

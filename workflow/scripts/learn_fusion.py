@@ -9,14 +9,9 @@ from hpaloc.progress import log_to
 def main(job):
     learn_fusion(
         Path(job.input.model[0]).parent,
-        Path(job.input.parts[0]).parent,
         Path(job.input.examples),
         [Path(path) for path in job.input.measures],
         job.params.weight,
-        batch_size=job.params.batch_size,
-        precision=job.params.precision,
-        gpu=job.config["train"]["gpu"],
-        threads=job.threads,
     )
 
 
