@@ -1,6 +1,6 @@
 """Compare the time to predict a shard with that of the bare model, side by side in one run.
 
-`hpaloc.prediction.predict_shard` reads tiles from TFRecords, predicts, checks every row and writes its table; the bare
+`hpaloc.prediction.Predictor` reads tiles from TFRecords, predicts, checks every row and writes its table; the bare
 model is the same folded network on one batch in memory. Both build their graph first, and both average the same views.
 They take turns, and the best round of each counts. Run: python benchmarks/prediction.py [--cells 1024]
 [--size 128] [--views 8] [--batch 64] [--rounds 3]
@@ -25,7 +25,7 @@ from hpaloc.network.device import choose_precision, precision_policy
 from hpaloc.network.inference import averaged
 from hpaloc.network.loading import load_folder
 from hpaloc.network.resnet import classifier
-from hpaloc.prediction import predict_shard
+from hpaloc.prediction import Predictor
 
 CHANNELS = ("red", "green", "blue")
 TILE = 256
@@ -50,9 +50,8 @@ def main() -> None:
         paths = {colour: folder / "tiles" / f"{colour}.tfrecord" for colour in CHANNELS}
 
         def shard() -> None:
-            predict_shard(
-                model_dir, paths, folder / "tiles/cells.parquet", folder / "out.parquet", options.views, options.batch
-            )
+            predictor = Predictor(model_dir, options.views, options.batch)
+            predictor.predict_shard(paths, folder / "tiles/cells.parquet", folder / "out.parquet")
 
         def bare() -> None:
             with precision_policy(choose_precision("auto")):

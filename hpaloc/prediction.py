@@ -175,73 +175,92 @@ def _join_rows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def predict_shard(
-    model_dir: Path,
-    tiles: Mapping[str, Path],
-    cells: Path,
-    out: Path,
-    views: int = 8,
-    batch_size: int = 64,
-    gpu: str = "auto",
-    threads: int | None = None,
-    precision: str = "auto",
-    field_weight: float = 0.0,
-    mixtures: bool = True,
-    measures: Path | None = None,
-    fields: Collection[str] | None = None,
-) -> None:
-    """Predict every cell of a shard, or of some of its fields, and write its table to ``out``, atomically.
+class Predictor:
+    """A model folder that is ready to predict shards.
 
-    The rows are those of the cell table, in its order: field, cell, p_0 to p_18 (means over ``views`` dihedral views,
-    Negative by the rule of the model folder; fused with the regression of the folder), network_0 to network_18 (of the
-    network alone, if they are fused), leaned_0 to leaned_18 with a weight of the field, mixture_0 to mixture_18 if the
-    folder reads mixtures, labels (the set above the folder's thresholds for that weight, ``0|16``), embedding
-    (float16). All but leaned and labels are of the cell alone, whatever the weight. Memory holds the ids of all cells,
-    the regression's probabilities, and the other columns of a few thousand rows.
+    model_dir: with the network and what was added to it
+    views: dihedral views of each tile
+    batch_size: tiles that run through the network together
+    gpu, threads, precision: see ``device.select_device`` and ``device.choose_precision``
+    mixtures: whether mixtures are read, if the folder can
 
-    tiles: the TFRecord of each colour that the model takes
-    cells: the cell table of the shard
-    field_weight: how far the leaned probabilities are shifted towards the field, see ``lean_on_field``
-    mixtures: whether to read mixtures
-    measures: the table of ``measures.measure_shard`` of the shard; with None, the probabilities are not fused
-    fields: those whose cells are predicted, which may be of other shards too; None for all
-
-    Raises ModelError for a model folder that was changed, NoGpuError, and PredictionError if tiles and cell table
-    differ.
+    Raises ModelError for a model folder that was changed, NoGpuError.
     """
-    select_device(gpu, threads, precision=precision, batch_size=batch_size)
-    with precision_policy(choose_precision(precision)):
-        model, config, decision = load_folder(model_dir)
-        forward = averaged(model, views)
-    reading = load_reading(model_dir) if mixtures else None
-    channels = config["channels"]
-    missing = [colour for colour in channels if colour not in tiles]
-    if missing:
-        raise PredictionError(f"the model needs tiles of {', '.join(missing)}, which are missing")
-    fusion = load_fusion(model_dir) if measures is not None else None
-    in_use = fusion or decision
-    thresholds = decision_thresholds(in_use, field_weight)
-    if field_weight and thresholds is not None and "leaned_thresholds" not in in_use:
-        log.warning("%s has thresholds for predict.field_weight 0 only; they are used for %g", model_dir, field_weight)
-    expected = _read_ids(Path(cells), fields)
-    paths = {colour: [str(tiles[colour])] for colour in channels}
-    # Each tile is compared with all of these fields, and those of other shards would only take time.
-    own = None if fields is None else {field for field, _ in expected}
-    images = tile_dataset(paths, channels, config["input_size"], own).batch(batch_size).prefetch(tf.data.AUTOTUNE)
-    start = time.monotonic()
-    threads = threads or os.cpu_count() or 1
-    predicted = _predict(images, forward, decision["negative_rule"], reading, channels, threads)
-    batches = _check_cells(predicted, expected, cells)
-    softmax = config["head"] == "softmax"
-    if fusion is not None and measures is not None:
-        batches = _fuse(batches, regress_cells(model_dir, [measures], expected), fusion, softmax)
-    if field_weight:
-        batches = _whole_fields(batches)
-    schema = prediction_schema(config["units"], fusion is not None, field_weight > 0, reading is not None)
-    with atomic_path(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        made = (_to_table(batch, schema, thresholds, field_weight, softmax) for batch in batches)
-        for rows in _join_rows(made):
-            writer.write_table(rows)
-    seconds = time.monotonic() - start
-    count = len(expected)
-    log.info("cells: %d predicted in %.1f s (%.1f/s, %d views)", count, seconds, count / seconds, views)
+
+    def __init__(
+        self,
+        model_dir: Path,
+        views: int = 8,
+        batch_size: int = 64,
+        gpu: str = "auto",
+        threads: int | None = None,
+        precision: str = "auto",
+        mixtures: bool = True,
+    ) -> None:
+        select_device(gpu, threads, precision=precision, batch_size=batch_size)
+        with precision_policy(choose_precision(precision)):
+            model, self._config, self._decision = load_folder(model_dir)
+            self._forward = averaged(model, views)
+        self._reading = load_reading(model_dir) if mixtures else None
+        self._model_dir, self._views, self._batch_size = model_dir, views, batch_size
+        self._threads = threads or os.cpu_count() or 1
+
+    def predict_shard(
+        self,
+        tiles: Mapping[str, Path],
+        cells: Path,
+        out: Path,
+        field_weight: float = 0.0,
+        measures: Path | None = None,
+        fields: Collection[str] | None = None,
+    ) -> None:
+        """Predict every cell of a shard, or of some of its fields, and write its table to ``out``, atomically.
+
+        The rows are those of the cell table, in its order: field, cell, p_0 to p_18 (means over the views, Negative by
+        the rule of the model folder; fused with the regression of the folder), network_0 to network_18 (of the network
+        alone, if they are fused), leaned_0 to leaned_18 with a weight of the field, mixture_0 to mixture_18 if the
+        folder reads mixtures, labels (the set above the folder's thresholds for that weight, ``0|16``), embedding
+        (float16). All but leaned and labels are of the cell alone, whatever the weight. Memory holds the ids of all
+        cells, the regression's probabilities, and the other columns of a few thousand rows.
+
+        tiles: the TFRecord of each colour that the model takes
+        cells: the cell table of the shard
+        field_weight: how far the leaned probabilities are shifted towards the field, see ``lean_on_field``
+        measures: the table of ``measures.measure_shard`` of the shard; with None, the probabilities are not fused
+        fields: those whose cells are predicted, which may be of other shards too; None for all
+
+        Raises PredictionError if tiles and cell table differ, and ModelError if a cell is not measured.
+        """
+        config, channels = self._config, self._config["channels"]
+        missing = [colour for colour in channels if colour not in tiles]
+        if missing:
+            raise PredictionError(f"the model needs tiles of {', '.join(missing)}, which are missing")
+        fusion = load_fusion(self._model_dir) if measures is not None else None
+        in_use = fusion or self._decision
+        thresholds = decision_thresholds(in_use, field_weight)
+        if field_weight and thresholds is not None and "leaned_thresholds" not in in_use:
+            told = "%s has thresholds for predict.field_weight 0 only; they are used for %g"
+            log.warning(told, self._model_dir, field_weight)
+        expected = _read_ids(Path(cells), fields)
+        paths = {colour: [str(tiles[colour])] for colour in channels}
+        # Each tile is compared with all of these fields, and those of other shards would only take time.
+        own = None if fields is None else {field for field, _ in expected}
+        dataset = tile_dataset(paths, channels, config["input_size"], own)
+        images = dataset.batch(self._batch_size).prefetch(tf.data.AUTOTUNE)
+        start = time.monotonic()
+        rule, reading = self._decision["negative_rule"], self._reading
+        predicted = _predict(images, self._forward, rule, reading, channels, self._threads)
+        batches = _check_cells(predicted, expected, cells)
+        softmax = config["head"] == "softmax"
+        if fusion is not None and measures is not None:
+            batches = _fuse(batches, regress_cells(self._model_dir, [measures], expected), fusion, softmax)
+        if field_weight:
+            batches = _whole_fields(batches)
+        schema = prediction_schema(config["units"], fusion is not None, field_weight > 0, reading is not None)
+        with atomic_path(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            made = (_to_table(batch, schema, thresholds, field_weight, softmax) for batch in batches)
+            for rows in _join_rows(made):
+                writer.write_table(rows)
+        seconds = time.monotonic() - start
+        count = len(expected)
+        log.info("cells: %d predicted in %.1f s (%.1f/s, %d views)", count, seconds, count / seconds, self._views)

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from model_inputs import patterned_tiles, untrained_classifier, write_model_folder, write_tile_shard
+from model_inputs import patterned_tiles, predict_shard, untrained_classifier, write_model_folder, write_tile_shard
 
 from hpaloc.classes import NAMES
 from hpaloc.network.calls import settle_negative
 from hpaloc.network.folder import write_checksums
 from hpaloc.network.inference import averaged
 from hpaloc.network.options import NEGATIVE_RULES, ModelError
-from hpaloc.prediction import predict_shard
 from hpaloc.tables import PROBABILITIES
 
 pytestmark = pytest.mark.network

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from model_inputs import (
     patterned_tiles,
+    predict_shard,
     untrained_classifier,
     write_model_folder,
     write_tile_shard,
@@ -30,7 +31,6 @@ from hpaloc.network.calls import call_labels, decision_thresholds, fuse
 from hpaloc.network.folder import read_settings, write_checksums
 from hpaloc.network.fusion import decision_in_use, load_fusion, write_fusion
 from hpaloc.network.options import ModelError
-from hpaloc.prediction import predict_shard
 from hpaloc.tables import NETWORK, PROBABILITIES, to_table, write_table
 from hpaloc.training import parts
 

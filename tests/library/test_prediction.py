@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from model_inputs import patterned_tiles, untrained_classifier, write_model_folder, write_tile_shard
+from model_inputs import patterned_tiles, predict_shard, untrained_classifier, write_model_folder, write_tile_shard
 
 from hpaloc import prediction
 from hpaloc.classes import N_CLASSES, NEGATIVE, format_labels, label_matrix
@@ -15,7 +15,7 @@ from hpaloc.network.device import NoGpuError
 from hpaloc.network.folder import write_checksums
 from hpaloc.network.inference import averaged
 from hpaloc.network.options import ModelError
-from hpaloc.prediction import PredictionError, predict_shard
+from hpaloc.prediction import PredictionError, Predictor
 from hpaloc.tables import LEANED, PROBABILITIES
 
 pytestmark = pytest.mark.network
@@ -194,6 +194,19 @@ def test_cells_are_read_as_mixtures_each_by_itself(tmp_path):
     write_checksums(folder, ("model.keras", "config.json", "thresholds.json"))
     with pytest.raises(ModelError, match=r"thresholds\.json: mixtures\.intercept"):
         predict_shard(folder, paths(tmp_path / "tiles"), tmp_path / "tiles/cells.parquet", tmp_path / "q.parquet")
+
+
+def test_one_predictor_predicts_several_shards_as_a_predictor_each_would(folder, shard, tmp_path):
+    tile_folder, tiles = shard
+    write_tile_shard(tmp_path / "other", tiles[:5], ("red", "green", "blue"), 100)
+    predictor = Predictor(folder, 1, 4, "none", precision="float32")
+    for name, where in (("first", tile_folder), ("other", tmp_path / "other")):
+        predictor.predict_shard(paths(where), where / "cells.parquet", tmp_path / f"{name}.parquet", 0.5)
+        predict_shard(
+            folder, paths(where), where / "cells.parquet", tmp_path / "alone.parquet", 1, 4, precision="float32",
+            field_weight=0.5,
+        )  # fmt: skip
+        assert pq.read_table(tmp_path / f"{name}.parquet").equals(pq.read_table(tmp_path / "alone.parquet"))
 
 
 def test_some_fields_of_a_shard_are_predicted_as_with_the_others(folder, shard, tmp_path):

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from model_inputs import patterned_tiles, untrained_classifier, write_model_folder, write_tile_shard
+from model_inputs import patterned_tiles, predict_shard, untrained_classifier, write_model_folder, write_tile_shard
 
-from hpaloc.prediction import predict_shard
 from hpaloc.tables import PROBABILITIES
 
 # `make test-latest` names the interpreter of the other environment.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from bad_fields import FIELDS, MASKS, SHAPE, SUFFIXES, Bad, right_images, write_right
-from model_inputs import write_model_folder
+from model_inputs import predict_shard, write_model_folder
 from workflow_runs import read_rows
 
 from hpaloc.accounting import list_rejected
@@ -55,13 +55,11 @@ def model_folder(folder: Path) -> Path:
 
 def run(rows: Sequence[ManifestRow], segmentation: SegmentationSettings, model: Path) -> Outcome:
     """Segment, tile and predict a shard in the working directory."""
-    from hpaloc.prediction import predict_shard
-
     masks, cells = Path("segmentation"), Path("cells.parquet")
     tiles = {colour: Path(f"{colour}.tfrecord") for colour in COLOURS}
     segment_shard(rows, masks, segmentation, DaskSettings(), 1, 2000, 1.0, read_tables(rows))
     tile_shard(rows, masks, cells, "fields.parquet", tiles, size=32, threads=2, max_rejected_fraction=1.0)
-    predict_shard(model, tiles, cells, Path("predictions.parquet"), views=1, gpu="none")
+    predict_shard(model, tiles, cells, Path("predictions.parquet"), views=1)
     Path("000.annotations.csv").write_text(format_manifests(rows, [{}] * len(rows), 1)["000.annotations.csv"])
     join_fields({"000": "fields.parquet"}, ["000.annotations.csv"], "all.parquet")
     list_rejected({"bad": "all.parquet"}, "rejected.csv")

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import tifffile
+from model_inputs import predict_shard
 
 from hpaloc.classes import COLOURS
 from hpaloc.config import complete
@@ -530,8 +531,6 @@ def write_layout(layout: Layout, folder: Path) -> None:
 
 def run_layout(layout: Layout, folder: Path, model: Path) -> dict[str, bytes]:
     """Write, plan, segment, tile and predict the fields of a layout; return the content of what was made, by name."""
-    from hpaloc.prediction import predict_shard
-
     folder.mkdir(parents=True, exist_ok=True)
     write_layout(layout, folder)
     with chdir(folder):
@@ -550,5 +549,5 @@ def run_layout(layout: Layout, folder: Path, model: Path) -> dict[str, bytes]:
         tiles = {colour: Path(f"made/{colour}.tfrecord") for colour in COLOURS}
         segment_shard(rows, masks, SegmentationSettings(**config["segmentation"]), DaskSettings(), 1, 2000, 0.0)
         tile_shard(rows, masks, cells, "made/fields.parquet", tiles, size=64, threads=1)
-        predict_shard(model, tiles, cells, Path("made/predictions.parquet"), views=1, gpu="none")
+        predict_shard(model, tiles, cells, Path("made/predictions.parquet"), views=1)
         return {str(path): path.read_bytes() for path in sorted(Path("made").rglob("*")) if path.is_file()}

@@ -1,6 +1,7 @@
 """Small tiles, datasets and model folders for the tests of the network."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,26 @@ def patterned_tiles(labels: np.ndarray, size: int, planes: int, seed: int = 0) -
         stripes = (place // (2 + label) % 2 * 180).astype(np.uint8)
         tile[..., min(1, planes - 1)] += stripes[:, None]
     return tiles
+
+
+def predict_shard(
+    model_dir: Path,
+    tiles: Mapping[str, Path],
+    cells: Path,
+    out: Path,
+    views: int = 8,
+    batch_size: int = 64,
+    gpu: str = "none",
+    precision: str = "auto",
+    mixtures: bool = True,
+    **options: object,
+) -> None:
+    """Predict one shard with a model folder; ``options`` are those of ``Predictor.predict_shard``."""
+    # TensorFlow is loaded by the tests that predict.
+    from hpaloc.prediction import Predictor
+
+    predictor = Predictor(model_dir, views, batch_size, gpu, precision=precision, mixtures=mixtures)
+    predictor.predict_shard(tiles, cells, out, **options)
 
 
 def write_tile_shard(folder: Path, tiles: np.ndarray, colours: tuple[str, ...], start: int = 0) -> pd.DataFrame:

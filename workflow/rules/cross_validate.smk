@@ -129,16 +129,17 @@ use rule predict as predict_fold with:
         model=[f"{OF_FOLD}/model/{name}" for name in MODEL_FILES],
         reading=[],
         fusion=[f"{OF_FOLD}/model/{name}" for name in FUSION_FILES] if config["train"]["fusion"] > 0 else [],
-        measures=lambda wildcards: measures_to_fuse(TRAINING, wildcards.shard),
-        cells=f"results/cells/{TRAINING}/{{shard}}.parquet",
-        tiles=[f"results/tiles/{TRAINING}/{{shard}}/{colour}.tfrecord" for colour in COLOURS],
+        measures=lambda wildcards: of_shards("baselines", TRAINING) if is_fused(None) else [],
+        cells=lambda wildcards: of_shards("cells", TRAINING),
+        tiles=lambda wildcards: of_shards("tiles", TRAINING),
         folds=rules.divide_folds.output.folds,
     output:
-        f"{OF_FOLD}/shards/{{shard}}.parquet",
+        # One job for all shards: each has a few cells of a fold, and loading the network takes longer than those.
+        [f"{OF_FOLD}/shards/{shard}.parquet" for shard in SHARDS.get(TRAINING, [])],
     log:
-        "logs/predict_fold/{fold}/{shard}.log",
+        "logs/predict_fold/{fold}.log",
     benchmark:
-        "benchmarks/predict_fold/{fold}/{shard}.tsv"
+        "benchmarks/predict_fold/{fold}.tsv"
     params:
         model=lambda wildcards: f"{CROSS_VALIDATION}/{wildcards.fold}/model",
         precision=config["train"]["precision"],

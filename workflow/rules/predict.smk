@@ -13,7 +13,7 @@ rule predict:
         reading=reading_files,
         fusion=fusion_files,
         measures=lambda wildcards: measures_to_fuse(wildcards.collection, wildcards.shard),
-        cells="results/cells/{collection}/{shard}.parquet",
+        cells=["results/cells/{collection}/{shard}.parquet"],
         tiles=[f"results/tiles/{{collection}}/{{shard}}/{colour}.tfrecord" for colour in COLOURS],
     output:
         "results/predictions/{collection}/shards/{shard}.parquet",
