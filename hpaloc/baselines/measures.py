@@ -148,7 +148,9 @@ def measure_shard(
     Raises TableError if tiles or masks are not those of the cells, MaskError, NoGpuError.
     """
     select_device(gpu, threads)
-    forward = tf.function(frozen_network(channels, input_size), reduce_retracing=True)
+    network = frozen_network(channels, input_size)
+    # Compiled for batches of any size, since the last is smaller.
+    forward = tf.function(network, input_signature=[tf.TensorSpec(network.input_shape, tf.float32)])
     table = read_cells([cells])
     described = describe_shape_and_light(table, read_fields([fields]))
     paths = {colour: [str(tiles[colour])] for colour in channels}

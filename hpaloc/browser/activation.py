@@ -37,6 +37,9 @@ class ActivationMaps:
         self.side: int = chosen.shape[1]
         self._period = self.side // maps[0].shape[1]
         self._twin = keras.Model(model.input, [chosen, model.output])
+        # Compiled for batches of any size, since the last is smaller.
+        signature = [tf.TensorSpec(model.input_shape, tf.float32), tf.TensorSpec((None,), tf.int32)]
+        self._maps = tf.function(self._locate, input_signature=signature)
 
     def __call__(self, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """Return the map of each image's class, (n, side, side) float32, 1 at its strongest place.
@@ -48,8 +51,7 @@ class ActivationMaps:
         """
         return self._maps(tf.cast(images, tf.float32), tf.cast(classes, tf.int32)).numpy()
 
-    @tf.function(reduce_retracing=True)
-    def _maps(self, images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    def _locate(self, images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         # The tape watches the trainable weights, and so every map that is computed from them.
         with tf.GradientTape() as tape:
             maps, probabilities = self._twin(images, training=False)

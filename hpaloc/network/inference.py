@@ -57,8 +57,9 @@ def averaged(model: keras.Model, views: int) -> Any:
     network = fold_batch_norm(model)
     twin = keras.Model(network.input, [network.output, network.get_layer("embedding").output])
 
-    # Compiled for one view, since a graph of eight takes eight times as long to build and runs no faster.
-    @tf.function(reduce_retracing=True)
+    # Compiled for one view, since a graph of eight takes eight times as long to build and runs no faster, and for
+    # batches of any size, since the last is smaller.
+    @tf.function(input_signature=[tf.TensorSpec(network.input_shape, tf.float32)])
     def forward(images: Any) -> tuple[Any, Any]:
         probabilities, embeddings = twin(tf.cast(images, twin.input.dtype), training=False)
         return tf.cast(probabilities, tf.float32), tf.cast(embeddings, tf.float32)
