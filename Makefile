@@ -56,7 +56,7 @@ driver: .venv-driver/installed
 # watches sees one line, not pages of log.
 demo: .venv/installed
 	@echo "In about two minutes, the cells that were found: $(CURDIR)/results/preview/test.html"
-	@if [ -t 1 ]; then export PYTHONPATH=workflow/plugins; line="--logger hpaloc"; fi; \
+	@if [ -t 2 ]; then export PYTHONPATH=workflow/plugins$${PYTHONPATH:+:$$PYTHONPATH}; line="--logger hpaloc"; fi; \
 	  $(BIN)/snakemake --cores $(CORES) $$line --scheduler greedy --prioritize results/preview/test.html
 	@echo "The cell browser: $(CURDIR)/results/browser/index.html"
 	@echo "The report: $(CURDIR)/results/report.zip"

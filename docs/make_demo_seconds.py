@@ -2,8 +2,8 @@
 
 usage: python docs/make_demo_seconds.py LOG
 
-LOG is what `make demo` printed, or the newest file of .snakemake/log, of a demo from nothing on two cores with nothing
-beside it. A second in which two jobs ran counts as half a second for each: the shares of all jobs add up to the run.
+LOG is the file of .snakemake/log of a demo from nothing on two cores with nothing beside it. A second in which two jobs
+ran counts as half a second for each, so the shares of all jobs add up to the run, but for its planning.
 """
 
 import csv
@@ -19,7 +19,7 @@ TABLE = Path(__file__).resolve().parents[1] / "config" / "demo" / "seconds.csv"
 
 
 def read_jobs(log: str) -> Iterator[tuple[str, float, float]]:
-    """Yield rule, start and end of every job of a log, but Snakemake's own target."""
+    """Yield rule, start and end of every job of a log."""
     started, at, rule = {}, 0.0, ""
     for line in log.splitlines():
         if found := re.fullmatch(r"\[(\w{3} \w{3} [^\]]+ \d{4})\]", line):
@@ -28,7 +28,7 @@ def read_jobs(log: str) -> Iterator[tuple[str, float, float]]:
             rule = found[1]
         elif found := re.fullmatch(r"    jobid: (\d+)", line):
             started[found[1]] = rule, at
-        elif (found := re.match(r"Finished jobid: (\d+)", line)) and started[found[1]][0] != "all":
+        elif found := re.match(r"Finished jobid: (\d+)", line):
             yield *started[found[1]], at
 
 

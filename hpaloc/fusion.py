@@ -22,14 +22,16 @@ def learn_fusion(model_dir: Path, examples: Path, measures: Sequence[Path], weig
     """Fit thresholds, temperature and prototypes to the fused probabilities, and write fusion.json of a model folder.
 
     The cells are those on which the training fitted thresholds.json, without synthetic ones, which are not measured;
-    the probabilities of the network are those that the training kept (judged.npy), so the network is not run.
+    the probabilities of the network are those that the training kept (judged.npy), so the network is not run. This file
+    has no checksum, since a folder that is copied does not need it.
 
     model_dir: with the network, judged.npy and baselines.json
     examples: the table of examples that trained the network
     measures: tables of ``measures.measure_shard`` of all shards of the collection that trains
     weight: of the regression, see ``calls.fuse``
 
-    Raises ModelError for a folder that was changed, has no baselines, or whose judged.npy is of other examples.
+    Raises ModelError for a folder that was changed, has no baselines, or whose judged.npy has another number of cells,
+    and TrainingError for examples that cannot train.
     """
     check_folder(model_dir)
     config, decision = read_settings(model_dir)

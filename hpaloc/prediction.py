@@ -229,7 +229,8 @@ class Predictor:
         measures: the table of ``measures.measure_shard`` of the shard; with None, the probabilities are not fused
         fields: those whose cells are predicted, which may be of other shards too; None for all
 
-        Raises PredictionError if tiles and cell table differ, and ModelError if a cell is not measured.
+        Raises PredictionError if tiles and cell table differ, and ModelError if a cell is not measured or the fusion of
+        the folder was changed.
         """
         config, channels = self._config, self._config["channels"]
         missing = [colour for colour in channels if colour not in tiles]
@@ -263,4 +264,5 @@ class Predictor:
                 writer.write_table(rows)
         seconds = time.monotonic() - start
         count = len(expected)
-        log.info("cells: %d predicted in %.1f s (%.1f/s, %d views)", count, seconds, count / seconds, self._views)
+        told = "%s: %d cells predicted in %.1f s (%.1f/s, %d views)"
+        log.info(told, cells, count, seconds, count / seconds, self._views)

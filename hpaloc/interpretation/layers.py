@@ -122,7 +122,8 @@ def layer_answers(
     before = [model.get_layer(layer.units).output for layer in LAYERS.values()] if units else []
     twin = keras.Model(model.input, [*pooled, model.get_layer("embedding").output, *before])
 
-    @tf.function(reduce_retracing=True)
+    # Compiled for batches of any size, since the last is smaller.
+    @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8)])
     def forward(batch: Any) -> tuple[list[Any], list[tuple[Any, ...]]]:
         outputs = twin(tf.cast(batch, tf.float32), training=False)
         ends = []

@@ -134,12 +134,18 @@ use rule predict as predict_fold with:
         tiles=lambda wildcards: of_shards("tiles", TRAINING),
         folds=rules.divide_folds.output.folds,
     output:
-        # One job for all shards: each has a few cells of a fold, and loading the network takes longer than those.
+        # One job for all shards: in small collections, each has a few cells of a fold, and to load the network would
+        # take longer than to predict them.
         [f"{OF_FOLD}/shards/{shard}.parquet" for shard in SHARDS.get(TRAINING, [])],
     log:
         "logs/predict_fold/{fold}.log",
     benchmark:
         "benchmarks/predict_fold/{fold}.tsv"
+    resources:
+        **GPU,
+        mem_mb=grows(8000),
+        # A fold has the cells of so many shards.
+        runtime=grows(120 * max(1, -(-len(SHARDS.get(TRAINING, [])) // config["evaluation"]["folds"]))),
     params:
         model=lambda wildcards: f"{CROSS_VALIDATION}/{wildcards.fold}/model",
         precision=config["train"]["precision"],

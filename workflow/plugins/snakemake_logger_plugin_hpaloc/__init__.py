@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Column
 from rich.text import Text
 from snakemake_logger_plugin_rich import LogHandler as RichLogHandler
 from snakemake_logger_plugin_rich import events
@@ -22,6 +23,8 @@ from snakemake_logger_plugin_rich.event_handler import EventHandler
 SECONDS = Path(__file__).parents[3] / "config" / "demo" / "seconds.csv"
 # The pace of this machine counts as much as the demo's once so many seconds of the demo are done.
 TRUSTED = 60.0
+# The columns of the line before the rules that run: in a narrow terminal these are cut, and nothing wraps.
+WIDTH = 55
 
 
 class Estimate:
@@ -63,7 +66,8 @@ class Estimate:
     def left(self) -> float:
         """Return the seconds that are left."""
         now, done = self.clock(), self.done
-        for rule, since in self.running.values():
+        # A copy: rich asks from a thread of its own.
+        for rule, since in list(self.running.values()):
             seconds, share = self._expect(rule)
             done += share * min((now - since) / seconds, 1)
         pace = (now - self.started + TRUSTED) / (done + TRUSTED)
@@ -80,7 +84,7 @@ def tell(seconds: float) -> str:
     """Return the time that is left in whole minutes, as a person says it."""
     minutes = math.ceil(seconds / 60)
     if minutes <= 1:
-        return "less than a minute left"
+        return "under a minute left"
     return f"about {minutes} min left" if minutes < 120 else f"about {round(minutes / 60)} h left"
 
 
@@ -89,19 +93,25 @@ class TimeLeft(ProgressColumn):
 
     max_refresh = 1.0
 
+    def get_table_column(self) -> Column:
+        """Return the column, whose text stays in one line."""
+        return Column(no_wrap=True)
+
     def render(self, task: Task) -> Text:
         """Return the text of the column."""
         return Text(tell(task.fields["estimate"].left()))
 
 
 class RunLine(EventHandler):
-    """The events of a run, shown in one line; rich prints all others."""
+    """The events of a run, shown in one line; rich prints all others.
+
+    The workflow has no checkpoints, so all jobs are known when it starts.
+    """
 
     def __init__(self, console: Console, **options: bool) -> None:
         line = Progress(
             SpinnerColumn(style="default"),
             TextColumn("{task.completed:.0f} of {task.total:.0f} jobs done"),
-            BarColumn(bar_width=20),
             TimeElapsedColumn(),
             TimeLeft(),
             TextColumn("[dim]{task.description}"),
@@ -125,8 +135,9 @@ class RunLine(EventHandler):
 
     def handle_job_info(self, event_data: events.JobInfo, **kwargs: object) -> None:
         """Show the rule of a job that starts."""
-        if self.dryrun or self.task is None:
+        if self.dryrun:
             super().handle_job_info(event_data, **kwargs)
+        if self.dryrun or self.task is None:
             return
         # What the report of a failed job needs.
         self.jobs_info[event_data.jobid] = {
@@ -154,7 +165,8 @@ class RunLine(EventHandler):
     def _show(self) -> None:
         rules = Counter(rule for rule, _ in self.estimate.running.values())
         running = ", ".join(rule if count == 1 else f"{rule} × {count}" for rule, count in rules.items())
-        self.progress.update(self.task, completed=self.completed, description=running)
+        shown = running[: max(self.console.width - WIDTH, 0)]
+        self.progress.update(self.task, completed=self.completed, description=shown)
 
 
 class LogHandler(RichLogHandler):
