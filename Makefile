@@ -53,11 +53,10 @@ driver: .venv-driver/installed
 	@echo "The driver: $(CURDIR)/.venv-driver/bin/snakemake"
 
 # The cells that were found come before the training (which the other scheduler of Snakemake cannot do). A person who
-# watches sees one line, not pages of log, nor what TensorFlow says of the processor when a job starts.
+# watches sees one line, not pages of log.
 demo: .venv/installed
 	@echo "In about two minutes, the cells that were found: $(CURDIR)/results/preview/test.html"
-	@if [ -t 2 ]; then export PYTHONPATH=workflow/plugins$${PYTHONPATH:+:$$PYTHONPATH} TF_CPP_MIN_LOG_LEVEL=1; \
-	  line="--logger hpaloc"; fi; \
+	@if [ -t 2 ]; then export PYTHONPATH=workflow/plugins$${PYTHONPATH:+:$$PYTHONPATH}; line="--logger hpaloc"; fi; \
 	  $(BIN)/snakemake --cores $(CORES) $$line --scheduler greedy --prioritize results/preview/test.html
 	@echo "The cell browser: $(CURDIR)/results/browser/index.html"
 	@echo "The report: $(CURDIR)/results/report.zip"

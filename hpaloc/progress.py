@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 log = logging.getLogger("hpaloc")
 
+# Set by workflow/plugins, whose line a bar would overwrite.
+RUN_LINE = "HPALOC_RUN_LINE"
 # The stream that a person may be watching; log_to redirects a job's own stderr to its log file.
 _screen: TextIO = sys.stderr
 
@@ -53,14 +55,15 @@ def _last_words(kind: type[BaseException], error: BaseException, trace: Tracebac
 def track(iterable: Iterable[T], total: int | None = None, what: str = "fields") -> Iterator[T]:
     """Yield the items of ``iterable`` and show how many are done.
 
-    At a terminal this is a bar, otherwise a log line about every ten seconds and at the end.
+    At a terminal this is a bar, otherwise, or where one line shows the whole run (HPALOC_RUN_LINE), a log line about
+    every ten seconds and at the end.
 
     total: the number of items, ``len(iterable)`` by default if it has one
     what: the name of the items
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
-    if _screen.isatty():
+    if _screen.isatty() and RUN_LINE not in os.environ:
         yield from tqdm(iterable, total=total, desc=what, file=_screen, leave=False, dynamic_ncols=True)
         return
     start = last = time.monotonic()

@@ -21,8 +21,8 @@ raise SystemExit("the error")
 """
 
 
-def run_job(log, stderr):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80"}
+def run_job(log, stderr, **environment):
+    environment |= {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80"}
     command = [sys.executable, "-c", JOB, str(log)]
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, env=environment, check=False)
 
@@ -36,11 +36,12 @@ def test_without_a_terminal_the_log_has_plain_lines_and_the_screen_nothing(tmp_p
     assert "\r" not in text
 
 
-def test_at_a_terminal_a_bar_is_drawn_on_the_screen_and_not_in_the_log(tmp_path):
+def show(log, **environment):
+    """Run the job at a terminal; return what it wrote there."""
     ours, theirs = pty.openpty()
     # A terminal of no size would get no bar.
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    run_job(tmp_path / "job.log", theirs)
+    run_job(log, theirs, **environment)
     os.close(theirs)
     screen = b""
     while True:
@@ -51,6 +52,17 @@ def test_at_a_terminal_a_bar_is_drawn_on_the_screen_and_not_in_the_log(tmp_path)
         if not part:
             break
         screen += part
+    os.close(ours)
+    return screen
+
+
+def test_at_a_terminal_a_bar_is_drawn_on_the_screen_and_not_in_the_log(tmp_path):
+    screen = show(tmp_path / "job.log")
     assert b"cells" in screen
     assert b"5/5" in screen or b"0/5" in screen
     assert "5/5" not in (tmp_path / "job.log").read_text()
+
+
+def test_where_one_line_shows_the_run_a_job_writes_nothing_on_the_screen(tmp_path):
+    assert show(tmp_path / "job.log", HPALOC_RUN_LINE="1") == b""
+    assert "cells: 5 done" in (tmp_path / "job.log").read_text()

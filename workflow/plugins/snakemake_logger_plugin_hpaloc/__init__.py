@@ -6,6 +6,7 @@ table of jobs; messages, errors and the logs of failed jobs are printed as rich 
 
 import csv
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -173,8 +174,11 @@ class LogHandler(RichLogHandler):
     """Snakemake's entry to this plugin: `--logger hpaloc` with this folder in PYTHONPATH."""
 
     def __post_init__(self) -> None:
-        """Replace the bars of rich by the line."""
+        """Replace the bars of rich by the line, and keep jobs from writing over it."""
         super().__post_init__()
+        # Jobs inherit both: no bars of their own, and nothing of what TensorFlow says of the processor.
+        os.environ["HPALOC_RUN_LINE"] = "1"
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
         options = {
             name: getattr(self.common_settings, name)
             for name in ("dryrun", "printshellcmds", "show_failed_logs", "verbose")
