@@ -1,6 +1,5 @@
 """The decision on fused probabilities, fitted after the training of the network and of the regression."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,10 +11,9 @@ from hpaloc.network.calls import fuse, settle_negative
 from hpaloc.network.folder import check_folder, read_settings
 from hpaloc.network.fusion import write_fusion
 from hpaloc.network.options import ModelError
+from hpaloc.progress import log
 from hpaloc.training.decision import fit_decision, score_decision
 from hpaloc.training.parts import judged_examples, read_parts
-
-log = logging.getLogger("hpaloc")
 
 
 def learn_fusion(model_dir: Path, examples: Path, measures: Sequence[Path], weight: float) -> None:

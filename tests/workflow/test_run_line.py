@@ -138,7 +138,7 @@ def test_a_person_sees_one_line_and_the_log_of_a_job_that_fails(tmp_path):
     assert "minute left" in written
     # It is one line even in a narrow terminal, so there is no step up by two.
     assert "\x1b[1A\x1b[2K\x1b[1A" not in written
-    # Jobs are told not to write over it.
+    # The job has the two variables that keep jobs from writing over the line.
     assert (tmp_path / "a.txt").read_text() == "1 1\n"
     # The table of jobs is not printed, the log of the job that failed is.
     assert "Job stats" not in written

@@ -144,7 +144,7 @@ use rule predict as predict_fold with:
     resources:
         **GPU,
         mem_mb=grows(8000),
-        # A fold has the cells of so many shards.
+        # A fold has as many cells as this number of shards.
         runtime=grows(120 * max(1, -(-len(SHARDS.get(TRAINING, [])) // config["evaluation"]["folds"]))),
     params:
         model=lambda wildcards: f"{CROSS_VALIDATION}/{wildcards.fold}/model",
