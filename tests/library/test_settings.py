@@ -33,13 +33,13 @@ SECTIONS = {
 }
 # Functions that take keys one by one: their arguments with a default, and the keys.
 ARGUMENTS = {
-    "predict_shard": {
+    "Predictor": {
         "views": "predict.views",
         "batch_size": "predict.batch_size",
-        "field_weight": "predict.field_weight",
         "precision": "train.precision",
         "gpu": "train.gpu",
     },
+    "predict_shard": {"field_weight": "predict.field_weight"},
     "tile_shard": {
         "size": "tiles.size",
         "mask_neighbours": "tiles.mask_neighbours",
@@ -111,22 +111,25 @@ def test_a_section_of_the_completed_configuration_makes_its_dataclass(name):
 
 
 def functions():
-    """Yield module and definition of every function of the library."""
+    """Yield module, name and definition of every function of the library; a class's own is called like the class."""
     for path in sorted((ROOT / "hpaloc").rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT / "hpaloc").with_suffix("").parts)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef):
-                yield ".".join(path.relative_to(ROOT / "hpaloc").with_suffix("").parts), node
+            if isinstance(node, ast.ClassDef):
+                yield from ((module, node.name, own) for own in node.body if getattr(own, "name", "") == "__init__")
+            elif isinstance(node, ast.FunctionDef) and node.name != "__init__":
+                yield module, node.name, node
 
 
 def test_arguments_that_are_keys_have_the_defaults_of_the_schema():
     seen = set()
-    for module, node in functions():
-        if node.name not in ARGUMENTS:
+    for module, name, node in functions():
+        if name not in ARGUMENTS:
             continue
-        seen.add(node.name)
+        seen.add(name)
         own = node.args.args[len(node.args.args) - len(node.args.defaults) :]
         defaults = {one.arg: value for one, value in zip(own, node.args.defaults, strict=True)}
-        for argument, key in ARGUMENTS[node.name].items():
+        for argument, key in ARGUMENTS[name].items():
             assert as_read(ast.literal_eval(defaults[argument])) == section(key)["default"], (module, argument)
     assert seen == ARGUMENTS.keys()
 
@@ -134,12 +137,12 @@ def test_arguments_that_are_keys_have_the_defaults_of_the_schema():
 def test_no_stage_takes_a_section_as_a_dictionary():
     sections = {"settings", *load_schema()["properties"]} - {"dask", "collections"}
     wrong = [
-        f"{module}.{node.name}"
-        for module, node in functions()
-        if module not in PLANNING and not node.name.startswith("_")
+        f"{module}.{name}"
+        for module, name, node in functions()
+        if module not in PLANNING and not name.startswith("_")
         for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
         if argument.arg in sections
-        and (node.name, argument.arg) not in NOTED
+        and (name, argument.arg) not in NOTED
         and argument.annotation
         and "Mapping[str, Any]" in ast.unparse(argument.annotation)
     ]

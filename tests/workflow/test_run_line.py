@@ -78,14 +78,15 @@ def test_every_job_of_the_demo_has_its_seconds(tmp_path):
     assert set(jobs) == set(read_seconds()), f"python docs/make_demo_seconds.py renews {SECONDS.name}"
 
 
+VARIABLES = ("HPALOC_RUN_LINE", "TF_CPP_MIN_LOG_LEVEL")
+
+
 def watch(folder, *arguments):
     """Run Snakemake in a terminal; return its exit status and all that it wrote."""
     terminal, end = pty.openpty()
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT / "workflow/plugins"),
-        "TERM": "xterm-256color",
-        "COLUMNS": "80",
-    }
+    # Tests in this process may have set the variables of jobs.
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    environment |= {"PYTHONPATH": str(ROOT / "workflow/plugins"), "TERM": "xterm-256color", "COLUMNS": "80"}
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--logger", "hpaloc", *arguments]
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=end, stderr=end, stdin=subprocess.DEVNULL)
     os.close(end)
