@@ -165,6 +165,16 @@ def test_tiles_of_8_and_16_bit_are_read_alike(tmp_path):
         np.testing.assert_array_equal(eight["image"], sixteen["image"])
 
 
+def test_colours_of_different_depths_are_an_error(tmp_path):
+    files = {}
+    for colour, dtype in (("green", np.uint8), ("red", np.uint16)):
+        record = tfrecord.TileRecord("f", 1, np.zeros((32, 32), dtype), 200.0)
+        files[colour] = [tmp_path / colour]
+        files[colour][0].write_bytes(tfrecord.frame(record.encode("raw")))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="different depths"):
+        list(records.tile_dataset(files, ["green", "red"], 32))
+
+
 def test_any_subset_of_colours_is_read_from_its_own_files_only(shards):
     only = {"yellow": paths(shards)["yellow"], "green": paths(shards)["green"]}
     everything = next(iter(records.tile_dataset(paths(shards), COLOURS, 32).as_numpy_iterator()))["image"]
