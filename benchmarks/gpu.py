@@ -429,8 +429,7 @@ class Contender:
         if line.endswith("\n"):
             answer = json.loads(line)
             return answer.get("rate") or answer["why"]
-        code = self.process.wait()
-        self.process = None
+        code = self._end()
         if time.monotonic() >= deadline:
             return NO_TIME
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
@@ -441,8 +440,18 @@ class Contender:
         """End the process, and what it started."""
         if self.process is not None:
             kill(self.process)
-            self.process.wait()
-            self.process = None
+            self._end()
+
+    def _end(self) -> int:
+        """Wait for the end of the process, and return its exit status."""
+        assert self.process
+        code = self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            # What it did not read any more is lost.
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+        self.process = None
+        return code
 
 
 def row_of(name: str, precision: str, batch: int, size: int, found: Mapping[str, float | str], card: str | None) -> str:
