@@ -96,8 +96,8 @@ test-hpacellseg: .venv-hpacellseg/installed
 # The Python of the environments that need a newer one.
 LATEST_PYTHON ?= python3.13
 
-# make test-torchscript    run the tests of networks that are TorchScript, in an environment made from
-#                          envs/torchscript.yaml
+# make test-torchscript    run the tests of networks that are TorchScript, and of the benchmark of GPUs with PyTorch, in
+#                          an environment made from envs/torchscript.yaml
 .venv-torchscript/installed: envs/torchscript.yaml .venv/installed
 	$(BIN)/uv venv --quiet --clear --python $(LATEST_PYTHON) .venv-torchscript
 	$(call PIP_OF,$<) > .venv-torchscript/requirements.txt
@@ -106,22 +106,25 @@ LATEST_PYTHON ?= python3.13
 	touch $@
 
 test-torchscript: .venv-torchscript/installed
-	.venv-torchscript/bin/python -m pytest tests/library/test_segmentation_torchscript.py
+	.venv-torchscript/bin/python -m pytest tests/library/test_segmentation_torchscript.py \
+	  tests/library/test_gpu_benchmark.py
 
-# make test-latest    run the tests of records, model, training and prediction with the newest TensorFlow, in an
-#                     environment made from envs/tensorflow-latest.yaml
+# make test-latest    run the tests of records, model, training and prediction with the newest TensorFlow, and of the
+#                     benchmark of GPUs on JAX, in an environment made from envs/tensorflow-latest.yaml
 .venv-latest/installed: envs/tensorflow-latest.yaml .venv/installed
 	$(BIN)/uv venv --quiet --clear --python $(LATEST_PYTHON) .venv-latest
 	@# The tests need no GPU: not the gigabytes of CUDA's packages.
 	$(call PIP_OF,$<) | sed 's/^tensorflow\[and-cuda\]/tensorflow-cpu/' > .venv-latest/requirements.txt
 	VIRTUAL_ENV=.venv-latest $(BIN)/uv pip install --no-config --quiet --requirements .venv-latest/requirements.txt \
-	  pytest pytest-xdist hypothesis psutil jsonschema scipy scikit-image connected-components-3d fill-voids edt
+	  pytest pytest-xdist hypothesis psutil jsonschema scipy scikit-image connected-components-3d fill-voids edt \
+	  "jax[cpu]"
 	touch $@
 
 test-latest: .venv-latest/installed
 	HPALOC_OTHER_PYTHON=$(CURDIR)/$(BIN)/python .venv-latest/bin/python -m pytest --dist loadfile -n $(CORES) \
 	  tests/library/test_records.py tests/library/test_network.py tests/library/test_training.py \
-	  tests/library/test_training_cache.py tests/library/test_prediction.py tests/library/test_two_tensorflows.py
+	  tests/library/test_training_cache.py tests/library/test_prediction.py tests/library/test_two_tensorflows.py \
+	  tests/library/test_gpu_benchmark.py
 
 # make lint    check the style of workflow and library, and the spelling
 lint: .venv/installed

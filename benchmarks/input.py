@@ -79,6 +79,19 @@ def write_table_of(folder: Path, keys: Iterable[int], record_shards: np.ndarray,
     return path
 
 
+def write_repeated(folder: Path, cells: int, shards: int) -> Path:
+    """Write raw tiles of simulated cells, linked as the files of so many shards; return the table of the examples."""
+    small = folder / "small"
+    keys = pd.read_parquet(write_examples(small, cells, "raw"))["key"]
+    (folder / "train").mkdir()
+    for colour in COLOURS:
+        for shard in range(shards):
+            target = folder / "train" / record_name(colour, shard, shards)
+            target.hardlink_to(small / "train" / record_name(colour, 0, 1))
+    places = np.arange(shards * cells)
+    return write_table_of(folder, np.tile(keys, shards), places // cells, places % cells)
+
+
 def write_pictures(folder: Path, examples: Any) -> None:
     """Write each example's three colours at 256 px as a PNG and a JPEG file."""
     for ending in ("png", "jpg"):
@@ -207,16 +220,9 @@ def train_on_many(count: int, folder: Path) -> None:
     from hpaloc.training.fit import fit
     from hpaloc.training.settings import TrainSettings
 
-    small = folder / "small"
-    keys = pd.read_parquet(write_examples(small, PER_FILE, "raw"))["key"]
     shards = count // PER_FILE
-    (folder / "train").mkdir()
-    for colour in COLOURS:
-        for shard in range(shards):
-            target = folder / "train" / record_name(colour, shard, shards)
-            target.hardlink_to(small / "train" / record_name(colour, 0, 1))
-    places = np.arange(shards * PER_FILE)
-    table = write_table_of(folder, np.tile(keys, shards), places // PER_FILE, places % PER_FILE)
+    table = write_repeated(folder, PER_FILE, shards)
+    places = range(shards * PER_FILE)
     scratch = folder / "scratch"
     scratch.mkdir()
     inputs = keras.Input((SIDE, SIDE, len(COLOURS)))

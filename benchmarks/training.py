@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTENDERS = ("hpaloc", "keras", "torch")
@@ -75,9 +76,8 @@ def _keras_steps(trainer, forward, size, batch, dtype):
     return lambda: float(trainer.train_function(iterator)["loss"]), infer
 
 
-def torch_steps(size: int, batch: int, precision: str) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Return the steps of a ResNet-50 v1 in PyTorch, channels last, autocast where bfloat16 is asked for."""
-    import torch
+def torch_body() -> Any:
+    """Return the layers of a ResNet-50 v1 in PyTorch, from images (n, 3, S, S) to (n, 2048)."""
     from torch import nn
 
     class Bottleneck(nn.Module):
@@ -113,7 +113,15 @@ def torch_steps(size: int, batch: int, precision: str) -> tuple[Callable[[], obj
         for block in range(blocks):
             layers.append(Bottleneck(wide, narrow, stride if block == 0 else 1))
             wide = 4 * narrow
-    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 19))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def torch_steps(size: int, batch: int, precision: str) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Return the steps of a ResNet-50 v1 in PyTorch, channels last, autocast where bfloat16 is asked for."""
+    import torch
+    from torch import nn
+
+    network = nn.Sequential(torch_body(), nn.Linear(2048, 19))
     network = network.to(memory_format=torch.channels_last)
     images = torch.rand(batch, 3, size, size).to(memory_format=torch.channels_last)
     labels = torch.nn.functional.one_hot(torch.arange(batch) % 19, 19).float()
