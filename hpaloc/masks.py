@@ -168,8 +168,9 @@ def share_ids(nuclei: Image, cells: Image) -> tuple[Image, Image]:
 
     def read(start: int, stop: int) -> np.ndarray:
         own = cells[start:stop]
-        owned = fastremap.remap(nuclei[start:stop].astype(np.uint32), owner)
-        return np.where(owned == own, own, 0).astype(own.dtype)
+        # A type that has the ids of both.
+        owned = fastremap.remap(nuclei[start:stop].astype(np.promote_types(nuclei.dtype, own.dtype), copy=False), owner)
+        return own * (owned == own)
 
     return derived(cells, read), cells
 

@@ -117,6 +117,9 @@ class Grid:
         step_y, step_x = (small / full for small, full in zip(labels.shape, self.shape, strict=True))
         bottom, right = top + square.shape[0], left + square.shape[1]
         sigma, reach = self._blur(smoothing)
+        # Two sigma from its edge a label has 2 % of the surroundings, too little to have most of them. One more pixel is
+        # for the interpolation.
+        wins_within = math.ceil(2 * sigma) + 1
         # The part of the working grid that decides the square, plus one reach, since a blur is wrong at a cut edge.
         y, y_end = max(0, int(top * step_y) - 2 * reach), min(labels.shape[0], int(bottom * step_y) + 2 * reach + 1)
         x, x_end = max(0, int(left * step_x) - 2 * reach), min(labels.shape[1], int(right * step_x) + 2 * reach + 1)
@@ -144,8 +147,13 @@ class Grid:
                 continue
             y0, y1 = max(0, box[0].start - reach), min(labels.shape[0], box[0].stop + reach)
             x0, x1 = max(0, box[1].start - reach), min(labels.shape[1], box[1].stop + reach)
-            rows = slice(max(top, round((y + y0) / step_y)), min(bottom, round((y + y1) / step_y)))
-            columns = slice(max(left, round((x + x0) / step_x)), min(right, round((x + x1) / step_x)))
+            rows, columns = (
+                slice(max(first, round((start - wins_within) / step)), min(last, round((stop + wins_within) / step)))
+                for first, last, start, stop, step in (
+                    (top, bottom, y + box[0].start, y + box[0].stop, step_y),
+                    (left, right, x + box[1].start, x + box[1].stop, step_x),
+                )
+            )
             if rows.start >= rows.stop or columns.start >= columns.stop:
                 continue
             share = share_of(labels[y0:y1, x0:x1] == label, y + y0, x + x0, rows, columns)
