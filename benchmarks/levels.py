@@ -13,7 +13,8 @@ table to standard output, one row per change over all fields:
 
   cells kept    the untouched field's cells that the changed field has with an IoU of 0.6 or more. Cells of which the
                 change destroys more than a tenth of the pixels (under a disc of debris, in an empty part) do not count.
-  calls kept    the kept cells with the same likeliest class
+  calls kept    the kept cells with the same likeliest class, by the network fused with the regression, as in the
+                workflow
   tile change   the mean absolute difference of a cell's tile as the network is fed it, relative to the mean of the
                 untouched tile (at least 1 of 255): the largest over kept cells, colours and fields, and the 95th
                 percentile. Both tiles are cut with the untouched masks, so a different outline does not count, and
@@ -50,19 +51,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 # TensorFlow's messages would hide the progress.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from hpaloc.baselines.measures import measure_shard
 from hpaloc.classes import COLOURS
 from hpaloc.cutting import square
 from hpaloc.images import check_field, read_field
 from hpaloc.manifests import ManifestRow
 from hpaloc.masks import write_masks
 from hpaloc.matching import find_overlaps
-from hpaloc.network.calls import settle_negative
-from hpaloc.network.inference import averaged
-from hpaloc.network.loading import load_folder
+from hpaloc.network.folder import read_settings
+from hpaloc.prediction import Predictor
 from hpaloc.records import tile_dataset
 from hpaloc.segmentation.backends import COLOURS_OF, segment_field
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.simulate.field import simulate_field
+from hpaloc.tables import PROBABILITIES
 from hpaloc.tiles import tile_shard
 
 Images = dict[str, np.ndarray]
@@ -88,13 +90,34 @@ def segment(paths: Paths, pixel_size: float) -> tuple[np.ndarray, np.ndarray]:
     return segment_field(images, pixel_size, settings)
 
 
+class Caller:
+    """The calls of a model folder as the workflow makes them, the network fused with the regression, but from one view.
+
+    channels, size: of the tiles that the network takes
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._predictor = Predictor(folder, views=1)
+        settings = read_settings(folder)[0]
+        self.channels, self.size = settings["channels"], settings["input_size"]
+
+    def call(self, folder: Path, files: Mapping[str, Path]) -> dict[CellKey, int]:
+        """Return the likeliest class of each cell that ``tile`` wrote into a folder; files: its tiles."""
+        cells, measures, out = (folder / f"{name}.parquet" for name in ("cells", "measures", "calls"))
+        measure_shard(cells, folder / "tiled.parquet", folder, files, measures, self.channels, self.size)
+        self._predictor.predict_shard(files, cells, out, measures=measures)
+        table = pq.read_table(out).to_pandas()
+        classes = table[list(PROBABILITIES)].to_numpy().argmax(axis=1).tolist()
+        return dict(zip(zip(table["field"], table["cell"], strict=True), classes, strict=True))
+
+
 def tile(
     fields: Sequence[tuple[str, Paths, float, np.ndarray, np.ndarray]], folder: Path, size: int
-) -> tuple[dict[str, dict[str, Any]], dict[CellKey, np.ndarray], dict[CellKey, tuple[int, ...]]]:
+) -> tuple[dict[str, dict[str, Any]], dict[CellKey, np.ndarray], dict[CellKey, tuple[int, ...]], dict[str, Path]]:
     """Tile (id, paths, pixel size, nuclei, cells) of fields.
 
     Returns their rows of FIELDS, and of every (field, cell) the tile as the network is fed it, (size, size, 4) uint8,
-    and the box (y0, y1, x0, x1).
+    and the box (y0, y1, x0, x1); and the files of the tiles by colour.
     """
     rows, segmented = [], []
     for id, paths, pixel_size, nuclei, cells in fields:
@@ -118,20 +141,7 @@ def tile(
         for batch in dataset.batch(512):
             keys = zip((name.decode() for name in batch["field"].numpy()), batch["cell"].numpy().tolist(), strict=True)
             tiles |= dict(zip(keys, batch["image"].numpy(), strict=True))
-    return {row["field"]: row for row in pq.read_table(fields_path).to_pylist()}, tiles, boxes
-
-
-def load_caller(folder: Path) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
-    """Return a function from tiles (n, size, size, 4) uint8 to the likeliest class of each, (n,) int, and the size."""
-    model, config, decision = load_folder(folder)
-    forward = averaged(model, 1)
-    channels = [COLOURS.index(channel) for channel in config["channels"]]
-
-    def call(tiles: np.ndarray) -> np.ndarray:
-        parts = [forward(part[..., channels])[0].numpy() for part in np.array_split(tiles, -(-len(tiles) // 64))]
-        return settle_negative(np.concatenate(parts), decision["negative_rule"]).argmax(axis=1)
-
-    return call, config["input_size"]
+    return {row["field"]: row for row in pq.read_table(fields_path).to_pylist()}, tiles, boxes, files
 
 
 # The untouched fields.
@@ -611,7 +621,7 @@ def of_field(name: str, table: Mapping[CellKey, Value]) -> dict[int, Value]:
     return {cell: value for (field, cell), value in table.items() if field == name}
 
 
-def measure_untouched(sources: Sequence[Source], base: str, folder: Path, call: Any, size: int) -> list[Untouched]:
+def measure_untouched(sources: Sequence[Source], base: str, folder: Path, caller: Caller) -> list[Untouched]:
     """Segment, tile and call the fields before any change."""
     top, make = BASES[base]
     found, rows = [], []
@@ -621,8 +631,8 @@ def measure_untouched(sources: Sequence[Source], base: str, folder: Path, call: 
         nuclei, cells = segment(paths, source.pixel_size)
         found.append(Untouched(source, images, top, nuclei, cells))
         rows.append((source.name, paths, source.pixel_size, nuclei, cells))
-    fields, tiles, boxes = tile(rows, folder, size)
-    calls = dict(zip(tiles, call(np.stack(list(tiles.values()))).tolist(), strict=True))
+    fields, tiles, boxes, files = tile(rows, folder, caller.size)
+    calls = caller.call(folder, files)
     for before in found:
         name = before.source.name
         before.warnings = row_warnings(fields[name])
@@ -654,7 +664,7 @@ def find_touched(change: Change, before: Untouched, images: Images) -> np.ndarra
     return np.logical_or.reduce([images[colour] != before.images[colour] for colour in COLOURS])
 
 
-def measure(change: Change, fields: Sequence[Untouched], folder: Path, call: Any, size: int) -> list[Result]:
+def measure(change: Change, fields: Sequence[Untouched], folder: Path, caller: Caller) -> list[Result]:
     """Make the change in every field; segment, tile and call it, and compare."""
     rows: list[tuple[str, Paths, float, np.ndarray, np.ndarray]] = []
     masks, touched, refused = {}, {}, {}
@@ -671,18 +681,8 @@ def measure(change: Change, fields: Sequence[Untouched], folder: Path, call: Any
             continue
         if not (np.array_equal(masks[name], before.cells) and np.array_equal(nuclei, before.nuclei)):
             rows.append((f"{name}-own", paths, pixel_size, nuclei, masks[name]))
-    stated, tiles, _ = tile(rows, folder, size)
-    own = {key: tile for key, tile in tiles.items() if key[0].endswith("-own") or f"{key[0]}-own" not in stated}
-    # A tile that did not change has the call that it had.
-    calls = {
-        (before.source.name, cell): of_cell
-        for before in fields
-        for cell, of_cell in before.calls.items()
-        if np.array_equal(own.get((before.source.name, cell), ()), before.tiles[cell])
-    }
-    new = [key for key in own if key not in calls]
-    if new:
-        calls |= dict(zip(new, call(np.stack([own[key] for key in new])).tolist(), strict=True))
+    stated, tiles, _, files = tile(rows, folder, caller.size)
+    calls = caller.call(folder, files) if tiles else {}
     results = []
     for before in fields:
         name = before.source.name
@@ -782,14 +782,14 @@ def line_of(result: Result) -> list[Any]:
 
 def measure_all(wanted: Sequence[Change], sources: Sequence[Source], model: Path) -> Iterator[list[Result]]:
     """Yield the results of one change after the other."""
-    call, size = load_caller(model)
+    caller = Caller(model)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # One untouched set at a time, since all of them would not fit in a small memory.
         for base in dict.fromkeys(change.base for change in wanted):
-            fields = measure_untouched(sources, base, folder, call, size)
+            fields = measure_untouched(sources, base, folder, caller)
             for change in (change for change in wanted if change.base == base):
-                yield measure(change, fields, folder, call, size)
+                yield measure(change, fields, folder, caller)
 
 
 def main() -> None:

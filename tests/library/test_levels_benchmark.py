@@ -13,7 +13,7 @@ def test_a_field_goes_from_its_files_to_the_tiles_of_its_cells(tmp_path):
     images = simulate_field("f", (0,), 1, (512, 512), pixel_size=0.16).images
     paths = write_field(tmp_path, "f", images, 0.16, write_tiff)
     nuclei, cells = segment(paths, 0.16)
-    rows, tiles, boxes = tile([("f", paths, 0.16, nuclei, cells)], tmp_path, 32)
+    rows, tiles, boxes, _ = tile([("f", paths, 0.16, nuclei, cells)], tmp_path, 32)
     assert rows["f"]["status"] == "ok"
     assert set(tiles) == set(boxes) == {("f", cell) for cell in range(1, int(cells.max()) + 1)}
     assert {found.shape for found in tiles.values()} == {(32, 32, 4)}
