@@ -181,11 +181,13 @@ def _nearest(
     if not seeds.any():
         return np.zeros(inside.shape, np.int32)
     height, width = inside.shape
+    # No path gets shorter in a nucleus, where every pixel is a start.
+    outside = nuclei == 0
     starts, ends, costs = [], [], []
     for dy, dx in _STEPS:
         here = np.s_[0 : height - dy, max(0, -dx) : width - max(0, dx)]
         there = np.s_[dy:height, max(0, dx) : width + min(0, dx)]
-        passable = inside[here] & inside[there]
+        passable = inside[here] & inside[there] & (outside[here] | outside[there])
         length = float(np.hypot(dy, dx))
         cost = price[here][passable] + price[there][passable]
         across = sum(
