@@ -40,7 +40,7 @@ _OFFSET, _LEAST_OFFSET, _INVERTED, _SIGNED = 0.05, 0.02, 0.05, 32768
 # real fields.
 _UNEVEN = 0.02
 # The share of the cells' pixels at the detector's highest level from which a colour is overexposed.
-_OVEREXPOSED = 0.03
+_OVEREXPOSED = 0.02
 
 
 def perceptual_hash(image: np.ndarray) -> int:

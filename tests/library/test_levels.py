@@ -130,6 +130,19 @@ def test_what_is_wrong_with_a_recording_is_named_by_its_cause(field, images):
     assert any("darker in green" in line and "inverted" in line for line in shown(inverted, field)[1])
 
 
+def test_a_colour_is_overexposed_from_two_percent_of_the_light_of_its_cells(field, images):
+    inside = np.flatnonzero(field.cells)
+    told = []
+    for share in (0.015, 0.025):
+        green = np.minimum(images["green"], 4000)
+        green.flat[inside[: int(share * inside.size)]] = 4095
+        told.append([line for line in shown({**images, "green": green}, field)[1] if "overexposed" in line])
+    assert told[0] == []
+    assert told[1] == [
+        "green is overexposed (2 % of the pixels in cells are at its limit, 4095): expose less, or leave the field out"
+    ]
+
+
 def test_a_cell_without_light_hides_no_warning(field, images):
     soft = {**images, "red": cv2.GaussianBlur(images["red"], (0, 0), 8)}
     soft["red"][field.cells == 2] = 0
