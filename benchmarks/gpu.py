@@ -6,9 +6,9 @@ The network is the ResNet-50 with the head of hpaloc: 19 sigmoid outputs, tiles 
 they enter, scaled on the device. Each contender runs in a process of its own, one after another, so that none shares
 the card with another:
 
-- hpaloc, TensorFlow: `hpaloc.network.resnet.classifier` with hpaloc's optimiser, without XLA and, on a GPU, with it, of
-  which the faster counts, as in a training with `train.xla: auto`; inference as `predict` has it.
-- Keras on JAX, where TensorFlow is not installed or --contender jax asks for it: `keras.applications.ResNet50` with the
+- hpaloc, TensorFlow: `hpaloc.network.resnet.classifier` with hpaloc's optimiser; inference as `predict` has it. On a
+  GPU training is measured with XLA too, and the faster counts, as with `train.xla: auto`.
+- Keras on JAX, if TensorFlow is not installed or --contender jax asks for it: `keras.applications.ResNet50` with the
   same head. It is not hpaloc's network, which needs TensorFlow's fused batch norm.
 - PyTorch, compiled: the same graph and head, channels last, by torch.compile.
 
@@ -22,8 +22,8 @@ the first convolution of a block (He et al. 2015, arXiv:1512.03385, table 1: 3.8
 often quoted are of the variant with the stride in the second. A training step counts three times as much, since the
 backward pass has the gradients of inputs and of weights. The share is the model FLOPs utilization of Chowdhery et al.
 2022 (arXiv:2204.02311, appendix B). The peak is what NVIDIA's data sheets give without sparsity. In float32,
-convolutions and matrix products are TF32 on cards that have it: TensorFlow and JAX do so by default, and PyTorch is
-told to.
+convolutions and matrix products are TF32 on cards that have it: TensorFlow and JAX use it by default, and PyTorch is
+told to. A part of a card (MIG) and a virtual card have no peak here.
 
 Batches and precisions are measured in the order in which they are named. What does not fit into the minutes is left
 out, and its row says so. Nothing is downloaded. For Keras on JAX, pip install keras "jax[cuda12]" is enough.
@@ -67,7 +67,7 @@ CONTENDERS = ("tensorflow", "jax", "torch", "input")
 READERS = ("raw tiles", "decoded tiles from memory, shuffled")
 NO_TIME = "left out: no time"
 # Dense TFLOPS of NVIDIA's data sheets in float32 (TF32 from Ampere on) and bfloat16 (None before Ampere). The first row
-# counts whose words are all in the name of the card.
+# whose words are all in the name of the card counts.
 PEAKS: tuple[tuple[str, float, float | None], ...] = (
     ("H200 NVL", 417.5, 835),
     ("H200", 494.5, 989),
@@ -85,8 +85,8 @@ PEAKS: tuple[tuple[str, float, float | None], ...] = (
     ("V100 SXM2", 15.7, None),
     ("T4", 8.1, None),
 )
-# Parts of a card, and smaller cards of the same name.
-OTHER_CARDS = {"MIG", "Laptop", "D", "Ti"}
+# Words in the names of parts of a card, of virtual ones, and of smaller cards of the same name.
+OTHER_CARDS = re.compile(r"\b(MIG|GRID|\d+[ABCQ]|Laptop|D|Ti)\b")
 
 # Makes the step of a kind for a number of images.
 Prepare = Callable[[str, int], Callable[[], Any]]
@@ -95,7 +95,7 @@ Prepare = Callable[[str, int], Callable[[], Any]]
 def peak_of(card: str | None, precision: str) -> float | None:
     """Return the published dense peak of a card in FLOP/s, or None if it is not known."""
     words = set(re.findall(r"\w+", card or ""))
-    if words & OTHER_CARDS:
+    if OTHER_CARDS.search(card or ""):
         return None
     for name, float32, bfloat16 in PEAKS:
         if set(name.split()) <= words:
@@ -111,13 +111,17 @@ def flop_of(kind: str, size: int) -> float:
 
 
 def first_card() -> tuple[str, str, str] | None:
-    """Return name, compute capability and driver of the first GPU that this process may use, or None."""
+    """Return name, compute capability and driver of the first GPU that this process may use, or None.
+
+    A part of a card has MIG in its name.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     first = None if visible is None else visible.split(",")[0].strip()
     if first in ("", "-1"):
         return None
-    command = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
-    command += [f"--id={first}"] if first else []
+    command = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version,mig.mode.current", "--format=csv,noheader"]
+    # nvidia-smi does not take the name of a part; that it is one, mig.mode.current says.
+    command += [f"--id={first}"] if first and not first.startswith("MIG-") else []
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
@@ -128,7 +132,10 @@ def first_card() -> tuple[str, str, str] | None:
 def card_of(listed: str) -> tuple[str, str, str] | None:
     """Return name, compute capability and driver from the first line of what nvidia-smi lists, or None."""
     parts = [part.strip() for part in listed.strip().partition("\n")[0].split(",")]
-    return (parts[0], parts[1], parts[2]) if len(parts) == 3 else None
+    if len(parts) != 4:
+        return None
+    name, capability, driver, mig = parts
+    return f"{name} (MIG)" if mig == "Enabled" else name, capability, driver
 
 
 def installed(*names: str) -> str | None:
@@ -352,7 +359,8 @@ def reason_of(error: BaseException) -> str:
         return "out of memory"
     if type(error).__name__ == "ResourceExhaustedError":
         return "out of memory"
-    lines = said.strip().splitlines() or [""]
+    # TensorFlow's first line may say no more than where the error happened.
+    lines = [line for line in said.splitlines() if line.strip() and "execution error" not in line] or [""]
     return f"{type(error).__name__}: {lines[0]}".replace("|", "/")[:200]
 
 
@@ -428,7 +436,7 @@ class Contender:
             timer.cancel()
         if line.endswith("\n"):
             answer = json.loads(line)
-            return answer.get("rate") or answer["why"]
+            return answer["rate"] if "rate" in answer else answer["why"]
         code = self._end()
         if time.monotonic() >= deadline:
             return NO_TIME
@@ -485,7 +493,7 @@ def row_of(name: str, precision: str, batch: int, size: int, found: Mapping[str,
 
 
 def measure(options: argparse.Namespace, device: str, card: str | None, end: float) -> bool:
-    """Print the table, and the input below it; return whether a step was measured.
+    """Print the table, and the input below it; return whether anything was measured.
 
     end: of ``time.monotonic``
     """
@@ -494,7 +502,8 @@ def measure(options: argparse.Namespace, device: str, card: str | None, end: flo
     order = sorted(options.contender, key=lambda name: name != "input")
     reading: dict[str, float | str] = {}
     trained, left_out, any_rate = 0.0, 0, False
-    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
+    if set(order) != {"input"}:
+        print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for number, name in enumerate(order):
             # Those that still wait share the time that is left.
@@ -508,6 +517,8 @@ def measure(options: argparse.Namespace, device: str, card: str | None, end: flo
                 if name == "input":
                     case = {"precision": "uint8", "batch": TILES * LINKS}
                     reading = {kind: contender.ask(case | {"kind": kind}, deadline) for kind in READERS}
+                    left_out += list(reading.values()).count(NO_TIME)
+                    any_rate = any(not isinstance(rate, str) for rate in reading.values())
                     continue
                 kinds = ["inference", "training"]
                 kinds += ["training with XLA"] if name == "tensorflow" and device == "gpu" else []
@@ -531,14 +542,22 @@ def measure(options: argparse.Namespace, device: str, card: str | None, end: flo
     return any_rate
 
 
+def positive(text: str) -> int:
+    """Return a number of the command line that is at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is below 1")
+    return number
+
+
 def main() -> None:
     """Print machine, device and versions, the table, and the input pipeline."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=5.0, help="the most time that everything may take")
-    parser.add_argument("--batch", type=int, nargs="+", default=[256, 128, 32, 512])
+    parser.add_argument("--batch", type=positive, nargs="+", default=[256, 128, 32, 512])
     parser.add_argument("--precision", nargs="+", default=["bfloat16", "float32"], choices=["bfloat16", "float32"])
     parser.add_argument("--size", type=int, default=224, help="px, at least 32")
-    parser.add_argument("--steps", type=int, default=10, help=f"in each of {ROUNDS} rounds")
+    parser.add_argument("--steps", type=positive, default=10, help=f"in each of {ROUNDS} rounds")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "gpu"], help="auto: a GPU if there is one")
     parser.add_argument("--contender", nargs="+", choices=CONTENDERS, help="default: what is installed")
     parser.add_argument("--serve", choices=list(MAKERS), help=argparse.SUPPRESS)

@@ -86,6 +86,14 @@ def test_a_gpu_that_is_absent_is_said(contender):
     assert said.endswith("Nothing was measured.\n")
 
 
+def test_the_input_alone_is_a_measurement():
+    pytest.importorskip("tensorflow")
+    said = run(*TINY, "--contender", "input")
+    assert "Nothing was measured" not in said
+    assert not rows_of(said, "contender")
+    assert all(rows_of(said, f"hpaloc, {name}") for name in gpu.READERS)
+
+
 def test_what_does_not_fit_into_the_time_is_left_out():
     if not importlib.util.find_spec("tensorflow"):
         pytest.skip("TensorFlow is not installed here")
@@ -140,6 +148,8 @@ def test_how_a_process_died_is_said_and_the_next_case_has_a_new_one(tmp_path):
         ("NVIDIA GeForce RTX 4090 Laptop GPU", None, None),
         ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None, None),
         ("NVIDIA H20", None, None),
+        ("GRID A100-10C", None, None),
+        ("NVIDIA A10-24Q", None, None),
         ("NVIDIA A10G", None, None),
         (None, None, None),
     ],
@@ -150,8 +160,12 @@ def test_a_card_has_its_own_peak(card, float32, bfloat16):
 
 
 def test_the_card_is_what_nvidia_smi_lists_first(monkeypatch):
-    listed = "NVIDIA H200, 9.0, 570.86.15\nNVIDIA L4, 8.9, 570.86.15\n"
+    listed = "NVIDIA H200, 9.0, 570.86.15, Disabled\nNVIDIA L4, 8.9, 570.86.15, [N/A]\n"
     assert gpu.card_of(listed) == ("NVIDIA H200", "9.0", "570.86.15")
+    assert gpu.card_of("NVIDIA L4, 8.9, 570.86.15, [N/A]") == ("NVIDIA L4", "8.9", "570.86.15")
+    part = gpu.card_of("NVIDIA H200, 9.0, 570.86.15, Enabled")
+    assert part == ("NVIDIA H200 (MIG)", "9.0", "570.86.15")
+    assert gpu.peak_of(part[0], "bfloat16") is None
     assert gpu.card_of("No devices were found\n") is None
     for hidden in ("", "-1"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
@@ -199,6 +213,7 @@ def test_memory_that_is_not_there_is_the_reason():
         gpu.random_batch(HUGE, 32)
     assert gpu.reason_of(raised.value) == "out of memory"
     assert gpu.reason_of(ValueError("a | b\nc")) == "ValueError: a / b"
+    assert gpu.reason_of(ValueError("Graph execution error:\n\nwhy")) == "ValueError: why"
 
 
 def test_memory_that_jax_does_not_get_is_the_reason():
