@@ -1,5 +1,6 @@
 """What baselines know of a cell: its shape, its light, and the output of a network with random weights."""
 
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,13 @@ def frozen_network(channels: Sequence[str], input_size: int) -> keras.Model:
             spread = np.sqrt(2 / np.prod(weights.shape[:-1]))
             weights.assign(spread * numbers.standard_normal(weights.shape))
     return network
+
+
+@functools.cache
+def _frozen_outputs(channels: tuple[str, ...], input_size: int) -> tf.types.experimental.PolymorphicFunction:
+    """Return the frozen network as one graph for batches of any size, since the last is smaller."""
+    network = frozen_network(channels, input_size)
+    return tf.function(network, input_signature=[tf.TensorSpec(network.input_shape, tf.float32)])
 
 
 def describe_cells(
@@ -148,9 +156,7 @@ def measure_shard(
     Raises TableError if tiles or masks are not those of the cells, MaskError, NoGpuError.
     """
     select_device(gpu, threads)
-    network = frozen_network(channels, input_size)
-    # Compiled for batches of any size, since the last is smaller.
-    forward = tf.function(network, input_signature=[tf.TensorSpec(network.input_shape, tf.float32)])
+    forward = _frozen_outputs(tuple(channels), input_size)
     table = read_cells([cells])
     described = describe_shape_and_light(table, read_fields([fields]))
     paths = {colour: [str(tiles[colour])] for colour in channels}
