@@ -91,7 +91,9 @@ def segment(paths: Paths, pixel_size: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Caller:
-    """The calls of a model folder as the workflow makes them, the network fused with the regression, but from one view.
+    """The calls of a model folder as the workflow makes them: those of the network fused with its regression.
+
+    A cell is seen in one view only, which takes an eighth of the time.
 
     channels, size: of the tiles that the network takes
     """
@@ -116,8 +118,8 @@ def tile(
 ) -> tuple[dict[str, dict[str, Any]], dict[CellKey, np.ndarray], dict[CellKey, tuple[int, ...]], dict[str, Path]]:
     """Tile (id, paths, pixel size, nuclei, cells) of fields.
 
-    Returns their rows of FIELDS, and of every (field, cell) the tile as the network is fed it, (size, size, 4) uint8,
-    and the box (y0, y1, x0, x1); and the files of the tiles by colour.
+    Returns their rows of FIELDS; of every (field, cell) the tile as the network is fed it, (size, size, 4) uint8; its
+    box (y0, y1, x0, x1); and the files of the tiles by colour.
     """
     rows, segmented = [], []
     for id, paths, pixel_size, nuclei, cells in fields:
