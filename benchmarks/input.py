@@ -80,7 +80,10 @@ def write_table_of(folder: Path, keys: Iterable[int], record_shards: np.ndarray,
 
 
 def write_repeated(folder: Path, cells: int, shards: int) -> Path:
-    """Write raw tiles of simulated cells, linked as the files of so many shards; return the table of the examples."""
+    """Write raw tiles of simulated cells once, and link them as the files of each shard; return the table of examples.
+
+    cells: in each shard
+    """
     small = folder / "small"
     keys = pd.read_parquet(write_examples(small, cells, "raw"))["key"]
     (folder / "train").mkdir()

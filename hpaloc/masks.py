@@ -96,7 +96,7 @@ def write_mask(path: str | os.PathLike[str], labels: Image) -> Path:
     labels = as_array(labels)
     if labels.max(initial=0) <= LARGEST_PNG_ID:
         # Most rows of labels equal the row above: with this one filter, zlib's lowest level is several times as fast as
-        # with a filter for each row, and the file as small.
+        # with a filter for each row, and the file of cells is as small.
         pixels = np.ascontiguousarray(labels, dtype=np.uint16)
         encoded = imagecodecs.png_encode(pixels, level=1, strategy=_PNG_DEFAULT, filter=_PNG_FILTER_UP)
         with atomic_path(png) as temporary:
@@ -168,7 +168,7 @@ def share_ids(nuclei: Image, cells: Image) -> tuple[Image, Image]:
 
     def read(start: int, stop: int) -> np.ndarray:
         own = cells[start:stop]
-        # A type that has the ids of both.
+        # A type that holds the ids of both.
         owned = fastremap.remap(nuclei[start:stop].astype(np.promote_types(nuclei.dtype, own.dtype), copy=False), owner)
         return own * (owned == own)
 

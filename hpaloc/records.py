@@ -190,7 +190,7 @@ def _check(holds: "tf.Tensor", message: str) -> "tf.Operation":
     """Return the graph operation that raises tf.errors.InvalidArgumentError unless all of ``holds`` is true."""
     import tensorflow as tf
 
-    # Those of tf.debugging have a branch that gathers the values for the message, which slows the reading.
+    # The assertions of tf.debugging have a branch that gathers the values for the message, which slows the reading.
     return tf.raw_ops.Assert(condition=tf.reduce_all(holds), data=[message])
 
 
@@ -255,7 +255,8 @@ def tile_dataset(
     fields: those whose cells are read; None for all
     Returns elements {"image": (input_size, input_size, n_channels) uint8, "field": string, "cell": int32}.
     Raises ValueError for an unknown channel and FileNotFoundError for a missing file; iterating raises
-    tf.errors.InvalidArgumentError if two colours have different cells, and DataLossError if a file is damaged.
+    tf.errors.InvalidArgumentError if two colours have different cells or depths, or tiles different sizes or formats,
+    and DataLossError if a file is damaged.
     """
     import tensorflow as tf
 
@@ -352,7 +353,8 @@ def training_dataset(
     Returns unbatched elements (image (input_size, input_size, n_channels) uint8, label (19,) float32, weight float32).
     Raises ValueError for a folder that is not named after a part or a channel without records, FileNotFoundError for a
     missing record file, and TableError for examples that lack a column; iterating raises
-    tf.errors.InvalidArgumentError if a tile is not the cell that its row of the examples names.
+    tf.errors.InvalidArgumentError if a tile is not the cell that its row of the examples names, and as ``tile_dataset``
+    does.
     """
     import tensorflow as tf
 

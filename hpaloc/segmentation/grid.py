@@ -73,7 +73,8 @@ class Grid:
 
         labels: (h, w) int32, 1 … n
         smoothing: µm
-        side: px; draw squares of this side one after the other, which takes less memory and gives the same result
+        side: px; draw squares of this side one after the other, which takes less memory and gives the same result but
+        for single pixels of outlines
         Returns (H, W) uint16, or uint32 above 65,535 labels; with ``side`` a LazyImage, compressed in memory.
         """
         most = int(labels.max(initial=0))
@@ -117,8 +118,8 @@ class Grid:
         step_y, step_x = (small / full for small, full in zip(labels.shape, self.shape, strict=True))
         bottom, right = top + square.shape[0], left + square.shape[1]
         sigma, reach = self._blur(smoothing)
-        # Two sigma from its edge a label has 2 % of the surroundings, too little to have most of them. One more pixel is
-        # for the interpolation.
+        # Two sigma from its edge a label has 2 % of the surroundings, too little to win where fewer than forty labels
+        # meet. One more pixel is for the interpolation.
         wins_within = math.ceil(2 * sigma) + 1
         # The part of the working grid that decides the square, plus one reach, since a blur is wrong at a cut edge.
         y, y_end = max(0, int(top * step_y) - 2 * reach), min(labels.shape[0], int(bottom * step_y) + 2 * reach + 1)
