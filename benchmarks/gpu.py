@@ -260,7 +260,7 @@ def torch_network(size: int, precision: str, device: str) -> tuple[Prepare, Call
     """Return how PyTorch's steps are made, and how their values come to the host."""
     import torch
     from torch import nn
-    from training import torch_body
+    from training import torch_body, torch_training_step
 
     if device == "gpu" and not torch.cuda.is_available():
         raise RuntimeError("PyTorch sees no GPU here")
@@ -289,12 +289,7 @@ def torch_network(size: int, precision: str, device: str) -> tuple[Prepare, Call
                 return torch.sigmoid(compiled(pixels))
 
         def train() -> Any:
-            optimiser.zero_grad(set_to_none=True)
-            with autocast:
-                value = loss(compiled(pixels), targets)
-            value.backward()
-            optimiser.step()
-            return value.detach()
+            return torch_training_step(compiled, pixels, targets, optimiser, loss, autocast)
 
         network.train(kind != "inference")
         return infer if kind == "inference" else train

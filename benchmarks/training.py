@@ -116,6 +116,16 @@ def torch_body() -> Any:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
+def torch_training_step(forward: Any, images: Any, labels: Any, optimizer: Any, loss: Any, autocast: Any) -> Any:
+    """Make one training step in PyTorch; return the loss, a tensor on the device."""
+    optimizer.zero_grad(set_to_none=True)
+    with autocast:
+        value = loss(forward(images), labels)
+    value.backward()
+    optimizer.step()
+    return value.detach()
+
+
 def torch_steps(size: int, batch: int, precision: str) -> tuple[Callable[[], object], Callable[[], object]]:
     """Return the steps of a ResNet-50 v1 in PyTorch, channels last, autocast where bfloat16 is asked for."""
     import torch
@@ -131,12 +141,7 @@ def torch_steps(size: int, batch: int, precision: str) -> tuple[Callable[[], obj
 
     def train() -> float:
         network.train()
-        optimizer.zero_grad(set_to_none=True)
-        with autocast:
-            value = loss(network(images), labels)
-        value.backward()
-        optimizer.step()
-        return value.item()
+        return torch_training_step(network, images, labels, optimizer, loss, autocast).item()
 
     def infer():
         network.eval()

@@ -22,7 +22,7 @@ _FLOAT = struct.Struct("<f")
 
 # One fixed row filter (left neighbour) and zlib's run-length strategy take half the time of a filter per row, as OpenCV
 # and libpng choose it, at the same size of tiles (benchmarks/tiles.py).
-_PNG_LEVEL, _PNG_RLE, _PNG_FILTER_SUB = 1, 3, 16
+_PNG = {"level": 1, "strategy": imagecodecs.PNG.STRATEGY.RLE, "filter": imagecodecs.PNG.FILTER.SUB}
 
 
 class RecordError(ValueError):
@@ -212,7 +212,7 @@ class TileRecord:
         """
         if format == "png":
             pixels = np.ascontiguousarray(self.tile)
-            image = bytes(imagecodecs.png_encode(pixels, level=_PNG_LEVEL, strategy=_PNG_RLE, filter=_PNG_FILTER_SUB))
+            image = bytes(imagecodecs.png_encode(pixels, **_PNG))
         elif format == "raw":
             image = self.tile.astype(self.tile.dtype.newbyteorder("<")).tobytes()
         else:

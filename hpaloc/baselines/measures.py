@@ -56,7 +56,10 @@ def frozen_network(channels: Sequence[str], input_size: int) -> keras.Model:
 
 @functools.cache
 def _frozen_outputs(channels: tuple[str, ...], input_size: int) -> tf.types.experimental.PolymorphicFunction:
-    """Return the frozen network as one graph for batches of any size, since the last is smaller."""
+    """Return the frozen network as one graph for batches of any size, since the last is smaller.
+
+    A process that measures many shards makes it once: each graph would keep its memory.
+    """
     network = frozen_network(channels, input_size)
     return tf.function(network, input_signature=[tf.TensorSpec(network.input_shape, tf.float32)])
 
