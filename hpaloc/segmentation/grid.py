@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -81,8 +82,7 @@ class Grid:
         dtype = np.dtype(np.uint16 if most <= np.iinfo(np.uint16).max else np.uint32)
         if side is None:
             drawn = np.zeros(self.shape, dtype)
-            self._draw(drawn, 0, 0, labels, smoothing)
-            return whole(drawn)
+            return whole(drawn, self._draw(drawn, 0, 0, labels, smoothing))
         ends = self._rows_of(labels, smoothing)
 
         def rows(start: int, stop: int) -> np.ndarray:
@@ -113,8 +113,10 @@ class Grid:
         sigma = max(smoothing / self.size, 0.5)
         return sigma, int(3 * sigma) + 2
 
-    def _draw(self, square: np.ndarray, top: int, left: int, labels: np.ndarray, smoothing: float) -> None:
-        """Fill a square of the full-size raster whose first pixel is (top, left)."""
+    def _draw(
+        self, square: np.ndarray, top: int, left: int, labels: np.ndarray, smoothing: float
+    ) -> list[tuple[slice, slice] | None]:
+        """Fill a square of the full-size raster whose first pixel is (top, left); return the window of each label."""
         step_y, step_x = (small / full for small, full in zip(labels.shape, self.shape, strict=True))
         bottom, right = top + square.shape[0], left + square.shape[1]
         sigma, reach = self._blur(smoothing)
@@ -127,6 +129,12 @@ class Grid:
         labels = labels[y:y_end, x:x_end]
 
         def share_of(belongs: np.ndarray, y0: int, x0: int, rows: slice, columns: slice) -> np.ndarray:
+            soft = cv2.GaussianBlur(belongs.astype(np.float32), (0, 0), sigma)
+            if (times := round(1 / step_y)) * step_y == times * step_x == 1:
+                # The same numbers as below, ten times as fast.
+                large = cv2.resize(soft, None, fx=times, fy=times, interpolation=cv2.INTER_LINEAR)
+                down, right = times * y0, times * x0
+                return large[rows.start - down : rows.stop - down, columns.start - right : columns.stop - right]
             # Pixel centres of the full-size raster in coordinates of the piece that begins at (y0, x0).
             back = np.array(
                 [
@@ -135,7 +143,7 @@ class Grid:
                 ]
             )
             return cv2.warpAffine(
-                cv2.GaussianBlur(belongs.astype(np.float32), (0, 0), sigma),
+                soft,
                 back,
                 (columns.stop - columns.start, rows.stop - rows.start),
                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
@@ -143,7 +151,9 @@ class Grid:
             )
 
         most = share_of(labels == 0, y, x, slice(top, bottom), slice(left, right))
+        windows: list[tuple[slice, slice] | None] = []
         for label, box in enumerate(ndimage.find_objects(labels), start=1):
+            windows.append(None)
             if box is None:
                 continue
             y0, y1 = max(0, box[0].start - reach), min(labels.shape[0], box[0].stop + reach)
@@ -162,6 +172,8 @@ class Grid:
             wins = share > most[window]
             square[window][wins] = label
             most[window][wins] = share[wins]
+            windows[-1] = window
+        return windows
 
 
 def grid_of(shape: tuple[int, ...], pixel_size: float, scale: float) -> Grid:
@@ -238,13 +250,14 @@ def _lowest_plane(image: np.ndarray) -> np.ndarray:
     return plane.reshape(image.shape).astype(np.float32)
 
 
-def whole(labels: np.ndarray) -> np.ndarray:
+def whole(labels: np.ndarray, boxes: Sequence[tuple[slice, slice] | None] | None = None) -> np.ndarray:
     """Keep the largest 8-connected part of every label, and fill the holes inside it.
 
     labels: (H, W) of an integer type, changed in place
+    boxes: of the labels 1 … n, each around all of it, or None for one that is absent; found if they are not given
     Returns ``labels``, with the same ids.
     """
-    boxes = ndimage.find_objects(labels)
+    boxes = ndimage.find_objects(labels) if boxes is None else boxes
     for label, box in enumerate(boxes, start=1):
         if box is not None:
             window = labels[box]
