@@ -5,6 +5,9 @@ from scipy.special import betaincinv, ndtr, stdtrit
 
 # Of every interval; enough that its ends move by less than what they say.
 REPLICATES = 1000
+# Percentiles of resamplings lie within the values of the groups. The range of n values holds their median with the
+# probability 1 - 2^(1 - n), which is above 0.95 from this n on.
+FEWEST_GROUPS = 6
 
 # The normal distribution has 95 % within this many standard deviations.
 _Z = 1.959963984540054
@@ -109,14 +112,14 @@ def resampled_groups(n_groups: int, replicates: int, seed: int) -> np.ndarray:
 def replicated_mean(
     values: np.ndarray, groups: np.ndarray, replicates: int = REPLICATES, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Return the ``percentile_interval`` of a mean by resampling whole groups, None for fewer than two groups.
+    """Return the ``percentile_interval`` of a mean by resampling whole groups, None for fewer than FEWEST_GROUPS.
 
     values: (n,) float
     groups: (n,), any type
     """
     names, group = np.unique(groups, return_inverse=True)
     n_groups = len(names)
-    if n_groups < 2:
+    if n_groups < FEWEST_GROUPS:
         return None
     weights = resampled_groups(n_groups, replicates, seed)
     drawn = weights @ np.bincount(group, minlength=n_groups)
@@ -124,15 +127,15 @@ def replicated_mean(
 
 
 def percentile_interval(replicated: np.ndarray, n_groups: int) -> tuple[float, float] | None:
-    """Return the 95 % interval of a mean or a difference from its values in resamplings of at least two groups.
+    """Return the 95 % interval of a mean or a difference from its values in resamplings of groups.
 
     For few groups, the percentiles are further out than 2.5 and 97.5, as Student's t is (Hesterberg 2015, "expanded
-    percentile interval"). None if no value is finite.
+    percentile interval"). None for fewer than FEWEST_GROUPS, or if no value is finite.
 
     replicated: (replicates,) float
     """
     replicated = replicated[np.isfinite(replicated)]
-    if not len(replicated):
+    if n_groups < FEWEST_GROUPS or not len(replicated):
         return None
     tail = ndtr(-np.sqrt(n_groups / (n_groups - 1)) * stdtrit(n_groups - 1, 0.975))
     low, high = np.quantile(replicated, [tail, 1 - tail])

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from hpaloc.evaluation.cells import mean_of_known, pick_single_labels, score_replicated
-from hpaloc.resampling import REPLICATES, percentile_interval
+from hpaloc.resampling import FEWEST_GROUPS, REPLICATES, percentile_interval
 
 # The network without the regression that it is fused with; no baseline, but compared like one.
 ALONE = "network_alone"
@@ -100,7 +100,8 @@ def compare(
         verdict, span = f"beats its best baseline, {_IN_WORDS[best]}, by {gap:.3f}", (low, high)
     else:
         verdict, span = f"does not measurably differ from its best baseline, {_IN_WORDS[best]}: {gap:+.3f}", (low, high)
-    sure = f"95 % interval {span[0]:.3f} to {span[1]:.3f}" if interval else "no interval, as there is one group only"
+    no_interval = f"no interval, as there are fewer than {FEWEST_GROUPS} groups"
+    sure = f"95 % interval {span[0]:.3f} to {span[1]:.3f}" if interval else no_interval
     network_is = "the network with its regression" if ALONE in baselines else "the network"
     sentence = (
         f"{network_is} {verdict} ({sure}) in the share of cells that are right, {network['accuracy']:.3f} against "

@@ -130,6 +130,11 @@ def test_a_network_that_is_better_worse_or_equal_is_called_so():
     alone = compared(0.9, 0.7, groups=np.zeros(400))[2]
     assert alone["ci95"] is None
     assert "no interval" in alone["sentence"]
+    # The range of five values is no interval of 95 % yet.
+    few = compared(0.9, 0.3, groups=np.arange(400) % 5)[2]
+    assert few["ci95"] is None
+    assert "beats" not in few["sentence"]
+    assert compared(0.9, 0.3, groups=np.arange(400) % 6)[2]["ci95"] is not None
 
 
 def test_differences_are_of_the_same_cells():
