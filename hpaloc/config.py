@@ -473,6 +473,25 @@ def curation_of(config: Mapping[str, Any], name: str) -> tuple[str, dict[str, An
     return "curation", config["curation"]
 
 
+def describe_training_images(config: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each collection that trains: what its images are, the size of a pixel, how cells are found.
+
+    config: completed
+    """
+    sentences = []
+    for name in training_collections(config):
+        collection = config["collections"][name]
+        images = "fields that hpaloc simulated" if collection.get("simulate") else "fields"
+        cells = "given masks" if collection.get("masks") else f"the backend {config['segmentation']['backend']}"
+        outlines = f"cells by {cells}"
+        if collection.get("crops"):
+            images, outlines = "ready-made crops of cells", "not segmented"
+        size = collection.get("pixel_size") or config["pixel_size"]
+        pixels = "pixels of the size that each file gives" if size == "file" else f"{size:g} µm per pixel"
+        sentences.append(f"Collection {name}: {images}, {pixels}, {outlines}.")
+    return sentences
+
+
 def has_crop_table(collection: Mapping[str, Any]) -> bool:
     """Return whether a table of ready-made crops says what the fields of a collection are, and where their files."""
     return isinstance(collection.get("crops"), str)

@@ -204,7 +204,8 @@ def fetch(
     arrived is kept next to ``path`` and continued (Range), if the server gave a validator that detects a changed file.
 
     Raises PassingError after the last try, DownloadError for what does not pass (another answer, a redirect away from
-    https, content that is not of the kind), and FileNameError for a name that the file system refuses.
+    https, a certificate that is not trusted, content that is not of the kind), and FileNameError for a name that the
+    file system refuses.
     """
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -215,6 +216,8 @@ def fetch(
         except PassingError as error:
             passing = error
         except urllib3.exceptions.HTTPError as error:
+            if isinstance(error, urllib3.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise DownloadError(f"{url}: {error}; SSL_CERT_FILE can name the certificates to trust") from None
             passing = PassingError(f"{url}: {type(error).__name__}: {error}")
         if attempt + 1 == retries.tries:
             raise PassingError(f"{passing} (tried {retries.tries} times)")

@@ -1,6 +1,6 @@
 """The model card: a page about the input, output, training data, scores and limits of a model folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,16 @@ from hpaloc.network.fusion import decision_in_use
 
 
 def write_card(
-    model_dir: Path, examples: Path, out: Path, cross_validated: str | None = None, fused: bool = True
+    model_dir: Path,
+    examples: Path,
+    out: Path,
+    images: Sequence[str] = (),
+    cross_validated: str | None = None,
+    fused: bool = True,
 ) -> None:
     """Write the card of a model folder, as Markdown; ``examples`` is the table of the cells that trained it.
 
+    images: from ``config.describe_training_images``
     cross_validated: the line of ``cross_validation.describe_scores``, if there is a cross-validation
     fused: whether the network is fused with its regression, if the folder has a fusion
 
@@ -29,7 +35,7 @@ def write_card(
     table = pq.read_table(examples, columns=["part", "field", "origin"]).to_pandas()
     parts = {part: table[table["part"] == part] for part in ("train", "validation")}
     history, decision = pd.read_csv(folder / "history.csv"), decision_in_use(folder, fused)
-    write_text(out, model_card(config, decision, history, parts, load_baselines(folder), cross_validated))
+    write_text(out, model_card(config, decision, history, parts, images, load_baselines(folder), cross_validated))
 
 
 def model_card(
@@ -37,6 +43,7 @@ def model_card(
     decision: Mapping[str, Any],
     history: pd.DataFrame,
     parts: Mapping[str, pd.DataFrame],
+    images: Sequence[str] = (),
     baselines: Mapping[str, Any] | None = None,
     cross_validated: str | None = None,
 ) -> str:
@@ -44,7 +51,7 @@ def model_card(
 
     decision: thresholds.json, or fusion.json if the network is fused with its regression
     baselines: from ``baselines.record.load_baselines``
-    cross_validated: as for ``write_card``
+    images, cross_validated: as for ``write_card``
     """
     absent = [name for name in NAMES if not config["examples"]["train"][name]]
     decided = "fusion.json" if "weight" in decision else "thresholds.json"
@@ -71,7 +78,7 @@ def model_card(
                 else []
             ),
             "",
-            *_training_data(config, decision, parts),
+            *_training_data(config, decision, parts, images),
             *_scores(config, decision, history, baselines),
             *([cross_validated, ""] if cross_validated else []),
             "## Limits",
@@ -88,7 +95,10 @@ def model_card(
 
 
 def _training_data(
-    config: Mapping[str, Any], decision: Mapping[str, Any], parts: Mapping[str, pd.DataFrame]
+    config: Mapping[str, Any],
+    decision: Mapping[str, Any],
+    parts: Mapping[str, pd.DataFrame],
+    images: Sequence[str],
 ) -> list[str]:
     origins = ", ".join(f"{count} {origin}" for origin, count in parts["train"]["origin"].value_counts().items())
     return [
@@ -97,6 +107,8 @@ def _training_data(
         f"{len(parts['train'])} cells of {parts['train']['field'].nunique()} fields ({origins}); validation: "
         f"{len(parts['validation'])} cells of {parts['validation']['field'].nunique()} other fields.",
         "",
+        *(f"- {sentence}" for sentence in images),
+        *([""] if images else []),
         "| # | class | train | validation | class weight | threshold |",
         "|---|---|---|---|---|---|",
         *(

@@ -51,15 +51,18 @@ def provide_model(path: str, sha256: str | None, retries: RetryPolicy | None = N
     if folder.is_dir():
         return
     with atomic_directory(folder) as unpacked:
+        archive = Path(path)
         if is_address(path):
             archive = unpacked / "package.zip"
             log.info("fetching the model %s", path)
             _fetch(path, archive, retries or RetryPolicy())
             _check_digest(archive, path, str(sha256))
+        try:
             unpack_model(archive, unpacked, path)
+        except ModelError as error:
+            raise ModelError(f"config key model.path: {error}") from None
+        if is_address(path):
             archive.unlink()
-        else:
-            unpack_model(Path(path), unpacked, path)
 
 
 def _fetch(address: str, archive: Path, retries: RetryPolicy) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpaloc.addresses import is_address
 from hpaloc.baselines.record import load_baselines
 from hpaloc.config import (
     ConfigError,
@@ -177,6 +178,15 @@ def _check_colours(config: Mapping[str, Any], names: Sequence[str], channels: Se
             )
 
 
+def _check_unchanged(folder: Path, given: str) -> None:
+    """Raise ModelError if a file of the model was changed; one that came as a zip can be unpacked again."""
+    try:
+        check_folder(folder)
+    except ModelError as error:
+        again = "" if str(folder) == given else f"; delete {folder}, and {given} is unpacked again"
+        raise ModelError(f"{error}{again}") from None
+
+
 def check_model(config: Mapping[str, Any]) -> None:
     """Make the folder of the model that a completed configuration names, if it is a zip, and check it.
 
@@ -188,12 +198,14 @@ def check_model(config: Mapping[str, Any]) -> None:
     try:
         provide_model(given, sha256)
         path = model_folder(given, sha256)
+        if not is_address(given) and not Path(given).exists():
+            raise ConfigError(f"config key model.path: there is no {given}")
         for name in MODEL_FILES:
             if not Path(path, name).is_file():
                 raise ConfigError(
                     f"config key model.path: {path} is not the folder of a trained model ({name} is missing)"
                 )
-        check_folder(Path(path))
+        _check_unchanged(Path(path), given)
         made, _ = read_settings(Path(path))
         check_network(Path(path, "model.keras"), made)
         load_reading(Path(path))

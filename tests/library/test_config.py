@@ -11,7 +11,14 @@ from snakemake.cli import parse_config
 from snakemake.utils import update_config
 from stand_in_models import write_packable, write_stand_in, write_stock
 
-from hpaloc.config import ConfigError, complete, load_schema, read_command_line, shortened
+from hpaloc.config import (
+    ConfigError,
+    complete,
+    describe_training_images,
+    load_schema,
+    read_command_line,
+    shortened,
+)
 from hpaloc.manifests import SheetRow
 from hpaloc.planning.settings import check_few_shot, check_training
 from hpaloc.scan import Scan
@@ -223,6 +230,31 @@ def test_what_is_predicted_by_default():
 def test_a_completed_configuration_is_complete(collection):
     completed = complete({"collections": {"train": collection}})
     assert complete(completed) == completed
+
+
+def test_the_images_that_train_are_described():
+    config = complete(
+        {
+            "collections": {
+                "drawn": {"sheet": "a.csv", "labels": True, "simulate": {}, "pixel_size": 0.16},
+                "train": {"sheet": "b.csv", "labels": True, "images": "{id}_{colour}.png", "pixel_size": "file"},
+                "cut": {"sheet": "c.csv", "labels": True, "images": "{id}_{colour}.png", "crops": True},
+            },
+            "train": {"pretraining": {"collection": "drawn"}},
+        }
+    )
+    drawn = "Collection drawn: fields that hpaloc simulated, 0.16 µm per pixel, cells by the backend watershed."
+    assert describe_training_images(config) == [
+        drawn,
+        "Collection train: fields, pixels of the size that each file gives, cells by the backend watershed.",
+    ]
+    config["train"] |= {"collection": "cut", "pretraining": None}
+    assert describe_training_images(config) == [
+        "Collection cut: ready-made crops of cells, 0.08 µm per pixel, not segmented."
+    ]
+    masked = {"sheet": "b.csv", "labels": True, "images": "{id}_{colour}.png", "masks": "{id}.png", "pixel_size": 0.2}
+    config["collections"]["cut"] = masked
+    assert "0.2 µm per pixel, cells by given masks." in describe_training_images(config)[0]
 
 
 def test_collections_that_training_and_prediction_name_must_exist():

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import shutil
+import ssl
+import subprocess
 import zipfile
 from contextlib import chdir
 from pathlib import Path
@@ -137,6 +140,26 @@ def test_an_address_without_the_model_is_refused_and_leaves_nothing(tmp_path, pa
         assert [path.name for path in Path("resources/models").iterdir()] == [".pace"]
 
 
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl, which makes the certificate, is not there")
+def test_a_certificate_that_is_not_trusted_is_told_at_once_and_can_be_named(tmp_path, packed, monkeypatch):
+    subject = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")
+    files = ("-keyout", "key.pem", "-out", "own.pem")
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject, *files]
+    subprocess.run(make, cwd=tmp_path, check=True, capture_output=True)
+    content = packed.read_bytes()
+    with failing_server({"/m.zip": content}) as server, chdir(tmp_path):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain("own.pem", "key.pem")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        address, sha256 = server.url.replace("http:", "https:") + "/m.zip", hashlib.sha256(content).hexdigest()
+        with pytest.raises(ModelError, match=r"CERTIFICATE_VERIFY_FAILED.*SSL_CERT_FILE") as error:
+            provide_model(address, sha256, QUICK)
+        assert "tried" not in str(error.value)
+        monkeypatch.setenv("SSL_CERT_FILE", "own.pem")
+        provide_model(address, sha256, QUICK)
+        check_folder(Path(model_folder(address, sha256)))
+
+
 def test_another_digest_is_refused(tmp_path, packed):
     told = "config key model.sha256: .* has the digest [0-9a-f]{64}, not 0{64}; it is another file, or was changed"
     with failing_server({"/m.zip": packed.read_bytes()}) as server, chdir(tmp_path):
@@ -189,7 +212,7 @@ def test_a_zip_that_is_no_packed_model_is_refused_and_leaves_nothing(tmp_path, p
     with chdir(tmp_path):
         with pytest.raises(ModelError) as error:
             provide_model("other.zip", None)
-        assert str(error.value).startswith(sentence)
+        assert str(error.value).startswith(f"config key model.path: {sentence}")
         assert not list(Path("resources/models").iterdir())
     assert not (tmp_path.parent / "outside").exists()
 

@@ -584,9 +584,10 @@ def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
     np.testing.assert_allclose(np.load(folder / "judged.npy"), probabilities, atol=1e-6)
     rows = parts.judged_examples(parts.read_parts(examples, "sigmoid"))[1]
     np.testing.assert_array_equal(rows[list(LABEL_COLUMNS)], labels)
-    write_card(folder, examples, folder / "card.md")
+    write_card(folder, examples, folder / "card.md", ["Collection train: fields, 0.08 µm per pixel."])
     card = (folder / "card.md").read_text()
     assert "18 cells of 4 fields (18 real)" in card
+    assert "\n\n- Collection train: fields, 0.08 µm per pixel.\n\n| # |" in card
     measure_receptive_fields(folder, training_data / "train", examples, tmp_path / "fields.npz", cells=4)
     with np.load(tmp_path / "fields.npz") as fields:
         assert (int(fields["tile"]), int(fields["theoretical"])) == (32, 483)
@@ -598,7 +599,7 @@ def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
     assert "baseline" not in card
     shown = dict.fromkeys(("train", "validation"), pd.read_parquet(examples))
     baselines = {"validation_accuracy": {"frozen_network": 0.25}}
-    page = model_card(config, decision, pd.read_csv(folder / "history.csv"), shown, baselines, "Cross-validated.")
+    page = model_card(config, decision, pd.read_csv(folder / "history.csv"), shown, (), baselines, "Cross-validated.")
     assert "\n- accuracy of the baseline frozen network: 0.25\n" in page
     assert "\n\nCross-validated.\n\n## Limits\n" in page
 

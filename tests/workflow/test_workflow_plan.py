@@ -397,7 +397,7 @@ def mistakes():
     yield pattern, [], "config key collections.train.images: 'images/{id}.png' lacks the placeholder {colour}"
     yield training, [], "config key train.collection: 'other' is not among the collections (test, train)"
     yield weights, [], "config key train.weights: no such file: start.h5"
-    yield model, ["predict_only"], "config key model.path: absent is not the folder of a trained model"
+    yield model, ["predict_only"], "config key model.path: there is no absent"
     yield (lambda changed: None), ["predict_only"], "config key model.path: predict_only needs a trained model"
 
 

@@ -21,6 +21,7 @@ from hpaloc.config import (
     colours_of,
     complete,
     curation_of,
+    describe_training_images,
     has_crop_table,
     read_command_line,
     shortened,

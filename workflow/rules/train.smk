@@ -201,6 +201,7 @@ rule model_card:
         runtime=grows(10),
     params:
         cross_validation=cross_validation_of_card,
+        images=lambda wildcards: describe_training_images(config),
         version=code_of("model_card"),
     script:
         "../scripts/model_card.py"

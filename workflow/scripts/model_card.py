@@ -12,7 +12,7 @@ def main(job):
     if job.params.cross_validation:
         line = json.loads(Path(job.params.cross_validation["summary"]).read_text(encoding="utf-8"))["line"]
     folder, fused = Path(job.input.model[0]).parent, bool(job.input.fusion)
-    write_card(folder, Path(job.input.examples), Path(job.output[0]), line, fused)
+    write_card(folder, Path(job.input.examples), Path(job.output[0]), job.params.images, line, fused)
 
 
 if __name__ == "__main__":
