@@ -5,8 +5,8 @@ from scipy.special import betaincinv, ndtr, stdtrit
 
 # Of every interval; enough that its ends move by less than what they say.
 REPLICATES = 1000
-# Percentiles of resamplings lie within the values of the groups. The range of n values holds their median with the
-# probability 1 - 2^(1 - n), which is above 0.95 from this n on.
+# Percentiles of resamplings lie within the values of the groups. The range of n values holds the median of
+# what they are drawn from with the probability 1 - 2^(1 - n), which is above 0.95 from this n on.
 FEWEST_GROUPS = 6
 
 # The normal distribution has 95 % within this many standard deviations.

@@ -54,7 +54,10 @@ def score_baselines(
     predicted = {name: np.asarray(p, np.float64) for name, p in learned.items()}
     if shares is not None:
         predicted["majority"] = np.tile(shares, (len(labels), 1))
-    n_groups = len(np.unique(groups))
+    groups = np.asarray(groups)
+    of_single = len(np.unique(groups[pick_single_labels(labels) >= 0]))
+    n_groups = {"accuracy": of_single, "balanced_accuracy": of_single}
+    n_groups["macro_ap"] = len(np.unique(groups[labels.any(axis=1)]))
     own, replicated = score_replicated(network, labels, groups, replicates, seed)
     found: dict[str, dict[str, Any]] = {}
     for name, p in predicted.items():
@@ -63,7 +66,7 @@ def score_baselines(
         for score in _DIFFERENCES:
             difference[score] = None if own[score] is None else own[score] - scores[score]
             gaps = replicated[score] - others[score] if replicated else np.zeros(0)
-            difference["ci95"][score] = percentile_interval(gaps, n_groups)
+            difference["ci95"][score] = percentile_interval(gaps, n_groups[score])
         found[name] = {score: scores[score] for score in BASELINE_SCORES}
         found[name] |= {"ci95": {score: scores["ci95"][score] for score in BASELINE_SCORES}, "difference": difference}
     if shares is not None:
@@ -94,7 +97,9 @@ def compare(
     best = max(rivals, key=lambda name: rivals[name]["accuracy"])
     gap, interval = rivals[best]["difference"]["accuracy"], rivals[best]["difference"]["ci95"]["accuracy"]
     low, high = interval or (np.nan, np.nan)
-    if high < 0:
+    if not interval:
+        verdict, span = f"and its best baseline, {_IN_WORDS[best]}, differ by {gap:+.3f}", (low, high)
+    elif high < 0:
         verdict, span = f"is worse than its best baseline, {_IN_WORDS[best]}, by {-gap:.3f}", (-high, -low)
     elif low > 0:
         verdict, span = f"beats its best baseline, {_IN_WORDS[best]}, by {gap:.3f}", (low, high)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from hpaloc.files import write_json, write_text
 from hpaloc.interpretation.units import LEVEL, UnitTable
-from hpaloc.resampling import REPLICATES, jackknife_interval, replicated_mean, share_interval
+from hpaloc.resampling import FEWEST_GROUPS, REPLICATES, jackknife_interval, replicated_mean, share_interval
 from hpaloc.shuffles import shuffled_labels
 from hpaloc.tables import PROBABILITIES
 
@@ -156,6 +156,9 @@ def layer_claims(
     # The hardest control: the best layer of the untrained network on the same tiles.
     random = max((place for place in places if place[0] == "random"), key=lambda place: at[place])
     over_stem, over_random = difference(deep, stem), difference(deep, random)
+    if not np.isfinite([*over_stem, *over_random]).all():
+        why = f"a difference has no interval with fewer than {FEWEST_GROUPS} groups."
+        return [edges, Claim("deep layers separate the locations", UNTESTED, f"It cannot be tested: {why}")]
     holds = over_stem[1] > 0 and over_random[1] > 0 and at[deep] > shuffled[deep]
     caution = " The network was trained on these cells, which raises the value." if seen else ""
     return [

@@ -474,7 +474,7 @@ def layer_table(trained, random):
         pd.DataFrame({"network": network, "layer": layer, "right": (np.arange(40) % 10 < 10 * value).astype(float)})
         for network, layer, value in rows
     ]
-    return table, pd.concat(singles), np.repeat([f"g{number}" for number in range(4)], 10)
+    return table, pd.concat(singles), np.repeat([f"g{number}" for number in range(8)], 5)
 
 
 @pytest.mark.parametrize(
@@ -488,6 +488,14 @@ def test_deep_layers_must_beat_both_the_stem_and_random_weights(trained, random,
     # The control is the random network's best layer, here its stem where that is better.
     assert (deep.value, deep.control) == (trained, max(random, 0.2))
     assert edges.verdict == "failed"
+
+
+def test_few_groups_do_not_test_what_deep_layers_separate():
+    table, singles, _ = layer_table(0.8, 0.2)
+    kernels = {name: np.ones((7, 7, 3, 4)) for name in ("trained", "random")}
+    _, deep = claims.layer_claims(table, singles, np.arange(40) % 5, kernels, "embedding", False, 0)
+    assert deep.verdict == claims.UNTESTED
+    assert "fewer than 6 groups" in deep.sentence
 
 
 def unit_table(share, strength, left_out):
