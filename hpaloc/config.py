@@ -479,16 +479,18 @@ def describe_training_images(config: Mapping[str, Any]) -> list[str]:
     config: completed
     """
     sentences = []
+    *before, _ = training_collections(config)
     for name in training_collections(config):
         collection = config["collections"][name]
         images = "fields that hpaloc simulated" if collection.get("simulate") else "fields"
-        cells = "given masks" if collection.get("masks") else f"the backend {config['segmentation']['backend']}"
-        outlines = f"cells by {cells}"
+        backend = config["segmentation"]["backend"]
+        outlines = "cells by given masks" if backend == "masks" else f"cells by the backend {backend}"
         if collection.get("crops"):
             images, outlines = "ready-made crops of cells", "not segmented"
         size = collection.get("pixel_size") or config["pixel_size"]
         pixels = "pixels of the size that each file gives" if size == "file" else f"{size:g} µm per pixel"
-        sentences.append(f"Collection {name}: {images}, {pixels}, {outlines}.")
+        role = " (first training)" if name in before else ""
+        sentences.append(f"Collection {name}{role}: {images}, {pixels}, {outlines}.")
     return sentences
 
 

@@ -203,9 +203,9 @@ def fetch(
     after a wait that doubles, or as long as the server asks for (Retry-After, at most 10 minutes). The part that
     arrived is kept next to ``path`` and continued (Range), if the server gave a validator that detects a changed file.
 
-    Raises PassingError after the last try, DownloadError for what does not pass (another answer, a redirect away from
-    https, a certificate that is not trusted, content that is not of the kind), and FileNameError for a name that the
-    file system refuses.
+    Raises PassingError after the last try, and at once for a certificate that is not trusted, DownloadError for what
+    does not pass (another answer, a redirect away from https, content that is not of the kind), and FileNameError for a
+    name that the file system refuses.
     """
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +217,8 @@ def fetch(
             passing = error
         except urllib3.exceptions.HTTPError as error:
             if isinstance(error, urllib3.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise DownloadError(f"{url}: {error}; SSL_CERT_FILE can name the certificates to trust") from None
+                # Of all files of this server: no field is rejected for it.
+                raise PassingError(f"{url}: {error}; if your institution signs it, name it in SSL_CERT_FILE") from None
             passing = PassingError(f"{url}: {type(error).__name__}: {error}")
         if attempt + 1 == retries.tries:
             raise PassingError(f"{passing} (tried {retries.tries} times)")

@@ -30,7 +30,7 @@ from hpaloc.scan import Scan
 from hpaloc.seen.record import load_seen
 from hpaloc.segmentation.settings import NetworkWeights
 from hpaloc.segmentation.weights import ALL_NETWORKS, NETWORKS, WeightsError, compare, find, named_file, used_networks
-from hpaloc.unpacking import model_folder, provide_model
+from hpaloc.unpacking import PLACE, model_folder, provide_model
 
 NO_MODEL = "config key model.path: predict_only needs a trained model: its folder, its zip, or the address of its zip"
 # The files that a model folder needs to predict.
@@ -178,15 +178,6 @@ def _check_colours(config: Mapping[str, Any], names: Sequence[str], channels: Se
             )
 
 
-def _check_unchanged(folder: Path, given: str) -> None:
-    """Raise ModelError if a file of the model was changed; one that came as a zip can be unpacked again."""
-    try:
-        check_folder(folder)
-    except ModelError as error:
-        again = "" if str(folder) == given else f"; delete {folder}, and {given} is unpacked again"
-        raise ModelError(f"{error}{again}") from None
-
-
 def check_model(config: Mapping[str, Any]) -> None:
     """Make the folder of the model that a completed configuration names, if it is a zip, and check it.
 
@@ -200,12 +191,17 @@ def check_model(config: Mapping[str, Any]) -> None:
         path = model_folder(given, sha256)
         if not is_address(given) and not Path(given).exists():
             raise ConfigError(f"config key model.path: there is no {given}")
+        # A zip is not unpacked again while its folder is there.
+        again = f"; delete {path}, and it is unpacked again" if PLACE in Path(path).parents else ""
         for name in MODEL_FILES:
             if not Path(path, name).is_file():
                 raise ConfigError(
-                    f"config key model.path: {path} is not the folder of a trained model ({name} is missing)"
+                    f"config key model.path: {path} is not the folder of a trained model ({name} is missing){again}"
                 )
-        _check_unchanged(Path(path), given)
+        try:
+            check_folder(Path(path))
+        except ModelError as error:
+            raise ModelError(f"{error}{again}") from None
         made, _ = read_settings(Path(path))
         check_network(Path(path, "model.keras"), made)
         load_reading(Path(path))

@@ -14,10 +14,12 @@ import pytest
 from failing_server import failing_server
 from stand_in_models import write_packable
 
+from hpaloc.config import ConfigError
 from hpaloc.download import RetryPolicy
 from hpaloc.network.folder import check_folder
 from hpaloc.network.options import ModelError
 from hpaloc.packing import pack_model
+from hpaloc.planning.settings import check_model
 from hpaloc.unpacking import model_folder, provide_model
 
 FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json", "seen.npz", "seen.checksums.json")
@@ -106,6 +108,19 @@ def test_a_zip_is_unpacked_once_and_again_when_it_is_another(tmp_path, packed):
         provide_model("packed.zip", None)
         assert Path(model_folder("packed.zip", None)) != folder
         check_folder(Path(model_folder("packed.zip", None)))
+
+
+def test_a_damaged_unpacked_model_can_be_unpacked_again(tmp_path, packed):
+    config = {"model": {"path": "packed.zip", "sha256": None}, "predict": {"collections": []}}
+    with chdir(tmp_path):
+        provide_model("packed.zip", None)
+        folder = Path(model_folder("packed.zip", None))
+        for damage in ((folder / "config.json").unlink, lambda: (folder / "thresholds.json").write_text("{}")):
+            damage()
+            with pytest.raises(ConfigError, match=rf"; delete {folder}, and it is unpacked again$"):
+                check_model(config)
+            shutil.rmtree(folder)
+            provide_model("packed.zip", None)
 
 
 def test_a_model_comes_from_an_address_whose_server_fails(tmp_path, packed):
