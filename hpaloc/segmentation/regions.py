@@ -62,6 +62,8 @@ def summarise(summary: Literal["max", "median"], values: np.ndarray, labels: np.
     values: (h, w) float
     labels: (h, w) int, 0 is background
     ids: (n,) int, above 0
+
+    nan for an id that is absent.
     """
     inside = labels > 0
     # Five times as fast as SciPy, which sorts all pixels.
