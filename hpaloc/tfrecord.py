@@ -1,5 +1,6 @@
 """Tile records: one tf.train.Example per cell and colour in TFRecord framing, written and read without TensorFlow."""
 
+import functools
 import hashlib
 import os
 import struct
@@ -108,6 +109,8 @@ def read_record_at(file: BinaryIO, offset: int) -> bytes:
     return payload
 
 
+# Lengths and tags are the same in record after record.
+@functools.lru_cache(4096)
 def _varint(value: int) -> bytes:
     value &= (1 << 64) - 1
     out = bytearray()
