@@ -262,6 +262,8 @@ SUFFIX = {write_png: ".png"}
 
 Make = Callable[[Untouched, np.random.Generator], Images]
 Touch = Callable[[tuple[int, ...]], np.ndarray]
+# Pixels above and below, left and right of a field.
+Margin = tuple[tuple[int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -273,6 +275,7 @@ class Change:
     touched: the pixels that the change itself touches, (H, W) bool from the shape; "differing" for all that differ,
     None if it is a change of the whole field
     write: writes the files
+    margin: what the changed images have around the field, from its shape
     warns: whether a warning is what is asked of hpaloc, not unchanged cells
     """
 
@@ -283,6 +286,7 @@ class Change:
     touched: Touch | str | None = None
     write: Callable[..., None] = write_tiff
     warns: bool = False
+    margin: Callable[[tuple[int, ...]], Margin] = lambda shape: ((0, 0), (0, 0))
 
 
 def inner_point(where: np.ndarray) -> tuple[int, int]:
@@ -383,8 +387,23 @@ def uneven(before: Untouched, rng: np.random.Generator) -> Images:
     return {colour: np.rint(image + slope).astype(np.uint16) for colour, image in before.images.items()}
 
 
+def beside(shape: tuple[int, ...], part: str) -> Margin:
+    """Return what a stitcher leaves empty around a field."""
+    height, width = shape
+    y, x = height // 4, width // 4
+    return {"a frame": ((y, y), (x, x)), "a band": ((0, 0), (0, 2 * x)), "an L": ((0, 2 * y), (0, 2 * x))}[part]
+
+
+def mosaic(before: Untouched, rng: np.random.Generator, part: str, offset: int, level: int) -> Images:
+    margin = beside(before.cells.shape, part)
+    return {
+        colour: np.pad((image.astype(np.int64) + offset).astype(image.dtype), margin, constant_values=level)
+        for colour, image in before.images.items()
+    }
+
+
 def outside(shape: tuple[int, ...], part: str) -> np.ndarray:
-    """Return the empty pixels of a mosaic, (H, W) bool."""
+    """Return the pixels of a field that are lost, (H, W) bool."""
     height, width = shape
     y, x = height // 10, width // 10
     where = np.zeros((height, width), bool)
@@ -398,12 +417,8 @@ def outside(shape: tuple[int, ...], part: str) -> np.ndarray:
     return where
 
 
-def mosaic(before: Untouched, rng: np.random.Generator, part: str, offset: int, level: int) -> Images:
-    where = outside(before.cells.shape, part)
-    return {
-        colour: np.where(where, level, image.astype(np.int64) + offset).astype(image.dtype)
-        for colour, image in before.images.items()
-    }
+def lost(before: Untouched, rng: np.random.Generator, part: str) -> Images:
+    return painted(before, outside(before.cells.shape, part), COLOURS, 0)
 
 
 def out_of_focus(before: Untouched, rng: np.random.Generator) -> Images:
@@ -516,16 +531,25 @@ def blacks() -> list[Change]:
         add("offset of 100 with read noise of 10", "12 bit", partial(rescaled, factor=1, offset=100, noise=10)),
         add("offset rising from 100 to 300 across the field", "12 bit", uneven, warns=True),
     ]
-    empty = [(part, offset, 0, "zeros") for part in ("a frame", "an L", "one corner") for offset in (0, 100, 1000)]
+    empty = [(part, offset, 0, "zeros") for part in ("a frame", "a band", "an L") for offset in (0, 100, 1000)]
     empty += [("a frame", 0, 65535, "65535"), ("a frame", 100, 100, "100")]
-    return found + [
+    found += [
         add(
-            f"{part} of {what}, offset of {offset} inside",
+            f"{part} of {what} around the field, offset of {offset} inside",
             "12 bit",
             partial(mosaic, part=part, offset=offset, level=level),
-            touched=partial(outside, part=part),
+            margin=partial(beside, part=part),
         )
         for part, offset, level, what in empty
+    ]
+    return found + [
+        add(
+            f"{part} of the field is lost",
+            "12 bit",
+            partial(lost, part=part),
+            touched=partial(outside, part=part),
+        )
+        for part in ("a frame", "an L", "one corner")
     ]
 
 
@@ -675,14 +699,18 @@ def measure(change: Change, fields: Sequence[Untouched], folder: Path, caller: C
         images = change.make(before, seeded(change.name, name))
         touched[name] = find_touched(change, before, images)
         paths = write_field(folder, name, images, pixel_size, change.write)
-        rows.append((name, paths, pixel_size, before.nuclei, before.cells))
+        margin = change.margin(before.cells.shape)
+        old_nuclei, old_cells = (np.pad(labels, margin) for labels in (before.nuclei, before.cells))
+        rows.append((name, paths, pixel_size, old_nuclei, old_cells))
         try:
-            nuclei, masks[name] = segment(paths, pixel_size)
+            nuclei, cells = segment(paths, pixel_size)
         except ValueError as error:
             refused[name], masks[name] = str(error), np.zeros_like(before.cells)
             continue
-        if not (np.array_equal(masks[name], before.cells) and np.array_equal(nuclei, before.nuclei)):
-            rows.append((f"{name}-own", paths, pixel_size, nuclei, masks[name]))
+        if not (np.array_equal(cells, old_cells) and np.array_equal(nuclei, old_nuclei)):
+            rows.append((f"{name}-own", paths, pixel_size, nuclei, cells))
+        (top, _), (left, _) = margin
+        masks[name] = cells[top : top + before.cells.shape[0], left : left + before.cells.shape[1]]
     stated, tiles, _, files = tile(rows, folder, caller.size)
     calls = caller.call(folder, files) if tiles else {}
     results = []

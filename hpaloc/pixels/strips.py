@@ -106,6 +106,31 @@ def derived(image: Image, read: Callable[[int, int], np.ndarray], dtype: DTypeLi
     return as_array(lazy) if isinstance(image, np.ndarray) else lazy
 
 
+def cropped(image: Image, rows: slice, columns: slice) -> Image:
+    """Return a rectangle of an image, (H, W); rows, columns: with start and stop."""
+    if isinstance(image, np.ndarray):
+        return image[rows, columns]
+    first, width = rows.start, columns.stop - columns.start
+    return LazyImage(
+        (rows.stop - first, width), image.dtype, lambda start, stop: image[first + start : first + stop][:, columns]
+    )
+
+
+def surrounded(image: Image, rows: slice, columns: slice, shape: tuple[int, ...]) -> Image:
+    """Return an image of a larger shape with zeros around an image; rows, columns: where the image is in it."""
+    height, width = shape
+
+    def read(start: int, stop: int) -> np.ndarray:
+        whole = np.zeros((stop - start, width), image.dtype)
+        top, bottom = max(start, rows.start), min(stop, rows.stop)
+        if top < bottom:
+            whole[top - start : bottom - start, columns] = image[top - rows.start : bottom - rows.start]
+        return whole
+
+    larger = LazyImage((height, width), np.dtype(image.dtype), read)
+    return as_array(larger) if isinstance(image, np.ndarray) else larger
+
+
 def cached(image: LazyImage) -> LazyImage:
     """Return an image that is read in whole strips and keeps the last ones, for readers that need a margin."""
 

@@ -6,7 +6,7 @@ import fastremap
 import numpy as np
 
 from hpaloc.pixels.detector import fill_empty, find_empty
-from hpaloc.pixels.strips import Image, as_array, derived, found_ids
+from hpaloc.pixels.strips import Image, as_array, cropped, derived, found_ids, surrounded
 from hpaloc.segmentation import ready_made, watershed
 from hpaloc.segmentation.settings import SegmentationSettings
 
@@ -54,10 +54,31 @@ def segment_field(
     if empty is None:
         masks = _segment(images, pixel_size, settings, given, chunk_above)
     else:
-        masks = _cut_off(*_segment(fill_empty(images, empty), pixel_size, settings, given, chunk_above), empty)
+        masks = _segment_data(images, empty, pixel_size, settings, chunk_above)
     if isinstance(images["blue"], np.ndarray):
         return as_array(masks[0]), as_array(masks[1])
     return masks
+
+
+def _segment_data(
+    images: Mapping[str, Image],
+    empty: np.ndarray,
+    pixel_size: float,
+    settings: SegmentationSettings,
+    chunk_above: int | None,
+) -> tuple[Image, Image]:
+    """Segment the rectangle around the part of a field that has data; empty: (H, W) bool, where there is none."""
+    # Where the data end, cells go on, as at the edge of a field.
+    rows, columns = (slice(*(np.flatnonzero(~empty.all(axis=axis))[[0, -1]] + [0, 1])) for axis in (1, 0))
+    inside = {colour: cropped(image, rows, columns) for colour, image in images.items()}
+    empty_inside = empty[rows, columns]
+    if empty_inside.any():
+        filled = fill_empty(inside, empty_inside)
+        nuclei, cells = _cut_off(*_segment(filled, pixel_size, settings, None, chunk_above), empty_inside)
+    else:
+        nuclei, cells = _segment(inside, pixel_size, settings, None, chunk_above)
+    nuclei, cells = (surrounded(labels, rows, columns, empty.shape) for labels in (nuclei, cells))
+    return nuclei, cells
 
 
 def _cut_off(nuclei: Image, cells: Image, empty: np.ndarray) -> tuple[Image, Image]:

@@ -44,6 +44,20 @@ def test_debris_in_blue_hides_no_nucleus(field, images):
         assert after[y, x] == 0
 
 
+@pytest.mark.parametrize("level", [0, 65535])
+@pytest.mark.parametrize("margin", [((200, 200), (150, 150)), ((0, 0), (0, 300)), ((0, 300), (0, 300))])
+def test_a_field_in_a_mosaic_has_the_cells_that_it_has_alone(images, margin, level):
+    mosaic = {colour: np.pad(image, margin, constant_values=level) for colour, image in images.items()}
+    found = segment_field(mosaic, PIXEL_SIZE, WATERSHED)
+    # Next to the margin, 3 px count as blurred by the stitcher.
+    rim = [tuple(3 * (width > 0) for width in widths) for widths in margin]
+    inside = tuple(slice(first, size - last) for (first, last), size in zip(rim, images["blue"].shape, strict=True))
+    alone = segment_field({colour: image[inside] for colour, image in images.items()}, PIXEL_SIZE, WATERSHED)
+    for labels, expected in zip(found, alone, strict=True):
+        assert expected.max() > 5
+        np.testing.assert_array_equal(labels, np.pad(expected, np.add(margin, rim)))
+
+
 @pytest.mark.parametrize("offset", [0, 100, 1000])
 def test_a_mosaic_is_segmented_where_it_has_data(field, images, offset):
     whole = {colour: image + np.uint16(offset) for colour, image in images.items()}
