@@ -10,8 +10,8 @@ from scipy.special import expit, logit
 from hpaloc.classes import NAMES, NEGATIVE
 from hpaloc.network.options import NEGATIVE_RULES, ModelError
 
-# In a fusion, a predictor that is surer than this counts as this sure, so that one alone cannot decide.
-_LEAST_PROBABILITY = 1e-4
+# In a fusion, a predictor that is surer than this counts as this sure: the logits of 0 and 1 are not finite.
+_LEAST_PROBABILITY = 1e-6
 
 
 def settle_negative(probabilities: np.ndarray, rule: str) -> np.ndarray:

@@ -69,10 +69,11 @@ def test_a_location_that_the_regression_has_not_learned_is_left_to_the_network(n
     assert normalise or (fused[:, 0] == pytest.approx(0.9))
 
 
-def test_a_predictor_that_is_certain_does_not_decide_alone():
-    certain, other = np.array([[0.0, 1.0]]), np.array([[0.9999, 0.0001]])
-    np.testing.assert_allclose(fuse(certain, other, 0.5), 0.5)
-    assert np.isfinite(fuse(certain, certain, 0.5)).all()
+def test_a_predictor_that_is_certain_leaves_the_other_its_weight():
+    certain, other = np.array([[0.0, 1.0]]), np.array([[0.7, 0.3]])
+    sure = 0.3 * logit([1e-6, 1 - 1e-6])
+    np.testing.assert_allclose(fuse(certain, other, 0.7), expit(sure + 0.7 * logit(other)[0])[None])
+    assert np.isfinite(fuse(certain, certain, 0.7)).all()
 
 
 def write_measures(path, cells, classes):
