@@ -43,6 +43,8 @@ def provide_model(path: str, sha256: str | None, retries: RetryPolicy | None = N
     """
     folder = Path(model_folder(path, sha256))
     if not (is_address(path) or Path(path).is_file()):
+        if not folder.exists():
+            raise ModelError(f"config key model.path: there is no {path}")
         if sha256 and folder.is_dir():
             raise ModelError(f"config key model.sha256: {path} is a folder, which has no digest; leave the key out")
         return

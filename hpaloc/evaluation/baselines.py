@@ -54,10 +54,10 @@ def score_baselines(
     predicted = {name: np.asarray(p, np.float64) for name, p in learned.items()}
     if shares is not None:
         predicted["majority"] = np.tile(shares, (len(labels), 1))
-    groups = np.asarray(groups)
-    of_single = len(np.unique(groups[pick_single_labels(labels) >= 0]))
-    n_groups = {"accuracy": of_single, "balanced_accuracy": of_single}
-    n_groups["macro_ap"] = len(np.unique(groups[labels.any(axis=1)]))
+    single = pick_single_labels(labels)
+    # The groups that have cells of the kind that is scored.
+    of_single, of_any = (len(np.unique(np.asarray(groups)[rows])) for rows in (single >= 0, labels.any(axis=1)))
+    n_groups = {"accuracy": of_single, "balanced_accuracy": of_single, "macro_ap": of_any}
     own, replicated = score_replicated(network, labels, groups, replicates, seed)
     found: dict[str, dict[str, Any]] = {}
     for name, p in predicted.items():
@@ -70,7 +70,6 @@ def score_baselines(
         found[name] = {score: scores[score] for score in BASELINE_SCORES}
         found[name] |= {"ci95": {score: scores["ci95"][score] for score in BASELINE_SCORES}, "difference": difference}
     if shares is not None:
-        single = pick_single_labels(labels)
         single = single[single >= 0]
         found["chance"] = {score: found["majority"][score] for score in BASELINE_SCORES} | {
             "accuracy": mean_of_known(shares[single]),
@@ -97,16 +96,17 @@ def compare(
     best = max(rivals, key=lambda name: rivals[name]["accuracy"])
     gap, interval = rivals[best]["difference"]["accuracy"], rivals[best]["difference"]["ci95"]["accuracy"]
     low, high = interval or (np.nan, np.nan)
+    sure = f"95 % interval {low:.3f} to {high:.3f}"
     if not interval:
-        verdict, span = f"and its best baseline, {_IN_WORDS[best]}, differ by {gap:+.3f}", (low, high)
+        verdict = f"and its best baseline, {_IN_WORDS[best]}, differ by {gap:+.3f}"
+        sure = f"no interval, as there are fewer than {FEWEST_GROUPS} groups"
     elif high < 0:
-        verdict, span = f"is worse than its best baseline, {_IN_WORDS[best]}, by {-gap:.3f}", (-high, -low)
+        verdict = f"is worse than its best baseline, {_IN_WORDS[best]}, by {-gap:.3f}"
+        sure = f"95 % interval {-high:.3f} to {-low:.3f}"
     elif low > 0:
-        verdict, span = f"beats its best baseline, {_IN_WORDS[best]}, by {gap:.3f}", (low, high)
+        verdict = f"beats its best baseline, {_IN_WORDS[best]}, by {gap:.3f}"
     else:
-        verdict, span = f"does not measurably differ from its best baseline, {_IN_WORDS[best]}: {gap:+.3f}", (low, high)
-    no_interval = f"no interval, as there are fewer than {FEWEST_GROUPS} groups"
-    sure = f"95 % interval {span[0]:.3f} to {span[1]:.3f}" if interval else no_interval
+        verdict = f"does not measurably differ from its best baseline, {_IN_WORDS[best]}: {gap:+.3f}"
     network_is = "the network with its regression" if ALONE in baselines else "the network"
     sentence = (
         f"{network_is} {verdict} ({sure}) in the share of cells that are right, {network['accuracy']:.3f} against "

@@ -150,21 +150,22 @@ def layer_claims(
         return float(gap[known].mean()), *interval
 
     deep, stem = ("trained", deepest), ("trained", "stem")
+    title = "deep layers separate the locations"
     if not np.isfinite(at[deep]):
         why = "no class is in two groups, so cells cannot be compared across groups."
-        return [edges, Claim("deep layers separate the locations", UNTESTED, f"It cannot be tested: {why}")]
+        return [edges, Claim(title, UNTESTED, f"It cannot be tested: {why}")]
     # The hardest control: the best layer of the untrained network on the same tiles.
     random = max((place for place in places if place[0] == "random"), key=lambda place: at[place])
     over_stem, over_random = difference(deep, stem), difference(deep, random)
     if not np.isfinite([*over_stem, *over_random]).all():
         why = f"a difference has no interval with fewer than {FEWEST_GROUPS} groups."
-        return [edges, Claim("deep layers separate the locations", UNTESTED, f"It cannot be tested: {why}")]
+        return [edges, Claim(title, UNTESTED, f"It cannot be tested: {why}")]
     holds = over_stem[1] > 0 and over_random[1] > 0 and at[deep] > shuffled[deep]
     caution = " The network was trained on these cells, which raises the value." if seen else ""
     return [
         edges,
         Claim(
-            "deep layers separate the locations",
+            title,
             HOLDS if holds else FAILS,
             f"Neighbours from other groups call {at[deep]:.3f} of {counted[deep]:.0f} cells right in "
             f"{deepest}, {at[stem]:.3f} in the stem ({_gap(over_stem)}); with random weights {at[random]:.3f} in their "

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpaloc.addresses import is_address
 from hpaloc.baselines.record import load_baselines
 from hpaloc.config import (
     ConfigError,
@@ -189,8 +188,6 @@ def check_model(config: Mapping[str, Any]) -> None:
     try:
         provide_model(given, sha256)
         path = model_folder(given, sha256)
-        if not is_address(given) and not Path(given).exists():
-            raise ConfigError(f"config key model.path: there is no {given}")
         # A zip is not unpacked again while its folder is there.
         again = f"; delete {path}, and it is unpacked again" if PLACE in Path(path).parents else ""
         for name in MODEL_FILES:
