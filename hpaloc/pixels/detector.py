@@ -46,7 +46,8 @@ def repair_hot_pixels(image: Image) -> Image:
         # The margin is that of the patches; at the edge of the image it is reflected.
         top, bottom = max(0, start - 2), min(height, stop + 2)
         window = image[top:bottom]
-        rows, columns = _spikes(window, start - top, stop - top, max(bright - middle, 1))
+        # A whole number, so that no copy of the pixels is made to compare them.
+        rows, columns = _spikes(window, start - top, stop - top, int(max(bright - middle, 1)))
         candidates += rows.size
         if candidates > _MOST_HOT * height * width:
             return image
@@ -66,7 +67,7 @@ def repair_hot_pixels(image: Image) -> Image:
     return derived(image, read)
 
 
-def _spikes(window: np.ndarray, start: int, stop: int, least: float) -> tuple[np.ndarray, np.ndarray]:
+def _spikes(window: np.ndarray, start: int, stop: int, least: int) -> tuple[np.ndarray, np.ndarray]:
     """Return rows and columns of the pixels, in rows start to stop, that exceed all their neighbours by so much."""
     around = np.ones((3, 3), np.uint8)
     around[1, 1] = 0

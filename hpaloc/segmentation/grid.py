@@ -259,16 +259,22 @@ def whole(labels: np.ndarray, boxes: Sequence[tuple[slice, slice] | None] | None
     Returns ``labels``, with the same ids.
     """
     boxes = ndimage.find_objects(labels) if boxes is None else boxes
+    several = []
     for label, box in enumerate(boxes, start=1):
-        if box is not None:
-            window = labels[box]
-            n_parts, parts, stats, _ = cv2.connectedComponentsWithStats((window == label).astype(np.uint8))
-            if n_parts > 2:
-                largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-                window[(parts > 0) & (parts != largest)] = 0
-    for label, box in enumerate(boxes, start=1):
-        if box is not None:
-            window = labels[box]
-            holes = fill_voids.fill(window == label) & (window == 0)
-            window[holes] = label
+        if box is None:
+            continue
+        window = labels[box]
+        own = (window == label).astype(np.uint8)
+        # Nearly all labels have one outline, thus one part and no hole; to count outlines is ten times as fast as to
+        # search for parts and holes.
+        if len(cv2.findContours(own, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)[0]) == 1:
+            continue
+        several.append((label, window))
+        n_parts, parts, stats, _ = cv2.connectedComponentsWithStats(own)
+        if n_parts > 2:
+            largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+            window[(parts > 0) & (parts != largest)] = 0
+    for label, window in several:
+        holes = fill_voids.fill(window == label) & (window == 0)
+        window[holes] = label
     return labels
