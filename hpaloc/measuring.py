@@ -13,7 +13,7 @@ import numpy as np
 
 from hpaloc import rle
 from hpaloc.classes import COLOURS
-from hpaloc.levels import CellLight, ColourLevels, field_levels
+from hpaloc.levels import BRIGHT_SHARE, MOST_OF_A_CELL, CellLight, ColourLevels, field_levels
 from hpaloc.masks import compact
 from hpaloc.pixels.detector import find_full_scale, find_plateaus
 from hpaloc.pixels.strips import as_array
@@ -39,8 +39,6 @@ _OFFSET, _LEAST_OFFSET, _INVERTED, _SIGNED = 0.05, 0.02, 0.05, 32768
 # The share of white by which the background differs between parts of an unevenly illuminated field: at most 0.7 % in 60
 # real fields.
 _UNEVEN = 0.02
-# The share of the cells' pixels at the detector's highest level from which a colour is overexposed.
-_OVEREXPOSED = 0.02
 
 
 def perceptual_hash(image: np.ndarray) -> int:
@@ -313,7 +311,7 @@ def find_implausible(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]])
     focus = np.array([cell["focus"] for cell in cells])
     sharpness = float(np.median(focus[np.isfinite(focus)])) if np.isfinite(focus).any() else math.nan
     # Saturated structures have no fine detail either. Without red, there is no sharpness.
-    if sharpness < _SHARP and float(np.median([cell["red_saturated"] for cell in cells])) < _OVEREXPOSED:
+    if sharpness < _SHARP and not _overexposed("red", cells):
         found = f"{sharpness:.3f} in the median cell, in sharp ones 0.3 and more"
         warnings.append(f"red is out of focus ({found}): leave the field out if others are sharp")
     share = float(np.median([cell["nucleus_fraction"] for cell in cells]))
@@ -322,12 +320,10 @@ def find_implausible(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]])
 
 def _recording(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield what the levels of the colours say about how they were recorded and stored."""
-    pixels = sum(cell["area_px"] for cell in cells)
     for colour in (colour for colour in COLOURS if f"{colour}_white" in row):
         background, white, full, uneven = (
             row[f"{colour}_{what}"] for what in ("background", "white", "full_scale", "unevenness")
         )
-        saturated = sum(cell[f"{colour}_saturated"] * cell["area_px"] for cell in cells) / max(pixels, 1)
         if cells and not any(cell[f"{colour}_cell_std"] for cell in cells):
             # A colour of one grey level has a warning of its own.
             continue
@@ -348,9 +344,16 @@ def _recording(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> It
         if cells and not inverted and uneven_share > _UNEVEN and uneven > max(row[f"{colour}_noise"], 1):
             found = f"differs across the field (by {uneven:.0f}, {100 * uneven_share:.0f} % of white)"
             yield f"the background of {colour} {found}: correct the shading, or leave the field out"
-        if saturated > _OVEREXPOSED:
-            found = f"{100 * saturated:.0f} % of the pixels in cells are at its limit, {full}"
+        if _overexposed(colour, cells):
+            saturated = float(np.mean([cell[f"{colour}_saturated"] for cell in cells]))
+            found = f"in the mean cell {100 * saturated:.0f} % of the pixels are at its limit, {full}"
             yield f"{colour} is overexposed ({found}): expose less, or leave the field out"
+
+
+def _overexposed(colour: str, cells: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the level that gives white (``CellLight.bright``) is the detector's limit, not the cells' own."""
+    saturated = [min(cell[f"{colour}_saturated"], MOST_OF_A_CELL) for cell in cells]
+    return bool(saturated) and float(np.mean(saturated)) > BRIGHT_SHARE
 
 
 def _nuclei(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], share: float) -> list[str]:

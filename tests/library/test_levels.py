@@ -1,5 +1,7 @@
 """What cameras, stitchers and converters do to images, and the levels that must not follow it."""
 
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -130,17 +132,24 @@ def test_what_is_wrong_with_a_recording_is_named_by_its_cause(field, images):
     assert any("darker in green" in line and "inverted" in line for line in shown(inverted, field)[1])
 
 
-def test_a_colour_is_overexposed_from_two_percent_of_the_light_of_its_cells(field, images):
-    inside = np.flatnonzero(field.cells)
-    told = []
-    for share in (0.015, 0.025):
-        green = np.minimum(images["green"], 4000)
-        green.flat[inside[: int(share * inside.size)]] = 4095
-        told.append([line for line in shown({**images, "green": green}, field)[1] if "overexposed" in line])
-    assert told[0] == []
-    assert told[1] == [
-        "green is overexposed (2 % of the pixels in cells are at its limit, 4095): expose less, or leave the field out"
-    ]
+@pytest.mark.parametrize("factor", [1, 1.5, 2, 3, 5])
+def test_a_colour_is_overexposed_if_its_white_is_cut_off(field, images, factor):
+    def levels(green):
+        row, cells = measure_field("f", {**images, "green": green.astype(np.uint16)}, field.cells, field.nuclei, 0.16)
+        white = row["green_white"] - row["green_background"]
+        return white, [line for line in find_implausible(row, cells) if "overexposed" in line]
+
+    bright = images["green"].astype(int) * factor
+    (true, _), (white, told) = levels(bright), levels(np.minimum(bright, 4095))
+    assert bool(told) == (white < 0.97 * true)
+    named = r"green is overexposed \(in the mean cell \d+ % of the pixels are at its limit, 4095\): .*"
+    assert all(re.fullmatch(named, line) for line in told)
+
+
+def test_one_burnt_cell_is_no_overexposed_field(field, images):
+    green = images["green"]
+    green[field.cells == 3] = 4095
+    assert not any("overexposed" in line for line in shown(images, field)[1])
 
 
 def test_a_cell_without_light_hides_no_warning(field, images):
