@@ -108,6 +108,39 @@ class Grid:
         ]
         return np.round(np.array(ends, float).reshape(-1, 2) * height / small).astype(int)
 
+    @property
+    def _steps(self) -> tuple[float, float]:
+        """Pixels of the working grid per pixel of the field, down and to the right."""
+        (height, width), (small_height, small_width) = self.shape, self.coarse_shape
+        return small_height / height, small_width / width
+
+    def _enlarged(self, piece: np.ndarray, top: int, left: int, rows: slice, columns: slice) -> np.ndarray:
+        """Return some rows and columns of the full-size raster from a piece of the working grid, interpolated.
+
+        piece: (h, w) float32, whose first pixel is (top, left) of the working grid
+        """
+        step_y, step_x = self._steps
+        if step_y == step_x and 1 / step_y in (1, 2, 4, 8):
+            # The numbers of warpAffine, which rounds coordinates to 1/32, in a tenth of its time.
+            times = round(1 / step_y)
+            large = cv2.resize(piece, None, fx=times, fy=times, interpolation=cv2.INTER_LINEAR)
+            above, before = times * top, times * left
+            return large[rows.start - above : rows.stop - above, columns.start - before : columns.stop - before]
+        # Pixel centres of the full-size raster in coordinates of the piece.
+        back = np.array(
+            [
+                [step_x, 0, (columns.start + 0.5) * step_x - 0.5 - left],
+                [0, step_y, (rows.start + 0.5) * step_y - 0.5 - top],
+            ]
+        )
+        return cv2.warpAffine(
+            piece,
+            back,
+            (columns.stop - columns.start, rows.stop - rows.start),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+
     def _blur(self, smoothing: float) -> tuple[float, int]:
         """Return the width of a Gaussian, and how far it reaches, in pixels of the working grid."""
         sigma = max(smoothing / self.size, 0.5)
@@ -117,7 +150,7 @@ class Grid:
         self, square: np.ndarray, top: int, left: int, labels: np.ndarray, smoothing: float
     ) -> list[tuple[slice, slice] | None]:
         """Fill a square of the full-size raster whose first pixel is (top, left); return the window of each label."""
-        step_y, step_x = (small / full for small, full in zip(labels.shape, self.shape, strict=True))
+        step_y, step_x = self._steps
         bottom, right = top + square.shape[0], left + square.shape[1]
         sigma, reach = self._blur(smoothing)
         # Two sigma from its edge a label has 2 % of the surroundings, too little to win where fewer than forty labels
@@ -129,27 +162,7 @@ class Grid:
         labels = labels[y:y_end, x:x_end]
 
         def share_of(belongs: np.ndarray, y0: int, x0: int, rows: slice, columns: slice) -> np.ndarray:
-            soft = cv2.GaussianBlur(belongs.astype(np.float32), (0, 0), sigma)
-            if step_y == step_x and 1 / step_y in (1, 2, 4, 8):
-                # The numbers of warpAffine, which rounds coordinates to 1/32, in a tenth of its time.
-                times = round(1 / step_y)
-                large = cv2.resize(soft, None, fx=times, fy=times, interpolation=cv2.INTER_LINEAR)
-                above, before = times * y0, times * x0
-                return large[rows.start - above : rows.stop - above, columns.start - before : columns.stop - before]
-            # Pixel centres of the full-size raster in coordinates of the piece that begins at (y0, x0).
-            back = np.array(
-                [
-                    [step_x, 0, (columns.start + 0.5) * step_x - 0.5 - x0],
-                    [0, step_y, (rows.start + 0.5) * step_y - 0.5 - y0],
-                ]
-            )
-            return cv2.warpAffine(
-                soft,
-                back,
-                (columns.stop - columns.start, rows.stop - rows.start),
-                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
+            return self._enlarged(cv2.GaussianBlur(belongs.astype(np.float32), (0, 0), sigma), y0, x0, rows, columns)
 
         most = share_of(labels == 0, y, x, slice(top, bottom), slice(left, right))
         windows: list[tuple[slice, slice] | None] = []

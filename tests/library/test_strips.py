@@ -79,10 +79,11 @@ def test_a_channel_reduced_in_strips_is_the_channel_reduced_at_once(field, pixel
 
 @pytest.mark.parametrize("shape", [(256, 256), (250, 243)])
 def test_labels_are_drawn_where_they_were(shape):
-    small = np.zeros((64, 64), np.int32)
+    grid = Grid(shape, 0.25, 0.32)
+    small = np.zeros(grid.coarse_shape, np.int32)
     small[10:22, 14:30] = 1
     small[40:56, 20:40] = 2
-    drawn = Grid(shape, 0.25, 0.32).enlarge(small, 1.2)
+    drawn = grid.enlarge(small, 1.2)
     step = np.array(small.shape) / shape
     for label in (1, 2):
         here, there = (np.mean(np.argwhere(image == label) + 0.5, axis=0) for image in (small, drawn))
