@@ -39,6 +39,8 @@ _OFFSET, _LEAST_OFFSET, _INVERTED, _SIGNED = 0.05, 0.02, 0.05, 32768
 # The share of white by which the background differs between parts of an unevenly illuminated field: at most 0.7 % in 60
 # real fields.
 _UNEVEN = 0.02
+# The share of a cell's pixels at the detector's limit from which it has no fine structure.
+_BURNT = 0.02
 
 
 def perceptual_hash(image: np.ndarray) -> int:
@@ -311,7 +313,7 @@ def find_implausible(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]])
     focus = np.array([cell["focus"] for cell in cells])
     sharpness = float(np.median(focus[np.isfinite(focus)])) if np.isfinite(focus).any() else math.nan
     # Saturated structures have no fine detail either. Without red, there is no sharpness.
-    if sharpness < _SHARP and not _overexposed("red", cells):
+    if sharpness < _SHARP and float(np.median([cell["red_saturated"] for cell in cells])) < _BURNT:
         found = f"{sharpness:.3f} in the median cell, in sharp ones 0.3 and more"
         warnings.append(f"red is out of focus ({found}): leave the field out if others are sharp")
     share = float(np.median([cell["nucleus_fraction"] for cell in cells]))
@@ -346,12 +348,15 @@ def _recording(row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> It
             yield f"the background of {colour} {found}: correct the shading, or leave the field out"
         if _overexposed(colour, cells):
             saturated = float(np.mean([cell[f"{colour}_saturated"] for cell in cells]))
-            found = f"in the mean cell {100 * saturated:.0f} % of the pixels are at its limit, {full}"
+            found = f"on average {100 * saturated:.0f} % of a cell's pixels are at its limit, {full}"
             yield f"{colour} is overexposed ({found}): expose less, or leave the field out"
 
 
 def _overexposed(colour: str, cells: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether the level that gives white (``CellLight.bright``) is the detector's limit, not the cells' own."""
+    """Return whether the level that white follows (``CellLight.bright``) would be the detector's limit.
+
+    Plateaus count, though no level is measured on them: a burnt part of a cell is no smaller harm for being wide.
+    """
     saturated = [min(cell[f"{colour}_saturated"], MOST_OF_A_CELL) for cell in cells]
     return bool(saturated) and float(np.mean(saturated)) > BRIGHT_SHARE
 

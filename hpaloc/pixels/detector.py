@@ -46,7 +46,7 @@ def repair_hot_pixels(image: Image) -> Image:
         # The margin is that of the patches; at the edge of the image it is reflected.
         top, bottom = max(0, start - 2), min(height, stop + 2)
         window = image[top:bottom]
-        # A whole number, so that no copy of the pixels is made to compare them.
+        # Cut to a whole number, as differences are: to compare with a fraction, all pixels are converted.
         rows, columns = _spikes(window, start - top, stop - top, int(max(bright - middle, 1)))
         candidates += rows.size
         if candidates > _MOST_HOT * height * width:

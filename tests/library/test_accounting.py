@@ -9,7 +9,7 @@ from hpaloc.accounting import left_out_lines, list_rejected, list_warnings, summ
 
 
 def test_every_kind_of_warning_is_listed_once_and_said_at_the_end(tmp_path):
-    burnt = "green is overexposed (in the mean cell {} % of the pixels are at its limit, 4095): expose less"
+    burnt = "green is overexposed (on average {} % of a cell's pixels are at its limit, 4095): expose less"
     rows = [
         ("a", "ok", "", "", burnt.format(12), 3),
         ("b", "ok", "", "", f"{burnt.format(4.5)}; /data/b_red.tif says 0.2 µm; the same images as field a", 0),

@@ -142,7 +142,7 @@ def test_a_colour_is_overexposed_if_its_white_is_cut_off(field, images, factor):
     bright = images["green"].astype(int) * factor
     (true, _), (white, told) = levels(bright), levels(np.minimum(bright, 4095))
     assert bool(told) == (white < 0.97 * true)
-    named = r"green is overexposed \(in the mean cell \d+ % of the pixels are at its limit, 4095\): .*"
+    named = r"green is overexposed \(on average \d+ % of a cell's pixels are at its limit, 4095\): .*"
     assert all(re.fullmatch(named, line) for line in told)
 
 

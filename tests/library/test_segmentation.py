@@ -5,10 +5,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from scipy import ndimage
 from segmented_fields import ious
 
 from hpaloc import rle
 from hpaloc.segmentation.backends import segment_field
+from hpaloc.segmentation.grid import whole
 from hpaloc.segmentation.ready_made import Given, read_given
 from hpaloc.segmentation.settings import SegmentationSettings
 from hpaloc.simulate.field import simulate_field
@@ -328,3 +330,23 @@ def test_masks_come_from_images_or_tables(field, tmp_path):
         np.testing.assert_array_equal(read_given("a", path, None, tables).cells, field.cells)
     with pytest.raises(ValueError, match=r"other\.csv: the table has no row for field a"):
         read_given("a", "other.csv", None, tables)
+
+
+def test_a_label_keeps_its_largest_part_and_gets_its_holes():
+    rng = np.random.default_rng(3)
+    compared = 0
+    for _ in range(300):
+        labels = rng.choice(3, size=rng.integers(1, 9, 2), p=[0.3, 0.5, 0.2]).astype(np.uint16)
+        parts = [ndimage.label(labels == label, np.ones((3, 3)))[0] for label in (1, 2)]
+        areas = [np.bincount(of_label.ravel(), minlength=2)[1:] for of_label in parts]
+        if any(np.count_nonzero(of_label == of_label.max()) > 1 for of_label in areas):
+            # Which of two equally large parts is kept is not said.
+            continue
+        expected = labels.copy()
+        for of_label, sizes in zip(parts, areas, strict=True):
+            expected[(of_label > 0) & (of_label != 1 + sizes.argmax())] = 0
+        for label in (1, 2):
+            expected[ndimage.binary_fill_holes(expected == label) & (expected == 0)] = label
+        compared += int((expected != labels).any())
+        np.testing.assert_array_equal(whole(labels.copy()), expected)
+    assert compared > 50

@@ -64,6 +64,6 @@ def manifest_rows(folder: Path) -> list[ManifestRow]:
 
 
 def twelve_bit_field() -> SimulatedField:
-    """Return a simulated field of one location, 768 px of 0.16 µm, with images of 12 bits in 16."""
+    """Return a simulated field of one location, 768 px of 0.16 µm, with images of 12 bits in 16, none overexposed."""
     field = simulate_field("f", (7,), 7, (768, 768), pixel_size=0.16, density=1.5, dtype="uint16")
     return replace(field, images={colour: image // 16 for colour, image in field.images.items()})
