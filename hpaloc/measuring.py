@@ -85,6 +85,7 @@ class _Cell:
     box: its rows and columns
     mask: (h, w) bool, the cell in its box
     region: (n,) int64, for each pixel of the mask 0 for cytoplasm, 1 for the membrane ring, 2 for the nucleus
+    border: whether it touches the edge of the field, or a region without data
     """
 
     id: int
@@ -92,22 +93,29 @@ class _Cell:
     centroid: tuple[float, float]
     mask: np.ndarray
     region: np.ndarray
+    border: bool
 
 
-def _cells_of(cells: np.ndarray, nuclei: np.ndarray, reach: int) -> Iterator[_Cell]:
+def _cells_of(cells: np.ndarray, nuclei: np.ndarray, reach: int, empty: np.ndarray | None) -> Iterator[_Cell]:
     """Yield the cells of a field in the order of their ids; reach: width of the membrane ring in px."""
     ids = fastremap.unique(cells)
     # cc3d counts up to the highest id; ranks keep a table of few cells with high ids small.
     statistics = cc3d.statistics(as_array(compact(cells)))
     for rank, id in enumerate(ids[ids != 0].tolist(), start=1):
         box = statistics["bounding_boxes"][rank]
-        mask = cells[box] == id
-        # A frame of background lets the erosion see where the cell ends; the field's edge is not a membrane.
-        frame = [(int(at.start > 0), int(at.stop < side)) for at, side in zip(box, cells.shape, strict=True)]
-        core = cv2.erode(np.pad(mask.astype(np.uint8), frame), _SQUARE, iterations=reach)
-        core = core[frame[0][0] :, frame[1][0] :][: mask.shape[0], : mask.shape[1]]
+        # With a frame, so that the erosion sees where the cell ends.
+        around = tuple(slice(max(at.start - 1, 0), at.stop + 1) for at in box)
+        inside = tuple(slice(at.start - out.start, at.stop - out.start) for at, out in zip(box, around, strict=True))
+        own = (cells[around] == id).astype(np.uint8)
+        mask = own[inside] > 0
+        at_edge = any(at.start == 0 or at.stop == side for at, side in zip(box, cells.shape, strict=True))
+        if empty is not None and (cv2.dilate(own, _SQUARE)[beside := empty[around]] > 0).any():
+            at_edge = True
+            own[beside] = 1
+        # The field ends where there is no data, and its edge is not a membrane.
+        core = cv2.erode(own, _SQUARE, iterations=reach)[inside]
         region = np.where(nuclei[box] == id, 2, 1 - core)[mask].astype(np.int64)
-        yield _Cell(id, box, tuple(statistics["centroids"][rank]), mask, region)
+        yield _Cell(id, box, tuple(statistics["centroids"][rank]), mask, region, at_edge)
 
 
 def _geometry(cell: _Cell, shape: tuple[int, ...], pixel_size: float) -> dict[str, Any]:
@@ -132,7 +140,7 @@ def _geometry(cell: _Cell, shape: tuple[int, ...], pixel_size: float) -> dict[st
         "nucleus_area_um2": nucleus_area * pixel_size**2,
         "nucleus_fraction": nucleus_area / area,
         "nucleus_cytoplasm_area_ratio": _ratio(nucleus_area, area - nucleus_area),
-        "border": 0 in (rows.start, columns.start) or rows.stop == height or columns.stop == width,
+        "border": cell.border,
     }
 
 
@@ -275,7 +283,7 @@ def measure_field(
     fine = _fine_structure(images["red"], pixel_size) if "red" in images else None
     rows: list[dict[str, Any]] = []
     details, own_peaks = [], []
-    for cell in _cells_of(cells, nuclei, reach):
+    for cell in _cells_of(cells, nuclei, reach, empty):
         row = {"field": field, "rle": strings[cell.id], **_geometry(cell, cells.shape, pixel_size)}
         for name, colour in colours.items():
             row |= {f"{name}_{what}": value for what, value in _intensities(cell, colour).items()}

@@ -25,6 +25,9 @@ _PLATEAU_UM = 1.5
 # A region without data fills at least this share of the field. In at least one colour, less than this share of the
 # pixels along its rim have the region's level; a dark background fades into that level.
 _LEAST_REGION, _FADES = 0.005, 0.1
+# Around such a region, a stitcher may have blurred 3 px. A rim so many times brighter than the data next to it is
+# blurred with a bright level.
+_RIM, _BLURRED = np.ones((7, 7), np.uint8), 1.5
 # A smaller part with data would be a few cells on a black background.
 _LEAST_DATA = 0.2
 # The square of its edge over the area of the part with data: 16 of a square, about 110 of nine cells on black.
@@ -218,7 +221,7 @@ def find_empty(images: Mapping[str, Image]) -> np.ndarray | None:
     in_rim, of_level = 0, dict.fromkeys(images, 0)
     for start, stop in spans(len(empty)):
         top = max(0, start - 3)
-        wider = cv2.dilate(empty[top : stop + 3].view(np.uint8), np.ones((7, 7), np.uint8))
+        wider = cv2.dilate(empty[top : stop + 3].view(np.uint8), _RIM)
         with_rim[start:stop] = wider[start - top : stop - top] > 0
         rim = with_rim[start:stop] != empty[start:stop]
         in_rim += np.count_nonzero(rim)
@@ -230,6 +233,29 @@ def find_empty(images: Mapping[str, Image]) -> np.ndarray | None:
     if min(of_level.values()) / in_rim > _FADES or (in_rim / 3) ** 2 > _RAGGED * with_data:
         return None
     return with_rim
+
+
+def without_rim(images: Mapping[str, Image], empty: np.ndarray) -> np.ndarray:
+    """Return the regions without data without their rim, so that cells reach to where the data end.
+
+    A rim that is blurred with a bright level would look like cells, and stays a part of its region; one that is blurred
+    with a dark level does no harm.
+
+    images: {colour: (H, W) uint8 or uint16}
+    empty: (H, W) bool, as ``find_empty`` returns it
+    Returns (H, W) bool.
+    """
+    bare = cv2.erode(empty.view(np.uint8), _RIM) > 0
+    rim, beside = empty & ~bare, (cv2.dilate(empty.view(np.uint8), _RIM) > 0) & ~empty
+    for image in images.values():
+        in_rim, in_data = (
+            sum(int(image[start:stop][where[start:stop]].sum(dtype=np.int64)) for start, stop in spans(len(empty)))
+            / max(1, np.count_nonzero(where))
+            for where in (rim, beside)
+        )
+        if in_rim > _BLURRED * in_data + 1:
+            return empty
+    return bare
 
 
 def _most_frequent(colours: Sequence[np.ndarray]) -> list[int]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import fastremap
 import numpy as np
 
-from hpaloc.pixels.detector import fill_empty, find_empty
+from hpaloc.pixels.detector import fill_empty, find_empty, without_rim
 from hpaloc.pixels.strips import Image, as_array, cropped, derived, found_ids, surrounded
 from hpaloc.segmentation import ready_made, watershed
 from hpaloc.segmentation.settings import SegmentationSettings
@@ -54,7 +54,7 @@ def segment_field(
     if empty is None:
         masks = _segment(images, pixel_size, settings, given, chunk_above)
     else:
-        masks = _segment_data(images, empty, pixel_size, settings, chunk_above)
+        masks = _segment_data(images, without_rim(images, empty), pixel_size, settings, chunk_above)
     if isinstance(images["blue"], np.ndarray):
         return as_array(masks[0]), as_array(masks[1])
     return masks

@@ -7,6 +7,7 @@ from segmented_fields import twelve_bit_field
 
 from hpaloc.classes import COLOURS
 from hpaloc.images import find_odd_colours
+from hpaloc.measuring import measure_field
 from hpaloc.pixels import detector
 from hpaloc.segmentation.backends import segment_field
 from hpaloc.segmentation.ready_made import Given
@@ -49,13 +50,32 @@ def test_debris_in_blue_hides_no_nucleus(field, images):
 def test_a_field_in_a_mosaic_has_the_cells_that_it_has_alone(images, margin, level):
     mosaic = {colour: np.pad(image, margin, constant_values=level) for colour, image in images.items()}
     found = segment_field(mosaic, PIXEL_SIZE, WATERSHED)
-    # Next to the margin, 3 px count as blurred by the stitcher.
-    rim = [tuple(3 * (width > 0) for width in widths) for widths in margin]
-    inside = tuple(slice(first, size - last) for (first, last), size in zip(rim, images["blue"].shape, strict=True))
-    alone = segment_field({colour: image[inside] for colour, image in images.items()}, PIXEL_SIZE, WATERSHED)
+    alone = segment_field(images, PIXEL_SIZE, WATERSHED)
     for labels, expected in zip(found, alone, strict=True):
         assert expected.max() > 5
-        np.testing.assert_array_equal(labels, np.pad(expected, np.add(margin, rim)))
+        np.testing.assert_array_equal(labels, np.pad(expected, margin))
+    empty = detector.find_empty(mosaic)
+    _, rows = measure_field("f", mosaic, found[1], found[0], PIXEL_SIZE, empty=empty)
+    _, expected = measure_field("f", images, alone[1], alone[0], PIXEL_SIZE)
+    assert any(row["border"] for row in rows)
+    # At the seam there is no membrane, as there is none at the edge of a field.
+    for name in ("border", "green_ring_mean"):
+        np.testing.assert_allclose([row[name] for row in rows], [row[name] for row in expected], rtol=5e-3)
+
+
+@pytest.mark.parametrize("level", [0, 65535])
+def test_a_rim_blurred_with_a_bright_level_is_no_cell(images, level):
+    margin, seam = 200, np.s_[200:-200, 200:-200]
+    mosaic = {}
+    for colour, image in images.items():
+        padded = np.pad(image, margin, constant_values=level)
+        blurred = cv2.GaussianBlur(padded, (3, 3), 0)
+        # Beyond the seam, the stitcher's own level.
+        mosaic[colour] = np.where(np.pad(np.ones(image.shape, bool), margin), blurred, level).astype(np.uint16)
+    alone = segment_field(images, PIXEL_SIZE, WATERSHED)[1]
+    found = segment_field(mosaic, PIXEL_SIZE, WATERSHED)[1]
+    assert kept(alone, found[seam]) > 0.85
+    assert abs(int(found.max()) - int(alone.max())) <= 1
 
 
 @pytest.mark.parametrize("offset", [0, 100, 1000])
