@@ -15,7 +15,7 @@ from hpaloc import rle
 from hpaloc.classes import COLOURS
 from hpaloc.levels import BRIGHT_SHARE, MOST_OF_A_CELL, CellLight, ColourLevels, field_levels
 from hpaloc.masks import compact
-from hpaloc.pixels.detector import find_full_scale, find_plateaus
+from hpaloc.pixels.detector import fill_empty, find_full_scale, find_plateaus, without_rim
 from hpaloc.pixels.strips import as_array
 from hpaloc.tables import REFERENCE_COLOURS, REGIONS
 
@@ -162,14 +162,19 @@ class _Colour:
     light: CellLight
 
 
-def _prepare(image: np.ndarray, pixel_size: float, bits: int | None, empty: np.ndarray | None) -> _Colour:
-    """Find what of one colour tells no level; the light of the cells is still to be added."""
+def _prepare(
+    image: np.ndarray, filled: np.ndarray, pixel_size: float, bits: int | None, empty: np.ndarray | None
+) -> _Colour:
+    """Find what of one colour tells no level; the light of the cells is still to be added.
+
+    filled: the image with a dark level where there is no data
+    """
     full_scale = find_full_scale(image if empty is None else image[~empty], bits)
     hidden = find_plateaus(image, full_scale, pixel_size)
     if empty is not None:
         hidden = empty if hidden is None else empty | hidden
     n_levels = max(full_scale, int(image.max(initial=0))) + 1
-    return _Colour(image, cv2.blur(image, (3, 3)), full_scale, hidden, CellLight(n_levels))
+    return _Colour(image, cv2.blur(filled, (3, 3)), full_scale, hidden, CellLight(n_levels))
 
 
 def _intensities(cell: _Cell, colour: _Colour) -> dict[str, Any]:
@@ -277,10 +282,16 @@ def measure_field(
     """
     _check_alike(field, images, cells, nuclei)
     bits = bits or {}
-    colours = {name: _prepare(image, pixel_size, bits.get(name), empty) for name, image in images.items()}
+    gaps = None if empty is None else without_rim(images, empty)
+
+    def filled(name: str) -> np.ndarray:
+        # What is blurred must not get the level outside of a mosaic.
+        return images[name] if gaps is None else as_array(fill_empty({name: images[name]}, gaps)[name])
+
+    colours = {name: _prepare(image, filled(name), pixel_size, bits.get(name), empty) for name, image in images.items()}
     reach = round(RING_UM / pixel_size)
     strings = rle.encode_labels(cells)
-    fine = _fine_structure(images["red"], pixel_size) if "red" in images else None
+    fine = _fine_structure(filled("red"), pixel_size) if "red" in images else None
     rows: list[dict[str, Any]] = []
     details, own_peaks = [], []
     for cell in _cells_of(cells, nuclei, reach, empty):
