@@ -491,7 +491,7 @@ FIELDS = [
     Bad("Blue all black", all_colours(np.zeros_like, "blue"), "rejected", "images/{id}_blue.png: every pixel is 0; the blue channel is empty or saturated"),
     Bad("Green all black", all_colours(np.zeros_like, "green"), "warned", "every pixel of green is 0: was the protein recorded?"),
     Bad("All saturated", all_colours(lambda i: np.full_like(i, 255)), "rejected", "images/{id}_red.png: every pixel is 255; the red channel is empty or saturated"),
-    Bad("Red saturated in 40 % of its pixels", half_saturated, "warned", "red is overexposed (on average 42 % of a cell's pixels are at its limit, 255): expose less, or leave the field out"),
+    Bad("Red saturated in 40 % of its pixels", half_saturated, "warned", "red is overexposed (on average 55 % of a cell's pixels are at its limit, 255): expose less, or leave the field out"),
     Bad("Only noise", noise, "warned", "no cell was found"),
     # Channels.
     Bad("Red and green the same image", repeat("red", "green"), "rejected", "images/{id}_green.png: green is the same image as red, images/{id}_red.png"),
