@@ -96,8 +96,12 @@ class _Cell:
     border: bool
 
 
-def _cells_of(cells: np.ndarray, nuclei: np.ndarray, reach: int, empty: np.ndarray | None) -> Iterator[_Cell]:
-    """Yield the cells of a field in the order of their ids; reach: width of the membrane ring in px."""
+def _cells_of(cells: np.ndarray, nuclei: np.ndarray, reach: int, gaps: np.ndarray | None) -> Iterator[_Cell]:
+    """Yield the cells of a field in the order of their ids.
+
+    reach: width of the membrane ring in px
+    gaps: (H, W) bool, where there is no data; None if there is everywhere
+    """
     ids = fastremap.unique(cells)
     # cc3d counts up to the highest id; ranks keep a table of few cells with high ids small.
     statistics = cc3d.statistics(as_array(compact(cells)))
@@ -109,7 +113,7 @@ def _cells_of(cells: np.ndarray, nuclei: np.ndarray, reach: int, empty: np.ndarr
         own = (cells[around] == id).astype(np.uint8)
         mask = own[inside] > 0
         at_edge = any(at.start == 0 or at.stop == side for at, side in zip(box, cells.shape, strict=True))
-        if empty is not None and (cv2.dilate(own, _SQUARE)[beside := empty[around]] > 0).any():
+        if gaps is not None and (cv2.dilate(own, _SQUARE)[beside := gaps[around]] > 0).any():
             at_edge = True
             own[beside] = 1
         # The field ends where there is no data, and its edge is not a membrane.
@@ -294,7 +298,7 @@ def measure_field(
     fine = _fine_structure(filled("red"), pixel_size) if "red" in images else None
     rows: list[dict[str, Any]] = []
     details, own_peaks = [], []
-    for cell in _cells_of(cells, nuclei, reach, empty):
+    for cell in _cells_of(cells, nuclei, reach, gaps):
         row = {"field": field, "rle": strings[cell.id], **_geometry(cell, cells.shape, pixel_size)}
         for name, colour in colours.items():
             row |= {f"{name}_{what}": value for what, value in _intensities(cell, colour).items()}

@@ -245,15 +245,30 @@ def without_rim(images: Mapping[str, Image], empty: np.ndarray) -> np.ndarray:
     empty: (H, W) bool, as ``find_empty`` returns it
     Returns (H, W) bool.
     """
-    bare = cv2.erode(empty.view(np.uint8), _RIM) > 0
-    rim, beside = empty & ~bare, (cv2.dilate(empty.view(np.uint8), _RIM) > 0) & ~empty
-    for image in images.values():
-        in_rim, in_data = (
-            sum(int(image[start:stop][where[start:stop]].sum(dtype=np.int64)) for start, stop in spans(len(empty)))
-            / max(1, np.count_nonzero(where))
-            for where in (rim, beside)
+    dark = {
+        colour: np.percentile(thinned(image, _STRIDE)[~empty[::_STRIDE, ::_STRIDE]], 2)
+        for colour, image in images.items()
+    }
+    bare = np.empty_like(empty)
+    n_rim = n_beside = 0
+    light = {colour: np.zeros(2) for colour in images}
+    for start, stop in spans(len(empty)):
+        top = max(0, start - 3)
+        own = empty[start:stop]
+        narrow, wide = (
+            change(empty[top : stop + 3].view(np.uint8), _RIM)[start - top : stop - top] > 0
+            for change in (cv2.erode, cv2.dilate)
         )
-        if in_rim > _BLURRED * in_data + 1:
+        bare[start:stop] = narrow
+        rim, beside = own & ~narrow, wide & ~own
+        n_rim, n_beside = n_rim + np.count_nonzero(rim), n_beside + np.count_nonzero(beside)
+        if rim.any() or beside.any():
+            for colour, image in images.items():
+                rows = image[start:stop]
+                light[colour] += [rows[where].sum(dtype=np.int64) for where in (rim, beside)]
+    for colour, (of_rim, of_data) in light.items():
+        # Means above the dark level of the field.
+        if of_rim / max(1, n_rim) - dark[colour] > _BLURRED * (of_data / max(1, n_beside) - dark[colour]) + 1:
             return empty
     return bare
 

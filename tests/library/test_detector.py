@@ -63,8 +63,23 @@ def test_a_field_in_a_mosaic_has_the_cells_that_it_has_alone(images, margin, lev
         np.testing.assert_allclose([row[name] for row in rows], [row[name] for row in expected], rtol=within)
 
 
+def test_a_cell_near_the_seam_of_a_mosaic_is_not_cut(images):
+    cells = np.zeros(images["green"].shape, np.uint16)
+    cells[100:200, 100:200], cells[100:200, 300:400] = 1, 2
+    nuclei = np.where(np.pad(np.ones((20, 20), bool), ((140, 608), (140, 608))), cells, 0)
+    images = {colour: image + np.uint16(500) for colour, image in images.items()}
+    for colour in images:
+        # Next to the second cell, and 2 px from the first.
+        images[colour][:, 400:], images[colour][:98] = 0, 0
+    empty = detector.find_empty(images)
+    _, (first, second) = measure_field("f", images, cells, nuclei, PIXEL_SIZE, empty=empty)
+    assert (first["border"], second["border"]) == (False, True)
+
+
+@pytest.mark.parametrize("offset", [0, 32768])
 @pytest.mark.parametrize("level", [0, 65535])
-def test_a_rim_blurred_with_a_bright_level_is_no_cell(images, level):
+def test_a_rim_blurred_with_a_bright_level_is_no_cell(images, level, offset):
+    images = {colour: image + np.uint16(offset) for colour, image in images.items()}
     margin, seam = 200, np.s_[200:-200, 200:-200]
     mosaic = {}
     for colour, image in images.items():
