@@ -41,7 +41,7 @@ from hpaloc.simulate.field import simulate_field  # noqa: E402
 
 ALL_FIELDS = 21806
 # By default Snakemake looks at all ready jobs once a second, and for each job that has ended once more a second.
-LOOK = ("--max-jobs-per-timespan", "6000/1m")
+POLLING = ("--max-jobs-per-timespan", "6000/1m")
 SHAPE, PIXEL_SIZE, DENSITY = (320, 320), 0.32, 2.5
 MEASURES = ("s", "MB", "disk MB", "files")
 
@@ -136,11 +136,11 @@ def rehearse(folder, labels, fields, cores):
         snakemake("--unlock")
     planned = snakemake("--dry-run")
     found["plan"] = {"seconds": planned.seconds, "MB": planned.megabytes}
-    timed("all", ("--cores", str(cores), *LOOK), 0.0)
+    timed("all", ("--cores", str(cores), *POLLING), 0.0)
     with open(folder / "held_out.csv", newline="") as file:
         row = next(csv.DictReader(file))
     write_images((row["ID"], row["Label"]), folder / "train", seed=2)
-    timed("one field changed", ("--cores", str(cores), *LOOK), time.time())
+    timed("one field changed", ("--cores", str(cores), *POLLING), time.time())
     return found
 
 

@@ -112,14 +112,14 @@ def _cells_of(cells: np.ndarray, nuclei: np.ndarray, reach: int, gaps: np.ndarra
         inside = tuple(slice(at.start - out.start, at.stop - out.start) for at, out in zip(box, around, strict=True))
         own = (cells[around] == id).astype(np.uint8)
         mask = own[inside] > 0
-        at_edge = any(at.start == 0 or at.stop == side for at, side in zip(box, cells.shape, strict=True))
+        border = any(at.start == 0 or at.stop == side for at, side in zip(box, cells.shape, strict=True))
         if gaps is not None and (cv2.dilate(own, _SQUARE)[beside := gaps[around]] > 0).any():
-            at_edge = True
+            border = True
             own[beside] = 1
         # The field ends where there is no data, and its edge is not a membrane.
         core = cv2.erode(own, _SQUARE, iterations=reach)[inside]
         region = np.where(nuclei[box] == id, 2, 1 - core)[mask].astype(np.int64)
-        yield _Cell(id, box, tuple(statistics["centroids"][rank]), mask, region, at_edge)
+        yield _Cell(id, box, tuple(statistics["centroids"][rank]), mask, region, border)
 
 
 def _geometry(cell: _Cell, shape: tuple[int, ...], pixel_size: float) -> dict[str, Any]:
@@ -287,15 +287,15 @@ def measure_field(
     _check_alike(field, images, cells, nuclei)
     bits = bits or {}
     gaps = None if empty is None else without_rim(images, empty)
-
-    def filled(name: str) -> np.ndarray:
+    colours, fine = {}, None
+    for name, image in images.items():
         # What is blurred must not get the level outside of a mosaic.
-        return images[name] if gaps is None else as_array(fill_empty({name: images[name]}, gaps)[name])
-
-    colours = {name: _prepare(image, filled(name), pixel_size, bits.get(name), empty) for name, image in images.items()}
+        filled = image if gaps is None else as_array(fill_empty({name: image}, gaps)[name])
+        colours[name] = _prepare(image, filled, pixel_size, bits.get(name), empty)
+        if name == "red":
+            fine = _fine_structure(filled, pixel_size)
     reach = round(RING_UM / pixel_size)
     strings = rle.encode_labels(cells)
-    fine = _fine_structure(filled("red"), pixel_size) if "red" in images else None
     rows: list[dict[str, Any]] = []
     details, own_peaks = [], []
     for cell in _cells_of(cells, nuclei, reach, gaps):
