@@ -146,6 +146,13 @@ def changes() -> dict[str, Change]:
 
         return changed
 
+    def leak(colour: str, share: float) -> Change:
+        def leaked(images: Images, truth: np.ndarray) -> tuple[Images, np.ndarray, float]:
+            blue = clipped(images["blue"] + share * images[colour].astype(np.float32))
+            return {**images, "blue": blue}, truth, 0.08
+
+        return leaked
+
     return {
         "none": lambda images, truth: (images, truth, 0.08),
         "0.3 times as bright": each(lambda x: 0.3 * x),
@@ -166,11 +173,9 @@ def changes() -> dict[str, Change]:
         "red 4 times as bright, saturated": each(lambda x: 4 * x, "red"),
         "red absent": each(lambda x: 0 * x, "red"),
         "yellow absent": each(lambda x: 0 * x, "yellow"),
-        "15 % of red in blue": lambda images, truth: (
-            {**images, "blue": clipped(images["blue"] + 0.15 * images["red"].astype(np.float32))},
-            truth,
-            0.08,
-        ),
+        "15 % of red in blue": leak("red", 0.15),
+        "50 % of red in blue": leak("red", 0.5),
+        "15 % of yellow in blue": leak("yellow", 0.15),
         "pixel size 10 % too small": lambda images, truth: (images, truth, 0.072),
         "pixel size 10 % too large": lambda images, truth: (images, truth, 0.088),
     }
@@ -465,7 +470,8 @@ Of an OME-Zarr, no channel of such a field is in memory as a whole (`benchmarks/
 The field is resampled to 0.32 µm per pixel (`segmentation.scale` 0.25), whatever its own pixel size. In the blue
 channel, an edge is where the signal falls to half of the local level, so dim nuclei are found next to bright ones.
 Bodies are split where both width and brightness have a neck, and merged again if no dark line separates them. A dim
-object is kept if it is compact and its edge is sharp.
+object is kept if it is compact and its edge is sharp. If red or yellow leaks into blue, the share that leaks is
+subtracted first: what blue has at least in 95 % of the light of that colour.
 
 Cells grow from the nuclei over the sum of red and yellow. Each of the two is first scaled to its usual level next to
 the nuclei, unless it holds only noise. Every pixel of the foreground is assigned to the nearest nucleus along a path

@@ -1,6 +1,7 @@
 """Nuclei in the blue channel: dim next to bright, touching, lobed, with nucleoli, over an uneven background."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cc3d
@@ -30,6 +31,11 @@ MAX_AREA, FOREIGN = 1500.0, 4.0
 BRIGHTEST = 8.0
 # Fewer objects than this say nothing about the usual nucleus.
 FEW = 3
+# Nearly nowhere in the light of a stain, blue is less than its leak; without a leak it is there below the given share
+# of the stain (0.003 at most in 25 real and simulated fields). Every fourth row and column tell as much as all.
+LEAST, LEAK, STEP = 5, 0.01, 4
+# If blue in turn has this share of what leaks back, the two show the same, and neither leaks.
+REPEATS = 0.25
 # Two lobes joined by less than this share of the narrower one's width, seen in shape and brightness, are two nuclei.
 NECK = 0.65
 # Two nuclei that touch are darker than this share of the dimmer one's level along the line between them.
@@ -68,6 +74,26 @@ def otsu(values: np.ndarray) -> float:
     """Return Otsu's threshold of values (n,) float without the brightest thousandth: dust and hot pixels."""
     clipped = np.minimum(values, np.percentile(values, 99.9))
     return float(threshold_otsu(clipped)) if clipped.max() > clipped.min() else float("inf")
+
+
+def subtract_leak(blue: np.ndarray, stains: Sequence[np.ndarray]) -> np.ndarray:
+    """Subtract from blue the share of other stains that leaks into it, so that it gives no haze of cytoplasm.
+
+    blue, stains: (h, w) float32, above background, the whole field
+    Returns (h, w) float32, not negative; blue itself if nothing leaks.
+    """
+    for stain in stains:
+        share = _leak(stain, blue)
+        if share > LEAK and share * _leak(blue, stain) < REPEATS:
+            blue = np.maximum(blue - np.float32(share) * stain, 0)
+    return blue
+
+
+def _leak(stain: np.ndarray, other: np.ndarray) -> float:
+    """Return the share of a stain that another has at least nearly wherever the stain is bright."""
+    stain, other = stain[::STEP, ::STEP], other[::STEP, ::STEP]
+    lit = stain > otsu(stain)
+    return float(np.percentile(other[lit] / stain[lit], LEAST)) if lit.any() else 0.0
 
 
 def nucleus_levels(signal: np.ndarray, size: float) -> NucleusLevels | None:

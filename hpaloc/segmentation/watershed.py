@@ -54,12 +54,12 @@ def segment(
     grid = grid_of(images["blue"].shape, pixel_size, scale)
     side = _side(grid, chunk_above)
     with step("filter"):
-        blue = _filtered(images["blue"], grid, side)
+        stains = [_filtered(images[colour], grid, side) for colour in ("red", "yellow") if colour in images]
+        blue = nuclei.subtract_leak(_filtered(images["blue"], grid, side), stains)
     nucleus_levels = nuclei.nucleus_levels(blue, grid.size)
     if nucleus_levels is None:
         return np.zeros(grid.shape, np.uint16), np.zeros(grid.shape, np.uint16)
     with step("filter"):
-        stains = [_filtered(images[colour], grid, side) for colour in ("red", "yellow") if colour in images]
         levels = cells.cell_levels(stains, blue, nucleus_levels, grid.size) if stains else None
         body = levels.body(stains) if levels else blue
         del stains

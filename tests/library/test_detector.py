@@ -45,6 +45,25 @@ def test_debris_in_blue_hides_no_nucleus(field, images):
         assert after[y, x] == 0
 
 
+@pytest.mark.parametrize("colour", ["red", "yellow"])
+@pytest.mark.parametrize("share", [0.05, 0.15, 0.5])
+def test_a_stain_that_leaks_into_blue_makes_no_nuclei(field, images, colour, share):
+    before = segment_field(images, PIXEL_SIZE, WATERSHED)[1]
+    images["blue"] = (images["blue"] + share * images[colour]).astype(np.uint16)
+    after = segment_field(images, PIXEL_SIZE, WATERSHED)[1]
+    assert after.max() == before.max() > 5
+    assert kept(before, after) > 0.9
+
+
+@pytest.mark.parametrize("share", [0.4, 1.0, 3.0])
+def test_a_stain_into_which_blue_leaks_hides_no_nucleus(field, images, share):
+    before = segment_field(images, PIXEL_SIZE, WATERSHED)[0]
+    images["yellow"] = (0.1 * images["yellow"] + share * images["blue"]).astype(np.uint16)
+    after = segment_field(images, PIXEL_SIZE, WATERSHED)[0]
+    assert after.max() == before.max() > 5
+    assert kept(before, after) > 0.9
+
+
 @pytest.mark.parametrize("level", [0, 65535])
 @pytest.mark.parametrize("margin", [((200, 200), (150, 150)), ((0, 0), (0, 300)), ((0, 300), (0, 300))])
 def test_a_field_in_a_mosaic_has_the_cells_that_it_has_alone(images, margin, level):
