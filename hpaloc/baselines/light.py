@@ -73,15 +73,14 @@ def describe_light(
             if len(light) >= _FEWEST
             else [np.nan] * len(_PERCENTILES)
         )
-    grains = _grains(green, pixel_size)
+    regions = (nucleus, cytoplasm, cell)
+    own = _spreads(green, regions, pixel_size)
     for colour in _OTHERS:
         if colour not in planes:
-            values += [np.nan] * 6
+            values += [np.nan] * len(own)
             continue
-        plane = np.asarray(planes[colour], np.float64)
-        own = _grains(plane, pixel_size)
-        for region in (nucleus, cytoplasm, cell):
-            values += [_correlation(green[region], plane[region]), _correlation(grains[region], own[region])]
+        others = _spreads(np.asarray(planes[colour], np.float64), regions, pixel_size)
+        values += [_correlation(*pair) for pair in zip(own, others, strict=True)]
     return np.array(values, np.float64)
 
 
@@ -161,8 +160,28 @@ def _blur(plane: np.ndarray, width: float) -> np.ndarray:
     return np.asarray(cv2.GaussianBlur(plane, (0, 0), width))
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    if len(a) < _FEWEST:
+def _spreads(
+    plane: np.ndarray, regions: Sequence[np.ndarray], pixel_size: float
+) -> list[tuple[np.ndarray, float] | None]:
+    """Return light and grains of each region: differences from their mean, (n,) float64, and standard deviation.
+
+    None for a region that is too small to be described.
+    """
+    grains = _grains(plane, pixel_size)
+    spreads: list[tuple[np.ndarray, float] | None] = []
+    for region in regions:
+        for values in (plane[region], grains[region]):
+            if len(values) < _FEWEST:
+                spreads.append(None)
+                continue
+            apart = values - values.mean()
+            spreads.append((apart, float(np.sqrt((apart * apart).mean()))))
+    return spreads
+
+
+def _correlation(one: tuple[np.ndarray, float] | None, other: tuple[np.ndarray, float] | None) -> float:
+    """Return the correlation of two results of ``_spreads``."""
+    if one is None or other is None:
         return np.nan
-    spread = float(a.std() * b.std())
-    return float(((a - a.mean()) * (b - b.mean())).mean() / spread) if spread > 1e-9 else 0.0
+    spread = one[1] * other[1]
+    return float((one[0] * other[0]).mean() / spread) if spread > 1e-9 else 0.0
