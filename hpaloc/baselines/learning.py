@@ -14,8 +14,8 @@ from hpaloc.examples import LABEL_COLUMNS, PARTS
 from hpaloc.leaving_out import cell_index
 from hpaloc.progress import log
 
-# More cells would take hours and hardly change the coefficients.
-_MOST_CELLS = 100_000
+# More cells would take minutes and memory, and hardly change the coefficients.
+_MOST_CELLS = 40_000
 
 
 class BaselineError(ValueError):
@@ -26,7 +26,7 @@ def learn_baselines(model_dir: Path, examples: Path, paths: Sequence[Path], seed
     """Learn the regressions from the training cells of a network, and write them into its model folder.
 
     Every example of the part train counts with its weight, except synthetic ones, since cells are not measured with
-    dimmed light. If there are more than 100,000, 100,000 are drawn at random. ``validation_accuracy`` is the share of
+    dimmed light. If there are more than 40,000, 40,000 are drawn at random. ``validation_accuracy`` is the share of
     the validation cells of one location that a regression calls right.
 
     examples: results/dataset/examples.parquet
