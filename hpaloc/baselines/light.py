@@ -74,13 +74,13 @@ def describe_light(
             else [np.nan] * len(_PERCENTILES)
         )
     regions = (nucleus, cytoplasm, cell)
-    own = _spreads(green, regions, pixel_size)
+    of_green = _deviations(green, regions, pixel_size)
     for colour in _OTHERS:
         if colour not in planes:
-            values += [np.nan] * len(own)
+            values += [np.nan] * len(of_green)
             continue
-        others = _spreads(np.asarray(planes[colour], np.float64), regions, pixel_size)
-        values += [_correlation(*pair) for pair in zip(own, others, strict=True)]
+        of_other = _deviations(np.asarray(planes[colour], np.float64), regions, pixel_size)
+        values += [_correlation(*pair) for pair in zip(of_green, of_other, strict=True)]
     return np.array(values, np.float64)
 
 
@@ -160,27 +160,27 @@ def _blur(plane: np.ndarray, width: float) -> np.ndarray:
     return np.asarray(cv2.GaussianBlur(plane, (0, 0), width))
 
 
-def _spreads(
+def _deviations(
     plane: np.ndarray, regions: Sequence[np.ndarray], pixel_size: float
 ) -> list[tuple[np.ndarray, float] | None]:
-    """Return light and grains of each region: differences from their mean, (n,) float64, and standard deviation.
+    """Return, for each region, its light and then its grains: deviations from their mean (n,), and the standard one.
 
     None for a region that is too small to be described.
     """
     grains = _grains(plane, pixel_size)
-    spreads: list[tuple[np.ndarray, float] | None] = []
+    deviations: list[tuple[np.ndarray, float] | None] = []
     for region in regions:
         for values in (plane[region], grains[region]):
             if len(values) < _FEWEST:
-                spreads.append(None)
+                deviations.append(None)
                 continue
-            apart = values - values.mean()
-            spreads.append((apart, float(np.sqrt((apart * apart).mean()))))
-    return spreads
+            deviation = values - values.mean()
+            deviations.append((deviation, float(np.sqrt((deviation * deviation).mean()))))
+    return deviations
 
 
 def _correlation(one: tuple[np.ndarray, float] | None, other: tuple[np.ndarray, float] | None) -> float:
-    """Return the correlation of two results of ``_spreads``."""
+    """Return the correlation of two results of ``_deviations``."""
     if one is None or other is None:
         return np.nan
     spread = one[1] * other[1]
