@@ -5,7 +5,7 @@ usage: python benchmarks/rehearsal.py FOLDER --labels train.csv [--fields 21806]
 
 The configuration is config/kaggle-2021.yaml, cut down in what is not measured: the network (32 px, one epoch, one view)
 and two of the three controls. The fields are the first of the table, with its labels. Each is simulated by itself, so
-that no two have cells in common: 320 x 320 px of 0.32 µm (drawn in pixels twice as large, for the time it takes) with
+that no two have cells in common: 320 x 320 px of 0.32 µm (drawn with half as many pixels in a row, to save time) with
 about as many cells as a field of the competition. The number of fields in a shard is that of the configuration for
 21,806 fields.
 
@@ -54,6 +54,7 @@ def write_images(field, folder, seed=1):
     if seed == 1 and all(path.is_file() for path in paths.values()):
         return
     height, width = SHAPE
+    # Enlarged afterwards: with twice as many pixels in a row, drawing takes twice as long.
     half = simulate_field(id, parse_labels(labels), seed, (height // 2, width // 2), 2 * PIXEL_SIZE, density=DENSITY)
     for colour, path in paths.items():
         # An interrupted call leaves no half of a file.
