@@ -22,7 +22,7 @@ NUCLEUS_SMOOTHING, CELL_SMOOTHING = 0.3, 1.2
 
 
 def find_nuclei(blue: Image, pixel_size: float, scale: float, *, chunk_above: int | None = None) -> Image:
-    """Find the nuclei in the blue channel alone.
+    """Find the nuclei in the blue channel alone; nothing that leaks into it is subtracted.
 
     blue: (H, W) uint8 or uint16
     pixel_size: µm

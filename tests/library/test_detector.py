@@ -10,6 +10,7 @@ from hpaloc.images import find_odd_colours
 from hpaloc.measuring import measure_field
 from hpaloc.pixels import detector
 from hpaloc.segmentation.backends import segment_field
+from hpaloc.segmentation.nuclei import above_background, subtract_leak
 from hpaloc.segmentation.ready_made import Given
 from hpaloc.segmentation.settings import SegmentationSettings
 
@@ -45,23 +46,43 @@ def test_debris_in_blue_hides_no_nucleus(field, images):
         assert after[y, x] == 0
 
 
-@pytest.mark.parametrize("colour", ["red", "yellow"])
-@pytest.mark.parametrize("share", [0.05, 0.15, 0.5])
-def test_a_stain_that_leaks_into_blue_makes_no_nuclei(field, images, colour, share):
+@pytest.mark.parametrize("shares", [{"red": 0.05}, {"red": 0.5}, {"yellow": 0.15}, {"red": 0.15, "yellow": 0.15}])
+def test_a_stain_that_leaks_into_blue_makes_no_nuclei(images, shares):
     before = segment_field(images, PIXEL_SIZE, WATERSHED)[1]
-    images["blue"] = (images["blue"] + share * images[colour]).astype(np.uint16)
-    after = segment_field(images, PIXEL_SIZE, WATERSHED)[1]
+    leaked = sum(share * images[colour] for colour, share in shares.items())
+    after = segment_field({**images, "blue": (images["blue"] + leaked).astype(np.uint16)}, PIXEL_SIZE, WATERSHED)[1]
     assert after.max() == before.max() > 5
     assert kept(before, after) > 0.9
 
 
 @pytest.mark.parametrize("share", [0.4, 1.0, 3.0])
-def test_a_stain_into_which_blue_leaks_hides_no_nucleus(field, images, share):
+def test_a_stain_into_which_blue_leaks_hides_no_nucleus(images, share):
     before = segment_field(images, PIXEL_SIZE, WATERSHED)[0]
     images["yellow"] = (0.1 * images["yellow"] + share * images["blue"]).astype(np.uint16)
     after = segment_field(images, PIXEL_SIZE, WATERSHED)[0]
     assert after.max() == before.max() > 5
     assert kept(before, after) > 0.9
+
+
+def disc_in_both(red, blue):
+    """Debris that is bright in red and blue."""
+    return [cv2.circle(image.copy(), (400, 400), 25, 4 * float(image.max()), -1) for image in (red, blue)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda red, blue: (red, blue),
+        lambda red, blue: (0.05 * red, blue),
+        lambda red, blue: (np.full_like(red, 7), blue),
+        disc_in_both,
+        # A marker of some nuclei.
+        lambda red, blue: (np.where(np.arange(red.shape[1]) < 300, blue, 0.1 * red), blue),
+    ],
+)
+def test_where_no_stain_leaks_blue_stays_as_it_is(images, change):
+    red, blue = (above_background(image.astype(np.float32), 0.16) for image in change(images["red"], images["blue"]))
+    assert subtract_leak(blue, [red]) is blue
 
 
 @pytest.mark.parametrize("level", [0, 65535])
