@@ -5,8 +5,8 @@ usage: python benchmarks/rehearsal.py FOLDER --labels train.csv [--fields 21806]
 
 The configuration is config/kaggle-2021.yaml, cut down in what is not measured: the network (32 px, one epoch, one view)
 and two of the three controls. The fields are the first of the table, with its labels. Each is simulated by itself, so
-that no two have cells in common: 320 x 320 px of 0.32 µm (drawn with half as many pixels in a row, to save time) with
-about as many cells as a field of the competition. The number of fields in a shard is that of the configuration for
+that no two have cells in common: 224 x 224 px of 0.32 µm (drawn with half as many pixels in a row, to save time) with
+about half of the cells of a field of the competition. The number of fields in a shard is that of the configuration for
 21,806 fields.
 
 Prints for each rule its jobs, their time together, the greatest memory of one, and the disk and files of its outputs;
@@ -43,7 +43,7 @@ from hpaloc.simulate.field import simulate_field  # noqa: E402
 ALL_FIELDS = 21806
 # By default Snakemake looks at all ready jobs once a second, and for each job that has ended once more a second.
 POLLING = ("--max-jobs-per-timespan", "6000/1m")
-SHAPE, PIXEL_SIZE, DENSITY = (320, 320), 0.32, 2.5
+SHAPE, PIXEL_SIZE, DENSITY = (224, 224), 0.32, 2.5
 MEASURES = ("s", "MB", "disk MB", "files")
 
 
