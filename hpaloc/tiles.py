@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hpaloc.allocation import keep_freed_memory
 from hpaloc.cutting import fit, square
 from hpaloc.files import atomic_path
 from hpaloc.image_metadata import check_pixel_size, read_each
@@ -156,6 +157,7 @@ def tile_shard(
     """
     if format not in FORMATS:
         raise ValueError(f"unknown tile format {format!r}, expected one of {', '.join(FORMATS)}")
+    keep_freed_memory()
     folder = Path(segmentation_dir)
     segmented = {row["field"]: row for row in pq.read_table(folder / "fields.parquet").to_pylist()}
     unknown = [row.id for row in rows if row.id not in segmented]

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from hpaloc.allocation import keep_freed_memory
 from hpaloc.files import FileNameError
 from hpaloc.image_metadata import resolve_pixel_size
 from hpaloc.images import check_field, open_field
@@ -53,6 +54,7 @@ def segment_to_files(task: Mapping[str, Any]) -> dict[str, Any]:
 
     # A worker has one thread for its field; OpenCV would use every core of the node.
     cv2.setNumThreads(1)
+    keep_freed_memory()
     row = new_row(task["field"], task["pixel_size"])
     settings = SegmentationSettings(**task["settings"])
     try:
