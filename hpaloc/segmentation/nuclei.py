@@ -31,10 +31,10 @@ MAX_AREA, FOREIGN = 1500.0, 4.0
 BRIGHTEST = 8.0
 # Fewer objects than this say nothing about the usual nucleus.
 FEW = 3
-# A leak is seen wherever its stain is bright, but for this percentage, and most of that is dark in blue, unless the
-# stain shows nuclei itself. A leak matters if it reaches this share of Otsu's threshold of blue: in 67 real and
-# simulated fields without one, it reaches 0.026 at most. Every fourth row and column tell as much as all.
-LEAK_PERCENTILE, MOST, LEAST_LEAK, LEAK_STEP = 5, 0.5, 0.03, 4
+# A leak is seen wherever its stain is bright, but for this percentage, and at least this share of that light is dark
+# in blue; else the stain shows nuclei itself. A leak matters if it reaches this share of Otsu's threshold of blue: in
+# 67 real and simulated fields without one, it reaches 0.026 at most. Every fourth row and column tell as much as all.
+LEAK_PERCENTILE, DARK_SHARE, LEAST_LEAK, LEAK_STEP = 5, 0.5, 0.03, 4
 # Two lobes joined by less than this share of the narrower one's width, seen in shape and brightness, are two nuclei.
 NECK = 0.65
 # Two nuclei that touch are darker than this share of the dimmer one's level along the line between them.
@@ -106,7 +106,7 @@ def _leak(stain: np.ndarray, blue: np.ndarray) -> float:
     if not cells.size:
         return 0.0
     bright, dark = stain >= np.median(cells), otsu(blue)
-    if np.mean(blue[bright] <= dark) < MOST:
+    if np.mean(blue[bright] <= dark) < DARK_SHARE:
         return 0.0
     share = float(np.percentile(blue[bright] / stain[bright], LEAK_PERCENTILE))
     return share if share * np.median(stain[bright]) > LEAST_LEAK * dark else 0.0
