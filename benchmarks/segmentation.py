@@ -347,7 +347,7 @@ def throughput(folder: Path) -> str:
     spent = min(runs, key=lambda run: sum(run.values()))
     total = sum(spent.values())
     shares = ", ".join(f"{step} {100 * value / total:.0f} %" for step, value in spent.items())
-    return f"{60 / total:.0f} fields of 2048 x 2048 px per minute and core; {shares}."
+    return f"{60 / total:.0f} fields of 2048 x 2048 px per minute and core, in a Dask worker; {shares}."
 
 
 def memory(folder: Path) -> list[str]:
