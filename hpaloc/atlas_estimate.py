@@ -15,7 +15,7 @@ _MEGABYTES = {"jpg": 0.049 * _MEGAPIXELS, "tif.gz": 1.0 * _MEGAPIXELS}
 # The rates of docs/cluster.md and docs/model.md: per field or cell, on one core or two.
 _CELLS = 21.7
 _TILE_MEGABYTES = 0.1
-_SEGMENT_SECONDS, _TILE_SECONDS = 60 / 180, 0.44
+_SEGMENT_SECONDS, _TILE_SECONDS = 60 / 138, 0.44
 _TRAINED_PER_SECOND, _PREDICTED_PER_SECOND = 13.7, 53.0
 
 
