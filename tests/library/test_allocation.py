@@ -19,7 +19,7 @@ def allocate():
 
 if sys.argv[1] == "kept":
     keep_freed_memory()
-# A worker's tasks run in a thread.
+# A worker's tasks run in a thread. The first call may ask for memory; only the second is counted.
 for _ in range(2):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     thread = threading.Thread(target=allocate)
