@@ -70,13 +70,14 @@ def shard_activation_maps(
     threads: int | None = None,
     fields: Collection[str] | None = None,
 ) -> np.ndarray:
-    """Return the activation map of every cell of a shard for its likeliest location.
+    """Return the activation maps of the cells of a shard, each for its likeliest location.
 
     tiles: the TFRecord of each colour
-    predictions: the prediction table of the shard, rows in the order of the tiles
-    fields: those that the prediction table has; None for all fields of the tiles
+    predictions: the prediction table of the shard, its rows in the order of the tiles
+    fields: those whose cells get a map, all of them in both tables; None for all fields
 
-    Returns (n, side, side) uint8, 255 at the strongest place of each map.
+    Returns (n, side, side) uint8, one map for each row of the prediction table, 255 at its strongest place; the maps of
+    other fields are 0.
     Raises ModelError for a model folder that was changed, and ValueError if tiles and predictions hold different cells.
     """
     select_device(gpu, threads)
@@ -85,6 +86,8 @@ def shard_activation_maps(
     columns = calling_columns(pq.read_schema(predictions).names)
     table = pd.read_parquet(predictions, columns=["field", "cell", *columns])
     classes = table[columns].to_numpy().argmax(axis=1)
+    rows = np.arange(len(table)) if fields is None else np.flatnonzero(table["field"].isin(fields))
+    cells = table["cell"].to_numpy()[rows]
     maps_of = ActivationMaps(model)
     channels = config["channels"]
     paths = {colour: [str(tiles[colour])] for colour in channels}
@@ -92,15 +95,15 @@ def shard_activation_maps(
     maps = np.zeros((len(table), maps_of.side, maps_of.side), np.uint8)
     start = 0
     batches = dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
-    for batch in track(batches, -(-len(table) // batch_size), "batches of activation maps"):
-        end = start + len(batch["cell"])
-        if batch["cell"].numpy().tolist() != table["cell"].iloc[start:end].tolist():
+    for batch in track(batches, -(-len(rows) // batch_size), "batches of activation maps"):
+        at = rows[start : start + len(batch["cell"])]
+        if batch["cell"].numpy().tolist() != cells[start : start + len(batch["cell"])].tolist():
             raise ValueError(f"{predictions}: from row {start}, its cells are not those of the tiles")
-        maps[start:end] = np.rint(255 * maps_of(batch["image"], classes[start:end]))
-        start = end
-    if start != len(table):
-        raise ValueError(f"{predictions}: has {len(table)} cells, but the tiles have {start}")
-    log.info("activation maps of %d cells, %d positions a side", len(table), maps_of.side)
+        maps[at] = np.rint(255 * maps_of(batch["image"], classes[at]))
+        start += len(at)
+    if start != len(rows):
+        raise ValueError(f"{predictions}: has {len(rows)} cells, but the tiles have {start}")
+    log.info("activation maps of %d cells, %d positions a side", len(rows), maps_of.side)
     return maps
 
 
@@ -111,20 +114,23 @@ def fold_activation_maps(
     predictions: Path,
     gpu: str = "auto",
     threads: int | None = None,
+    fields: Collection[str] | None = None,
 ) -> np.ndarray:
     """Return the maps of ``shard_activation_maps`` in a cross-validation, each by the network that predicts its cell.
 
     model_dirs, parts: the model folder of each fold, and its prediction table of the shard
     tiles: the TFRecord of each colour
     predictions: the joined table, whose order the maps have
+    fields: those whose cells get a map; None for all
 
     Returns (n, side, side) uint8.
     Raises as ``shard_activation_maps`` does.
     """
     ids = [pd.read_parquet(part, columns=["field", "cell"]) for part in parts]
+    shown = [set(of_fold["field"]) if fields is None else set(of_fold["field"]) & set(fields) for of_fold in ids]
     maps = [
-        shard_activation_maps(model, tiles, part, gpu=gpu, threads=threads, fields=set(of_fold["field"]))
-        for model, part, of_fold in zip(model_dirs, parts, ids, strict=True)
+        shard_activation_maps(model, tiles, part, gpu=gpu, threads=threads, fields=of_fold)
+        for model, part, of_fold in zip(model_dirs, parts, shown, strict=True)
     ]
     found = pd.MultiIndex.from_frame(pd.concat(ids))
     wanted = pd.MultiIndex.from_frame(pd.read_parquet(predictions, columns=["field", "cell"]))

@@ -7,7 +7,7 @@ delivers one text: JSON with the images in base64.
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ def write_pictures(
     fields: pd.DataFrame,
     predictions: pd.DataFrame,
     activation: np.ndarray,
-    most_fields: int,
+    chosen: Collection[str],
     field_size: int,
 ) -> None:
     """Write the pictures of one shard: ``fields/NNNNN.js``, ``sprites/NNNNN.js`` and ``cells.parquet``.
@@ -164,7 +164,7 @@ def write_pictures(
     segmentation: the folder of their masks
     cells, fields, predictions: the shard's tables, cells and predictions in the same order
     activation: (n, side, side) uint8, one map per cell
-    most_fields: the most fields to show
+    chosen: the fields to show, which were segmented
     field_size: px, the longer side of their pictures
 
     Raises ImageError or MaskError naming a file that can no longer be read, ChangedError naming one that changed after
@@ -176,7 +176,6 @@ def write_pictures(
     levels: Mapping[Any, Any] = segmented[
         [f"{colour}_{what}" for colour in COLOURS for what in ("background", "white")]
     ].to_dict("index")
-    chosen = shown_fields(list(segmented.index), most_fields)
     rows_of = cells.groupby("field", sort=False).indices
     pictures = [row for row in manifest if row.id in chosen]
     sprites: dict[int, np.ndarray] = {}

@@ -53,6 +53,11 @@ def test_the_maps_of_a_shard_are_in_the_order_of_its_predictions(network, tmp_pa
     direct = ActivationMaps(network)(tiles[..., [1, 0]].astype(np.float32), classes)
     assert maps.dtype == np.uint8
     np.testing.assert_allclose(maps / 255, direct, atol=0.02)
+    # The network runs for the fields that are shown.
+    second = (table["field"] == "field1").to_numpy()
+    some = shard_activation_maps(folder, paths, tmp_path / "predictions.parquet", gpu="none", fields={"field1"})
+    assert 0 < second.sum() < 7
+    np.testing.assert_allclose(some / 255, direct * second[:, None, None], atol=0.02)
     table.iloc[::-1].to_parquet(tmp_path / "predictions.parquet")
     with pytest.raises(ValueError, match="are not those of the tiles"):
         shard_activation_maps(folder, paths, tmp_path / "predictions.parquet", batch_size=3, gpu="none")
@@ -85,4 +90,8 @@ def test_in_a_cross_validation_a_map_is_of_the_network_that_predicts_the_cell(ne
     images = tiles[..., [1, 0]].astype(np.float32)
     by_first, by_second = (ActivationMaps(model)(images, np.arange(12)) for model in (network, other))
     assert np.abs(by_first - by_second).max(axis=(1, 2)).min() > 0.1
-    np.testing.assert_allclose(maps / 255, np.where(second[:, None, None], by_second, by_first), atol=0.02)
+    expected = np.where(second[:, None, None], by_second, by_first)
+    np.testing.assert_allclose(maps / 255, expected, atol=0.02)
+    shown = {"field1", cells["field"].iloc[0]}
+    some = fold_activation_maps(folders, paths, parts, tmp_path / "joined.parquet", gpu="none", fields=shown)
+    np.testing.assert_allclose(some / 255, expected * table["field"].isin(shown).to_numpy()[:, None, None], atol=0.02)

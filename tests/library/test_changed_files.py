@@ -102,9 +102,8 @@ def pictures(row, folder, segmentation):
     fields = pd.DataFrame([{"field": row.id, "status": "ok"} | LEVELS])
     cells = pd.DataFrame(columns=["field", "cell"])
     predictions = pd.DataFrame(columns=list(PROBABILITIES))
-    write_pictures(
-        folder / "out", [row], segmentation, cells, fields, predictions, np.zeros((0, 8, 8), np.uint8), 9, 1024
-    )
+    maps = np.zeros((0, 8, 8), np.uint8)
+    write_pictures(folder / "out", [row], segmentation, cells, fields, predictions, maps, {row.id}, 1024)
 
 
 def morphology(row, folder, segmentation):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from tile_fields import make_field, tile, write_shard
 
 from hpaloc.browser.page import write_page
-from hpaloc.browser.pictures import write_pictures
+from hpaloc.browser.pictures import shown_fields, write_pictures
 from hpaloc.classes import COLOURS, N_CLASSES
 from hpaloc.layout import CollectionFiles
 from hpaloc.pooling import aggregate
@@ -82,7 +82,8 @@ def write_shard_of_cells(files, ids, most_fields=100, lacking=()):
     maps[:, 2, 5] = 255
     drawn = files.path("pictures", shard)
     predicted = predictions.to_pandas()
-    write_pictures(drawn, rows, segmentation, cells, table, predicted, maps, most_fields, field_size=1024)
+    chosen = shown_fields(list(table["field"]), most_fields)
+    write_pictures(drawn, rows, segmentation, cells, table, predicted, maps, chosen, field_size=1024)
     aggregate(files, files.path("pooled_cells").parent)
     return cells
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from hpaloc.browser.activation import fold_activation_maps, shard_activation_maps
-from hpaloc.browser.pictures import write_pictures
+from hpaloc.browser.pictures import shown_fields, write_pictures
 from hpaloc.classes import COLOURS
 from hpaloc.files import atomic_directory
 from hpaloc.manifests import read_manifest
@@ -17,21 +17,25 @@ def main(job):
     # The job requests no GPU: it uses one if there is one, but does not fail without, even if training requires one.
     gpu = "none" if job.config["train"]["gpu"] == "none" else "auto"
     predictions = Path(job.input.predictions)
+    fields = pd.read_parquet(job.input.fields)
+    chosen = shown_fields(list(fields.loc[fields["status"] == "ok", "field"]), job.params.most_fields)
     if folds := job.input.get("of_folds"):
         models = [Path(path).parent for path in job.input.models]
-        maps = fold_activation_maps(models, tiles, [Path(path) for path in folds], predictions, gpu, job.threads)
+        parts = [Path(path) for path in folds]
+        maps = fold_activation_maps(models, tiles, parts, predictions, gpu, job.threads, chosen)
     else:
-        maps = shard_activation_maps(Path(job.params.model), tiles, predictions, gpu=gpu, threads=job.threads)
+        model = Path(job.params.model)
+        maps = shard_activation_maps(model, tiles, predictions, gpu=gpu, threads=job.threads, fields=chosen)
     with atomic_directory(job.output[0]) as folder:
         write_pictures(
             folder,
             read_manifest(job.input.manifest),
             Path(job.input.segmentation),
             pd.read_parquet(job.input.cells),
-            pd.read_parquet(job.input.fields),
+            fields,
             pd.read_parquet(predictions),
             maps,
-            most_fields=job.params.most_fields,
+            chosen,
             field_size=job.params.field_size,
         )
 
