@@ -21,7 +21,6 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         settings = layer.get_config()
         if isinstance(layer, keras.layers.Conv2D):
             settings["use_bias"] = True
-            return keras.layers.Conv2D.from_config(settings)
         return type(layer).from_config(settings)
 
     def skip(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:

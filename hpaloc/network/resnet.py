@@ -47,39 +47,6 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
-@tf.custom_gradient
-def _convolve(inputs: tf.Tensor, kernel: tf.Tensor) -> Any:
-    """Convolve maps (n, h, w, c) with an odd kernel, so that the outputs have their height and width."""
-    settings = {"strides": [1, 1, 1, 1], "padding": "SAME"}
-
-    def gradients(of_outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        turned = tf.transpose(tf.reverse(kernel, [0, 1]), (0, 1, 3, 2))
-        of_kernel = tf.raw_ops.Conv2DBackpropFilter(
-            input=inputs, filter_sizes=tf.shape(kernel), out_backprop=of_outputs, **settings
-        )
-        return tf.nn.conv2d(of_outputs, turned, **settings), of_kernel
-
-    return tf.nn.conv2d(inputs, kernel, **settings), gradients
-
-
-class Conv2D(keras.layers.Conv2D):
-    """A convolution without bias whose gradients take a CPU less time; the results are those of Keras.
-
-    For the gradient of its input, TensorFlow reads all weights again for each image, which takes up to 20 times as long
-    as the convolution where maps are small. It is computed here by another convolution, with the kernel turned around.
-    The class has the name of Keras, since a file of weights names layers by their class.
-    """
-
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Convolve; where a gradient is not that of a convolution, and on GPUs, as Keras does."""
-        down, right = self.strides
-        pointwise = self.kernel_size == (1, 1)
-        same = self.padding == "same" and self.strides == (1, 1) and all(side % 2 for side in self.kernel_size)
-        if tf.config.get_visible_devices("GPU") or not (pointwise or same):
-            return super().convolution_op(inputs, kernel)
-        return _convolve(inputs[:, ::down, ::right], tf.convert_to_tensor(kernel))
-
-
 def backbone(channels: int, input_size: int | None = None) -> keras.Model:
     """Return an untrained ResNet-50 v1 without top: images 0..255 (n, S, S, channels) to maps (n, S/32, S/32, 2048).
 
@@ -110,7 +77,6 @@ def backbone(channels: int, input_size: int | None = None) -> keras.Model:
             return FusedBatchNormalization.from_config(settings)
         if isinstance(layer, keras.layers.Conv2D):
             settings |= {"use_bias": False, "kernel_initializer": "he_normal"}
-            return Conv2D.from_config(settings)
         return type(layer).from_config(settings)
 
     return keras.models.clone_model(stock, keras.Input(shape, name="image"), rebuild)

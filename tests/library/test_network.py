@@ -18,7 +18,7 @@ from hpaloc.network.inference import averaged, dihedral_view, fold_batch_norm
 from hpaloc.network.loading import load_folder
 from hpaloc.network.options import ModelError
 from hpaloc.network.receptive_field import effective_receptive_field, propagated_receptive_field
-from hpaloc.network.resnet import Conv2D, FusedBatchNormalization, classifier
+from hpaloc.network.resnet import FusedBatchNormalization, classifier
 from hpaloc.network.starting_weights import adapt_first_convolution, load_weights
 from hpaloc.network.theoretical_field import theoretical_receptive_field
 
@@ -135,45 +135,6 @@ def test_the_fused_batch_norm_gives_what_keras_gives(training):
     # The fused kernel keeps the unbiased variance: n / (n - 1) with n = 4·6·5 values a channel.
     batch = (np.asarray(plain.moving_variance) - 0.9 * weights[3]) / 0.1
     assert not training or np.allclose(fused.moving_variance, 0.9 * weights[3] + 0.1 * batch * 120 / 119, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("side", "strides", "padding"), [(1, 1, "valid"), (1, 2, "same"), (3, 1, "same"), (3, 2, "valid")]
-)
-@pytest.mark.parametrize("shape", [(4, 7, 6, 5), (2, 1, 1, 5)])
-def test_a_convolution_and_its_gradients_are_those_of_keras(side, strides, padding, shape):
-    if padding == "valid" and side > shape[1]:
-        pytest.skip("the map is smaller than the kernel")
-    rng = np.random.default_rng(0)
-    settings = {"strides": strides, "padding": padding, "use_bias": False}
-    plain, ours = keras.layers.Conv2D(8, side, **settings), Conv2D(8, side, **settings)
-    plain.build(shape)
-    ours.build(shape)
-    ours.set_weights(plain.get_weights())
-    source = tf.constant(rng.normal(size=shape), tf.float32)
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(source)
-        expected, found = plain(source), ours(source)
-        sums = [tf.reduce_sum(expected**3), tf.reduce_sum(found**3)]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    for of_plain, of_ours in ((source, source), (plain.kernel, ours.kernel)):
-        wanted = tape.gradient(sums[0], of_plain)
-        np.testing.assert_allclose(tape.gradient(sums[1], of_ours), wanted, rtol=1e-4, atol=1e-3 * np.abs(wanted).max())
-
-
-@pytest.mark.skipif(bool(tf.config.get_visible_devices("GPU")), reason="on a GPU the gradients are those of TensorFlow")
-def test_no_gradient_of_the_network_is_computed_image_by_image():
-    model = classifier(("green",), input_size=64)
-
-    @tf.function
-    def gradients(images):
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(model(images, training=True))
-        return tape.gradient(loss, model.trainable_variables)
-
-    graph = gradients.get_concrete_function(tf.TensorSpec((None, 64, 64, 1))).graph
-    # That of the images is in the graph, but nothing asks for it, and it does not run.
-    assert [operation.type for operation in graph.get_operations()].count("Conv2DBackpropInput") == 1
 
 
 def test_a_first_kernel_keeps_the_planes_of_known_colours():
