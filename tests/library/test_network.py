@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import zipfile
 
@@ -135,6 +138,16 @@ def test_the_fused_batch_norm_gives_what_keras_gives(training):
     # The fused kernel keeps the unbiased variance: n / (n - 1) with n = 4·6·5 values a channel.
     batch = (np.asarray(plain.moving_variance) - 0.9 * weights[3]) / 0.1
     assert not training or np.allclose(fused.moving_variance, 0.9 * weights[3] + 0.1 * batch * 120 / 119, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("chosen", "on"), [({}, True), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, False)])
+def test_onednn_computes_the_network_unless_the_user_turns_it_off(chosen, on):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    code = "import hpaloc.network.resnet"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment | chosen, capture_output=True, text=True, check=True
+    )
+    assert ("oneDNN custom operations are on" in done.stderr) == on
 
 
 def test_a_first_kernel_keeps_the_planes_of_known_colours():
