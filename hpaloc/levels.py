@@ -1,7 +1,7 @@
 """The levels of a field's colours: background, noise, the white level of tiles, and the threshold of green."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -88,6 +88,22 @@ class CellLight:
         return float(np.searchsorted(np.cumsum(self.counts), self.counts.sum() / 2))
 
 
+def _percentiles(levels: np.ndarray, percent: Sequence[float]) -> np.ndarray:
+    """Return what ``np.percentile`` does, from the number of pixels of each grey level, in a tenth of the time.
+
+    levels: (n,) uint8 or uint16, n > 0
+    percent: (k,) 0 to 100
+    Returns (k,) float64.
+    """
+    ranks = np.asarray(percent) / 100 * (levels.size - 1)
+    below = np.floor(ranks)
+    ends = np.cumsum(np.bincount(levels))
+    low, high = (np.searchsorted(ends, at, side="right") for at in (below, np.ceil(ranks)))
+    # From the nearer of the two levels, as numpy does, to the last bit.
+    share = ranks - below
+    return np.where(share < 0.5, low + (high - low) * share, high - (high - low) * (1 - share))
+
+
 def _noise(image: np.ndarray, where: np.ndarray, at_most: float) -> float:
     """Return the standard deviation of the pixel noise, from the mean absolute difference of neighbours in a row.
 
@@ -108,7 +124,7 @@ def _unevenness(image: np.ndarray, outside: np.ndarray) -> float:
     for strip, where in zip(np.array_split(image, _PARTS), np.array_split(outside, _PARTS), strict=True):
         for part, own in zip(np.array_split(strip, _PARTS, 1), np.array_split(where, _PARTS, 1), strict=True):
             if np.count_nonzero(own) > _ENOUGH_BACKGROUND * own.size:
-                found.append(np.percentile(part[own], _DARK_PERCENTILE))
+                found.append(_percentiles(part[own], [_DARK_PERCENTILE])[0])
     return float(np.ptp(found)) if found else 0.0
 
 
@@ -123,8 +139,8 @@ def _colour_levels(
     unevenness = _unevenness(image, outside)
     if np.count_nonzero(outside) < _ENOUGH_BACKGROUND * outside.size:
         # In a field without gaps between its cells, the darkest pixels represent the background.
-        outside = data & (image <= np.percentile(image[data], 2))
-    background, upper = (float(level) for level in np.percentile(image[outside], (50, 97.7)))
+        outside = data & (image <= _percentiles(image[data], [2])[0])
+    background, upper = (float(level) for level in _percentiles(image[outside], (50, 97.7)))
     noise = _noise(image, outside, upper)
     if light.cells:
         noise = max(noise, _noise(image, inside, light.middle()))

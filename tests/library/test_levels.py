@@ -9,6 +9,7 @@ from scipy import ndimage
 from segmented_fields import twelve_bit_field
 
 from hpaloc.classes import COLOURS
+from hpaloc.levels import _percentiles
 from hpaloc.measuring import find_implausible, measure_field
 from hpaloc.network.options import LEVELS_EDITION
 from hpaloc.pixels import detector
@@ -205,3 +206,13 @@ def test_levels_that_change_need_another_edition():
     assert LEVELS_EDITION == 2
     for colour, levels in of_edition_2.items():
         assert found[colour] == pytest.approx(levels, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("number", [1, 2, 3, 10, 997])
+def test_percentiles_of_grey_levels_are_those_of_numpy_to_the_last_bit(dtype, number):
+    rng = np.random.default_rng(number)
+    percent = [0, 2, 5, 50, 97.7, 100, *rng.uniform(0, 100, 20)]
+    for highest in (1, 5, np.iinfo(dtype).max):
+        levels = rng.integers(0, highest, number, endpoint=True, dtype=dtype)
+        assert np.array_equal(_percentiles(levels, percent), np.percentile(levels, percent))
