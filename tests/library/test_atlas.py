@@ -461,6 +461,14 @@ def test_the_estimate_counts_images_disk_and_hours(write, tmp_path):
     assert "download at the polite rate (download.per_second): at least 16 min" in lines
     fewer = estimate_lines(complete({"collections": collections}), summary, {"train": 3, "test": 3})
     assert "images to download (jpg): 720, about 180 MB" in fewer
+    # 4,166 cells of three colours and 224 px.
+    assert "their decoded tiles, in memory or in the folder train.cache while it trains: about 627 MB" in lines
+    copied = {"collections": collections, "curation": {"labels": "all", "oversample": 0.5}}
+    taught = estimate_lines(complete(copied), summary, {"train": 4, "test": 4})
+    assert any("4166 cells, and the copies of rare locations (curation.oversample): about" in line for line in taught)
+    # 240 fields, and half or all of the cells of the 192 that train once more, at 2.17 MB each.
+    assert "tiles and training records: about 729 MB" in lines
+    assert "tiles and training records: about 937 MB" in taught
 
 
 SCRIPT = """
