@@ -7,14 +7,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import urllib3
-
 from hpaloc.addresses import is_address
 from hpaloc.atlas.entries import AtlasError
 from hpaloc.atlas.listing import AtlasSettings
 from hpaloc.atlas.sheets import PARTS, atlas_lines, write_atlas_sheets
 from hpaloc.config import ATLAS_FOLDER
-from hpaloc.download import DownloadError, FileKind, PassingError, RateLimiter, RetryPolicy, check_url, fetch
+from hpaloc.download import (
+    Connections,
+    DownloadError,
+    FileKind,
+    PassingError,
+    RateLimiter,
+    RetryPolicy,
+    check_url,
+    fetch,
+)
 from hpaloc.files import write_json
 from hpaloc.manifests import file_state
 from hpaloc.progress import log, track
@@ -64,13 +71,13 @@ def _fetched(urls: Sequence[str], retries: RetryPolicy) -> list[Path]:
         except DownloadError as error:
             raise AtlasError(f"config key atlas.xml: {error}") from None
     limiter = RateLimiter(Path("resources/downloaded/.pace"), _PER_SECOND)
-    pool = urllib3.PoolManager(timeout=urllib3.Timeout(retries.timeout), maxsize=1)
+    connections = Connections(retries.timeout)
     files = []
     for url in track(urls, len(urls), "files of the atlas fetched"):
         path = Path(ATLAS_FOLDER, "xml", re.sub(r"[^\w.-]", "_", url.partition("://")[2]))
         try:
             if not path.is_file():
-                fetch(pool, url, path, limiter, retries, _XML)
+                fetch(connections, url, path, limiter, retries, _XML)
             files.append(path)
         except PassingError:
             raise

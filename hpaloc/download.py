@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urljoin
+from urllib.parse import unquote, urljoin
+from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 
@@ -83,6 +84,31 @@ class RateLimiter:
             file.write(repr(self._clock()))
 
 
+class Connections:
+    """Connections to servers, each through the proxy that HTTPS_PROXY and NO_PROXY, or the system, name for it."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = urllib3.Timeout(timeout)
+        self._pools: dict[str, urllib3.PoolManager] = {}
+
+    def pool(self, url: str) -> urllib3.PoolManager:
+        """Return the pool that leads to the address ``url``; one for each proxy, and one without."""
+        parts = split_url(url)
+        proxy = getproxies().get(parts.scheme, "")
+        if proxy and proxy_bypass(parts.netloc.rpartition("@")[2]):
+            proxy = ""
+        if proxy not in self._pools:
+            self._pools[proxy] = self._through(proxy) if proxy else urllib3.PoolManager(timeout=self._timeout)
+        return self._pools[proxy]
+
+    def _through(self, proxy: str) -> urllib3.ProxyManager:
+        # Many write "host:port" alone. The bytes of name and password are sent as they were written.
+        address = urllib3.util.parse_url(proxy if "://" in proxy else f"//{proxy}")
+        address = address._replace(scheme=address.scheme or "http")
+        headers = urllib3.make_headers(proxy_basic_auth=unquote(address.auth, "latin-1")) if address.auth else None
+        return urllib3.ProxyManager(address.url, proxy_headers=headers, timeout=self._timeout)
+
+
 def check_url(url: str) -> None:
     """Raise DownloadError unless ``url`` is https, or http on this machine."""
     try:
@@ -100,14 +126,14 @@ def _asked_wait(response: urllib3.BaseHTTPResponse) -> float | None:
 
 
 def _open(
-    pool: urllib3.PoolManager, url: str, headers: Mapping[str, str], limiter: RateLimiter
+    connections: Connections, url: str, headers: Mapping[str, str], limiter: RateLimiter
 ) -> urllib3.BaseHTTPResponse:
     """Follow redirects one by one, so that each target has to be https too."""
     asked = url
     for _ in range(_REDIRECTS + 1):
         check_url(asked)
         limiter.wait()
-        response = pool.request(
+        response = connections.pool(asked).request(
             "GET", asked, headers=dict(headers), preload_content=False, redirect=False, retries=False
         )
         place = response.headers.get("Location")
@@ -137,7 +163,7 @@ def _read_marks(path: Path) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, limiter: RateLimiter, kind: FileKind) -> None:
+def _attempt(connections: Connections, url: str, path: Path, part: Path, limiter: RateLimiter, kind: FileKind) -> None:
     """Fetch ``url``, for ``path``, into ``part``, continuing where an earlier attempt stopped."""
     marks = part.with_name(f"{part.name}.json")
     with names_checked(path):
@@ -147,7 +173,7 @@ def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, limite
     if start:
         # If the file has changed since, the server sends all of the new one.
         headers |= {"Range": f"bytes={start}-", "If-Range": known["validator"]}
-    response = _open(pool, url, headers, limiter)
+    response = _open(connections, url, headers, limiter)
     try:
         if response.status == 416:
             part.unlink()
@@ -190,7 +216,7 @@ def _attempt(pool: urllib3.PoolManager, url: str, path: Path, part: Path, limite
 
 
 def fetch(
-    pool: urllib3.PoolManager,
+    connections: Connections,
     url: str,
     path: Path,
     limiter: RateLimiter,
@@ -211,7 +237,7 @@ def fetch(
     path.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(retries.tries):
         try:
-            _attempt(pool, url, path, part, limiter, kind)
+            _attempt(connections, url, path, part, limiter, kind)
             break
         except PassingError as error:
             passing = error
@@ -268,7 +294,7 @@ def download_shard(
     known = _read_log(journal_path)
     done: list[dict[str, object]] = []
     journal_path.parent.mkdir(parents=True, exist_ok=True)
-    pool = urllib3.PoolManager(timeout=urllib3.Timeout(retries.timeout), maxsize=1)
+    connections = Connections(retries.timeout)
     wanted = list(_files(rows))
     with open(journal_path, "a", newline="", encoding="utf-8") as journal:
         writer = csv.DictWriter(journal, LOG_COLUMNS, lineterminator="\n")
@@ -283,7 +309,7 @@ def download_shard(
                 done.append(entry | {"bytes": old["bytes"], "sha256": old["sha256"]})
                 continue
             try:
-                fetch(pool, url, path, limiter, retries)
+                fetch(connections, url, path, limiter, retries)
                 entry |= {"bytes": path.stat().st_size, "sha256": digest(path)}
             except PassingError:
                 raise

@@ -5,10 +5,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import urllib3
-
 from hpaloc.addresses import is_address
-from hpaloc.download import DownloadError, FileKind, RateLimiter, RetryPolicy, fetch
+from hpaloc.download import Connections, DownloadError, FileKind, RateLimiter, RetryPolicy, fetch
 from hpaloc.files import atomic_directory, digest
 from hpaloc.network.folder import check_folder
 from hpaloc.network.options import ModelError
@@ -68,9 +66,8 @@ def provide_model(path: str, sha256: str | None, retries: RetryPolicy | None = N
 
 
 def _fetch(address: str, archive: Path, retries: RetryPolicy) -> None:
-    pool = urllib3.PoolManager(timeout=urllib3.Timeout(retries.timeout))
     try:
-        fetch(pool, address, archive, RateLimiter(PLACE / ".pace", 1.0), retries, _ZIP)
+        fetch(Connections(retries.timeout), address, archive, RateLimiter(PLACE / ".pace", 1.0), retries, _ZIP)
     except DownloadError as error:
         raise ModelError(f"config key model.path: {error}") from None
 

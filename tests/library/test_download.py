@@ -1,23 +1,38 @@
 """Downloading from a server on this machine that fails in the usual ways."""
 
+import base64
 import gzip
 import hashlib
 import itertools
+from contextlib import chdir
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-import urllib3
 from failing_server import failing_server
 from workflow_runs import planned, read_rows, snakemake, write_config, write_field, write_sheet
 
 from hpaloc import download
+from hpaloc.atlas.listing import AtlasSettings
+from hpaloc.atlas_planning import find_xml
 from hpaloc.classes import COLOURS
 from hpaloc.delimited import SheetError
-from hpaloc.download import DownloadError, PassingError, RateLimiter, RetryPolicy, check_url, download_shard, fetch
+from hpaloc.download import (
+    Connections,
+    DownloadError,
+    PassingError,
+    RateLimiter,
+    RetryPolicy,
+    check_url,
+    download_shard,
+    fetch,
+)
 from hpaloc.manifests import ManifestRow, SheetRow
+from hpaloc.network.options import ModelError
 from hpaloc.scan import download_urls
+from hpaloc.unpacking import provide_model
 
 QUICK = RetryPolicy(tries=3, first_wait=0.01, timeout=0.5)
 
@@ -43,7 +58,7 @@ def limiter(tmp_path):
 def get(server, limiter, tmp_path):
     def get(path="/a.png", retries=QUICK):
         out = tmp_path / "out" / path[1:]
-        fetch(urllib3.PoolManager(timeout=urllib3.Timeout(retries.timeout)), server.url + path, out, limiter, retries)
+        fetch(Connections(retries.timeout), server.url + path, out, limiter, retries)
         return out.read_bytes()
 
     return get
@@ -169,6 +184,51 @@ def test_redirects_are_followed_but_not_away_from_https_nor_for_ever(get, server
     server.tricks["/c.png"] = ["redirect /c.png"] * 9
     with pytest.raises(DownloadError, match="more than 5 redirects"):
         get("/c.png")
+
+
+@pytest.fixture
+def proxy(png, monkeypatch):
+    """A proxy that the environment names, with a name and a password; it has files of a server that does not exist."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with failing_server({f"http://localhost:1/{id}.png": png for id in "ab"}) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//me:a%20word@"))
+        yield proxy
+
+
+def test_the_proxy_that_the_environment_names_is_asked(proxy, png, limiter, tmp_path):
+    fetch(Connections(QUICK.timeout), "http://localhost:1/a.png", tmp_path / "a.png", limiter, QUICK)
+    assert (tmp_path / "a.png").read_bytes() == png
+    ((path, headers),) = proxy.requests
+    assert path == "http://localhost:1/a.png"
+    assert headers["proxy-authorization"] == f"Basic {base64.b64encode(b'me:a word').decode()}"
+
+
+def test_a_proxy_may_lack_its_scheme(proxy, limiter, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", proxy.url.removeprefix("http://"))
+    fetch(Connections(QUICK.timeout), "http://localhost:1/a.png", tmp_path / "a.png", limiter, QUICK)
+    assert len(proxy.requests) == 1
+
+
+def test_images_atlas_and_models_come_through_the_proxy(proxy, limiter, tmp_path):
+    site = SimpleNamespace(url="http://localhost:1")
+    with chdir(tmp_path):
+        download_shard(manifest(site, tmp_path, "a"), tmp_path / "log.csv", limiter, QUICK)
+        with pytest.raises(DownloadError, match=r"c\.xml: the server answered 404"):
+            find_xml(AtlasSettings(xml=f"{site.url}/c.xml"), ".", QUICK)
+        with pytest.raises(ModelError, match=r"d\.zip: the server answered 404"):
+            provide_model(f"{site.url}/d.zip", "0" * 64, QUICK)
+    names = ["a.png"] * len(COLOURS) + ["c.xml", "d.zip"]
+    assert [path for path, _ in proxy.requests] == [f"{site.url}/{name}" for name in names]
+
+
+def test_what_needs_no_proxy_goes_direct_and_its_redirect_through_the_proxy(proxy, get, server, png, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert get() == png
+    assert not proxy.requests
+    server.tricks["/b.png"] = ["redirect http://localhost:1/b.png"]
+    assert get("/b.png") == png
+    assert [path for path, _ in proxy.requests] == ["http://localhost:1/b.png"]
 
 
 @pytest.mark.parametrize(
