@@ -26,7 +26,7 @@ _REDIRECTS = 5
 _CHUNK = 1 << 13
 _LONGEST_WAIT = 600.0
 # Answers that may pass by themselves: too early, too many requests, and errors of the server.
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_PASSING = {408, 425, 429, *range(500, 600)}
 
 
 @dataclass(frozen=True)
@@ -280,12 +280,12 @@ def download_shard(
 
     The log so far is next to the files as ``downloads.csv``; a file in it (same URL, size and digest) is not requested
     again. A file that can never be downloaded (404 or similar, or a name that the file system refuses) becomes a row
-    with a reason, and the others continue.
+    with a reason, the rest of its field is not requested, and the other fields continue.
 
     rows: manifest rows with ``urls``; each file goes to its path
     log_path: the CSV to write, with the columns LOG_COLUMNS
-    Raises DownloadError with the list if more fields than ``max_failed_fraction`` (rounded up to whole fields) lack a
-    file, and PassingError if a server failed up to the last try; the files that were fetched stay.
+    Raises DownloadError with the list as soon as more fields than ``max_failed_fraction`` (rounded up to whole fields)
+    lack a file, and PassingError if a server failed up to the last try; the files that were fetched stay.
     """
     retries = retries or RetryPolicy()
     log_path = Path(log_path)
@@ -293,6 +293,7 @@ def download_shard(
     journal_path = min(folders, default=log_path.parent) / "downloads.csv"
     known = _read_log(journal_path)
     done: list[dict[str, object]] = []
+    failed: dict[str, str] = {}
     journal_path.parent.mkdir(parents=True, exist_ok=True)
     connections = Connections(retries.timeout)
     wanted = list(_files(rows))
@@ -307,6 +308,11 @@ def download_shard(
             fetched = old and old["bytes"] and path.is_file() and str(path.stat().st_size) == old["bytes"]
             if old and fetched and digest(path) == old["sha256"]:
                 done.append(entry | {"bytes": old["bytes"], "sha256": old["sha256"]})
+                continue
+            if row.id in failed:
+                # Without one of its colours the field is rejected.
+                reason = f"not requested, because of another colour: {failed[row.id]}"
+                done.append(entry | {"bytes": "", "sha256": "", "reason": reason})
                 continue
             try:
                 fetch(connections, url, path, limiter, retries)
@@ -324,10 +330,14 @@ def download_shard(
             writer.writerow(entry)
             journal.flush()
             done.append(entry)
-    failed = {str(entry["id"]): str(entry["reason"]) for entry in done if entry["reason"]}
-    if too_many(len(failed), len(rows), max_failed_fraction):
-        reasons = "\n".join(f"  {id}: {reason}" for id, reason in failed.items())
-        raise DownloadError(f"{len(failed)} of {len(rows)} fields cannot be downloaded:\n{reasons}")
+            if entry["reason"]:
+                failed[row.id] = str(entry["reason"])
+                if too_many(len(failed), len(rows), max_failed_fraction):
+                    raise DownloadError(
+                        f"{len(failed)} of {len(rows)} fields cannot be downloaded, max_rejected_fraction is "
+                        f"{max_failed_fraction}; no more are requested:\n"
+                        + "\n".join(f"  {id}: {reason}" for id, reason in failed.items())
+                    )
     with atomic_path(log_path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         out = csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n")
         out.writeheader()

@@ -73,6 +73,7 @@ def left(tmp_path):
     [
         [500],
         [503, 502],
+        [501, 520],
         [429],
         [408],
         ["hang up"],
@@ -321,6 +322,51 @@ def test_a_field_that_cannot_be_had_is_listed_and_too_many_fail(server, limiter,
     del server.files["/c.png"]
     with pytest.raises(DownloadError, match="2 of 3 fields cannot be downloaded"):
         download_shard(manifest(server, tmp_path, "abc"), tmp_path / "log.csv", limiter, QUICK, 0.1)
+
+
+def of_colours(server, tmp_path, png, ids):
+    """Return the manifest of fields whose colours have an address each, and let the server have them."""
+    rows = manifest(server, tmp_path, ids)
+    rows = [replace(row, urls={colour: f"{server.url}/{row.id}_{colour}.png" for colour in COLOURS}) for row in rows]
+    server.files |= {f"/{row.id}_{colour}.png": png for row in rows for colour in COLOURS}
+    return rows
+
+
+def test_the_other_colours_of_a_field_that_cannot_be_had_are_not_requested(server, png, limiter, tmp_path):
+    rows = of_colours(server, tmp_path, png, "ab")
+    del server.files["/a_green.png"]
+    download_shard(rows, tmp_path / "log.csv", limiter, QUICK, max_failed_fraction=0.5)
+    expected = ["/a_red.png", "/a_green.png", *(f"/b_{colour}.png" for colour in COLOURS)]
+    assert [path for path, _ in server.requests] == expected
+    reasons = [entry["reason"] for entry in read_rows(tmp_path / "log.csv")]
+    lost = f"{server.url}/a_green.png: the server answered 404"
+    skipped = f"not requested, because of another colour: {lost}"
+    assert reasons == ["", lost, skipped, skipped, *[""] * 4]
+    # What is there is kept, and the rest is had once the server has it.
+    server.files["/a_green.png"] = png
+    server.requests.clear()
+    download_shard(rows, tmp_path / "log.csv", limiter, QUICK)
+    assert [path for path, _ in server.requests] == ["/a_green.png", "/a_blue.png", "/a_yellow.png"]
+    assert not any(entry["reason"] for entry in read_rows(tmp_path / "log.csv"))
+
+
+def test_a_shard_of_which_too_much_cannot_be_had_requests_no_more(server, png, limiter, tmp_path):
+    rows = of_colours(server, tmp_path, png, "abcd")
+    lost = {name: server.files.pop(name) for name in ("/b_red.png", "/c_red.png")}
+    with pytest.raises(DownloadError) as error:
+        download_shard(rows, tmp_path / "log.csv", limiter, QUICK, max_failed_fraction=0.25)
+    assert str(error.value).splitlines() == [
+        "2 of 4 fields cannot be downloaded, max_rejected_fraction is 0.25; no more are requested:",
+        f"  b: {server.url}/b_red.png: the server answered 404",
+        f"  c: {server.url}/c_red.png: the server answered 404",
+    ]
+    first = [f"/a_{colour}.png" for colour in COLOURS]
+    assert [path for path, _ in server.requests] == [*first, "/b_red.png", "/c_red.png"]
+    assert not (tmp_path / "log.csv").exists()
+    server.files |= lost
+    server.requests.clear()
+    download_shard(rows, tmp_path / "log.csv", limiter, QUICK)
+    assert [path for path, _ in server.requests] == [f"/{id}_{colour}.png" for id in "bcd" for colour in COLOURS]
 
 
 def test_addresses_come_from_the_sheet(tmp_path):
