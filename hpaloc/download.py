@@ -141,7 +141,10 @@ def _open(
             return response
         response.drain_conn()
         response.release_conn()
-        asked = urljoin(asked, place)
+        try:
+            asked = urljoin(asked, place)
+        except ValueError as error:
+            raise DownloadError(f"{asked}: redirects to {place!r}, which is not an address ({error})") from None
     raise DownloadError(f"{url}: more than {_REDIRECTS} redirects")
 
 
@@ -175,7 +178,7 @@ def _attempt(connections: Connections, url: str, path: Path, part: Path, limiter
         headers |= {"Range": f"bytes={start}-", "If-Range": known["validator"]}
     response = _open(connections, url, headers, limiter)
     try:
-        if response.status == 416:
+        if response.status == 416 and start:
             part.unlink()
             raise PassingError(f"{url}: the part kept from before cannot be continued (416)")
         if response.status in _PASSING:

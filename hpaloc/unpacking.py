@@ -1,6 +1,8 @@
 """The folder of a model that comes as a zip of ``pack_model``, from a file or from an https address."""
 
+import errno
 import json
+import lzma
 import zipfile
 import zlib
 from pathlib import Path
@@ -104,8 +106,14 @@ def unpack_model(archive: Path, folder: Path, name: str) -> None:
                 with packed.open(f"{FOLDER}/{file}") as source, open(folder / file, "wb") as target:
                     while content := source.read(_READ):
                         target.write(content)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        # A file with a password, or of a compression that Python lacks, is a RuntimeError.
+    except ModelError:
+        raise
+    except (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
+        # Damaged bytes are an OSError without a number for bz2, and a place before the start of the file is EINVAL; any
+        # other number, such as that of a full disk, is not about the zip.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        # A file with a password, or of a compression that Python lacks, is a RuntimeError; a damaged name a ValueError.
         raise ModelError(f"{name}: is not a sound zip file ({error})") from None
     for file, expected in listed.items():
         if digest(folder / file) != expected:

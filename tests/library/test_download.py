@@ -102,7 +102,7 @@ def test_what_does_not_pass_is_given_up_without_a_half_file(get, server, tmp_pat
     assert len(server.requests) == 3
 
 
-@pytest.mark.parametrize("trick", [404, 403, 410])
+@pytest.mark.parametrize("trick", [404, 403, 410, 416])
 def test_a_plain_no_is_asked_once(get, server, tmp_path, trick):
     server.tricks["/a.png"] = [trick]
     with pytest.raises(DownloadError, match=f"the server answered {trick}"):
@@ -181,6 +181,9 @@ def test_redirects_are_followed_but_not_away_from_https_nor_for_ever(get, server
     assert get() == png
     server.tricks["/a.png"] = ["redirect http://example.org/b.png"]
     with pytest.raises(DownloadError, match=r"http://example\.org/b\.png: only https"):
+        get()
+    server.tricks["/a.png"] = ["redirect http://[bad"]
+    with pytest.raises(DownloadError, match=r"/a\.png: redirects to 'http://\[bad', which is not an address"):
         get()
     server.tricks["/c.png"] = ["redirect /c.png"] * 9
     with pytest.raises(DownloadError, match="more than 5 redirects"):

@@ -1,5 +1,6 @@
 """Packed models: what is in the zip, and what is refused of one from elsewhere."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -267,6 +268,39 @@ def test_a_zip_that_python_cannot_unpack_is_refused(tmp_path, packed):
             with pytest.raises(ModelError, match=f"{name}: is not a sound zip file"):
                 provide_model(name, None)
         assert not list(Path("resources/models").iterdir())
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_was_compressed_again_and_damaged_is_refused(tmp_path, packed, method):
+    with zipfile.ZipFile(packed) as old, zipfile.ZipFile(tmp_path / "again.zip", "w", method) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    damaged = bytearray((tmp_path / "again.zip").read_bytes())
+    # Behind the few bytes that a stream begins with.
+    start = damaged.index(b"model/package.json") + len(b"model/package.json") + 12
+    damaged[start : start + 20] = b"\xff" * 20
+    with chdir(tmp_path):
+        Path("again.zip").write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"again\.zip: is not a sound zip file"):
+            provide_model("again.zip", None)
+
+
+def test_a_zip_with_a_damaged_name_is_refused(tmp_path, packed):
+    changed(packed, tmp_path / "named.zip", lambda entries: entries.update({"model/é": b""}))
+    content = (tmp_path / "named.zip").read_bytes()
+    with chdir(tmp_path):
+        Path("named.zip").write_bytes(content.replace("model/é".encode(), b"model/\xff\xff"))
+        with pytest.raises(ModelError, match=r"named\.zip: is not a sound zip file"):
+            provide_model("named.zip", None)
+
+
+def test_a_full_disk_is_not_taken_for_a_damaged_zip(tmp_path, packed, monkeypatch):
+    def full(*arguments, **keywords):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", full)
+    with chdir(tmp_path), pytest.raises(OSError, match="No space left"):
+        provide_model("packed.zip", None)
 
 
 def test_a_zip_with_more_than_a_model_has_is_not_unpacked(tmp_path, packed):
