@@ -16,7 +16,10 @@ from hpaloc.files import write_if_changed, write_json
 from hpaloc.linking import linked_groups
 
 PARTS = ("train", "test")
-COLUMNS = ("ID", "Label", "antibody", "gene", "cell_line", "reliability", *(f"url_{colour}" for colour in COLOURS))
+COLUMNS = (
+    *("ID", "Label", "antibody", "gene", "gene_group", "cell_line", "reliability"),
+    *(f"url_{colour}" for colour in COLOURS),
+)
 
 
 def _order(seed: int, *names: object) -> bytes:
@@ -32,6 +35,18 @@ def _groups(fields: Sequence[AtlasField]) -> list[list[AtlasField]]:
     """Return the fields that share an antibody or a gene, directly or through others, together."""
     keys = ([("antibody", one.antibody), *(("gene", gene) for gene in one.genes)] for one in fields)
     return [[fields[number] for number in group] for group in linked_groups(keys)]
+
+
+def name_groups(fields: Iterable[AtlasField]) -> dict[str, str]:
+    """Name the groups of fields that share an antibody or a gene, directly or through others, each after a gene of it.
+
+    Returns {address: the first of the group's genes in the order of letters, or of its antibodies if it has no gene}.
+    """
+    named: dict[str, str] = {}
+    for group in _groups(list(fields)):
+        name = min((gene for one in group for gene in one.genes if gene), default=min(one.antibody for one in group))
+        named.update((one.address, name) for one in group)
+    return named
 
 
 def split_fields(fields: Iterable[AtlasField], settings: AtlasSettings) -> dict[str, list[AtlasField]]:
@@ -79,15 +94,15 @@ def _cap(fields: Sequence[AtlasField], cap: int, counts: Mapping[int, int], seed
     return chosen
 
 
-def _format_sheet(fields: Iterable[AtlasField], ending: str) -> str:
+def _format_sheet(fields: Iterable[AtlasField], groups: Mapping[str, str], ending: str) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for one in fields:
         urls = [f"{one.address}_{colour}.{ending}" for colour in COLOURS]
         genes = ";".join(sorted(one.genes))
-        row = [one.id, format_labels(one.labels), one.antibody, genes, one.cell_line, one.reliability, *urls]
-        writer.writerow(row)
+        of_what = [one.antibody, genes, groups[one.address], one.cell_line, one.reliability]
+        writer.writerow([one.id, format_labels(one.labels), *of_what, *urls])
     return text.getvalue()
 
 
@@ -148,8 +163,10 @@ def write_atlas_sheets(
         "first_of_other_names": listing.odd_names[:5],
         **{part: _counts(parts[part]) for part in PARTS},
     }
+    # Of all that are listed: the fields that link two genes may be beyond atlas.per_class.
+    groups = name_groups(listing.fields.values())
     for part in PARTS:
-        write_if_changed(Path(folder, f"{part}.csv"), _format_sheet(parts[part], settings.format))
+        write_if_changed(Path(folder, f"{part}.csv"), _format_sheet(parts[part], groups, settings.format))
     write_json(Path(folder, "summary.json"), summary)
     return summary
 

@@ -6,8 +6,11 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
+import pandas as pd
 import pytest
+import yaml
 from atlas_xml import SITE, address, antibody, data_of, entry, whole, write_atlas
 from failing_server import failing_server
 from workflow_runs import ROOT, read_rows
@@ -20,6 +23,7 @@ from hpaloc.atlas_planning import find_xml, plan_atlas
 from hpaloc.classes import NAMES, parse_labels
 from hpaloc.config import ConfigError, complete
 from hpaloc.download import DownloadError, PassingError, RetryPolicy
+from hpaloc.grouping import group_fields
 
 LIST = ROOT.parent / "shared/data/atlas/images.csv"
 EVERY = AtlasSettings(reliability=("enhanced", "supported", "approved", "uncertain"), test_fraction=0.0)
@@ -73,6 +77,7 @@ def test_a_row_has_what_training_and_download_need(sheets):
         "Label": "0|16",
         "antibody": "HPA041945",
         "gene": "RAB8A",
+        "gene_group": "RAB8A",
         "cell_line": "U-2 OS",
         "reliability": "supported",
         **{f"url_{colour}": f"{SITE}/41945/1_A1_1_{colour}.jpg" for colour in ("red", "green", "blue", "yellow")},
@@ -263,6 +268,31 @@ def test_an_antibody_against_several_genes_gives_each_field_once(sheets):
     found, summary = sheets(*both)
     assert [(row["ID"], row["gene"]) for row in found] == [("1_A1_1", "A;B")]
     assert summary["fields_of_several_genes"] == 1
+
+
+def test_a_gene_group_holds_the_genes_that_antibodies_link_also_beyond_the_cap(sheets):
+    linked = [gene(name, 7, ["Nucleoli"], plate=7) for name in ("C", "B")]
+    rest = [gene(name, at, ["Nucleoli"], plate=at) for at, name in enumerate("BCDE", 1)]
+    found, _ = sheets(*linked, *rest)
+    assert {row["gene"]: row["gene_group"] for row in found} == {"B;C": "B", "B": "B", "C": "B", "D": "D", "E": "E"}
+    capped, _ = sheets(*linked, *rest, settings=replace(EVERY, per_class=3, seed=3))
+    assert {row["gene"]: row["gene_group"] for row in capped} == {"B": "B", "C": "B", "D": "D"}
+
+
+@pytest.mark.parametrize("name", ["atlas", "atlas-small"])
+def test_the_configurations_split_no_gene_of_several(sheets, name):
+    group_by = yaml.safe_load((ROOT / f"config/{name}.yaml").read_text())["curation"]["group_by"]
+    genes = [gene("A", 7, ["Nucleoli"], plate=7), gene("B", 7, ["Nucleoli"], plate=7)]
+    genes += [gene(name, at, ["Nucleoli"], plate=at) for at, name in enumerate("ABC", 1)]
+    found, _ = sheets(*genes)
+    groups, summary = group_fields(pd.DataFrame(found).rename(columns={"ID": "field"}), group_by)
+    assert sorted(zip((row["gene"] for row in found), groups, strict=True)) == [
+        ("A", "1_A1_1"),
+        ("A;B", "1_A1_1"),
+        ("B", "1_A1_1"),
+        ("C", "3_A1_1"),
+    ]
+    assert summary["groups"] == 2
 
 
 def test_a_field_listed_with_two_label_sets_is_left_out(sheets):
