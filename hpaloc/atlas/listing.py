@@ -26,7 +26,8 @@ _IMAGE = re.compile(
 )
 # The stains of other assays differ: in ciliated cell lines, red is the cilium and yellow the basal body.
 _USUAL_ASSAYS = ("", "human cell lines")
-_OLD_LEVELS = {"supportive": "supported"}
+# Names of levels before release 18.
+_OLD_LEVELS = {"supportive": "supported", "validated": "enhanced"}
 _UNSTAINED = ("negative", "not detected")
 
 
@@ -111,12 +112,18 @@ def _read_location(name: str) -> tuple[tuple[int, ...], str, str]:
     return labels, "".join(others), ""
 
 
+def _level(text: str) -> str:
+    """Return a level of reliability by its present name."""
+    level = text.strip().casefold()
+    return _OLD_LEVELS.get(level, level)
+
+
 def _reliability(*elements: ElementTree.Element) -> str:
     """Return the level of the first element that has one: that of the sub-assay, of the antibody, or of the gene."""
     for element in elements:
         for verification in _children(element, "verification"):
-            if level := _text(verification).casefold():
-                return _OLD_LEVELS.get(level, level)
+            if level := _level(_text(verification)):
+                return level
     return "none"
 
 
@@ -210,7 +217,7 @@ class _Reader:
             return "another cell line", ()
         self.listing.reliabilities[level] += number
         # A location may have a level of its own in an attribute; the lowest counts, or its cells would lack a label.
-        own = {value.casefold() for place in _children(data, "location") for value in place.attrib.values()}
+        own = {_level(value) for place in _children(data, "location") for value in place.attrib.values()}
         if level not in self._settings.reliability:
             return f"reliability: {level}", ()
         if lower := sorted(own & {"enhanced", "supported", "approved", "uncertain"} - set(self._settings.reliability)):

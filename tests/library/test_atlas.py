@@ -206,6 +206,20 @@ def test_other_forms_of_the_xml_are_read_too(listed):
     }
 
 
+@pytest.mark.parametrize(
+    ("old", "present"), [("validated", "enhanced"), ("Validated", "enhanced"), ("supportive", "supported")]
+)
+def test_levels_have_their_present_names_in_old_releases(listed, old, present):
+    genes = [gene("A", 7, ["Nucleoli"], plate=7, reliability=old), gene("B", 8, ["Nucleoli"], plate=8)]
+    # The level of a location too.
+    data = data_of("A-431", ["Nucleoli"], [address(9, "9_A1_1")]).replace("<location>", f'<location status="{old}">')
+    genes.append(entry("C", antibody("HPA000009", data, reliability="approved")))
+    found = listed(*genes, settings=replace(EVERY, reliability=(present,)))
+    assert {id: one.reliability for id, one in found.items() if one.antibody != "HPA000008"} == {"7_A1_1": present}
+    found = listed(*genes, settings=replace(EVERY, reliability=("approved",)))
+    assert not found
+
+
 def test_the_reliability_is_that_of_the_gene_if_its_antibodies_have_none(listed):
     of_gene = (
         '<cellExpression technology="ICC/IF"><verification type="reliability">Approved</verification></cellExpression>'
