@@ -29,6 +29,8 @@ _USUAL_ASSAYS = ("", "human cell lines")
 # Names of levels before release 18.
 _OLD_LEVELS = {"supportive": "supported", "validated": "enhanced"}
 _UNSTAINED = ("negative", "not detected")
+# Why a listing is left out that contradicts no other one of its field; the other reasons are about the image itself.
+_NOT_ASKED_FOR = ("another gene", "another cell line", "antibody left out", "reliability")
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,8 @@ class _Reader:
         self._genes, self._lines, self._left_out = (
             {_letters(name) for name in names} for names in (settings.genes, settings.cell_lines, settings.leave_out)
         )
-        self._conflicts: set[str] = set()
+        # The listings of each address, and why they are left out: a field may be listed under several genes.
+        self._found: defaultdict[str, list[tuple[AtlasField, str]]] = defaultdict(list)
 
     def read(self, path: Path) -> None:
         """Read a file; AtlasError naming it if it is damaged or of another version than the one asked for."""
@@ -160,7 +163,7 @@ class _Reader:
         names = {_letters(name) for name in (gene, *(one.get("id", "") for one in _children(entry, "identifier")))}
         self.listing.genes |= names & self._genes
         of_gene = [*_children(entry, *IMMUNOFLUORESCENCE)]
-        before = len(self.listing.fields) + len(self.listing.left_out)
+        before = len(self._found)
         for antibody in _children(entry, "antibody"):
             id = antibody.get("id", "")
             self.listing.antibodies.add(_letters(id))
@@ -171,7 +174,7 @@ class _Reader:
                     why = self._judge_assay(names, id, assay)
                     for data in _children(assay, "data"):
                         self._read_data(data, (assay, expression, *of_gene), id, gene, why)
-        self.listing.with_fields += len(self.listing.fields) + len(self.listing.left_out) > before
+        self.listing.with_fields += len(self._found) > before
 
     def _judge_assay(self, genes: set[str], antibody: str, assay: ElementTree.Element) -> str:
         """Return why all fields of a sub-assay are left out, empty if they are not."""
@@ -206,7 +209,7 @@ class _Reader:
         if not why:
             why, labels = self._judge(data, cell_line, level, len(addresses))
         for address, id in addresses.items():
-            self._add(AtlasField(id, labels, antibody, (gene,), cell_line, level, address), why)
+            self._found[address].append((AtlasField(id, labels, antibody, (gene,), cell_line, level, address), why))
 
     def _judge(self, data: ElementTree.Element, cell_line: str, level: str, number: int) -> tuple[str, tuple[int, ...]]:
         """Return why the fields of a cell line are left out, empty if they are not, and their labels.
@@ -240,24 +243,23 @@ class _Reader:
                 self.listing.unknown[unknown] += number
         return ("", tuple(sorted(labels))) if labels else ("no location with a class", ())
 
-    def _add(self, new: AtlasField, why: str) -> None:
-        """Add a field, which may be listed under several genes."""
+    def finish(self) -> Listing:
+        """Join the listings of each field, and return all that was found."""
         listing = self.listing
-        old = listing.fields.get(new.address)
-        if why or new.address in self._conflicts:
-            if old is None:
-                listing.left_out.setdefault(new.address, why)
-            return
-        if old is None:
-            listing.left_out.pop(new.address, None)
-            listing.fields[new.address] = new
-        elif old.labels != new.labels or old.antibody != new.antibody:
-            self._conflicts.add(new.address)
-            del listing.fields[new.address]
-            listing.left_out[new.address] = "listed with different labels or antibodies"
-        elif new.genes[0] not in old.genes:
-            listing.several_genes += len(old.genes) == 1
-            listing.fields[new.address] = old._replace(genes=(*old.genes, *new.genes))
+        for address, found in self._found.items():
+            kept = [one for one, why in found if not why]
+            # A listing without a class, or of another assay, has no labels, and does not agree with one that has some.
+            labels = {one.labels for one, why in found if why.partition(":")[0] not in _NOT_ASKED_FOR}
+            if not kept:
+                listing.left_out[address] = found[0][1]
+            elif len(labels) > 1 or len({one.antibody for one, _ in found}) > 1:
+                listing.left_out[address] = "listed with different labels or antibodies"
+            else:
+                # Also a gene that was not asked for: another antibody against it links the two.
+                genes = tuple(dict.fromkeys(gene for one, _ in found for gene in one.genes))
+                listing.several_genes += len(genes) > 1
+                listing.fields[address] = kept[0]._replace(genes=genes) if len(genes) > 1 else kept[0]
+        return listing
 
 
 def read_atlas(paths: Sequence[str | os.PathLike[str]], settings: AtlasSettings) -> Listing:
@@ -270,7 +272,7 @@ def read_atlas(paths: Sequence[str | os.PathLike[str]], settings: AtlasSettings)
     reader = _Reader(settings)
     for path in track(paths, len(paths), "files of the atlas"):
         reader.read(Path(path))
-    listing = reader.listing
+    listing = reader.finish()
     if not listing.cell_lines:
         raise AtlasError(
             f"atlas XML {shortened(paths)}: lists no immunofluorescence image (cellExpression) of an antibody; "

@@ -316,6 +316,27 @@ def test_a_field_listed_with_two_label_sets_is_left_out(sheets):
     assert summary["left_out"] == {"listed with different labels or antibodies": 1}
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+@pytest.mark.parametrize("other", ["no location", "unknown location", "other assay"])
+def test_a_field_that_only_one_of_its_genes_lists_with_labels_is_left_out(sheets, other, turn):
+    places = {"no location": [], "unknown location": ["Blobs"], "other assay": ["Nucleoli"]}[other]
+    level, assay = "strong" if not places else "", {"assay": 'type="mouse"'} if other == "other assay" else {}
+    without = entry("B", antibody("HPA000007", data_of("U-2 OS", places, [address(7, "1_A1_1")], level), **assay))
+    found, summary = sheets(*[gene("A", 7, ["Nucleoli"]), without][::turn], gene("D", 8, ["Cytosol"], plate=2))
+    assert [row["ID"] for row in found] == ["2_A1_1"]
+    assert summary["left_out"] == {"listed with different labels or antibodies": 1}
+    assert summary["fields"] == 2
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+@pytest.mark.parametrize("asked", [{"genes": ("A", "D")}, {"reliability": ("supported",)}])
+def test_a_listing_that_is_not_asked_for_adds_its_gene(sheets, asked, turn):
+    both = [gene("A", 7, ["Nucleoli"]), gene("B", 7, ["Nucleoli"], reliability="approved")]
+    found, summary = sheets(*both[::turn], gene("D", 8, ["Cytosol"], plate=2), settings=replace(EVERY, **asked))
+    assert {row["ID"]: set(row["gene"].split(";")) for row in found} == {"1_A1_1": {"A", "B"}, "2_A1_1": {"D"}}
+    assert (summary["left_out"], summary["fields_of_several_genes"]) == ({}, 1)
+
+
 def test_one_id_of_two_antibodies_is_left_out(sheets):
     found, summary = sheets(gene("A", 7, ["Nucleoli"]), gene("B", 8, ["Nucleoli"]), gene("C", 9, ["Cytosol"], plate=2))
     assert [row["ID"] for row in found] == ["2_A1_1"]
