@@ -125,7 +125,8 @@ def plan_atlas(config: Mapping[str, Any], tell: Callable[[str], object]) -> None
         tell(f"atlas: the sheets and all counts are in {ATLAS_FOLDER}")
     for name, part in used.items():
         if not summary[part]["fields"]:
+            cap = "atlas.per_class (1 is for one part alone), " if settings.per_class == 1 else ""
             raise AtlasError(
                 f"config key collections.{name}.atlas: no field of the atlas is in the part {part}; change "
-                "atlas.test_fraction, or what atlas asks for"
+                f"{cap}atlas.test_fraction, or what atlas asks for"
             )

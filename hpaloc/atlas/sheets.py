@@ -54,7 +54,8 @@ def split_fields(fields: Iterable[AtlasField], settings: AtlasSettings) -> dict[
 
     Fields of one antibody or gene are in one part. Class by class, rarest first, ``test_fraction`` of the groups whose
     rarest class it is test, one at least if there are two. With ``per_class``, a field counts for the rarest of its
-    classes; of each class, fields of one label come first, and those of many antibodies before many of one.
+    classes; of each class, fields of one label come first, and those of many antibodies before many of one. Unless
+    ``test_fraction`` is 0, each part has at least 1 of a cap of 2 or more.
 
     Returns {part: its fields, sorted by ID}.
     """
@@ -72,6 +73,9 @@ def split_fields(fields: Iterable[AtlasField], settings: AtlasSettings) -> dict[
             parts["test" if at < number else "train"] += group
     if settings.per_class is not None:
         testing = round(settings.per_class * settings.test_fraction)
+        if settings.per_class > 1 and settings.test_fraction > 0:
+            # Neither part is empty.
+            testing = min(max(testing, 1), settings.per_class - 1)
         caps = {"train": settings.per_class - testing, "test": testing}
         parts = {part: _cap(parts[part], caps[part], counts, settings.seed) for part in PARTS}
     return {part: sorted(parts[part]) for part in PARTS}

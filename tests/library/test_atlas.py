@@ -383,6 +383,23 @@ def test_the_cap_takes_many_antibodies_and_fields_of_one_label_first(listed):
     assert len(rare) == 8
 
 
+@pytest.mark.parametrize(
+    ("cap", "fraction", "train", "test"),
+    [
+        (1, 0.2, 2, 0),
+        (2, 0.2, 2, 2),
+        (2, 0.9, 2, 2),
+        (3, 0.1, 4, 2),
+        (10, 0.01, 18, 2),
+        (10, 0.97, 2, 18),
+        (2, 0, 4, 0),
+    ],
+)
+def test_a_small_cap_leaves_a_field_of_each_class_to_both_parts(listed, cap, fraction, train, test):
+    parts = split_fields(listed(*many({0: 20, 2: 20})).values(), AtlasSettings(per_class=cap, test_fraction=fraction))
+    assert (len(parts["train"]), len(parts["test"])) == (train, test)
+
+
 def test_the_same_xml_and_seed_give_the_same_bytes_and_another_seed_others(write, tmp_path):
     genes = many({0: 30, 15: 9})
     paths = [write(whole(*genes)), write(whole(*reversed(genes)), "again.xml.gz")]
