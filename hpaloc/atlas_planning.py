@@ -42,14 +42,24 @@ def find_xml(settings: AtlasSettings, root: str, retries: RetryPolicy | None = N
     """Return the files of the atlas's XML, those of addresses after they are fetched; one that is there is kept.
 
     root: stands for ``{root}`` in the key ``xml``
-    Raises AtlasError naming the key if there is no such file or address, and DownloadError if it cannot be fetched.
+    Raises AtlasError naming the key if there is no such file or address, and DownloadError if it cannot be fetched,
+    naming the key ``version`` if the address is made from it.
     """
     xml = address_of_xml(settings).replace("{root}", root)
     if "{gene}" in xml and not settings.genes:
         raise AtlasError("config key atlas.xml: has {gene}, but atlas.genes names none; list them (ENSG00000134057)")
     places = [xml.replace("{gene}", gene) for gene in settings.genes] if "{gene}" in xml else [xml]
     if is_address(xml):
-        return _fetched(places, retries or RetryPolicy())
+        try:
+            return _fetched(places, retries or RetryPolicy())
+        except DownloadError as error:
+            if settings.xml or settings.version is None:
+                raise
+            # Older releases have hosts of their own.
+            raise type(error)(
+                f"config key atlas.version: {error}; if {settings.version} is the present release, leave the key out, "
+                "which fetches the present one"
+            ) from None
     files: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():

@@ -504,6 +504,25 @@ def test_an_address_is_fetched_once_through_failures(tmp_path, monkeypatch):
             find_xml(AtlasSettings(xml=server.url + "/a.xml"), ".", QUICK)
 
 
+@pytest.mark.parametrize("failure", [DownloadError, PassingError])
+def test_a_version_that_cannot_be_fetched_is_told_with_its_key(tmp_path, monkeypatch, failure):
+    def refuse(pool, url, *others):
+        raise failure(f"{url}: the server answered 404")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hpaloc.atlas_planning.fetch", refuse)
+    xml = "https://v26.proteinatlas.org/download/proteinatlas.xml.gz"
+    with pytest.raises(failure) as error:
+        find_xml(AtlasSettings(version=26), ".", QUICK)
+    assert str(error.value) == (
+        f"config key atlas.version: {xml}: the server answered 404; if 26 is the present release, leave the key "
+        "out, which fetches the present one"
+    )
+    for settings in (AtlasSettings(xml=xml, version=26), AtlasSettings()):
+        with pytest.raises(failure, match=r"^https://.*: the server answered 404$"):
+            find_xml(settings, ".", QUICK)
+
+
 @pytest.mark.parametrize(
     ("xml", "sentence"),
     [
