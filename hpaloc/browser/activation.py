@@ -87,7 +87,7 @@ def shard_activation_maps(
     table = pd.read_parquet(predictions, columns=["field", "cell", *columns])
     classes = table[columns].to_numpy().argmax(axis=1)
     rows = np.arange(len(table)) if fields is None else np.flatnonzero(table["field"].isin(fields))
-    cells = table["cell"].to_numpy()[rows]
+    cells = table["cell"].to_numpy()
     maps_of = ActivationMaps(model)
     channels = config["channels"]
     paths = {colour: [str(tiles[colour])] for colour in channels}
@@ -97,8 +97,8 @@ def shard_activation_maps(
     batches = dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
     for batch in track(batches, -(-len(rows) // batch_size), "batches of activation maps"):
         at = rows[start : start + len(batch["cell"])]
-        if batch["cell"].numpy().tolist() != cells[start : start + len(batch["cell"])].tolist():
-            raise ValueError(f"{predictions}: from row {start}, its cells are not those of the tiles")
+        if batch["cell"].numpy().tolist() != cells[at].tolist():
+            raise ValueError(f"{predictions}: after {start} cells with a map, its cells are not those of the tiles")
         maps[at] = np.rint(255 * maps_of(batch["image"], classes[at]))
         start += len(at)
     if start != len(rows):
