@@ -53,9 +53,9 @@ def split_fields(fields: Iterable[AtlasField], settings: AtlasSettings) -> dict[
     """Divide fields into those that train and those that test, and choose among them if there is a cap per class.
 
     Fields of one antibody or gene are in one part. Class by class, rarest first, ``test_fraction`` of the groups whose
-    rarest class it is test, one at least if there are two. With ``per_class``, a field counts for the rarest of its
-    classes; of each class, fields of one label come first, and those of many antibodies before many of one. Unless
-    ``test_fraction`` is 0, each part has at least 1 of a cap of 2 or more.
+    rarest class it is test; unless it is 0, each part has at least one of two groups or more. With ``per_class``, a
+    field counts for the rarest of its classes; of each class, fields of one label come first, and those of many
+    antibodies before many of one. Unless ``test_fraction`` is 0, each part has at least 1 of a cap of 2 or more.
 
     Returns {part: its fields, sorted by ID}.
     """
@@ -68,7 +68,8 @@ def split_fields(fields: Iterable[AtlasField], settings: AtlasSettings) -> dict[
     for groups in of_class.values():
         groups.sort(key=lambda group: _order(settings.seed, min(one.antibody for one in group)))
         number = round(settings.test_fraction * len(groups))
-        number = max(number, int(settings.test_fraction > 0 and len(groups) > 1))
+        if settings.test_fraction > 0 and len(groups) > 1:
+            number = min(max(number, 1), len(groups) - 1)
         for at, group in enumerate(groups):
             parts["test" if at < number else "train"] += group
     if settings.per_class is not None:

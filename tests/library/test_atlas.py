@@ -370,6 +370,15 @@ def test_no_antibody_and_no_gene_is_in_both_parts_and_every_class_is(listed):
     assert sum(map(len, parts.values())) == len(found)
 
 
+@pytest.mark.parametrize(("fraction", "train", "test"), [(0.01, 20, 2), (0.5, 11, 11), (0.99, 2, 20), (0, 22, 0)])
+def test_each_part_has_a_group_of_a_class_of_two(listed, fraction, train, test):
+    """Of 20 antibodies of one class and two of another; the fields of an antibody, here one, are a group."""
+    found = {one.antibody: one for one in listed(*many({0: 20, 2: 2})).values()}
+    parts = split_fields(found.values(), AtlasSettings(test_fraction=fraction))
+    assert (len(parts["train"]), len(parts["test"])) == (train, test)
+    assert fraction == 0 or {one.labels for one in parts["test"]} == {one.labels for one in parts["train"]}
+
+
 def test_the_cap_takes_many_antibodies_and_fields_of_one_label_first(listed):
     mixed = [gene(f"M{at}", 600 + at, ["Nucleoplasm", "Aggresome"], plate=600 + at) for at in range(6)]
     found = listed(*many({0: 30, 15: 3}), *mixed)
