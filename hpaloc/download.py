@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urljoin
@@ -15,6 +16,7 @@ import urllib3
 
 from hpaloc.addresses import split_url
 from hpaloc.files import FileNameError, atomic_path, digest, names_checked
+from hpaloc.image_files.not_made import write_reason
 from hpaloc.manifests import ManifestRow
 from hpaloc.progress import log, track
 from hpaloc.rejection import too_many
@@ -53,6 +55,10 @@ class PassingError(DownloadError):
         self.wait = wait
 
 
+class UnreachableError(PassingError):
+    """A failure of all files of a server, until a person mends it, such as a certificate that is not trusted."""
+
+
 @dataclass(frozen=True)
 class RetryPolicy:
     """How to retry: tries per file, seconds of the first wait, and seconds of silence until an attempt is given up."""
@@ -85,16 +91,20 @@ class RateLimiter:
 
 
 class Connections:
-    """Connections to servers, each through the proxy that HTTPS_PROXY and NO_PROXY, or the system, name for it."""
+    """Connections to servers, each through the proxy that HTTPS_PROXY, ALL_PROXY and NO_PROXY, or the system, name."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = urllib3.Timeout(timeout)
         self._pools: dict[str, urllib3.PoolManager] = {}
 
     def pool(self, url: str) -> urllib3.PoolManager:
-        """Return the pool that leads to the address ``url``; one for each proxy, and one without."""
+        """Return the pool that leads to the address ``url``; one for each proxy, and one without.
+
+        Raises UnreachableError for a proxy that is not asked by HTTP, such as a SOCKS proxy.
+        """
         parts = split_url(url)
-        proxy = getproxies().get(parts.scheme, "")
+        proxies = getproxies()
+        proxy = proxies.get(parts.scheme, "") or proxies.get("all", "")
         if proxy and proxy_bypass(parts.netloc.rpartition("@")[2]):
             proxy = ""
         if proxy not in self._pools:
@@ -105,6 +115,12 @@ class Connections:
         # Many write "host:port" alone. The bytes of name and password are sent as they were written.
         address = urllib3.util.parse_url(proxy if "://" in proxy else f"//{proxy}")
         address = address._replace(scheme=address.scheme or "http")
+        if address.scheme not in ("http", "https"):
+            # Name and password are not shown.
+            raise UnreachableError(
+                f"the proxy {address._replace(auth=None).url} is not an HTTP proxy; name one in HTTPS_PROXY, or in "
+                "NO_PROXY the hosts that need none"
+            )
         headers = urllib3.make_headers(proxy_basic_auth=unquote(address.auth, "latin-1")) if address.auth else None
         return urllib3.ProxyManager(address.url, proxy_headers=headers, timeout=self._timeout)
 
@@ -232,9 +248,9 @@ def fetch(
     after a wait that doubles, or as long as the server asks for (Retry-After, at most 10 minutes). The part that
     arrived is kept next to ``path`` and continued (Range), if the server gave a validator that detects a changed file.
 
-    Raises PassingError after the last try, and at once for a certificate that is not trusted, DownloadError for what
-    does not pass (another answer, a redirect away from https, content that is not of the kind), and FileNameError for a
-    name that the file system refuses.
+    Raises PassingError after the last try, UnreachableError at once, DownloadError for what does not pass (another
+    answer, a redirect away from https, content that is not of the kind), and FileNameError for a name that the file
+    system refuses.
     """
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -242,12 +258,14 @@ def fetch(
         try:
             _attempt(connections, url, path, part, limiter, kind)
             break
+        except UnreachableError:
+            raise
         except PassingError as error:
             passing = error
         except urllib3.exceptions.HTTPError as error:
             if isinstance(error, urllib3.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-                # Of all files of this server: no field is rejected for it.
-                raise PassingError(f"{url}: {error}; if your institution signs it, name it in SSL_CERT_FILE") from None
+                advice = "if your institution signs it, name it in SSL_CERT_FILE"
+                raise UnreachableError(f"{url}: {error}; {advice}") from None
             passing = PassingError(f"{url}: {type(error).__name__}: {error}")
         if attempt + 1 == retries.tries:
             raise PassingError(f"{passing} (tried {retries.tries} times)")
@@ -283,7 +301,8 @@ def download_shard(
 
     The log so far is next to the files as ``downloads.csv``; a file in it (same URL, size and digest) is not requested
     again. A file that can never be downloaded (404 or similar, or a name that the file system refuses) becomes a row
-    with a reason, the rest of its field is not requested, and the other fields continue.
+    with a reason, which is also written in its place, for the stages that would read it; the rest of its field is not
+    requested, and the other fields continue.
 
     rows: manifest rows with ``urls``; each file goes to its path
     log_path: the CSV to write, with the columns LOG_COLUMNS
@@ -315,6 +334,8 @@ def download_shard(
             if row.id in failed:
                 # Without one of its colours the field is rejected.
                 reason = f"not requested, because of another colour: {failed[row.id]}"
+                with suppress(FileNameError):
+                    write_reason(path, reason)
                 done.append(entry | {"bytes": "", "sha256": "", "reason": reason})
                 continue
             try:
@@ -327,7 +348,7 @@ def download_shard(
                 log.warning("field %s: %s", row.id, error)
             except DownloadError as error:
                 # A file from an earlier URL of this field must not pass as this one.
-                path.unlink(missing_ok=True)
+                write_reason(path, str(error))
                 entry |= {"bytes": "", "sha256": "", "reason": str(error)}
                 log.warning("field %s: %s", row.id, error)
             writer.writerow(entry)

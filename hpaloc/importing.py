@@ -16,9 +16,10 @@ import tifffile
 
 from hpaloc.classes import COLOURS
 from hpaloc.endings import READERS, SHIPPED, ending_of
-from hpaloc.files import FileNameError, atomic_path, write_text
+from hpaloc.files import FileNameError, atomic_path
 from hpaloc.ids import normal_text, shown
-from hpaloc.image_files.decoding import NOT_MADE, ImageError, check_size, errors_named
+from hpaloc.image_files.decoding import ImageError, check_size, errors_named
+from hpaloc.image_files.not_made import write_reason
 from hpaloc.image_files.stack import Index, Stack, only_image
 from hpaloc.image_files.stacks import Opener, read_planes
 from hpaloc.manifests import ChangedError, unchanged
@@ -226,7 +227,7 @@ def _import_field(
     try:
         for colour, source in sources.items():
             if reason:
-                write_text(folder / source.into, f"{NOT_MADE.decode()}{reason}")
+                write_reason(folder / source.into, reason)
             else:
                 _write_plane(folder / source.into, images[colour], said[source.plane.path])
     except FileNameError as error:

@@ -17,6 +17,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from hpaloc.image_files.not_made import NOT_MADE
 from hpaloc.rle import MAX_PIXELS
 
 # MAX_PIXELS is the limit for all formats; Pillow's own, lower limit would refuse in JPEG what is read in TIFF.
@@ -27,8 +28,6 @@ Image.MAX_IMAGE_PIXELS = None
 _UNPACKED, _UNPACKED_TIMES = 2**26, 300
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-# The start of a file in the place of an image that could not be made; the reason follows.
-NOT_MADE = b"hpaloc has no image: "
 
 # tifffile converts YCbCr, which TIFFs use with JPEG, to RGB, and leaves a palette's indices as they are.
 _PHOTOMETRIC = (

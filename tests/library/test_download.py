@@ -4,6 +4,8 @@ import base64
 import gzip
 import hashlib
 import itertools
+import re
+import time
 from contextlib import chdir
 from dataclasses import replace
 from types import SimpleNamespace
@@ -25,10 +27,12 @@ from hpaloc.download import (
     PassingError,
     RateLimiter,
     RetryPolicy,
+    UnreachableError,
     check_url,
     download_shard,
     fetch,
 )
+from hpaloc.image_files.decoding import ImageError, read_image
 from hpaloc.manifests import ManifestRow, SheetRow
 from hpaloc.network.options import ModelError
 from hpaloc.scan import download_urls
@@ -214,6 +218,24 @@ def test_a_proxy_may_lack_its_scheme(proxy, limiter, tmp_path, monkeypatch):
     assert len(proxy.requests) == 1
 
 
+def test_a_proxy_for_all_is_asked(proxy, limiter, tmp_path, monkeypatch):
+    monkeypatch.setenv("all_proxy", proxy.url)
+    monkeypatch.delenv("http_proxy")
+    fetch(Connections(QUICK.timeout), "http://localhost:1/a.png", tmp_path / "a.png", limiter, QUICK)
+    assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "all_proxy"])
+def test_a_proxy_of_another_kind_is_told_at_once_and_rejects_no_field(server, limiter, tmp_path, monkeypatch, name):
+    for other in ("no_proxy", "NO_PROXY", "http_proxy", "all_proxy"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "socks5h://me:word@proxy.example:1080")
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("tried again"))
+    sentence = r"^the proxy socks5h://proxy\.example:1080 is not an HTTP proxy; name one in HTTPS_PROXY, or in NO_PROXY"
+    with pytest.raises(UnreachableError, match=sentence):
+        download_shard(manifest(server, tmp_path, "a"), tmp_path / "log.csv", limiter, QUICK)
+
+
 def test_images_atlas_and_models_come_through_the_proxy(proxy, limiter, tmp_path):
     site = SimpleNamespace(url="http://localhost:1")
     with chdir(tmp_path):
@@ -341,10 +363,15 @@ def test_the_other_colours_of_a_field_that_cannot_be_had_are_not_requested(serve
     download_shard(rows, tmp_path / "log.csv", limiter, QUICK, max_failed_fraction=0.5)
     expected = ["/a_red.png", "/a_green.png", *(f"/b_{colour}.png" for colour in COLOURS)]
     assert [path for path, _ in server.requests] == expected
-    reasons = [entry["reason"] for entry in read_rows(tmp_path / "log.csv")]
+    entries = read_rows(tmp_path / "log.csv")
+    reasons = [entry["reason"] for entry in entries]
     lost = f"{server.url}/a_green.png: the server answered 404"
     skipped = f"not requested, because of another colour: {lost}"
     assert reasons == ["", lost, skipped, skipped, *[""] * 4]
+    # Stages that read the files give the same reasons.
+    for colour, reason in zip(COLOURS[1:], reasons[1:4], strict=True):
+        with pytest.raises(ImageError, match=f"^{re.escape(reason)}$"):
+            read_image(rows[0].paths[colour])
     # What is there is kept, and the rest is had once the server has it.
     server.files["/a_green.png"] = png
     server.requests.clear()

@@ -135,10 +135,7 @@ def test_the_small_configuration_ends_with_a_scored_model_through_failures(tmp_p
     assert not {row["antibody"] for row in sheets["train"]} & {row["antibody"] for row in sheets["test"]}
     rejected = read_rows(tmp_path / "results/sheet/rejected.csv")
     assert [row["field"].split("_")[0] for row in rejected] == ["3"]
-    # The first colour that a stage looks for; yellow and blue were not requested either.
-    assert rejected[0]["reason"].endswith(
-        tuple(f"_{colour}.jpg: no such file" for colour in ("green", "blue", "yellow"))
-    )
+    assert rejected[0]["reason"].endswith("_green.jpg: the server answered 404")
     assert "the server answered 404" in "".join(
         path.read_text() for path in (tmp_path / "resources/downloaded").glob("*/000.csv")
     )
