@@ -1,5 +1,6 @@
 """The model card: a page about the input, output, training data, scores and limits of a model folder."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from hpaloc.classes import NAMES
 from hpaloc.files import write_text
 from hpaloc.network.folder import read_settings
 from hpaloc.network.fusion import decision_in_use
+
+# What the card says of the cells of each of ``curation.ORIGINS``.
+_ORIGINS = {"real": "as labelled", "relabelled": "relabelled Negative", "synthetic": "darkened to be Negative"}
 
 
 def write_card(
@@ -100,7 +104,8 @@ def _training_data(
     parts: Mapping[str, pd.DataFrame],
     images: Sequence[str],
 ) -> list[str]:
-    origins = ", ".join(f"{count} {origin}" for origin, count in parts["train"]["origin"].value_counts().items())
+    counts = Counter(parts["train"]["origin"]).most_common()
+    origins = ", ".join(f"{count} {_ORIGINS[origin]}" for origin, count in counts)
     return [
         "## Training data",
         "",
@@ -134,7 +139,7 @@ def _scores(
     best = history.iloc[config["best_epoch"]]
     prefix = "val_" if decision["fitted_on"] == "validation" else ""
     return [
-        f"## Scores on the {decision['fitted_on']} cells",
+        f"## Scores on the {decision['cells']} {decision['fitted_on']} cells",
         "",
         *(
             f"- {name.replace('_', ' ')}{of}: {value:.4g}"

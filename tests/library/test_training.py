@@ -586,7 +586,8 @@ def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
     np.testing.assert_array_equal(rows[list(LABEL_COLUMNS)], labels)
     write_card(folder, examples, folder / "card.md", ["Collection train: fields, 0.08 µm per pixel."])
     card = (folder / "card.md").read_text()
-    assert "18 cells of 4 fields (18 real)" in card
+    assert "18 cells of 4 fields (18 as labelled)" in card
+    assert "\n## Scores on the 9 validation cells\n" in card
     assert "\n\n- Collection train: fields, 0.08 µm per pixel.\n\n| # |" in card
     measure_receptive_fields(folder, training_data / "train", examples, tmp_path / "fields.npz", cells=4)
     with np.load(tmp_path / "fields.npz") as fields:
