@@ -36,7 +36,7 @@ def write_card(
     """
     folder = Path(model_dir)
     config, _ = read_settings(folder)
-    table = pq.read_table(examples, columns=["part", "field", "origin"]).to_pandas()
+    table = pq.read_table(examples, columns=["part", "field", "origin", "copy"]).to_pandas()
     parts = {part: table[table["part"] == part] for part in ("train", "validation")}
     history, decision = pd.read_csv(folder / "history.csv"), decision_in_use(folder, fused)
     write_text(out, model_card(config, decision, history, parts, images, load_baselines(folder), cross_validated))
@@ -104,17 +104,21 @@ def _training_data(
     parts: Mapping[str, pd.DataFrame],
     images: Sequence[str],
 ) -> list[str]:
-    counts = Counter(parts["train"]["origin"]).most_common()
+    # Of the copies of rare locations, the first is the cell itself.
+    cells = {part: examples[examples["copy"] == 0] for part, examples in parts.items()}
+    counts = Counter(cells["train"]["origin"]).most_common()
     origins = ", ".join(f"{count} {_ORIGINS[origin]}" for origin, count in counts)
+    copies = len(parts["train"]) - len(cells["train"])
+    copied = f" and {copies} copies of cells of rare locations" if copies else ""
     return [
         "## Training data",
         "",
-        f"{len(parts['train'])} cells of {parts['train']['field'].nunique()} fields ({origins}); validation: "
-        f"{len(parts['validation'])} cells of {parts['validation']['field'].nunique()} other fields.",
+        f"{len(cells['train'])} cells of {cells['train']['field'].nunique()} fields ({origins}){copied}; validation: "
+        f"{len(cells['validation'])} cells of {cells['validation']['field'].nunique()} other fields.",
         "",
         *(f"- {sentence}" for sentence in images),
         *([""] if images else []),
-        "| # | class | train | validation | class weight | threshold |",
+        f"| # | class | train{' with copies' if copies else ''} | validation | class weight | threshold |",
         "|---|---|---|---|---|---|",
         *(
             f"| {index} | {name} | {config['examples']['train'][name]} | {config['examples']['validation'][name]} "
@@ -151,8 +155,12 @@ def _scores(
         f"{best[prefix + 'auc']:.4f} (one view)",
         "",
         "Thresholds, the rule for Negative and the epoch were chosen on these same cells, so quote a score on "
-        "other fields (evaluation/metrics.json). Validation cells passed the filters of training. Cells that a "
-        "rule made Negative are among them, and are left out of the scores without made negatives."
+        "other fields (evaluation/metrics.json). Validation cells passed the filters of training."
+        + (
+            " Cells that a rule made Negative are among them, and are left out of the scores without made negatives."
+            if any(name.endswith("_without_made_negatives") for name in scores[""])
+            else ""
+        )
         if prefix
         else f"There was no validation part, so these are scores of {decision['cells']} of the cells that trained the "
         "network and say nothing about others; quote a score on other fields (evaluation/metrics.json).",

@@ -586,7 +586,7 @@ def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
     np.testing.assert_array_equal(rows[list(LABEL_COLUMNS)], labels)
     write_card(folder, examples, folder / "card.md", ["Collection train: fields, 0.08 µm per pixel."])
     card = (folder / "card.md").read_text()
-    assert "18 cells of 4 fields (18 as labelled)" in card
+    assert "18 cells of 4 fields (18 as labelled); validation" in card
     assert "\n## Scores on the 9 validation cells\n" in card
     assert "\n\n- Collection train: fields, 0.08 µm per pixel.\n\n| # |" in card
     measure_receptive_fields(folder, training_data / "train", examples, tmp_path / "fields.npz", cells=4)
@@ -603,6 +603,12 @@ def test_a_model_folder_explains_itself(training_data, tmp_path, caplog):
     page = model_card(config, decision, pd.read_csv(folder / "history.csv"), shown, (), baselines, "Cross-validated.")
     assert "\n- accuracy of the baseline frozen network: 0.25\n" in page
     assert "\n\nCross-validated.\n\n## Limits\n" in page
+    assert "made Negative" not in page
+    copied = {part: pd.concat([table, table.head(2).assign(copy=1)]) for part, table in shown.items()}
+    page = model_card(config, decision, pd.read_csv(folder / "history.csv"), copied)
+    assert f"{len(shown['train'])} cells of" in page
+    assert "and 2 copies of cells of rare locations; validation" in page
+    assert "| # | class | train with copies | validation |" in page
 
 
 def test_data_that_cannot_be_trained_on_is_named(training_data, tmp_path):
