@@ -19,6 +19,7 @@ from hpaloc.download import (
     PassingError,
     RateLimiter,
     RetryPolicy,
+    UnreachableError,
     check_url,
     fetch,
 )
@@ -53,7 +54,7 @@ def find_xml(settings: AtlasSettings, root: str, retries: RetryPolicy | None = N
         try:
             return _fetched(places, retries or RetryPolicy())
         except DownloadError as error:
-            if settings.xml or settings.version is None:
+            if settings.xml or settings.version is None or isinstance(error, UnreachableError):
                 raise
             # Older releases have hosts of their own.
             raise type(error)(

@@ -33,10 +33,11 @@ _PASSING = {408, 425, 429, *range(500, 600)}
 
 @dataclass(frozen=True)
 class FileKind:
-    """What a file is, and the first bytes of such files; an error page with status 200 has others."""
+    """What a file is, the first bytes of such files (an error page with status 200 has others), and the most bytes."""
 
     name: str
     starts: tuple[bytes, ...]
+    most: int | None = None
 
 
 # PNG, JPEG, TIFF (and gzip'd TIFF).
@@ -113,7 +114,13 @@ class Connections:
 
     def _through(self, proxy: str) -> urllib3.ProxyManager:
         # Many write "host:port" alone. The bytes of name and password are sent as they were written.
-        address = urllib3.util.parse_url(proxy if "://" in proxy else f"//{proxy}")
+        try:
+            address = urllib3.util.parse_url(proxy if "://" in proxy else f"//{proxy}")
+        except urllib3.exceptions.LocationParseError:
+            raise UnreachableError(
+                "the proxy that HTTPS_PROXY or ALL_PROXY names is not an address (write special characters of a "
+                "password as %23 for #)"
+            ) from None
         address = address._replace(scheme=address.scheme or "http")
         if address.scheme not in ("http", "https"):
             # Name and password are not shown.
@@ -155,8 +162,8 @@ def _open(
         place = response.headers.get("Location")
         if response.status not in (301, 302, 303, 307, 308) or not place:
             return response
-        response.drain_conn()
-        response.release_conn()
+        # Its body may have no end.
+        response.close()
         try:
             asked = urljoin(asked, place)
         except ValueError as error:
@@ -212,11 +219,18 @@ def _attempt(connections: Connections, url: str, path: Path, part: Path, limiter
         if "Content-Encoding" in response.headers:
             # The server cannot send the rest of what is unpacked on the way.
             validator = None
+        if start and validator and validator != known["validator"]:
+            # A server or cache that knows Range, but not If-Range.
+            part.unlink()
+            raise PassingError(f"{url}: the server sent a part of another file than before")
         with names_checked(path):
             marks.write_text(json.dumps({"url": url, "validator": validator}))
         with open(part, "ab" if start else "wb") as file:
             for chunk in response.stream(_CHUNK):
                 file.write(chunk)
+                if kind.most is not None and file.tell() > kind.most:
+                    part.unlink()
+                    raise DownloadError(f"{url}: is larger than {kind.name} may be, {kind.most} bytes")
         found = part.stat().st_size
         if total is not None and found != total:
             if found > total:
@@ -270,7 +284,8 @@ def fetch(
         if attempt + 1 == retries.tries:
             raise PassingError(f"{passing} (tried {retries.tries} times)")
         wait = min(_LONGEST_WAIT, passing.wait if passing.wait is not None else retries.first_wait * 2**attempt)
-        log.info("%s; trying again in %.0f s", passing, wait)
+        # Where a run is planned, only warnings are shown.
+        log.warning("%s; trying again in %.0f s", passing, wait)
         time.sleep(wait)
     with names_checked(path):
         os.replace(part, path)

@@ -22,6 +22,7 @@ from hpaloc.atlas_planning import find_xml
 from hpaloc.classes import COLOURS
 from hpaloc.delimited import SheetError
 from hpaloc.download import (
+    IMAGE,
     Connections,
     DownloadError,
     PassingError,
@@ -139,6 +140,23 @@ def test_a_file_that_changed_meanwhile_starts_anew(get, server, png):
     assert get() == server.files["/a.png"]
 
 
+def test_a_part_of_another_file_is_not_joined_to_the_first(get, server, png):
+    """A server that knows Range, but not If-Range, sends the end of a file that changed meanwhile."""
+    server.tricks["/a.png"] = ["cut short"] * 3
+    with pytest.raises(PassingError):
+        get()
+    server.believed, server.etag = (server.etag,), '"two"'
+    server.files["/a.png"] = png[:8] + png[:7:-1]
+    assert get() == server.files["/a.png"]
+
+
+def test_more_bytes_than_a_file_may_have_are_not_kept(server, limiter, tmp_path):
+    kind = replace(IMAGE, most=1000)
+    with pytest.raises(DownloadError, match=r"a\.png: is larger than an image may be, 1000 bytes"):
+        fetch(Connections(QUICK.timeout), server.url + "/a.png", tmp_path / "a.png", limiter, QUICK, kind)
+    assert not [path.name for path in tmp_path.iterdir() if path.suffix in (".png", ".part")]
+
+
 @pytest.mark.parametrize("marks", ["", '{"url": ', "[]", "\udcff"], ids=["empty", "half", "a list", "no text"])
 def test_a_broken_note_of_a_part_starts_it_anew(get, server, png, tmp_path, marks):
     server.tricks["/a.png"] = ["cut short"] * 3
@@ -225,6 +243,16 @@ def test_a_proxy_for_all_is_asked(proxy, limiter, tmp_path, monkeypatch):
     assert len(proxy.requests) == 1
 
 
+@pytest.mark.parametrize("proxy", ["http://me:pa#ss@127.0.0.1:1", "http://me:word@127.0.0.1:99999", "127.0.0.1:1 x"])
+def test_a_proxy_that_is_no_address_is_told_without_its_password(server, limiter, tmp_path, monkeypatch, proxy):
+    for other in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv("http_proxy", proxy)
+    sentence = "^the proxy that HTTPS_PROXY or ALL_PROXY names is not an address .*for #.$"
+    with pytest.raises(UnreachableError, match=sentence):
+        fetch(Connections(QUICK.timeout), server.url + "/a.png", tmp_path / "a.png", limiter, QUICK)
+
+
 @pytest.mark.parametrize("name", ["http_proxy", "all_proxy"])
 def test_a_proxy_of_another_kind_is_told_at_once_and_rejects_no_field(server, limiter, tmp_path, monkeypatch, name):
     for other in ("no_proxy", "NO_PROXY", "http_proxy", "all_proxy"):
@@ -295,7 +323,6 @@ def test_an_id_that_makes_no_file_name_is_a_row_with_a_reason(server, png, limit
     rows = manifest(server, tmp_path)
     long = "é" * 120
     rows[0] = replace(rows[0], id=long, paths={c: str(tmp_path / "files" / f"{long}_{c}_of_many.png") for c in COLOURS})
-    server.tricks.clear()
     # The second time too, when the log knows of it.
     for _ in range(2):
         asked = len(server.requests)
