@@ -8,6 +8,7 @@ import shutil
 import socket
 import tempfile
 import unicodedata
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,6 +153,17 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if temporary.exists():
             shutil.rmtree(temporary)
+
+
+def unpacks_within(archive: zipfile.ZipFile, most: int) -> bool:
+    """Return whether a zip unpacks to at most ``most`` bytes, piece by piece.
+
+    What is compressed otherwise than by Deflate is refused: Python unpacks a piece of it whole, however large that is,
+    before it looks at the size that the zip states.
+    """
+    entries = archive.infolist()
+    known = all(entry.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries)
+    return known and sum(entry.file_size for entry in entries) <= most
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -2,14 +2,13 @@
 
 import errno
 import json
-import lzma
 import zipfile
 import zlib
 from pathlib import Path
 
 from hpaloc.addresses import is_address
 from hpaloc.download import Connections, DownloadError, FileKind, RateLimiter, RetryPolicy, fetch
-from hpaloc.files import atomic_directory, digest
+from hpaloc.files import atomic_directory, digest, unpacks_within
 from hpaloc.network.folder import check_folder
 from hpaloc.network.options import ModelError
 from hpaloc.packing import FOLDER, LISTING
@@ -18,10 +17,10 @@ from hpaloc.progress import log
 # Where models are unpacked, each in a folder named by the start of its digest.
 PLACE = Path("resources/models")
 _DIGITS = 16
-# A ResNet-50 has 100 MB.
-_MOST_BYTES, _MOST_FILES = 2**32, 1000
+# A ResNet-50 has 100 MB, and a listing a few kilobytes.
+_MOST_BYTES, _MOST_FILES, _MOST_LISTED = 2**32, 1000, 2**20
 _READ = 2**20
-_ZIP = FileKind("a zip file", (b"PK",))
+_ZIP = FileKind("a zip file", (b"PK",), _MOST_BYTES)
 
 
 def model_folder(path: str, sha256: str | None) -> str:
@@ -91,10 +90,15 @@ def unpack_model(archive: Path, folder: Path, name: str) -> None:
     try:
         with zipfile.ZipFile(archive) as packed:
             sizes = {info.filename: info.file_size for info in packed.infolist()}
-            if len(sizes) > _MOST_FILES or sum(sizes.values()) > _MOST_BYTES:
-                raise ModelError(f"{name}: unpacks to more files or bytes than a model has")
+            if len(sizes) > _MOST_FILES or not unpacks_within(packed, _MOST_BYTES):
+                raise ModelError(
+                    f"{name}: unpacks to more files or bytes than a model has, or is not compressed by Deflate; make "
+                    "it by pack_model"
+                )
             if f"{FOLDER}/{LISTING}" not in sizes:
                 raise ModelError(f"{name} is not a packed model: it has no {FOLDER}/{LISTING}; make it by pack_model")
+            if sizes[f"{FOLDER}/{LISTING}"] > _MOST_LISTED:
+                raise ModelError(f"{name}: {FOLDER}/{LISTING} is larger than a list of files")
             listed = _listed(packed.read(f"{FOLDER}/{LISTING}"), name)
             if "seen.npz" not in listed:
                 raise ModelError(
@@ -108,12 +112,12 @@ def unpack_model(archive: Path, folder: Path, name: str) -> None:
                         target.write(content)
     except ModelError:
         raise
-    except (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
-        # Damaged bytes are an OSError without a number for bz2, and a place before the start of the file is EINVAL; any
-        # other number, such as that of a full disk, is not about the zip.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+        # A place before the start of the file is EINVAL; another number, such as that of a full disk, is not about the
+        # zip.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
-        # A file with a password, or of a compression that Python lacks, is a RuntimeError; a damaged name a ValueError.
+        # A file with a password is a RuntimeError; a damaged name a ValueError.
         raise ModelError(f"{name}: is not a sound zip file ({error})") from None
     for file, expected in listed.items():
         if digest(folder / file) != expected:

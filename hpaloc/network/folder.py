@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from hpaloc.classes import N_CLASSES, NAMES
-from hpaloc.files import digest, write_json
+from hpaloc.files import digest, unpacks_within, write_json
 from hpaloc.network.options import FIELD_WEIGHTS, HEADS, LEVELS_EDITION, NEGATIVE_RULES, ModelError, check_channels
+
+# Of a .keras file; a ResNet-50 has 100 MB.
+_MOST_BYTES = 2**31
 
 
 def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
@@ -160,6 +163,8 @@ def check_network(path: Path, config: Mapping[str, Any]) -> None:
     told = f"{path} does not hold the network that config.json describes"
     try:
         with zipfile.ZipFile(path) as archive:
+            if not unpacks_within(archive, _MOST_BYTES):
+                raise ModelError(f"{told}: it unpacks to more than a network has, or is not compressed by Deflate")
             content = archive.read("model.weights.h5")
     except zipfile.BadZipFile:
         raise ModelError(f"{told}: File is not a zip file") from None

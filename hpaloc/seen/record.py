@@ -1,15 +1,15 @@
 """What a model folder says of the fields and cells that trained its network: digests, and no names."""
 
 import shutil
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import fields as parts_of
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
-from hpaloc.files import atomic_path
+from hpaloc.files import atomic_path, unpacks_within
 from hpaloc.network.additions import add_checksums, find_addition
 from hpaloc.network.options import ModelError
 
@@ -35,6 +35,8 @@ class Seen:
     cells: np.ndarray
 
 
+# Of millions of cells, some hundred megabytes.
+_MOST_BYTES = 2**32
 _SHAPES = {
     "ids": (np.uint64, ()),
     "images": (np.uint64, ()),
@@ -64,9 +66,12 @@ def write_seen(path: Path, seen: Seen) -> None:
 def read_seen(path: Path) -> Seen:
     """Read a file seen.npz; raise ModelError, naming it, if it is invalid."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            if not unpacks_within(archive, _MOST_BYTES):
+                raise ValueError("it unpacks to more than digests take, or is not compressed by Deflate")
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in _SHAPES}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path}: does not say what trained the network ({error})") from None
     for name, (dtype, shape) in _SHAPES.items():
         array = arrays[name]

@@ -15,12 +15,14 @@ import pytest
 from failing_server import failing_server
 from stand_in_models import write_packable
 
+from hpaloc import unpacking
 from hpaloc.config import ConfigError
 from hpaloc.download import RetryPolicy
-from hpaloc.network.folder import check_folder
+from hpaloc.network.folder import check_folder, check_network
 from hpaloc.network.options import ModelError
 from hpaloc.packing import pack_model
 from hpaloc.planning.settings import check_model
+from hpaloc.seen.record import read_seen
 from hpaloc.unpacking import model_folder, provide_model
 
 FILES = ("model.keras", "config.json", "thresholds.json", "checksums.json", "seen.npz", "seen.checksums.json")
@@ -271,18 +273,27 @@ def test_a_zip_that_python_cannot_unpack_is_refused(tmp_path, packed):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_zip_that_was_compressed_again_and_damaged_is_refused(tmp_path, packed, method):
+def test_a_zip_of_another_compression_is_refused_before_it_is_unpacked(tmp_path, packed, method):
+    """Python would unpack what is compressed to a few kilobytes whole, whatever size the zip states."""
     with zipfile.ZipFile(packed) as old, zipfile.ZipFile(tmp_path / "again.zip", "w", method) as new:
         for name in old.namelist():
             new.writestr(name, old.read(name))
-    damaged = bytearray((tmp_path / "again.zip").read_bytes())
-    # Behind the few bytes that a stream begins with.
-    start = damaged.index(b"model/package.json") + len(b"model/package.json") + 12
-    damaged[start : start + 20] = b"\xff" * 20
-    with chdir(tmp_path):
-        Path("again.zip").write_bytes(damaged)
-        with pytest.raises(ModelError, match=r"again\.zip: is not a sound zip file"):
-            provide_model("again.zip", None)
+    with chdir(tmp_path), pytest.raises(ModelError, match=r"again\.zip: unpacks .* or is not compressed by Deflate"):
+        provide_model("again.zip", None)
+
+
+def test_a_network_and_what_was_seen_are_not_unpacked_beyond_reason(tmp_path):
+    for name, read in (("model.keras", lambda path: check_network(path, {})), ("seen.npz", read_seen)):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_LZMA) as file:
+            file.writestr("model.weights.h5", b"0" * 100)
+        with pytest.raises(ModelError, match=r"it unpacks to more than .*, or is not compressed by Deflate"):
+            read(tmp_path / name)
+
+
+def test_a_long_listing_of_files_is_not_read(tmp_path, packed):
+    changed(packed, tmp_path / "long.zip", lambda entries: entries.update({"model/package.json": b" " * (2**20 + 1)}))
+    with chdir(tmp_path), pytest.raises(ModelError, match=r"model/package\.json is larger than a list of files"):
+        provide_model("long.zip", None)
 
 
 def test_a_zip_with_a_damaged_name_is_refused(tmp_path, packed):
@@ -303,10 +314,18 @@ def test_a_full_disk_is_not_taken_for_a_damaged_zip(tmp_path, packed, monkeypatc
         provide_model("packed.zip", None)
 
 
-def test_a_zip_with_more_than_a_model_has_is_not_unpacked(tmp_path, packed):
+def test_a_zip_with_more_than_a_model_has_is_not_unpacked(tmp_path, packed, monkeypatch):
     changed(packed, tmp_path / "many.zip", lambda entries: entries.update({f"model/{n}": b"" for n in range(1000)}))
-    with chdir(tmp_path), pytest.raises(ModelError, match="unpacks to more files or bytes than a model has"):
-        provide_model("many.zip", None)
+    with chdir(tmp_path):
+        with pytest.raises(ModelError, match="unpacks to more files or bytes than a model has"):
+            provide_model("many.zip", None)
+        with zipfile.ZipFile(packed) as archive:
+            whole = sum(entry.file_size for entry in archive.infolist())
+        monkeypatch.setattr(unpacking, "_MOST_BYTES", whole - 1)
+        with pytest.raises(ModelError, match="unpacks to more files or bytes than a model has"):
+            provide_model(str(packed), None)
+        monkeypatch.setattr(unpacking, "_MOST_BYTES", whole)
+        provide_model(str(packed), None)
 
 
 def test_other_files_of_a_zip_are_not_unpacked(tmp_path, packed):
@@ -314,5 +333,4 @@ def test_other_files_of_a_zip_are_not_unpacked(tmp_path, packed):
     with chdir(tmp_path):
         provide_model("more.zip", None)
         assert "run.py" not in {path.name for path in Path(model_folder("more.zip", None)).iterdir()}
-        assert not Path("../up").exists()
-        assert not Path("resources/up").exists()
+        assert [path.name for path in Path("resources/models").iterdir()] == [Path(model_folder("more.zip", None)).name]

@@ -125,4 +125,3 @@ def test_a_model_that_cannot_be_had_stops_the_plan_with_one_sentence(workflow, f
         done = plan(snakefile, folder, target, "--dry-run")
         assert done.returncode != 0
         assert sentence.format(url=server.url) in done.text.splitlines()[-1]
-    assert not (folder / "results/predictions").exists()
