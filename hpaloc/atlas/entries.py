@@ -35,7 +35,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             raise AtlasError(f"atlas XML {path}: is a zip file; unpack it, and name the XML in it")
         if re.match(rb"<(!doctype )?html", text):
             raise AtlasError(f"atlas XML {path}: is a web page (HTML), not the atlas's XML; fetch it again")
-        if not text.startswith((b"<", "<".encode("utf-16-le"), b"\xff\xfe", b"\xfe\xff")):
+        if not text.startswith((b"<", b"\xff\xfe", b"\xfe\xff")):
             what = "is empty" if not start else f"is neither XML nor gzip (it starts with {start[:4]!r})"
             raise AtlasError(f"atlas XML {path}: {what}; fetch it again")
         yield file

@@ -76,7 +76,6 @@ class Listing:
     fields: dict[str, AtlasField] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     entries: int = 0
-    with_fields: int = 0
     versions: Counter[str] = field(default_factory=Counter)
     reliabilities: Counter[str] = field(default_factory=Counter)
     without_class: Counter[str] = field(default_factory=Counter)
@@ -146,6 +145,10 @@ class _Reader:
         )
         # The listings of each address, and why they are left out: a field may be listed under several genes.
         self._found: defaultdict[str, list[tuple[AtlasField, str]]] = defaultdict(list)
+        # By address too, so that such a field counts once: the level, and the names without a class and unknown ones.
+        self._levels: dict[str, str] = {}
+        self._without_class: set[tuple[str, str]] = set()
+        self._unknown: set[tuple[str, str]] = set()
 
     def read(self, path: Path) -> None:
         """Read a file; AtlasError naming it if it is damaged or of another version than the one asked for."""
@@ -163,7 +166,6 @@ class _Reader:
         names = {_letters(name) for name in (gene, *(one.get("id", "") for one in _children(entry, "identifier")))}
         self.listing.genes |= names & self._genes
         of_gene = [*_children(entry, *IMMUNOFLUORESCENCE)]
-        before = len(self._found)
         for antibody in _children(entry, "antibody"):
             id = antibody.get("id", "")
             self.listing.antibodies.add(_letters(id))
@@ -174,7 +176,6 @@ class _Reader:
                     why = self._judge_assay(names, id, assay)
                     for data in _children(assay, "data"):
                         self._read_data(data, (assay, expression, *of_gene), id, gene, why)
-        self.listing.with_fields += len(self._found) > before
 
     def _judge_assay(self, genes: set[str], antibody: str, assay: ElementTree.Element) -> str:
         """Return why all fields of a sub-assay are left out, empty if they are not."""
@@ -207,27 +208,30 @@ class _Reader:
         level = _reliability(data, *around)
         labels: tuple[int, ...] = ()
         if not why:
-            why, labels = self._judge(data, cell_line, level, len(addresses))
+            why, labels = self._judge(data, cell_line, level, addresses)
         for address, id in addresses.items():
             self._found[address].append((AtlasField(id, labels, antibody, (gene,), cell_line, level, address), why))
 
-    def _judge(self, data: ElementTree.Element, cell_line: str, level: str, number: int) -> tuple[str, tuple[int, ...]]:
+    def _judge(
+        self, data: ElementTree.Element, cell_line: str, level: str, addresses: Iterable[str]
+    ) -> tuple[str, tuple[int, ...]]:
         """Return why the fields of a cell line are left out, empty if they are not, and their labels.
 
-        number: of these fields
+        addresses: of these fields
         """
         if self._lines and _letters(cell_line) not in self._lines:
             return "another cell line", ()
-        self.listing.reliabilities[level] += number
-        # A location may have a level of its own in an attribute; the lowest counts, or its cells would lack a label.
+        for address in addresses:
+            self._levels.setdefault(address, level)
+        # A location may have a level of its own in an attribute. Without it, its cells would lack a label.
         own = {_level(value) for place in _children(data, "location") for value in place.attrib.values()}
         if level not in self._settings.reliability:
             return f"reliability: {level}", ()
-        if lower := sorted(own & {"enhanced", "supported", "approved", "uncertain"} - set(self._settings.reliability)):
-            return f"reliability: {lower[0]}", ()
-        return self._read_labels(data, number)
+        if other := sorted(own & {"enhanced", "supported", "approved", "uncertain"} - set(self._settings.reliability)):
+            return f"reliability: {other[0]}", ()
+        return self._read_labels(data, addresses)
 
-    def _read_labels(self, data: ElementTree.Element, number: int) -> tuple[str, tuple[int, ...]]:
+    def _read_labels(self, data: ElementTree.Element, addresses: Iterable[str]) -> tuple[str, tuple[int, ...]]:
         """Return why fields have no label, empty if they have one, and their labels."""
         names = [_text(place) for place in _children(data, "location")]
         if not names:
@@ -238,14 +242,17 @@ class _Reader:
             known, other, unknown = _read_location(name)
             labels.update(known)
             if other:
-                self.listing.without_class[other] += number
+                self._without_class.update((other, address) for address in addresses)
             if unknown:
-                self.listing.unknown[unknown] += number
+                self._unknown.update((unknown, address) for address in addresses)
         return ("", tuple(sorted(labels))) if labels else ("no location with a class", ())
 
     def finish(self) -> Listing:
         """Join the listings of each field, and return all that was found."""
         listing = self.listing
+        listing.reliabilities.update(self._levels.values())
+        listing.without_class.update(name for name, _ in self._without_class)
+        listing.unknown.update(name for name, _ in self._unknown)
         for address, found in self._found.items():
             kept = [one for one, why in found if not why]
             # A listing without a class, or of another assay, has no labels, and does not agree with one that has some.

@@ -157,7 +157,6 @@ def write_atlas_sheets(
     summary = {
         "versions": _falling(listing.versions),
         "genes": listing.entries,
-        "genes_with_fields": listing.with_fields,
         "fields": len(listing.fields) + len(listing.left_out),
         "fields_of_several_genes": listing.several_genes,
         "reliability": _falling(listing.reliabilities),
