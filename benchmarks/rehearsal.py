@@ -13,7 +13,7 @@ Prints for each rule its jobs, their time together, the greatest memory of one, 
 then replaces the images of one held-out field, runs again, and prints what reran. Snakemake looks at the memory of a
 job twice a second at first, every 30 s after half a minute; the memory of the largest process of the run is exact.
 Everything is written to FOLDER/rehearsal.json, and --compare prints two of these files, with the factor from the first
-to the second. A call that was interrupted continues.
+to the second. A call that was interrupted continues; the seconds of the whole run are then those of the rest.
 """
 
 import argparse

@@ -75,13 +75,14 @@ def estimate_lines(config: Mapping[str, Any], summary: Mapping[str, Any], n_colo
     if trains:
         cells, train = round(trains * _CELLS), config["train"]
         hours = cells * train["epochs"] / _TRAINED_PER_SECOND / 3600
-        copies = ", and the copies of rare locations (curation.oversample)" if config["curation"]["oversample"] else ""
         decoded = cells * train["input_size"] ** 2 * len(train["channels"]) / 1e6
         lines += [
-            f"training, {train['epochs']} epochs of at most {cells} cells{copies}: about {_time(hours)} on two cores; "
-            "a GPU takes a fraction of it",
+            f"training, {train['epochs']} epochs of at most {cells} cells: about {_time(hours)} on two cores; a GPU "
+            "takes a fraction of it",
             f"their decoded tiles, in memory or in the folder train.cache while it trains: about {_disk(decoded)}",
         ]
+        if config["curation"]["oversample"]:
+            lines.append("copies of rare locations (curation.oversample) add to the last two and to the records")
     views = config["predict"]["views"]
     predicted = sum(fields.get(name, 0) for name in config["predict"]["collections"]) * _CELLS
     hours = predicted * views / _PREDICTED_PER_SECOND / 3600
