@@ -9,5 +9,5 @@ NOT_MADE = b"hpaloc has no image: "
 
 
 def write_reason(path: str | os.PathLike[str], reason: str) -> None:
-    """Write why there is no image to ``path``; ``decode`` raises ImageError with these words."""
+    """Write to ``path`` the reason why it has no image; ``decode`` raises ImageError with that reason."""
     write_text(path, f"{NOT_MADE.decode()}{reason}")
