@@ -33,7 +33,7 @@ _PASSING = {408, 425, 429, *range(500, 600)}
 
 @dataclass(frozen=True)
 class FileKind:
-    """What a file is, the first bytes of such files (an error page with status 200 has others), and the most bytes."""
+    """What a file is, how such files start (unlike an error page with status 200), and their largest size in bytes."""
 
     name: str
     starts: tuple[bytes, ...]
@@ -57,7 +57,7 @@ class PassingError(DownloadError):
 
 
 class UnreachableError(PassingError):
-    """A failure of all files of a server, until a person mends it, such as a certificate that is not trusted."""
+    """A failure that affects every file of a server and needs a person, such as a certificate that is not trusted."""
 
 
 @dataclass(frozen=True)

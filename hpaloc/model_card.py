@@ -104,7 +104,7 @@ def _training_data(
     parts: Mapping[str, pd.DataFrame],
     images: Sequence[str],
 ) -> list[str]:
-    # Of the copies of rare locations, the first is the cell itself.
+    # A cell of a rare location may be repeated; copy 0 is the cell itself.
     cells = {part: examples[examples["copy"] == 0] for part, examples in parts.items()}
     counts = Counter(cells["train"]["origin"]).most_common()
     origins = ", ".join(f"{count} {_ORIGINS[origin]}" for origin, count in counts)

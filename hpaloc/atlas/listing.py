@@ -145,7 +145,7 @@ class _Reader:
         )
         # The listings of each address, and why they are left out: a field may be listed under several genes.
         self._found: defaultdict[str, list[tuple[AtlasField, str]]] = defaultdict(list)
-        # By address too, so that such a field counts once: the level, and the names without a class and unknown ones.
+        # Also by address, so that such a field counts once: its level, its names without a class, its unknown names.
         self._levels: dict[str, str] = {}
         self._without_class: set[tuple[str, str]] = set()
         self._unknown: set[tuple[str, str]] = set()
